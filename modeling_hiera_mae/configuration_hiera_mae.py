@@ -1,0 +1,196 @@
+"""The model's configuration: transformers' HieraConfig plus what we add and the six named sizes.
+
+Stands at the start of the model: every other file of this package reads it. `model_type` stays "hiera", so a
+folder saved with it opens in stock transformers with no flag.
+"""
+
+import copy
+import dataclasses
+import difflib
+import math
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import HieraConfig
+
+# Ryali et al. 2023, table 2 of the appendix: embed_dim, depths, heads of each stage.
+_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 96, "depths": [1, 2, 7, 2], "num_heads": [1, 2, 4, 8]},
+    "small": {"embed_dim": 96, "depths": [1, 2, 11, 2], "num_heads": [1, 2, 4, 8]},
+    "base": {"embed_dim": 96, "depths": [2, 3, 16, 3], "num_heads": [1, 2, 4, 8]},
+    "base_plus": {"embed_dim": 112, "depths": [2, 3, 16, 3], "num_heads": [2, 4, 8, 16]},
+    "large": {"embed_dim": 144, "depths": [2, 6, 36, 4], "num_heads": [2, 4, 8, 16]},
+    "huge": {"embed_dim": 256, "depths": [2, 6, 36, 4], "num_heads": [4, 8, 16, 32]},
+}
+_DECODER = {"decoder_hidden_size": 512, "decoder_depth": 8, "decoder_num_heads": 16}
+_POSITION_INTERPOLATIONS = ("bicubic", "windowed")
+
+# Queries are pooled between this many stages, by what a class is for. The MAE keeps 2 x 2 tokens a mask unit.
+_QUERY_POOLS = {"HieraForPreTraining": 2, "HieraForImageClassification": 3, "HieraModel": 3}
+
+
+@strict  # the parent's own checks of types, for the fields declared here
+class HieraMAEConfig(HieraConfig):
+    """Hiera's geometry, its MAE decoder, and how position embeddings follow the image size.
+
+    Every field of transformers' HieraConfig keeps its name and meaning. Differences:
+
+    Args:
+        num_query_pool: stages that begin by pooling their queries; None means "as the task wants": 2 for
+            HieraMAEForPreTraining, 3 for HieraMAEForImageClassification and HieraMAEModel.
+        decoder_hidden_size: width of the MAE decoder; None means 512.
+        decoder_depth: blocks of the MAE decoder; None means 8.
+        decoder_num_heads: heads of the MAE decoder; None means 16.
+        position_interpolation: "bicubic" (as stock transformers) or "windowed" (arXiv:2311.05613: the part
+            that repeats in every mask unit is tiled, only the rest is interpolated). Used where an image's
+            size is not `image_size`.
+
+    Raises:
+        ValueError: the geometry cannot be built, or `image_size` does not split into whole mask units.
+    """
+
+    model_type = "hiera"
+
+    num_query_pool: int | None = None
+    decoder_hidden_size: int | None = 512
+    decoder_depth: int | None = 8
+    decoder_num_heads: int | None = 16
+    position_interpolation: str = "bicubic"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # A stock classifier's config.json holds null here; an MAE started from it needs values.
+        for name, default in _DECODER.items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_size(cls, size: str, **overrides: Any) -> "HieraMAEConfig":
+        """Build the configuration of one of the six published sizes.
+
+        Args:
+            size: "tiny", "small", "base", "base_plus", "large" or "huge".
+            overrides: any field of the configuration (also `num_labels` and `attn_implementation`).
+
+        Raises:
+            ValueError: an unknown size or field; the message names the nearest known one.
+        Source: Ryali et al. 2023, arXiv:2306.00989, appendix.
+        """
+        if size not in _SIZES:
+            raise ValueError(f"Unknown Hiera size {size!r}; wanted one of {', '.join(_SIZES)}.")
+        known = {field.name for field in dataclasses.fields(cls)} | {"num_labels", "attn_implementation"}
+        for name in overrides:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+                raise ValueError(f"Unknown field {name!r} for HieraMAEConfig{hint}")
+        return cls(**{**copy.deepcopy(_SIZES[size]), **overrides})
+
+    @property
+    def size_name(self) -> str | None:
+        """The published size this geometry is, or None."""
+        for name, geometry in _SIZES.items():
+            if all(list_or_value(getattr(self, field)) == value for field, value in geometry.items()):
+                return name
+        return None
+
+    @property
+    def unit_pixels(self) -> tuple[int, int]:
+        """Height and width of a mask unit, in pixels: images are made of whole ones."""
+        height, width = (s * m for s, m in zip(self.patch_stride, self.masked_unit_size, strict=True))
+        return height, width
+
+    @property
+    def unit_grid(self) -> tuple[int, int]:
+        """Rows and columns of mask units in an image of `image_size`."""
+        height, width = (i // u for i, u in zip(self.image_size, self.unit_pixels, strict=True))
+        return height, width
+
+    def for_class(self, stock_class: str) -> "HieraMAEConfig":
+        """Copy with `num_query_pool` settled for one task.
+
+        A number that came with a checkpoint of another task (an MAE's 2 in a classifier) gives way to the
+        default of this one.
+
+        Args:
+            stock_class: "HieraForPreTraining", "HieraForImageClassification" or "HieraModel".
+        """
+        config = copy.deepcopy(self)
+        trained_as = {stock_name(name) for name in config.architectures or []}
+        if config.num_query_pool is None or (trained_as and stock_class not in trained_as):
+            config.num_query_pool = _QUERY_POOLS[stock_class]
+        return config
+
+    def validate_architecture(self) -> None:
+        """Refuse a geometry that cannot be built (called by transformers on construction).
+
+        Raises:
+            ValueError: see the class.
+        """
+        stages = len(self.depths)
+        if len(self.num_heads) != stages or len(self.masked_unit_attention) != stages:
+            raise ValueError(
+                "depths, num_heads and masked_unit_attention must have one entry per stage; got "
+                f"{self.depths}, "
+                f"{self.num_heads} and {self.masked_unit_attention}."
+            )
+        if self.num_query_pool is not None and not 0 <= self.num_query_pool < stages:
+            raise ValueError(
+                f"num_query_pool is {self.num_query_pool}; wanted 0 to {stages - 1} for {stages} stages."
+            )
+        for side, (unit, stride) in enumerate(zip(self.masked_unit_size, self.query_stride, strict=True)):
+            if unit != stride ** (stages - 1):
+                raise ValueError(
+                    f"masked_unit_size[{side}] is {unit}; wanted query_stride ** (stages - 1) = "
+                    f"{stride ** (stages - 1)}, so that pooling uses up exactly one mask unit."
+                )
+        if self.position_interpolation not in _POSITION_INTERPOLATIONS:
+            raise ValueError(
+                f"position_interpolation is {self.position_interpolation!r}; wanted one of "
+                f"{', '.join(_POSITION_INTERPOLATIONS)}."
+            )
+        check_image_size(tuple(self.image_size), self.unit_pixels, "image_size")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Serialise, naming stock transformers' classes, so that stock code opens the folder unaided."""
+        content = super().to_dict()
+        if content.get("architectures"):
+            content["architectures"] = [stock_name(name) for name in content["architectures"]]
+        if content.get("num_query_pool") is None:
+            content.pop("num_query_pool", None)
+        return content
+
+
+def stock_name(class_name: str) -> str:
+    """Name of stock transformers' class with the same weights: HieraMAEModel → HieraModel."""
+    return class_name.replace("HieraMAE", "Hiera")
+
+
+def list_or_value(value: Any) -> Any:
+    """Tuples as lists (JSON makes lists of both), anything else unchanged."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_image_size(size: tuple[int, ...], unit_pixels: tuple[int, int], name: str) -> None:
+    """Refuse an image size that does not split into whole mask units.
+
+    Args:
+        size: (height, width) in pixels.
+        unit_pixels: (height, width) of a mask unit in pixels.
+        name: what `size` is called in the message.
+
+    Raises:
+        ValueError: with the nearest sizes that fit.
+    """
+    if len(size) != 2:
+        raise ValueError(f"{name} is {tuple(size)}; wanted (height, width).")
+    if all(side > 0 and side % unit == 0 for side, unit in zip(size, unit_pixels, strict=True)):
+        return
+    below = tuple(max(side // unit, 1) * unit for side, unit in zip(size, unit_pixels, strict=True))
+    above = tuple(max(math.ceil(side / unit), 1) * unit for side, unit in zip(size, unit_pixels, strict=True))
+    nearest = f"{below[0]}×{below[1]}" + (f" or {above[0]}×{above[1]}" if above != below else "")
+    raise ValueError(
+        f"{name} is {size[0]}×{size[1]} pixels; wanted multiples of {unit_pixels[0]}×{unit_pixels[1]} (one "
+        "mask "
+        f"unit). Resize or pad the image to {nearest}."
+    )

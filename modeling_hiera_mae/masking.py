@@ -1,0 +1,101 @@
+"""Which mask units the encoder sees: noise → indices of static shape, and scores → noise.
+
+Stands between the caller, who chooses the mask, and the model, which only obeys. Torch only.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+
+class UnitMask(NamedTuple):
+    """A mask over mask units, as indices of static shape.
+
+    Attributes:
+        kept: (batch, kept units), ascending indices of the units the encoder sees.
+        masked: (batch, masked units), ascending indices of the others.
+        is_kept: (batch, units); True is visible to the encoder.
+        ids_restore: (batch, units); each unit's rank in the noise, as transformers returns it.
+    """
+
+    kept: torch.Tensor
+    masked: torch.Tensor
+    is_kept: torch.Tensor
+    ids_restore: torch.Tensor
+
+
+def count_kept(units: int, mask_ratio: float) -> int:
+    """Number of units that stay visible.
+
+    Args:
+        units: mask units of one image.
+        mask_ratio: fraction to hide, strictly between 0 and 1.
+
+    Raises:
+        ValueError: the ratio is outside (0, 1), or leaves nothing visible or nothing masked.
+    """
+    if not 0 < mask_ratio < 1:
+        raise ValueError(
+            f"mask_ratio is {mask_ratio}; wanted a number strictly between 0 and 1, such as 0.6."
+        )
+    kept = int(units * (1 - mask_ratio))
+    if not 0 < kept < units:
+        raise ValueError(
+            f"mask_ratio {mask_ratio} keeps {kept} of {units} mask units; wanted at least one kept and one "
+            "masked. "
+            "Use larger images or another mask_ratio."
+        )
+    return kept
+
+
+def mask_from_noise(noise: torch.Tensor, kept: int) -> UnitMask:
+    """Keep the units with the smallest noise.
+
+    Args:
+        noise: (batch, units).
+        kept: units to keep in each sample.
+    Source: the same sorting as transformers' Hiera, so equal noise gives equal masks.
+    """
+    ids_shuffle = torch.argsort(noise, dim=1)
+    ids_restore = torch.argsort(ids_shuffle, dim=1)
+    return UnitMask(
+        kept=ids_shuffle[:, :kept].sort(dim=1).values,
+        masked=ids_shuffle[:, kept:].sort(dim=1).values,
+        is_kept=ids_restore < kept,
+        ids_restore=ids_restore,
+    )
+
+
+def noise_from_scores(scores: torch.Tensor, tie_break: torch.Tensor | None = None) -> torch.Tensor:
+    """Turn "keep these units first" scores into the `noise` that keeps them first.
+
+    A pure function of its arguments. Whatever prefers some regions (a lung contour, an attention map) becomes
+    a mask through it: `model(pixel_values, noise=noise_from_scores(scores, torch.rand_like(scores)))`.
+
+    Args:
+        scores: (batch, units), any order of magnitude; the highest are kept.
+        tie_break: (batch, units), decides among equal scores, lowest first; None keeps the lower index.
+
+    Returns:
+        (batch, units), float32: rank / units, all different, so that sorting it has one answer.
+
+    Raises:
+        ValueError: scores are not (batch, units), or hold NaN, or tie_break has another shape.
+    """
+    if scores.dim() != 2:
+        raise ValueError(f"scores have shape {tuple(scores.shape)}; wanted (batch, mask units).")
+    if scores.is_floating_point() and bool(scores.isnan().any()):
+        raise ValueError(
+            "scores hold NaN, which has no place in an order; give such units a low score instead."
+        )
+    if tie_break is None:
+        by_tie = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    elif tie_break.shape == scores.shape:
+        by_tie = torch.argsort(tie_break, dim=1)
+    else:
+        raise ValueError(
+            f"tie_break has shape {tuple(tie_break.shape)}; wanted {tuple(scores.shape)}, that of scores."
+        )
+    by_score = torch.argsort(scores.gather(1, by_tie), dim=1, descending=True, stable=True)
+    ranks = torch.argsort(by_tie.gather(1, by_score), dim=1)
+    return ranks.float() / scores.shape[1]

@@ -1,0 +1,399 @@
+"""The encoder and the classifier on it: HieraMAEModel and HieraMAEForImageClassification.
+
+Stands on layers; modeling_hiera_mae puts the MAE's decoder on the same encoder. Takes normalised pixel
+values, gives transformers' own output classes.
+"""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.models.hiera.modeling_hiera import HieraForImageClassificationOutput, HieraModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_hiera_mae import HieraMAEConfig, check_image_size
+from .initialization import init_head_weights, init_mae_weights
+from .layers import HieraMAEEmbeddings, HieraMAELayer, HieraMAEStage
+from .masking import UnitMask, count_kept, mask_from_noise
+from .pretrained import HieraMAEPreTrainedModel
+from .windowing import reroll, to_stock_order, undo_windowing
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder hands on, unrolled.
+
+    Attributes:
+        last: (batch, units, tokens, channels) of the last stage.
+        stages: outputs of the stages that were asked for, by index.
+        attentions: the last block's weights of every stage, or None.
+    """
+
+    last: torch.Tensor
+    stages: dict[int, torch.Tensor]
+    attentions: tuple[torch.Tensor, ...] | None
+
+
+class HieraMAEEncoder(nn.Module):
+    """Four stages; between them channels double and, at first, tokens merge."""
+
+    def __init__(self, config: HieraMAEConfig) -> None:
+        super().__init__()
+        assert config.num_query_pool is not None  # settled by the model's __init__
+        drop_paths = torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist()
+        self.stages = nn.ModuleList()
+        dim = config.embed_dim
+        for stage, depth in enumerate(config.depths):
+            dim_out = int(config.embed_dim * config.embed_dim_multiplier**stage)
+            layers = []
+            for index in range(depth):
+                # The first block still attends as the stage before it: it pools what that stage made.
+                first = index == 0
+                within_units = config.masked_unit_attention[stage] or (
+                    first and config.masked_unit_attention[max(stage - 1, 0)]
+                )
+                layers.append(
+                    HieraMAELayer(
+                        config,
+                        dim if first else dim_out,
+                        dim_out,
+                        config.num_heads[stage],
+                        drop_path=drop_paths.pop(0),
+                        pools_queries=first and 0 < stage <= config.num_query_pool,
+                        within_units=within_units,
+                    )
+                )
+            self.stages.append(HieraMAEStage(layers))
+            dim = dim_out
+
+    def forward(
+        self, tokens: torch.Tensor, keep_stages: Collection[int] = (), output_attentions: bool = False
+    ) -> EncoderOutput:
+        """Run the stages.
+
+        Args:
+            tokens: (batch, units, tokens, embed_dim), unrolled.
+            keep_stages: stages whose outputs are wanted; the others are let go.
+            output_attentions: also return attention weights.
+        """
+        kept: dict[int, torch.Tensor] = {}
+        attentions: list[torch.Tensor] = []
+        for index, stage in enumerate(self.stages):
+            tokens, weights = stage(tokens, output_attentions)
+            if index in keep_stages:
+                kept[index] = tokens
+            if weights is not None:
+                attentions.append(weights)
+        return EncoderOutput(tokens, kept, tuple(attentions) if output_attentions else None)
+
+
+class HieraMAEPooler(nn.Module):
+    """Mean over tokens, then the final norm. A module of its own because transformers' names say `pooler`."""
+
+    def __init__(self, config: HieraMAEConfig) -> None:
+        super().__init__()
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(batch, units, tokens, channels) → (batch, channels)."""
+        return self.layernorm(tokens.mean(dim=(1, 2)))
+
+
+class HieraMAEModel(HieraMAEPreTrainedModel):
+    """Hiera's encoder, whole images or visible mask units only.
+
+    Args:
+        config: the geometry; copied where `num_query_pool` has to be settled.
+        add_pooling_layer: end with the mean of all tokens and the final norm.
+        is_mae: mask units by `noise`, as transformers' HieraModel(is_mae=True) does.
+    Source: Ryali et al. 2023, arXiv:2306.00989.
+    """
+
+    new_weights = ("pooler.",)
+    _keys_to_ignore_on_load_unexpected = [
+        r"^classifier\.",
+        r"^decoder\.",
+        r"^encoder_norm\.",
+        r"^multiscale_fusion\.",
+    ]
+
+    def __init__(self, config: HieraMAEConfig, add_pooling_layer: bool = True, is_mae: bool = False) -> None:
+        super().__init__(config if config.num_query_pool is not None else config.for_class("HieraModel"))
+        self.is_mae = is_mae
+        self.num_features = self.config.hidden_size
+        self.embeddings = HieraMAEEmbeddings(self.config)
+        self.encoder = HieraMAEEncoder(self.config)
+        self.pooler = HieraMAEPooler(self.config) if add_pooling_layer else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if self.is_mae:
+            init_mae_weights(module)
+        else:
+            super()._init_weights(module)
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        mask_ratio: float | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> HieraModelOutput:
+        """Encode images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), normalised; whole mask units (multiples of 32
+                pixels).
+            noise: (batch, mask units); the smallest stay visible. None draws it. Only where `is_mae`.
+            mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
+            output_attentions: return weights of each stage's last block (the "eager" path).
+            output_hidden_states: keep and return every stage's output.
+
+        Returns:
+            transformers' HieraModelOutput, tensors in transformers' order; `bool_masked_pos` is True for
+            kept.
+
+        Raises:
+            ValueError: pixel_values, noise or mask_ratio do not fit.
+        """
+        wants_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        mask = None
+        if self.is_mae:
+            mask = choose_mask(self.config, pixel_values, noise, mask_ratio)
+        elif noise is not None or mask_ratio is not None:
+            raise ValueError(
+                "noise and mask_ratio need a model that masks: build HieraMAEModel(config, is_mae=True)."
+            )
+        else:
+            check_pixel_values(self.config, pixel_values)
+        tokens = self.embeddings(pixel_values, mask)
+        encoded = self.encoder(
+            tokens,
+            range(len(self.config.depths)) if wants_states else (),
+            wants_attentions(self.config, output_attentions),
+        )
+        hidden, reshaped = None, None
+        if wants_states:
+            hidden, reshaped = stock_hidden_states(self.config, tokens, encoded, pixel_values, mask)
+        return HieraModelOutput(
+            last_hidden_state=to_stock_order(encoded.last),
+            pooler_output=None if self.pooler is None else self.pooler(encoded.last),
+            bool_masked_pos=None if mask is None else mask.is_kept,
+            ids_restore=None if mask is None else mask.ids_restore,
+            hidden_states=hidden,
+            attentions=encoded.attentions,
+            reshaped_hidden_states=reshaped,
+        )
+
+
+class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
+    """Multi-label classifier: Hiera's encoder, the mean of its tokens, one linear layer.
+
+    Args:
+        config: the geometry and `num_labels`; copied, its problem_type becomes multi_label_classification.
+    """
+
+    new_weights = ("hiera.pooler.", "classifier.")
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^encoder_norm\.", r"^multiscale_fusion\."]
+    # The Trainer then counts items over the whole step and passes num_items_in_batch.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: HieraMAEConfig) -> None:
+        config = config.for_class("HieraForImageClassification")
+        config.problem_type = "multi_label_classification"
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.hiera = HieraMAEModel(config, add_pooling_layer=True)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.classifier:
+            init_head_weights(self.classifier)
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> HieraForImageClassificationOutput:
+        """Score every label; always logits, in training and evaluation alike.
+
+        Args:
+            pixel_values: (batch, channels, height, width), normalised; multiples of 32 pixels.
+            labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated.
+            num_items_in_batch: annotated labels of the whole optimiser step; the loss is then divided by it
+                instead of by those of this batch, so that accumulated batches weigh alike.
+            output_attentions: return weights of each stage's last block (the "eager" path).
+            output_hidden_states: keep and return every stage's output.
+
+        Returns:
+            transformers' output; `logits` is (batch, num_labels), `loss` a scalar where labels are given.
+
+        Raises:
+            ValueError: pixel_values or labels do not fit.
+        """
+        outputs = self.hiera(
+            pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        logits = self.classifier(outputs.pooler_output)
+        return HieraForImageClassificationOutput(
+            loss=None if labels is None else masked_binary_cross_entropy(logits, labels, num_items_in_batch),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            reshaped_hidden_states=outputs.reshaped_hidden_states,
+        )
+
+
+def masked_binary_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Binary cross-entropy over annotated labels; shapes do not depend on how many there are.
+
+    Args:
+        logits: (batch, num_labels).
+        labels: (batch, num_labels), floating point; NaN is not annotated.
+        num_items_in_batch: divide by this instead of by the annotated labels here.
+
+    Returns:
+        A scalar, at least float32; 0 where nothing is annotated.
+
+    Raises:
+        ValueError: labels are integers or of another shape.
+    """
+    if not labels.is_floating_point():
+        raise ValueError(
+            f"labels are {labels.dtype}; wanted floating point (1 present, 0 absent, NaN not annotated). "
+            "Call "
+            "labels.float()."
+        )
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}; wanted {tuple(logits.shape)}, one per image and label."
+        )
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    is_annotated = ~labels.isnan()
+    targets = torch.where(is_annotated, labels, 0).to(dtype)
+    losses = functional.binary_cross_entropy_with_logits(logits.to(dtype), targets, reduction="none")
+    total = torch.where(is_annotated, losses, 0).sum()
+    if num_items_in_batch is None:
+        return total / is_annotated.sum().clamp(min=1)
+    return total / num_items_in_batch
+
+
+def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> None:
+    """Refuse images the model cannot take.
+
+    Args:
+        config: the model's.
+        pixel_values: what the caller passed.
+
+    Raises:
+        ValueError: not four-dimensional, not floating point, wrong channels, or not whole mask units.
+    """
+    if pixel_values.dim() != 4:
+        raise ValueError(
+            f"pixel_values have shape {tuple(pixel_values.shape)}; wanted (batch, channels, height, width)."
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values are {pixel_values.dtype}; wanted normalised floating point. Run the image "
+            "processor first."
+        )
+    if pixel_values.shape[1] != config.num_channels:
+        raise ValueError(
+            f"pixel_values have {pixel_values.shape[1]} channels; wanted {config.num_channels} (num_channels "
+            "of the "
+            "configuration). Convert the images, or load the model with another num_channels."
+        )
+    check_image_size(tuple(pixel_values.shape[2:]), config.unit_pixels, "The size of pixel_values")
+
+
+def choose_mask(
+    config: HieraMAEConfig, pixel_values: torch.Tensor, noise: torch.Tensor | None, mask_ratio: float | None
+) -> UnitMask:
+    """Check the inputs of a masked forward, draw noise where none is given, and sort it.
+
+    Args:
+        config: the model's.
+        pixel_values: (batch, channels, height, width).
+        noise: (batch, mask units) or None.
+        mask_ratio: fraction to hide; None takes the configuration's.
+
+    Raises:
+        ValueError: any of them does not fit.
+    """
+    check_pixel_values(config, pixel_values)
+    rows, columns = (
+        side // unit for side, unit in zip(pixel_values.shape[2:], config.unit_pixels, strict=True)
+    )
+    shape = (pixel_values.shape[0], rows * columns)
+    kept = count_kept(rows * columns, config.mask_ratio if mask_ratio is None else mask_ratio)
+    if noise is None:
+        noise = torch.rand(*shape, device=pixel_values.device)
+    elif tuple(noise.shape) != shape:
+        raise ValueError(
+            f"noise has shape {tuple(noise.shape)}; wanted {shape}: one number per image and mask unit "
+            f"({rows} rows × {columns} columns)."
+        )
+    return mask_from_noise(noise, kept)
+
+
+def wants_attentions(config: HieraMAEConfig, output_attentions: bool | None) -> bool:
+    """Settle whether attention weights are returned.
+
+    Raises:
+        ValueError: they are wanted of the fused path, which never forms them.
+    """
+    wanted = bool(config.output_attentions if output_attentions is None else output_attentions)
+    if wanted and config._attn_implementation == "sdpa":
+        raise ValueError(
+            "output_attentions=True with attn_implementation 'sdpa', which never forms the weights; load the "
+            "model "
+            "with attn_implementation='eager', or call model.set_attn_implementation('eager')."
+        )
+    return wanted
+
+
+def stock_hidden_states(
+    config: HieraMAEConfig,
+    tokens: torch.Tensor,
+    encoded: EncoderOutput,
+    pixel_values: torch.Tensor,
+    mask: UnitMask | None,
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Bring the embeddings and every stage's output into transformers' two forms.
+
+    Args:
+        config: the model's.
+        tokens: the embeddings, (batch, units, tokens, embed_dim), unrolled.
+        encoded: with every stage kept.
+        pixel_values: for the image's size.
+        mask: None where every unit is there.
+
+    Returns:
+        hidden_states, each (batch, tokens × units, channels), and reshaped_hidden_states, each (batch,
+        height, width, channels), or (batch, kept units, unit height, unit width, channels) where masked.
+    """
+    assert config.num_query_pool is not None  # settled by the model's __init__
+    grid = [side // unit for side, unit in zip(pixel_values.shape[2:], config.unit_pixels, strict=True)]
+    all_levels = len(config.depths) - 1
+    states = [tokens, *encoded.stages.values()]
+    levels = [all_levels, *(all_levels - min(i, config.num_query_pool) for i in range(len(config.depths)))]
+    reshaped = []
+    for state, left in zip(states, levels, strict=True):
+        units = reroll(state, config.query_stride, left)
+        reshaped.append(units if mask is not None else undo_windowing(units, grid))
+    return tuple(to_stock_order(state) for state in states), tuple(reshaped)

@@ -1,0 +1,235 @@
+"""What the three models share: loading any Hiera checkpoint, and the switches the Trainer reads.
+
+Stands between a folder (or Hub id) and the models. A checkpoint is first judged by its config.json, loaded at
+its own size, then stretched or folded to the size that was asked for.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .configuration_hiera_mae import HieraMAEConfig, check_image_size, list_or_value, stock_name
+from .initialization import init_classifier_weights
+
+# Fields that say which weights a checkpoint holds; the encoder's first, then the MAE decoder's.
+_ENCODER_GEOMETRY = (
+    "embed_dim",
+    "depths",
+    "num_heads",
+    "mlp_ratio",
+    "embed_dim_multiplier",
+    "patch_size",
+    "patch_stride",
+    "patch_padding",
+    "masked_unit_size",
+    "query_stride",
+)
+_DECODER_GEOMETRY = ("decoder_hidden_size", "decoder_depth", "decoder_num_heads")
+_HUB_OPTIONS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+    "revision",
+    "subfolder",
+    "proxies",
+)
+
+
+class HieraMAEPreTrainedModel(PreTrainedModel):
+    """Base of HieraMAEModel, HieraMAEForPreTraining and HieraMAEForImageClassification."""
+
+    config_class = HieraMAEConfig
+    config: HieraMAEConfig
+    base_model_prefix = "hiera"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["HieraMAELayer"]
+    _supports_sdpa = True
+    # Prefixes of weights that may be new when the checkpoint was trained for another task.
+    new_weights: tuple[str, ...] = ()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a folder or Hub id, ours or stock Hiera's, trained for this task or another.
+
+        Args:
+            pretrained_model_name_or_path: what transformers takes.
+            args: handed on to transformers.
+            kwargs: transformers' own, and fields of the configuration. `image_size` stretches position
+                embeddings; `num_channels=1` folds RGB weights into gray ones (see fold_to_gray).
+
+        Returns:
+            The model in evaluation mode; with `output_loading_info=True` also transformers' report, whose
+            "missing_keys" are the weights that are new.
+
+        Raises:
+            ValueError: the checkpoint is not Hiera, has another geometry, or lacks weights it should have.
+        """
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, **kwargs)
+        name = str(pretrained_model_name_or_path)
+        hub_options = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
+        stored, wanted, kwargs = _read_configs(name, hub_options, kwargs)
+        stored_classes = {stock_name(architecture) for architecture in stored.architectures or []}
+        same_task = stock_name(cls.__name__) in stored_classes
+        _refuse_other_geometry(
+            name, stored, wanted, with_decoder=same_task and cls.__name__.endswith("PreTraining")
+        )
+
+        # Load at the checkpoint's own size; what was asked for follows below.
+        as_stored = copy.deepcopy(wanted)
+        as_stored.image_size, as_stored.num_channels = stored.image_size, stored.num_channels
+        with_info = kwargs.pop("output_loading_info", False)
+        new_head = kwargs.pop("ignore_mismatched_sizes", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *args,
+            config=as_stored,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with a message that helps
+            **kwargs,
+        )
+        model._refuse_unfit_weights(name, info, same_task=same_task, new_head=new_head)
+        if tuple(wanted.image_size) != tuple(stored.image_size):
+            model.resize_images(wanted.image_size)
+        if wanted.num_channels != stored.num_channels:
+            model.fold_to_gray()
+        return (model, info) if with_info else model
+
+    def resize_images(self, image_size: Sequence[int]) -> None:
+        """Make position embeddings those of another image size; call before building an optimiser.
+
+        Forward takes any size without this; it then stretches the embeddings at every call.
+
+        Args:
+            image_size: (height, width) in pixels.
+
+        Raises:
+            ValueError: not a multiple of the mask unit.
+        """
+        check_image_size(tuple(image_size), self.config.unit_pixels, "image_size")
+        self.base_model.embeddings.resize(image_size)
+        self.config.image_size = [int(side) for side in image_size]
+
+    def fold_to_gray(self) -> None:
+        """Turn weights for RGB into weights for one channel.
+
+        The encoder is exact: the patch embedding's channels are summed, so one gray channel gives what three
+        equal ones gave.
+
+        Raises:
+            ValueError: the weights are not for three channels.
+        """
+        if self.config.num_channels != 3:
+            raise ValueError(
+                f"This checkpoint has {self.config.num_channels} channels; only 3 can be folded into 1. Load "
+                "it with "
+                f"num_channels={self.config.num_channels}."
+            )
+        projection = self.base_model.embeddings.patch_embeddings.projection
+        projection.weight = nn.Parameter(projection.weight.detach().sum(dim=1, keepdim=True))
+        projection.in_channels = 1
+        self.config.num_channels = 1
+
+    def get_correct_attn_implementation(
+        self, requested_attention: str | None, is_init_check: bool = False
+    ) -> str | None:
+        """Accept "eager", "sdpa", or None, which is kept: the layers then choose (see resolve_attention).
+
+        Raises:
+            ValueError: any other name.
+        """
+        if requested_attention not in (None, "eager", "sdpa"):
+            raise ValueError(
+                f"attn_implementation is {requested_attention!r}; wanted 'eager', 'sdpa', or None to choose "
+                "by "
+                "device, and by training or inference."
+            )
+        return requested_attention
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the patch embeddings, as transformers' Hiera does."""
+        return cast(nn.Module, self.base_model.embeddings.patch_embeddings)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        init_classifier_weights(module, self.config.layer_norm_init)
+
+    def _refuse_unfit_weights(
+        self, name: str, info: dict[str, Any], *, same_task: bool, new_head: bool
+    ) -> None:
+        """Raise where weights have other shapes, or are absent without being those another task lacks."""
+        for key, found, expected in sorted(info["mismatched_keys"]):
+            if key.startswith("classifier."):
+                if new_head:
+                    continue
+                raise ValueError(
+                    f"{name} classifies into {found[0]} labels; wanted {expected[0]}. Pass "
+                    "ignore_mismatched_sizes=True to begin with a new head, or set num_labels to match."
+                )
+            raise ValueError(
+                f"{name} holds {key} of shape {tuple(found)}; wanted {tuple(expected)}. Its config.json does "
+                "not "
+                "describe its weights: load the configuration that was saved with them."
+            )
+        may_be_new = () if same_task else self.new_weights
+        absent = sorted(key for key in info["missing_keys"] if not key.startswith(may_be_new))
+        if absent:
+            raise ValueError(
+                f"{name} lacks {len(absent)} weights of {type(self).__name__}, first {absent[0]}. The file "
+                "is damaged "
+                "or not a Hiera checkpoint: get it again, or convert it with python -m "
+                "modeling_hiera_mae.convert."
+            )
+
+
+def _read_configs(
+    name: str, hub_options: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[HieraMAEConfig, HieraMAEConfig, dict[str, Any]]:
+    """What the checkpoint is, what the caller wants, and the options left for transformers."""
+    content, _ = HieraMAEConfig.get_config_dict(name, **hub_options)
+    if content.get("model_type") != HieraMAEConfig.model_type:
+        found = content.get("model_type") or content.get("architecture") or "none"
+        raise ValueError(
+            f"{name} holds a model of type {found!r}; wanted 'hiera'. Choose a Hiera checkpoint; Meta's or "
+            "timm's "
+            "own files become one with python -m modeling_hiera_mae.convert."
+        )
+    stored = HieraMAEConfig.from_dict(copy.deepcopy(content))
+    config = kwargs.pop("config", None)
+    if isinstance(config, HieraMAEConfig):
+        return stored, copy.deepcopy(config), kwargs
+    if config is not None:
+        content, _ = HieraMAEConfig.get_config_dict(config, **hub_options)
+    # Asked for in so many words, the pooling of another task's checkpoint stays.
+    chosen_pool = kwargs.get("num_query_pool")
+    wanted, unused = HieraMAEConfig.from_dict(copy.deepcopy(content), return_unused_kwargs=True, **kwargs)
+    if chosen_pool is not None:
+        wanted.architectures = None
+    wanted.validate_architecture()
+    return stored, wanted, unused
+
+
+def _refuse_other_geometry(
+    name: str, stored: HieraMAEConfig, wanted: HieraMAEConfig, *, with_decoder: bool
+) -> None:
+    """Raise a ValueError that names every field in which the checkpoint differs from what is wanted."""
+    fields = _ENCODER_GEOMETRY + (_DECODER_GEOMETRY if with_decoder else ())
+    different = [
+        f"{field} {list_or_value(getattr(stored, field))} (wanted {list_or_value(getattr(wanted, field))})"
+        for field in fields
+        if list_or_value(getattr(stored, field)) != list_or_value(getattr(wanted, field))
+    ]
+    if different:
+        found = f" (size {stored.size_name!r})" if stored.size_name else ""
+        raise ValueError(
+            f"{name} is a Hiera of another size{found}: {', '.join(different)}. Choose a checkpoint of the "
+            "size you "
+            "configured, or leave the configuration to the checkpoint."
+        )
