@@ -1,0 +1,20 @@
+"""The data room: raw folders of medical images → one dataset with labels, splits and statistics."""
+
+from dataset_scripts.brats2020 import Brats2020
+from dataset_scripts.chestxray14 import ChestXray14
+from dataset_scripts.cocktail import Cocktail
+from dataset_scripts.covid_radiography import CovidRadiography
+from dataset_scripts.covidx_cxr import CovidxCxr
+from dataset_scripts.findings import FINDINGS, label_names
+from dataset_scripts.phantom import write_phantom_cohort
+
+__all__ = [
+    "FINDINGS",
+    "Brats2020",
+    "ChestXray14",
+    "Cocktail",
+    "CovidRadiography",
+    "CovidxCxr",
+    "label_names",
+    "write_phantom_cohort",
+]

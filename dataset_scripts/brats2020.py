@@ -1,0 +1,79 @@
+"""BraTS 2020: multi-modal brain MRI with gliomas, as axial slices.
+
+Raw folder → `list_images` → builder → `volumes.read_slices`. 369 training subjects, each with four volumes
+(FLAIR, T1, T1 with contrast, T2) of 240x240x155 voxels of 1 mm, skull-stripped, co-registered, int16 NIfTI.
+Ten slices a volume make 14,760 images. Free for research after registration. Get it from
+https://www.med.upenn.edu/cbica/brats2020/data.html.
+
+Cite: Menze et al., "The Multimodal Brain Tumor Image Segmentation Benchmark (BRATS)", IEEE TMI 2015; Bakas
+et al., "Advancing The Cancer Genome Atlas glioma MRI collections with expert segmentation labels and radiomic
+features", Scientific Data 2017.
+
+Layout: `BraTS20_*_NNN/*_{flair,t1,t1ce,t2}.nii` or `.nii.gz`; the segmentation is never an image. There is no
+chest in it, so every label is NaN (not annotated).
+"""
+
+import re
+from typing import ClassVar
+
+from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.findings import no_labels
+from dataset_scripts.listing import FolderScan, ImageRecord, Listing
+
+SOURCE = "BraTS 2020"
+FOLDER = "MICCAI_BraTS2020_TrainingData"
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+
+_VOLUME = re.compile(r"(?:.*/)?([^/]+)/[^/]*_(flair|t1ce|t1|t2)\.nii(?:\.gz)?", re.IGNORECASE)
+
+
+def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
+    """List the volumes of a BraTS folder: all train, a record a volume.
+
+    Raises:
+        DataLayoutError: no volume.
+    """
+    listing = Listing(SOURCE, scan.root)
+    volumes: dict[str, dict[str, str]] = {}
+    for path in scan.files:
+        match = _VOLUME.fullmatch(path)
+        if match is None:
+            continue
+        subject, modality = match[1], match[2].lower()
+        known = volumes.setdefault(subject, {})
+        if modality in known:
+            listing.report("same_name", path, f"the same volume as {known[modality]}, which is used")
+        else:
+            known[modality] = path
+    if not volumes:
+        raise DataLayoutError(
+            f"{FOLDER}: no volume found. Wanted BraTS20_*_NNN/*_flair.nii[.gz] and t1, t1ce, t2 beside it; "
+            f"found {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
+            "Point data_dir at the folder that holds the subjects."
+        )
+    for link in scan.links_out:
+        listing.report("link_out_of_folder", link, "its target lies outside the folder; not followed")
+    for subject in sorted(volumes):
+        for modality in MODALITIES:
+            if modality not in volumes[subject]:
+                listing.report(
+                    "absent", f"{subject}/{subject}_{modality}.nii.gz", "missing modality", "train"
+                )
+                continue
+            record = ImageRecord(
+                image_id=f"{SOURCE}/{subject}/{modality}",
+                source=SOURCE,
+                patient_id=f"{SOURCE}/{subject}",
+                path=volumes[subject][modality],
+                labels=no_labels(),
+                is_volume=True,
+            )
+            listing.splits.setdefault("train", []).append(record)
+    return listing
+
+
+class Brats2020(SourceBuilder):
+    """Builder of BraTS 2020; `data_dir` is the folder described above."""
+
+    LISTERS: ClassVar[dict[str, Lister]] = {".": list_images}

@@ -1,0 +1,232 @@
+"""The base of every builder: listings → sharded generation → dataset, report and statistics.
+
+Raw folder → a source's `list_images` → here → Arrow or Parquet in `builder.cache_dir`, with
+`build_report.json` and `pixel_statistics.json` beside the data.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+
+from dataset_scripts.build_log import BuildLog, write_reports
+from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
+from dataset_scripts.findings import FINDINGS, make_features
+from dataset_scripts.images import GrayImage, encode_png, read_image, resize_shorter_side
+from dataset_scripts.listing import FolderScan, ImageRecord, Listing, Problem, manifest_hash, scan_folder
+from dataset_scripts.splits import VALIDATION_FRACTION
+from dataset_scripts.volumes import read_slices
+
+SPLITS = ("train", "validation", "test")
+FEWEST_BAD_FILES = 10  # a small dataset may have this many bad files whatever the fraction
+_RECORDS_PER_SHARD = 64  # a builder's unit of work: small enough to share out, large enough to hand over
+
+
+@dataclass
+class SourceConfig(datasets.BuilderConfig):
+    """What a build may be asked for, and the manifest that names its source files.
+
+    Args:
+        image_size: shrink the shorter side to this many pixels; 0 keeps the native size.
+        slices_per_volume: axial slices of each MRI volume.
+        validation_fraction: share of the official training patients held out, by patient.
+        max_bad_fraction: stop when more than this share of the files (and more than ten) is unreadable.
+        manifest: hash of the source files' names, sizes and times; set by the builder.
+    """
+
+    image_size: int = 0
+    slices_per_volume: int = 10
+    validation_fraction: float = VALIDATION_FRACTION
+    max_bad_fraction: float = 0.01
+    manifest: str = ""
+
+
+Lister = Callable[[FolderScan, SourceConfig], Listing]
+
+
+class SourceBuilder(datasets.GeneratorBasedBuilder):
+    """A datasets builder over one or several source folders.
+
+    Children name, in `LISTERS`, which folder below `data_dir` is read by which function.
+
+    Args:
+        cache_dir: where built data lies; the datasets library's cache if None.
+        config_name: a split by name; "official" if None.
+        data_dir: the folder with the raw files.
+        **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
+
+    Raises:
+        DataLayoutError: data_dir is absent or holds none of the source's folders.
+    """
+
+    VERSION = datasets.Version("1.0.0")  # raise it when the same files build to other data
+    BUILDER_CONFIG_CLASS = SourceConfig
+    BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [SourceConfig(name="official", version=VERSION)]
+    DEFAULT_CONFIG_NAME = "official"
+    DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
+    LISTERS: ClassVar[dict[str, Lister]]
+
+    def __init__(
+        self,
+        cache_dir: str | Path | None = None,
+        *,
+        config_name: str | None = None,
+        data_dir: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        if data_dir is None:
+            raise DataLayoutError(
+                f"{type(self).__name__} needs data_dir, the folder with the raw files. These datasets ask "
+                "for registration or a licence, so they are never downloaded for you."
+            )
+        options["manifest"] = manifest_hash(self._scan(Path(data_dir)).values())
+        super().__init__(
+            cache_dir=None if cache_dir is None else str(cache_dir),
+            config_name=config_name,
+            data_dir=str(data_dir),
+            **options,
+        )
+
+    def _scan(self, data_dir: Path) -> dict[str, FolderScan]:
+        """Scan the folders of `LISTERS` that stand under data_dir."""
+        return {folder: scan_folder(data_dir / folder) for folder in self.LISTERS}
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(description=type(self).__doc__ or "", features=make_features(FINDINGS))
+
+    def _make_split_generators_kwargs(self, prepare_split_kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {"num_proc": prepare_split_kwargs.get("num_proc")}
+
+    def _split_generators(
+        self, dl_manager: datasets.DownloadManager, num_proc: int | None = None
+    ) -> list[datasets.SplitGenerator]:
+        scans = self._scan(Path(self.config.data_dir))
+        listings = [self.LISTERS[folder](scan, self.config) for folder, scan in scans.items()]
+        log_dir = None if dl_manager.is_streaming else Path(self._output_dir)
+        listings = self._drop_leaks(listings, log_dir, num_proc)
+        log = BuildLog(log_dir)
+        for listing in listings:
+            for problem in listing.problems:
+                log.report(problem)
+        log.write()
+        roots = {listing.source: str(listing.root) for listing in listings}
+        total = sum(len(records) for listing in listings for records in listing.splits.values())
+        most_bad = max(FEWEST_BAD_FILES, int(self.config.max_bad_fraction * total))
+        generators = []
+        for split in SPLITS:
+            records = [record for listing in listings for record in listing.splits.get(split, [])]
+            if records:
+                gen_kwargs = {
+                    "shards": _cut(records),
+                    "roots": roots,
+                    "split": split,
+                    "log_dir": log_dir,
+                    "most_bad": most_bad,
+                }
+                generators.append(datasets.SplitGenerator(name=split, gen_kwargs=gen_kwargs))
+        if not generators:
+            raise DataLayoutError(_nothing_listed(listings))
+        return generators
+
+    def _drop_leaks(
+        self, listings: list[Listing], log_dir: Path | None, num_proc: int | None
+    ) -> list[Listing]:
+        """Hook for the merge: one source alone holds no other source's images."""
+        del log_dir, num_proc
+        return listings
+
+    def _generate_examples(
+        self,
+        shards: list[tuple[ImageRecord, ...]],
+        roots: dict[str, str],
+        split: str,
+        log_dir: Path | None,
+        most_bad: int,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        log = BuildLog(log_dir)
+        for record in (record for shard in shards for record in shard):
+            try:
+                for suffix, image in _read(record, Path(roots[record.source]), self.config):
+                    stored = resize_shorter_side(image, self.config.image_size)
+                    log.count(record.source, split, stored)
+                    yield record.image_id + suffix, _example(record, suffix, image, stored)
+            except BadImageError as error:
+                log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
+                if log.bad_files > most_bad:
+                    break  # the parent process counts all workers' reports and raises
+        log.write()
+
+    def _download_and_prepare(
+        self, dl_manager: datasets.DownloadManager, verification_mode: Any, **prepare_split_kwargs: Any
+    ) -> None:
+        super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+        folder = Path(self._output_dir)
+        splits = self.info.splits
+        for name in [name for name, split in splits.items() if not split.num_examples]:
+            del splits[name]  # every file of it was unreadable; datasets cannot open an empty split
+            for path in folder.glob(f"{self.dataset_name}-{name}*.*"):
+                path.unlink()
+        write_reports(
+            folder,
+            dataset=self.dataset_name,
+            config=self.config.name,
+            manifest=self.config.manifest,
+            max_bad_fraction=self.config.max_bad_fraction,
+            fewest_bad_files=FEWEST_BAD_FILES,
+        )
+        if not splits:
+            raise TooManyBadFilesError("Not one image could be read. Check that the files are images at all.")
+
+
+def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
+    """Cut records into shards, at least 32 where there are as many records."""
+    size = max(1, min(_RECORDS_PER_SHARD, len(records) // 32))
+    return [tuple(records[start : start + size]) for start in range(0, len(records), size)]
+
+
+def _nothing_listed(listings: list[Listing]) -> str:
+    kinds = sorted({problem.kind for listing in listings for problem in listing.problems})
+    examples = [problem.name for listing in listings for problem in listing.problems][:5]
+    return (
+        "No listed image is in the folder, so there is nothing to build. Wanted at least one image that the "
+        f"lists name; problems met: {kinds or 'none'}, for example {examples}. Check that lists and images "
+        "belong together."
+    )
+
+
+def _read(record: ImageRecord, root: Path, config: SourceConfig) -> Iterator[tuple[str, GrayImage]]:
+    """Yield (suffix of the image id, image) for one record."""
+    path = root / record.path
+    if record.is_volume:
+        for index, image in read_slices(path, config.slices_per_volume):
+            yield f"/{index:03d}", image
+    else:
+        yield "", read_image(path)
+
+
+def _example(record: ImageRecord, suffix: str, image: GrayImage, stored: GrayImage) -> dict[str, Any]:
+    height, width = stored.shape
+    x_scale, y_scale = width / record.boxes_frame[0], height / record.boxes_frame[1]
+    return {
+        "image": {"bytes": encode_png(stored), "path": None},
+        "image_id": record.image_id + suffix,
+        "source": record.source,
+        "patient_id": record.patient_id,
+        "labels": record.labels,
+        "findings": [index for index, value in enumerate(record.labels) if value == 1.0],
+        "age_years": record.age_years,
+        "sex": record.sex,
+        "view": record.view,
+        "boxes": [
+            {
+                "finding": box.finding,
+                "x": box.x * x_scale,
+                "y": box.y * y_scale,
+                "width": box.width * x_scale,
+                "height": box.height * y_scale,
+            }
+            for box in record.boxes
+        ],
+    }

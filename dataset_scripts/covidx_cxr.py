@@ -1,0 +1,94 @@
+"""COVIDx CXR-3: chest X-rays for COVID-19 detection, collected from eight public sets.
+
+Raw folder → `list_images` → builder. 30,386 images of about 16,600 patients, JPEG and PNG of many sizes,
+classes positive and negative for COVID-19. Its negatives are largely RSNA images, which are NIH
+ChestX-ray14 images: see leakage.py. Each of its parts keeps its own licence (the whole is offered for
+research, CC BY-NC-SA among them). Get it from https://www.kaggle.com/datasets/andyczhao/covidx-cxr2.
+
+Cite: Pavlova, Terhljan, Chung, Zhao, Surana, Aboutalebi, Gunraj, Sabri, Alaref, Wong, "COVID-Net CXR-2: An
+Enhanced Deep Convolutional Neural Network Design for Detection of COVID-19 Cases from Chest X-ray
+Images", Frontiers in Medicine 2022.
+
+Layout: `train.txt`, `test.txt` (`patient file class source`, file names may hold spaces), `train/`, `test/`.
+COVID-19 is none of the 15 findings, so every label is NaN (not annotated).
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.findings import no_labels
+from dataset_scripts.listing import FolderScan, ImageRecord, Listing, read_lines
+
+SOURCE = "COVIDx CXR-3"
+FOLDER = "COVIDx_CXR"
+SPLITS = ("test", "train")  # test first: its patients are kept out of train
+
+
+def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
+    """List the images of a COVIDx folder: its own test list, everything else train.
+
+    Raises:
+        DataLayoutError: no list, or no image.
+        LabelFileError: a list holds no line of four parts.
+    """
+    lists = [split for split in SPLITS if f"{split}.txt" in scan.files]
+    images = set(scan.images())
+    if not lists or not images:
+        raise DataLayoutError(
+            f"{FOLDER}: wanted train.txt and test.txt beside train/ and test/ with jpg or png files; found "
+            f"{len(images)} images and {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
+            "Point data_dir at the unpacked dataset."
+        )
+    listing = Listing(SOURCE, scan.root)
+    for link in scan.links_out:
+        listing.report("link_out_of_folder", link, "its target lies outside the folder; not followed")
+    test_patients: set[str] = set()
+    listed: set[str] = set()
+    for split in lists:
+        for patient, name, origin in _read_list(scan.root / f"{split}.txt", listing, split):
+            path = f"{split}/{name}"
+            patient_id = f"{SOURCE}/{origin}/{patient}"
+            if path in listed:
+                listing.report("duplicate_row", path, "named twice in its list", split)
+                continue
+            listed.add(path)
+            if split == "test":
+                test_patients.add(patient_id)
+            elif patient_id in test_patients:
+                listing.report("patient_in_test", path, "its patient is in test.txt", split)
+                continue
+            if path not in images:
+                listing.report("absent", path, "named in a list, not in the folder", split)
+                continue
+            record = ImageRecord(f"{SOURCE}/{path}", SOURCE, patient_id, path, no_labels())
+            listing.splits.setdefault(split, []).append(record)
+    for path in sorted(images - listed):
+        listing.report("not_listed", path, "in the folder, in no list")
+    return listing
+
+
+def _read_list(path: Path, listing: Listing, split: str) -> list[tuple[str, str, str]]:
+    """Read `patient file class source` lines, where the file name may hold spaces."""
+    rows = []
+    lines = read_lines(path)
+    for line in lines:
+        words = line.rsplit(None, 2)
+        head = words[0].split(None, 1) if len(words) == 3 else []
+        if len(head) == 2:
+            rows.append((head[0], head[1], words[2]))
+        else:
+            listing.report("bad_line", path.name, f"not 'patient file class source': {line[:80]!r}", split)
+    if lines and not rows:
+        raise LabelFileError(
+            f"{path.name}: none of {len(lines)} lines reads 'patient file class source'; the first is "
+            f"{lines[0][:80]!r}. Download the list again."
+        )
+    return rows
+
+
+class CovidxCxr(SourceBuilder):
+    """Builder of COVIDx CXR-3; `data_dir` is the folder described above."""
+
+    LISTERS: ClassVar[dict[str, Lister]] = {".": list_images}

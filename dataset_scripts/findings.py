@@ -1,0 +1,88 @@
+"""The labels, their order and the columns of every built dataset: the one place that knows them.
+
+Stands at the bottom: builders write these columns, training reads the label names back from them.
+"""
+
+from collections.abc import Sequence
+
+import datasets
+
+FINDINGS: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "No Finding",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+
+NOT_ANNOTATED = float("nan")
+
+
+def make_features(names: Sequence[str] = FINDINGS) -> datasets.Features:
+    """Return the columns of a built dataset whose labels are `names`.
+
+    The names ride in `findings` (a list of ClassLabel: what is present), which keeps them through
+    Arrow, Parquet and the Hub; `labels` holds one float per name: 1 present, 0 absent, NaN not
+    annotated.
+    """
+    finding = datasets.ClassLabel(names=list(names))
+    box = {
+        "finding": finding,
+        "x": datasets.Value("float32"),
+        "y": datasets.Value("float32"),
+        "width": datasets.Value("float32"),
+        "height": datasets.Value("float32"),
+    }
+    return datasets.Features(
+        {
+            "image": datasets.Image(),
+            "image_id": datasets.Value("string"),
+            "source": datasets.Value("string"),
+            "patient_id": datasets.Value("string"),
+            "labels": datasets.List(datasets.Value("float32"), length=len(names)),
+            "findings": datasets.List(finding),
+            "age_years": datasets.Value("float32"),
+            "sex": datasets.Value("string"),
+            "view": datasets.Value("string"),
+            "boxes": datasets.List(box),
+        }
+    )
+
+
+def label_names(features: datasets.Features) -> list[str]:
+    """Return the label names of a built dataset, in the order of its `labels` column.
+
+    Args:
+        features: `dataset.features` of any dataset built here, loaded back from disk or the Hub.
+
+    Raises:
+        ValueError: the dataset was not built here.
+    """
+    findings = features.get("findings")
+    names = getattr(getattr(findings, "feature", None), "names", None)
+    if names is None:
+        raise ValueError(
+            "This dataset has no label names: wanted a column 'findings' that lists ClassLabels, got columns "
+            f"{sorted(features)}. Build it with dataset_scripts, for example ImageFolder for your own images."
+        )
+    return list(names)
+
+
+def label_vector(present: Sequence[int], count: int = len(FINDINGS)) -> tuple[float, ...]:
+    """Return 1.0 at the indices in `present` and 0.0 elsewhere."""
+    return tuple(1.0 if index in present else 0.0 for index in range(count))
+
+
+def no_labels(count: int = len(FINDINGS)) -> tuple[float, ...]:
+    """Return the label vector of an image nobody annotated: all NaN."""
+    return (NOT_ANNOTATED,) * count

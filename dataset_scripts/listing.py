@@ -1,0 +1,156 @@
+"""What a source holds before any image is opened: its files, its records and its problems.
+
+Raw folder → `scan_folder` → a source's own `list_images` → `Listing` → builder.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataset_scripts.errors import DataLayoutError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A finding's box; left, top, width and height in pixels of `ImageRecord.boxes_frame`."""
+
+    finding: int
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One file to build: an image, or a volume that becomes several images.
+
+    `path` is relative to the listing's root; `image_id` is unique in the whole cocktail (a volume's
+    slices append to it). `shows` is the ChestX-ray14 file name this image is known to show, where the
+    source says so. `boxes_frame` is the (width, height) the boxes were drawn in.
+    """
+
+    image_id: str
+    source: str
+    patient_id: str
+    path: str
+    labels: tuple[float, ...]
+    age_years: float = float("nan")
+    sex: str = ""
+    view: str = ""
+    boxes: tuple[Box, ...] = ()
+    boxes_frame: tuple[int, int] = (1, 1)
+    shows: str = ""
+    is_volume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something counted and named in the build report. `name` is relative to the source's folder."""
+
+    source: str
+    kind: str
+    name: str
+    detail: str = ""
+    split: str = ""
+
+
+@dataclass(slots=True)
+class Listing:
+    """What one source contributes: records by split, and what was wrong."""
+
+    source: str
+    root: Path
+    splits: dict[str, list[ImageRecord]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def report(self, kind: str, name: str, detail: str = "", split: str = "") -> None:
+        """Count and name one problem."""
+        self.problems.append(Problem(self.source, kind, name, detail, split))
+
+
+@dataclass(frozen=True, slots=True)
+class FolderScan:
+    """The regular files below one folder and the links that were not followed."""
+
+    root: Path
+    files: dict[str, tuple[int, int]]
+    links_out: tuple[str, ...]
+
+    def images(self) -> list[str]:
+        """Return the relative paths that are image files by their suffix, sorted."""
+        return [path for path in self.files if path.lower().endswith(IMAGE_SUFFIXES)]
+
+
+def scan_folder(root: Path) -> FolderScan:
+    """Walk a source folder once: relative path → (size, mtime in ns), in sorted order.
+
+    Hidden files are skipped. A link whose target lies outside `root` is not followed, so that no file
+    of another folder can enter a dataset by accident; it is returned in `links_out`. `root` itself may
+    be a link.
+
+    Raises:
+        DataLayoutError: `root` is not a folder.
+    """
+    if not root.is_dir():
+        raise DataLayoutError(
+            f"{root} is not a folder. Wanted a folder with the source's files; check data_dir for a typo."
+        )
+    top = os.path.realpath(root)
+    files: dict[str, tuple[int, int]] = {}
+    links_out: list[str] = []
+    seen = {top}
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        for entry in os.scandir(folder):
+            if entry.name.startswith("."):
+                continue
+            relative = os.path.relpath(entry.path, top).replace(os.sep, "/")
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                if os.path.commonpath([top, target]) != top:
+                    links_out.append(relative)
+                    continue
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real not in seen:
+                    seen.add(real)
+                    pending.append(entry.path)
+            elif entry.is_file():
+                status = entry.stat()
+                files[relative] = (status.st_size, status.st_mtime_ns)
+    return FolderScan(Path(top), dict(sorted(files.items())), tuple(sorted(links_out)))
+
+
+def manifest_hash(scans: Iterable[FolderScan]) -> str:
+    """Return a hash that changes when any source file is added, removed or changed."""
+    digest = hashlib.sha256()
+    for scan in scans:
+        for path, (size, mtime_ns) in scan.files.items():
+            digest.update(f"{scan.root.name}\0{path}\0{size}\0{mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that may carry a byte-order mark or Windows line ends.
+
+    Raises:
+        DataLayoutError: the file cannot be read as UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataLayoutError(
+            f"Cannot read {path.name} as UTF-8 text ({type(error).__name__}). Download it again from its "
+            "source."
+        ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the stripped, non-empty lines of a list file."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]

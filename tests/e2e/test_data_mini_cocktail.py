@@ -1,0 +1,77 @@
+"""The merge on real images: counts, splits and the leakage whose answer is known."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas
+import pytest
+
+from dataset_scripts import Cocktail
+from dataset_scripts.build_log import read_report
+from dataset_scripts.leakage import read_leakage_report
+from dataset_scripts.pixel_statistics import read_statistics
+
+REAL = Path(os.environ.get("MEDHIERA_REALDATA", Path(__file__).parents[3] / "shared" / "mini_cocktail"))
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.skipif(not REAL.is_dir(), reason="no real images: set MEDHIERA_REALDATA to their folder"),
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Cocktail:
+    builder = Cocktail(data_dir=REAL, cache_dir=tmp_path_factory.mktemp("cache"), image_size=224)
+    builder.download_and_prepare(num_proc=2)
+    return builder
+
+
+def test_every_file_is_built_or_named(built: Cocktail) -> None:
+    report = read_report(built.cache_dir)
+    dropped = sum(count for kinds in report["problem_counts"].values() for count in kinds.values())
+    images = report["images"]
+    assert sum(images["ChestX-ray14"].values()) == 1104
+    assert images["BraTS 2020"] == {"train": 80}
+    assert images["COVIDx CXR-3"]["test"] == 24
+    assert sum(sum(splits.values()) for splits in images.values()) + dropped == 1104 + 340 + 136 + 80
+    assert {kind for kinds in report["problem_counts"].values() for kind in kinds} == {"leak"}
+
+
+def test_ids_are_unique_and_patients_do_not_cross(built: Cocktail) -> None:
+    splits = built.as_dataset()
+    ids = [image_id for rows in splits.values() for image_id in rows["image_id"]]
+    assert len(ids) == len(set(ids))
+    patients = [set(rows["patient_id"]) for rows in splits.values()]
+    assert len(set.union(*patients)) == sum(len(part) for part in patients)
+
+
+def test_the_known_leaks_and_no_other_radiography_image_are_dropped(built: Cocktail) -> None:
+    sheet = pandas.read_excel(REAL / "COVID-19_Radiography_Dataset" / "Lung_Opacity.metadata.xlsx")
+    shown = {
+        f"COVID-19 Radiography/Lung_Opacity/images/{name}.png": re.search(r"\d{8}_\d{3}\.png", url)[0]
+        for name, url in zip(sheet["FILE NAME"], sheet["URL"], strict=True)
+    }
+    splits = built.as_dataset()
+    held_out = {
+        image_id.removeprefix("ChestX-ray14/"): split
+        for split in ("validation", "test")
+        for image_id, source in zip(splits[split]["image_id"], splits[split]["source"], strict=True)
+        if source == "ChestX-ray14"
+    }
+    wanted = {image_id: held_out[name] for image_id, name in shown.items() if name in held_out}
+    dropped = read_leakage_report(built.cache_dir)["dropped"]
+    radiography = [leak for leak in dropped if leak["image_id"].startswith("COVID-19 Radiography")]
+    assert {leak["image_id"]: leak["held_out_split"] for leak in radiography} == wanted
+    assert sum(split == "test" for split in wanted.values()) == 13
+    assert all(leak["guards"] == ["identifier", "pixels"] for leak in radiography)
+    assert all(leak["held_out_image_id"].endswith(shown[leak["image_id"]]) for leak in radiography)
+    # One COVIDx "COVID-19 positive" image is an NIH image too: seen by eye, correlation .9995.
+    others = [leak["image_id"] for leak in dropped if leak not in radiography]
+    assert set(others) <= {"COVIDx CXR-3/train/COVID-00048.png"}
+
+
+def test_statistics_are_those_of_the_training_images(built: Cocktail) -> None:
+    statistics = read_statistics(built.cache_dir)
+    assert statistics["images"] == len(built.as_dataset()["train"])
+    assert 0.4 < statistics["mean"] < 0.6
+    assert 0.2 < statistics["mean_of_stds"] < statistics["std"] < 0.3

@@ -1,0 +1,37 @@
+"""Tiny raw folders in the sources' layouts, written by the tests; no file is downloaded."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CHEST = "ChestXray-NIHCC"
+HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
+
+
+def gray(seed: int, side: int = 32) -> Image.Image:
+    """A smooth random picture: distinct seeds correlate little."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8))
+    return coarse.resize((side, side), Image.Resampling.BICUBIC)
+
+
+class ChestFolder:
+    """Writes a ChestX-ray14 folder: rows (name, findings, patient, age, sex, view) by list."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.rows: list[str] = []
+        (root / "images").mkdir(parents=True)
+
+    def add(self, split: str, name: str, findings: str, patient: int, age: str = "50", seed: int = 0) -> None:
+        gray(seed or len(self.rows) + 1).save(self.root / "images" / name)
+        self.rows.append(f"{name},{findings},0,{patient},{age},M,PA")
+        with (self.root / f"{split}_list.txt").open("a") as file:
+            file.write(name + "\n")
+
+    def finish(self) -> Path:
+        for split in ("train_val", "test"):
+            (self.root / f"{split}_list.txt").touch()
+        (self.root / "Data_Entry_2017_v2020.csv").write_text("\n".join([HEADER, *self.rows]) + "\n")
+        return self.root
