@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import HieraConfig, PreTrainedModel
 
 from .configuration_hiera_mae import HieraMAEConfig, check_image_size, list_or_value, stock_name
 from .initialization import init_classifier_weights
@@ -203,8 +203,8 @@ def _read_configs(
         )
     stored = HieraMAEConfig.from_dict(copy.deepcopy(content))
     config = kwargs.pop("config", None)
-    if isinstance(config, HieraMAEConfig):
-        return stored, copy.deepcopy(config), kwargs
+    if isinstance(config, HieraConfig):
+        return stored, _as_ours(config), kwargs
     if config is not None:
         content, _ = HieraMAEConfig.get_config_dict(config, **hub_options)
     # Asked for in so many words, the pooling of another task's checkpoint stays.
@@ -214,6 +214,15 @@ def _read_configs(
         wanted.architectures = None
     wanted.validate_architecture()
     return stored, wanted, unused
+
+
+def _as_ours(config: HieraConfig) -> HieraMAEConfig:
+    """Copy any Hiera configuration: stock's, or ours as another copy of this package declares it."""
+    if isinstance(config, HieraMAEConfig):
+        return copy.deepcopy(config)
+    ours = HieraMAEConfig.from_dict(config.to_dict())
+    ours._attn_implementation = config._attn_implementation
+    return ours
 
 
 def _refuse_other_geometry(
