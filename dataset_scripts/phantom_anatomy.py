@@ -38,8 +38,8 @@ class Body:
 def draw_body(rng: np.random.Generator, *, is_female: bool) -> Body:
     """Draw the habitus of one patient."""
     return Body(
-        chest_width=float(rng.uniform(0.66, 0.78) - 0.03 * is_female),
-        chest_height=float(rng.uniform(0.92, 1.08)),
+        chest_width=float(rng.uniform(0.64, 0.80) - 0.03 * is_female),
+        chest_height=float(rng.uniform(0.88, 1.12)),
         heart_width=float(rng.uniform(0.25, 0.30)),
         rib_spacing=float(rng.uniform(0.135, 0.165)),
         rib_slope=float(rng.uniform(0.12, 0.30)),
@@ -87,10 +87,10 @@ class Chest:
         self._fill_lungs(0.08 if "Emphysema" in findings else 0.17)
 
     def _place_on_film(self, is_ap: bool) -> None:
-        rng, turn = self.rng, math.radians(self.rng.uniform(-4, 4))
-        zoom = rng.uniform(1.0, 1.14)
+        rng, turn = self.rng, math.radians(self.rng.uniform(-6, 6))
+        zoom = rng.uniform(0.94, 1.16)
         self._matrix = zoom * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-        self._shift = np.array([rng.uniform(-0.07, 0.07), rng.uniform(0.05, 0.16) - 0.04 * is_ap])
+        self._shift = np.array([rng.uniform(-0.11, 0.11), rng.uniform(0.02, 0.18) - 0.04 * is_ap])
         steps = (np.arange(self.size) + 0.5) / self.size * 2 - 1
         inverse = np.linalg.inv(self._matrix)
         across, down = steps[None, :] - self._shift[0], steps[:, None] - self._shift[1]
@@ -128,7 +128,7 @@ class Chest:
         shoulders = soft_step(y + 0.80 - 0.12 * np.abs(x), 0.22)
         half_width = 0.22 + (self.width + 0.16 + 0.1 * body.fat - 0.22) * shoulders
         torso = soft_step(half_width - np.abs(x), 0.02)
-        tissue = 0.50 + 0.06 * y + 0.05 * self.noise(4) + 0.10 * bump(np.abs(x) - self.width - 0.05, 0.12)
+        tissue = 0.50 + 0.06 * y + 0.08 * self.noise(4) + 0.10 * bump(np.abs(x) - self.width - 0.05, 0.12)
         lungs = self.lungs[-1] + self.lungs[1]
         self.image: Field = (0.03 + torso * (tissue - 0.03)).astype(np.float32)
         self.image *= 1 - lungs
@@ -256,7 +256,7 @@ class Chest:
         film = (film - 0.45) * np.float32(rng.uniform(0.92, 1.12)) + np.float32(
             0.45 + rng.uniform(-0.04, 0.05)
         )
-        film += np.float32(0.025) * self.noise(3)
+        film += np.float32(0.035) * (self.noise(3) + self.noise(5))
         grain = rng.integers(0, 256, size=(size, size), dtype=np.uint8).astype(np.float32)
         film += (grain - np.float32(127.5)) * np.float32(rng.uniform(0.015, 0.04) / 128)
         picture = Image.fromarray((np.clip(film, 0, 1) * 255).astype(np.uint8))
