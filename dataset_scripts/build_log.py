@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_scripts.errors import TooManyBadFilesError
-from dataset_scripts.images import GrayImage
+from dataset_scripts.gray import GrayImage
 from dataset_scripts.listing import Problem
 from dataset_scripts.pixel_statistics import STATISTICS_FILE, PixelHistogram
 

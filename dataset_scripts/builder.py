@@ -4,6 +4,9 @@ Raw folder → a source's `list_images` → here → Arrow or Parquet in `builde
 `build_report.json` and `pixel_statistics.json` beside the data.
 """
 
+import errno
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +17,12 @@ import datasets
 from dataset_scripts.build_log import BuildLog, write_reports
 from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
-from dataset_scripts.images import GrayImage, encode_png, read_image, resize_shorter_side
+from dataset_scripts.gray import GrayImage, encode_png, resize_shorter_side
+from dataset_scripts.images import DICOM_SUFFIX, read_image
 from dataset_scripts.listing import FolderScan, ImageRecord, Listing, Problem, manifest_hash, scan_folder
-from dataset_scripts.splits import VALIDATION_FRACTION
-from dataset_scripts.volumes import read_slices
+from dataset_scripts.splits import SPLITS, VALIDATION_FRACTION
+from dataset_scripts.volumes import axial_slices, read_volume
 
-SPLITS = ("train", "validation", "test")
 FEWEST_BAD_FILES = 10  # a small dataset may have this many bad files whatever the fraction
 _RECORDS_PER_SHARD = 64  # a builder's unit of work: small enough to share out, large enough to hand over
 
@@ -53,7 +56,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
 
     Args:
         cache_dir: where built data lies; the datasets library's cache if None.
-        config_name: a split by name; "official" if None.
+        config_name: the split of ChestX-ray14: "official" (test = the official list, validation = a part of
+            the official training patients) or "medtransformer" (the test list in thirds, as in the paper).
         data_dir: the folder with the raw files.
         **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
 
@@ -63,7 +67,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
 
     VERSION = datasets.Version("1.0.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
-    BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [SourceConfig(name="official", version=VERSION)]
+    BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
+        SourceConfig(name="official", version=VERSION),
+        SourceConfig(name="medtransformer", version=VERSION),
+    ]
     DEFAULT_CONFIG_NAME = "official"
     DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
     LISTERS: ClassVar[dict[str, Lister]]
@@ -111,6 +118,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             for problem in listing.problems:
                 log.report(problem)
         log.write()
+        _check_extras(listings)
         roots = {listing.source: str(listing.root) for listing in listings}
         total = sum(len(records) for listing in listings for records in listing.splits.values())
         most_bad = max(FEWEST_BAD_FILES, int(self.config.max_bad_fraction * total))
@@ -148,10 +156,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         log = BuildLog(log_dir)
         for record in (record for shard in shards for record in shard):
             try:
-                for suffix, image in _read(record, Path(roots[record.source]), self.config):
+                for suffix, image in _read(record, roots[record.source], split, self.config, log):
                     stored = resize_shorter_side(image, self.config.image_size)
                     log.count(record.source, split, stored)
-                    yield record.image_id + suffix, _example(record, suffix, image, stored)
+                    yield record.image_id + suffix, _example(record, suffix, stored)
             except BadImageError as error:
                 log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
                 if log.bad_files > most_bad:
@@ -161,7 +169,17 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     def _download_and_prepare(
         self, dl_manager: datasets.DownloadManager, verification_mode: Any, **prepare_split_kwargs: Any
     ) -> None:
-        super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+        try:
+            super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+        except datasets.exceptions.DatasetGenerationError as error:
+            cause = error.__cause__
+            if os.strerror(errno.ENOSPC) not in str(cause):  # a worker's errno is lost on the way here
+                raise
+            raise OSError(
+                errno.ENOSPC,
+                "The disk is full, so nothing was built. Free some space, point cache_dir (or HF_HOME) at "
+                "another disk, or set image_size, for example 256, to store less.",
+            ) from error
         folder = Path(self._output_dir)
         splits = self.info.splits
         for name in [name for name, split in splits.items() if not split.num_examples]:
@@ -186,6 +204,16 @@ def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
     return [tuple(records[start : start + size]) for start in range(0, len(records), size)]
 
 
+def _check_extras(listings: list[Listing]) -> None:
+    records = (record for listing in listings for part in listing.splits.values() for record in part)
+    has_dicom = any(record.path.lower().endswith(DICOM_SUFFIX) for record in records)
+    if has_dicom and importlib.util.find_spec("pydicom") is None:
+        raise ModuleNotFoundError(
+            "There are DICOM files among the images and pydicom is not installed. "
+            'Run: pip install "medhiera[dicom]"'
+        )
+
+
 def _nothing_listed(listings: list[Listing]) -> str:
     kinds = sorted({problem.kind for listing in listings for problem in listing.problems})
     examples = [problem.name for listing in listings for problem in listing.problems][:5]
@@ -196,17 +224,23 @@ def _nothing_listed(listings: list[Listing]) -> str:
     )
 
 
-def _read(record: ImageRecord, root: Path, config: SourceConfig) -> Iterator[tuple[str, GrayImage]]:
+def _read(
+    record: ImageRecord, root: str, split: str, config: SourceConfig, log: BuildLog
+) -> Iterator[tuple[str, GrayImage]]:
     """Yield (suffix of the image id, image) for one record."""
-    path = root / record.path
-    if record.is_volume:
-        for index, image in read_slices(path, config.slices_per_volume):
-            yield f"/{index:03d}", image
-    else:
-        yield "", read_image(path)
+    path = Path(root) / record.path
+    if not record.is_volume:
+        yield "", read_image(path, config.image_size)
+        return
+    volume = read_volume(path)
+    if volume.bad_voxels:
+        detail = f"{volume.bad_voxels} voxels that are no number count as background"
+        log.report(Problem(record.source, "bad_voxels", record.path, detail, split))
+    for index, image in axial_slices(volume, config.slices_per_volume):
+        yield f"/{index:03d}", image
 
 
-def _example(record: ImageRecord, suffix: str, image: GrayImage, stored: GrayImage) -> dict[str, Any]:
+def _example(record: ImageRecord, suffix: str, stored: GrayImage) -> dict[str, Any]:
     height, width = stored.shape
     x_scale, y_scale = width / record.boxes_frame[0], height / record.boxes_frame[1]
     return {

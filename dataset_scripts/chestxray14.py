@@ -25,7 +25,7 @@ from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS, label_vector, no_labels
 from dataset_scripts.listing import Box, FolderScan, ImageRecord, Listing, read_lines, read_text
-from dataset_scripts.splits import stratified_patients
+from dataset_scripts.splits import MEDTRANSFORMER_PARTS, stratified_patients, thirds
 
 SOURCE = "ChestX-ray14"
 FOLDER = "ChestXray-NIHCC"
@@ -219,31 +219,51 @@ def _assign_splits(
     config: SourceConfig,
     listing: Listing,
 ) -> dict[str, str]:
-    """Map image name → split, for images that have a row; patients never cross."""
+    """Map image name → split, for images that have a row in the label file."""
     for name in [*train_val, *test]:
         if name not in entries:
             listing.report("no_label_row", name, "named in a list, not in the label file")
-    test_names = [name for name in test if name in entries]
-    test_patients = {entries[name].patient for name in test_names}
+    test = [name for name in test if name in entries]
+    train_val = [name for name in train_val if name in entries]
+    test_patients = {entries[name].patient for name in test}
+    for name in [name for name in train_val if entries[name].patient in test_patients]:
+        listing.report("patient_in_test", name, "named in train_val_list, its patient is in test_list")
+        train_val.remove(name)
+    if config.name == "medtransformer":
+        return _medtransformer_splits(train_val, test, entries, listing)
+    return _official_splits(train_val, test, entries, config.validation_fraction)
+
+
+def _official_splits(
+    train_val: list[str], test: list[str], entries: dict[str, _Entry], fraction: float
+) -> dict[str, str]:
+    """Hold out the test list, and patients of the other list for validation."""
     counts: dict[str, list[float]] = {}
-    train_val_names = []
     for name in train_val:
-        entry = entries.get(name)
-        if entry is None:
-            continue
-        if entry.patient in test_patients:
-            listing.report("patient_in_test", name, "named in train_val_list, its patient is in test_list")
-            continue
-        train_val_names.append(name)
-        sums = counts.setdefault(entry.patient, [0.0] * len(FINDINGS))
-        for index, value in enumerate(entry.labels):
+        sums = counts.setdefault(entries[name].patient, [0.0] * len(FINDINGS))
+        for index, value in enumerate(entries[name].labels):
             sums[index] += value == 1.0
-    held_out = stratified_patients(counts, config.validation_fraction)
-    splits = {
-        name: "validation" if entries[name].patient in held_out else "train"
-        for name in sorted(train_val_names)
-    }
-    splits.update(dict.fromkeys(sorted(test_names), "test"))
+    held_out = stratified_patients(counts, fraction)
+    splits = {}
+    for name in sorted(train_val):
+        splits[name] = "validation" if entries[name].patient in held_out else "train"
+    splits.update(dict.fromkeys(sorted(test), "test"))
+    return splits
+
+
+def _medtransformer_splits(
+    train_val: list[str], test: list[str], entries: dict[str, _Entry], listing: Listing
+) -> dict[str, str]:
+    """Cut the test list as the MedTransformer paper does; a patient in two parts is named, not moved."""
+    splits = dict.fromkeys(sorted(train_val), "train")
+    parts_of: dict[str, set[str]] = {}
+    for split, names in zip(MEDTRANSFORMER_PARTS, thirds(test), strict=True):
+        for name in names:
+            splits[name] = split
+            parts_of.setdefault(entries[name].patient, set()).add(split)
+    for patient, parts in sorted(parts_of.items()):
+        if len(parts) > 1:
+            listing.report("straddling_patient", patient, f"has images in {sorted(parts)}, as in the paper")
     return splits
 
 

@@ -66,7 +66,8 @@ def _read_metadata(scan: FolderScan, listing: Listing) -> dict[str, str]:
         if not path.lower().endswith(".xlsx"):
             continue
         try:
-            sheet = pandas.read_excel(scan.root / path, dtype=str)
+            with (scan.root / path).open("rb") as file:
+                sheet = pandas.read_excel(file, dtype=str)
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             listing.report("bad_metadata", path, f"not a readable sheet ({type(error).__name__}); ignored")
             continue

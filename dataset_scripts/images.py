@@ -1,30 +1,31 @@
-"""One image file → one 8-bit grayscale array, and an array → PNG bytes.
+"""One image file → one 8-bit grayscale array.
 
 Raw file → here → builder. What cannot become an image raises BadImageError with a kind for the report.
 """
 
-import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dataset_scripts.dicom import read_dicom
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.gray import MAXIMUM_PIXELS, GrayImage, check_size, window_to_8bit
 
-GrayImage = npt.NDArray[np.uint8]
-
-MINIMUM_SIDE = 16  # below this nothing can be seen; web icons and 1x1 trackers end here
-MAXIMUM_PIXELS = 100_000_000  # ten times the largest detector; a header that claims more is a bomb
-WINDOW_PERCENTILES = (0.1, 99.9)
+DICOM_SUFFIX = ".dcm"
 
 
-def read_image(path: Path) -> GrayImage:
-    """Decode an image file to 8-bit grayscale at its own size.
+def read_image(path: Path, at_least: int = 0) -> GrayImage:
+    """Decode an image file to 8-bit grayscale, upright.
 
     RGB and RGBA become luminance; alpha is dropped. Images of more than 8 bits are windowed between
     robust percentiles, never clipped.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP or DICOM.
+        at_least: the caller will shrink the shorter side to this many pixels, so a JPEG may be decoded
+            at a fraction of its size; 0 asks for the native size.
 
     Returns:
         (height, width), uint8.
@@ -36,9 +37,13 @@ def read_image(path: Path) -> GrayImage:
         if path.stat().st_size == 0:
             raise BadImageError("empty_file", "0 bytes")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only the pixels matter here
+            warnings.simplefilter("ignore")  # decoders warn of odd metadata; only the pixels matter here
+            if path.suffix.lower() == DICOM_SUFFIX:
+                return read_dicom(path)
             with Image.open(path) as image:
-                _check_size(image.width, image.height)
+                check_size(image.width, image.height)
+                if at_least > 0:
+                    image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
                 return _to_gray(image)
     except BadImageError:
         raise
@@ -50,61 +55,13 @@ def read_image(path: Path) -> GrayImage:
         raise BadImageError("absent", "no such file") from error
     except PermissionError as error:
         raise BadImageError("no_permission", "the file may not be read") from error
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:  # Pillow raises all of these
-        raise BadImageError("undecodable", str(error).replace(str(path), path.name)) from error
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAXIMUM_PIXELS:
-        raise BadImageError("too_many_pixels", f"{width}x{height}, at most {MAXIMUM_PIXELS} pixels")
-    if min(width, height) < MINIMUM_SIDE:
-        raise BadImageError("too_small", f"{width}x{height}, at least {MINIMUM_SIDE} pixels a side")
+    except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:  # Pillow raises all of these
+        kind = "truncated" if "truncated" in str(error) else "undecodable"
+        raise BadImageError(kind, str(error).replace(str(path), path.name)) from error
 
 
 def _to_gray(image: Image.Image) -> GrayImage:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return window_to_8bit(np.asarray(image, dtype=np.float32))
-    return np.asarray(image.convert("L"))
-
-
-def window_to_8bit(
-    values: npt.NDArray[np.floating],
-    inside: npt.NDArray[np.bool_] | None = None,
-    percentiles: tuple[float, float] = WINDOW_PERCENTILES,
-) -> GrayImage:
-    """Map values between two robust percentiles linearly to 0…255; what lies beyond saturates.
-
-    Args:
-        values: any shape, finite.
-        inside: where True, the value counts for the percentiles; everywhere if None.
-        percentiles: low and high, in percent.
-
-    Returns:
-        the same shape, uint8; all zero where the values do not vary.
-    """
-    sample = values if inside is None else values[inside]
-    low, high = np.percentile(sample, percentiles)
-    if high <= low:
-        low, high = float(sample.min()), float(sample.max())
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    scaled = (values - np.float32(low)) * np.float32(255.0 / (high - low))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-
-
-def resize_shorter_side(image: GrayImage, size: int) -> GrayImage:
-    """Shrink so that the shorter side is `size` (bicubic, antialiased); smaller images stay as they are."""
-    height, width = image.shape
-    if size <= 0 or min(height, width) <= size:
-        return image
-    scale = size / min(height, width)
-    target = (max(size, round(width * scale)), max(size, round(height * scale)))
-    resized = Image.fromarray(image).resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.asarray(resized)
-
-
-def encode_png(image: GrayImage) -> bytes:
-    """Return the PNG bytes of an 8-bit grayscale array, with no metadata."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+        return window_to_8bit(np.nan_to_num(np.asarray(upright, dtype=np.float32)))
+    return np.asarray(upright.convert("L"))

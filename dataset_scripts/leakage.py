@@ -22,9 +22,9 @@ from PIL import Image
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.images import read_image
 from dataset_scripts.listing import ImageRecord, Listing
+from dataset_scripts.splits import HELD_OUT
 
 REPORT_FILE = "leakage_report.json"
-HELD_OUT_SPLITS = ("validation", "test")
 THUMBNAIL_SIDE = 64
 THRESHOLD = 0.96  # measured: true pairs correlate at .998 and more, all others at .925 and less
 _ROWS_PER_PRODUCT = 2048
@@ -72,7 +72,7 @@ def drop_leaks(
         for split, records in listing.splits.items()
         for record in records
     ]
-    held_out = [item for item in located if item.record.source == reference and item.split in HELD_OUT_SPLITS]
+    held_out = [item for item in located if item.record.source == reference and item.split in HELD_OUT]
     others = [
         item
         for item in located
@@ -148,7 +148,7 @@ def read_thumbnails(paths: Sequence[Path], num_proc: int | None = None) -> Thumb
 
 def _thumbnail(path: Path) -> Thumbnails:
     try:
-        image = Image.fromarray(read_image(path))
+        image = Image.fromarray(read_image(path, THUMBNAIL_SIDE))
     except BadImageError:  # the build itself names it
         return np.zeros(THUMBNAIL_SIDE**2, np.float32)
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)

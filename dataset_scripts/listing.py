@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.errors import DataLayoutError, LabelFileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
 
@@ -94,7 +94,7 @@ def scan_folder(root: Path) -> FolderScan:
     be a link.
 
     Raises:
-        DataLayoutError: `root` is not a folder.
+        DataLayoutError: `root` is not a folder, or a folder in it may not be listed.
     """
     if not root.is_dir():
         raise DataLayoutError(
@@ -107,7 +107,7 @@ def scan_folder(root: Path) -> FolderScan:
     pending = [top]
     while pending:
         folder = pending.pop()
-        for entry in os.scandir(folder):
+        for entry in _list_folder(folder, top):
             if entry.name.startswith("."):
                 continue
             relative = os.path.relpath(entry.path, top).replace(os.sep, "/")
@@ -127,6 +127,18 @@ def scan_folder(root: Path) -> FolderScan:
     return FolderScan(Path(top), dict(sorted(files.items())), tuple(sorted(links_out)))
 
 
+def _list_folder(folder: str, top: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        relative = os.path.join(os.path.basename(top), os.path.relpath(folder, top))
+        raise DataLayoutError(
+            f"{os.path.normpath(relative)} may not be listed ({error.strerror}). Make the source folder "
+            "readable for the user who builds."
+        ) from error
+
+
 def manifest_hash(scans: Iterable[FolderScan]) -> str:
     """Return a hash that changes when any source file is added, removed or changed."""
     digest = hashlib.sha256()
@@ -140,12 +152,12 @@ def read_text(path: Path) -> str:
     """Read a text file that may carry a byte-order mark or Windows line ends.
 
     Raises:
-        DataLayoutError: the file cannot be read as UTF-8.
+        LabelFileError: the file cannot be read as UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataLayoutError(
+        raise LabelFileError(
             f"Cannot read {path.name} as UTF-8 text ({type(error).__name__}). Download it again from its "
             "source."
         ) from error

@@ -5,11 +5,29 @@ published lists alone: a partial download keeps the same split.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 VALIDATION_FRACTION = 0.1
 SEED = 20170929  # fixed for good: another seed is another benchmark
+
+HELD_OUT = ("validation_mae", "validation", "test")
+SPLITS = ("train", *HELD_OUT)
+MEDTRANSFORMER_PARTS = HELD_OUT  # the paper's order of the three parts of the test list
+
+T = TypeVar("T")
+
+
+def thirds(names: Sequence[T]) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
+    """Cut a list in three consecutive parts whose lengths differ by one at most.
+
+    The MedTransformer paper cuts the official test list like this, in file order: validation of the MAE,
+    validation of the classifier, test. The list is sorted by patient, so a patient can straddle a cut and
+    the rare findings are spread unevenly; the `official` split is the honest one.
+    """
+    first, second = len(names) // 3, 2 * len(names) // 3
+    return names[:first], names[first:second], names[second:]
 
 
 def stratified_patients(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 from PIL import Image
 
@@ -35,3 +36,14 @@ class ChestFolder:
             (self.root / f"{split}_list.txt").touch()
         (self.root / "Data_Entry_2017_v2020.csv").write_text("\n".join([HEADER, *self.rows]) + "\n")
         return self.root
+
+
+def write_volume(path: Path, affine: np.ndarray | None = None, voxels: np.ndarray | None = None) -> None:
+    """Writes a small head: an ellipsoid of random tissue in a black box, int16."""
+    if voxels is None:
+        shape = (24, 20, 18)
+        grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
+        tissue = np.random.default_rng(len(path.name)).integers(100, 900, shape)
+        voxels = np.where((grid**2).sum(axis=0) < 0.8, tissue, 0).astype(np.int16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)

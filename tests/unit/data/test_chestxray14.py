@@ -163,3 +163,23 @@ def test_lists_that_name_nothing_here_say_so(chest: ChestFolder) -> None:
         path.rename(path.with_name("other_" + path.name))
     with pytest.raises(DataLayoutError, match="nothing to build"):
         build(root)
+
+
+def test_the_papers_split_keeps_and_names_its_straddling_patient(chest: ChestFolder) -> None:
+    for patient, follow_up in [(39, 1), (41, 0), (41, 1), (41, 2), (42, 0), (42, 1)]:
+        chest.add("test", f"{patient:08d}_{follow_up:03d}.png", "Mass", patient)
+    builder = build(chest.finish(), config_name="medtransformer")
+    built = {split: [name[-16:] for name in rows["image_id"]] for split, rows in builder.as_dataset().items()}
+    assert {split: len(names) for split, names in built.items()} == {
+        "train": 38,
+        "validation_mae": 2,
+        "validation": 3,
+        "test": 3,
+    }
+    assert built["validation_mae"] == ["00000039_000.png", "00000040_000.png"]
+    assert built["test"] == ["00000041_002.png", "00000042_000.png", "00000042_001.png"]
+    problems = read_report(builder.cache_dir)["problems"]
+    assert [(problem["kind"], problem["name"]) for problem in problems] == [
+        ("straddling_patient", "39"),
+        ("straddling_patient", "41"),
+    ]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_scripts.splits import stratified_patients
+from dataset_scripts.splits import stratified_patients, thirds
 
 
 def counts_of(seed: int, patients: int, labels: int = 6) -> dict[str, list[float]]:
@@ -58,3 +58,15 @@ def test_another_seed_is_another_split() -> None:
 def test_a_fraction_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"fraction is 1\.5"):
         stratified_patients({"a": [1.0]}, 1.5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(), max_size=50))
+def test_thirds_are_the_list_in_order(names: list[int]) -> None:
+    parts = thirds(names)
+    assert [name for part in parts for name in part] == names
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_official_list_is_cut_in_three_equal_parts() -> None:
+    assert [len(part) for part in thirds(range(25_596))] == [8_532] * 3
