@@ -1,0 +1,71 @@
+# Everything is made inside this folder: .venv (the environment), .cache (caches), demo/ (what the demo makes).
+# Needs Python 3.11, 3.12 or 3.13 with venv, and make; nothing else.
+#
+#   make demo                          the three stages on synthetic phantoms
+#   make demo DATA=FOLDER              the same on real images; FOLDER holds one or more of the four sources
+#   make demo STAGE0=FOLDER_OR_ID      starts stage 1 from these weights instead of random ones
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.PHONY: help setup demo test test-all lint format bench clean
+
+DATA ?=
+STAGE0 ?=
+HERE := $(CURDIR)
+BIN := .venv/bin
+PY := $(BIN)/python
+
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export XDG_CACHE_HOME := $(HERE)/.cache
+export HF_HOME := $(HERE)/.cache/huggingface
+export MPLCONFIGDIR := $(HERE)/.cache/matplotlib
+export TORCH_HOME := $(HERE)/.cache/torch
+export TORCHINDUCTOR_CACHE_DIR := $(HERE)/.cache/inductor
+export TRITON_CACHE_DIR := $(HERE)/.cache/triton
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+help:  ## this list
+	@echo "make TARGET, one of:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-8s %s\n", $$1, $$2}'
+
+# The first interpreter that is new enough, not too new, and can make a virtual environment.
+.venv/bin/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	  then echo "environment: .venv, from $$($$python --version)"; exec $$python -m venv .venv; fi; done; \
+	echo "make: no Python 3.11, 3.12 or 3.13 with the venv module was found; install one, or name it: make PYTHON=/path/to/python3.12 setup" >&2; exit 1
+
+# Dependencies only: the scripts run from this folder, nothing of ours is installed.
+.venv/.installed: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing the pinned packages into .venv (about 6 GB with PyTorch; some minutes the first time)"
+	@$(PY) -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['dev'], sep='\n')" > .venv/requirements.txt
+	@$(PY) -m pip install --quiet --progress-bar off --no-compile -r .venv/requirements.txt -c constraints.txt
+	@touch $@
+
+setup: .venv/.installed  ## the environment alone, in .venv
+
+demo: setup  ## the three stages, on phantoms or on real images: make demo DATA=FOLDER
+	@$(PY) demo.py $(if $(DATA),--data "$(DATA)") $(if $(STAGE0),--stage0 "$(STAGE0)")
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## lint, types, and the tests that take seconds
+	$(PY) -m pytest -m "not slow and not gpu and not realdata"
+
+test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
+	$(PY) -m pytest -m "(slow or realdata) and not gpu"
+
+format: setup  ## rewrite the sources as ruff formats them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## the speed tables, beside the peers
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(PY) $$benchmark || exit 1; done
+
+clean:  ## removes what the commands made, the environment too
+	rm -rf .venv .cache demo build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

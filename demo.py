@@ -1,0 +1,240 @@
+"""The main job in one command: cohort → cocktail → stage 1 → stage 2 → pictures and cards → a prediction.
+
+    python demo.py                       on synthetic phantoms
+    python demo.py --data FOLDER         on real images in the sources' own layouts
+
+Each step is the command a user would type. What a former run finished is reused, and said to be.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataset_scripts import write_phantom_cohort
+from medhiera.recipe import RecipeError
+from medhiera.rows import OpenCocktail, open_cocktail
+from medhiera.stage import Classifier
+
+HERE = Path(__file__).resolve().parent
+
+# What a user does who has this result and stock transformers, and nothing of ours.
+STOCK_CHECK = """
+import importlib.util, json, sys
+from transformers import pipeline
+assert importlib.util.find_spec("modeling_hiera_mae") is None, "this process can see the project"
+classify = pipeline("image-classification", model=sys.argv[1], top_k=None)
+print(json.dumps({"class": type(classify.model).__name__, "scores": classify(sys.argv[2])}))
+"""
+
+
+@dataclass
+class Demo:
+    """Where the demo works, and how long each step took (None: reused)."""
+
+    folder: Path
+    data: Path
+    seconds: dict[str, float | None] = field(default_factory=dict)
+
+    def stage(self, number: int, script: str, config: str, model: str | None, state: str) -> tuple[Path, str]:
+        """Run one training script, go on from its checkpoint, or reuse its finished folder.
+
+        Args:
+            number: 1 or 2.
+            script: train_mae.py or train_cls.py.
+            config: the recipe in configs/.
+            model: what the stage starts from; None is random weights.
+            state: stands for everything the stage depends on that was made before it.
+
+        Returns:
+            The stage's folder, and what stands for its state.
+        """
+        output = self.folder / f"stage{number}"
+        wanted = hashlib.sha256(f"{state}{model}{code_state(config)}".encode()).hexdigest()
+        marker = output / "demo.json"
+        is_same = marker.is_file() and json.loads(marker.read_text())["state"] == wanted
+        if is_same and (output / "README.md").is_file():
+            say(f"stage {number}: reused, as {shown(output)} is complete")
+            self.seconds[f"stage {number}"] = None
+            return output, wanted
+        if not is_same:
+            shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True, exist_ok=True)
+        marker.write_text(json.dumps({"state": wanted}))
+        command = [
+            sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
+            "--mixed_precision", "no", "--dynamo_backend", "no",
+            "--num_cpu_threads_per_process", str(os.cpu_count()),
+            script, f"configs/{config}", "--output_dir", str(output),
+            "--data_dir", str(self.data), "--build_dir", str(self.folder / "cocktail"),
+        ]  # fmt: skip
+        if model:
+            command += ["--model_name_or_path", model]
+        if any(output.glob("checkpoint-*")):
+            command += ["--resume_from_checkpoint", "true"]
+            say(f"stage {number}: {script} {config}, going on from the checkpoint of a former run")
+        else:
+            say(f"stage {number}: {script} {config}" + ("" if model else ", from RANDOM weights"))
+        started = time.monotonic()
+        subprocess.run(command, cwd=HERE, check=True)
+        self.seconds[f"stage {number}"] = time.monotonic() - started
+        return output, wanted
+
+
+def code_state(config: str) -> str:
+    """Changes with the recipe and with our code."""
+    digest = hashlib.sha256((HERE / "configs" / config).read_bytes())
+    rooms = ("modeling_hiera_mae", "dataset_scripts", "medhiera", "model_cards")
+    for path in sorted([*HERE.glob("train_*.py"), *(p for room in rooms for p in (HERE / room).glob("*.*"))]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    """Run the whole demo and print its summary."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="a folder with one or more of the four sources")
+    parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for room in ("dataset_scripts", "medhiera"):
+        logging.getLogger(room).setLevel(logging.INFO)
+    started = time.monotonic()
+    folder = HERE / "demo" / ("phantom" if options.data is None else options.data.resolve().name)
+    demo = Demo(folder, options.data.resolve() if options.data else folder / "raw")
+
+    if options.data is None:
+        say("phantom cohort: synthetic radiographs in the four sources' layouts")
+        begun = time.monotonic()
+        summary = write_phantom_cohort(demo.data)
+        demo.seconds["phantom cohort"] = None if summary["reused"] else time.monotonic() - begun
+
+    say(f"cocktail: {demo.data} → {shown(folder / 'cocktail')}")
+    begun = time.monotonic()
+    cocktail = open_cocktail(str(demo.data), str(folder / "cocktail"), num_proc=os.cpu_count() or 1)
+    demo.seconds["cocktail"] = None if cocktail.is_reused else time.monotonic() - begun
+
+    stage1, state = demo.stage(1, "train_mae.py", "mae_smoke.yaml", options.stage0, cocktail.folder.name)
+    stage2, _ = demo.stage(2, "train_cls.py", "cls_smoke.yaml", str(stage1), state)
+
+    say("a new process, stock transformers, none of this project: one test image")
+    begun = time.monotonic()
+    check = stock_check(cocktail, stage2)
+    demo.seconds["prediction"] = time.monotonic() - begun
+
+    summary_text = closing_summary(demo, cocktail, stage1, stage2, check, time.monotonic() - started)
+    (folder / "summary.txt").write_text(summary_text, encoding="utf-8")
+    print(summary_text)
+
+
+def stock_check(cocktail: OpenCocktail, stage2: Path) -> dict[str, Any]:
+    """Classify one test image in a process that has stock transformers only, and compare with ours."""
+    rows = cocktail.rows["test"]
+    row = next(row for row in rows if row["source"] == "ChestX-ray14")
+    classifier = Classifier.open(stage2)
+    ours = dict(zip(classifier.names, classifier.probabilities([row["image"]])[0].tolist(), strict=True))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        image = Path(elsewhere) / "image.png"
+        row["image"].save(image)
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", STOCK_CHECK, str(stage2), str(image)],
+            cwd=elsewhere, env=environment | {"HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+    answer = json.loads(done.stdout.splitlines()[-1])
+    stock = {entry["label"]: entry["score"] for entry in answer["scores"]}
+    return {
+        "image_id": row["image_id"],
+        "class": answer["class"],
+        "truth": [name for name, value in zip(cocktail.names, row["labels"], strict=True) if value == 1],
+        "highest": sorted(stock.items(), key=lambda item: -item[1])[:3],
+        "largest_difference": max(abs(ours[name] - stock[name]) for name in cocktail.names),
+    }
+
+
+def closing_summary(
+    demo: Demo, cocktail: OpenCocktail, stage1: Path, stage2: Path, check: dict[str, Any], total: float
+) -> str:
+    """What the user takes away, as text."""
+    first, second = (json.loads((stage / "metrics.json").read_text()) for stage in (stage1, stage2))
+    mae, test, recipe = first["evaluation"], second["evaluation"], second["recipe"]
+    lines = ["", "══ summary " + "═" * 60, ""]
+    for name, seconds in demo.seconds.items():
+        lines.append(f"  {name:<16} " + ("reused" if seconds is None else f"{seconds:6.0f} s"))
+    lines += [f"  {'in all':<16} {total:6.0f} s on {os.cpu_count()} CPU cores, {device_name()}", ""]
+    for split, counts in first["data"]["images"].items():
+        lines.append(f"  {split:<11} " + ", ".join(f"{source} {count:,}" for source, count in counts.items()))
+    report = shown(cocktail.folder / "build_report.json")
+    lines += [
+        "",
+        f"  stage 0   {first['lineage']['started_from']}",
+        f"  stage 1   masked loss {mae['masked_loss_before']:.4f} → {mae['masked_loss']:.4f} "
+        f"({first['training']['steps']} steps, {recipe['image_size']} px)",
+        f"  stage 2   {second['training']['steps']} steps, the best by validation AUROC was step "
+        f"{second['training']['best_step']}",
+        "",
+        f"  {'finding':<20} test AUROC   95 % interval    positives of images",
+    ]
+    for name, entry in test["findings"].items():
+        images = entry["positives"] + entry["negatives"]
+        if entry["auroc"] is None:
+            lines.append(f"  {name:<20}      –       {entry['reason']:<18} {entry['positives']} of {images}")
+        else:
+            low, high = entry["interval"]
+            value = f"{entry['auroc']:.3f}     {low:.3f} to {high:.3f}"
+            lines.append(f"  {name:<20}    {value}    {entry['positives']} of {images}")
+    low, high = test["mean_auroc_interval"]
+    mean_of = f"mean of {len(test['findings_in_mean'])}"
+    lines += [
+        f"  {mean_of:<20}    {test['mean_auroc']:.3f}     {low:.3f} to {high:.3f}",
+        "",
+        f"  stock {check['class']} on {check['image_id']}: "
+        + ", ".join(f"{name} {score:.2f}" for name, score in check["highest"]),
+        f"  (labelled {', '.join(check['truth']) or 'nothing'}); largest difference from ours "
+        f"{check['largest_difference']:.1e}",
+        "",
+        f"  built data  {shown(cocktail.folder)} (report: {report})",
+        f"  stage 1     {shown(stage1)}: README.md, figures/reconstructions.png, figures/loss.png",
+        f"  stage 2     {shown(stage2)}: README.md, figures/auroc.png, figures/roc.png",
+        "  A smoke run proves the software. These weights are not trained for any medical use.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def device_name() -> str:
+    """The GPU's name, or that there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def say(text: str) -> None:
+    """A line of the demo's own, told apart from the libraries' output."""
+    print(f"\n── {text}", flush=True)
+
+
+def shown(path: Path) -> str:
+    """The path as the user would type it here."""
+    return os.path.relpath(path, HERE)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (RecipeError, ValueError, FileNotFoundError) as error:
+        sys.exit(f"demo: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"demo: a step ended with exit code {error.returncode}; its message stands above")

@@ -1,0 +1,4 @@
+"""What the training scripts share: recipes, transforms, the trainer, metrics, figures, cards.
+
+Stands on the two ground rooms (modeling_hiera_mae, dataset_scripts) and below the scripts.
+"""

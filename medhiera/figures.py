@@ -1,0 +1,174 @@
+"""The pictures of a stage: curves, reconstructions, ROC curves, bars. It draws numbers made elsewhere.
+
+Colours are the Okabe-Ito set, which colour-blind readers tell apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from medhiera.explain import Reconstruction
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen first: no screen is needed
+
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
+
+
+def reconstruction_rows(pictures: Reconstruction, captions: Sequence[str], path: Path) -> None:
+    """One row an image: original, masked, reconstruction.
+
+    Args:
+        pictures: from explain.reconstruct.
+        captions: one per image, such as its source.
+        path: the PNG to write.
+    """
+    columns = (
+        ("original", pictures.original),
+        ("masked", pictures.masked),
+        ("reconstruction", pictures.filled),
+    )
+    count = len(captions)
+    figure, axes = plt.subplots(count, 3, figsize=(6.0, 2.1 * count), squeeze=False, layout="constrained")
+    for row, caption in enumerate(captions):
+        for column, (title, images) in enumerate(columns):
+            axis = axes[row, column]
+            axis.imshow(images[row].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title(title, fontsize=10)
+        axes[row, 0].set_ylabel(caption, fontsize=8)
+    _save(figure, path)
+
+
+def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_name: str) -> None:
+    """Loss in training and validation, and the learning rate, over steps.
+
+    Args:
+        history: the Trainer's log_history.
+        path: the PNG to write.
+        loss_name: what the loss is, for the axis.
+    """
+    trained = [entry for entry in history if "loss" in entry]
+    validated = [entry for entry in history if "eval_loss" in entry]
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    top.plot([e["step"] for e in trained], [e["loss"] for e in trained], color=BLUE, label="training")
+    if validated:
+        top.plot(
+            [e["step"] for e in validated],
+            [e["eval_loss"] for e in validated],
+            color=ORANGE,
+            marker="o",
+            markersize=4,
+            label="validation",
+        )
+    top.set_ylabel(loss_name)
+    top.legend(frameon=False)
+    top.grid(alpha=0.3)
+    bottom.plot([e["step"] for e in trained], [e["learning_rate"] for e in trained], color=GREEN)
+    bottom.set_ylabel("learning rate")
+    bottom.set_xlabel("optimiser step")
+    bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    bottom.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def roc_curves(
+    scores: NDArray[Any], labels: NDArray[Any], evaluation: Mapping[str, Any], path: Path, *, title: str
+) -> None:
+    """One small ROC panel a finding; those without an AUROC say why.
+
+    Args:
+        scores: (images, findings).
+        labels: (images, findings); 1, 0 or NaN.
+        evaluation: what metrics.multilabel_auroc returned for them.
+        path: the PNG to write.
+        title: above the panels.
+    """
+    names = list(evaluation["findings"])
+    columns = 5
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.3 * columns, 2.45 * rows), squeeze=False, layout="constrained"
+    )
+    for index, axis in enumerate(axes.flat):
+        if index >= len(names):
+            axis.set_axis_off()
+            continue
+        entry = evaluation["findings"][names[index]]
+        axis.set_title(names[index].replace("_", " "), fontsize=9)
+        axis.set_aspect("equal")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+        axis.set_xticks([0, 1])
+        axis.set_yticks([0, 1])
+        axis.tick_params(labelsize=7)
+        axis.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle="--")
+        if entry["auroc"] is None:
+            axis.text(0.5, 0.5, entry["reason"], ha="center", va="center", fontsize=8, color=GRAY, wrap=True)
+            continue
+        is_annotated = ~np.isnan(labels[:, index])
+        false_rate, true_rate, _ = roc_curve(labels[is_annotated, index], scores[is_annotated, index])
+        axis.plot(false_rate, true_rate, color=BLUE, linewidth=1.6)
+        text = (
+            f"AUROC {entry['auroc']:.2f}\n{entry['positives']} of {entry['positives'] + entry['negatives']}"
+        )
+        axis.text(0.97, 0.05, text, ha="right", va="bottom", fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel("false positive rate", fontsize=9)
+    figure.supylabel("true positive rate", fontsize=9)
+    _save(figure, path)
+
+
+def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None:
+    """AUROC a finding with its 95 % interval, sorted, and the mean.
+
+    Args:
+        evaluation: what metrics.multilabel_auroc returned.
+        path: the PNG to write.
+        title: above the bars.
+    """
+    entries = {name: entry for name, entry in evaluation["findings"].items() if entry["auroc"] is not None}
+    missing = [
+        name.replace("_", " ") for name, entry in evaluation["findings"].items() if entry["auroc"] is None
+    ]
+    names = sorted(entries, key=lambda name: entries[name]["auroc"])
+    figure, axis = plt.subplots(figsize=(7, 1.4 + 0.32 * (len(names) + 1)), layout="constrained")
+    for row, name in enumerate(names):
+        entry = entries[name]
+        axis.barh(row, entry["auroc"], color=BLUE, height=0.7)
+        if entry["interval"]:
+            low, high = entry["interval"]
+            axis.plot([low, high], [row, row], color="black", linewidth=1.2)
+        axis.text(1.01, row, f"{entry['auroc']:.3f}", va="center", fontsize=8)
+    if evaluation["mean_auroc"] is not None:
+        axis.axvline(evaluation["mean_auroc"], color=ORANGE, linewidth=1.4)
+        axis.text(
+            evaluation["mean_auroc"], len(names) - 0.35, f"mean {evaluation['mean_auroc']:.3f}",
+            color=ORANGE, ha="center", va="bottom", fontsize=9,
+        )  # fmt: skip
+    axis.axvline(0.5, color=GRAY, linewidth=0.8, linestyle="--")
+    axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.6, len(names) + 0.4)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xlabel("AUROC (bar), 95 % patient-level interval (line), chance (dashed)", fontsize=9)
+    axis.set_title(title, fontsize=11)
+    if missing:
+        figure.supxlabel("no AUROC, one label value only: " + ", ".join(missing), fontsize=7, wrap=True)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write the PNG and free the figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)

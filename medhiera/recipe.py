@@ -1,0 +1,300 @@
+"""The YAML recipe: dataclasses, one strict parser, one check of the whole before any data is read.
+
+A recipe is one flat YAML mapping whose keys are the fields of the dataclasses below and of
+transformers' TrainingArguments. The command line overrides the file, key by key.
+"""
+
+import difflib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+MASKED_UNIT_PIXELS = 32
+"""Side of one mask unit in pixels: patch stride 4 times 8 tokens (arXiv:2306.00989, section 3.2)."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message lists every fault with its fix."""
+
+
+@dataclass
+class DataOptions:
+    """Which images, and how they reach the model."""
+
+    data_dir: str = field(
+        default="",
+        metadata={"help": "Folder that holds one or more of the four sources in their own layout."},
+    )
+    build_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where the built cocktail is kept (default: `cocktail` beside output_dir)."},
+    )
+    build_num_proc: int = field(default=1, metadata={"help": "Processes that build the cocktail."})
+    sources: list[str] | None = field(
+        default=None,
+        metadata={"help": "Train on these sources only (names of the `source` column). Default: stage 1 all, "
+                          "stage 2 ChestX-ray14."},
+    )  # fmt: skip
+    image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels."})
+    resize_size: int | None = field(
+        default=None,
+        metadata={"help": "Shorter side before the centre crop; default image_size × 256/224, as the paper."},
+    )
+    max_train_images: int | None = field(
+        default=None, metadata={"help": "Use only this many training images, drawn by the seed."}
+    )
+    max_eval_images: int | None = field(
+        default=None, metadata={"help": "Use only this many validation images, drawn by the seed."}
+    )
+
+
+@dataclass
+class ModelOptions:
+    """Which weights to start from, or which geometry to start anew."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A stage's folder or a Hub id. Without it the weights are random."}
+    )
+    model_size: Literal["tiny", "small", "base", "base_plus", "large", "huge"] = field(
+        default="tiny", metadata={"help": "Geometry of a model with random weights."}
+    )
+    model_overrides: str | None = field(
+        default=None,
+        metadata={"help": "Config fields that differ from model_size, as a YAML mapping or JSON text."},
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """The config fields in `model_overrides`, parsed."""
+        return dict(json.loads(self.model_overrides)) if self.model_overrides else {}
+
+
+@dataclass
+class OptimizationOptions:
+    """What transformers' Trainer cannot name: the paper's optimiser and schedule."""
+
+    optimizer: Literal["adam", "trainer"] = field(
+        default="adam",
+        metadata={
+            "help": "`adam`: torch.optim.Adam, coupled L2, as the paper. `trainer`: what `optim` says."
+        },
+    )
+    schedule: Literal["one_cycle", "trainer"] = field(
+        default="one_cycle",
+        metadata={"help": "`one_cycle`: OneCycleLR per step, learning_rate is its maximum, as the paper. "
+                          "`trainer`: what `lr_scheduler_type` says."},
+    )  # fmt: skip
+    precision: Literal["auto", "bf16", "fp32"] = field(
+        default="auto",
+        metadata={"help": "`auto`: bf16 autocast where the machine computes in bf16, else fp32."},
+    )
+    recipe_kind: Literal["full", "smoke"] = field(
+        default="full",
+        metadata={"help": "`smoke` marks a run that only proves the software; its card says so at its top."},
+    )
+    push_to_hub_id: str | None = field(
+        default=None, metadata={"help": "Publish the finished stage to this Hub repository."}
+    )
+
+
+@dataclass
+class MAEOptions:
+    """Stage 1: what is masked."""
+
+    mask_ratio: float = field(default=0.6, metadata={"help": "Share of mask units hidden from the encoder."})
+    eval_mask_ratio: float = field(
+        default=0.6, metadata={"help": "The same in evaluation, fixed so that runs can be compared."}
+    )
+    reconstruction_rows: int = field(default=6, metadata={"help": "Images in the reconstruction figure."})
+
+
+@dataclass
+class ClassifierOptions:
+    """Stage 2: what is trained beside the encoder."""
+
+    rotation_degrees: float = field(
+        default=0.0, metadata={"help": "Random rotation after the crop, black fill; the paper uses 30."}
+    )
+    bootstrap_resamples: int = field(
+        default=2000, metadata={"help": "Patient-level resamples behind each 95 %% interval."}
+    )
+
+
+@dataclass
+class Recipe:
+    """One parsed recipe: ours and transformers' arguments side by side."""
+
+    data: DataOptions
+    model: ModelOptions
+    optimization: OptimizationOptions
+    stage: MAEOptions | ClassifierOptions
+    training: TrainingArguments
+
+    def as_json(self) -> dict[str, Any]:
+        """What the card and metrics.json show: our fields, and the training fields that shape the result."""
+        record: dict[str, Any] = {}
+        for options in (self.data, self.model, self.optimization, self.stage):
+            record |= {f.name: getattr(options, f.name) for f in fields(options)}
+        hidden = {
+            "data_dir",
+            "build_dir",
+            "build_num_proc",
+            "model_name_or_path",
+            "push_to_hub_id",
+            "precision",
+        }
+        if self.model.model_name_or_path:  # the geometry is the checkpoint's
+            hidden |= {"model_size", "model_overrides"}
+        shown = (
+            "learning_rate per_device_train_batch_size gradient_accumulation_steps world_size weight_decay "
+            "adam_beta1 adam_beta2 max_grad_norm seed bf16"
+        ).split()
+        shown.append("max_steps" if self.training.max_steps > 0 else "num_train_epochs")
+        if self.optimization.optimizer == "trainer":
+            shown.append("optim")
+        if self.optimization.schedule == "trainer":
+            shown.append("lr_scheduler_type")
+        record |= {name: getattr(self.training, name) for name in shown}
+        return {
+            key: value.value if isinstance(value, Enum) else value
+            for key, value in record.items()
+            if key not in hidden
+        }
+
+
+def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequence[str]) -> Recipe:
+    """Read `CONFIG.yaml [--field value …]` into a recipe.
+
+    Args:
+        stage: MAEOptions for stage 1, ClassifierOptions for stage 2.
+        argv: the command line without the program's name; the YAML file is optional and comes first.
+
+    Raises:
+        RecipeError: no such file, not a mapping, an unknown or abbreviated key, a value of the wrong type,
+            or values that contradict each other.
+    """
+    groups = (DataOptions, ModelOptions, OptimizationOptions, stage, TrainingArguments)
+    parser = HfArgumentParser(groups, allow_abbrev=False, exit_on_error=False)
+    known = {f.name for group in groups for f in fields(group) if f.init}
+    words = list(argv)
+    if not words or "-h" in words or "--help" in words:
+        parser.print_help()
+        sys.exit(0)
+    from_file: list[str] = []
+    if not words[0].startswith("--"):
+        from_file = _yaml_words(Path(words.pop(0)), known)
+    try:
+        parsed = parser.parse_args_into_dataclasses(from_file + words, return_remaining_strings=True)
+    except RecipeError:
+        raise
+    except (SystemExit, Exception) as error:  # argparse ends the process on some faults; we answer instead
+        raise RecipeError(f"the recipe cannot be read: {error}") from error
+    data, model, optimization, stage_options, training, unknown = parsed
+    if unknown:
+        raise RecipeError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
+    recipe = Recipe(data, model, optimization, stage_options, training)
+    _check(recipe)
+    _finish(recipe)
+    return recipe
+
+
+def _yaml_words(path: Path, known: set[str]) -> list[str]:
+    """The YAML file as command-line words, so that file and command line pass one parser."""
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}; the ones we ship lie in configs/")
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(mapping, dict):
+        raise RecipeError(
+            f"{path} holds {type(mapping).__name__}; wanted one mapping of `field: value` lines"
+        )
+    unknown = [str(key) for key in mapping if key not in known]
+    if unknown:
+        raise RecipeError(f"{path}: " + _unknown_keys(unknown, known))
+    words: list[str] = []
+    for key, value in mapping.items():
+        if value is None:
+            continue
+        words.append(f"--{key}")
+        if isinstance(value, list):
+            words += [str(item) for item in value]
+        else:
+            words.append(json.dumps(value) if isinstance(value, dict) else str(value))
+    return words
+
+
+def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
+    """One sentence per unknown key, with the nearest known one."""
+    sentences = []
+    for key in keys:
+        name = key.lstrip("-").split("=")[0]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
+            candidate for candidate in sorted(known) if candidate.startswith(name)
+        ]
+        hint = f"; did you mean {near[0]!r}?" if near else "; see --help for all keys"
+        sentences.append(f"unknown key {name!r}{hint}")
+    return "\n".join(sentences)
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse values that cannot work, all at once."""
+    faults: list[str] = []
+    data, training = recipe.data, recipe.training
+    if not data.data_dir:
+        faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
+    if data.image_size % MASKED_UNIT_PIXELS or data.image_size < MASKED_UNIT_PIXELS:
+        lower = max(1, data.image_size // MASKED_UNIT_PIXELS) * MASKED_UNIT_PIXELS
+        faults.append(
+            f"image_size is {data.image_size}; wanted a multiple of {MASKED_UNIT_PIXELS}, "
+            f"such as {lower} or {lower + MASKED_UNIT_PIXELS}"
+        )
+    if data.resize_size is not None and data.resize_size < data.image_size:
+        faults.append(f"resize_size {data.resize_size} is below image_size {data.image_size}; raise it")
+    try:
+        recipe.model.overrides()
+    except (ValueError, TypeError) as error:
+        faults.append(f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields")
+    if isinstance(recipe.stage, MAEOptions):
+        for name in ("mask_ratio", "eval_mask_ratio"):
+            ratio = getattr(recipe.stage, name)
+            if not 0 < ratio < 1:
+                faults.append(f"{name} is {ratio}; wanted a share between 0 and 1, such as 0.6")
+    if training.output_dir in (None, "", "trainer_output"):
+        faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
+    if recipe.optimization.precision != "auto" and training.bf16:
+        faults.append("bf16 and precision are both set; set precision alone")
+    if faults:
+        raise RecipeError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
+
+
+def _finish(recipe: Recipe) -> None:
+    """Fill in what depends on other fields and on the machine."""
+    data, training = recipe.data, recipe.training
+    data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
+    data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
+    if recipe.optimization.precision == "auto":
+        training.bf16 = machine_computes_bf16() and not training.fp16
+    else:
+        training.bf16 = recipe.optimization.precision == "bf16"
+    training.dataloader_pin_memory = training.dataloader_pin_memory and torch.cuda.is_available()
+    training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes
+
+
+def machine_computes_bf16() -> bool:
+    """Whether bf16 autocast pays here: a GPU with bf16 units, or a CPU with AMX or AVX-512 BF16."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

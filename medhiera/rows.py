@@ -1,0 +1,147 @@
+"""Which rows of the cocktail a stage reads: opens the built data, or builds it, and chooses.
+
+Stands between the builders and the transforms.
+"""
+
+import contextlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from transformers import TrainingArguments
+
+from dataset_scripts import Cocktail, label_names
+from medhiera.recipe import RecipeError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenCocktail:
+    """The built cocktail, ready to read.
+
+    Attributes:
+        rows: splits `train`, `validation`, `test` (those it has).
+        names: the label names, in the order of the `labels` column.
+        mean: pixel mean of its training split, in units of [0, 1].
+        std: pixel standard deviation, in the same units.
+        is_phantom: made by write_phantom_cohort, not of patients.
+        folder: where the built data and its reports lie.
+        is_reused: it was there already.
+    """
+
+    rows: DatasetDict
+    names: list[str]
+    mean: float
+    std: float
+    is_phantom: bool
+    folder: Path
+    is_reused: bool
+
+    def split(self, name: str) -> Dataset:
+        """One split.
+
+        Raises:
+            RecipeError: the data has no such split.
+        """
+        if name not in self.rows:
+            raise RecipeError(
+                f"the data has no {name} split, only {sorted(self.rows)}; add ChestX-ray14, whose official "
+                "lists hold images out"
+            )
+        return self.rows[name]
+
+    def record(self) -> dict[str, Any]:
+        """What metrics.json keeps of the data."""
+        images = {split: by_source(rows) for split, rows in self.rows.items()}
+        return {"images": images, "is_phantom": self.is_phantom, "leakage": self._leakage()}
+
+    def _leakage(self) -> dict[str, Any]:
+        """Counts from leakage_report.json; the pairs' names stay with the data."""
+        path = self.folder / "leakage_report.json"
+        if not path.is_file():
+            return {"is_checked": False}
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "is_checked": True,
+            "held_out": report["held_out_images"],
+            "compared": report["compared_images"],
+            "dropped": len(report["dropped"]),
+        }
+
+
+def open_cocktail(
+    data_dir: str, build_dir: str | None, *, num_proc: int = 1, training: TrainingArguments | None = None
+) -> OpenCocktail:
+    """Build the cocktail under build_dir, or reuse what lies there, and open it.
+
+    Args:
+        data_dir: the folder with the sources.
+        build_dir: where built data is kept.
+        num_proc: processes that build.
+        training: with several ranks, lets the first build while the others wait.
+    """
+    builder = Cocktail(data_dir=data_dir, cache_dir=build_dir)
+    built = Path(builder.cache_dir)
+    is_reused = built.is_dir()
+    with training.main_process_first(local=False) if training else contextlib.nullcontext():
+        builder.download_and_prepare(num_proc=num_proc)
+    rows = builder.as_dataset()
+    statistics = json.loads((built / "pixel_statistics.json").read_text(encoding="utf-8"))
+    if is_reused:
+        logger.info("the cocktail was built before and its sources have not changed: reused")
+    for split, chosen in rows.items():
+        counts = ", ".join(f"{source} {count:,}" for source, count in by_source(chosen).items())
+        logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
+    return OpenCocktail(
+        rows=rows,
+        names=label_names(rows["train"].features),
+        mean=statistics["mean"],
+        std=statistics["std"],
+        is_phantom=(Path(data_dir) / "phantom.json").is_file(),
+        folder=built,
+        is_reused=is_reused,
+    )
+
+
+def by_source(rows: Dataset) -> dict[str, int]:
+    """Number of images by source, largest first."""
+    return dict(Counter(rows["source"]).most_common())
+
+
+def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | None, seed: int) -> Dataset:
+    """The rows of some sources, at most so many of them, drawn by the seed.
+
+    Raises:
+        RecipeError: a source that is not in the data, or no row left.
+    """
+    if sources is not None:
+        there = by_source(rows)
+        unknown = [source for source in sources if source not in there]
+        if len(unknown) == len(sources):
+            raise RecipeError(f"--sources {list(sources)}: none is in this split; it holds {sorted(there)}")
+        wanted = set(sources)
+        rows = rows.select(np.flatnonzero([source in wanted for source in rows["source"]]))
+    if at_most is not None and at_most < len(rows):
+        rows = rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most]))
+    return rows
+
+
+def spread_over_sources(rows: Dataset, count: int) -> list[int]:
+    """Row numbers for a figure: each source in turn, evenly through the split."""
+    places: dict[str, list[int]] = {}
+    for row, source in enumerate(rows["source"]):
+        places.setdefault(source, []).append(row)
+    chosen: list[int] = []
+    for turn in range(count):
+        for rank, candidates in enumerate(places.values()):
+            if turn % len(places) == rank and len(chosen) < min(count, len(rows)):
+                step = max(1, len(candidates) // count)
+                chosen.append(candidates[(turn * step) % len(candidates)])
+    return chosen

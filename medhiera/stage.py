@@ -1,0 +1,182 @@
+"""A stage's folder: where a model starts from, and what a finished stage leaves behind.
+
+    config.json  model.safetensors  preprocessor_config.json  README.md  metrics.json  figures/*.png
+
+Both scripts begin with `start_model` and end with `write_stage`; `Classifier.open` uses the result.
+"""
+
+import importlib.metadata
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, PreTrainedModel
+
+from medhiera.cards import render_card
+from medhiera.recipe import ModelOptions
+from medhiera.transforms import Preprocessing
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
+
+logger = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
+
+
+def start_model(
+    model_class: type[PreTrainedModel], options: ModelOptions, **config_fields: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model a stage starts from, and where its weights come from.
+
+    Args:
+        model_class: HieraMAEForPreTraining or HieraMAEForImageClassification.
+        options: a folder or Hub id, or the geometry of a model with random weights.
+        **config_fields: what this stage sets in the config (image_size, labels).
+
+    Returns:
+        The model, and its lineage for metrics.json: `started_from`, `new_weights`, `base_model`, `license`.
+
+    Raises:
+        ValueError: a checkpoint of another architecture or size.
+    """
+    if options.model_name_or_path is None:
+        config = HieraMAEConfig.from_size(options.model_size, **(config_fields | options.overrides()))
+        logger.warning("no --model_name_or_path: all weights are RANDOM (%s geometry)", options.model_size)
+        lineage = {
+            "started_from": "random weights",
+            "new_weights": "all",
+            "base_model": None,
+            "license": "apache-2.0",
+        }
+        return model_class._from_config(config), lineage
+
+    source = options.model_name_or_path
+    model, loading = model_class.from_pretrained(source, output_loading_info=True, **config_fields)
+    new = sorted(loading["missing_keys"])
+    unused = sorted(loading["unexpected_keys"])
+    logger.info("weights from %s", source)
+    logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
+    if unused:
+        logger.info("left out, no place in this model: %s", _by_module(unused))
+    return model, _lineage(source) | {"new_weights": new}
+
+
+def _by_module(keys: list[str]) -> str:
+    """`decoder (120 tensors), …`: keys counted by their first name."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        module = key.split(".")[0]
+        counts[module] = counts.get(module, 0) + 1
+    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items())
+
+
+def _lineage(source: str) -> dict[str, Any]:
+    """What a folder says of itself, or the Hub id; a local path never leaves the machine."""
+    folder = Path(source)
+    if not folder.is_dir():
+        is_meta = source.startswith(("facebook/hiera", "timm/hiera"))
+        return {"started_from": source, "base_model": source, "license": "cc-by-nc-4.0" if is_meta else None}
+    record = folder / "metrics.json"
+    if record.is_file():
+        earlier = json.loads(record.read_text(encoding="utf-8"))
+        before = earlier["lineage"]
+        return {
+            "started_from": f"stage {earlier['stage']} ({before['started_from']})",
+            "base_model": None,
+            "license": before["license"],
+        }
+    card = folder / "README.md"
+    licence = ModelCard.load(card).data.license if card.is_file() else None
+    return {"started_from": f"the folder {folder.name}", "base_model": None, "license": licence}
+
+
+def choose_preprocessing(
+    source: str | None, image_size: int, resize_size: int, mean: float, std: float
+) -> Preprocessing:
+    """Stage 2 keeps the normalisation of the stage-1 folder it starts from; otherwise the data's own.
+
+    Args:
+        source: the folder or Hub id that training starts from, or None.
+        image_size: side of the crop in pixels.
+        resize_size: shorter side before it.
+        mean: of the data, in units of [0, 1].
+        std: of the data.
+    """
+    record = Path(source or "") / "metrics.json"
+    if source and record.is_file() and json.loads(record.read_text(encoding="utf-8"))["stage"] == 1:
+        inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
+        logger.info("normalisation of stage 1: mean %.4f, std %.4f", inherited.mean, inherited.std)
+        mean, std = inherited.mean, inherited.std
+    return Preprocessing(image_size, resize_size, mean, std)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A stage-2 folder or Hub id, ready to use.
+
+    Attributes:
+        model: in evaluation mode.
+        preprocessing: what its preprocessor_config.json says.
+        names: label names, in the order of its outputs.
+    """
+
+    model: HieraMAEForImageClassification
+    preprocessing: Preprocessing
+    names: list[str]
+
+    @classmethod
+    def open(cls, source: str | Path) -> "Classifier":
+        """Load it.
+
+        Raises:
+            ValueError: it is no Hiera classifier, or its processor is not ours.
+            OSError: there is no such folder or repository.
+        """
+        processor = AutoImageProcessor.from_pretrained(source)
+        model = HieraMAEForImageClassification.from_pretrained(source).eval()
+        names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        return cls(model, Preprocessing.from_processor(processor), names)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
+        """One probability per image and finding: a sigmoid of each logit, no softmax.
+
+        Args:
+            images: 8 bits a channel, any mode and size.
+
+        Returns:
+            (images, findings), float32, on the CPU.
+        """
+        pixels = self.preprocessing.normalise(torch.stack([self.preprocessing.pixels(i) for i in images]))
+        return self.model(pixels.to(self.model.device)).logits.float().sigmoid().cpu()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that shape a result."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def write_stage(
+    folder: Path, model: PreTrainedModel, preprocessing: Preprocessing, metrics: Mapping[str, Any]
+) -> None:
+    """Write a finished stage; figures are drawn beforehand. The card is last: it marks completion.
+
+    Args:
+        folder: the stage's folder.
+        model: the best or last model, on any device.
+        preprocessing: goes into preprocessor_config.json.
+        metrics: the whole record; the card renders it and nothing else.
+    """
+    model.save_pretrained(folder)
+    preprocessing.to_processor().save_pretrained(folder)
+    (folder / "metrics.json").write_text(
+        json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    figures = sorted(path.relative_to(folder).as_posix() for path in (folder / "figures").glob("*.png"))
+    (folder / "README.md").write_text(render_card(metrics, figures), encoding="utf-8")

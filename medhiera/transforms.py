@@ -1,0 +1,254 @@
+"""PIL image → pixel_values: one preprocessing for training, evaluation and the published processor.
+
+Second arrow after the data: rows of the cocktail become batches. Every random choice (augmentation and
+MAE mask alike) is keyed by (seed, epoch, image_id), never by worker or position, so a resumed run and a
+run with another number of workers or ranks see the same pictures.
+"""
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+from transformers import BitImageProcessor
+
+EVALUATION_EPOCH = -1
+"""The epoch in the key of evaluation masks: the same masks in every evaluation of every run."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side, crop the centre, normalise; what preprocessor_config.json says.
+
+    Args:
+        image_size: side of the crop in pixels.
+        resize_size: shorter side after the resize, in pixels; the paper has 256 for a crop of 224.
+        mean: mean of the stage-1 training pixels, in units of [0, 1]; the same for all three channels.
+        std: their standard deviation, in the same units.
+
+    Source: MedTransformer, section on pre-processing: bicubic, centre crop, one normalisation in both stages.
+    """
+
+    image_size: int
+    resize_size: int
+    mean: float
+    std: float
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Resized and cropped gray pixels, not yet normalised.
+
+        Args:
+            image: any mode; 8 bits a channel.
+
+        Returns:
+            (1, image_size, image_size), uint8.
+        """
+        gray = torch.from_numpy(np.array(image.convert("L"))).unsqueeze(0)
+        gray = tvf.resize(
+            gray, [self.resize_size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+        )
+        # torchvision's own centre crop rounds where the stock processor truncates: one pixel apart.
+        top, left = ((side - self.image_size) // 2 for side in gray.shape[-2:])
+        return gray[:, top : top + self.image_size, left : left + self.image_size]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Gray bytes to the model's input.
+
+        Args:
+            pixels: (batch, 1, height, width), uint8.
+
+        Returns:
+            (batch, 3, height, width), float32; the three channels are equal and share memory.
+        """
+        scaled = (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
+        return scaled.expand(-1, 3, -1, -1)
+
+    def to_processor(self) -> BitImageProcessor:
+        """The stock image processor that does the same, for preprocessor_config.json.
+
+        Three channels of mean and std: the stock pipeline converts to RGB and breaks on one channel.
+        """
+        return BitImageProcessor(
+            size={"shortest_edge": self.resize_size},
+            crop_size={"height": self.image_size, "width": self.image_size},
+            image_mean=[self.mean] * 3,
+            image_std=[self.std] * 3,
+        )
+
+    @classmethod
+    def from_processor(cls, processor: Any) -> "Preprocessing":
+        """Read back what a stage's preprocessor_config.json holds.
+
+        Raises:
+            ValueError: the processor is not one that `to_processor` could have written.
+        """
+        try:
+            mean, std = processor.image_mean, processor.image_std
+            found = (processor.crop_size["height"], processor.crop_size["width"])
+            resize_size = int(processor.size["shortest_edge"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"this image processor ({type(processor).__name__}) has no shortest_edge and crop_size; "
+                "wanted the preprocessor_config.json that train_mae.py or train_cls.py wrote"
+            ) from error
+        if found[0] != found[1] or len(set(mean)) != 1 or len(set(std)) != 1:
+            raise ValueError(
+                f"crop {found}, mean {mean} and std {std}: wanted a square crop and equal channels; "
+                "radiographs are gray. Write the processor anew with Preprocessing(...).to_processor()"
+            )
+        return cls(int(found[0]), resize_size, float(mean[0]), float(std[0]))
+
+
+def random_rotation(degrees: float) -> Callable[[Tensor], Tensor]:
+    """The paper's augmentation: rotation within ±degrees about the centre, black corners, after the crop.
+
+    Args:
+        degrees: largest angle in degrees; not negative.
+
+    Returns:
+        A function from (1, height, width) uint8 to the same shape.
+    """
+    rotation: Callable[[Tensor], Tensor] = v2.RandomRotation(
+        degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=0
+    )
+    return rotation
+
+
+def key_to_seed(seed: int, epoch: int, image_id: str, purpose: str) -> int:
+    """A 63-bit seed from what a random choice may depend on."""
+    key = f"{seed}\x1f{epoch}\x1f{image_id}\x1f{purpose}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
+
+
+@contextlib.contextmanager
+def keyed_randomness(seed: int) -> Iterator[None]:
+    """Run a library's random transform under one seed, then put all generators back.
+
+    torchvision draws from torch, timm's RandAugment from random and numpy: all three are seeded.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - timm draws from it
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows of the cocktail as examples for one of the two stages.
+
+    Args:
+        rows: columns `image` and `image_id`, and `labels` where they are asked for.
+        preprocessing: resize, crop and normalisation.
+        seed: the run's seed.
+        augment: a random function of (1, height, width) uint8 pixels, or None.
+        mask_units: number of mask units to draw MAE noise for; None in stage 2.
+        mask_ratio: handed to the model with each batch where it is not the config's own (evaluation).
+        with_labels: whether examples carry `labels`.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        preprocessing: Preprocessing,
+        *,
+        seed: int = 0,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        mask_units: int | None = None,
+        mask_ratio: float | None = None,
+        with_labels: bool = False,
+    ) -> None:
+        columns = ["image", "image_id"] + (["labels"] if with_labels else [])
+        self.rows = rows.select_columns(columns)
+        self.preprocessing = preprocessing
+        self.seed = seed
+        self.augment = augment
+        self.mask_units = mask_units
+        self.mask_ratio = mask_ratio
+        self.with_labels = with_labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """One example; a key is (epoch, row) in training and a plain row in evaluation."""
+        epoch, index = key if isinstance(key, tuple) else (EVALUATION_EPOCH, key)
+        row = self.rows[index]
+        image_id = row["image_id"]
+        pixels = self.preprocessing.pixels(row["image"])
+        if self.augment is not None:
+            with keyed_randomness(key_to_seed(self.seed, epoch, image_id, "augment")):
+                pixels = self.augment(pixels)
+        example: dict[str, Any] = {"pixels": pixels, "image_id": image_id}
+        if self.mask_units is not None:
+            # Evaluation masks do not know the run's seed, so that two runs can be compared.
+            seed = 0 if epoch == EVALUATION_EPOCH else self.seed
+            generator = torch.Generator().manual_seed(key_to_seed(seed, epoch, image_id, "mask"))
+            example["noise"] = torch.rand(self.mask_units, generator=generator)
+        if self.mask_ratio is not None:
+            example["mask_ratio"] = self.mask_ratio
+        if self.with_labels:
+            example["labels"] = torch.tensor(row["labels"], dtype=torch.float32)
+        return example
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples → the batch the model takes.
+
+    Args:
+        preprocessing: its normalisation.
+    """
+
+    preprocessing: Preprocessing
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Stack and normalise; see RadiographTable for the examples."""
+        stacked = torch.stack([example["pixels"] for example in examples])
+        batch: dict[str, Any] = {"pixel_values": self.preprocessing.normalise(stacked)}
+        for name in ("noise", "labels"):
+            if name in examples[0]:
+                batch[name] = torch.stack([example[name] for example in examples])
+        if "mask_ratio" in examples[0]:
+            batch["mask_ratio"] = examples[0]["mask_ratio"]
+        return batch
+
+
+class KeyedSampler(torch.utils.data.Sampler[tuple[int, int]]):
+    """Every row once an epoch, in an order that depends on (seed, epoch) alone; yields (epoch, row).
+
+    Args:
+        length: number of rows.
+        seed: the run's seed.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(key_to_seed(self.seed, self.epoch, "", "order"))
+        order = torch.randperm(self.length, generator=generator).tolist()
+        epoch = self.epoch
+        yield from ((epoch, row) for row in order)

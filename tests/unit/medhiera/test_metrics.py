@@ -1,0 +1,108 @@
+"""AUROC against scikit-learn, intervals against brute force, and the cases with no answer."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medhiera.metrics import MultilabelAUROC, _weighted_auroc, multilabel_auroc
+
+
+@pytest.fixture
+def cohort():
+    generator = np.random.default_rng(0)
+    labels = (generator.random((300, 3)) < 0.3).astype(float)
+    scores = np.round(generator.normal(size=(300, 3)) + labels, 1)  # rounding makes ties
+    labels[generator.random((300, 3)) < 0.2] = np.nan
+    return scores, labels, [f"patient {n // 3}" for n in range(300)]
+
+
+def test_equals_scikit_learn_over_annotated_labels(cohort):
+    scores, labels, _ = cohort
+    result = multilabel_auroc(scores, labels, ["a", "b", "c"])
+    for column, name in enumerate("abc"):
+        known = ~np.isnan(labels[:, column])
+        expected = roc_auc_score(labels[known, column], scores[known, column])
+        assert result["findings"][name]["auroc"] == pytest.approx(expected, abs=1e-12)
+    assert result["mean_auroc"] == pytest.approx(
+        np.mean([entry["auroc"] for entry in result["findings"].values()])
+    )
+
+
+def test_weighted_auroc_equals_repeating_the_images(cohort):
+    scores, labels, _ = cohort
+    known = ~np.isnan(labels[:, 0])
+    score, truth = scores[known, 0], labels[known, 0] == 1
+    weights = np.random.default_rng(1).integers(0, 4, (20, known.sum())).astype(np.int32)
+    fast = _weighted_auroc(score, truth, weights)
+    slow = [roc_auc_score(np.repeat(truth, w), np.repeat(score, w)) for w in weights]
+    np.testing.assert_allclose(fast, slow, atol=1e-12)
+
+
+def test_interval_covers_the_truth_and_patients_widen_it(cohort):
+    scores, labels, _ = cohort
+    repeated_scores, repeated_labels = np.repeat(scores, 4, axis=0), np.repeat(labels, 4, axis=0)
+    patients = [str(n // 4) for n in range(1200)]
+    by_image = multilabel_auroc(repeated_scores, repeated_labels, list("abc"), None, 400)
+    by_patient = multilabel_auroc(repeated_scores, repeated_labels, list("abc"), patients, 400)
+    low, high = by_patient["findings"]["a"]["interval"]
+    assert low < by_patient["findings"]["a"]["auroc"] < high
+    width = high - low
+    narrow = np.diff(by_image["findings"]["a"]["interval"])[0]
+    assert width > 1.5 * narrow  # four copies of an image are one observation: the width doubles
+
+
+def test_interval_has_the_width_of_delong(cohort):
+    scores, labels, _ = cohort
+    known = ~np.isnan(labels[:, 0])
+    positive, negative = scores[known & (labels[:, 0] == 1), 0], scores[known & (labels[:, 0] == 0), 0]
+    wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    variance = wins.mean(1).var(ddof=1) / len(positive) + wins.mean(0).var(ddof=1) / len(negative)
+    low, high = multilabel_auroc(scores, labels, list("abc"), None, 2000)["findings"]["a"]["interval"]
+    assert (high - low) == pytest.approx(2 * 1.96 * variance**0.5, rel=0.1)
+
+
+def test_a_finding_with_one_label_value_has_a_reason_not_a_number():
+    scores = np.random.default_rng(0).normal(size=(10, 4))
+    labels = np.zeros((10, 4))
+    labels[:, 1] = 1
+    labels[:, 2] = np.nan
+    labels[:5, 3] = 1
+    result = multilabel_auroc(scores, labels, ["none", "all", "unknown", "fine"], None, 50)
+    reasons = {name: entry.get("reason") for name, entry in result["findings"].items()}
+    assert reasons == {
+        "none": "no positive image",
+        "all": "no negative image",
+        "unknown": "no image is annotated for it",
+        "fine": None,
+    }
+    assert result["findings_in_mean"] == ["fine"]
+    assert result["findings"]["none"]["auroc"] is None
+
+
+def test_nothing_to_average_is_none_not_zero():
+    result = multilabel_auroc(np.zeros((4, 1)), np.zeros((4, 1)), ["a"], None, 10)
+    assert result["mean_auroc"] is None
+    assert result["mean_auroc_interval"] is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros((3, 1)), "do not fit"),
+        (np.full((3, 1), np.nan), np.zeros((3, 1)), "3 scores are NaN or infinite"),
+        (np.zeros((3, 1)), np.full((3, 1), 2.0), "other than 0, 1 and NaN"),
+    ],
+)
+def test_bad_input_is_refused(scores, labels, message):
+    with pytest.raises(ValueError, match=message):
+        multilabel_auroc(scores, labels, ["a"])
+
+
+def test_works_as_an_evaluate_metric_offline(cohort):
+    scores, labels, patients = cohort
+    metric = MultilabelAUROC(keep_in_memory=True)
+    result = metric.compute(
+        predictions=scores, references=labels, finding_names=list("abc"), patient_ids=patients,
+        bootstrap_resamples=50,
+    )  # fmt: skip
+    assert result == multilabel_auroc(scores, labels, list("abc"), patients, 50)

@@ -1,0 +1,122 @@
+"""Preprocessing equals the stock processor's; random choices depend on their key alone."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, List, Value
+from PIL import Image as PillowImage
+
+from medhiera.transforms import (
+    Collator,
+    KeyedSampler,
+    Preprocessing,
+    RadiographTable,
+    keyed_randomness,
+    random_rotation,
+)
+
+PREPROCESSING = Preprocessing(image_size=64, resize_size=73, mean=0.5, std=0.25)
+
+
+def picture(height, width, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1), dtype=np.uint8)
+    return PillowImage.fromarray(noise).resize((width, height), PillowImage.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def rows():
+    return Dataset.from_dict(
+        {
+            "image": [picture(80, 96, seed) for seed in range(6)],
+            "image_id": [f"image {n}" for n in range(6)],
+            "labels": [[float(n % 2), float("nan")] for n in range(6)],
+        },
+        features=Features({"image": Image(), "image_id": Value("string"), "labels": List(Value("float32"))}),
+    )
+
+
+@pytest.mark.parametrize("size", [(100, 100), (73, 73), (73, 140), (201, 120), (65, 64), (300, 511)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_same_pixels_as_the_published_processor(size, mode):
+    image = picture(*size)
+    ours = PREPROCESSING.normalise(PREPROCESSING.pixels(image.convert(mode)).unsqueeze(0))
+    stock = PREPROCESSING.to_processor()(image.convert(mode), return_tensors="pt")["pixel_values"]
+    assert ours.shape == stock.shape == (1, 3, 64, 64)
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
+
+
+def test_processor_survives_the_round_trip(tmp_path):
+    from transformers import AutoImageProcessor
+
+    PREPROCESSING.to_processor().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "hiera"}')
+    assert Preprocessing.from_processor(AutoImageProcessor.from_pretrained(tmp_path)) == PREPROCESSING
+
+
+def test_unequal_channels_are_refused():
+    processor = PREPROCESSING.to_processor()
+    processor.image_mean = [0.485, 0.456, 0.406]
+    with pytest.raises(ValueError, match="wanted a square crop and equal channels"):
+        Preprocessing.from_processor(processor)
+
+
+def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows):
+    def table(rows, seed=0):
+        return RadiographTable(rows, PREPROCESSING, seed=seed, augment=random_rotation(30), mask_units=4)
+
+    backwards = rows.select(range(5, -1, -1))
+    first, again, moved = table(rows)[3, 2], table(rows)[3, 2], table(backwards)[3, 3]
+    for other in (again, moved):
+        assert torch.equal(first["pixels"], other["pixels"])
+        assert torch.equal(first["noise"], other["noise"])
+    for other in (table(rows)[4, 2], table(rows, seed=1)[3, 2]):
+        assert not torch.equal(first["noise"], other["noise"])
+        assert not torch.equal(first["pixels"], other["pixels"])
+
+
+def test_evaluation_masks_are_fixed_across_runs(rows):
+    one, two = (RadiographTable(rows, PREPROCESSING, seed=seed, mask_units=4)[1] for seed in (0, 7))
+    assert torch.equal(one["noise"], two["noise"])
+
+
+def test_rotation_turns_and_blackens_the_corners():
+    white = torch.full((1, 64, 64), 255, dtype=torch.uint8)
+    with keyed_randomness(5):
+        turned = random_rotation(30)(white)
+    assert turned.shape == white.shape
+    assert turned[0, 0, 0] == 0
+    assert turned[0, 32, 32] == 255
+
+
+def test_keyed_randomness_leaves_the_global_generators_alone():
+    import random
+
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
+    expected = (torch.rand(1).item(), random.random(), np.random.rand())  # noqa: NPY002
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
+    with keyed_randomness(99):
+        torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
+    assert (torch.rand(1).item(), random.random(), np.random.rand()) == expected  # noqa: NPY002
+
+
+def test_collator_hands_over_what_the_model_takes(rows):
+    table = RadiographTable(rows, PREPROCESSING, mask_units=4, mask_ratio=0.5, with_labels=True)
+    batch = Collator(PREPROCESSING)([table[0], table[1]])
+    assert batch["pixel_values"].shape == (2, 3, 64, 64)
+    assert batch["noise"].shape == (2, 4)
+    assert batch["labels"][:, 0].tolist() == [0.0, 1.0]
+    assert batch["labels"][:, 1].isnan().all()
+    assert batch["mask_ratio"] == 0.5
+    assert "image_id" not in batch
+
+
+def test_sampler_visits_each_row_once_in_an_order_of_its_epoch():
+    sampler = KeyedSampler(50, seed=3)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert {key[0] for key in keys} == {epoch}
+        orders.append([key[1] for key in keys])
+        assert sorted(orders[-1]) == list(range(50))
+    assert orders[0] == orders[2] != orders[1]

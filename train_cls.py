@@ -1,0 +1,139 @@
+"""Stage 2: fine-tune Hiera on ChestX-ray14's findings, from a stage-1 folder, a Hub id or random weights.
+
+On a GPU, and on a CPU:
+
+    accelerate launch train_cls.py configs/cls_paper.yaml --data_dir DATA --output_dir runs/stage2 \
+        --model_name_or_path runs/stage1
+    python train_cls.py configs/cls_smoke.yaml --data_dir DATA --output_dir runs/stage2 --use_cpu true
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from transformers import EvalPrediction, set_seed
+
+from medhiera import figures
+from medhiera.metrics import MultilabelAUROC
+from medhiera.publish import check_can_push, publish_stage
+from medhiera.recipe import ClassifierOptions, read_recipe
+from medhiera.rows import by_source, choose_rows, open_cocktail
+from medhiera.stage import choose_preprocessing, library_versions, start_model, write_stage
+from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, start_logging
+from medhiera.transforms import Collator, RadiographTable, random_rotation
+from modeling_hiera_mae import HieraMAEForImageClassification
+
+logger = logging.getLogger("train_cls")
+
+
+def main(argv: list[str]) -> None:
+    """Parse, load, train, evaluate, draw, write the card, push."""
+    recipe = read_recipe(ClassifierOptions, argv)
+    data, training, stage = recipe.data, recipe.training, recipe.stage
+    assert isinstance(stage, ClassifierOptions)
+    start_logging(training)
+    set_seed(training.seed)
+    output = Path(training.output_dir)
+    resume = last_checkpoint(training)
+    if recipe.optimization.push_to_hub_id:
+        check_can_push(recipe.optimization.push_to_hub_id)
+
+    cocktail = open_cocktail(data.data_dir, data.build_dir, num_proc=data.build_num_proc, training=training)
+    preprocessing = choose_preprocessing(
+        recipe.model.model_name_or_path, data.image_size, data.resize_size, cocktail.mean, cocktail.std
+    )
+    sources = data.sources or ["ChestX-ray14"]
+    train_rows = choose_rows(cocktail.split("train"), sources, data.max_train_images, training.seed)
+    eval_rows = choose_rows(cocktail.split("validation"), sources, data.max_eval_images, training.seed)
+    test_rows = choose_rows(cocktail.split("test"), sources, None, training.seed)
+
+    model, lineage = start_model(
+        HieraMAEForImageClassification,
+        recipe.model,
+        image_size=[data.image_size] * 2,
+        id2label=dict(enumerate(cocktail.names)),
+        label2id={name: index for index, name in enumerate(cocktail.names)},
+        problem_type="multi_label_classification",
+    )
+    augment = random_rotation(stage.rotation_degrees) if stage.rotation_degrees else None
+    auroc = MultilabelAUROC(keep_in_memory=True)
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        result = auroc.compute(
+            predictions=prediction.predictions, references=prediction.label_ids, finding_names=cocktail.names
+        )
+        per_finding = {
+            f"auroc_{name}": entry["auroc"]
+            for name, entry in result["findings"].items()
+            if entry["auroc"] is not None
+        }
+        return {"mean_auroc": result["mean_auroc"], "findings_in_mean": len(per_finding)} | per_finding
+
+    trainer = MedHieraTrainer(
+        optimization=recipe.optimization,
+        model=model,
+        args=training,
+        train_dataset=RadiographTable(
+            train_rows, preprocessing, seed=training.seed, augment=augment, with_labels=True
+        ),
+        eval_dataset=RadiographTable(eval_rows, preprocessing, with_labels=True),
+        data_collator=Collator(preprocessing),
+        compute_metrics=compute_metrics,
+        callbacks=[TrainingLog(output / "training_log.csv")],
+    )
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=resume)
+    seconds = time.monotonic() - started
+    prediction = trainer.predict(RadiographTable(test_rows, preprocessing, with_labels=True))
+    if not trainer.is_world_process_zero():
+        return
+
+    scores = np.asarray(prediction.predictions, dtype=np.float64)
+    test = auroc.compute(
+        predictions=scores,
+        references=prediction.label_ids,
+        finding_names=cocktail.names,
+        patient_ids=test_rows["patient_id"],
+        bootstrap_resamples=stage.bootstrap_resamples,
+        seed=training.seed,
+    )
+    history = trainer.state.log_history
+    figures.training_curves(history, output / "figures" / "loss.png", loss_name="binary cross-entropy")
+    figures.roc_curves(scores, prediction.label_ids, test, output / "figures" / "roc.png", title="Test split")
+    figures.auroc_bars(test, output / "figures" / "auroc.png", title="Test split")
+    metrics = {
+        "stage": 2,
+        "kind": recipe.optimization.recipe_kind,
+        "lineage": lineage,
+        "data": cocktail.record()
+        | {
+            "trained_on": by_source(train_rows),
+            "validated_on": by_source(eval_rows),
+            "tested_on": by_source(test_rows),
+        },
+        "preprocessing": vars(preprocessing),
+        "recipe": recipe.as_json(),
+        "training": {
+            "steps": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
+            "seconds": seconds,
+            "images_per_second": result.metrics["train_samples_per_second"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "best_step": trainer.state.best_global_step,
+            "best_validation_mean_auroc": trainer.state.best_metric,
+        },
+        "evaluation": {"split": "test"} | test,
+        "libraries": library_versions(),
+    }
+    write_stage(output, trainer.model, preprocessing, metrics)
+    low, high = test["mean_auroc_interval"]
+    logger.info("test mean AUROC %.3f (95 %% interval %.3f to %.3f)", test["mean_auroc"], low, high)
+    logger.info("stage 2 lies in %s", output)
+    if recipe.optimization.push_to_hub_id:
+        logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,113 @@
+"""Stage 1: masked-autoencoder pre-training of Hiera on the cocktail; labels are not used.
+
+On a GPU, and on a CPU:
+
+    accelerate launch train_mae.py configs/mae_paper.yaml --data_dir DATA --output_dir runs/stage1 \
+        --model_name_or_path facebook/hiera-tiny-224-mae-hf
+    python train_mae.py configs/mae_smoke.yaml --data_dir DATA --output_dir runs/stage1 --use_cpu true
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from transformers import set_seed
+
+from medhiera import figures
+from medhiera.explain import reconstruct
+from medhiera.publish import check_can_push, publish_stage
+from medhiera.recipe import MAEOptions, read_recipe
+from medhiera.rows import by_source, choose_rows, open_cocktail, spread_over_sources
+from medhiera.stage import library_versions, start_model, write_stage
+from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, start_logging
+from medhiera.transforms import Collator, Preprocessing, RadiographTable
+from modeling_hiera_mae import HieraMAEForPreTraining
+
+logger = logging.getLogger("train_mae")
+
+
+def main(argv: list[str]) -> None:
+    """Parse, load, train, evaluate, draw, write the card, push."""
+    recipe = read_recipe(MAEOptions, argv)
+    data, training, stage = recipe.data, recipe.training, recipe.stage
+    assert isinstance(stage, MAEOptions)
+    start_logging(training)
+    set_seed(training.seed)
+    output = Path(training.output_dir)
+    resume = last_checkpoint(training)
+    if recipe.optimization.push_to_hub_id:
+        check_can_push(recipe.optimization.push_to_hub_id)
+
+    cocktail = open_cocktail(data.data_dir, data.build_dir, num_proc=data.build_num_proc, training=training)
+    preprocessing = Preprocessing(data.image_size, data.resize_size, cocktail.mean, cocktail.std)
+    train_rows = choose_rows(cocktail.split("train"), data.sources, data.max_train_images, training.seed)
+    eval_rows = choose_rows(cocktail.split("validation"), data.sources, data.max_eval_images, training.seed)
+
+    model, lineage = start_model(
+        HieraMAEForPreTraining, recipe.model, image_size=[data.image_size] * 2, mask_ratio=stage.mask_ratio
+    )
+    mask_units = (data.image_size // 32) ** 2
+    held_out = RadiographTable(
+        eval_rows, preprocessing, mask_units=mask_units, mask_ratio=stage.eval_mask_ratio
+    )
+    training.label_names = ["pixel_values"]  # the target of the loss is the input
+    training.prediction_loss_only = True
+    training.eval_on_start = resume is None  # the loss before training, to compare with
+    trainer = MedHieraTrainer(
+        optimization=recipe.optimization,
+        model=model,
+        args=training,
+        train_dataset=RadiographTable(train_rows, preprocessing, seed=training.seed, mask_units=mask_units),
+        eval_dataset=held_out,
+        data_collator=Collator(preprocessing),
+        callbacks=[TrainingLog(output / "training_log.csv")],
+    )
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=resume)
+    seconds = time.monotonic() - started
+    after = trainer.evaluate()["eval_loss"]
+    history = trainer.state.log_history
+    before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
+    logger.info("masked validation loss %.4f → %.4f in %.0f s", before, after, seconds)
+    if not trainer.is_world_process_zero():
+        return
+
+    figures.training_curves(history, output / "figures" / "loss.png", loss_name="masked pixel loss")
+    shown = spread_over_sources(eval_rows, stage.reconstruction_rows)
+    batch = Collator(preprocessing)([held_out[row] for row in shown])
+    figures.reconstruction_rows(
+        reconstruct(model, batch["pixel_values"], preprocessing, batch["noise"], stage.eval_mask_ratio),
+        [eval_rows[row]["source"] for row in shown],
+        output / "figures" / "reconstructions.png",
+    )
+    metrics = {
+        "stage": 1,
+        "kind": recipe.optimization.recipe_kind,
+        "lineage": lineage,
+        "data": cocktail.record()
+        | {"trained_on": by_source(train_rows), "validated_on": by_source(eval_rows)},
+        "preprocessing": vars(preprocessing),
+        "recipe": recipe.as_json(),
+        "training": {
+            "steps": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
+            "seconds": seconds,
+            "images_per_second": result.metrics["train_samples_per_second"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+        },
+        "evaluation": {
+            "masked_loss_before": before,
+            "masked_loss": after,
+            "mask_ratio": stage.eval_mask_ratio,
+        },
+        "libraries": library_versions(),
+    }
+    write_stage(output, model, preprocessing, metrics)
+    logger.info("stage 1 lies in %s", output)
+    if recipe.optimization.push_to_hub_id:
+        logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
