@@ -23,9 +23,10 @@ from typing import Any
 import torch
 
 from dataset_scripts import write_phantom_cohort
-from medhiera.recipe import RecipeError
+from medhiera.recipe import MAEOptions, read_recipe
 from medhiera.rows import OpenCocktail, open_cocktail
 from medhiera.stage import Classifier
+from medhiera.training import run_script
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,7 +35,7 @@ STOCK_CHECK = """
 import importlib.util, json, sys
 from transformers import pipeline
 assert importlib.util.find_spec("modeling_hiera_mae") is None, "this process can see the project"
-classify = pipeline("image-classification", model=sys.argv[1], top_k=None)
+classify = pipeline("image-classification", model=sys.argv[1], top_k=15)
 print(json.dumps({"class": type(classify.model).__name__, "scores": classify(sys.argv[2])}))
 """
 
@@ -101,14 +102,14 @@ def code_state(config: str) -> str:
     return digest.hexdigest()
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Run the whole demo and print its summary."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="a folder with one or more of the four sources")
     parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)
@@ -124,7 +125,17 @@ def main() -> None:
 
     say(f"cocktail: {demo.data} → {shown(folder / 'cocktail')}")
     begun = time.monotonic()
-    cocktail = open_cocktail(str(demo.data), str(folder / "cocktail"), num_proc=os.cpu_count() or 1)
+    words = [
+        "--data_dir",
+        str(demo.data),
+        "--build_dir",
+        str(folder / "cocktail"),
+        "--output_dir",
+        str(folder),
+    ]
+    recipe = read_recipe(MAEOptions, [str(HERE / "configs" / "mae_smoke.yaml"), *words])
+    recipe.data.build_num_proc = os.cpu_count() or 1
+    cocktail = open_cocktail(recipe.data)
     demo.seconds["cocktail"] = None if cocktail.is_reused else time.monotonic() - begun
 
     stage1, state = demo.stage(1, "train_mae.py", "mae_smoke.yaml", options.stage0, cocktail.folder.name)
@@ -233,8 +244,6 @@ def shown(path: Path) -> str:
 
 if __name__ == "__main__":
     try:
-        main()
-    except (RecipeError, ValueError, FileNotFoundError) as error:
-        sys.exit(f"demo: {error}")
+        run_script(main)
     except subprocess.CalledProcessError as error:
-        sys.exit(f"demo: a step ended with exit code {error.returncode}; its message stands above")
+        sys.exit(f"demo.py: a step ended with exit code {error.returncode}; its message stands above")

@@ -9,7 +9,6 @@ The second scores what `make demo` left.
 import argparse
 import json
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ from tqdm.auto import tqdm
 
 from medhiera import figures
 from medhiera.metrics import multilabel_auroc
-from medhiera.recipe import RecipeError
+from medhiera.recipe import DataOptions, RecipeError
 from medhiera.rows import choose_rows, open_cocktail
 from medhiera.stage import Classifier
+from medhiera.training import run_script
 
 logger = logging.getLogger("evaluate_cls")
 
@@ -42,7 +42,9 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     classifier = Classifier.open(options.model)
-    cocktail = open_cocktail(options.data_dir, options.build_dir or str(options.output_dir / "cocktail"))
+    build_dir = options.build_dir or str(options.output_dir / "cocktail")
+    size = classifier.preprocessing.resize_size
+    cocktail = open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size))
     if classifier.names != cocktail.names:
         raise RecipeError(
             f"the model's findings are {classifier.names}, the data's {cocktail.names}; they must be the "
@@ -81,7 +83,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"evaluate_cls: {error}")
+    run_script(main)

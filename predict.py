@@ -7,7 +7,6 @@ python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phan
 import argparse
 import csv
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from tqdm.auto import tqdm
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.images import read_image
 from dataset_scripts.listing import IMAGE_SUFFIXES
+from medhiera.recipe import RecipeError
 from medhiera.stage import Classifier
+from medhiera.training import run_script
 
 logger = logging.getLogger("predict")
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> None:
 
     files = list(find_images(options.paths))
     if not files:
-        raise ValueError(
+        raise RecipeError(
             f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
         )
     classifier = Classifier.open(options.model)
@@ -66,7 +67,7 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
     """Files as named, folders searched through.
 
     Raises:
-        FileNotFoundError: a path that is neither.
+        RecipeError: a path that is neither.
     """
     for path in paths:
         if path.is_dir():
@@ -76,11 +77,8 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
-            raise FileNotFoundError(f"{path} is neither a file nor a folder")
+            raise RecipeError(f"{path} is neither a file nor a folder")
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"predict: {error}")
+    run_script(main)

@@ -8,20 +8,21 @@ On a GPU, and on a CPU:
 """
 
 import logging
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 from medhiera import figures
 from medhiera.metrics import MultilabelAUROC
 from medhiera.publish import check_can_push, publish_stage
-from medhiera.recipe import ClassifierOptions, read_recipe
+from medhiera.recipe import ClassifierOptions, RecipeError, read_recipe
 from medhiera.rows import by_source, choose_rows, open_cocktail
 from medhiera.stage import choose_preprocessing, library_versions, start_model, write_stage
-from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, start_logging
+from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, run_script, start_logging
 from medhiera.transforms import Collator, RadiographTable, random_rotation
 from modeling_hiera_mae import HieraMAEForImageClassification
 
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
     if recipe.optimization.push_to_hub_id:
         check_can_push(recipe.optimization.push_to_hub_id)
 
-    cocktail = open_cocktail(data.data_dir, data.build_dir, num_proc=data.build_num_proc, training=training)
+    cocktail = open_cocktail(data, training)
     preprocessing = choose_preprocessing(
         recipe.model.model_name_or_path, data.image_size, data.resize_size, cocktail.mean, cocktail.std
     )
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> None:
     train_rows = choose_rows(cocktail.split("train"), sources, data.max_train_images, training.seed)
     eval_rows = choose_rows(cocktail.split("validation"), sources, data.max_eval_images, training.seed)
     test_rows = choose_rows(cocktail.split("test"), sources, None, training.seed)
+
+    refuse_one_sided(np.array(eval_rows["labels"]))
 
     model, lineage = start_model(
         HieraMAEForImageClassification,
@@ -135,5 +138,14 @@ def main(argv: list[str]) -> None:
         logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=2))
 
 
+def refuse_one_sided(labels: NDArray[np.floating[Any]]) -> None:
+    """The best checkpoint is chosen by validation AUROC: one finding at least needs both values there."""
+    if not ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
+        raise RecipeError(
+            f"no finding has both present and absent images among the {len(labels)} of the validation split, "
+            "so no checkpoint can be chosen by AUROC; hold out more images"
+        )
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_script(main)

@@ -8,7 +8,6 @@ On a GPU, and on a CPU:
 """
 
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import MAEOptions, read_recipe
 from medhiera.rows import by_source, choose_rows, open_cocktail, spread_over_sources
 from medhiera.stage import library_versions, start_model, write_stage
-from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, start_logging
+from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, run_script, start_logging
 from medhiera.transforms import Collator, Preprocessing, RadiographTable
 from modeling_hiera_mae import HieraMAEForPreTraining
 
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> None:
     if recipe.optimization.push_to_hub_id:
         check_can_push(recipe.optimization.push_to_hub_id)
 
-    cocktail = open_cocktail(data.data_dir, data.build_dir, num_proc=data.build_num_proc, training=training)
+    cocktail = open_cocktail(data, training)
     preprocessing = Preprocessing(data.image_size, data.resize_size, cocktail.mean, cocktail.std)
     train_rows = choose_rows(cocktail.split("train"), data.sources, data.max_train_images, training.seed)
     eval_rows = choose_rows(cocktail.split("validation"), data.sources, data.max_eval_images, training.seed)
@@ -110,4 +109,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_script(main)

@@ -40,6 +40,13 @@ class DataOptions:
         default=None,
         metadata={"help": "Where the built cocktail is kept (default: `cocktail` beside output_dir)."},
     )
+    build_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Shorter side of the built images in pixels; default resize_size, so nothing is shrunk twice; "
+            "0 keeps the native size."
+        },
+    )
     build_num_proc: int = field(default=1, metadata={"help": "Processes that build the cocktail."})
     sources: list[str] | None = field(
         default=None,
@@ -260,6 +267,10 @@ def _check(recipe: Recipe) -> None:
             f"image_size is {data.image_size}; wanted a multiple of {MASKED_UNIT_PIXELS}, "
             f"such as {lower} or {lower + MASKED_UNIT_PIXELS}"
         )
+    if data.build_size and data.build_size < (data.resize_size or data.image_size):
+        faults.append(
+            f"build_size {data.build_size} is below what is read; raise it, or 0 for the native size"
+        )
     if data.resize_size is not None and data.resize_size < data.image_size:
         faults.append(f"resize_size {data.resize_size} is below image_size {data.image_size}; raise it")
     try:
@@ -283,6 +294,7 @@ def _finish(recipe: Recipe) -> None:
     """Fill in what depends on other fields and on the machine."""
     data, training = recipe.data, recipe.training
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
+    data.build_size = data.resize_size if data.build_size is None else data.build_size
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if recipe.optimization.precision == "auto":
         training.bf16 = machine_computes_bf16() and not training.fp16

@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict
 from transformers import TrainingArguments
 
 from dataset_scripts import Cocktail, label_names
-from medhiera.recipe import RecipeError
+from medhiera.recipe import DataOptions, RecipeError
 
 logger = logging.getLogger(__name__)
 
@@ -76,22 +76,20 @@ class OpenCocktail:
         }
 
 
-def open_cocktail(
-    data_dir: str, build_dir: str | None, *, num_proc: int = 1, training: TrainingArguments | None = None
-) -> OpenCocktail:
-    """Build the cocktail under build_dir, or reuse what lies there, and open it.
+def open_cocktail(options: DataOptions, training: TrainingArguments | None = None) -> OpenCocktail:
+    """Build the cocktail, or reuse what lies in build_dir, and open it.
 
     Args:
-        data_dir: the folder with the sources.
-        build_dir: where built data is kept.
-        num_proc: processes that build.
+        options: where the sources lie, where built data is kept, at which size.
         training: with several ranks, lets the first build while the others wait.
     """
-    builder = Cocktail(data_dir=data_dir, cache_dir=build_dir)
+    builder = Cocktail(
+        data_dir=options.data_dir, cache_dir=options.build_dir, image_size=options.build_size or 0
+    )
     built = Path(builder.cache_dir)
     is_reused = built.is_dir()
     with training.main_process_first(local=False) if training else contextlib.nullcontext():
-        builder.download_and_prepare(num_proc=num_proc)
+        builder.download_and_prepare(num_proc=options.build_num_proc)
     rows = builder.as_dataset()
     statistics = json.loads((built / "pixel_statistics.json").read_text(encoding="utf-8"))
     if is_reused:
@@ -104,7 +102,7 @@ def open_cocktail(
         names=label_names(rows["train"].features),
         mean=statistics["mean"],
         std=statistics["std"],
-        is_phantom=(Path(data_dir) / "phantom.json").is_file(),
+        is_phantom=(Path(options.data_dir) / "phantom.json").is_file(),
         folder=built,
         is_reused=is_reused,
     )

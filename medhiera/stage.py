@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from medhiera.cards import render_card
-from medhiera.recipe import ModelOptions
+from medhiera.recipe import ModelOptions, RecipeError
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 
@@ -43,7 +43,7 @@ def start_model(
         The model, and its lineage for metrics.json: `started_from`, `new_weights`, `base_model`, `license`.
 
     Raises:
-        ValueError: a checkpoint of another architecture or size.
+        RecipeError: no checkpoint, or one of another architecture or size.
     """
     if options.model_name_or_path is None:
         config = HieraMAEConfig.from_size(options.model_size, **(config_fields | options.overrides()))
@@ -57,7 +57,10 @@ def start_model(
         return model_class._from_config(config), lineage
 
     source = options.model_name_or_path
-    model, loading = model_class.from_pretrained(source, output_loading_info=True, **config_fields)
+    try:
+        model, loading = model_class.from_pretrained(source, output_loading_info=True, **config_fields)
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"--model_name_or_path {source} cannot be loaded: {error}") from error
     new = sorted(loading["missing_keys"])
     unused = sorted(loading["unexpected_keys"])
     logger.info("weights from %s", source)
@@ -135,11 +138,14 @@ class Classifier:
         """Load it.
 
         Raises:
-            ValueError: it is no Hiera classifier, or its processor is not ours.
-            OSError: there is no such folder or repository.
+            RecipeError: there is no such folder or repository, it is no Hiera classifier, or its processor is
+                not ours.
         """
-        processor = AutoImageProcessor.from_pretrained(source)
-        model = HieraMAEForImageClassification.from_pretrained(source).eval()
+        try:
+            processor = AutoImageProcessor.from_pretrained(source)
+            model = HieraMAEForImageClassification.from_pretrained(source).eval()
+        except (ValueError, OSError) as error:
+            raise RecipeError(f"{source} cannot be used as a classifier: {error}") from error
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         return cls(model, Preprocessing.from_processor(processor), names)
 

@@ -5,8 +5,9 @@ Stands between the model and the metrics; it never reads a file of the data's.
 
 import csv
 import logging
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from dataset_scripts.errors import DataLayoutError, LabelFileError, TooManyBadFilesError
+from medhiera.publish import PublishError
 from medhiera.recipe import OptimizationOptions, RecipeError
 from medhiera.transforms import KeyedSampler
 
@@ -123,6 +126,18 @@ class TrainingLog(TrainerCallback):
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+USER_ERRORS = (RecipeError, DataLayoutError, LabelFileError, TooManyBadFilesError, PublishError)
+"""What the user can mend: shown as one message. Anything else is our fault and keeps its trace."""
+
+
+def run_script(main: Callable[[list[str]], None]) -> None:
+    """Run a script's main on the command line's words; a user's error ends it with its message."""
+    try:
+        main(sys.argv[1:])
+    except USER_ERRORS as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
 def start_logging(args: TrainingArguments) -> None:

@@ -1,0 +1,81 @@
+"""One small cohort and one run of both stages, made by the commands a user types."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataset_scripts import write_phantom_cohort
+
+TINY = """
+recipe_kind: smoke
+image_size: 64
+model_overrides:
+  {embed_dim: 8, depths: [1, 1, 1, 1], decoder_hidden_size: 16, decoder_depth: 1, decoder_num_heads: 2}
+learning_rate: 1e-3
+per_device_train_batch_size: 8
+per_device_eval_batch_size: 32
+max_steps: 6
+max_grad_norm: 0
+eval_strategy: steps
+eval_steps: 3
+save_strategy: steps
+save_steps: 3
+logging_steps: 1
+"""
+BEST = "load_best_model_at_end: true\nmetric_for_best_model: mean_auroc\ngreater_is_better: true\n"
+
+
+class Workshop:
+    """A cohort, its built cocktail, and the scripts run on them in processes of their own."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder = root, folder
+        self.raw = folder / "raw"
+        write_phantom_cohort(self.raw, patients=60, image_size=96)
+        self.configs = {"train_mae.py": folder / "mae.yaml", "train_cls.py": folder / "cls.yaml"}
+        self.configs["train_mae.py"].write_text(TINY)
+        self.configs["train_cls.py"].write_text(TINY + BEST)
+
+    def command(self, script: str, output: Path, *words: str, ranks: int = 1) -> list[str]:
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+        launch += ["--num_processes", str(ranks), "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--num_cpu_threads_per_process", str(2 // ranks)]
+        if ranks > 1:
+            launch += [
+                "--multi_gpu"
+            ]  # accelerate's name for "several processes"; use_cpu keeps them off the GPU
+        own = [str(self.configs[script]), "--data_dir", str(self.raw), "--output_dir", str(output)]
+        return [*launch, script, *own, "--build_dir", str(self.folder / "built"), "--use_cpu", "true", *words]
+
+    def run(self, script: str, output: Path, *words: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(script, output, *words, ranks=ranks),
+            cwd=self.root, env=os.environ | {"PYTHONWARNINGS": "ignore"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def workshop(root, tmp_path_factory):
+    return Workshop(root, tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def stage1(workshop):
+    output = workshop.folder / "stage1"
+    done = workshop.run("train_mae.py", output)
+    assert done.returncode == 0, done.stdout
+    (output / "printed.txt").write_text(done.stdout)
+    return output
+
+
+@pytest.fixture(scope="session")
+def stage2(workshop, stage1):
+    output = workshop.folder / "stage2"
+    done = workshop.run("train_cls.py", output, "--model_name_or_path", str(stage1))
+    assert done.returncode == 0, done.stdout
+    (output / "printed.txt").write_text(done.stdout)
+    return output
