@@ -136,7 +136,13 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    """Say what happened in one line, and why where the client tells."""
+    line = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return (
+        f"{line} {_first_line(error.__cause__)}"
+        if isinstance(error, RuntimeError) and error.__cause__
+        else line
+    )
 
 
 def _may_pass(error: Exception) -> bool:

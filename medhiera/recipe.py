@@ -43,7 +43,7 @@ class DataOptions:
     build_size: int | None = field(
         default=None,
         metadata={
-            "help": "Shorter side of the built images in pixels; default resize_size, so nothing is shrunk twice; "
+            "help": "Shorter side of the built images in pixels; default resize_size, nothing shrinks twice; "
             "0 keeps the native size."
         },
     )
