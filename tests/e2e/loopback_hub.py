@@ -1,0 +1,273 @@
+"""A small Hub on loopback for tests: enough for the real client to publish model repositories and load them.
+
+It keeps repositories in memory, fails on purpose when told (`faults`), and notes every request (`requests`).
+The client must see `environment()` before it is imported.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+LFS_SUFFIXES = (".safetensors", ".png", ".bin")
+
+
+@dataclass
+class Repository:
+    """The files of the newest commit, and the commits' messages."""
+
+    private: bool = False
+    files: dict[str, bytes] = field(default_factory=dict)
+    commits: list[str] = field(default_factory=list)
+
+    @property
+    def head(self) -> str:
+        return hashlib.sha1(json.dumps(self.commits).encode()).hexdigest()
+
+
+@dataclass
+class Fault:
+    """Fail the next `times` requests whose "METHOD /path" matches: with a status, or by dropping the line."""
+
+    pattern: str
+    status: int | None = None
+    times: int = 1
+    after_work: bool = False  # drop only the answer: the server has done what was asked
+
+
+class LoopbackHub:
+    """Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.lfs: dict[str, bytes] = {}
+        self.access: dict[str, Any] = {"role": "write"}
+        self.faults: list[Fault] = []
+        self.requests: list[str] = []
+        self.before_put: Callable[[], None] = lambda: None
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "LoopbackHub":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def environment(self, home: str) -> dict[str, str]:
+        return {
+            "HF_ENDPOINT": self.address,
+            "HF_TOKEN": "hf_loopback",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HOME": home,
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def sent(self) -> list[str]:
+        """The requests that may change something."""
+        return [line for line in self.requests if not line.startswith(("GET", "HEAD"))]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: LoopbackHub
+
+    def log_message(self, *details: object) -> None:
+        """Stay silent."""
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def _serve(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        line = f"{self.command} {path}"
+        self.hub.requests.append(line)
+        fault = next((fault for fault in self.hub.faults if re.search(fault.pattern, line)), None)
+        if fault:
+            fault.times -= 1
+            if fault.times == 0:
+                self.hub.faults.remove(fault)
+            if fault.status is None and not fault.after_work:
+                self.close_connection = True
+                return
+        if self.command == "PUT":
+            self.hub.before_put()
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if fault and fault.status is not None:
+            return self._answer({"error": "failed on purpose"}, fault.status)
+        for pattern, method in _ROUTES:
+            match = re.fullmatch(pattern, line)
+            if match:
+                answer = method(self, body, *match.groups())
+                break
+        else:
+            answer = ({"error": f"no route for {line}"}, 404, {"X-Error-Code": "EntryNotFound"})
+        if fault and fault.after_work:
+            self.close_connection = True
+            return
+        self._answer(*answer)
+
+    def _answer(self, content: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _is_signed_in(self) -> bool:
+        return self.headers.get("Authorization") == "Bearer hf_loopback"
+
+    def whoami(self, body: bytes) -> tuple[Any, ...]:
+        if not self._is_signed_in():
+            return ({"error": "Invalid username or password."}, 401)
+        return ({"type": "user", "name": "tester", "orgs": [], "auth": {"accessToken": self.hub.access}},)
+
+    def create(self, body: bytes) -> tuple[Any, ...]:
+        asked = json.loads(body)
+        name = f"{asked.get('organization') or 'tester'}/{asked['name']}"
+        answer = {"url": f"{self.hub.address}/{name}", "name": name}
+        if not self._is_signed_in() or self.hub.access["role"] == "read":
+            return ({"error": "no write access"}, 403)
+        if name in self.hub.repositories:
+            return (answer, 409)
+        private = asked.get("private") is True or asked.get("visibility") == "private"
+        self.hub.repositories[name] = Repository(private)
+        return (answer,)
+
+    def validate_card(self, body: bytes) -> tuple[Any, ...]:
+        return ({"errors": [], "warnings": []},)
+
+    def _repository(self, name: str) -> Repository | None:
+        repository = self.hub.repositories.get(name)
+        return None if repository and repository.private and not self._is_signed_in() else repository
+
+    def info(self, body: bytes, name: str) -> tuple[Any, ...]:
+        repository = self._repository(name)
+        if repository is None:
+            return _NO_REPOSITORY
+        siblings = [{"rfilename": file} for file in sorted(repository.files)]
+        return (
+            {
+                "id": name,
+                "sha": repository.head,
+                "private": repository.private,
+                "tags": [],
+                "siblings": siblings,
+            },
+        )
+
+    def tree(self, body: bytes, name: str, folder: str | None) -> tuple[Any, ...]:
+        repository = self._repository(name)
+        if repository is None:
+            return _NO_REPOSITORY
+        prefix = f"{folder}/" if folder else ""
+        files = [file for file in sorted(repository.files) if file.startswith(prefix)]
+        if folder and not files:
+            return ({"error": "no such folder"}, 404, {"X-Error-Code": "EntryNotFound"})
+        return ([_entry(file, repository.files[file]) for file in files],)
+
+    def preupload(self, body: bytes, name: str) -> tuple[Any, ...]:
+        files = self.hub.repositories[name].files
+        answers = []
+        for file in json.loads(body)["files"]:
+            path = file["path"]
+            answer = {"path": path, "shouldIgnore": False}
+            answer["uploadMode"] = "lfs" if path.endswith(LFS_SUFFIXES) else "regular"
+            if path in files:
+                lfs = answer["uploadMode"] == "lfs"
+                answer["oid"] = _sha256(files[path]) if lfs else _entry(path, files[path])["oid"]
+            answers.append(answer)
+        return ({"files": answers},)
+
+    def lfs_batch(self, body: bytes, name: str) -> tuple[Any, ...]:
+        objects = json.loads(body)["objects"]
+        for item in objects:
+            if item["oid"] not in self.hub.lfs:
+                item["actions"] = {"upload": {"href": f"{self.hub.address}/lfs/{item['oid']}"}}
+        return ({"transfer": "basic", "objects": objects},)
+
+    def lfs_put(self, body: bytes, oid: str) -> tuple[Any, ...]:
+        if _sha256(body) != oid:
+            return ({"error": "the content is not what was announced"}, 400)
+        self.hub.lfs[oid] = body
+        return ({},)
+
+    def commit(self, body: bytes, name: str) -> tuple[Any, ...]:
+        if not self._is_signed_in() or self.hub.access["role"] == "read":
+            return ({"error": "no write access"}, 403)
+        repository = self.hub.repositories[name]
+        files = dict(repository.files)
+        for line in body.splitlines():
+            item = json.loads(line)
+            value = item["value"]
+            if item["key"] == "header":
+                message = value["summary"]
+            elif item["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "lfsFile":
+                files[value["path"]] = self.hub.lfs[value["oid"]]
+            else:
+                del files[value["path"]]
+        repository.files = files
+        repository.commits.append(message)
+        answer = {
+            "commitUrl": f"{self.hub.address}/{name}/commit/{repository.head}",
+            "commitOid": repository.head,
+        }
+        return (answer,)
+
+    def resolve(self, body: bytes, name: str, revision: str, file: str) -> tuple[Any, ...]:
+        repository = self._repository(name)
+        if repository is None:
+            return _NO_REPOSITORY
+        headers = {"X-Repo-Commit": repository.head}
+        if file not in repository.files:
+            return ({"error": "no such file"}, 404, headers | {"X-Error-Code": "EntryNotFound"})
+        content = repository.files[file]
+        return (content, 200, headers | {"ETag": f'"{_entry(file, content)["oid"]}"'})
+
+
+_NO_REPOSITORY = ({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+_ROUTES: list[tuple[str, Callable[..., tuple[Any, ...]]]] = [
+    (r"GET /api/whoami-v2", _Handler.whoami),
+    (r"POST /api/repos/create", _Handler.create),
+    (r"POST /api/validate-yaml", _Handler.validate_card),
+    (r"GET /api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", _Handler.info),
+    (r"GET /api/models/([^/]+/[^/]+)/tree/[^/]+(?:/(.+))?", _Handler.tree),
+    (r"POST /api/models/([^/]+/[^/]+)/preupload/main", _Handler.preupload),
+    (r"POST /([^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    (r"PUT /lfs/(\w+)", _Handler.lfs_put),
+    (r"POST /api/models/([^/]+/[^/]+)/commit/main", _Handler.commit),
+    (r"(?:GET|HEAD) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _Handler.resolve),
+]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _entry(file: str, content: bytes) -> dict[str, Any]:
+    """How the Hub lists a file; the oid is git's."""
+    oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    entry: dict[str, Any] = {"type": "file", "path": file, "size": len(content), "oid": oid}
+    if file.endswith(LFS_SUFFIXES):
+        entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
+    return entry
