@@ -63,6 +63,7 @@ class HieraMAEConfig(HieraConfig):
             if getattr(self, name) is None:
                 setattr(self, name, default)
         super().__post_init__(**kwargs)
+        self.validate_architecture()  # here, so that a ValueError reaches the user as one
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> "HieraMAEConfig":
@@ -122,7 +123,7 @@ class HieraMAEConfig(HieraConfig):
         return config
 
     def validate_architecture(self) -> None:
-        """Refuse a geometry that cannot be built (called by transformers on construction).
+        """Refuse a geometry that cannot be built.
 
         Raises:
             ValueError: see the class.

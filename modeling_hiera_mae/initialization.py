@@ -11,7 +11,7 @@ import math
 from torch import nn
 from transformers import initialization as init
 
-from .layers import HieraMAEEmbeddings, HieraMAEPatchEmbeddings
+from .layers import HieraMAEEmbeddings
 
 _STD = 0.02
 # Meta's head_init_scale: a new head begins near zero, so that its first gradients do not disturb the encoder.
@@ -45,7 +45,7 @@ def init_head_weights(head: nn.Linear) -> None:
 
 
 def init_mae_weights(module: nn.Module) -> None:
-    """Xavier linear layers, zero biases, the patch embedding as if it were linear.
+    """Xavier linear layers, zero biases; convolutions are left to the two functions below.
 
     Differs from transformers, which starts the MAE like a classifier.
 
@@ -54,22 +54,25 @@ def init_mae_weights(module: nn.Module) -> None:
     """
     if isinstance(module, HieraMAEEmbeddings):
         init.trunc_normal_(module.position_embeddings, std=_STD)
-    elif isinstance(module, HieraMAEPatchEmbeddings):
-        # Xavier for the weight seen as a matrix, (embed_dim, channels × height × width).
-        weight = module.projection.weight
-        bound = math.sqrt(6 / (weight.shape[0] + weight[0].numel()))
-        init.uniform_(weight, -bound, bound)
     elif isinstance(module, nn.Linear):
         init.xavier_uniform_(module.weight)
         init.zeros_(module.bias)
     elif isinstance(module, nn.LayerNorm):
         init.ones_(module.weight)
         init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        init.kaiming_uniform_(
-            module.weight, a=math.sqrt(5)
-        )  # torch's own default, which Meta leaves as it is
-        _init_conv_bias(module)
+
+
+def init_mae_patch_embedding(projection: nn.Conv2d) -> None:
+    """Xavier for the weight seen as a matrix, (embed_dim, channels × height × width)."""
+    bound = math.sqrt(6 / (projection.out_channels + projection.weight[0].numel()))
+    init.uniform_(projection.weight, -bound, bound)
+    _init_conv_bias(projection)
+
+
+def init_mae_fusion_head(head: nn.Conv2d) -> None:
+    """Draw as torch does by default, which Meta leaves as it is."""
+    init.kaiming_uniform_(head.weight, a=math.sqrt(5))
+    _init_conv_bias(head)
 
 
 def init_mae_tokens(mask_token: nn.Parameter, positions: nn.Parameter) -> None:

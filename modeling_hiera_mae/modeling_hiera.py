@@ -14,7 +14,7 @@ from transformers.models.hiera.modeling_hiera import HieraForImageClassification
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig, check_image_size
-from .initialization import init_head_weights, init_mae_weights
+from .initialization import init_head_weights, init_mae_patch_embedding, init_mae_weights
 from .layers import HieraMAEEmbeddings, HieraMAELayer, HieraMAEStage
 from .masking import UnitMask, count_kept, mask_from_noise
 from .pretrained import HieraMAEPreTrainedModel
@@ -129,10 +129,12 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if self.is_mae:
-            init_mae_weights(module)
-        else:
+        if not self.is_mae:
             super()._init_weights(module)
+        elif isinstance(module, nn.Conv2d):
+            init_mae_patch_embedding(module)
+        else:
+            init_mae_weights(module)
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(

@@ -17,7 +17,7 @@ from transformers.models.hiera.modeling_hiera import HieraForPreTrainingOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
-from .initialization import init_mae_tokens, init_mae_weights
+from .initialization import init_mae_fusion_head, init_mae_tokens, init_mae_weights
 from .layers import HieraMAELayer, HieraMAEStage, look_up_units
 from .masking import UnitMask
 from .modeling_hiera import HieraMAEModel, choose_mask, stock_hidden_states, wants_attentions
@@ -249,9 +249,12 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        init_mae_weights(module)
         if isinstance(module, HieraMAEDecoder):
             init_mae_tokens(module.mask_token, module.decoder_position_embeddings)
+        elif isinstance(module, nn.Conv2d):
+            init_mae_fusion_head(module)
+        else:
+            init_mae_weights(module)
 
     def _pixel_loss(
         self, predictions: torch.Tensor, pixel_values: torch.Tensor, mask: UnitMask

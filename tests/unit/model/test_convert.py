@@ -1,0 +1,177 @@
+"""Files as Meta and timm write them, from their own randomly initialised models."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from model_configs import tiny_classifier, tiny_mae
+from safetensors.torch import save_file
+from transformers import AutoModelForImageClassification, HieraForPreTraining, HieraModel
+
+from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae.convert import convert, main, report, save
+
+SMALL = {"input_size": (64, 64), "embed_dim": 8, "num_heads": 2, "stages": (1, 2, 2, 1)}
+
+
+@pytest.fixture(scope="module")
+def hiera():
+    with warnings.catch_warnings():
+        # It imports timm.models.layers, which timm has moved.
+        warnings.simplefilter("ignore", FutureWarning)
+        return pytest.importorskip("hiera")
+
+
+@pytest.fixture(scope="module")
+def meta_mae(hiera):
+    from hiera.hiera_mae import MaskedAutoencoderHiera
+
+    torch.manual_seed(0)
+    return MaskedAutoencoderHiera(**SMALL, q_pool=2, decoder_embed_dim=16, decoder_depth=2)
+
+
+def write_pth(model, path):
+    torch.save({"model_state": model.state_dict(), "epoch": 400}, path)
+    return str(path)
+
+
+def timm_model(**fields):
+    import timm
+
+    torch.manual_seed(0)
+    return timm.create_model(
+        "hiera_tiny_224",
+        pretrained=False,
+        img_size=(64, 64),
+        embed_dim=8,
+        num_heads=2,
+        stages=(1, 2, 2, 1),
+        **fields,
+    )
+
+
+def test_meta_mae_pth_opens_in_stock_transformers(meta_mae, tmp_path, capsys):
+    source = write_pth(meta_mae, tmp_path / "mae_hiera.pth")
+    main([source, str(tmp_path / "out"), "--num-heads", "2"])
+    printed = capsys.readouterr().out
+    assert "HieraMAEForPreTraining" in printed
+    assert "decoder_blocks" in printed and "decoder.decoder_block" in printed
+    model, info = HieraForPreTraining.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    assert model.config.num_heads == [2, 4, 8, 16]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-nc-4.0\n")
+    assert "mae_hiera.pth (SHA-256 " in card
+    assert str(tmp_path) not in card
+    assert HieraMAEForPreTraining.from_pretrained(tmp_path / "out").config.num_query_pool == 2
+
+
+def test_meta_classifier_pth(hiera, tmp_path):
+    source = write_pth(hiera.Hiera(**SMALL, num_classes=7), tmp_path / "hiera.pth")
+    save(convert(source, num_heads=2), tmp_path / "out")
+    model, info = AutoModelForImageClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    assert model.config.num_labels == 7
+    assert model.config.problem_type == "single_label_classification"
+
+
+def test_meta_hub_folder_states_its_own_heads(meta_mae, tmp_path):
+    stated = {name: value for name, value in meta_mae.config.items() if name != "norm_layer"}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    save_file(meta_mae.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    conversion = convert(str(tmp_path))
+    assert conversion.model.config.num_heads == [2, 4, 8, 16]
+    assert conversion.license == "mit"
+    assert convert(str(tmp_path), license_name="other").license == "other"
+
+
+def test_timm_classifier_gives_timms_logits(tmp_path):
+    theirs = timm_model(num_classes=5).eval()
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    ours = convert(str(tmp_path / "timm.pth"), num_heads=2).model.eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(ours(images).logits, theirs(images), atol=1e-5)
+
+
+def test_timm_mae_is_the_encoder_alone_and_says_so(tmp_path):
+    source = tmp_path / "timm.pth"
+    torch.save(timm_model(num_classes=0).state_dict(), source)
+    conversion = convert(str(source), num_heads=2)
+    said = report(conversion)
+    assert "Only the encoder is in the source" in said
+    assert "head.norm.weight" in conversion.left_out
+    save(conversion, tmp_path / "out")
+    _, info = HieraModel.from_pretrained(tmp_path / "out", add_pooling_layer=False, output_loading_info=True)
+    assert not any(info.values())
+    classifier = HieraMAEForImageClassification.from_pretrained(tmp_path / "out", num_labels=2)
+    assert classifier.config.num_query_pool == 3
+
+
+@pytest.mark.parametrize("build", [tiny_mae, tiny_classifier])
+def test_a_stock_folder_is_taken_as_it_is(build, tmp_path):
+    build().save_pretrained(tmp_path / "stock")
+    conversion = convert(str(tmp_path / "stock"))
+    for name, weight in build().state_dict().items():
+        assert torch.equal(conversion.model.state_dict()[name], weight)
+    save(conversion, tmp_path / "out")
+    first, second = (
+        json.loads((tmp_path / folder / "config.json").read_text()) for folder in ("stock", "out")
+    )
+    assert first == second
+
+
+@pytest.mark.slow
+def test_a_published_size_needs_no_heads(hiera, tmp_path):
+    source = write_pth(hiera.hiera_tiny_224(), tmp_path / "hiera_tiny_224.pth")
+    conversion = convert(source)
+    assert conversion.model.config.size_name == "tiny"
+    assert conversion.model.config.image_size == [224, 224]
+
+
+def test_what_does_not_fit_is_refused(meta_mae, hiera, tmp_path, capsys):
+    source = write_pth(meta_mae, tmp_path / "mae.pth")
+    with pytest.raises(ValueError, match="none of the published sizes.*--num-heads"):
+        convert(source)
+    with pytest.raises(FileNotFoundError, match="There is no nowhere.pth"):
+        convert("nowhere.pth")
+    with pytest.raises(SystemExit) as stopped:
+        main(["nowhere.pth", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "There is no nowhere.pth" in capsys.readouterr().err
+
+    damaged = dict(meta_mae.state_dict())
+    del damaged["blocks.1.attn.qkv.weight"]
+    damaged["blocks.1.attn.extra"] = torch.zeros(1)
+    torch.save(damaged, tmp_path / "damaged.pth")
+    with pytest.raises(ValueError, match="do not fill.*qkv.weight is absent.*no place for.*extra"):
+        convert(str(tmp_path / "damaged.pth"), num_heads=2)
+
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="not a Hiera"):
+        convert(str(tmp_path / "other.pth"))
+    torch.save({"pos_embed_spatial": torch.zeros(2)}, tmp_path / "video.pth")
+    with pytest.raises(ValueError, match="a video Hiera"):
+        convert(str(tmp_path / "video.pth"))
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="not a table of weights"):
+        convert(str(tmp_path / "list.pth"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds none of model.safetensors"):
+        convert(str(tmp_path / "empty"))
+    windowed = {"patch_embed.proj.weight": torch.zeros(8, 3, 7, 7), "pos_embed": torch.zeros(1, 8, 7, 7)}
+    torch.save(windowed, tmp_path / "abswin.pth")
+    with pytest.raises(ValueError, match="abswin models are other architectures"):
+        convert(str(tmp_path / "abswin.pth"))
+
+
+def test_pickles_are_never_executed(tmp_path):
+    class Executes:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit",))
+
+    torch.save({"model_state": Executes()}, tmp_path / "evil.pth")
+    with pytest.raises(Exception, match="[Ww]eights.only"):
+        convert(str(tmp_path / "evil.pth"))

@@ -1,0 +1,180 @@
+"""What from_pretrained makes of every kind of folder, whole or damaged."""
+
+import pytest
+import torch
+from model_configs import tiny_classifier, tiny_config, tiny_mae
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, ViTConfig, ViTModel
+
+from modeling_hiera_mae import (
+    HieraMAEConfig,
+    HieraMAEForImageClassification,
+    HieraMAEForPreTraining,
+    HieraMAEModel,
+)
+
+NEW_IN_CLASSIFIER = {
+    "hiera.pooler.layernorm.weight",
+    "hiera.pooler.layernorm.bias",
+    "classifier.weight",
+    "classifier.bias",
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    tiny_mae().save_pretrained(root / "mae")
+    tiny_classifier(num_labels=4).save_pretrained(root / "classifier")
+    HieraMAEModel(tiny_config()).save_pretrained(root / "encoder")
+    return root
+
+
+def test_an_mae_becomes_a_classifier_with_documented_new_weights(folders):
+    model, info = HieraMAEForImageClassification.from_pretrained(
+        folders / "mae", num_labels=3, output_loading_info=True
+    )
+    assert set(info["missing_keys"]) == NEW_IN_CLASSIFIER
+    assert not info["unexpected_keys"]
+    assert model.config.num_query_pool == 3
+    assert model.config.problem_type == "multi_label_classification"
+    mae = HieraMAEForPreTraining.from_pretrained(folders / "mae")
+    for name, weight in model.hiera.encoder.state_dict().items():
+        assert torch.equal(weight, mae.hiera.encoder.state_dict()[name])
+
+
+def test_a_config_read_from_an_mae_still_makes_a_classifier(folders):
+    config = HieraMAEConfig.from_pretrained(folders / "mae", num_labels=2)
+    model = HieraMAEForImageClassification.from_pretrained(folders / "mae", config=config)
+    assert (model.config.num_query_pool, model.config.num_labels) == (3, 2)
+    assert config.num_query_pool == 2
+
+
+def test_pooling_asked_for_wins(folders):
+    model = HieraMAEForImageClassification.from_pretrained(folders / "mae", num_query_pool=2)
+    assert model.config.num_query_pool == 2
+
+
+def test_a_classifier_keeps_its_own_pooling(tmp_path):
+    tiny_classifier(num_query_pool=2).save_pretrained(tmp_path)
+    assert HieraMAEForImageClassification.from_pretrained(tmp_path).config.num_query_pool == 2
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_an_mae_begins_from_an_encoder(folders, kind):
+    model, info = HieraMAEForPreTraining.from_pretrained(folders / kind, output_loading_info=True)
+    assert model.config.num_query_pool == 2
+    new = {name.split(".")[0] for name in info["missing_keys"]}
+    assert new == {"decoder", "encoder_norm", "multiscale_fusion"}
+    assert not info["unexpected_keys"]
+    model.train()(torch.randn(1, 3, 64, 64)).loss.backward()
+
+
+def test_a_stock_configuration_is_taken(folders):
+    config = AutoConfig.from_pretrained(folders / "mae", attn_implementation="eager")
+    model = HieraMAEForPreTraining.from_pretrained(folders / "mae", config=config)
+    assert model.config._attn_implementation == "eager"
+    assert isinstance(model.config, HieraMAEConfig)
+    path = HieraMAEForPreTraining.from_pretrained(folders / "mae", config=str(folders / "mae"))
+    assert path.config.num_query_pool == 2
+
+
+def test_weights_can_come_without_a_folder(folders):
+    weights = load_file(folders / "mae" / "model.safetensors")
+    model = HieraMAEForPreTraining.from_pretrained(None, config=tiny_config(), state_dict=weights)
+    assert torch.equal(model.decoder.mask_token, weights["decoder.mask_token"])
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "windowed"])
+def test_positions_follow_the_size_on_load_as_in_forward(folders, interpolation):
+    images, noise = torch.randn(1, 3, 96, 128), torch.rand(1, 12)
+    options = {"position_interpolation": interpolation}
+    small = HieraMAEForPreTraining.from_pretrained(folders / "mae", **options)
+    large = HieraMAEForPreTraining.from_pretrained(folders / "mae", image_size=[96, 128], **options)
+    assert large.config.image_size == [96, 128]
+    assert large.hiera.embeddings.position_embeddings.shape == (1, 24 * 32, 8)
+    assert large.decoder.decoder_position_embeddings.shape == (1, 6 * 8, 16)
+    assert torch.allclose(small(images, noise=noise).logits, large(images, noise=noise).logits, atol=1e-5)
+
+
+def test_a_stretched_model_can_be_saved_and_loaded(folders, tmp_path):
+    model = HieraMAEForPreTraining.from_pretrained(folders / "mae", image_size=[96, 64])
+    model.save_pretrained(tmp_path)
+    again = HieraMAEForPreTraining.from_pretrained(tmp_path)
+    images, noise = torch.randn(1, 3, 96, 64), torch.rand(1, 6)
+    assert torch.equal(model(images, noise=noise).loss, again(images, noise=noise).loss)
+
+
+def test_sizes_that_do_not_fit_are_refused_on_load(folders):
+    with pytest.raises(ValueError, match="image_size is 100×64.*96×64 or 128×64"):
+        HieraMAEForPreTraining.from_pretrained(folders / "mae", image_size=[100, 64])
+
+
+def test_gray_weights_are_exact_for_the_encoder(folders):
+    gray = torch.randn(2, 1, 64, 64)
+    options = {"num_labels": 4}
+    three = HieraMAEForImageClassification.from_pretrained(folders / "classifier", **options)
+    one = HieraMAEForImageClassification.from_pretrained(folders / "classifier", num_channels=1, **options)
+    assert one.config.num_channels == 1
+    assert torch.allclose(one(gray).logits, three(gray.expand(-1, 3, -1, -1)).logits, atol=1e-6)
+
+
+def test_the_gray_head_predicts_the_mean_of_three(folders, tmp_path):
+    gray, noise = torch.randn(2, 1, 64, 64), torch.rand(2, 4)
+    three = HieraMAEForPreTraining.from_pretrained(folders / "mae")
+    one = HieraMAEForPreTraining.from_pretrained(folders / "mae", num_channels=1)
+    wanted = three(gray.expand(-1, 3, -1, -1), noise=noise).logits.unflatten(2, (3, 256)).mean(2)
+    assert torch.allclose(one(gray, noise=noise).logits, wanted, atol=1e-5)
+    one.save_pretrained(tmp_path)
+    assert HieraMAEForPreTraining.from_pretrained(tmp_path).config.num_channels == 1
+    with pytest.raises(ValueError, match="1 channels; only 3 can be folded"):
+        HieraMAEForPreTraining.from_pretrained(tmp_path, num_channels=3)
+
+
+def test_another_number_of_labels_needs_consent(folders):
+    with pytest.raises(ValueError, match="4 labels; wanted 2.*ignore_mismatched_sizes=True"):
+        HieraMAEForImageClassification.from_pretrained(folders / "classifier", num_labels=2)
+    model = HieraMAEForImageClassification.from_pretrained(
+        folders / "classifier", num_labels=2, ignore_mismatched_sizes=True
+    )
+    assert model.classifier.out_features == 2
+
+
+def test_another_architecture_is_refused(tmp_path):
+    config = ViTConfig(hidden_size=8, num_attention_heads=2, intermediate_size=8, num_hidden_layers=1)
+    ViTModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="type 'vit'; wanted 'hiera'.*modeling_hiera_mae.convert"):
+        HieraMAEForPreTraining.from_pretrained(tmp_path)
+
+
+def test_a_folder_of_another_library_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "hiera_tiny_224"}')
+    with pytest.raises(ValueError, match="type 'hiera_tiny_224'"):
+        HieraMAEModel.from_pretrained(tmp_path)
+
+
+def test_another_size_is_refused_field_by_field(folders):
+    wanted = HieraMAEConfig.from_size("tiny")
+    with pytest.raises(ValueError, match=r"embed_dim 8 \(wanted 96\).*decoder_depth 2 \(wanted 8\)"):
+        HieraMAEForPreTraining.from_pretrained(folders / "mae", config=wanted)
+
+
+def test_a_damaged_file_is_refused(folders, tmp_path):
+    weights = load_file(folders / "mae" / "model.safetensors")
+    tiny_mae().config.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text((folders / "mae" / "config.json").read_text())
+    whole = dict(weights)
+    del weights["hiera.encoder.stages.2.layers.0.attn.qkv.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 weights.*stages.2.layers.0.attn.qkv.weight"):
+        HieraMAEForPreTraining.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="lacks 1 weights"):
+        HieraMAEForImageClassification.from_pretrained(tmp_path)
+    whole["encoder_norm.weight"] = torch.ones(3)
+    save_file(whole, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"encoder_norm.weight of shape \(3,\); wanted \(64,\)"):
+        HieraMAEForPreTraining.from_pretrained(tmp_path)
+    del whole["encoder_norm.weight"]
+    save_file(whole, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 1 weights.*encoder_norm.weight"):
+        HieraMAEForPreTraining.from_pretrained(tmp_path)
