@@ -336,7 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--stage", type=int, choices=sorted(ARCHITECTURES), help="refuse a folder of another stage"
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)  # ours alone: the HTTP client would tell of every request
     try:
         address = publish_stage(options.folder, options.repo_id, private=options.private, stage=options.stage)
     except PublishError as error:

@@ -162,7 +162,8 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
     with LoopbackHub() as hub:
         for stage, name in ((2, "tiny-chestxray14"), (1, "tester/tiny-cocktail-mae")):
             said = run(hub, tmp_path / "one", "-m", "medhiera.publish", str(pristine[stage]), name)
-            assert f"{hub.address}/tester/{name.split('/')[-1]}" in said
+            assert said.splitlines()[-1] == f"{hub.address}/tester/{name.split('/')[-1]}"
+            assert "HTTP Request" not in said
         published = hub.repositories["tester/tiny-chestxray14"]
         assert set(published.files) == CODE | {
             "README.md",
@@ -367,6 +368,15 @@ def test_the_users_name_is_refused_unless_it_is_the_repositorys(hub, stage_folde
     with pytest.raises(PublishError, match="cannot write to margarete/model"):
         publish_stage(stage_folder, "margarete/model")
     assert hub.sent() == []
+
+
+def test_stage_0_needs_no_pictures(hub, pristine, tmp_path):
+    folder = shutil.copytree(pristine[1], tmp_path / "imagenet", ignore=shutil.ignore_patterns("figures"))
+    add_metric(folder, stage=0)
+    publish_stage(folder, "tester/tiny-imagenet-mae", stage=0)
+    assert "model.safetensors" in hub.repositories["tester/tiny-imagenet-mae"].files
+    with pytest.raises(PublishError, match="already holds stage 0"):
+        publish_stage(pristine[1], "tester/tiny-imagenet-mae")
 
 
 def test_a_folder_of_another_stage_than_asked_for_is_refused(hub, pristine, tmp_path):
