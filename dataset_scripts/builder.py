@@ -36,6 +36,8 @@ class SourceConfig(datasets.BuilderConfig):
         slices_per_volume: axial slices of each MRI volume.
         validation_fraction: share of the official training patients held out, by patient.
         max_bad_fraction: stop when more than this share of the files (and more than ten) is unreadable.
+        allow_leakage: keep training images that show held-out ones, as in the paper; they are reported.
+        nih_mapping: a file that names the ChestX-ray14 image behind RSNA's identifiers; "" for none.
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
@@ -43,6 +45,8 @@ class SourceConfig(datasets.BuilderConfig):
     slices_per_volume: int = 10
     validation_fraction: float = VALIDATION_FRACTION
     max_bad_fraction: float = 0.01
+    allow_leakage: bool = False
+    nih_mapping: str = ""
     manifest: str = ""
 
 
@@ -88,7 +92,9 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                 f"{type(self).__name__} needs data_dir, the folder with the raw files. These datasets ask "
                 "for registration or a licence, so they are never downloaded for you."
             )
-        options["manifest"] = manifest_hash(self._scan(Path(data_dir)).values())
+        mapping = options.get("nih_mapping")
+        extra = [Path(mapping)] if mapping else []
+        options["manifest"] = manifest_hash(self._scan(Path(data_dir)).values(), extra)
         super().__init__(
             cache_dir=None if cache_dir is None else str(cache_dir),
             config_name=config_name,

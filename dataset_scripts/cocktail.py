@@ -10,7 +10,7 @@ from typing import ClassVar
 from dataset_scripts import brats2020, chestxray14, covid_radiography, covidx_cxr
 from dataset_scripts.builder import Lister, SourceBuilder
 from dataset_scripts.errors import DataLayoutError
-from dataset_scripts.leakage import drop_leaks
+from dataset_scripts.leakage import drop_leaks, name_from_mapping
 from dataset_scripts.listing import FolderScan, Listing, scan_folder
 
 
@@ -42,4 +42,6 @@ class Cocktail(SourceBuilder):
     def _drop_leaks(
         self, listings: list[Listing], log_dir: Path | None, num_proc: int | None
     ) -> list[Listing]:
-        return drop_leaks(listings, chestxray14.SOURCE, log_dir, num_proc)
+        if self.config.nih_mapping:
+            name_from_mapping(listings, Path(self.config.nih_mapping))
+        return drop_leaks(listings, chestxray14.SOURCE, log_dir, num_proc, self.config.allow_leakage)

@@ -1,16 +1,20 @@
 """No image that shows a held-out ChestX-ray14 image may be trained on.
 
-Listings → `drop_leaks` → listings without leaks, and `leakage_report.json`. Two public sets took their
-normal and opacity images from RSNA, which took them from NIH: pre-training on them has seen the test set.
+Listings → `drop_leaks` → listings without leaks, `leakage_report.json` and a contact sheet. Two public sets
+took their normal and opacity images from RSNA, which took them from NIH: pre-training on them has seen the
+test set.
 
-Guards: the same patient or image where a source names it, and pixels (correlation of z-scored thumbnails).
-Volumes are not compared: a slice of a brain shows no radiograph.
+Three guards: the identifier (a source or the user's mapping names the ChestX-ray14 image), the patient (the
+named image's patient is held out), and the pixels (same_picture.py). Volumes are not compared: a slice of a
+brain shows no radiograph. Images that show a ChestX-ray14 *training* image are kept and reported.
 """
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +23,27 @@ import numpy.typing as npt
 from datasets.utils import tqdm
 from PIL import Image
 
-from dataset_scripts.errors import BadImageError
+from dataset_scripts.contact_sheet import save_pairs
+from dataset_scripts.errors import BadImageError, LabelFileError
 from dataset_scripts.images import read_image
-from dataset_scripts.listing import ImageRecord, Listing
+from dataset_scripts.listing import ImageRecord, Listing, read_text
+from dataset_scripts.same_picture import THUMBNAIL_SIDE, best_matches
 from dataset_scripts.splits import HELD_OUT
 
 REPORT_FILE = "leakage_report.json"
-THUMBNAIL_SIDE = 64
-THRESHOLD = 0.96  # measured: true pairs correlate at .998 and more, all others at .925 and less
-_ROWS_PER_PRODUCT = 2048
+SHEET_FILE = "leakage_pairs.png"
+THRESHOLD = 0.84  # of same_picture's correlation: see docs/data.md for both sides' measured values
 
-Thumbnails = npt.NDArray[np.float32]
+Thumbnails = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Leak:
-    """A training image that shows a held-out image; `guards` are those that noticed, sorted."""
+class Shown:
+    """A training image that shows an image of the reference source, and the guards that noticed."""
 
     image_id: str
-    held_out_image_id: str
-    held_out_split: str
+    shown_image_id: str
+    shown_split: str
     guards: tuple[str, ...]
     correlation: float | None
 
@@ -53,18 +58,24 @@ class _Located:
 
 
 def drop_leaks(
-    listings: list[Listing], reference: str, report_dir: Path | None, num_proc: int | None = None
+    listings: list[Listing],
+    reference: str,
+    report_dir: Path | None,
+    num_proc: int | None = None,
+    allow_leakage: bool = False,
 ) -> list[Listing]:
     """Remove from every train split what shows a held-out image of the reference source.
 
     Args:
         listings: all sources.
-        reference: the source whose validation and test splits are protected.
-        report_dir: where `leakage_report.json` goes; None writes none.
+        reference: the source whose held-out splits are protected.
+        report_dir: where the report and the contact sheet go; None writes none.
         num_proc: processes that decode thumbnails.
+        allow_leakage: look and report, but remove nothing, as in the paper.
 
     Returns:
-        The same listings, changed in place; each dropped image is a problem of kind "leak".
+        The same listings, changed in place; each leaking image is a problem of kind "leak", or
+        "leak_allowed".
     """
     located = [
         _Located(record, listing.root, split)
@@ -73,66 +84,108 @@ def drop_leaks(
         for record in records
     ]
     held_out = [item for item in located if item.record.source == reference and item.split in HELD_OUT]
+    trained = [item for item in located if item.record.source == reference and item.split == "train"]
     others = [
         item
         for item in located
         if item.record.source != reference and item.split == "train" and not item.record.is_volume
     ]
-    leaks = _find_leaks(held_out, others, num_proc) if held_out and others else {}
+    pictures = read_thumbnails([item.root / item.record.path for item in others], num_proc)
+    leaks, pairs = _find_shown(others, pictures, held_out, num_proc, "held-out")
+    harmless = [row for row, item in enumerate(others) if item.record.image_id not in leaks]
+    duplicates, _ = _find_shown(
+        [others[row] for row in harmless], pictures[harmless], trained, num_proc, "training"
+    )
     for listing in listings:
-        if "train" not in listing.splits:
-            continue
         kept = []
-        for record in listing.splits["train"]:
+        for record in listing.splits.get("train", []):
             leak = leaks.get(record.image_id)
-            if leak is None:
+            if leak is not None:
+                kind = "leak_allowed" if allow_leakage else "leak"
+                listing.report(kind, record.path, f"shows {leak.shown_image_id}", "train")
+            if leak is None or allow_leakage:
                 kept.append(record)
-            else:
-                listing.report("leak", record.path, f"shows {leak.held_out_image_id}", "train")
-        listing.splits["train"] = kept
+        if "train" in listing.splits:
+            listing.splits["train"] = kept
     if report_dir is not None:
         report = {
             "reference": reference,
+            "allow_leakage": allow_leakage,
             "held_out_images": len(held_out),
             "compared_images": len(others),
             "threshold": THRESHOLD,
-            "dropped": [asdict(leaks[image_id]) for image_id in sorted(leaks)],
+            "dropped": [] if allow_leakage else _as_rows(leaks, "held_out"),
+            "allowed": _as_rows(leaks, "held_out") if allow_leakage else [],
+            "training_duplicates": _as_rows(duplicates, "training"),
         }
         (report_dir / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if pairs:
+            save_pairs(report_dir / SHEET_FILE, pairs)
     return listings
 
 
-def _find_leaks(held_out: list[_Located], others: list[_Located], num_proc: int | None) -> dict[str, Leak]:
-    """Map the image id of each leaking image to what it shows."""
-    by_name = {item.record.shows: item for item in held_out if item.record.shows}
-    guards: dict[str, list[str]] = {}
-    shown: dict[str, tuple[_Located, float | None]] = {}
-    for item in others:
-        named = by_name.get(item.record.shows)
-        if named is not None:
-            guards.setdefault(item.record.image_id, []).append("identifier")
-            shown[item.record.image_id] = (named, None)
-    partner, correlation = best_matches(
-        read_thumbnails([item.root / item.record.path for item in others], num_proc),
-        read_thumbnails([item.root / item.record.path for item in held_out], num_proc),
-    )
-    for item, index, value in zip(others, partner, correlation, strict=True):
-        if value >= THRESHOLD:
-            guards.setdefault(item.record.image_id, []).append("pixels")
-            shown[item.record.image_id] = (held_out[index], round(float(value), 4))
-    return {
-        image_id: Leak(image_id, item.record.image_id, item.split, tuple(guards[image_id]), value)
-        for image_id, (item, value) in shown.items()
-    }
+def _find_shown(
+    others: list[_Located],
+    pictures: Thumbnails,
+    references: list[_Located],
+    num_proc: int | None,
+    what: str,
+) -> tuple[dict[str, Shown], list[tuple[str, Thumbnails, str, Thumbnails]]]:
+    """Map each other image that shows a reference to what it shows, with the pairs to look at."""
+    if not others or not references:
+        return {}, []
+    thumbnails = read_thumbnails([item.root / item.record.path for item in references], num_proc)
+    with tqdm(total=len(others), desc=f"Comparing with {what} images", unit=" images") as bar:
+        matches = best_matches(pictures, thumbnails, bar.update)
+    by_name = {item.record.shows: index for index, item in enumerate(references)}
+    by_patient = {_nih_patient(item.record.shows): index for index, item in enumerate(references)}
+    shown: dict[str, Shown] = {}
+    pairs = []
+    for row, (item, match) in enumerate(zip(others, matches, strict=True)):
+        guards, index = [], match.reference
+        if item.record.shows in by_name:
+            guards, index = ["identifier"], by_name[item.record.shows]
+        elif _nih_patient(item.record.shows) in by_patient:
+            guards, index = ["patient"], by_patient[_nih_patient(item.record.shows)]
+        if match.correlation >= THRESHOLD:
+            guards.append("pixels")
+            index = match.reference
+        if not guards:
+            continue
+        correlation = round(match.correlation, 4) if "pixels" in guards else None
+        partner = references[index]
+        shown[item.record.image_id] = Shown(
+            item.record.image_id, partner.record.image_id, partner.split, tuple(guards), correlation
+        )
+        pairs.append((item.record.image_id, pictures[row], partner.record.image_id, thumbnails[index]))
+    return shown, pairs
+
+
+def _as_rows(shown: dict[str, Shown], what: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": image_id,
+            f"{what}_image_id": item.shown_image_id,
+            f"{what}_split": item.shown_split,
+            "guards": list(item.guards),
+            "correlation": item.correlation,
+        }
+        for image_id, item in sorted(shown.items())
+    ]
+
+
+def _nih_patient(file_name: str) -> str:
+    """Return the patient of a ChestX-ray14 file name, which starts with it; no name is no patient."""
+    return file_name.split("_", 1)[0] or "unknown"
 
 
 def read_thumbnails(paths: Sequence[Path], num_proc: int | None = None) -> Thumbnails:
-    """Read images as z-scored thumbnails; an unreadable image becomes zeros, which match nothing.
+    """Read images as thumbnails; an unreadable image becomes black, which matches nothing.
 
     Returns:
-        (images, 64 x 64), float32, each row of mean 0 and length 1.
+        (images, 64, 64), uint8, the whole picture squeezed into the square.
     """
-    thumbnails = np.zeros((len(paths), THUMBNAIL_SIDE**2), np.float32)
+    thumbnails = np.zeros((len(paths), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     with tqdm(total=len(paths), desc="Reading thumbnails", unit=" images") as bar:
         if num_proc is None or num_proc <= 1:
             for row, path in enumerate(paths):
@@ -147,39 +200,44 @@ def read_thumbnails(paths: Sequence[Path], num_proc: int | None = None) -> Thumb
 
 
 def _thumbnail(path: Path) -> Thumbnails:
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     try:
         image = Image.fromarray(read_image(path, THUMBNAIL_SIDE))
     except BadImageError:  # the build itself names it
-        return np.zeros(THUMBNAIL_SIDE**2, np.float32)
-    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    values = np.asarray(image.resize(side, Image.Resampling.BILINEAR), np.float32).reshape(-1)
-    values = values - values.mean()
-    length = float(np.linalg.norm(values))
-    return values / length if length > 0 else values
+        return np.zeros(side, np.uint8)
+    return np.asarray(image.resize(side, Image.Resampling.BILINEAR))
 
 
-def best_matches(queries: Thumbnails, references: Thumbnails) -> tuple[npt.NDArray[np.intp], Thumbnails]:
-    """Find for each query the reference it correlates with most, in bounded memory.
+def name_from_mapping(listings: list[Listing], path: Path) -> None:
+    """Fill in which ChestX-ray14 image a file shows from a mapping the user has, by the file's stem.
 
     Args:
-        queries: (queries, pixels), rows of mean 0 and length 1.
-        references: (references, pixels), the same.
+        listings: changed in place, where a record does not say what it shows yet.
+        path: the RSNA challenge's mapping JSON (`subset_img_id`, `img_id`), or a CSV of two columns,
+            identifier and ChestX-ray14 file name, with a header.
 
-    Returns:
-        (queries,) index of the best reference and (queries,) its correlation.
+    Raises:
+        LabelFileError: the file is neither.
     """
-    best = np.zeros(len(queries), np.intp)
-    correlation = np.full(len(queries), -1.0, np.float32)
-    for start in range(0, len(queries), _ROWS_PER_PRODUCT):
-        rows = slice(start, start + _ROWS_PER_PRODUCT)
-        for first in range(0, len(references), _ROWS_PER_PRODUCT):
-            product = queries[rows] @ references[first : first + _ROWS_PER_PRODUCT].T
-            index = product.argmax(axis=1)
-            value = np.take_along_axis(product, index[:, None], axis=1)[:, 0]
-            is_better = value > correlation[rows]
-            best[rows] = np.where(is_better, first + index, best[rows])
-            correlation[rows] = np.where(is_better, value, correlation[rows])
-    return best, correlation
+    try:
+        text = read_text(path)
+        if path.suffix.lower() == ".json":
+            pairs = [(row["subset_img_id"], row["img_id"]) for row in json.loads(text)]
+        else:
+            pairs = [(row[0], row[1]) for row in list(csv.reader(io.StringIO(text)))[1:] if row]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise LabelFileError(
+            f"{path.name} is no mapping to ChestX-ray14 ({type(error).__name__}: {error}). Wanted the RSNA "
+            "mapping JSON with subset_img_id and img_id, or a CSV with a header and two columns: identifier "
+            "and ChestX-ray14 file name."
+        ) from error
+    names = {str(identifier).strip(): str(name).strip() for identifier, name in pairs}
+    for listing in listings:
+        for split, records in listing.splits.items():
+            listing.splits[split] = [
+                record if record.shows else replace(record, shows=names.get(Path(record.path).stem, ""))
+                for record in records
+            ]
 
 
 def read_leakage_report(folder: Path | str) -> dict[str, Any]:

@@ -139,12 +139,19 @@ def _list_folder(folder: str, top: str) -> list[os.DirEntry[str]]:
         ) from error
 
 
-def manifest_hash(scans: Iterable[FolderScan]) -> str:
-    """Return a hash that changes when any source file is added, removed or changed."""
+def manifest_hash(scans: Iterable[FolderScan], extra_files: Iterable[Path] = ()) -> str:
+    """Return a hash that changes when any source file is added, removed or changed.
+
+    Args:
+        scans: source folders; a file is known by its relative path, size and time of change.
+        extra_files: small files that are known by their content.
+    """
     digest = hashlib.sha256()
     for scan in scans:
         for path, (size, mtime_ns) in scan.files.items():
             digest.update(f"{scan.root.name}\0{path}\0{size}\0{mtime_ns}\n".encode(errors="surrogateescape"))
+    for file in extra_files:
+        digest.update(read_text(file).encode())
     return digest.hexdigest()[:16]
 
 

@@ -30,7 +30,7 @@ def covidx(tmp_path: Path) -> Callable[[str, str, int], Path]:
         with (root / f"{split}.txt").open("a") as file:
             file.write(f"{head} positive cohen\n")
         path = root / split / head.split(None, 1)[1]
-        gray(seed, 48).save(path)
+        gray(seed, 96).save(path)
         return path
 
     return add

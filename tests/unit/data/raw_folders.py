@@ -10,7 +10,7 @@ CHEST = "ChestXray-NIHCC"
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
 
 
-def gray(seed: int, side: int = 32) -> Image.Image:
+def gray(seed: int, side: int = 64) -> Image.Image:
     """A smooth random picture: distinct seeds correlate little."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8))

@@ -75,7 +75,7 @@ def test_boxes_are_scaled_to_the_stored_image(chest: ChestFolder) -> None:
     builder = build(root)
     rows = {row["image_id"][-16:]: row["boxes"] for row in builder.as_dataset()["test"]}
     infiltration = FINDINGS.index("Infiltration")
-    box = {"finding": infiltration, "x": 16.0, "y": 8.0, "width": 4.0, "height": 2.0}
+    box = {"finding": infiltration, "x": 32.0, "y": 16.0, "width": 8.0, "height": 4.0}
     assert rows == {"00000039_000.png": [box], "00000040_000.png": []}
     assert kinds(builder) == {"bad_box": 1}
 
