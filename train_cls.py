@@ -8,7 +8,6 @@ On a GPU, and on a CPU:
 """
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from medhiera import figures
 from medhiera.metrics import MultilabelAUROC
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import ClassifierOptions, RecipeError, read_recipe
-from medhiera.rows import by_source, choose_rows, open_cocktail
-from medhiera.stage import choose_preprocessing, library_versions, start_model, write_stage
+from medhiera.rows import choose_rows, open_cocktail
+from medhiera.stage import choose_preprocessing, start_model, start_record, training_record, write_stage
 from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, run_script, start_logging
 from medhiera.transforms import Collator, RadiographTable, random_rotation
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -74,6 +73,8 @@ def main(argv: list[str]) -> None:
         }
         return {"mean_auroc": result["mean_auroc"], "findings_in_mean": len(per_finding)} | per_finding
 
+    used = {"trained_on": train_rows, "validated_on": eval_rows, "tested_on": test_rows}
+    record = start_record(recipe, lineage, cocktail, used, preprocessing)
     trainer = MedHieraTrainer(
         optimization=recipe.optimization,
         model=model,
@@ -86,9 +87,7 @@ def main(argv: list[str]) -> None:
         compute_metrics=compute_metrics,
         callbacks=[TrainingLog(output / "training_log.csv")],
     )
-    started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=resume)
-    seconds = time.monotonic() - started
     prediction = trainer.predict(RadiographTable(test_rows, preprocessing, with_labels=True))
     if not trainer.is_world_process_zero():
         return
@@ -106,31 +105,9 @@ def main(argv: list[str]) -> None:
     figures.training_curves(history, output / "figures" / "loss.png", loss_name="binary cross-entropy")
     figures.roc_curves(scores, prediction.label_ids, test, output / "figures" / "roc.png", title="Test split")
     figures.auroc_bars(test, output / "figures" / "auroc.png", title="Test split")
-    metrics = {
-        "stage": 2,
-        "kind": recipe.optimization.recipe_kind,
-        "lineage": lineage,
-        "data": cocktail.record()
-        | {
-            "trained_on": by_source(train_rows),
-            "validated_on": by_source(eval_rows),
-            "tested_on": by_source(test_rows),
-        },
-        "preprocessing": vars(preprocessing),
-        "recipe": recipe.as_json(),
-        "training": {
-            "steps": trainer.state.global_step,
-            "epochs": trainer.state.epoch,
-            "seconds": seconds,
-            "images_per_second": result.metrics["train_samples_per_second"],
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "best_step": trainer.state.best_global_step,
-            "best_validation_mean_auroc": trainer.state.best_metric,
-        },
-        "evaluation": {"split": "test"} | test,
-        "libraries": library_versions(),
-    }
-    write_stage(output, trainer.model, preprocessing, metrics)
+    record["training"] = training_record(trainer, result)
+    record["evaluation"] = {"split": "test"} | test
+    write_stage(output, trainer.model, preprocessing, record)
     low, high = test["mean_auroc_interval"]
     logger.info("test mean AUROC %.3f (95 %% interval %.3f to %.3f)", test["mean_auroc"], low, high)
     logger.info("stage 2 lies in %s", output)

@@ -8,7 +8,6 @@ On a GPU, and on a CPU:
 """
 
 import logging
-import time
 from pathlib import Path
 
 from transformers import set_seed
@@ -17,8 +16,8 @@ from medhiera import figures
 from medhiera.explain import reconstruct
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import MAEOptions, read_recipe
-from medhiera.rows import by_source, choose_rows, open_cocktail, spread_over_sources
-from medhiera.stage import library_versions, start_model, write_stage
+from medhiera.rows import choose_rows, open_cocktail, spread_over_sources
+from medhiera.stage import start_model, start_record, training_record, write_stage
 from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, run_script, start_logging
 from medhiera.transforms import Collator, Preprocessing, RadiographTable
 from modeling_hiera_mae import HieraMAEForPreTraining
@@ -53,6 +52,8 @@ def main(argv: list[str]) -> None:
     training.label_names = ["pixel_values"]  # the target of the loss is the input
     training.prediction_loss_only = True
     training.eval_on_start = resume is None  # the loss before training, to compare with
+    used = {"trained_on": train_rows, "validated_on": eval_rows}
+    record = start_record(recipe, lineage, cocktail, used, preprocessing)
     trainer = MedHieraTrainer(
         optimization=recipe.optimization,
         model=model,
@@ -62,13 +63,11 @@ def main(argv: list[str]) -> None:
         data_collator=Collator(preprocessing),
         callbacks=[TrainingLog(output / "training_log.csv")],
     )
-    started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=resume)
-    seconds = time.monotonic() - started
     after = trainer.evaluate()["eval_loss"]
     history = trainer.state.log_history
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-    logger.info("masked validation loss %.4f → %.4f in %.0f s", before, after, seconds)
+    logger.info("masked validation loss %.4f → %.4f", before, after)
     if not trainer.is_world_process_zero():
         return
 
@@ -80,29 +79,13 @@ def main(argv: list[str]) -> None:
         [eval_rows[row]["source"] for row in shown],
         output / "figures" / "reconstructions.png",
     )
-    metrics = {
-        "stage": 1,
-        "kind": recipe.optimization.recipe_kind,
-        "lineage": lineage,
-        "data": cocktail.record()
-        | {"trained_on": by_source(train_rows), "validated_on": by_source(eval_rows)},
-        "preprocessing": vars(preprocessing),
-        "recipe": recipe.as_json(),
-        "training": {
-            "steps": trainer.state.global_step,
-            "epochs": trainer.state.epoch,
-            "seconds": seconds,
-            "images_per_second": result.metrics["train_samples_per_second"],
-            "parameters": sum(p.numel() for p in model.parameters()),
-        },
-        "evaluation": {
-            "masked_loss_before": before,
-            "masked_loss": after,
-            "mask_ratio": stage.eval_mask_ratio,
-        },
-        "libraries": library_versions(),
+    record["training"] = training_record(trainer, result)
+    record["evaluation"] = {
+        "masked_loss_before": before,
+        "masked_loss": after,
+        "mask_ratio": stage.eval_mask_ratio,
     }
-    write_stage(output, model, preprocessing, metrics)
+    write_stage(output, model, preprocessing, record)
     logger.info("stage 1 lies in %s", output)
     if recipe.optimization.push_to_hub_id:
         logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=1))

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, PreTrainedModel
+from transformers import AutoImageProcessor, PreTrainedModel, Trainer
+from transformers.trainer_utils import TrainOutput
 
 from medhiera.cards import render_card
-from medhiera.recipe import ModelOptions, RecipeError
+from medhiera.recipe import MAEOptions, ModelOptions, Recipe, RecipeError
+from medhiera.rows import OpenCocktail, by_source
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 
@@ -163,9 +166,44 @@ class Classifier:
         return self.model(pixels.to(self.model.device)).logits.float().sigmoid().cpu()
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that shape a result."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+def start_record(
+    recipe: Recipe,
+    lineage: Mapping[str, Any],
+    cocktail: OpenCocktail,
+    used: Mapping[str, Dataset],
+    preprocessing: Preprocessing,
+) -> dict[str, Any]:
+    """The part of metrics.json that is known before training; made then, so that a fault shows at once.
+
+    Args:
+        recipe: what was asked for.
+        lineage: from start_model.
+        cocktail: the data.
+        used: rows by use: `trained_on`, `validated_on`, `tested_on`.
+        preprocessing: resize, crop and normalisation.
+    """
+    return {
+        "stage": 1 if isinstance(recipe.stage, MAEOptions) else 2,
+        "kind": recipe.optimization.recipe_kind,
+        "lineage": dict(lineage),
+        "data": cocktail.record() | {use: by_source(rows) for use, rows in used.items()},
+        "preprocessing": vars(preprocessing),
+        "recipe": recipe.as_json(),
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def training_record(trainer: Trainer, result: TrainOutput) -> dict[str, Any]:
+    """The part of metrics.json that says how training went."""
+    return {
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "seconds": result.metrics["train_runtime"],
+        "images_per_second": result.metrics["train_samples_per_second"],
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "best_step": trainer.state.best_global_step,
+        "best_validation": trainer.state.best_metric,
+    }
 
 
 def write_stage(

@@ -90,7 +90,7 @@ class TrainingLog(TrainerCallback):
     """Writes training_log.csv as the run goes: one row a logged step, one a validation.
 
     Args:
-        path: the CSV; rows are appended when a run resumes.
+        path: the CSV; a resumed run goes on in it, from the step of its checkpoint.
     """
 
     columns = (
@@ -107,6 +107,19 @@ class TrainingLog(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.started = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Drop what a killed run logged after the checkpoint that this one goes on from."""
+        if not state.is_world_process_zero or not self.path.exists():
+            return
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= state.global_step]
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
 
     def on_log(
         self,

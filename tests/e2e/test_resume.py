@@ -1,0 +1,72 @@
+"""A run killed with -9 ends as if nothing had happened; two ranks train as one does."""
+
+import csv
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "12")
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def logged(folder):
+    """(step, loss) of every training row; seconds differ between runs."""
+    with (folder / "training_log.csv").open() as file:
+        return [(int(row["step"]), row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+
+
+def kill_after_checkpoint(workshop, script, output, *words):
+    """Start the script, kill its whole process group -9 as soon as a second checkpoint is complete."""
+    process = subprocess.Popen(
+        workshop.command(script, output, *words), cwd=workshop.root, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not list(output.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "no checkpoint in four minutes"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (output / "README.md").exists(), "the run was complete before the kill"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_mae.py", "train_cls.py"])
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_kill_and_resume_gives_the_same_weights(script, workers, workshop, tmp_path):
+    words = [*LONGER, "--dataloader_num_workers", workers]
+    if script == "train_cls.py":
+        words += ["--rotation_degrees", "30"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = workshop.run(script, whole, *words)
+    assert done.returncode == 0, done.stdout
+    kill_after_checkpoint(workshop, script, killed, *words)
+    done = workshop.run(script, killed, *words, "--resume_from_checkpoint", "true")
+    assert done.returncode == 0, done.stdout
+    expected, found = weights(whole), weights(killed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert logged(whole) == logged(killed)
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_at_the_same_global_batch(workshop, tmp_path):
+    words = ("--precision", "fp32", "--rotation_degrees", "30", "--load_best_model_at_end", "false")
+    for ranks, batch in ((1, "8"), (2, "4")):
+        output = tmp_path / f"{ranks}"
+        done = workshop.run(
+            "train_cls.py", output, *words, "--per_device_train_batch_size", batch, ranks=ranks
+        )
+        assert done.returncode == 0, done.stdout
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    largest = max((one[name] - two[name]).abs().max().item() for name in one)
+    assert 0 < largest < 2e-4, f"largest difference between one and two ranks: {largest}"
