@@ -30,9 +30,10 @@ _CANDIDATES = 4
 _DETAIL_SIDE = 44
 _DETAIL_WIDTH = 1.6  # blur width that takes the coarse picture away
 _FAINT = 20.0  # equalised gray levels of local contrast below which detail counts less
-_STEPS = 8
+_STEPS = 5  # of the coarse and of the fine alignment
+_PROMISING = 0.35  # detail correlation after the coarse alignment; unrelated pairs stay below
 _QUERIES_AT_ONCE = 1024
-_REFERENCES_AT_ONCE = 8192
+_REFERENCES_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,24 +171,20 @@ def _candidates(
     seen = [_normalise(pixels @ view.T) for view in views]
     count = min(_CANDIDATES, len(described))
     best = np.zeros((len(queries), 0), np.intp)
-    placed = np.zeros((len(queries), 0), np.intp)
     scores = np.zeros((len(queries), 0), np.float32)
     for start in range(0, len(described), _REFERENCES_AT_ONCE):
         part = described[start : start + _REFERENCES_AT_ONCE].T
-        highest = np.full((len(queries), part.shape[1]), -2, np.float32)
-        where = np.zeros(highest.shape, np.int8)
-        for number, rows in enumerate(seen):
-            score = rows @ part
-            is_higher = score > highest
-            np.copyto(highest, score, where=is_higher)
-            np.copyto(where, np.int8(number), where=is_higher)
+        highest = seen[0] @ part
+        score = np.empty_like(highest)
+        for rows in seen[1:]:
+            np.maximum(highest, np.matmul(rows, part, out=score), out=highest)
         top = np.argpartition(-highest, min(count, part.shape[1]) - 1, axis=1)[:, :count]
         best = np.concatenate([best, top + start], axis=1)
-        placed = np.concatenate([placed, np.take_along_axis(where, top, axis=1).astype(np.intp)], axis=1)
         scores = np.concatenate([scores, np.take_along_axis(highest, top, axis=1)], axis=1)
         keep = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        best, placed = np.take_along_axis(best, keep, axis=1), np.take_along_axis(placed, keep, axis=1)
-        scores = np.take_along_axis(scores, keep, axis=1)
+        best, scores = np.take_along_axis(best, keep, axis=1), np.take_along_axis(scores, keep, axis=1)
+    chosen = described[best]
+    placed = np.argmax([np.einsum("qd,qcd->qc", rows, chosen) for rows in seen], axis=0)
     return best, placed
 
 
@@ -198,9 +195,8 @@ def _confirm(
     placed: npt.NDArray[np.intp],
 ) -> list[Match]:
     starts = np.stack([_affine(*placement) for placement in _placements()])
-    count = candidates.shape[1]
     correlations = np.empty(candidates.shape, np.float32)
-    for column in range(count):
+    for column in range(candidates.shape[1]):
         correlations[:, column] = aligned_correlation(
             queries, references[candidates[:, column]], starts[placed[:, column]]
         )
@@ -216,6 +212,8 @@ def aligned_correlation(
 ) -> FloatArray:
     """Align each query to its reference and correlate their fine detail over the reference's centre.
 
+    A coarse alignment comes first; pairs that are nothing alike after it are not refined.
+
     Args:
         queries: (pairs, 64, 64), uint8.
         references: (pairs, 64, 64), uint8.
@@ -223,36 +221,52 @@ def aligned_correlation(
 
     Returns:
         (pairs,), -1 to 1; 0 where either has no detail.
+    """
+    smooth = _blur(THUMBNAIL_SIDE, 1.0)
+    soft_queries = smooth @ queries.astype(np.float32) @ smooth.T
+    soft_references = smooth @ references.astype(np.float32) @ smooth.T
+    warp = _align(soft_queries, soft_references, starts.astype(np.float32), _DETAIL_SIDE // 2)
+    correlation = _correlate_detail(queries, references, warp)
+    promising = np.flatnonzero(correlation >= _PROMISING)
+    if promising.size:
+        refined = _align(soft_queries[promising], soft_references[promising], warp[promising], _DETAIL_SIDE)
+        again = _correlate_detail(queries[promising], references[promising], refined)
+        correlation[promising] = np.maximum(correlation[promising], again)
+    return correlation
+
+
+def _align(queries: FloatArray, references: FloatArray, starts: FloatArray, side: int) -> FloatArray:
+    """Improve the warps (pairs, 2, 3) that say where the references' points lie in the queries.
+
     Source: inverse compositional alignment, Baker and Matthews 2004, IJCV 56(3).
     """
-    side = _DETAIL_SIDE
-    grid = _grid(side)
-    smooth = _blur(THUMBNAIL_SIDE, 1.0)
-    identity = np.broadcast_to(np.eye(2, 3), starts.shape)
-    soft_queries = smooth @ queries.astype(np.float32) @ smooth.T
-    target = _standardise(_sample(smooth @ references.astype(np.float32) @ smooth.T, identity, grid))
-    squares = target.reshape(-1, side, side)
-    step = (_CENTRE[1] - _CENTRE[0]) / side
-    y_slope, x_slope = (slope.reshape(len(target), -1) / step for slope in np.gradient(squares, axis=(1, 2)))
-    descent = np.stack([slope * grid[:, axis] for slope in (x_slope, y_slope) for axis in range(3)], axis=2)
-    hessian = np.einsum("bpi,bpj->bij", descent, descent) + 1e-3 * np.eye(6)
-    inverse = np.linalg.inv(hessian)
-    warp = np.concatenate([starts, np.broadcast_to([[[0.0, 0.0, 1.0]]], (len(starts), 1, 3))], axis=1)
+    grid = _grid(side).astype(np.float32)
+    target = _standardise(_sample(references, _no_warp(len(starts)), grid))
+    step = np.float32((_CENTRE[1] - _CENTRE[0]) / side)
+    slopes = [slope / step for slope in np.gradient(target.reshape(-1, side, side), axis=(1, 2))]
+    y_slope, x_slope = (slope.reshape(len(target), -1) for slope in slopes)
+    descent = np.stack([slope * grid[:, axis] for slope in (x_slope, y_slope) for axis in range(3)], axis=1)
+    hessian = descent @ descent.transpose(0, 2, 1) + np.float32(1e-3) * np.eye(6, dtype=np.float32)
+    solve = np.linalg.inv(hessian) @ descent
+    warp = np.zeros((len(starts), 3, 3), np.float32)
+    warp[:, :2], warp[:, 2, 2] = starts, 1
     for _ in range(_STEPS):
-        error = _standardise(_sample(soft_queries, warp[:, :2], grid)) - target
-        change = np.einsum("bij,bpj,bp->bi", inverse, descent, error, optimize=True).clip(-0.05, 0.05)
-        moved = np.broadcast_to(np.eye(3), warp.shape).copy()
-        moved[:, :2] += change.reshape(-1, 2, 3)
+        error = _standardise(_sample(queries, warp[:, :2], grid)) - target
+        change = (solve @ error[..., None]).reshape(-1, 2, 3).clip(-0.05, 0.05)
+        moved = np.zeros_like(warp)
+        moved[:] = np.eye(3)
+        moved[:, :2] += change
         warp = warp @ np.linalg.inv(moved)
-    return _correlate_detail(
-        _sample(queries.astype(np.float32), warp[:, :2], grid),
-        _sample(references.astype(np.float32), identity, grid),
-    )
+    return warp[:, :2]
 
 
-def _sample(pictures: FloatArray, warp: npt.NDArray[np.float64], grid: npt.NDArray[np.float64]) -> FloatArray:
+def _no_warp(count: int) -> FloatArray:
+    return np.broadcast_to(np.eye(2, 3, dtype=np.float32), (count, 2, 3))
+
+
+def _sample(pictures: FloatArray, warp: FloatArray, grid: FloatArray) -> FloatArray:
     """Return (pairs, points): each picture where its warp puts the grid."""
-    points = (grid @ warp.transpose(0, 2, 1)).astype(np.float32)
+    points = grid @ warp.transpose(0, 2, 1)
     flat = pictures.reshape(len(pictures), -1)
     sampled = np.zeros(points.shape[:2], np.float32)
     for index, weight in zip(*_corners(points), strict=True):
@@ -265,14 +279,17 @@ def _standardise(rows: FloatArray) -> FloatArray:
     return centred / np.maximum(centred.std(axis=1, keepdims=True), np.float32(1e-3))
 
 
-def _correlate_detail(first: FloatArray, second: FloatArray) -> FloatArray:
+def _correlate_detail(
+    queries: npt.NDArray[np.uint8], references: npt.NDArray[np.uint8], warp: FloatArray
+) -> FloatArray:
+    grid = _grid(_DETAIL_SIDE).astype(np.float32)
     details = []
-    for rows in (_equalise(first), _equalise(second)):  # so that no gamma curve matters
+    for pictures, placed in ((queries, warp), (references, _no_warp(len(warp)))):
+        rows = _equalise(_sample(pictures.astype(np.float32), placed, grid))  # no gamma curve matters
         detail = rows - _blur_squares(rows, _DETAIL_SIDE, _DETAIL_WIDTH)
         contrast = np.sqrt(_blur_squares(detail**2, _DETAIL_SIDE, 2 * _DETAIL_WIDTH))
         detail = detail / (contrast + np.float32(_FAINT))
-        centred = detail - detail.mean(axis=1, keepdims=True)
-        details.append(_normalise(centred))
+        details.append(_normalise(detail - detail.mean(axis=1, keepdims=True)))
     return np.asarray((details[0] * details[1]).sum(axis=1), np.float32)
 
 
