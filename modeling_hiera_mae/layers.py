@@ -17,16 +17,23 @@ from .masking import UnitMask
 from .positions import resize_positions
 from .windowing import cut_units, pool_queries, unroll
 
+# torch's fused CPU kernel multiplies half precision well only with AMX; older torch versions cannot tell.
+_CPU_HAS_AMX = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
-def resolve_attention(implementation: str | None, device_type: str, needs_gradient: bool) -> str:
+
+def resolve_attention(
+    implementation: str | None, device_type: str, dtype: torch.dtype, needs_gradient: bool
+) -> str:
     """Choose how attention is computed where the caller left it open.
 
-    Measured, not guessed (docs/performance.md): fused kernels win on GPUs and in CPU inference, but on a CPU
-    their backward is several times slower than plain products for windows as small as Hiera's.
+    Measured, not guessed (docs/performance.md): fused kernels are for GPUs and for CPU inference. On a CPU
+    their backward is several times slower than plain products for windows as small as Hiera's, and their
+    forward too in half precision without AMX.
 
     Args:
         implementation: "sdpa" or "eager" force one; None chooses.
         device_type: where the tensors are ("cpu", "cuda", …).
+        dtype: of queries, keys and values.
         needs_gradient: a backward pass will follow.
 
     Returns:
@@ -34,7 +41,10 @@ def resolve_attention(implementation: str | None, device_type: str, needs_gradie
     """
     if implementation is not None:
         return implementation
-    return "eager" if device_type == "cpu" and needs_gradient else "sdpa"
+    if device_type != "cpu":
+        return "sdpa"
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    return "eager" if needs_gradient or (is_half and not _CPU_HAS_AMX) else "sdpa"
 
 
 class HieraMAEPatchEmbeddings(nn.Module):
@@ -201,7 +211,7 @@ class HieraMAEMaskUnitAttention(nn.Module):
         implementation = self.config._attn_implementation
         if implementation is None and output_attentions:
             implementation = "eager"
-        path = resolve_attention(implementation, tokens.device.type, query.requires_grad)
+        path = resolve_attention(implementation, query.device.type, query.dtype, query.requires_grad)
         weights = None
         if path == "sdpa":
             attended = functional.scaled_dot_product_attention(query, key, value)

@@ -137,18 +137,21 @@ def test_attention_implementations_agree_and_only_one_gives_weights():
 
 
 @pytest.mark.parametrize(
-    ("implementation", "device", "needs_gradient", "path"),
+    ("implementation", "device", "dtype", "needs_gradient", "with_amx", "path"),
     [
-        (None, "cpu", True, "eager"),
-        (None, "cpu", False, "sdpa"),
-        (None, "cuda", True, "sdpa"),
-        (None, "cuda", False, "sdpa"),
-        ("sdpa", "cpu", True, "sdpa"),
-        ("eager", "cuda", False, "eager"),
+        (None, "cpu", torch.float32, True, True, "eager"),
+        (None, "cpu", torch.float32, False, False, "sdpa"),
+        (None, "cpu", torch.bfloat16, False, False, "eager"),
+        (None, "cpu", torch.bfloat16, False, True, "sdpa"),
+        (None, "cuda", torch.bfloat16, True, False, "sdpa"),
+        (None, "cuda", torch.bfloat16, False, False, "sdpa"),
+        ("sdpa", "cpu", torch.bfloat16, True, False, "sdpa"),
+        ("eager", "cuda", torch.float32, False, True, "eager"),
     ],
 )
-def test_the_attention_path_follows_device_and_gradient(implementation, device, needs_gradient, path):
-    assert resolve_attention(implementation, device, needs_gradient) == path
+def test_the_attention_path(implementation, device, dtype, needs_gradient, with_amx, path, monkeypatch):
+    monkeypatch.setattr("modeling_hiera_mae.layers._CPU_HAS_AMX", with_amx)
+    assert resolve_attention(implementation, device, dtype, needs_gradient) == path
 
 
 class FusedAttentions(TorchDispatchMode):

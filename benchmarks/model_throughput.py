@@ -1,0 +1,404 @@
+"""How fast each Hiera trains and infers, in one run: Meta's, hiera-optim, transformers', timm's and ours.
+
+Stands beside the project; nothing imports it. Every model gets the same weights and the same mask, their
+losses are compared before anything is timed, and repetitions go round the models in turn, so that a slow
+moment of the machine falls on all.
+
+    python benchmarks/model_throughput.py --cases train --precisions bf16
+    python benchmarks/model_throughput.py --device cuda --compile both --batch-sizes 128
+
+A training step is forward and backward of the masked autoencoder at mask ratio 0.6; the optimiser is left
+out, being the same for all. Training in bf16 is autocast over float32 weights; inference in bf16 has bf16
+weights: the fastest documented setting of every library. Meta's package and hiera-optim are left out where
+they are not installed (pip install medhiera[bench]).
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import HieraConfig, HieraForImageClassification, HieraForPreTraining
+
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae.convert import convert
+
+MASK_RATIO = 0.6
+# Half precision rounds each library's order of operations differently.
+AGREEMENT = {"fp32": 2e-4, "bf16": 3e-2}
+
+
+class NotOfferedError(Exception):
+    """A library has no model for the case."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure on every model.
+
+    Attributes:
+        task: "train" (MAE step) or "infer" (classifier).
+        size: a published Hiera size.
+        pixels: height and width of the images.
+        batch: images a step.
+        precision: "fp32" or "bf16".
+        compiled: through torch.compile.
+    """
+
+    task: str
+    size: str
+    pixels: int
+    batch: int
+    precision: str
+    compiled: bool
+
+
+@dataclass
+class Result:
+    """What one model did in one case; rates are images a second."""
+
+    case: Case
+    model: str
+    images_per_second: float
+    slowest: float
+    fastest: float
+    peak_memory_mb: float | None
+    check: float
+
+
+def build_ours(case: Case) -> nn.Module:
+    """Our model; its weights become everybody's."""
+    torch.manual_seed(0)
+    config = HieraMAEConfig.from_size(
+        case.size, image_size=[case.pixels, case.pixels], mask_ratio=MASK_RATIO, num_labels=15
+    )
+    return HieraMAEForPreTraining(config) if case.task == "train" else HieraMAEForImageClassification(config)
+
+
+def build_stock(case: Case) -> nn.Module:
+    """Stock transformers with our weights, built at the image's size: its MAE cannot interpolate."""
+    ours = build_ours(case)
+    config = HieraConfig(**{k: v for k, v in ours.config.to_dict().items() if k != "position_interpolation"})
+    stock = HieraForPreTraining(config) if case.task == "train" else HieraForImageClassification(config)
+    stock.load_state_dict(ours.state_dict())
+    return stock
+
+
+def build_meta(case: Case) -> nn.Module:
+    """Meta's model with our weights, through the names that conversion reports."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it imports timm from where it no longer is
+        import hiera
+        from hiera import hiera_mae
+    size = {"input_size": (case.pixels, case.pixels)}
+    if case.task == "train":
+        model = getattr(hiera_mae, f"mae_hiera_{case.size}_224")(**size)
+    else:
+        model = getattr(hiera, f"hiera_{case.size}_224")(num_classes=15, **size)
+        model.head.act_func = nn.Identity()  # logits, as the others give
+    return _with_our_weights(model, case)
+
+
+def build_hiera_optim(case: Case) -> nn.Module:
+    """hiera-optim on Meta's model, with the three attributes it expects and Meta's release lacks."""
+    if case.task == "infer":
+        raise NotOfferedError("hiera-optim takes Meta's MAE only")
+    model = build_meta(case)
+    mae, core = (importlib.import_module(f"hiera.{name}") for name in ("hiera_mae", "hiera"))
+    core.MaskedAutoencoderHiera = mae.MaskedAutoencoderHiera
+    core.apply_fusion_head = mae.apply_fusion_head
+    model._grad_checkpointing = False
+    from hiera_optim import optimize  # reads those attributes when it is imported
+
+    optimize(model, verbose=False)
+    return model
+
+
+def build_timm(case: Case) -> nn.Module:
+    """Timm's classifier with our weights; timm has no MAE."""
+    import timm
+
+    if case.task == "train":
+        raise NotOfferedError("timm has no Hiera MAE")
+    model = timm.create_model(
+        f"hiera_{case.size}_224", pretrained=False, img_size=(case.pixels, case.pixels), num_classes=15
+    )
+    return _with_our_weights(model, case)
+
+
+BUILDERS: dict[str, Callable[[Case], nn.Module]] = {
+    "ours": build_ours,
+    "transformers": build_stock,
+    "meta": build_meta,
+    "hiera-optim": build_hiera_optim,
+    "timm": build_timm,
+}
+
+
+def _with_our_weights(model: nn.Module, case: Case) -> nn.Module:
+    """Copy our weights in under the names conversion gives them."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(model.state_dict(), Path(folder) / "weights.pth")
+        names = convert(str(Path(folder) / "weights.pth")).mapped
+    ours = build_ours(case).state_dict()
+    model.load_state_dict({theirs: ours[own] for theirs, own in names.items()})
+    return model
+
+
+def make_step(name: str, case: Case, device: torch.device) -> Callable[[], torch.Tensor]:
+    """One step of one model: returns the loss, or the sum of the logits' squares, as a tensor."""
+    model = BUILDERS[name](case).to(device).train(case.task == "train")
+    torch.manual_seed(1)
+    images = torch.randn(case.batch, 3, case.pixels, case.pixels).to(device)
+    noise = torch.rand(case.batch, (case.pixels // 32) ** 2).to(device)
+    if case.task == "infer" and case.precision == "bf16":
+        model, images = model.bfloat16(), images.bfloat16()
+    is_kept = noise.argsort(1).argsort(1) < int(noise.shape[1] * (1 - MASK_RATIO))
+    forward = _forward(name, case)
+    if case.compiled:
+        mode = "reduce-overhead" if device.type == "cuda" else None
+        forward = torch.compile(forward, mode=mode)
+
+    def train() -> torch.Tensor:
+        model.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bf16"):
+            loss = forward(model, images, noise, is_kept)
+        loss.backward()
+        return loss.detach()
+
+    @torch.inference_mode()
+    def infer() -> torch.Tensor:
+        return forward(model, images, noise, is_kept).float().square().sum()
+
+    return train if case.task == "train" else infer
+
+
+def _forward(name: str, case: Case) -> Callable[..., torch.Tensor]:
+    """Each library's own call."""
+    meta_like = name in ("meta", "hiera-optim")
+    if case.task == "infer":
+        if meta_like or name == "timm":
+            return lambda model, images, noise, is_kept: model(images)
+        return lambda model, images, noise, is_kept: model(images).logits
+    if meta_like:
+        return lambda model, images, noise, is_kept: model(images, mask=is_kept)[0]
+    return lambda model, images, noise, is_kept: model(images, noise=noise).loss
+
+
+def measure(
+    cases: Iterable[Case], names: list[str], device: torch.device, repeats: int, with_memory: bool
+) -> Iterator[list[Result]]:
+    """Time every model in every case, in turn.
+
+    Args:
+        cases: what to measure.
+        names: keys of BUILDERS.
+        device: where.
+        repeats: timed steps of each model, after two that are not timed.
+        with_memory: also run each model alone in a fresh process for its peak memory.
+
+    Raises:
+        SystemExit: the models do not compute the same loss.
+    """
+    for case in cases:
+        steps, checks = {}, {}
+        for name in names:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                steps[name] = make_step(name, case, device)
+            except (ImportError, NotOfferedError) as error:
+                sys.stderr.write(f"{name} left out: {error}\n")
+                continue
+            checks[name] = float(steps[name]())
+            steps[name]()
+        reference = checks[next(iter(checks))]
+        for name, value in checks.items():
+            if abs(value - reference) > AGREEMENT[case.precision] * max(1.0, abs(reference)):
+                raise SystemExit(
+                    f"{name} computes {value}, the others {reference}, in {case}: not comparable."
+                )
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in range(repeats):
+            for name, step in steps.items():
+                seconds[name].append(_time(step, device))
+        del steps
+        yield [
+            Result(
+                case,
+                name,
+                case.batch / statistics.median(times),
+                case.batch / max(times),
+                case.batch / min(times),
+                _peak_memory(name, case, device) if with_memory else None,
+                checks[name],
+            )
+            for name, times in seconds.items()
+        ]
+
+
+def _time(step: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _peak_memory(name: str, case: Case, device: torch.device) -> float:
+    """Peak memory of two steps in a fresh process, in MB (10⁶ bytes), less what it held before them."""
+    request = json.dumps({"name": name, "case": asdict(case), "device": str(device)})
+    process = subprocess.run(
+        [sys.executable, __file__, "--memory-of", request], capture_output=True, text=True, check=True
+    )
+    return float(process.stdout.strip().splitlines()[-1])
+
+
+def report_memory(request: str) -> None:
+    """The fresh process's part of `_peak_memory`."""
+    content = json.loads(request)
+    device, case = torch.device(content["device"]), Case(**content["case"])
+    step = make_step(content["name"], case, device)
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        step(), step()
+        peak = (torch.cuda.max_memory_allocated() - before) / 1e6
+    else:
+        before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        step(), step()
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) * 1024 / 1e6
+    sys.stdout.write(f"{peak:.0f}\n")
+
+
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """Measured rate of a large square matrix product, in GFLOP/s: the ceiling of any model."""
+    side = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    one = torch.randn(side, side, device=device, dtype=dtype)
+    times = [_time(lambda: one @ one, device) for _ in range(7)]
+    return 2 * side**3 / statistics.median(times[2:]) / 1e9
+
+
+def product_work(case: Case) -> float:
+    """Floating-point operations of the matrix products of our step, in GFLOP an image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    small = Case(case.task, case.size, case.pixels, 1, "fp32", compiled=False)
+    step = make_step("ours", small, torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() / 1e9
+
+
+def table(results: list[Result], gflop: float, rate: float) -> str:
+    """One case as lines of a Markdown table, fastest first."""
+    lines = []
+    case = results[0].case
+    ceiling = rate / gflop
+    best_peer = max((r.images_per_second for r in results if r.model != "ours"), default=float("nan"))
+    for result in sorted(results, key=lambda r: -r.images_per_second):
+        memory = "" if result.peak_memory_mb is None else f"{result.peak_memory_mb:.0f}"
+        ratio = f"{result.images_per_second / best_peer:.2f}"
+        lines.append(
+            f"| {case.task} {case.size} {case.pixels} ×{case.batch} {case.precision} "
+            f"{'compiled' if case.compiled else 'eager'} | {result.model} | {result.images_per_second:.2f} "
+            f"({result.slowest:.2f}–{result.fastest:.2f}) | {ratio} | {memory} | "
+            f"{result.images_per_second / ceiling:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+HEADER = (
+    "| case | model | images/s (slowest–fastest) | to best peer | peak MB | of the products' ceiling |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    packages = ("torch", "transformers", "timm", "hiera-transformer", "hiera-optim")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    name = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        models = [
+            line.split(":")[1].strip() for line in cpu_info.read_text().splitlines() if "model name" in line
+        ]
+        name = models[0] if models else name
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name()
+    capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
+    return {"name": name, "capability": capability, "threads": torch.get_num_threads(), "versions": versions}
+
+
+def main() -> None:
+    """Run the command line (see the top of this file)."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--cases", nargs="+", default=["train", "infer"], choices=["train", "infer"])
+    parser.add_argument("--sizes", nargs="+", default=["tiny"], help="Hiera sizes, or SIZE@PIXELS (base@512)")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16])
+    parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
+    parser.add_argument("--compile", default="no", choices=["no", "yes", "both"])
+    parser.add_argument("--models", nargs="+", default=list(BUILDERS), choices=list(BUILDERS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--memory", action="store_true", help="also peak memory, each model in a fresh process"
+    )
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        report_memory(options.memory_of)
+        return
+    device = torch.device(options.device)
+    sizes = [(size.split("@")[0], int((size.split("@") + ["224"])[1])) for size in options.sizes]
+    compiled = {"no": [False], "yes": [True], "both": [False, True]}[options.compile]
+    cases = [
+        Case(task, size, pixels, batch, precision, compiles)
+        for task in options.cases
+        for size, pixels in sizes
+        for batch in options.batch_sizes
+        for precision in options.precisions
+        for compiles in compiled
+    ]
+    rates = {precision: matrix_rate(device, precision) for precision in options.precisions}
+    facts = machine(device)
+    where = f"{facts['name']}, {facts['threads']} threads, {facts['capability']}"
+    measured = ", ".join(f"{precision} {rate:.0f}" for precision, rate in rates.items())
+    sys.stdout.write(f"{where}; {facts['versions']}\nmatrix products, GFLOP/s: {measured}\n\n{HEADER}\n")
+    everything = []
+    for results in measure(cases, options.models, device, options.repeats, options.memory):
+        case = results[0].case
+        sys.stdout.write(f"{table(results, product_work(case), rates[case.precision])}\n")
+        sys.stdout.flush()
+        everything += [asdict(result) for result in results]
+    if options.json:
+        content = {"machine": facts, "matrix_gflops": rates, "results": everything}
+        options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
