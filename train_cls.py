@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
@@ -20,7 +21,14 @@ from medhiera.metrics import MultilabelAUROC
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import ClassifierOptions, RecipeError, read_recipe
 from medhiera.rows import choose_rows, open_cocktail
-from medhiera.stage import choose_preprocessing, start_model, start_record, training_record, write_stage
+from medhiera.stage import (
+    choose_preprocessing,
+    set_prior_bias,
+    start_model,
+    start_record,
+    training_record,
+    write_stage,
+)
 from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, run_script, start_logging
 from medhiera.transforms import Collator, RadiographTable, random_rotation
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -59,6 +67,8 @@ def main(argv: list[str]) -> None:
         label2id={name: index for index, name in enumerate(cocktail.names)},
         problem_type="multi_label_classification",
     )
+    if stage.prior_bias and ("classifier.bias" in lineage["new_weights"] or lineage["new_weights"] == "all"):
+        set_prior_bias(model.classifier, torch.tensor(train_rows["labels"]))
     augment = random_rotation(stage.rotation_degrees) if stage.rotation_degrees else None
     auroc = MultilabelAUROC(keep_in_memory=True)
 

@@ -153,7 +153,7 @@ def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None
         axis.axvline(evaluation["mean_auroc"], color=ORANGE, linewidth=1.4)
         axis.text(
             evaluation["mean_auroc"], len(names) - 0.35, f"mean {evaluation['mean_auroc']:.3f}",
-            color=ORANGE, ha="center", va="bottom", fontsize=9,
+            color=ORANGE, ha="center", va="bottom", fontsize=9, backgroundcolor="white",
         )  # fmt: skip
     axis.axvline(0.5, color=GRAY, linewidth=0.8, linestyle="--")
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)

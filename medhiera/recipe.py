@@ -132,6 +132,12 @@ class ClassifierOptions:
     rotation_degrees: float = field(
         default=0.0, metadata={"help": "Random rotation after the crop, black fill; the paper uses 30."}
     )
+    prior_bias: bool = field(
+        default=False,
+        metadata={
+            "help": "A new head starts at each finding's share of the training images, not at one half."
+        },
+    )
     bootstrap_resamples: int = field(
         default=2000, metadata={"help": "Patient-level resamples behind each 95 %% interval."}
     )

@@ -1,0 +1,64 @@
+"""What a stage starts from."""
+
+import json
+
+import pytest
+import torch
+
+from medhiera.recipe import ModelOptions, RecipeError
+from medhiera.stage import choose_preprocessing, set_prior_bias, start_model
+from medhiera.transforms import Preprocessing
+from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
+
+TINY = '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1}'
+
+
+@pytest.fixture
+def mae_folder(tmp_path):
+    model, lineage = start_model(
+        HieraMAEForPreTraining, ModelOptions(model_overrides=TINY), image_size=[64, 64], decoder_num_heads=2
+    )
+    assert lineage["started_from"] == "random weights"
+    model.save_pretrained(tmp_path / "mae")
+    return tmp_path / "mae"
+
+
+def test_a_new_head_predicts_the_share_of_each_finding():
+    labels = torch.tensor([[1.0, 0.0, float("nan")], [0.0, 0.0, 1.0], [0.0, 0.0, float("nan")]])
+    head = torch.nn.Linear(4, 3)
+    set_prior_bias(head, labels)
+    torch.testing.assert_close(head.bias.sigmoid(), torch.tensor([1.5 / 4, 0.5 / 4, 1.5 / 2]))
+
+
+def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
+    model, lineage = start_model(
+        HieraMAEForImageClassification,
+        ModelOptions(model_name_or_path=str(mae_folder)),
+        image_size=[64, 64],
+        id2label={0: "a", 1: "b"},
+        label2id={"a": 0, "b": 1},
+    )
+    assert model.config.num_query_pool == 3
+    assert lineage["new_weights"] == [
+        "classifier.bias", "classifier.weight", "hiera.pooler.layernorm.bias", "hiera.pooler.layernorm.weight",
+    ]  # fmt: skip
+    assert lineage["started_from"] == "the folder mae"
+    encoder = HieraMAEForPreTraining.from_pretrained(mae_folder).hiera.state_dict()
+    for name, weight in model.hiera.state_dict().items():
+        if not name.startswith("pooler."):
+            assert torch.equal(weight, encoder[name]), name
+
+
+def test_no_checkpoint_there_is_one_message(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecipeError, match="cannot be loaded"):
+        start_model(HieraMAEForPreTraining, ModelOptions(model_name_or_path=str(tmp_path / "empty")))
+
+
+def test_normalisation_is_inherited_from_stage_1_alone(mae_folder):
+    Preprocessing(64, 73, 0.4, 0.3).to_processor().save_pretrained(mae_folder)
+    of_data = choose_preprocessing(str(mae_folder), 64, 73, 0.5, 0.2)
+    assert (of_data.mean, of_data.std) == (0.5, 0.2)  # an ImageNet checkpoint's own numbers are not used
+    (mae_folder / "metrics.json").write_text(json.dumps({"stage": 1}))
+    inherited = choose_preprocessing(str(mae_folder), 96, 110, 0.5, 0.2)
+    assert inherited == Preprocessing(96, 110, 0.4, 0.3)
