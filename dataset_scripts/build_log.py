@@ -20,6 +20,7 @@ from dataset_scripts.pixel_statistics import STATISTICS_FILE, PixelHistogram
 REPORT_FILE = "build_report.json"
 _PREFIX = "worker-log-"
 _NAMED_IN_ERROR = 20
+FEWEST_BAD_FILES = 10
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class BuildLog:
         if split == "train":
             self.histogram.add(image)
 
-    def write(self) -> None:
-        """Hand the counts over to the parent process."""
+    def write(self, name: str = "") -> None:
+        """Hand the counts over to the parent process, in a file of a unique name unless given one."""
         if self.folder is None:
             return
         content = {
@@ -57,19 +58,32 @@ class BuildLog:
             "images": [[source, split, count] for (source, split), count in self.images.items()],
             "histogram": self.histogram.to_json(),
         }
-        path = self.folder / f"{_PREFIX}{uuid.uuid4().hex}.json"
+        path = self.folder / f"{_PREFIX}{name or uuid.uuid4().hex}.json"
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def most_bad_files(total: int, max_bad_fraction: float) -> int:
+    """Return how many of `total` files may be unreadable; a small dataset may always have ten."""
+    return max(FEWEST_BAD_FILES, int(max_bad_fraction * total))
+
+
 def write_reports(
-    folder: Path, *, dataset: str, config: str, manifest: str, max_bad_fraction: float, fewest_bad_files: int
+    folder: Path,
+    *,
+    log_dir: Path | None = None,
+    dataset: str,
+    config: str,
+    manifest: str,
+    max_bad_fraction: float,
 ) -> None:
-    """Merge the workers' logs in `folder` into the two JSON files, and remove them.
+    """Merge the workers' logs into the two JSON files in `folder`, and remove them.
+
+    The logs lie in `log_dir`, or in `folder` too.
 
     Raises:
         TooManyBadFilesError: more files are unreadable than allowed; the message lists them.
     """
-    paths = sorted(folder.glob(f"{_PREFIX}*.json"))
+    paths = sorted((log_dir or folder).glob(f"{_PREFIX}*.json"))
     logs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     images: dict[str, dict[str, int]] = {}
     for source, split, count in (entry for log in logs for entry in log["images"]):
@@ -81,7 +95,7 @@ def write_reports(
     )
     bad = [problem for problem in problems if problem["is_bad"]]
     built = sum(count for by_split in images.values() for count in by_split.values())
-    allowed = max(fewest_bad_files, int(max_bad_fraction * (built + len(bad))))
+    allowed = most_bad_files(built + len(bad), max_bad_fraction)
     if len(bad) > allowed:
         names = "\n".join(
             f"  {problem['source']}: {problem['name']} ({problem['kind']}: {problem['detail']})"

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import datasets
 
-from dataset_scripts.build_log import BuildLog, write_reports
+from dataset_scripts.build_log import BuildLog, most_bad_files, write_reports
 from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.gray import GrayImage, encode_png, resize_shorter_side
@@ -23,7 +23,6 @@ from dataset_scripts.listing import FolderScan, ImageRecord, Listing, Problem, m
 from dataset_scripts.splits import SPLITS, VALIDATION_FRACTION
 from dataset_scripts.volumes import axial_slices, read_volume
 
-FEWEST_BAD_FILES = 10  # a small dataset may have this many bad files whatever the fraction
 _RECORDS_PER_SHARD = 64  # a builder's unit of work: small enough to share out, large enough to hand over
 
 
@@ -115,19 +114,11 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: datasets.DownloadManager, num_proc: int | None = None
     ) -> list[datasets.SplitGenerator]:
-        scans = self._scan(Path(self.config.data_dir))
-        listings = [self.LISTERS[folder](scan, self.config) for folder, scan in scans.items()]
         log_dir = None if dl_manager.is_streaming else Path(self._output_dir)
-        listings = self._drop_leaks(listings, log_dir, num_proc)
-        log = BuildLog(log_dir)
-        for listing in listings:
-            for problem in listing.problems:
-                log.report(problem)
-        log.write()
-        _check_extras(listings)
+        listings = self.list_records(log_dir, num_proc)
         roots = {listing.source: str(listing.root) for listing in listings}
         total = sum(len(records) for listing in listings for records in listing.splits.values())
-        most_bad = max(FEWEST_BAD_FILES, int(self.config.max_bad_fraction * total))
+        most_bad = most_bad_files(total, self.config.max_bad_fraction)
         generators = []
         for split in SPLITS:
             records = [record for listing in listings for record in listing.splits.get(split, [])]
@@ -140,9 +131,27 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                     "most_bad": most_bad,
                 }
                 generators.append(datasets.SplitGenerator(name=split, gen_kwargs=gen_kwargs))
-        if not generators:
-            raise DataLayoutError(_nothing_listed(listings))
         return generators
+
+    def list_records(self, log_dir: Path | None, num_proc: int | None = None) -> list[Listing]:
+        """List what will be built, without leaks; problems so far are logged to `log_dir`.
+
+        Raises:
+            DataLayoutError: the folders do not hold what they should, or no listed image is there.
+            LabelFileError: a label file cannot be understood.
+        """
+        scans = self._scan(Path(self.config.data_dir))
+        listings = [self.LISTERS[folder](scan, self.config) for folder, scan in scans.items()]
+        listings = self._drop_leaks(listings, log_dir, num_proc)
+        log = BuildLog(log_dir)
+        for listing in listings:
+            for problem in listing.problems:
+                log.report(problem)
+        log.write()
+        if not any(listing.splits.values() for listing in listings):
+            raise DataLayoutError(_nothing_listed(listings))
+        _check_extras(listings)
+        return listings
 
     def _drop_leaks(
         self, listings: list[Listing], log_dir: Path | None, num_proc: int | None
@@ -161,15 +170,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         log = BuildLog(log_dir)
         for record in (record for shard in shards for record in shard):
-            try:
-                for suffix, image in _read(record, roots[record.source], split, self.config, log):
-                    stored = resize_shorter_side(image, self.config.image_size)
-                    log.count(record.source, split, stored)
-                    yield record.image_id + suffix, _example(record, suffix, stored)
-            except BadImageError as error:
-                log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
-                if log.bad_files > most_bad:
-                    break  # the parent process counts all workers' reports and raises
+            for example in build_examples(record, roots[record.source], split, self.config, log):
+                yield example["image_id"], example
+            if log.bad_files > most_bad:
+                break  # the parent process counts all workers' reports and raises
         log.write()
 
     def _download_and_prepare(
@@ -190,18 +194,31 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         splits = self.info.splits
         for name in [name for name, split in splits.items() if not split.num_examples]:
             del splits[name]  # every file of it was unreadable; datasets cannot open an empty split
-            for path in folder.glob(f"{self.dataset_name}-{name}*.*"):
-                path.unlink()
+            for pattern in (f"{self.dataset_name}-{name}.*", f"{self.dataset_name}-{name}-*"):
+                for path in folder.glob(pattern):
+                    path.unlink()
         write_reports(
             folder,
             dataset=self.dataset_name,
             config=self.config.name,
             manifest=self.config.manifest,
             max_bad_fraction=self.config.max_bad_fraction,
-            fewest_bad_files=FEWEST_BAD_FILES,
         )
         if not splits:
             raise TooManyBadFilesError("Not one image could be read. Check that the files are images at all.")
+
+
+def build_examples(
+    record: ImageRecord, root: str, split: str, config: SourceConfig, log: BuildLog
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one record; a file that cannot be read is reported to the log and yields none."""
+    try:
+        for suffix, image in _read(record, root, split, config, log):
+            stored = resize_shorter_side(image, config.image_size)
+            log.count(record.source, split, stored)
+            yield _example(record, suffix, stored)
+    except BadImageError as error:
+        log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
 
 
 def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
