@@ -1,0 +1,39 @@
+"""The benchmark runs, compares losses first, and writes its JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.slow
+def test_the_benchmark_compares_then_times(tmp_path):
+    options = ["--sizes", "tiny@64", "--batch-sizes", "1", "--precisions", "fp32", "--repeats", "1"]
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "benchmarks/model_throughput.py",
+            *options,
+            "--json",
+            str(tmp_path / "out"),
+        ],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    content = json.loads((tmp_path / "out").read_text())
+    losses = {
+        result["model"]: result["check"] for result in content["results"] if result["case"]["task"] == "train"
+    }
+    assert {"ours", "transformers"} <= losses.keys()
+    assert max(losses.values()) - min(losses.values()) < 1e-4
+    assert "| train tiny 64 ×1 fp32 eager | ours |" in process.stdout
