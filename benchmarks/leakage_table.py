@@ -3,9 +3,9 @@
     python benchmarks/leakage_table.py ../shared/mini_cocktail/ChestXray-NIHCC/images
     python benchmarks/leakage_table.py FOLDER_OF_CHEST_XRAYS --images 200 --held_out 2000
 
-Every image is changed as a copy in another dataset would be, and looked for among all images. For precision, the
-images of every second patient are looked for among the other patients': whatever is found is false. File names
-start with the patient, as in ChestX-ray14.
+Every image is changed as a copy in another dataset would be, and looked for among all images. For precision,
+the images of every second patient are looked for among the other patients': whatever is found is false. File
+names start with the patient, as in ChestX-ray14.
 """
 
 import argparse
@@ -41,7 +41,8 @@ def gamma(image: Image.Image, power: float) -> Image.Image:
 def crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Keep nine tenths of each side, anywhere."""
     left, top = rng.random() * 0.1 * image.width, rng.random() * 0.1 * image.height
-    return image.crop((round(left), round(top), round(left + 0.9 * image.width), round(top + 0.9 * image.height)))
+    box = (left, top, left + 0.9 * image.width, top + 0.9 * image.height)
+    return image.crop((round(box[0]), round(box[1]), round(box[2]), round(box[3])))
 
 
 def turn(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -73,7 +74,8 @@ def thumbnails(path: Path) -> np.ndarray:
     image = Image.fromarray(read_image(path))
     copies = [image, *(change(image, rng) for change in CHANGES.values())]
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return np.stack([np.asarray(copy.convert("L").resize(side, Image.Resampling.BILINEAR)) for copy in copies])
+    small = [copy.convert("L").resize(side, Image.Resampling.BILINEAR) for copy in copies]
+    return np.stack([np.asarray(picture) for picture in small])
 
 
 def main() -> None:
@@ -100,7 +102,7 @@ def main() -> None:
     queries, references = originals[patients % 2 == 0], originals[patients % 2 == 1]
     values = np.array([match.correlation for match in best_matches(queries, references)])
     false = int((values >= THRESHOLD).sum())
-    print(f"\nOther patients: {len(queries)} images among {len(references)}: {false} at {THRESHOLD} or more, ")
+    print(f"\nOther patients: {len(queries)} images among {len(references)}: {false} at {THRESHOLD} or more,")
     print(f"highest {np.sort(values)[-3:].round(3).tolist()}; precision {1 - false / len(queries):.2%}.")
     rng = np.random.default_rng(0)
     many = originals[rng.integers(0, len(originals), options.held_out)].astype(np.int16)
@@ -110,7 +112,7 @@ def main() -> None:
     best_matches(few, many)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\n2,048 images among {len(many)}: {seconds:.0f} s, so 60,000 take {seconds / 2048 * 1000:.0f} min; ")
+    print(f"\n2,048 images among {len(many)}: {seconds:.0f} s, so 60,000 take {seconds / 2.048:.0f} min;")
     print(f"peak memory {peak:.1f} GiB.")
 
 

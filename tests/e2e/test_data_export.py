@@ -1,0 +1,91 @@
+"""The command line as a user types it: killed, run again, loaded with no code of ours."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dataset_scripts import write_phantom_cohort
+
+ROOT = Path(__file__).parents[2]
+LOAD = """
+import sys
+from datasets import load_dataset
+rows = load_dataset(sys.argv[1], split="train", streaming=True)
+names = rows.features["findings"].feature.names
+print(sum(1 for row in rows), len(names), next(iter(rows))["image"].mode, "dataset_scripts" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantom")
+    write_phantom_cohort(root, patients=60, image_size=96)
+    return root
+
+
+def start(cohort: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dataset_scripts.cocktail", "--data_dir", str(cohort)]
+    command += ["--output_dir", str(out), "--image_size", "64", "--num_proc", "2", *more]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(out.parent / "hf")},
+    )
+
+
+def logs(out: Path) -> set[str]:
+    return {path.name for path in (out / ".build").glob("worker-log-*-of-*.json")}
+
+
+@pytest.mark.slow
+def test_a_killed_build_redoes_at_most_what_was_in_flight(cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(cohort, out)
+    deadline = time.monotonic() + 120
+    while len(logs(out)) < 4 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("data/*/*.parquet")}
+    kept = len(logs(out))
+    assert kept >= 4
+    again = start(cohort, out)
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output
+    assert "Resuming" in output
+    unchanged = sum(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
+    assert unchanged >= kept
+    assert json.loads((out / "build.json").read_text())["complete"]
+    assert not list(out.glob("data/*/.*"))
+    report = json.loads((out / "build_report.json").read_text())
+    trained = sum(splits.get("train", 0) for splits in report["images"].values())
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, str(out)],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""},
+    )
+    assert loaded.stdout.split() == [str(trained), "15", "L", "False"], loaded.stderr
+    third = start(cohort, out)
+    output, _ = third.communicate(timeout=120)
+    assert "Reusing the complete build" in output
+
+
+def test_a_wrong_folder_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    process = start(tmp_path / "raw", tmp_path / "out")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "none of the four sources" in output
+    assert "Traceback" not in output
