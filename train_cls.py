@@ -20,7 +20,7 @@ from medhiera import figures
 from medhiera.metrics import MultilabelAUROC
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import ClassifierOptions, RecipeError, read_recipe
-from medhiera.rows import choose_rows, open_cocktail
+from medhiera.rows import by_source, choose_rows, open_cocktail
 from medhiera.stage import (
     choose_preprocessing,
     set_prior_bias,
@@ -52,7 +52,8 @@ def main(argv: list[str]) -> None:
     preprocessing = choose_preprocessing(
         recipe.model.model_name_or_path, data.image_size, data.resize_size, cocktail.mean, cocktail.std
     )
-    sources = data.sources or ["ChestX-ray14"]
+    is_nih = "ChestX-ray14" in by_source(cocktail.split("train"))
+    sources = data.sources or (["ChestX-ray14"] if is_nih else None)
     train_rows = choose_rows(cocktail.split("train"), sources, data.max_train_images, training.seed)
     eval_rows = choose_rows(cocktail.split("validation"), sources, data.max_eval_images, training.seed)
     test_rows = choose_rows(cocktail.split("test"), sources, None, training.seed)

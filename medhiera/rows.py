@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset
+from huggingface_hub import snapshot_download
 from transformers import TrainingArguments
 
 from dataset_scripts import Cocktail, label_names
+from dataset_scripts.image_folder import ImageFolder
+from dataset_scripts.parquet_export import BUILD_FILE
+from dataset_scripts.pixel_statistics import read_statistics
 from medhiera.recipe import DataOptions, RecipeError
 
 logger = logging.getLogger(__name__)
@@ -77,35 +81,65 @@ class OpenCocktail:
 
 
 def open_cocktail(options: DataOptions, training: TrainingArguments | None = None) -> OpenCocktail:
-    """Build the cocktail, or reuse what lies in build_dir, and open it.
+    """Open the data that data_dir names, and build it first where it is raw.
 
     Args:
-        options: where the sources lie, where built data is kept, at which size.
+        options: where the data lies, where built data is kept, at which size. data_dir is a folder with the
+            sources, or a folder of one's own (images/ and a CSV), or what dataset_scripts.cocktail wrote,
+            here or on the Hub.
         training: with several ranks, lets the first build while the others wait.
+
+    Raises:
+        RecipeError: data_dir is neither a folder nor a dataset on the Hub that can be reached.
+        DataLayoutError: the folder holds none of this.
     """
-    builder = Cocktail(
-        data_dir=options.data_dir, cache_dir=options.build_dir, image_size=options.build_size or 0
-    )
-    built = Path(builder.cache_dir)
-    is_reused = built.is_dir()
-    with training.main_process_first(local=False) if training else contextlib.nullcontext():
-        builder.download_and_prepare(num_proc=options.build_num_proc)
-    rows = builder.as_dataset()
-    statistics = json.loads((built / "pixel_statistics.json").read_text(encoding="utf-8"))
+    folder = Path(options.data_dir)
+    if (folder / BUILD_FILE).is_file() or not folder.is_dir():
+        with training.main_process_first(local=False) if training else contextlib.nullcontext():
+            rows, built = _load_exported(options.data_dir, options.build_dir)
+        is_reused = True
+    else:
+        builder_class = ImageFolder if (folder / "images").is_dir() else Cocktail
+        builder = builder_class(
+            data_dir=options.data_dir, cache_dir=options.build_dir, image_size=options.build_size or 0
+        )
+        built = Path(builder.cache_dir)
+        is_reused = built.is_dir()
+        with training.main_process_first(local=False) if training else contextlib.nullcontext():
+            builder.download_and_prepare(num_proc=options.build_num_proc)
+        rows = builder.as_dataset()
     if is_reused:
-        logger.info("the cocktail was built before and its sources have not changed: reused")
+        logger.info("the data was built before and its sources have not changed: reused")
     for split, chosen in rows.items():
         counts = ", ".join(f"{source} {count:,}" for source, count in by_source(chosen).items())
         logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
+    statistics = read_statistics(built)
     return OpenCocktail(
         rows=rows,
         names=label_names(rows["train"].features),
         mean=statistics["mean"],
         std=statistics["std"],
-        is_phantom=(Path(options.data_dir) / "phantom.json").is_file(),
+        is_phantom=(folder / "phantom.json").is_file(),
         folder=built,
         is_reused=is_reused,
     )
+
+
+def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, Path]:
+    """Parquet that dataset_scripts.cocktail wrote, here or on the Hub, and where its reports lie."""
+    try:
+        rows = load_dataset(data_dir, "all", cache_dir=cache_dir)
+        if Path(data_dir).is_dir():
+            return rows, Path(data_dir)
+        reports = snapshot_download(
+            data_dir, repo_type="dataset", allow_patterns="*.json", cache_dir=cache_dir
+        )
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"--data_dir {data_dir} is neither a folder here nor a dataset on the Hub that can be reached "
+            f"({error}); name the folder that holds the sources"
+        ) from error
+    return rows, Path(reports)
 
 
 def by_source(rows: Dataset) -> dict[str, int]:

@@ -24,6 +24,11 @@ def test_data_without_any_source(workshop, tmp_path):
         mae(workshop, tmp_path / "out", "--data_dir", str(tmp_path / "data"))
 
 
+def test_data_that_is_nowhere(workshop, tmp_path):
+    with pytest.raises(RecipeError, match="neither a folder here nor a dataset on the Hub"):
+        mae(workshop, tmp_path / "out", "--data_dir", str(tmp_path / "no such folder"))
+
+
 def test_label_file_without_a_column(workshop, tmp_path):
     shutil.copytree(workshop.raw / "ChestXray-NIHCC", tmp_path / "ChestXray-NIHCC")
     table = tmp_path / "ChestXray-NIHCC" / "Data_Entry_2017_v2020.csv"

@@ -40,7 +40,8 @@ def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
     )
     assert model.config.num_query_pool == 3
     assert lineage["new_weights"] == [
-        "classifier.bias", "classifier.weight", "hiera.pooler.layernorm.bias", "hiera.pooler.layernorm.weight",
+        "classifier.bias", "classifier.weight",
+        "hiera.pooler.layernorm.bias", "hiera.pooler.layernorm.weight",
     ]  # fmt: skip
     assert lineage["started_from"] == "the folder mae"
     encoder = HieraMAEForPreTraining.from_pretrained(mae_folder).hiera.state_dict()
