@@ -27,6 +27,7 @@ _WHITENING = 0.8
 _SMALLEST_COMPONENT = 0.02  # of the largest; below lies noise that whitening would blow up
 _FITTED_ON = 2048
 _CANDIDATES = 4
+_PLAUSIBLE = 0.55  # descriptor score of a candidate worth aligning: true ones measured .697 and more
 _DETAIL_SIDE = 44
 _DETAIL_WIDTH = 1.6  # blur width that takes the coarse picture away
 _FAINT = 20.0  # equalised gray levels of local contrast below which detail counts less
@@ -52,12 +53,13 @@ def best_matches(
     """Find for each query the reference it shows best.
 
     Args:
-        queries: (queries, 64, 64), uint8; a flat picture matches nothing (correlation 0).
+        queries: (queries, 64, 64), uint8.
         references: (references, 64, 64), uint8, at least one.
         progress: called with the number of queries done since the last call.
 
     Returns:
-        One match a query. Memory beyond the arguments is bounded.
+        One match a query, its correlation 0 where no reference was worth aligning (a flat picture, for
+        one). Memory beyond the arguments is bounded.
     """
     basis = _fit_basis(queries, references)
     views = [basis @ _view(*placement) for placement in _placements()]
@@ -65,8 +67,7 @@ def best_matches(
     matches: list[Match] = []
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         part = queries[start : start + _QUERIES_AT_ONCE]
-        candidates, placed = _candidates(part, described, views)
-        matches += _confirm(part, references, candidates, placed)
+        matches += _confirm(part, references, *_candidates(part, described, views))
         if progress is not None:
             progress(len(part))
     return matches
@@ -165,8 +166,8 @@ def _describe(pictures: npt.NDArray[np.uint8], operator: FloatArray) -> FloatArr
 
 def _candidates(
     queries: npt.NDArray[np.uint8], described: FloatArray, views: list[FloatArray]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return, for each query, the references that look best and the placement each looked best in."""
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
+    """Return, for each query, the references that look best, how each was placed, and how well it looks."""
     pixels = queries.reshape(len(queries), -1).astype(np.float32)
     seen = [_normalise(pixels @ view.T) for view in views]
     count = min(_CANDIDATES, len(described))
@@ -185,7 +186,7 @@ def _candidates(
         best, scores = np.take_along_axis(best, keep, axis=1), np.take_along_axis(scores, keep, axis=1)
     chosen = described[best]
     placed = np.argmax([np.einsum("qd,qcd->qc", rows, chosen) for rows in seen], axis=0)
-    return best, placed
+    return best, placed, scores
 
 
 def _confirm(
@@ -193,12 +194,17 @@ def _confirm(
     references: npt.NDArray[np.uint8],
     candidates: npt.NDArray[np.intp],
     placed: npt.NDArray[np.intp],
+    scores: FloatArray,
 ) -> list[Match]:
     starts = np.stack([_affine(*placement) for placement in _placements()])
-    correlations = np.empty(candidates.shape, np.float32)
+    correlations = np.zeros(candidates.shape, np.float32)
     for column in range(candidates.shape[1]):
-        correlations[:, column] = aligned_correlation(
-            queries, references[candidates[:, column]], starts[placed[:, column]]
+        rows = np.flatnonzero(scores[:, column] >= _PLAUSIBLE)
+        if not rows.size:
+            continue
+        chosen = candidates[rows, column]
+        correlations[rows, column] = aligned_correlation(
+            queries[rows], references[chosen], starts[placed[rows, column]]
         )
     best = correlations.argmax(axis=1)
     return [
