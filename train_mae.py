@@ -39,8 +39,9 @@ def main(argv: list[str]) -> None:
 
     cocktail = open_cocktail(data, training)
     preprocessing = Preprocessing(data.image_size, data.resize_size, cocktail.mean, cocktail.std)
+    held_out_split = "validation_mae" if "validation_mae" in cocktail.rows else "validation"
     train_rows = choose_rows(cocktail.split("train"), data.sources, data.max_train_images, training.seed)
-    eval_rows = choose_rows(cocktail.split("validation"), data.sources, data.max_eval_images, training.seed)
+    eval_rows = choose_rows(cocktail.split(held_out_split), data.sources, data.max_eval_images, training.seed)
 
     model, lineage = start_model(
         HieraMAEForPreTraining, recipe.model, image_size=[data.image_size] * 2, mask_ratio=stage.mask_ratio

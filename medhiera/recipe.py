@@ -48,6 +48,27 @@ class DataOptions:
         },
     )
     build_num_proc: int = field(default=1, metadata={"help": "Processes that build the cocktail."})
+    split: Literal["official", "medtransformer"] = field(
+        default="official",
+        metadata={
+            "help": "`official`: the whole official test list and a patient-disjoint validation. "
+            "`medtransformer`: the paper's thirds of the test list."
+        },
+    )
+    allow_leakage: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep training images that show held-out ones, as the paper does; the card says so."
+        },
+    )
+    nih_mapping: str | None = field(
+        default=None,
+        metadata={"help": "File that names the NIH image behind RSNA's identifiers, if you have it."},
+    )
+    max_bad_fraction: float = field(
+        default=0.01,
+        metadata={"help": "Stop the build when more than this share of the files is unreadable."},
+    )
     sources: list[str] | None = field(
         default=None,
         metadata={"help": "Train on these sources only (names of the `source` column). Default: stage 1 all, "
@@ -162,6 +183,7 @@ class Recipe:
             "data_dir",
             "build_dir",
             "build_num_proc",
+            "nih_mapping",
             "model_name_or_path",
             "push_to_hub_id",
             "precision",

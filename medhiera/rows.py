@@ -77,6 +77,7 @@ class OpenCocktail:
             "held_out": report["held_out_images"],
             "compared": report["compared_images"],
             "dropped": len(report["dropped"]),
+            "allowed": len(report["allowed"]),
         }
 
 
@@ -101,7 +102,13 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
     else:
         builder_class = ImageFolder if (folder / "images").is_dir() else Cocktail
         builder = builder_class(
-            data_dir=options.data_dir, cache_dir=options.build_dir, image_size=options.build_size or 0
+            data_dir=options.data_dir,
+            cache_dir=options.build_dir,
+            config_name=options.split,
+            image_size=options.build_size or 0,
+            max_bad_fraction=options.max_bad_fraction,
+            allow_leakage=options.allow_leakage,
+            nih_mapping=options.nih_mapping or "",
         )
         built = Path(builder.cache_dir)
         is_reused = built.is_dir()
