@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -38,6 +39,25 @@ def test_demo_on_phantoms_learns_and_is_reused(root):
     assert again.returncode == 0, again.stdout[-4000:]
     reused = [line.split()[:3] for line in summary(again.stdout) if line.endswith("reused")]
     assert len(reused) == 4, again.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_the_readme_works_on_what_the_demo_left(root):
+    assert (root / "demo" / "phantom" / "stage2" / "README.md").is_file(), "the demo's own test comes first"
+    readme = (root / "README.md").read_text()
+    image = next((root / "demo" / "phantom" / "raw" / "COVIDx_CXR" / "test").glob("*.png"))
+    snippets = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(snippets) == 2
+    for snippet in snippets:
+        code = snippet.replace("IMAGE.png", image.name)
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True)
+    commands = re.findall(r"^python (?:predict|evaluate_cls)\.py .*$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        subprocess.run([sys.executable, *command.split()[1:]], cwd=root, check=True)
+    assert (root / "predictions.csv").is_file()
+    (root / "predictions.csv").unlink()
+    shutil.rmtree(root / "runs" / "demo-test")
 
 
 @pytest.mark.slow
