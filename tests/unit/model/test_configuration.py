@@ -73,5 +73,5 @@ def test_a_geometry_that_cannot_be_built_is_refused(fields, message):
 def test_unknown_sizes_and_fields_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="Unknown Hiera size 'tny'; wanted one of tiny"):
         HieraMAEConfig.from_size("tny")
-    with pytest.raises(ValueError, match="Unknown field 'drop_path_rat'; did you mean 'drop_path_rate'"):
+    with pytest.raises(ValueError, match="'drop_path_rat' for HieraMAEConfig; did you mean 'drop_path_rate'"):
         HieraMAEConfig.from_size("tiny", drop_path_rat=0.1)
