@@ -64,11 +64,12 @@ format: setup  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## the speed tables, beside the peers (an hour; the tables in docs/ say what each prints)
-	$(PY) -m pip install --quiet --no-compile "hiera-optim>=0.2.1" -c constraints.txt
-	$(PY) benchmarks/model_throughput.py --json .cache/bench/model_throughput.json
+	$(PY) -m pip install --quiet --no-compile --no-deps "hiera-optim>=0.2.1" -c constraints.txt
+	@mkdir -p .cache/bench
+	PYTHONPATH=. $(PY) benchmarks/model_throughput.py --json .cache/bench/model_throughput.json
 	$(PY) -m dataset_scripts.phantom .cache/bench/phantoms
-	$(PY) benchmarks/leakage_table.py $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
-	$(PY) benchmarks/data_throughput.py --work_dir .cache/bench/throughput
+	PYTHONPATH=. $(PY) benchmarks/leakage_table.py $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
+	PYTHONPATH=. $(PY) benchmarks/data_throughput.py --work_dir .cache/bench/throughput
 
 clean:  ## removes what the commands made, the environment too
 	rm -rf .venv .cache demo build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
