@@ -208,9 +208,12 @@ def closing_summary(
         else:
             low, high = entry["interval"]
             value = f"{entry['auroc']:.3f}     {low:.3f} to {high:.3f}"
-            lines.append(f"  {name:<20}    {value}    {entry['positives']} of {images}")
+            star = "*" if entry["is_rare"] else " "
+            lines.append(f"  {name:<20}    {value}  {star} {entry['positives']} of {images}")
     low, high = test["mean_auroc_interval"]
     mean_of = f"mean of {len(test['findings_in_mean'])}"
+    if any(entry["is_rare"] and entry["auroc"] is not None for entry in test["findings"].values()):
+        lines.append("  * fewer than ten positive images: neither value nor interval is to be trusted")
     lines += [
         f"  {mean_of:<20}    {test['mean_auroc']:.3f}     {low:.3f} to {high:.3f}",
         "",

@@ -47,6 +47,8 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str]) -> str:
         metrics=metrics,
         figures=figures,
         title=f"{name} (smoke run)" if metrics["kind"] == "smoke" else name,
+        rare=metrics["stage"] == 2
+        and any(e["is_rare"] and e["auroc"] is not None for e in metrics["evaluation"]["findings"].values()),
         leakage=_leakage(metrics["data"]["leakage"]),
         licence=_licence(metrics["lineage"]),
     )

@@ -15,6 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 Floats = NDArray[np.floating[Any]]
 
+RARE = 10
+"""Below so many positive (or negative) images the bootstrap has too little to resample."""
+
 _DESCRIPTION = """Area under the ROC curve of each finding, over the images annotated for it (label 0 or 1;
 NaN is not annotated), their mean, and 95 % intervals from resampled patients."""
 
@@ -30,7 +33,8 @@ class MultilabelAUROC(evaluate.Metric):
     - seed: of the resampling.
 
     It returns `mean_auroc`, `mean_auroc_interval`, `findings` (name → auroc, interval, positives, negatives,
-    reason) and `findings_in_mean`. `auroc` is None where `reason` says why.
+    is_rare, reason) and `findings_in_mean`. `auroc` is None where `reason` says why; `is_rare` warns that an
+    interval from so few images is not to be trusted.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -107,6 +111,7 @@ def multilabel_auroc(
             "interval": None,
             "positives": positives,
             "negatives": negatives,
+            "is_rare": min(positives, negatives) < RARE,
         }
         if positives and negatives:
             entry["auroc"] = float(roc_auc_score(truth, score))

@@ -39,9 +39,10 @@ RECORD = {
         "findings_in_mean": ["Edema"],
         "bootstrap_resamples": 2000,
         "findings": {
-            "Edema": {"auroc": 0.81234, "interval": [0.8, 0.82], "positives": 7, "negatives": 207},
+            "Edema": {"auroc": 0.81234, "interval": [0.8, 0.82], "positives": 7, "negatives": 207,
+                      "is_rare": True},
             "Hernia": {
-                "auroc": None, "interval": None, "positives": 0, "negatives": 214,
+                "auroc": None, "interval": None, "positives": 0, "negatives": 214, "is_rare": True,
                 "reason": "no positive image",
             },
         },
@@ -61,6 +62,7 @@ def test_numbers_reasons_and_metadata(record):
     assert "| Hernia | – | no positive image | 0 | 214 |" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "1 h 2 min" in card.text
+    assert "| Edema* |" in card.text and "\\* Fewer than ten positive images" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == "NIH ChestX-ray14"
@@ -105,6 +107,6 @@ def test_a_smoke_run_says_so_at_its_top(record):
 
 
 def test_a_missing_field_is_an_error_not_a_blank(record):
-    del record["training"]["seconds"]
-    with pytest.raises(jinja2.UndefinedError, match="seconds"):
+    del record["training"]["steps"]
+    with pytest.raises(jinja2.UndefinedError, match="steps"):
         render_card(record, [])

@@ -76,6 +76,7 @@ def test_a_finding_with_one_label_value_has_a_reason_not_a_number():
         "fine": None,
     }
     assert result["findings_in_mean"] == ["fine"]
+    assert result["findings"]["fine"]["is_rare"]  # five positives say little
     assert result["findings"]["none"]["auroc"] is None
 
 
