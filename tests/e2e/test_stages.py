@@ -116,7 +116,7 @@ def test_the_card_is_honest_and_its_metadata_valid(stage, request):
         assert card.data.eval_results[0].metric_value == round(metrics["evaluation"]["mean_auroc"], 4)
         assert card.data.eval_results[0].verified is False
         for name in metrics["evaluation"]["findings"]:
-            assert f"| {name.replace('_', ' ')} |" in card.text
+            assert f"\n| {name.replace('_', ' ')}" in card.text
 
 
 def test_stock_transformers_gives_our_numbers_in_a_process_that_cannot_see_us(
