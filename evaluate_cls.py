@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from medhiera import figures
 from medhiera.metrics import multilabel_auroc
 from medhiera.recipe import DataOptions, RecipeError
-from medhiera.rows import choose_rows, open_cocktail
+from medhiera.rows import choose_rows, default_sources, open_cocktail
 from medhiera.stage import Classifier
 from medhiera.training import run_script
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--build_dir", help="where built data is kept (default: OUTPUT_DIR/cocktail)")
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--sources", nargs="+", default=["ChestX-ray14"])
+    parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--bootstrap_resamples", type=int, default=2000)
     options = parser.parse_args(argv)
@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
             f"the model's findings are {classifier.names}, the data's {cocktail.names}; they must be the "
             "same, in the same order"
         )
-    rows = choose_rows(cocktail.split(options.split), options.sources, None, seed=0)
+    split_rows = cocktail.split(options.split)
+    rows = choose_rows(split_rows, options.sources or default_sources(split_rows), None, seed=0)
     scores = np.concatenate(
         [
             classifier.probabilities(batch["image"]).numpy()
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
     table = pd.DataFrame(scores, columns=cocktail.names)
     table.insert(0, "image_id", rows["image_id"])
     table.to_parquet(output / "predictions.parquet")
-    title = f"{options.split.capitalize()} split"
+    title = cocktail.caption(f"{options.split.capitalize()} split")
     figures.roc_curves(scores, labels, result, output / "figures" / "roc.png", title=title)
     figures.auroc_bars(result, output / "figures" / "auroc.png", title=title)
     for name, entry in result["findings"].items():

@@ -40,6 +40,8 @@ def main(argv: list[str]) -> None:
         raise RecipeError(
             f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
         )
+    if options.output.is_dir():
+        raise RecipeError(f"--output {options.output} is a folder; name the CSV to write in it")
     classifier = Classifier.open(options.model)
     bad: list[str] = []
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,10 @@ def main(argv: list[str]) -> None:
                 )
     logger.info("%d images → %s; not for clinical use", len(files) - len(bad), options.output)
     if bad:
-        logger.warning("%d files could not be read:\n  %s", len(bad), "\n  ".join(bad))
+        files_word = "file" if len(bad) == 1 else "files"
+        logger.warning("%d %s could not be read:\n  %s", len(bad), files_word, "\n  ".join(bad))
+    if len(bad) == len(files):
+        raise RecipeError("not one image could be read")
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:

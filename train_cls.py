@@ -20,7 +20,7 @@ from medhiera import figures
 from medhiera.metrics import MultilabelAUROC
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import ClassifierOptions, RecipeError, read_recipe
-from medhiera.rows import by_source, choose_rows, open_cocktail
+from medhiera.rows import choose_rows, default_sources, open_cocktail
 from medhiera.stage import (
     choose_preprocessing,
     set_prior_bias,
@@ -52,8 +52,7 @@ def main(argv: list[str]) -> None:
     preprocessing = choose_preprocessing(
         recipe.model.model_name_or_path, data.image_size, data.resize_size, cocktail.mean, cocktail.std
     )
-    is_nih = "ChestX-ray14" in by_source(cocktail.split("train"))
-    sources = data.sources or (["ChestX-ray14"] if is_nih else None)
+    sources = data.sources or default_sources(cocktail.split("train"))
     train_rows = choose_rows(cocktail.split("train"), sources, data.max_train_images, training.seed)
     eval_rows = choose_rows(cocktail.split("validation"), sources, data.max_eval_images, training.seed)
     test_rows = choose_rows(cocktail.split("test"), sources, None, training.seed)
@@ -114,8 +113,14 @@ def main(argv: list[str]) -> None:
     )
     history = trainer.state.log_history
     figures.training_curves(history, output / "figures" / "loss.png", loss_name="binary cross-entropy")
-    figures.roc_curves(scores, prediction.label_ids, test, output / "figures" / "roc.png", title="Test split")
-    figures.auroc_bars(test, output / "figures" / "auroc.png", title="Test split")
+    figures.roc_curves(
+        scores,
+        prediction.label_ids,
+        test,
+        output / "figures" / "roc.png",
+        title=cocktail.caption("Test split"),
+    )
+    figures.auroc_bars(test, output / "figures" / "auroc.png", title=cocktail.caption("Test split"))
     record["training"] = training_record(trainer, result)
     record["evaluation"] = {"split": "test"} | test
     write_stage(output, trainer.model, preprocessing, record)

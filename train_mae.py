@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     batch = Collator(preprocessing)([held_out[row] for row in shown])
     figures.reconstruction_rows(
         reconstruct(model, batch["pixel_values"], preprocessing, batch["noise"], stage.eval_mask_ratio),
-        [eval_rows[row]["source"] for row in shown],
+        [("phantom, " if cocktail.is_phantom else "") + eval_rows[row]["source"] for row in shown],
         output / "figures" / "reconstructions.png",
     )
     record["training"] = training_record(trainer, result)

@@ -12,6 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "model_cards"
 
+NIH = "ChestX-ray14"
+
 CAPTIONS = {
     "reconstructions": "Original, masked and reconstructed validation images",
     "loss": "Loss and learning rate over the steps",
@@ -42,11 +44,16 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str]) -> str:
         "duration": _duration,
         "caption": lambda figure: CAPTIONS.get(PurePosixPath(figure).stem, PurePosixPath(figure).stem),
     }
-    name = "Hiera MAE, medical cocktail" if metrics["stage"] == 1 else "Hiera, ChestX-ray14 findings"
+    is_nih = NIH in metrics["data"]["trained_on"]
+    if metrics["stage"] == 1:
+        name = "Hiera MAE, pre-trained on medical images"
+    else:
+        name = "Hiera, ChestX-ray14 findings" if is_nih else "Hiera, findings of one's own"
     body = environment.get_template("stage.md.j2").render(
         metrics=metrics,
         figures=figures,
         title=f"{name} (smoke run)" if metrics["kind"] == "smoke" else name,
+        is_nih=is_nih,
         rare=metrics["stage"] == 2
         and any(e["is_rare"] and e["auroc"] is not None for e in metrics["evaluation"]["findings"].values()),
         leakage=_leakage(metrics["data"]["leakage"]),
@@ -58,14 +65,20 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str]) -> str:
 def _metadata(metrics: Mapping[str, Any], name: str) -> ModelCardData:
     """The block the Hub reads: pipeline tag, lineage, licence, results."""
     is_classifier = metrics["stage"] == 2
-    tags = ["medical", "radiology", "chest-x-ray", "hiera", "masked-autoencoder"]
+    tags = ["medical", "radiology", "hiera", "masked-autoencoder"]
+    tags += ["chest-x-ray"] if NIH in metrics["data"]["trained_on"] else []
     results = None
     if is_classifier and metrics["evaluation"]["mean_auroc"] is not None:
-        data = "Phantom chest radiographs" if metrics["data"]["is_phantom"] else "NIH ChestX-ray14"
+        if metrics["data"]["is_phantom"]:
+            data, kind = "Phantom chest radiographs", "phantom"
+        elif NIH in metrics["data"]["tested_on"]:
+            data, kind = "NIH ChestX-ray14", "chestxray14"
+        else:
+            data, kind = "images of one's own", "image-folder"
         results = [
             EvalResult(
                 task_type="image-classification",
-                dataset_type="phantom" if metrics["data"]["is_phantom"] else "chestxray14",
+                dataset_type=kind,
                 dataset_name=data,
                 dataset_split="test",
                 metric_type="roc_auc",

@@ -61,6 +61,10 @@ class OpenCocktail:
             )
         return self.rows[name]
 
+    def caption(self, text: str) -> str:
+        """A picture's title; phantoms are said to be phantoms inside the picture."""
+        return f"{text} (synthetic phantoms)" if self.is_phantom else text
+
     def record(self) -> dict[str, Any]:
         """What metrics.json keeps of the data."""
         images = {split: by_source(rows) for split, rows in self.rows.items()}
@@ -152,6 +156,11 @@ def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, P
 def by_source(rows: Dataset) -> dict[str, int]:
     """Number of images by source, largest first."""
     return dict(Counter(rows["source"]).most_common())
+
+
+def default_sources(rows: Dataset) -> list[str] | None:
+    """Stage 2 reads ChestX-ray14 where it is in the data, else all there is (a folder of one's own)."""
+    return ["ChestX-ray14"] if "ChestX-ray14" in by_source(rows) else None
 
 
 def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | None, seed: int) -> Dataset:

@@ -8,6 +8,7 @@ Both scripts begin with `start_model` and end with `write_stage`; `Classifier.op
 import importlib.metadata
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 
 logger = logging.getLogger(__name__)
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+"""What a Hub id looks like."""
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
@@ -60,6 +64,10 @@ def start_model(
         return model_class._from_config(config), lineage
 
     source = options.model_name_or_path
+    if not Path(source).exists() and not REPOSITORY.fullmatch(source):
+        raise RecipeError(
+            f"--model_name_or_path {source}: there is no such folder, and it is no Hub id (name/model)"
+        )
     try:
         model, loading = model_class.from_pretrained(source, output_loading_info=True, **config_fields)
     except (ValueError, OSError) as error:
@@ -109,9 +117,12 @@ def _lineage(source: str) -> dict[str, Any]:
     if record.is_file():
         earlier = json.loads(record.read_text(encoding="utf-8"))
         before = earlier["lineage"]
+        seen = ", ".join(f"{name} {count:,}" for name, count in earlier["data"]["trained_on"].items())
+        phantoms = "synthetic phantoms in the layouts of " if earlier["data"]["is_phantom"] else ""
+        history = f"from {before['started_from']}; {phantoms}{seen} images"
         return {
-            "started_from": f"stage {earlier['stage']} ({before['started_from']})",
-            "base_model": None,
+            "started_from": f"stage {earlier['stage']} ({history})",
+            "base_model": before["base_model"],
             "license": before["license"],
         }
     card = folder / "README.md"
@@ -163,9 +174,15 @@ class Classifier:
         """
         try:
             processor = AutoImageProcessor.from_pretrained(source)
-            model = HieraMAEForImageClassification.from_pretrained(source).eval()
+            model, loading = HieraMAEForImageClassification.from_pretrained(source, output_loading_info=True)
         except (ValueError, OSError) as error:
             raise RecipeError(f"{source} cannot be used as a classifier: {error}") from error
+        if loading["missing_keys"]:
+            raise RecipeError(
+                f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
+                "a stage 0 or 1; train_cls.py makes a stage 2 from it"
+            )
+        model.eval()
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         return cls(model, Preprocessing.from_processor(processor), names)
 

@@ -43,6 +43,15 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
     record = json.loads((output / "metrics.json").read_text())
     assert set(record["evaluation"]["findings"]) == {"disk", "bar"}
     assert set(record["data"]["trained_on"]) == {"image folder"}
+    card = (output / "README.md").read_text()
+    assert "findings of one's own" in card
+    assert "NIH" not in card and "Wang et al. 2017" not in card
+    scored = subprocess.run(
+        [sys.executable, "evaluate_cls.py", "--model", str(output), "--data_dir", str(own_folder),
+         "--output_dir", str(tmp_path / "scores")],
+        cwd=workshop.root, text=True, capture_output=True,
+    )  # fmt: skip
+    assert scored.returncode == 0, scored.stderr
 
 
 def test_the_exported_cocktail_trains_like_the_raw_one(workshop, stage1, tmp_path):

@@ -96,7 +96,7 @@ def test_stage_2_trains_on_chestxray14_alone_and_stage_1_on_all(stage1, stage2):
     assert set(first["data"]["trained_on"]) == {
         "ChestX-ray14", "COVID-19 Radiography", "COVIDx CXR-3", "BraTS 2020",
     }  # fmt: skip
-    assert second["lineage"]["started_from"] == "stage 1 (random weights)"
+    assert second["lineage"]["started_from"].startswith("stage 1 (from random weights; synthetic phantoms in")
     assert second["training"]["best_step"] in (3, 6)
 
 
@@ -178,8 +178,19 @@ def test_predict_writes_a_row_an_image_and_names_the_broken_one(stage2, workshop
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 files could not be read" in done.stderr and "broken.png" in done.stderr
+    assert "1 file could not be read" in done.stderr and "broken.png" in done.stderr
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
     assert all(0 < float(value) < 1 for row in rows for name, value in row.items() if name != "path")
+
+
+def test_a_stage_without_a_head_is_no_classifier(stage1, workshop, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "predict.py", "--model", str(stage1), "--output", str(tmp_path / "out.csv"),
+         str(workshop.raw / "COVIDx_CXR" / "test")],
+        cwd=workshop.root, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "has no trained classifier" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out.csv").exists()
