@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "12")
+LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "4")
 
 
 def weights(folder):
