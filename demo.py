@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from dataset_scripts import write_phantom_cohort
+from medhiera.metrics import as_lines
 from medhiera.recipe import MAEOptions, read_recipe
 from medhiera.rows import OpenCocktail, open_cocktail
 from medhiera.stage import Classifier
@@ -199,23 +200,7 @@ def closing_summary(
         f"  stage 2   {second['training']['steps']} steps, the best by validation AUROC was step "
         f"{second['training']['best_step']}",
         "",
-        f"  {'finding':<20} test AUROC   95 % interval    positives of images",
-    ]
-    for name, entry in test["findings"].items():
-        images = entry["positives"] + entry["negatives"]
-        if entry["auroc"] is None:
-            lines.append(f"  {name:<20}      –       {entry['reason']:<18} {entry['positives']} of {images}")
-        else:
-            low, high = entry["interval"]
-            value = f"{entry['auroc']:.3f}     {low:.3f} to {high:.3f}"
-            star = "*" if entry["is_rare"] else " "
-            lines.append(f"  {name:<20}    {value}  {star} {entry['positives']} of {images}")
-    low, high = test["mean_auroc_interval"]
-    mean_of = f"mean of {len(test['findings_in_mean'])}"
-    if any(entry["is_rare"] and entry["auroc"] is not None for entry in test["findings"].values()):
-        lines.append("  * fewer than ten positive images: neither value nor interval is to be trusted")
-    lines += [
-        f"  {mean_of:<20}    {test['mean_auroc']:.3f}     {low:.3f} to {high:.3f}",
+        *(f"  {line}" for line in as_lines(test)),
         "",
         f"  stock {check['class']} on {check['image_id']}: "
         + ", ".join(f"{name} {score:.2f}" for name, score in check["highest"]),

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from medhiera import figures
-from medhiera.metrics import multilabel_auroc
+from medhiera.metrics import as_lines, multilabel_auroc
 from medhiera.recipe import DataOptions, RecipeError
 from medhiera.rows import choose_rows, default_sources, open_cocktail
 from medhiera.stage import Classifier
@@ -69,18 +69,8 @@ def main(argv: list[str]) -> None:
     title = cocktail.caption(f"{options.split.capitalize()} split")
     figures.roc_curves(scores, labels, result, output / "figures" / "roc.png", title=title)
     figures.auroc_bars(result, output / "figures" / "auroc.png", title=title)
-    for name, entry in result["findings"].items():
-        auroc = "–    " if entry["auroc"] is None else f"{entry['auroc']:.3f}"
-        logger.info(
-            "%-20s %s  %s",
-            name,
-            auroc,
-            entry.get("reason", "{:.3f} to {:.3f}".format(*entry["interval"] or (0, 0))),
-        )
-    low, high = result["mean_auroc_interval"] or (float("nan"),) * 2
-    logger.info(
-        "mean of %d: %.3f (%.3f to %.3f)", len(result["findings_in_mean"]), result["mean_auroc"], low, high
-    )
+    for line in as_lines(result):
+        logger.info("%s", line)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Probabilities of each finding for your own images, as a CSV.
 
-python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg
-python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
+    python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg
+    python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
+
+The second reads a folder that `make demo` left.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 from medhiera import figures
-from medhiera.metrics import MultilabelAUROC
+from medhiera.metrics import MultilabelAUROC, mean_as_text
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import ClassifierOptions, RecipeError, read_recipe
 from medhiera.rows import choose_rows, default_sources, open_cocktail
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     output = Path(training.output_dir)
     resume = last_checkpoint(training)
     if recipe.optimization.push_to_hub_id:
-        check_can_push(recipe.optimization.push_to_hub_id)
+        check_can_push(recipe.optimization.push_to_hub_id, stage=2)
 
     cocktail = open_cocktail(data, training)
     preprocessing = choose_preprocessing(
@@ -124,8 +124,7 @@ def main(argv: list[str]) -> None:
     record["training"] = training_record(trainer, result)
     record["evaluation"] = {"split": "test"} | test
     write_stage(output, trainer.model, preprocessing, record)
-    low, high = test["mean_auroc_interval"]
-    logger.info("test mean AUROC %.3f (95 %% interval %.3f to %.3f)", test["mean_auroc"], low, high)
+    logger.info("test mean AUROC %s", mean_as_text(test))
     logger.info("stage 2 lies in %s", output)
     if recipe.optimization.push_to_hub_id:
         logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=2))

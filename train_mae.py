@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     output = Path(training.output_dir)
     resume = last_checkpoint(training)
     if recipe.optimization.push_to_hub_id:
-        check_can_push(recipe.optimization.push_to_hub_id)
+        check_can_push(recipe.optimization.push_to_hub_id, stage=1)
 
     cocktail = open_cocktail(data, training)
     preprocessing = Preprocessing(data.image_size, data.resize_size, cocktail.mean, cocktail.std)

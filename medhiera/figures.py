@@ -156,14 +156,17 @@ def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None
             color=ORANGE, ha="center", va="bottom", fontsize=9, backgroundcolor="white",
         )  # fmt: skip
     axis.axvline(0.5, color=GRAY, linewidth=0.8, linestyle="--")
-    axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
+    ticks = [name.replace("_", " ") + ("*" if entries[name]["is_rare"] else "") for name in names]
+    axis.set_yticks(range(len(names)), ticks, fontsize=9)
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(names) + 0.4)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_xlabel("AUROC (bar), 95 % patient-level interval (line), chance (dashed)", fontsize=9)
     axis.set_title(title, fontsize=11)
-    if missing:
-        figure.supxlabel("no AUROC, one label value only: " + ", ".join(missing), fontsize=7, wrap=True)
+    notes = ["* fewer than ten positive or negative images"] if any("*" in tick for tick in ticks) else []
+    notes += ["no AUROC, one label value only: " + ", ".join(missing)] if missing else []
+    if notes:
+        figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)
     _save(figure, path)
 
 

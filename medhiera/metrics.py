@@ -4,7 +4,7 @@ Last arrow before the card: logits in, numbers out. A finding that has only one 
 it is NaN with a reason, never 0 and never a crash.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -187,3 +187,35 @@ def _interval(draws: Floats) -> list[float] | None:
         return None
     low, high = np.percentile(known, [2.5, 97.5])
     return [float(low), float(high)]
+
+
+def as_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    """A plain-text table of what `multilabel_auroc` returned: a line a finding, then the mean.
+
+    Args:
+        evaluation: its result; intervals and values may be missing.
+    """
+    lines = [f"{'finding':<20} AUROC     95 % interval    positives of images"]
+    for name, entry in evaluation["findings"].items():
+        value = "–    " if entry["auroc"] is None else f"{entry['auroc']:.3f}"
+        said = entry["reason"] if entry["auroc"] is None else _as_text(entry["interval"])
+        star = "*" if entry["auroc"] is not None and entry["is_rare"] else " "
+        images = f"{entry['positives']} of {entry['positives'] + entry['negatives']}"
+        lines.append(f"{name.replace('_', ' '):<20} {value}{star}    {said:<16} {images}")
+    lines.append(f"mean of {len(evaluation['findings_in_mean']):<12} {mean_as_text(evaluation)}")
+    if any(entry["is_rare"] and entry["auroc"] is not None for entry in evaluation["findings"].values()):
+        lines.append(
+            f"* fewer than {RARE} positive (or negative) images: neither value nor interval is to be trusted"
+        )
+    return lines
+
+
+def mean_as_text(evaluation: Mapping[str, Any]) -> str:
+    """The mean AUROC and its interval, or why there is none."""
+    if evaluation["mean_auroc"] is None:
+        return "–    (no finding has both present and absent images)"
+    return f"{evaluation['mean_auroc']:.3f} (95 % interval: {_as_text(evaluation['mean_auroc_interval'])})"
+
+
+def _as_text(interval: Sequence[float] | None) -> str:
+    return "none" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"

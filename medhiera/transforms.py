@@ -135,16 +135,16 @@ def keyed_randomness(seed: int) -> Iterator[None]:
 
     torchvision draws from torch, timm's RandAugment from random and numpy: all three are seeded.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - timm draws from it
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - timm draws from numpy's global state
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - as above
         try:
             yield
         finally:
             random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)  # noqa: NPY002 - as above
 
 
 class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):

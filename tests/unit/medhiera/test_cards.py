@@ -62,7 +62,7 @@ def test_numbers_reasons_and_metadata(record):
     assert "| Hernia | – | no positive image | 0 | 214 |" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "1 h 2 min" in card.text
-    assert "| Edema* |" in card.text and "\\* Fewer than ten positive images" in card.text
+    assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == "NIH ChestX-ray14"
@@ -110,3 +110,10 @@ def test_a_missing_field_is_an_error_not_a_blank(record):
     del record["training"]["steps"]
     with pytest.raises(jinja2.UndefinedError, match="steps"):
         render_card(record, [])
+
+
+def test_a_test_split_without_an_answer_is_stated(record):
+    record["evaluation"]["mean_auroc_interval"] = None
+    assert "(no interval was computed), over" in render_card(record, [])
+    record["evaluation"] |= {"mean_auroc": None, "findings_in_mean": []}
+    assert "No AUROC: no finding has both" in render_card(record, [])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medhiera.metrics import MultilabelAUROC, _weighted_auroc, multilabel_auroc
+from medhiera.metrics import MultilabelAUROC, _weighted_auroc, as_lines, multilabel_auroc
 
 
 @pytest.fixture
@@ -107,3 +107,18 @@ def test_works_as_an_evaluate_metric_offline(cohort):
         bootstrap_resamples=50,
     )  # fmt: skip
     assert result == multilabel_auroc(scores, labels, list("abc"), patients, 50)
+
+
+@pytest.mark.parametrize("resamples", [0, 50])
+def test_lines_for_people_say_what_is_missing(cohort, resamples):
+    scores, labels, patients = cohort
+    labels[:, 1] = 0.0
+    lines = as_lines(multilabel_auroc(scores, labels, ["a", "b_c", "d"], patients, resamples))
+    assert "no positive image" in lines[2] and lines[2].startswith("b c")
+    assert ("none" in lines[1]) == (resamples == 0)
+    assert lines[4].startswith("mean of 2") and len(lines) == 5
+
+
+def test_lines_for_people_without_any_auroc():
+    lines = as_lines(multilabel_auroc(np.zeros((4, 1)), np.zeros((4, 1)), ["a"], None, 10))
+    assert "no finding has both" in lines[-1]
