@@ -1,7 +1,8 @@
-"""The model's parts: patch embedding, mask-unit attention, MLP, block, stage.
+"""The model's parts: patch embedding, MLP, block, stage.
 
-Stands between windowing (the layout) and the two model files (encoder, decoder). Tokens travel as
-(batch, units, tokens, channels), unrolled (see windowing). Names of parameters are transformers' own.
+Stands between attention and windowing (the layout) and the two model files (encoder, decoder). Tokens
+travel as (batch, units, tokens, channels), unrolled (see windowing). Names of parameters are transformers'
+own.
 """
 
 from collections.abc import Sequence
@@ -12,39 +13,15 @@ from torch.nn import functional
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .attention import HieraMAEMaskUnitAttention
 from .configuration_hiera_mae import HieraMAEConfig
 from .masking import UnitMask
 from .positions import resize_positions
+from .products import linear, project, runs_eagerly
 from .windowing import cut_units, pool_queries, unroll
 
-# torch's fused CPU kernel multiplies half precision well only with AMX; older torch versions cannot tell.
-_CPU_HAS_AMX = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
-
-
-def resolve_attention(
-    implementation: str | None, device_type: str, dtype: torch.dtype, needs_gradient: bool
-) -> str:
-    """Choose how attention is computed where the caller left it open.
-
-    Measured, not guessed (docs/performance.md): fused kernels are for GPUs and for CPU inference. On a CPU
-    their backward is several times slower than plain products for windows as small as Hiera's, and their
-    forward too in half precision without AMX.
-
-    Args:
-        implementation: "sdpa" or "eager" force one; None chooses.
-        device_type: where the tensors are ("cpu", "cuda", …).
-        dtype: of queries, keys and values.
-        needs_gradient: a backward pass will follow.
-
-    Returns:
-        "sdpa" or "eager".
-    """
-    if implementation is not None:
-        return implementation
-    if device_type != "cpu":
-        return "sdpa"
-    is_half = dtype in (torch.bfloat16, torch.float16)
-    return "eager" if needs_gradient or (is_half and not _CPU_HAS_AMX) else "sdpa"
+# Above 32 MB, glibc asks the system for every allocation: a product of 9 ms was seen to take 19.
+_REUSED_BYTES = 24_000_000
 
 
 class HieraMAEPatchEmbeddings(nn.Module):
@@ -78,8 +55,7 @@ class HieraMAEPatchEmbeddings(nn.Module):
             tokens = self.projection(pixel_values).permute(0, 2, 3, 1)
             return unroll(tokens, self.config.query_stride, self.levels)
         patches = self._visible_patches(pixel_values, mask)
-        weight = self.projection.weight.flatten(1)
-        return functional.linear(patches, weight, self.projection.bias)
+        return linear(patches, self.projection.weight.flatten(1), self.projection.bias)
 
     def _visible_patches(self, pixel_values: torch.Tensor, mask: UnitMask) -> torch.Tensor:
         """Lay out visible pixels, (batch, kept, tokens, channels × patch height × patch width)."""
@@ -153,116 +129,21 @@ class HieraMAEEmbeddings(nn.Module):
         return unroll(positions, self.config.query_stride, self.levels)
 
 
-class HieraMAEMaskUnitAttention(nn.Module):
-    """Attention within each mask unit or over the whole image, optionally with pooled queries.
-
-    Args:
-        config: the model's; its `_attn_implementation` is read at every forward.
-        dim: channels in.
-        dim_out: channels out.
-        heads: attention heads; divide dim_out.
-        pools_queries: merge queries by `config.query_stride` first.
-        within_units: attend within each unit rather than over the whole image.
-    Source: Ryali et al. 2023, arXiv:2306.00989, section 3.
-    """
-
-    def __init__(
-        self,
-        config: HieraMAEConfig,
-        dim: int,
-        dim_out: int,
-        heads: int,
-        *,
-        pools_queries: bool,
-        within_units: bool,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.dim_out = dim_out
-        self.heads = heads
-        self.head_dim = dim_out // heads
-        self.scale = self.head_dim**-0.5
-        self.pools_queries = pools_queries
-        self.within_units = within_units
-        self.qkv = nn.Linear(dim, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
-
-    def forward(
-        self, tokens: torch.Tensor, output_attentions: bool = False, first_query: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend.
-
-        Args:
-            tokens: (batch, units, tokens, dim), unrolled.
-            output_attentions: also return the weights; needs the "eager" path.
-            first_query: units before this one are attended to but ask nothing (global attention only).
-
-        Returns:
-            (batch, units - first_query, tokens after pooling, dim_out), and the weights as transformers
-            orders them, (batch, heads, windows, queries, keys), or None.
-        """
-        batch, units = tokens.shape[:2]
-        query, key, value = self._project(tokens, first_query)
-        if self.pools_queries:
-            query = pool_queries(query, self.config.query_stride)
-        asking, length = query.shape[1:3]
-        query, key, value = (self._split_heads(part) for part in (query, key, value))
-
-        implementation = self.config._attn_implementation
-        if implementation is None and output_attentions:
-            implementation = "eager"
-        path = resolve_attention(implementation, query.device.type, query.dtype, query.requires_grad)
-        weights = None
-        if path == "sdpa":
-            attended = functional.scaled_dot_product_attention(query, key, value)
-        else:
-            weights = (query * self.scale @ key.transpose(-1, -2)).softmax(dim=-1)
-            attended = weights @ value
-        attended = attended.transpose(1, 2).reshape(batch, asking, length, self.dim_out)
-        attentions = (
-            self._stock_attentions(weights, units) if output_attentions and weights is not None else None
-        )
-        return self.proj(attended), attentions
-
-    def _project(
-        self, tokens: torch.Tensor, first_query: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries of the asking units; keys and values of all: (batch, units, tokens, dim_out) each."""
-        if first_query == 0:
-            query, key, value = self.qkv(tokens).split(self.dim_out, dim=-1)
-            return query, key, value
-        sizes = (self.dim_out, 2 * self.dim_out)
-        weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
-        query = functional.linear(tokens[:, first_query:], weight[0], bias[0])
-        key, value = functional.linear(tokens, weight[1], bias[1]).split(self.dim_out, dim=-1)
-        return query, key, value
-
-    def _split_heads(self, part: torch.Tensor) -> torch.Tensor:
-        """(batch, units, tokens, dim_out) → (windows, heads, tokens, head_dim); 4-D, so GPUs fuse it."""
-        windows = part.flatten(0, 1) if self.within_units else part.flatten(1, 2)
-        return windows.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
-
-    def _stock_attentions(self, weights: torch.Tensor, units: int) -> torch.Tensor:
-        """Bring weights into transformers' order: (batch, heads, windows, queries, keys), units innermost."""
-        if self.within_units:
-            return weights.unflatten(0, (-1, units)).transpose(1, 2)
-        by_unit = weights.unflatten(3, (units, -1)).unflatten(2, (units, -1))
-        return by_unit.transpose(2, 3).transpose(4, 5).flatten(4, 5).flatten(2, 3)[:, :, None]
-
-
 class HieraMAEMlp(nn.Module):
     """Two linear layers with an activation between."""
 
     def __init__(self, config: HieraMAEConfig, dim: int) -> None:
         super().__init__()
-        hidden = int(dim * config.mlp_ratio)
+        self.hidden = int(dim * config.mlp_ratio)
+        self.is_gelu = config.hidden_act == "gelu"
         self.activation = ACT2FN[config.hidden_act]
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = nn.Linear(dim, self.hidden)
+        self.fc2 = nn.Linear(self.hidden, dim)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(…, dim) → (…, dim)."""
-        return self.fc2(self.activation(self.fc1(tokens)))
+    def forward(self, tokens: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """(…, dim) → (…, dim), summed with `added` (the block's shortcut)."""
+        hidden = project(tokens, self.fc1, gelu=self.is_gelu)
+        return project(hidden if self.is_gelu else self.activation(hidden), self.fc2, added=added)
 
 
 class HieraMAELayer(GradientCheckpointingLayer):
@@ -317,17 +198,18 @@ class HieraMAELayer(GradientCheckpointingLayer):
         normed = self.layernorm_before(tokens)
         shortcut = tokens[:, first_query:]
         if self.proj is not None:
-            shortcut = self.proj(normed[:, first_query:])
+            shortcut = project(normed[:, first_query:], self.proj)
             if self.pools_queries:
                 shortcut = pool_queries(shortcut, self.config.query_stride)
+        if self.drop_path == 0.0 or not self.training:
+            tokens, attentions = self.attn(normed, output_attentions, first_query, added=shortcut)
+            return self.mlp(self.layernorm_after(tokens), added=tokens), attentions
         attended, attentions = self.attn(normed, output_attentions, first_query)
         tokens = shortcut + self._drop(attended)
         return tokens + self._drop(self.mlp(self.layernorm_after(tokens))), attentions
 
     def _drop(self, branch: torch.Tensor) -> torch.Tensor:
         """Stochastic depth (Huang et al. 2016): leave the branch out of some samples, scale up the others."""
-        if self.drop_path == 0.0 or not self.training:
-            return branch
         keep = 1 - self.drop_path
         is_kept = torch.rand(branch.shape[0], 1, 1, 1, dtype=branch.dtype, device=branch.device) < keep
         return branch * is_kept / keep
@@ -339,6 +221,7 @@ class HieraMAEStage(nn.Module):
     def __init__(self, layers: Sequence[HieraMAELayer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.widest = max(max(3 * layer.attn.dim_out, layer.mlp.hidden) for layer in layers)
 
     def forward(
         self, tokens: torch.Tensor, output_attentions: bool = False, last_first_query: int = 0
@@ -353,6 +236,14 @@ class HieraMAEStage(nn.Module):
         Returns:
             What the last block returns.
         """
+        if self._is_better_in_parts(tokens, output_attentions):
+            parts = tokens.chunk(-(-tokens.shape[0] // self._count_at_once(tokens)))
+            return torch.cat([self._run(part, False, last_first_query)[0] for part in parts]), None
+        return self._run(tokens, output_attentions, last_first_query)
+
+    def _run(
+        self, tokens: torch.Tensor, output_attentions: bool, last_first_query: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attentions = None
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
@@ -361,6 +252,21 @@ class HieraMAEStage(nn.Module):
                 tokens, output_attentions and is_last, last_first_query if is_last else 0
             )
         return tokens, attentions
+
+    def _is_better_in_parts(self, tokens: torch.Tensor, output_attentions: bool) -> bool:
+        """Large batches in CPU inference; compiled code is left whole."""
+        return not (
+            tokens.device.type != "cpu"
+            or torch.is_grad_enabled()
+            or output_attentions
+            or not runs_eagerly()
+            or tokens.shape[0] <= self._count_at_once(tokens)
+        )
+
+    def _count_at_once(self, tokens: torch.Tensor) -> int:
+        """Images whose widest tensor is still reused memory; a larger one comes as fresh pages every time."""
+        image_bytes = tokens.shape[1] * tokens.shape[2] * self.widest * tokens.element_size()
+        return max(1, _REUSED_BYTES // image_bytes)
 
 
 def look_up_units(table: torch.Tensor, units: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from .masking import UnitMask
 from .modeling_hiera import HieraMAEModel, choose_mask, stock_hidden_states, wants_attentions
 from .positions import resize_positions
 from .pretrained import HieraMAEPreTrainedModel
+from .products import linear, project
 from .windowing import cut_units, reroll, take_units, undo_windowing, unroll
 
 
@@ -73,7 +74,7 @@ class HieraMAEMultiScaleFusion(nn.Module):
         weight = unroll(
             head.weight.permute(0, 2, 3, 1), self.stride, levels
         )  # the kernel's pixels in the same order
-        return functional.linear(patches, weight.flatten(1), head.bias)
+        return linear(patches, weight.flatten(1), head.bias)
 
 
 class HieraMAEDecoder(nn.Module):
@@ -118,13 +119,13 @@ class HieraMAEDecoder(nn.Module):
             [masked].
         """
         kept = visible.shape[1]
-        tokens = self.decoder_embeddings(visible)
+        tokens = project(visible, self.decoder_embeddings)
         hidden = self.mask_token.expand(tokens.shape[0], mask.masked.shape[1] * tokens.shape[2], -1)
         hidden = hidden.unflatten(1, (-1, tokens.shape[2])).to(tokens.dtype)
         positions = look_up_units(self._unit_positions(unit_grid), torch.cat([mask.kept, mask.masked], dim=1))
         tokens = torch.cat([tokens, hidden], dim=1) + positions
         tokens, _ = self.decoder_block(tokens, last_first_query=kept if masked_only else 0)
-        return self.decoder_pred(self.decoder_norm(tokens))
+        return project(self.decoder_norm(tokens), self.decoder_pred)
 
     def resize(self, unit_grid: tuple[int, int]) -> None:
         """Make another image size the one the parameters are for.

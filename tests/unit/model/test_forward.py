@@ -10,7 +10,8 @@ from model_configs import tiny_classifier, tiny_config, tiny_mae
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_hiera_mae import HieraMAEForPreTraining, HieraMAEModel, noise_from_scores
-from modeling_hiera_mae.layers import HieraMAELayer, resolve_attention
+from modeling_hiera_mae.attention import resolve_attention
+from modeling_hiera_mae.layers import HieraMAELayer
 
 MAE, CLASSIFIER = tiny_mae(), tiny_classifier()
 GRAY = tiny_mae(num_channels=1, position_interpolation="windowed")
@@ -137,21 +138,24 @@ def test_attention_implementations_agree_and_only_one_gives_weights():
 
 
 @pytest.mark.parametrize(
-    ("implementation", "device", "dtype", "needs_gradient", "with_amx", "path"),
+    ("implementation", "device", "dtype", "needs_gradient", "with_amx", "keys", "path"),
     [
-        (None, "cpu", torch.float32, True, True, "eager"),
-        (None, "cpu", torch.float32, False, False, "sdpa"),
-        (None, "cpu", torch.bfloat16, False, False, "eager"),
-        (None, "cpu", torch.bfloat16, False, True, "sdpa"),
-        (None, "cuda", torch.bfloat16, True, False, "sdpa"),
-        (None, "cuda", torch.bfloat16, False, False, "sdpa"),
-        ("sdpa", "cpu", torch.bfloat16, True, False, "sdpa"),
-        ("eager", "cuda", torch.float32, False, True, "eager"),
+        (None, "cpu", torch.float32, True, True, 64, "eager"),
+        (None, "cpu", torch.float32, True, True, 196, "sdpa"),
+        (None, "cpu", torch.float32, False, False, 64, "sdpa"),
+        (None, "cpu", torch.bfloat16, True, False, 196, "eager"),
+        (None, "cpu", torch.bfloat16, False, False, 196, "eager"),
+        (None, "cpu", torch.bfloat16, False, False, 1600, "sdpa"),
+        (None, "cpu", torch.bfloat16, False, True, 64, "sdpa"),
+        (None, "cuda", torch.bfloat16, True, False, 64, "sdpa"),
+        (None, "cuda", torch.bfloat16, False, False, 64, "sdpa"),
+        ("sdpa", "cpu", torch.bfloat16, True, False, 64, "sdpa"),
+        ("eager", "cuda", torch.float32, False, True, 1600, "eager"),
     ],
 )
-def test_the_attention_path(implementation, device, dtype, needs_gradient, with_amx, path, monkeypatch):
-    monkeypatch.setattr("modeling_hiera_mae.layers._CPU_HAS_AMX", with_amx)
-    assert resolve_attention(implementation, device, dtype, needs_gradient) == path
+def test_the_attention_path(implementation, device, dtype, needs_gradient, with_amx, keys, path, monkeypatch):
+    monkeypatch.setattr("modeling_hiera_mae.attention._CPU_HAS_AMX", with_amx)
+    assert resolve_attention(implementation, device, dtype, needs_gradient, keys) == path
 
 
 class FusedAttentions(TorchDispatchMode):

@@ -1,0 +1,152 @@
+"""Mask-unit attention, and how it is computed where the caller leaves it open.
+
+Stands between windowing (the layout) and the block in layers. Tokens travel as (batch, units, tokens,
+channels), unrolled (see windowing). Names of parameters are transformers' own.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .configuration_hiera_mae import HieraMAEConfig
+from .products import is_plain, linear, project
+from .windowing import pool_queries
+
+# torch's fused CPU kernel multiplies half precision well only with AMX; older torch versions cannot tell.
+_CPU_HAS_AMX = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+# On a CPU, keys from which the fused kernel beats plain products: (single precision, half precision).
+_LONG = (128, 768)
+
+
+def resolve_attention(
+    implementation: str | None, device_type: str, dtype: torch.dtype, needs_gradient: bool, keys: int
+) -> str:
+    """Choose how attention is computed where the caller left it open.
+
+    Measured, not guessed (docs/performance.md): fused kernels are for GPUs, for CPU inference in single
+    precision, and for long windows. On a CPU their backward is several times slower than plain products for
+    windows as small as most of Hiera's, and their forward too in half precision without AMX.
+
+    Args:
+        implementation: "sdpa" or "eager" force one; None chooses.
+        device_type: where the tensors are ("cpu", "cuda", …).
+        dtype: of queries, keys and values.
+        needs_gradient: a backward pass will follow.
+        keys: tokens that each query attends to.
+
+    Returns:
+        "sdpa" or "eager".
+    """
+    if implementation is not None:
+        return implementation
+    if device_type != "cpu":
+        return "sdpa"
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    is_slow_when_short = needs_gradient or (is_half and not _CPU_HAS_AMX)
+    return "eager" if is_slow_when_short and keys < _LONG[is_half] else "sdpa"
+
+
+class HieraMAEMaskUnitAttention(nn.Module):
+    """Attention within each mask unit or over the whole image, optionally with pooled queries.
+
+    Args:
+        config: the model's; its `_attn_implementation` is read at every forward.
+        dim: channels in.
+        dim_out: channels out.
+        heads: attention heads; divide dim_out.
+        pools_queries: merge queries by `config.query_stride` first.
+        within_units: attend within each unit rather than over the whole image.
+    Source: Ryali et al. 2023, arXiv:2306.00989, section 3.
+    """
+
+    def __init__(
+        self,
+        config: HieraMAEConfig,
+        dim: int,
+        dim_out: int,
+        heads: int,
+        *,
+        pools_queries: bool,
+        within_units: bool,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.dim_out = dim_out
+        self.heads = heads
+        self.head_dim = dim_out // heads
+        self.scale = self.head_dim**-0.5
+        self.pools_queries = pools_queries
+        self.within_units = within_units
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        output_attentions: bool = False,
+        first_query: int = 0,
+        added: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend.
+
+        Args:
+            tokens: (batch, units, tokens, dim), unrolled.
+            output_attentions: also return the weights; needs the "eager" path.
+            first_query: units before this one are attended to but ask nothing (global attention only).
+            added: summed with the result (the block's shortcut).
+
+        Returns:
+            (batch, units - first_query, tokens after pooling, dim_out), and the weights as transformers
+            orders them, (batch, heads, windows, queries, keys), or None.
+        """
+        batch, units = tokens.shape[:2]
+        query, key, value = self._project(tokens, first_query)
+        if self.pools_queries:
+            query = pool_queries(query, self.config.query_stride)
+        asking, length = query.shape[1:3]
+        query, key, value = (self._split_heads(part) for part in (query, key, value))
+
+        implementation = self.config._attn_implementation
+        if implementation is None and output_attentions:
+            implementation = "eager"
+        path = resolve_attention(
+            implementation, query.device.type, query.dtype, query.requires_grad, key.shape[2]
+        )
+        weights = None
+        if path == "sdpa":
+            attended = functional.scaled_dot_product_attention(query, key, value)
+        else:
+            weights = (query * self.scale @ key.transpose(-1, -2)).softmax(dim=-1)
+            attended = weights @ value
+        attended = attended.transpose(1, 2).reshape(batch, asking, length, self.dim_out)
+        attentions = (
+            self._stock_attentions(weights, units) if output_attentions and weights is not None else None
+        )
+        return project(attended, self.proj, added=added), attentions
+
+    def _project(
+        self, tokens: torch.Tensor, first_query: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries of the asking units; keys and values of all: (batch, units, tokens, dim_out) each."""
+        if first_query == 0 or not is_plain(self.qkv):
+            query, key, value = project(tokens, self.qkv).split(self.dim_out, dim=-1)
+            return query[:, first_query:], key, value
+        sizes = (self.dim_out, 2 * self.dim_out)
+        weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+        query = linear(tokens[:, first_query:], weight[0], bias[0])
+        key, value = linear(tokens, weight[1], bias[1]).split(self.dim_out, dim=-1)
+        return query, key, value
+
+    def _split_heads(self, part: torch.Tensor) -> torch.Tensor:
+        """(batch, units, tokens, dim_out) → (windows, heads, tokens, head_dim); 4-D, so GPUs fuse it."""
+        windows = part.flatten(0, 1) if self.within_units else part.flatten(1, 2)
+        return windows.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+
+    def _stock_attentions(self, weights: torch.Tensor, units: int) -> torch.Tensor:
+        """Bring weights into transformers' order: (batch, heads, windows, queries, keys), units innermost."""
+        if self.within_units:
+            return weights.unflatten(0, (-1, units)).transpose(1, 2)
+        by_unit = weights.unflatten(3, (units, -1)).unflatten(2, (units, -1))
+        return by_unit.transpose(2, 3).transpose(4, 5).flatten(4, 5).flatten(2, 3)[:, :, None]

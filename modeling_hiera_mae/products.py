@@ -1,0 +1,155 @@
+"""Linear layers by the path that measures fastest; on a CPU that is oneDNN, fused with what follows.
+
+Stands below layers and both model files; torch only. On x86 `functional.linear` multiplies float32 with MKL
+and copies the bias into the output first; oneDNN's own operator does neither, and can add GELU or a residual
+in the same pass. `torch.compile` fuses by itself, so compiled code takes the plain path, as does every other
+device. docs/performance.md has the figures.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+_CPU_FUSES = (
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+_CPU_DTYPES = {torch.float32}
+if _CPU_FUSES and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    _CPU_DTYPES.add(torch.bfloat16)
+_SMALLEST = 1 << 14
+"""Numbers in the input below which a call costs more than it saves."""
+
+
+def linear(
+    tokens: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    gelu: bool = False,
+    added: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`tokens @ weight.T + bias`, then GELU or a sum.
+
+    Args:
+        tokens: (…, in).
+        weight: (out, in).
+        bias: (out,) or None.
+        gelu: apply the (exact) GELU.
+        added: (…, out), summed with the result.
+
+    Returns:
+        (…, out).
+    """
+    if _takes_onednn(tokens, weight):
+        if torch.is_grad_enabled() and (tokens.requires_grad or weight.requires_grad):
+            out = _Linear.apply(tokens, weight, bias)
+        elif torch.is_autocast_enabled("cpu"):
+            out = functional.linear(tokens, weight, bias)
+        elif gelu:
+            return _linear_pointwise(tokens, weight, bias, "gelu", [], "none")
+        elif added is not None and added.dtype == tokens.dtype:
+            return torch.ops.mkldnn._linear_pointwise.binary(tokens, added.contiguous(), weight, bias, "add")
+        else:
+            out = _linear_pointwise(tokens, weight, bias, "none", [], "")
+    else:
+        out = functional.linear(tokens, weight, bias)
+    if gelu:
+        out = functional.gelu(out)
+    return out if added is None else added + out
+
+
+def project(
+    tokens: torch.Tensor, layer: nn.Module, *, gelu: bool = False, added: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Run a linear layer, then GELU or a sum; see `linear`.
+
+    A layer that somebody has wrapped, replaced or hooked (adapters, quantisation) is called as it is.
+
+    Args:
+        tokens: (…, in).
+        layer: an nn.Linear, or what stands in its place.
+        gelu: apply the (exact) GELU.
+        added: (…, out), summed with the result.
+    """
+    if is_plain(layer):
+        return linear(tokens, layer.weight, layer.bias, gelu=gelu, added=added)  # type: ignore[arg-type]
+    out = layer(tokens)
+    if gelu:
+        out = functional.gelu(out)
+    return out if added is None else added + out
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether calling the layer is the same as multiplying by its weight."""
+    return (
+        type(layer) is nn.Linear
+        and type(layer.weight) is nn.Parameter
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+    )
+
+
+def _takes_onednn(tokens: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        _CPU_FUSES
+        and tokens.device.type == "cpu"
+        and tokens.numel() >= _SMALLEST
+        and (torch.is_autocast_enabled("cpu") or tokens.dtype == weight.dtype)
+        and _dtype(tokens) in _CPU_DTYPES
+        and runs_eagerly()
+    )
+
+
+def runs_eagerly() -> bool:
+    """Neither torch.compile nor an exporter is looking; both want plain operators and the whole batch."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
+def _dtype(tokens: torch.Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
+
+
+def _linear_pointwise(*arguments: Any) -> torch.Tensor:
+    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(*arguments)
+    return out
+
+
+class _Linear(torch.autograd.Function):
+    """functional.linear with oneDNN's products, forward and, in float32, towards the input.
+
+    The gradient of the weight stays with torch's own product, which is as fast. Differentiable once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(…, in) → (…, out), in autocast's type where it is on."""
+        dtype = _dtype(tokens)
+        tokens, weight = tokens.to(dtype), weight.to(dtype)
+        ctx.save_for_backward(tokens, weight)
+        ctx.has_bias = bias is not None
+        return _linear_pointwise(tokens, weight, None if bias is None else bias.to(dtype), "none", [], "")
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Gradients by tokens, weight and bias; autograd brings them to their inputs' types."""
+        tokens, weight = ctx.saved_tensors
+        by_tokens, by_weight = None, None
+        if ctx.needs_input_grad[0]:
+            if gradient.dtype == torch.float32:
+                by_tokens = _linear_pointwise(gradient, weight.t(), None, "none", [], "")
+            else:
+                by_tokens = gradient @ weight
+        rows, columns = gradient.flatten(0, -2), tokens.flatten(0, -2)
+        if ctx.needs_input_grad[1]:
+            by_weight = rows.t() @ columns
+        by_bias = rows.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        return by_tokens, by_weight, by_bias
