@@ -66,10 +66,10 @@ format: setup  ## rewrite the sources as ruff formats them
 bench: setup  ## the speed tables, beside the peers (an hour; the tables in docs/ say what each prints)
 	$(PY) -m pip install --quiet --no-compile --no-deps "hiera-optim>=0.2.1" -c constraints.txt
 	@mkdir -p .cache/bench
-	PYTHONPATH=. $(PY) benchmarks/model_throughput.py --json .cache/bench/model_throughput.json
+	$(PY) -m benchmarks.model_throughput --json .cache/bench/model_throughput.json
 	$(PY) -m dataset_scripts.phantom .cache/bench/phantoms
-	PYTHONPATH=. $(PY) benchmarks/leakage_table.py $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
-	PYTHONPATH=. $(PY) benchmarks/data_throughput.py --work_dir .cache/bench/throughput
+	$(PY) -m benchmarks.leakage_table $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
+	$(PY) -m benchmarks.data_throughput --work_dir .cache/bench/throughput
 
 clean:  ## removes what the commands made, the environment too
 	rm -rf .venv .cache demo build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,8 +4,8 @@ Stands beside the project; nothing imports it. Every model gets the same weights
 losses are compared before anything is timed, and repetitions go round the models in turn, so that a slow
 moment of the machine falls on all.
 
-    python benchmarks/model_throughput.py --cases train --precisions bf16
-    python benchmarks/model_throughput.py --device cuda --compile both --batch-sizes 128
+    python -m benchmarks.model_throughput --cases train --precisions bf16
+    python -m benchmarks.model_throughput --device cuda --compile both --batch-sizes 128
 
 A training step is forward and backward of the masked autoencoder at mask ratio 0.6; the optimiser is left
 out, being the same for all. Training in bf16 is autocast over float32 weights; inference in bf16 has bf16
@@ -276,7 +276,11 @@ def _peak_memory(name: str, case: Case, device: torch.device) -> float:
     """Peak memory of two steps in a fresh process, in MB (10⁶ bytes), less what it held before them."""
     request = json.dumps({"name": name, "case": asdict(case), "device": str(device)})
     process = subprocess.run(
-        [sys.executable, __file__, "--memory-of", request], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "benchmarks.model_throughput", "--memory-of", request],
+        cwd=Path(__file__).resolve().parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return float(process.stdout.strip().splitlines()[-1])
 
