@@ -17,11 +17,8 @@ from .attention import HieraMAEMaskUnitAttention
 from .configuration_hiera_mae import HieraMAEConfig
 from .masking import UnitMask
 from .positions import resize_positions
-from .products import linear, project, runs_eagerly
+from .products import linear, project
 from .windowing import cut_units, pool_queries, unroll
-
-# Above 32 MB, glibc asks the system for every allocation: a product of 9 ms was seen to take 19.
-_REUSED_BYTES = 24_000_000
 
 
 class HieraMAEPatchEmbeddings(nn.Module):
@@ -134,11 +131,11 @@ class HieraMAEMlp(nn.Module):
 
     def __init__(self, config: HieraMAEConfig, dim: int) -> None:
         super().__init__()
-        self.hidden = int(dim * config.mlp_ratio)
+        hidden = int(dim * config.mlp_ratio)
         self.is_gelu = config.hidden_act == "gelu"
         self.activation = ACT2FN[config.hidden_act]
-        self.fc1 = nn.Linear(dim, self.hidden)
-        self.fc2 = nn.Linear(self.hidden, dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, tokens: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """(…, dim) → (…, dim), summed with `added` (the block's shortcut)."""
@@ -221,7 +218,6 @@ class HieraMAEStage(nn.Module):
     def __init__(self, layers: Sequence[HieraMAELayer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.widest = max(max(3 * layer.attn.dim_out, layer.mlp.hidden) for layer in layers)
 
     def forward(
         self, tokens: torch.Tensor, output_attentions: bool = False, last_first_query: int = 0
@@ -236,14 +232,6 @@ class HieraMAEStage(nn.Module):
         Returns:
             What the last block returns.
         """
-        if self._is_better_in_parts(tokens, output_attentions):
-            parts = tokens.chunk(-(-tokens.shape[0] // self._count_at_once(tokens)))
-            return torch.cat([self._run(part, False, last_first_query)[0] for part in parts]), None
-        return self._run(tokens, output_attentions, last_first_query)
-
-    def _run(
-        self, tokens: torch.Tensor, output_attentions: bool, last_first_query: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attentions = None
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
@@ -252,21 +240,6 @@ class HieraMAEStage(nn.Module):
                 tokens, output_attentions and is_last, last_first_query if is_last else 0
             )
         return tokens, attentions
-
-    def _is_better_in_parts(self, tokens: torch.Tensor, output_attentions: bool) -> bool:
-        """Large batches in CPU inference; compiled code is left whole."""
-        return not (
-            tokens.device.type != "cpu"
-            or torch.is_grad_enabled()
-            or output_attentions
-            or not runs_eagerly()
-            or tokens.shape[0] <= self._count_at_once(tokens)
-        )
-
-    def _count_at_once(self, tokens: torch.Tensor) -> int:
-        """Images whose widest tensor is still reused memory; a larger one comes as fresh pages every time."""
-        image_bytes = tokens.shape[1] * tokens.shape[2] * self.widest * tokens.element_size()
-        return max(1, _REUSED_BYTES // image_bytes)
 
 
 def look_up_units(table: torch.Tensor, units: torch.Tensor) -> torch.Tensor:

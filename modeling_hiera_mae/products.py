@@ -100,13 +100,9 @@ def _takes_onednn(tokens: torch.Tensor, weight: torch.Tensor) -> bool:
         and tokens.numel() >= _SMALLEST
         and (torch.is_autocast_enabled("cpu") or tokens.dtype == weight.dtype)
         and _dtype(tokens) in _CPU_DTYPES
-        and runs_eagerly()
+        # torch.compile and exporters want plain operators.
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
     )
-
-
-def runs_eagerly() -> bool:
-    """Neither torch.compile nor an exporter is looking; both want plain operators and the whole batch."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 def _dtype(tokens: torch.Tensor) -> torch.dtype:
