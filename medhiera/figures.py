@@ -60,7 +60,10 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
-    top.plot([e["step"] for e in trained], [e["loss"] for e in trained], color=BLUE, label="training")
+    few = "." if len(trained) < 10 else ""  # a line of one point would not be seen
+    top.plot(
+        [e["step"] for e in trained], [e["loss"] for e in trained], color=BLUE, marker=few, label="training"
+    )
     if validated:
         top.plot(
             [e["step"] for e in validated],
@@ -73,7 +76,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     top.set_ylabel(loss_name)
     top.legend(frameon=False)
     top.grid(alpha=0.3)
-    bottom.plot([e["step"] for e in trained], [e["learning_rate"] for e in trained], color=GREEN)
+    bottom.plot([e["step"] for e in trained], [e["learning_rate"] for e in trained], color=GREEN, marker=few)
     bottom.set_ylabel("learning rate")
     bottom.set_xlabel("optimiser step")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
