@@ -5,12 +5,13 @@ On two CPU cores, and with ImageNet weights on a GPU:
     python reproduce.py ablation --data_dir DATA --budget smoke --output_dir runs/ablation
     python reproduce.py explode --data_dir DATA --budget paper --output_dir runs/explode \
         --stage0 facebook/hiera-tiny-224-mae-hf
+    python reproduce.py sweep --data_dir DATA --budget smoke --output_dir runs/sweep --trials 8
 
-A run that is finished is skipped and one that was interrupted goes on, so the same command can be repeated.
+A run that is finished is skipped and one that was interrupted goes on, so the same command can be repeated; a
+sweep's trials lie in an SQLite file, and the same command in several processes shares them.
 """
 
 import argparse
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from optuna.trial import TrialState
 
 from medhiera import figures
 from medhiera.experiments import (
@@ -31,6 +33,7 @@ from medhiera.experiments import (
     run_all,
 )
 from medhiera.recipe import RecipeError
+from medhiera.sweep import SWEEPS, correlations, importances, open_study, read_column, run_sweep
 from medhiera.training import run_script
 
 logger = logging.getLogger("reproduce")
@@ -47,6 +50,7 @@ BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 SEEDS = {"smoke": 2, "paper": 3}
+LOG = "training_log.csv"
 SMOKE_NOTE = "smoke budget: proves the software, says nothing about medicine"
 
 
@@ -55,12 +59,16 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("experiment", choices=("ablation", "explode"))
+    parser.add_argument("experiment", choices=("ablation", "sweep", "explode"))
     parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
     parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
     parser.add_argument("--budget", default="smoke", choices=sorted(BUDGETS))
     parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
     parser.add_argument("--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper 3)")
+    parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
+    parser.add_argument(
+        "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
+    )
     parser.add_argument("words", nargs="*", help="options for every run, after --")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -73,6 +81,11 @@ def main(argv: list[str]) -> None:
     if options.stage0 is None:
         logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
     has_stage0 = options.stage0 is not None
+    note = SMOKE_NOTE if options.budget == "smoke" else ""
+    if options.experiment == "sweep":
+        fixed = {"num_train_epochs": 2} if note else {}
+        finish(laboratory, search(laboratory, options.sweep_stage, options.trials, fixed, note))
+        return
     if options.experiment == "ablation":
         arms = ablation_arms(has_stage0)
     else:
@@ -80,7 +93,6 @@ def main(argv: list[str]) -> None:
         arms = explode_arms(has_stage0, float(recipe["learning_rate"]))
     run_all(laboratory, arms, seeds)
 
-    note = SMOKE_NOTE if options.budget == "smoke" else ""
     if options.experiment == "ablation":
         draw(laboratory, [a for a in arms if a.script == "train_mae.py"], seeds, "fig4.png",
              "Pre-training, as Fig. 4", "eval_loss", "masked validation loss", note)  # fmt: skip
@@ -93,15 +105,41 @@ def main(argv: list[str]) -> None:
         draw(laboratory, [a for a in arms if a.name != "before"], seeds, "fig5.png",
              "Learning rate too high, as Fig. 5", "eval_loss", "masked validation loss", note)  # fmt: skip
         report = explode_report(laboratory, arms, seeds, note)
+    finish(laboratory, report)
+
+
+def finish(laboratory: Laboratory, report: str) -> None:
+    """Write the report and show it."""
     (laboratory.output / "report.md").write_text(report, encoding="utf-8")
     logger.info("%s", report)
-    logger.info("report.md and the figures lie in %s", options.output_dir)
+    logger.info("report.md and the figures lie in %s", laboratory.output)
 
 
-def read_curve(folder: Path, column: str) -> dict[int, float]:
-    """Step → value of one column of a run's training_log.csv."""
-    with (folder / "training_log.csv").open(newline="", encoding="utf-8") as file:
-        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
+def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any], note: str) -> str:
+    """Run the sweep, draw Fig. 3, and return Fig. 2's table as Markdown."""
+    sweep = SWEEPS[stage]
+    study = open_study(sweep, laboratory.output / "sweep.db", stage, seed=None)
+    run_sweep(laboratory, sweep, study, trials, fixed)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    pruned = study.get_trials(states=(TrialState.PRUNED,))
+    best_first = sorted(complete, key=lambda trial: trial.value, reverse=sweep.direction == "maximize")
+    names = list(complete[0].params)
+    lines = [f"# Sweep of {sweep.script}", "", *([f"**{note}**", ""] if note else [])]
+    lines += [f"{len(complete)} trials complete, {len(pruned)} pruned.", ""]
+    lines += [f"| {' | '.join(names)} | {sweep.result} |", "|" + "---|" * (len(names) + 1)]
+    for trial in best_first:
+        values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in trial.params.values())
+        lines.append(f"| {' | '.join(values)} | {trial.value:.4f} |")
+    by_forest = importances(study) if len(complete) > 1 else {}
+    by_correlation = correlations(study)
+    figures.influence_bars(
+        by_correlation, by_forest, laboratory.output / "fig3.png",
+        title=f"Influence on {sweep.result}, as Fig. 3 ({len(complete)} trials)", note=note,
+    )  # fmt: skip
+    lines += ["", "| hyper-parameter | correlation | importance (random forest) |", "|---|---|---|"]
+    for name in names:
+        lines.append(f"| {name} | {by_correlation[name]:.2f} | {by_forest.get(name, float('nan')):.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(
@@ -110,7 +148,8 @@ def draw(
 ) -> None:  # fmt: skip
     """One figure: a line an arm, from the logs."""
     curves = {
-        arm.label: [read_curve(laboratory.folder(arm.name, seed), column) for seed in seeds] for arm in arms
+        arm.label: [read_column(laboratory.folder(arm.name, seed) / LOG, column) for seed in seeds]
+        for arm in arms
     }
     figures.arm_curves(curves, laboratory.output / name, title=title, value=value, note=note)
 
@@ -175,7 +214,7 @@ def explode_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[
     lines = ["# Learning rate too high", "", *([f"**{note}**", ""] if note else [])]
     lines += ["| arm | masked loss before | highest seen | after |", "|---|---|---|---|"]
     for arm in (a for a in arms if a.name != "before"):
-        curves = [read_curve(laboratory.folder(arm.name, seed), "eval_loss") for seed in seeds]
+        curves = [read_column(laboratory.folder(arm.name, seed) / LOG, "eval_loss") for seed in seeds]
         before, after = (values_of(laboratory, arm, seeds, k) for k in ("masked_loss_before", "masked_loss"))
         highest = [max(curve.values()) for curve in curves]
         lines.append(f"| {arm.label} | {spread(before)} | {spread(highest)} | {spread(after)} |")

@@ -19,7 +19,6 @@ import importlib
 import importlib.metadata
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -296,10 +295,18 @@ def report_memory(request: str) -> None:
         step(), step()
         peak = (torch.cuda.max_memory_allocated() - before) / 1e6
     else:
-        before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _resident("VmRSS")
         step(), step()
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) * 1024 / 1e6
+        peak = _resident("VmHWM") - before
     sys.stdout.write(f"{peak:.0f}\n")
+
+
+def _resident(field: str) -> float:
+    """VmRSS (now) or VmHWM (highest) of this process, in MB; getrusage's maximum would be the parent's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise SystemExit("peak memory needs Linux (/proc/self/status)")
 
 
 def matrix_rate(device: torch.device, precision: str) -> float:

@@ -218,6 +218,38 @@ def arm_curves(
     _save(figure, path)
 
 
+def influence_bars(
+    correlation: Mapping[str, float],
+    importance: Mapping[str, float],
+    path: Path,
+    *,
+    title: str,
+    note: str = "",
+) -> None:
+    """How each hyper-parameter goes with the result: its correlation, and its share by a random forest.
+
+    Args:
+        correlation: hyper-parameter → Pearson's r; NaN is drawn as nothing.
+        importance: hyper-parameter → share of the whole.
+        path: the PNG to write.
+        title: above both.
+        note: below both.
+    """
+    names = sorted(correlation, key=lambda name: importance.get(name, 0.0))
+    figure, axes = plt.subplots(1, 2, figsize=(8, 1.4 + 0.4 * len(names)), sharey=True, layout="constrained")
+    axes[0].barh(names, [np.nan_to_num(correlation[name]) for name in names], color=BLUE, height=0.6)
+    axes[0].axvline(0, color=GRAY, linewidth=0.8)
+    axes[0].set_xlim(-1, 1)
+    axes[0].set_xlabel("correlation")
+    axes[1].barh(names, [importance.get(name, 0.0) for name in names], color=ORANGE, height=0.6)
+    axes[1].set_xlim(0, 1)
+    axes[1].set_xlabel("importance (random forest)")
+    figure.suptitle(title, fontsize=11)
+    if note:
+        figure.supxlabel(note, fontsize=7)
+    _save(figure, path)
+
+
 def _save(figure: Any, path: Path) -> None:
     """Write the PNG and free the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
