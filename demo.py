@@ -23,8 +23,10 @@ from typing import Any
 import torch
 
 from dataset_scripts import write_phantom_cohort
+from medhiera.checkpoints import newest_whole
 from medhiera.metrics import as_lines
-from medhiera.recipe import MAEOptions, read_recipe
+from medhiera.options import MAEOptions
+from medhiera.recipe import read_recipe
 from medhiera.rows import OpenCocktail, open_cocktail
 from medhiera.stage import Classifier
 from medhiera.training import run_script
@@ -83,7 +85,7 @@ class Demo:
         ]  # fmt: skip
         if model:
             command += ["--model_name_or_path", model]
-        if any(output.glob("checkpoint-*")):
+        if newest_whole(output) is not None:
             command += ["--resume_from_checkpoint", "true"]
             say(f"stage {number}: {script} {config}, going on from the checkpoint of a former run")
         else:

@@ -38,6 +38,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--bootstrap_resamples", type=int, default=2000)
+    parser.add_argument(
+        "--tta", action="store_true", help="mean probability of each image and its mirror image"
+    )
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
@@ -54,7 +57,7 @@ def main(argv: list[str]) -> None:
     rows = choose_rows(split_rows, options.sources or default_sources(split_rows), None, seed=0)
     scores = np.concatenate(
         [
-            classifier.probabilities(batch["image"]).numpy()
+            classifier.probabilities(batch["image"], with_flip=options.tta).numpy()
             for batch in tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
         ]
     )
@@ -62,7 +65,9 @@ def main(argv: list[str]) -> None:
     result = multilabel_auroc(scores, labels, cocktail.names, rows["patient_id"], options.bootstrap_resamples)
     output = options.output_dir
     output.mkdir(parents=True, exist_ok=True)
-    (output / "metrics.json").write_text(json.dumps({"split": options.split} | result, indent=2) + "\n")
+    (output / "metrics.json").write_text(
+        json.dumps({"split": options.split, "tta": options.tta} | result, indent=2) + "\n"
+    )
     table = pd.DataFrame(scores, columns=cocktail.names)
     table.insert(0, "image_id", rows["image_id"])
     table.to_parquet(output / "predictions.parquet")

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 from medhiera import figures
+from medhiera.losses import choose_loss
 from medhiera.metrics import MultilabelAUROC, mean_as_text
+from medhiera.options import ClassifierOptions
+from medhiera.progress import Pictures, ProgressLines, TrainingLog
 from medhiera.publish import check_can_push, publish_stage
-from medhiera.recipe import ClassifierOptions, RecipeError, read_recipe
+from medhiera.recipe import RecipeError, images_per_step, read_recipe
 from medhiera.rows import choose_rows, default_sources, open_cocktail
 from medhiera.stage import (
     choose_preprocessing,
@@ -29,8 +32,8 @@ from medhiera.stage import (
     training_record,
     write_stage,
 )
-from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, run_script, start_logging
-from medhiera.transforms import Collator, RadiographTable, random_rotation
+from medhiera.training import MedHieraTrainer, last_checkpoint, run_script, start_logging
+from medhiera.transforms import Collator, RadiographTable, choose_augmentation, random_crop
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 logger = logging.getLogger("train_cls")
@@ -66,15 +69,19 @@ def main(argv: list[str]) -> None:
         id2label=dict(enumerate(cocktail.names)),
         label2id={name: index for index, name in enumerate(cocktail.names)},
         problem_type="multi_label_classification",
+        drop_path_rate=recipe.optimization.drop_path_rate,
+        classifier_dropout=stage.classifier_dropout,
     )
     if stage.prior_bias and ("classifier.bias" in lineage["new_weights"] or lineage["new_weights"] == "all"):
         set_prior_bias(model.classifier, torch.tensor(train_rows["labels"]))
-    augment = random_rotation(stage.rotation_degrees) if stage.rotation_degrees else None
+    crop_scale = recipe.augmentation.random_crop_scale
     auroc = MultilabelAUROC(keep_in_memory=True)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         result = auroc.compute(
-            predictions=prediction.predictions, references=prediction.label_ids, finding_names=cocktail.names
+            predictions=scores_of(prediction.predictions, stage.legacy_head),
+            references=prediction.label_ids,
+            finding_names=cocktail.names,
         )
         per_finding = {
             f"auroc_{name}": entry["auroc"]
@@ -90,19 +97,31 @@ def main(argv: list[str]) -> None:
         model=model,
         args=training,
         train_dataset=RadiographTable(
-            train_rows, preprocessing, seed=training.seed, augment=augment, with_labels=True
+            train_rows,
+            preprocessing,
+            seed=training.seed,
+            crop=random_crop(data.image_size, crop_scale) if crop_scale else None,
+            augment=choose_augmentation(recipe.augmentation, stage.rotation_degrees),
+            with_labels=True,
         ),
         eval_dataset=RadiographTable(eval_rows, preprocessing, with_labels=True),
-        data_collator=Collator(preprocessing),
+        data_collator=Collator(
+            preprocessing, with_ids=True, mixup_alpha=stage.mixup_alpha, seed=training.seed
+        ),
+        compute_loss_func=choose_loss(stage),
         compute_metrics=compute_metrics,
-        callbacks=[TrainingLog(output / "training_log.csv")],
+        callbacks=[
+            TrainingLog(output / "training_log.csv"),
+            ProgressLines(images_per_step(training)),
+            Pictures(output, "binary cross-entropy"),
+        ],
     )
     result = trainer.train(resume_from_checkpoint=resume)
     prediction = trainer.predict(RadiographTable(test_rows, preprocessing, with_labels=True))
     if not trainer.is_world_process_zero():
         return
 
-    scores = np.asarray(prediction.predictions, dtype=np.float64)
+    scores = scores_of(prediction.predictions, stage.legacy_head)
     test = auroc.compute(
         predictions=scores,
         references=prediction.label_ids,
@@ -128,6 +147,15 @@ def main(argv: list[str]) -> None:
     logger.info("stage 2 lies in %s", output)
     if recipe.optimization.push_to_hub_id:
         logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=2))
+
+
+def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
+    """What images are ranked by: the logits; or, to compare, sigmoid(softmax(logits)) as med-hiera did.
+
+    Softmax makes findings compete, so an image with two findings scores lower on both.
+    """
+    scores = torch.from_numpy(np.asarray(logits, dtype=np.float64))
+    return np.asarray(scores.softmax(dim=1).sigmoid() if legacy_head else scores)
 
 
 def refuse_one_sided(labels: NDArray[np.floating[Any]]) -> None:

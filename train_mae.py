@@ -14,12 +14,14 @@ from transformers import set_seed
 
 from medhiera import figures
 from medhiera.explain import reconstruct
+from medhiera.options import MAEOptions
+from medhiera.progress import Pictures, ProgressLines, TrainingLog
 from medhiera.publish import check_can_push, publish_stage
-from medhiera.recipe import MAEOptions, read_recipe
+from medhiera.recipe import images_per_step, read_recipe
 from medhiera.rows import choose_rows, open_cocktail, spread_over_sources
 from medhiera.stage import start_model, start_record, training_record, write_stage
-from medhiera.training import MedHieraTrainer, TrainingLog, last_checkpoint, run_script, start_logging
-from medhiera.transforms import Collator, Preprocessing, RadiographTable
+from medhiera.training import MedHieraTrainer, last_checkpoint, run_script, start_logging
+from medhiera.transforms import Collator, Preprocessing, RadiographTable, choose_augmentation, random_crop
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 logger = logging.getLogger("train_mae")
@@ -44,12 +46,18 @@ def main(argv: list[str]) -> None:
     eval_rows = choose_rows(cocktail.split(held_out_split), data.sources, data.max_eval_images, training.seed)
 
     model, lineage = start_model(
-        HieraMAEForPreTraining, recipe.model, image_size=[data.image_size] * 2, mask_ratio=stage.mask_ratio
+        HieraMAEForPreTraining,
+        recipe.model,
+        image_size=[data.image_size] * 2,
+        mask_ratio=stage.mask_ratio,
+        drop_path_rate=recipe.optimization.drop_path_rate,
     )
     mask_units = (data.image_size // 32) ** 2
     held_out = RadiographTable(
         eval_rows, preprocessing, mask_units=mask_units, mask_ratio=stage.eval_mask_ratio
     )
+    unseeded = RadiographTable(eval_rows, preprocessing, mask_ratio=stage.eval_mask_ratio)
+    crop_scale = recipe.augmentation.random_crop_scale
     training.label_names = ["pixel_values"]  # the target of the loss is the input
     training.prediction_loss_only = True
     training.eval_on_start = resume is None  # the loss before training, to compare with
@@ -59,11 +67,30 @@ def main(argv: list[str]) -> None:
         optimization=recipe.optimization,
         model=model,
         args=training,
-        train_dataset=RadiographTable(train_rows, preprocessing, seed=training.seed, mask_units=mask_units),
-        eval_dataset=held_out,
-        data_collator=Collator(preprocessing),
-        callbacks=[TrainingLog(output / "training_log.csv")],
+        train_dataset=RadiographTable(
+            train_rows,
+            preprocessing,
+            seed=training.seed,
+            crop=random_crop(data.image_size, crop_scale) if crop_scale else None,
+            augment=choose_augmentation(recipe.augmentation),
+            mask_units=mask_units,
+        ),
+        eval_dataset=held_out if stage.fixed_eval_masks else unseeded,
+        data_collator=Collator(preprocessing, with_ids=True),
+        callbacks=[TrainingLog(output / "training_log.csv"), ProgressLines(images_per_step(training))],
     )
+    shown = spread_over_sources(eval_rows, stage.reconstruction_rows)
+    batch = Collator(preprocessing)([held_out[row] for row in shown])
+    captions = [("phantom, " if cocktail.is_phantom else "") + eval_rows[row]["source"] for row in shown]
+
+    def draw(path: Path) -> None:
+        with trainer.averaged_weights():
+            pictures = reconstruct(
+                trainer.model, batch["pixel_values"], preprocessing, batch["noise"], stage.eval_mask_ratio
+            )
+        figures.reconstruction_rows(pictures, captions, path)
+
+    trainer.add_callback(Pictures(output, "masked pixel loss", draw, stage.reconstruction_steps))
     result = trainer.train(resume_from_checkpoint=resume)
     after = trainer.evaluate()["eval_loss"]
     history = trainer.state.log_history
@@ -73,13 +100,7 @@ def main(argv: list[str]) -> None:
         return
 
     figures.training_curves(history, output / "figures" / "loss.png", loss_name="masked pixel loss")
-    shown = spread_over_sources(eval_rows, stage.reconstruction_rows)
-    batch = Collator(preprocessing)([held_out[row] for row in shown])
-    figures.reconstruction_rows(
-        reconstruct(model, batch["pixel_values"], preprocessing, batch["noise"], stage.eval_mask_ratio),
-        [("phantom, " if cocktail.is_phantom else "") + eval_rows[row]["source"] for row in shown],
-        output / "figures" / "reconstructions.png",
-    )
+    draw(output / "figures" / "reconstructions.png")
     record["training"] = training_record(trainer, result)
     record["evaluation"] = {
         "masked_loss_before": before,

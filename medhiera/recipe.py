@@ -18,6 +18,10 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from medhiera.checkpoints import CheckpointError, find_checkpoint
+from medhiera.contradictions import contradictions
+from medhiera.options import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
+
 logger = logging.getLogger(__name__)
 
 MASKED_UNIT_PIXELS = 32
@@ -108,76 +112,20 @@ class ModelOptions:
 
 
 @dataclass
-class OptimizationOptions:
-    """What transformers' Trainer cannot name: the paper's optimiser and schedule."""
-
-    optimizer: Literal["adam", "trainer"] = field(
-        default="adam",
-        metadata={
-            "help": "`adam`: torch.optim.Adam, coupled L2, as the paper. `trainer`: what `optim` says."
-        },
-    )
-    schedule: Literal["one_cycle", "trainer"] = field(
-        default="one_cycle",
-        metadata={"help": "`one_cycle`: OneCycleLR per step, learning_rate is its maximum, as the paper. "
-                          "`trainer`: what `lr_scheduler_type` says."},
-    )  # fmt: skip
-    precision: Literal["auto", "bf16", "fp32"] = field(
-        default="auto",
-        metadata={"help": "`auto`: bf16 autocast where the machine computes in bf16, else fp32."},
-    )
-    recipe_kind: Literal["full", "smoke"] = field(
-        default="full",
-        metadata={"help": "`smoke` marks a run that only proves the software; its card says so at its top."},
-    )
-    push_to_hub_id: str | None = field(
-        default=None, metadata={"help": "Publish the finished stage to this Hub repository."}
-    )
-
-
-@dataclass
-class MAEOptions:
-    """Stage 1: what is masked."""
-
-    mask_ratio: float = field(default=0.6, metadata={"help": "Share of mask units hidden from the encoder."})
-    eval_mask_ratio: float = field(
-        default=0.6, metadata={"help": "The same in evaluation, fixed so that runs can be compared."}
-    )
-    reconstruction_rows: int = field(default=6, metadata={"help": "Images in the reconstruction figure."})
-
-
-@dataclass
-class ClassifierOptions:
-    """Stage 2: what is trained beside the encoder."""
-
-    rotation_degrees: float = field(
-        default=0.0, metadata={"help": "Random rotation after the crop, black fill; the paper uses 30."}
-    )
-    prior_bias: bool = field(
-        default=False,
-        metadata={
-            "help": "A new head starts at each finding's share of the training images, not at one half."
-        },
-    )
-    bootstrap_resamples: int = field(
-        default=2000, metadata={"help": "Patient-level resamples behind each 95 %% interval."}
-    )
-
-
-@dataclass
 class Recipe:
     """One parsed recipe: ours and transformers' arguments side by side."""
 
     data: DataOptions
     model: ModelOptions
     optimization: OptimizationOptions
+    augmentation: AugmentationOptions
     stage: MAEOptions | ClassifierOptions
     training: TrainingArguments
 
     def as_json(self) -> dict[str, Any]:
         """What the card and metrics.json show: our fields, and the training fields that shape the result."""
         record: dict[str, Any] = {}
-        for options in (self.data, self.model, self.optimization, self.stage):
+        for options in (self.data, self.model, self.optimization, self.augmentation, self.stage):
             record |= {f.name: getattr(options, f.name) for f in fields(options)}
         hidden = {
             "data_dir",
@@ -218,7 +166,7 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
         RecipeError: no such file, not a mapping, an unknown or abbreviated key, a value of the wrong type,
             or values that contradict each other.
     """
-    groups = (DataOptions, ModelOptions, OptimizationOptions, stage, TrainingArguments)
+    groups = (DataOptions, ModelOptions, OptimizationOptions, AugmentationOptions, stage, TrainingArguments)
     parser = HfArgumentParser(groups, allow_abbrev=False, exit_on_error=False)
     known = {f.name for group in groups for f in fields(group) if f.init}
     words = list(argv)
@@ -234,11 +182,11 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
         raise
     except (SystemExit, Exception) as error:  # argparse ends the process on some faults; we answer instead
         raise RecipeError(f"the recipe cannot be read: {error}") from error
-    data, model, optimization, stage_options, training, unknown = parsed
+    *options, unknown = parsed
     if unknown:
         raise RecipeError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
-    recipe = Recipe(data, model, optimization, stage_options, training)
-    _check(recipe)
+    recipe = Recipe(*options)
+    _check(recipe, given={word.lstrip("-").split("=")[0] for word in from_file + words})
     _finish(recipe)
     return recipe
 
@@ -283,9 +231,9 @@ def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
     return "\n".join(sentences)
 
 
-def _check(recipe: Recipe) -> None:
-    """Refuse values that cannot work, all at once."""
-    faults: list[str] = []
+def _check(recipe: Recipe, given: set[str]) -> None:
+    """Refuse values that cannot work, all at once; `given` are the words of the file and the command line."""
+    faults = contradictions(recipe.optimization, recipe.augmentation, recipe.stage, recipe.training, given)
     data, training = recipe.data, recipe.training
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
@@ -305,31 +253,43 @@ def _check(recipe: Recipe) -> None:
         recipe.model.overrides()
     except (ValueError, TypeError) as error:
         faults.append(f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields")
-    if isinstance(recipe.stage, MAEOptions):
-        for name in ("mask_ratio", "eval_mask_ratio"):
-            ratio = getattr(recipe.stage, name)
-            if not 0 < ratio < 1:
-                faults.append(f"{name} is {ratio}; wanted a share between 0 and 1, such as 0.6")
     if training.output_dir in (None, "", "trainer_output"):
         faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
-    if recipe.optimization.precision != "auto" and training.bf16:
-        faults.append("bf16 and precision are both set; set precision alone")
+    else:
+        try:
+            find_checkpoint(Path(training.output_dir), training.resume_from_checkpoint)
+        except CheckpointError as error:
+            faults.append(str(error))
     if faults:
         raise RecipeError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
 
 
 def _finish(recipe: Recipe) -> None:
     """Fill in what depends on other fields and on the machine."""
-    data, training = recipe.data, recipe.training
+    data, training, optimization = recipe.data, recipe.training, recipe.optimization
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
     data.build_size = data.resize_size if data.build_size is None else data.build_size
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
-    if recipe.optimization.precision == "auto":
+    if optimization.precision == "auto":
         training.bf16 = machine_computes_bf16() and not training.fp16
     else:
-        training.bf16 = recipe.optimization.precision == "bf16"
+        training.bf16 = optimization.precision == "bf16"
+    if optimization.base_learning_rate:
+        training.learning_rate = optimization.base_learning_rate * images_per_step(training) / 256
+    if optimization.keep == "last":
+        training.load_best_model_at_end = False
+    if optimization.early_stopping_patience:
+        training.restore_callback_states_from_checkpoint = True  # a resumed run has not lost its patience
+    training.logging_nan_inf_filter = (
+        False  # it hides what the guard stops at, and waits for the GPU each step
+    )
     training.dataloader_pin_memory = training.dataloader_pin_memory and torch.cuda.is_available()
     training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes
+
+
+def images_per_step(training: TrainingArguments) -> int:
+    """Images of one optimiser step: all ranks and accumulated batches together."""
+    return int(training.train_batch_size * training.gradient_accumulation_steps * training.world_size)
 
 
 def machine_computes_bf16() -> bool:

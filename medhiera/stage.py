@@ -23,7 +23,8 @@ from transformers import AutoImageProcessor, PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
 
 from medhiera.cards import render_card
-from medhiera.recipe import MAEOptions, ModelOptions, Recipe, RecipeError
+from medhiera.options import MAEOptions
+from medhiera.recipe import ModelOptions, Recipe, RecipeError
 from medhiera.rows import OpenCocktail, by_source
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
@@ -187,17 +188,21 @@ class Classifier:
         return cls(model, Preprocessing.from_processor(processor), names)
 
     @torch.inference_mode()
-    def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
+    def probabilities(self, images: Sequence[Image.Image], with_flip: bool = False) -> Tensor:
         """One probability per image and finding: a sigmoid of each logit, no softmax.
 
         Args:
             images: 8 bits a channel, any mode and size.
+            with_flip: the mean over each image and its mirror image (test-time augmentation).
 
         Returns:
             (images, findings), float32, on the CPU.
         """
         pixels = self.preprocessing.normalise(torch.stack([self.preprocessing.pixels(i) for i in images]))
-        return self.model(pixels.to(self.model.device)).logits.float().sigmoid().cpu()
+        pixels = pixels.to(self.model.device)
+        views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
+        scores = torch.stack([self.model(view).logits.float().sigmoid() for view in views])
+        return scores.mean(dim=0).cpu()
 
 
 def start_record(
@@ -235,7 +240,7 @@ def training_record(trainer: Trainer, result: TrainOutput) -> dict[str, Any]:
         "seconds": result.metrics["train_runtime"],
         "images_per_second": result.metrics["train_samples_per_second"],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "best_step": trainer.state.best_global_step,
+        "best_step": trainer.state.best_global_step if trainer.args.load_best_model_at_end else None,
         "best_validation": trainer.state.best_metric,
     }
 

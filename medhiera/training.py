@@ -1,39 +1,70 @@
-"""The Trainer of both stages: transformers' own, with the paper's optimiser and keyed order.
+"""The Trainer of both stages: transformers' own, with our optimisers, keyed order, average and guards.
 
 Stands between the model and the metrics; it never reads a file of the data's.
 """
 
-import csv
+import contextlib
 import logging
+import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from dataset_scripts.errors import DataLayoutError, LabelFileError, TooManyBadFilesError
+from medhiera.checkpoints import CheckpointError, find_checkpoint, incomplete, rotate, seal, unseal
+from medhiera.ema import WeightAverage
+from medhiera.guards import (
+    ExplosionWatch,
+    LossGuard,
+    Preemption,
+    RunEndedError,
+    failed_write_message,
+    first_images,
+    is_failed_write,
+    is_out_of_memory,
+    largest_fitting,
+    out_of_memory_message,
+    refuse_nonfinite,
+    shield_workers,
+)
+from medhiera.options import OptimizationOptions
+from medhiera.parameter_groups import layer_decay_groups
 from medhiera.publish import PublishError
-from medhiera.recipe import OptimizationOptions, RecipeError
+from medhiera.recipe import RecipeError
 from medhiera.transforms import KeyedSampler
 
 logger = logging.getLogger(__name__)
 
+ONE_CYCLE_RISE = 0.3
+"""OneCycleLR's default pct_start: share of the steps in which the learning rate rises."""
+
 
 class MedHieraTrainer(Trainer):
-    """transformers' Trainer with what it lacks for the paper's recipe.
+    """transformers' Trainer with what it lacks for our recipes.
 
-    - `adam` with coupled L2 and `one_cycle` per step, momentum cycling included (Table 4 and Table 1).
+    - `adam` with coupled L2 and `one_cycle` per step, momentum cycling included (Table 4 and Table 1);
+      `adamw` with a learning rate for each depth.
     - an order of images keyed by (seed, epoch), the same for every number of workers.
     - a loss divided by the number of *annotated* labels in the global batch: NaN does not count.
+    - a moving average of the weights that is evaluated and kept.
+    - guards: a loss that is no number, memory, explosion, preemption; checkpoints are whole or do not count.
 
     Args:
-        optimization: which of the paper's optimiser and schedule to use.
+        optimization: the recipe's.
         **kwargs: transformers' own.
     """
 
@@ -43,17 +74,32 @@ class MedHieraTrainer(Trainer):
     def __init__(self, *, optimization: OptimizationOptions, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.optimization = optimization
+        self.average: WeightAverage | None = None
+        self.loss_guard = LossGuard(Path(self.args.output_dir))
+        warmup_share = ONE_CYCLE_RISE if optimization.schedule == "one_cycle" else None
+        self.add_callback(ExplosionWatch(warmup_share, optimization.halt_on_explosion))
+        if optimization.early_stopping_patience:
+            self.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
+        self.add_callback(Preemption())
+
+    # Optimisation
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Plain Adam over all parameters where the recipe says so, else what TrainingArguments say."""
+        """Adam over all parameters, or AdamW over groups, or what TrainingArguments say."""
+        model = model or self.model
+        options: dict[str, Any] = {
+            "lr": self.args.learning_rate,
+            "betas": (self.args.adam_beta1, self.args.adam_beta2),
+            "eps": self.args.adam_epsilon,
+        }
         if self.optimizer is None and self.optimization.optimizer == "adam":
-            self.optimizer = torch.optim.Adam(
-                [p for p in (model or self.model).parameters() if p.requires_grad],
-                lr=self.args.learning_rate,
-                betas=(self.args.adam_beta1, self.args.adam_beta2),
-                eps=self.args.adam_epsilon,
-                weight_decay=self.args.weight_decay,
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            self.optimizer = torch.optim.Adam(trained, weight_decay=self.args.weight_decay, **options)
+        elif self.optimizer is None and self.optimization.optimizer == "adamw":
+            groups = layer_decay_groups(
+                model, self.args.learning_rate, self.args.weight_decay, self.optimization.layer_decay
             )
+            self.optimizer = torch.optim.AdamW(groups, **options)
         return super().create_optimizer(model)
 
     def create_scheduler(
@@ -65,15 +111,27 @@ class MedHieraTrainer(Trainer):
             assert optimizer is not None, "the Trainer makes the optimizer first"
             self.lr_scheduler = OneCycleLR(
                 optimizer,
-                max_lr=self.args.learning_rate,
+                max_lr=[group["lr"] for group in optimizer.param_groups],
                 total_steps=max(num_training_steps, 2),  # one step alone leaves no way up and down
             )
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def _get_learning_rate(self) -> float:
+        """What is logged: the head's, the largest; transformers takes the first group's, the lowest."""
+        assert self.optimizer is not None
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    # Data
+
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         return None if dataset is None else KeyedSampler(len(dataset), self.args.seed)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        loader = super()._get_dataloader(*args, **kwargs)
+        shield_workers(loader)
+        return loader
 
     def _get_num_items_in_batch(
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device
@@ -85,63 +143,158 @@ class MedHieraTrainer(Trainer):
         ]
         return super()._get_num_items_in_batch(counted, device)
 
+    # Steps, guarded
 
-class TrainingLog(TrainerCallback):
-    """Writes training_log.csv as the run goes: one row a logged step, one a validation.
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One batch, as transformers does it; hands its loss to the guard, and memory's end to the user.
 
-    Args:
-        path: the CSV; a resumed run goes on in it, from the step of its checkpoint.
-    """
+        Raises:
+            RunEndedError: the batch before had a loss that is no number, or this one does not fit.
+        """
+        image_ids = inputs.pop("image_ids", [])
+        kept = dict(inputs)
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            loss = None
+        if loss is None:  # outside the handler, so that the failed step's tensors are gone
+            self._end_out_of_memory(kept)
+        assert loss is not None
+        self.loss_guard.note(loss, image_ids, self.state.global_step + 1, self._get_learning_rate())
+        return loss
 
-    columns = (
-        "step",
-        "epoch",
-        "seconds",
-        "loss",
-        "learning_rate",
-        "grad_norm",
-        "eval_loss",
-        "eval_mean_auroc",
-    )
+    def _end_out_of_memory(self, batch: dict[str, Any]) -> None:
+        """Try halves of the batch, then end the run with the largest that fits."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.model.zero_grad(set_to_none=True)
+        assert self.optimizer is not None
+        has_moments = bool(self.optimizer.state_dict()["state"])
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.started = time.monotonic()
+        def attempt(count: int) -> None:
+            inputs = self._prepare_inputs(first_images(batch, count))
+            with self.accelerator.autocast():
+                loss = self.model(**inputs).loss
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)  # no hooks of other ranks
+            moments = [] if has_moments else [torch.zeros_like(p) for p in parameters for _ in range(2)]
+            del gradients, moments
 
-    def on_train_begin(
+        size = len(batch["pixel_values"])
+        fitting = largest_fitting(attempt, size)
+        raise RunEndedError(out_of_memory_message(size, fitting, self.args.gradient_accumulation_steps))
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self.loss_guard.check()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    # The moving average
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
+    ) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if self.optimization.ema_decay:
+            self.average = WeightAverage(self.model, self.optimization.ema_decay)
+            if resume_from_checkpoint is not None:
+                self.average.load(Path(resume_from_checkpoint))
+            self.add_callback(_FollowSteps(self.average))
+        return prepared
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model has the weights that count: the average's, where there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.lent_to(self.model)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the weights that count."""
+        with self.averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As transformers; the model does not take the images' names."""
+        inputs.pop("image_ids", None)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(Path(self.state.best_model_checkpoint))
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """After the last step the model is the average for good; the raw weights go to raw/."""
+        self.loss_guard.check()
+        result = super()._finalize_training(*args, **kwargs)
+        if self.average is not None:
+            if self.args.should_save:
+                self.model.save_pretrained(Path(self.args.output_dir) / "raw")
+            self.average.give_to(self.model)
+            self.average = None
+        return result
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint, seal it, and only then remove older ones.
+
+        Raises:
+            RunEndedError: the weights are not finite; or the disk is full, and what was written is removed.
+        """
+        output = Path(self.args.output_dir)
+        checkpoint = output / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            unseal(checkpoint)
+        limit, self.args.save_total_limit = (
+            self.args.save_total_limit,
+            None,
+        )  # rotated below, when it is whole
+        try:
+            if not self.is_fsdp_enabled:
+                refuse_nonfinite(self.model, self.state.global_step)
+            super()._save_checkpoint(model, trial)
+            if self.average is not None and self.args.should_save:
+                self.average.save(checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RunEndedError) or not is_failed_write(error):
+                raise
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise RunEndedError(failed_write_message(checkpoint, error)) from error
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # each rank writes its random state
+        if self.args.should_save:
+            seal(checkpoint)
+            rotate(output, limit, self.state.best_model_checkpoint)
+
+
+class _FollowSteps(TrainerCallback):
+    """Updates the moving average after each optimiser step, before anything is evaluated or saved."""
+
+    def __init__(self, average: WeightAverage) -> None:
+        self.average = average
+
+    def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Drop what a killed run logged after the checkpoint that this one goes on from."""
-        if not state.is_world_process_zero or not self.path.exists():
-            return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= state.global_step]
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Append what the Trainer just logged, where it holds a loss."""
-        if not state.is_world_process_zero or not logs or not {"loss", "eval_loss"} & logs.keys():
-            return
-        is_new = not self.path.exists()
-        row = {"step": state.global_step, "seconds": round(time.monotonic() - self.started, 1)} | logs
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        """Follow the step just made."""
+        self.average.update(kwargs["model"], state.global_step)
 
 
-USER_ERRORS = (RecipeError, DataLayoutError, LabelFileError, TooManyBadFilesError, PublishError)
+USER_ERRORS = (
+    RecipeError,
+    RunEndedError,
+    DataLayoutError,
+    LabelFileError,
+    TooManyBadFilesError,
+    PublishError,
+)
 """What the user can mend: shown as one message. Anything else is our fault and keeps its trace."""
 
 
@@ -162,30 +315,20 @@ def start_logging(args: TrainingArguments) -> None:
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:
-    """The checkpoint to go on from: the one named, or for `true` the newest in output_dir.
+    """The checkpoint to go on from, and a word on those that do not count.
 
     Raises:
-        RecipeError: `--resume_from_checkpoint true` where there is no checkpoint, or a folder that is none;
-            or an output_dir that already holds checkpoints, without resuming.
+        RecipeError: see checkpoints.find_checkpoint.
     """
     output = Path(args.output_dir)
-    newest = get_last_checkpoint(str(output)) if output.is_dir() else None
-    wanted = args.resume_from_checkpoint
-    if wanted in (None, False, "false", "False"):
-        if newest is not None:
-            raise RecipeError(
-                f"{output} already holds {Path(newest).name} of another run; go on from it with "
-                "--resume_from_checkpoint true, or choose another --output_dir"
-            )
-        return None
-    if wanted in (True, "true", "True"):
-        if newest is None:
-            raise RecipeError(
-                f"nothing to resume: {output} holds no checkpoint-N folder; start without the flag"
-            )
-        return newest
-    if not (Path(wanted) / "trainer_state.json").is_file():
-        raise RecipeError(
-            f"{wanted} is no checkpoint (it has no trainer_state.json); name a checkpoint-N folder"
-        )
-    return str(wanted)
+    try:
+        found = find_checkpoint(output, args.resume_from_checkpoint)
+    except CheckpointError as error:
+        raise RecipeError(str(error)) from error
+    if found is not None:
+        for path in incomplete(output):
+            logger.warning(
+                "%s is incomplete (the run ended while it was written); going on from %s",
+                path.name, Path(found).name,
+            )  # fmt: skip
+    return found

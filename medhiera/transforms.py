@@ -21,6 +21,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 from transformers import BitImageProcessor
 
+from medhiera.options import AugmentationOptions
+
 EVALUATION_EPOCH = -1
 """The epoch in the key of evaluation masks: the same masks in every evaluation of every run."""
 
@@ -52,9 +54,8 @@ class Preprocessing:
         Returns:
             (1, image_size, image_size), uint8.
         """
-        gray = torch.from_numpy(np.array(image.convert("L"))).unsqueeze(0)
         gray = tvf.resize(
-            gray, [self.resize_size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+            gray_bytes(image), [self.resize_size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
         )
         # torchvision's own centre crop rounds where the stock processor truncates: one pixel apart.
         top, left = ((side - self.image_size) // 2 for side in gray.shape[-2:])
@@ -108,6 +109,66 @@ class Preprocessing:
         return cls(int(found[0]), resize_size, float(mean[0]), float(std[0]))
 
 
+def gray_bytes(image: Image.Image) -> Tensor:
+    """(1, height, width) uint8 of an image of any mode with 8 bits a channel."""
+    return torch.from_numpy(np.array(image.convert("L"))).unsqueeze(0)
+
+
+def random_crop(image_size: int, smallest_scale: float) -> Callable[[Tensor], Tensor]:
+    """A random part of the image, 3:4 to 4:3, resized to the model's input; in place of resize and crop.
+
+    Args:
+        image_size: side of the result in pixels.
+        smallest_scale: smallest share of the image's area; the largest is all of it.
+
+    Returns:
+        A function from (1, any height, any width) uint8 to (1, image_size, image_size).
+    """
+    crop: Callable[[Tensor], Tensor] = v2.RandomResizedCrop(
+        image_size, scale=(smallest_scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+    )
+    return crop
+
+
+class GrayRandAugment(v2.RandAugment):
+    """RandAugment, two of its operations at magnitude 9 of 31, without Color: radiographs are gray.
+
+    Source: Cubuk et al. 2019, arXiv:1909.13719; N, M and the missing Color as in MedTransformer.
+    """
+
+    _AUGMENTATION_SPACE = {
+        name: operation for name, operation in v2.RandAugment._AUGMENTATION_SPACE.items() if name != "Color"
+    }
+
+    def __init__(self) -> None:
+        super().__init__(num_ops=2, magnitude=9, num_magnitude_bins=31)
+
+
+def choose_augmentation(
+    options: AugmentationOptions, rotation_degrees: float = 0.0
+) -> Callable[[Tensor], Tensor] | None:
+    """What the recipe does to a training image after its crop: flip, then rotation or RandAugment.
+
+    Args:
+        options: flip and RandAugment.
+        rotation_degrees: largest angle in degrees; 0 for none.
+
+    Returns:
+        A random function of (1, height, width) uint8 pixels, or None where nothing is asked for.
+    """
+    steps: list[Callable[[Tensor], Tensor]] = []
+    if options.horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if options.rand_augment:
+        steps.append(GrayRandAugment())
+    if rotation_degrees:
+        steps.append(random_rotation(rotation_degrees))
+    if len(steps) < 2:
+        return steps[0] if steps else None
+    chain: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return chain
+
+
 def random_rotation(degrees: float) -> Callable[[Tensor], Tensor]:
     """The paper's augmentation: rotation within ±degrees about the centre, black corners, after the crop.
 
@@ -154,6 +215,8 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         rows: columns `image` and `image_id`, and `labels` where they are asked for.
         preprocessing: resize, crop and normalisation.
         seed: the run's seed.
+        crop: a random function from whole gray bytes to the model's input, in place of preprocessing's resize
+            and centre crop; or None.
         augment: a random function of (1, height, width) uint8 pixels, or None.
         mask_units: number of mask units to draw MAE noise for; None in stage 2.
         mask_ratio: handed to the model with each batch where it is not the config's own (evaluation).
@@ -166,6 +229,7 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         preprocessing: Preprocessing,
         *,
         seed: int = 0,
+        crop: Callable[[Tensor], Tensor] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         mask_units: int | None = None,
         mask_ratio: float | None = None,
@@ -175,6 +239,7 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         self.rows = rows.select_columns(columns)
         self.preprocessing = preprocessing
         self.seed = seed
+        self.crop = crop
         self.augment = augment
         self.mask_units = mask_units
         self.mask_ratio = mask_ratio
@@ -188,11 +253,15 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         epoch, index = key if isinstance(key, tuple) else (EVALUATION_EPOCH, key)
         row = self.rows[index]
         image_id = row["image_id"]
-        pixels = self.preprocessing.pixels(row["image"])
-        if self.augment is not None:
+        if self.crop is None:
+            pixels = self.preprocessing.pixels(row["image"])
+        if self.crop is not None or self.augment is not None:
             with keyed_randomness(key_to_seed(self.seed, epoch, image_id, "augment")):
-                pixels = self.augment(pixels)
-        example: dict[str, Any] = {"pixels": pixels, "image_id": image_id}
+                if self.crop is not None:
+                    pixels = self.crop(gray_bytes(row["image"]))
+                if self.augment is not None:
+                    pixels = self.augment(pixels)
+        example: dict[str, Any] = {"pixels": pixels, "image_id": image_id, "epoch": epoch}
         if self.mask_units is not None:
             # Evaluation masks do not know the run's seed, so that two runs can be compared.
             seed = 0 if epoch == EVALUATION_EPOCH else self.seed
@@ -211,9 +280,19 @@ class Collator:
 
     Args:
         preprocessing: its normalisation.
+        with_ids: the batch says which images it holds (`image_ids`), for the Trainer's guards.
+        mixup_alpha: each training image and its labels are mixed with the one before it in the batch, by a
+            share from Beta(α, α), keyed by seed, epoch and the batch's images; 0 for none. A label that
+            either lacks is NaN.
+        seed: the run's seed, for Mixup.
+
+    Source: Zhang et al. 2018, arXiv:1710.09412.
     """
 
     preprocessing: Preprocessing
+    with_ids: bool = False
+    mixup_alpha: float = 0.0
+    seed: int = 0
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Stack and normalise; see RadiographTable for the examples."""
@@ -224,6 +303,15 @@ class Collator:
                 batch[name] = torch.stack([example[name] for example in examples])
         if "mask_ratio" in examples[0]:
             batch["mask_ratio"] = examples[0]["mask_ratio"]
+        image_ids = [example["image_id"] for example in examples]
+        if self.mixup_alpha and examples[0]["epoch"] != EVALUATION_EPOCH:
+            key = key_to_seed(self.seed, examples[0]["epoch"], "\x1f".join(image_ids), "mixup")
+            with keyed_randomness(key):
+                gray = batch["pixel_values"][:, :1]  # mixed once, not once a channel
+                mixed, batch["labels"] = v2.MixUp(alpha=self.mixup_alpha)(gray, batch["labels"])
+            batch["pixel_values"] = mixed.expand(-1, 3, -1, -1)
+        if self.with_ids:
+            batch["image_ids"] = image_ids
         return batch
 
 

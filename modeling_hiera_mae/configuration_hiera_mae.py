@@ -44,6 +44,8 @@ class HieraMAEConfig(HieraConfig):
         position_interpolation: "bicubic" (as stock transformers) or "windowed" (arXiv:2311.05613: the part
             that repeats in every mask unit is tiled, only the rest is interpolated). Used where an image's
             size is not `image_size`.
+        classifier_dropout: chance that a pooled feature is zeroed before the classifier's head, in training.
+            Stock transformers ignores it.
 
     Raises:
         ValueError: the geometry cannot be built, or `image_size` does not split into whole mask units.
@@ -56,6 +58,7 @@ class HieraMAEConfig(HieraConfig):
     decoder_depth: int | None = 8
     decoder_num_heads: int | None = 16
     position_interpolation: str = "bicubic"
+    classifier_dropout: float | int = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         # A stock classifier's config.json holds null here; an MAE started from it needs values.

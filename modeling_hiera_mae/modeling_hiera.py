@@ -249,7 +249,8 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         outputs = self.hiera(
             pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
         )
-        logits = self.classifier(outputs.pooler_output)
+        pooled = functional.dropout(outputs.pooler_output, self.config.classifier_dropout, self.training)
+        logits = self.classifier(pooled)
         return HieraForImageClassificationOutput(
             loss=None if labels is None else masked_binary_cross_entropy(logits, labels, num_items_in_batch),
             logits=logits,

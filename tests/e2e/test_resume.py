@@ -24,13 +24,13 @@ def logged(folder):
 
 
 def kill_after_checkpoint(workshop, script, output, *words):
-    """Start the script, kill its whole process group -9 as soon as a second checkpoint is complete."""
+    """Start the script, kill its whole process group -9 as soon as a checkpoint is whole."""
     process = subprocess.Popen(
         workshop.command(script, output, *words), cwd=workshop.root, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 240
-    while not list(output.glob("checkpoint-*/trainer_state.json")):
+    while not list(output.glob("checkpoint-*/whole.json")):
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "no checkpoint in four minutes"
         time.sleep(0.02)
@@ -55,6 +55,26 @@ def test_kill_and_resume_gives_the_same_weights(script, workers, workshop, tmp_p
     expected, found = weights(whole), weights(killed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert logged(whole) == logged(killed)
+
+
+def test_kill_and_resume_gives_the_same_average_with_every_modern_option(workshop, tmp_path):
+    words = [*LONGER, "--optimizer", "adamw", "--layer_decay", "0.7", "--ema_decay", "0.9", "--schedule",
+             "trainer", "--lr_scheduler_type", "cosine", "--warmup_steps", "3", "--random_crop_scale", "0.5",
+             "--horizontal_flip", "true", "--rand_augment", "true", "--drop_path_rate", "0.2",
+             "--mixup_alpha", "0.4", "--classifier_dropout", "0.2", "--label_smoothing", "0.1",
+             "--loss", "asymmetric", "--early_stopping_patience", "50"]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = workshop.run("train_cls.py", whole, *words)
+    assert done.returncode == 0, done.stdout
+    kill_after_checkpoint(workshop, "train_cls.py", killed, *words)
+    done = workshop.run("train_cls.py", killed, *words, "--resume_from_checkpoint", "true")
+    assert done.returncode == 0, done.stdout
+    for one, other in ((whole, killed), (whole / "raw", killed / "raw")):
+        expected, found = weights(one), weights(other)
+        assert all(torch.equal(expected[name], found[name]) for name in expected), one.name
+    averaged, raw = weights(whole), weights(whole / "raw")
+    assert any(not torch.equal(averaged[name], raw[name]) for name in raw)
     assert logged(whole) == logged(killed)
 
 

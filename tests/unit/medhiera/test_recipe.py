@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medhiera.recipe import ClassifierOptions, MAEOptions, RecipeError, read_recipe
+from medhiera.options import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
+from medhiera.recipe import RecipeError, read_recipe
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -69,6 +70,75 @@ def test_resize_follows_image_size_as_in_the_paper(write):
 def test_faults_are_named(write, text, extra, message):
     with pytest.raises(RecipeError, match=message):
         read_recipe(MAEOptions, [*write(text), *extra])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rotation_degrees: 30\nrand_augment: true", "RandAugment rotates by itself"),
+        ("random_crop_scale: 1.5", "random_crop_scale is 1.5; wanted a share"),
+        ("ema_decay: 1.0", "ema_decay is 1.0; wanted from 0"),
+        ("mixup_alpha: -1", "mixup_alpha is -1.0"),
+        ("mixup_alpha: 0.8\nper_device_train_batch_size: 1", "has none to mix"),
+        ("label_smoothing: 1", "label_smoothing is 1.0"),
+        ("label_smoothing_factor: 0.1", "use label_smoothing"),
+        ("classifier_dropout: 1", "classifier_dropout is 1.0"),
+        ("drop_path_rate: 1", "drop_path_rate is 1.0"),
+        ("layer_decay: 0", "layer_decay is 0.0; wanted above 0"),
+        ("layer_decay: 1.2\noptimizer: adamw", "layer_decay is 1.2"),
+        ("layer_decay: 0.5", "layer_decay needs `optimizer: adamw`, not adam"),
+        ("early_stopping_patience: 3", "needs load_best_model_at_end"),
+        ("early_stopping_patience: 3", "needs eval_strategy"),
+        ("early_stopping_patience: -3", "early_stopping_patience is -3"),
+        ("early_stopping_patience: 3\nkeep: last", "`keep: last` would drop it"),
+        (
+            "base_learning_rate: 1e-4\nlearning_rate: 1e-4",
+            "learning_rate and base_learning_rate are both set",
+        ),
+        ("base_learning_rate: -1", "base_learning_rate is -1.0"),
+        ("loss: focal", "cannot be read"),
+    ],
+)
+def test_contradictions_of_stage_2_are_named(write, text, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(ClassifierOptions, write(text))
+
+
+def test_averaged_weights_are_refused_where_they_are_sharded(write, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match="cannot average sharded weights"):
+        read_recipe(MAEOptions, write("ema_decay: 0.99"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(write, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="report_to trackio needs the package trackio"):
+        read_recipe(MAEOptions, write("report_to: trackio"))
+
+
+def test_the_learning_rate_follows_the_global_batch(write):
+    text = "base_learning_rate: 1e-3\nper_device_train_batch_size: 32\ngradient_accumulation_steps: 4"
+    assert read_recipe(MAEOptions, write(text)).training.learning_rate == pytest.approx(5e-4)
+    unset = [*write(text), "--base_learning_rate", "0", "--learning_rate", "2e-3"]
+    assert read_recipe(MAEOptions, unset).training.learning_rate == 2e-3
+
+
+def test_keep_last_does_not_load_the_best(write):
+    best = "load_best_model_at_end: true\nmetric_for_best_model: mean_auroc\n"
+    best += "eval_strategy: epoch\nsave_strategy: epoch"
+    assert read_recipe(ClassifierOptions, write(best)).training.load_best_model_at_end
+    assert not read_recipe(ClassifierOptions, write(best + "\nkeep: last")).training.load_best_model_at_end
+
+
+def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
+    for stage, name in ((MAEOptions, "mae_paper"), (ClassifierOptions, "cls_paper")):
+        words = [str(CONFIGS / f"{name}.yaml"), "--data_dir", "d", "--output_dir", str(tmp_path)]
+        recipe = read_recipe(stage, [*words, "--use_cpu", "true"])
+        assert recipe.optimization == OptimizationOptions()
+        assert recipe.augmentation == AugmentationOptions()
+        assert recipe.stage == (
+            MAEOptions() if stage is MAEOptions else ClassifierOptions(rotation_degrees=30)
+        )
 
 
 def test_all_faults_at_once(write):

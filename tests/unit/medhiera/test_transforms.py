@@ -6,12 +6,16 @@ import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 
+from medhiera.options import AugmentationOptions
 from medhiera.transforms import (
     Collator,
+    GrayRandAugment,
     KeyedSampler,
     Preprocessing,
     RadiographTable,
+    choose_augmentation,
     keyed_randomness,
+    random_crop,
     random_rotation,
 )
 
@@ -86,6 +90,70 @@ def test_rotation_turns_and_blackens_the_corners():
     assert turned.shape == white.shape
     assert turned[0, 0, 0] == 0
     assert turned[0, 32, 32] == 255
+
+
+def test_a_random_crop_takes_the_place_of_resize_and_crop(rows):
+    def table(seed=0, crops=True):
+        crop = random_crop(64, 0.3) if crops else None
+        return RadiographTable(rows, PREPROCESSING, seed=seed, crop=crop)
+
+    first, again, other_epoch = table()[3, 2], table()[3, 2], table()[4, 2]
+    assert first["pixels"].shape == (1, 64, 64) and first["pixels"].dtype == torch.uint8
+    assert torch.equal(first["pixels"], again["pixels"])
+    assert not torch.equal(first["pixels"], other_epoch["pixels"])
+    assert not torch.equal(first["pixels"], table(crops=False)[3, 2]["pixels"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"horizontal_flip": True}, {"rand_augment": True}, {"horizontal_flip": True, "rand_augment": True}],
+)
+def test_flip_and_randaugment_depend_on_their_key_alone(rows, options):
+    def pixels(epoch, seed=0):
+        augment = choose_augmentation(AugmentationOptions(**options))
+        table = RadiographTable(rows, PREPROCESSING, seed=seed, augment=augment)
+        return torch.stack([table[epoch, row]["pixels"] for row in range(6)])
+
+    assert pixels(0).shape == (6, 1, 64, 64)
+    assert torch.equal(pixels(0), pixels(0))
+    assert not torch.equal(pixels(0), torch.stack([pixels(n) for n in range(1, 4)])[0])
+
+
+def test_randaugment_knows_no_colour_and_nothing_is_asked_for_by_default():
+    assert choose_augmentation(AugmentationOptions()) is None
+    assert "Color" not in GrayRandAugment._AUGMENTATION_SPACE
+    assert len(GrayRandAugment._AUGMENTATION_SPACE) == 13
+    augment = GrayRandAugment()
+    assert (augment.num_ops, augment.magnitude, augment.num_magnitude_bins) == (2, 9, 31)
+
+
+def test_mixup_depends_on_the_batch_and_keeps_nan(rows):
+    table = RadiographTable(rows, PREPROCESSING, seed=0, with_labels=True)
+    mixing, plain = Collator(PREPROCESSING, mixup_alpha=0.8), Collator(PREPROCESSING)
+
+    def batch(collator, epoch, order=(0, 1, 2, 3)):
+        return collator([table[epoch, row] for row in order])
+
+    first, again = batch(mixing, 0), batch(mixing, 0)
+    assert torch.equal(first["pixel_values"], again["pixel_values"])
+    for other in (batch(mixing, 1), batch(mixing, 0, (1, 2, 3, 4))):
+        assert not torch.equal(first["labels"], other["labels"])
+    unmixed = batch(plain, 0)
+    shares = (first["labels"][:, 0] - unmixed["labels"][:, 0]).abs()
+    share = shares[0].item()  # neighbours have opposite labels, so each moved by the other's share
+    assert 0 < share < 1
+    torch.testing.assert_close(shares, torch.full((4,), share))
+    expected = unmixed["pixel_values"] * (1 - share) + unmixed["pixel_values"].roll(1, 0) * share
+    torch.testing.assert_close(first["pixel_values"], expected)
+    assert first["labels"][:, 1].isnan().all()
+    evaluated = [table[row] for row in range(4)]
+    assert torch.equal(mixing(evaluated)["pixel_values"], plain(evaluated)["pixel_values"])
+
+
+def test_a_batch_names_its_images_where_asked(rows):
+    table = RadiographTable(rows, PREPROCESSING)
+    batch = Collator(PREPROCESSING, with_ids=True)([table[4], table[2]])
+    assert batch["image_ids"] == ["image 4", "image 2"]
 
 
 def test_keyed_randomness_leaves_the_global_generators_alone():

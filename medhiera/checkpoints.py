@@ -1,0 +1,124 @@
+"""Which checkpoint-N folders are whole, which one to go on from, and how old ones are removed.
+
+The Trainer writes a checkpoint file by file; a killed process or a full disk leaves a part of it. A
+checkpoint counts from the moment its list of files stands in it, written last, and only while every file has
+its size.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+from transformers.trainer_utils import rotate_checkpoints
+
+logger = logging.getLogger(__name__)
+
+SEAL = "whole.json"
+"""The list of a checkpoint's files and sizes in bytes; written when all of them are."""
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class CheckpointError(ValueError):
+    """No checkpoint to go on from, or one in the way; the message says what to do."""
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare a checkpoint whole: everything in it has been written."""
+    sizes = {
+        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != SEAL
+    }
+    partial = checkpoint / f"{SEAL}.part"
+    partial.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+    os.replace(partial, checkpoint / SEAL)
+
+
+def unseal(checkpoint: Path) -> None:
+    """Declare that a checkpoint is being written anew."""
+    (checkpoint / SEAL).unlink(missing_ok=True)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the checkpoint is sealed and each of its files has the size it was sealed with."""
+    try:
+        sizes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def by_step(output: Path) -> list[Path]:
+    """All checkpoint-N folders, whole or not, the newest first."""
+    if not output.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in output.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
+
+
+def newest_whole(output: Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    return next((path for path in by_step(output) if is_whole(path)), None)
+
+
+def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
+    """The checkpoint to go on from: the one named, or for `true` the newest whole one in the folder.
+
+    Args:
+        output: the run's folder.
+        wanted: `resume_from_checkpoint`: a folder, true, or false or None for a new run.
+
+    Raises:
+        CheckpointError: `true` where there is no whole checkpoint; a folder that is none or is damaged; or a
+            new run in a folder that already holds a whole one.
+    """
+    whole = newest_whole(output)
+    if wanted in (None, False, "false", "False"):
+        if whole is not None:
+            raise CheckpointError(
+                f"{output} already holds {whole.name} of another run; go on from it with "
+                "--resume_from_checkpoint true, or choose another --output_dir"
+            )
+        return None
+    if wanted in (True, "true", "True"):
+        if whole is not None:
+            return str(whole)
+        if there := by_step(output):
+            raise CheckpointError(
+                f"nothing to resume: {', '.join(path.name for path in there)} in {output} is incomplete (the "
+                "run was ended while it was written); start without the flag"
+            )
+        raise CheckpointError(
+            f"nothing to resume: {output} holds no checkpoint-N folder; start without the flag"
+        )
+    named = Path(str(wanted))
+    if not (named / "trainer_state.json").is_file():
+        raise CheckpointError(
+            f"{wanted} is no checkpoint (it has no trainer_state.json); name a checkpoint-N folder"
+        )
+    if not is_whole(named):
+        raise CheckpointError(f"{wanted} is incomplete: it was not written to its end; name an earlier one")
+    return str(named)
+
+
+def incomplete(output: Path) -> list[Path]:
+    """Checkpoints that do not count."""
+    return [path for path in by_step(output) if not is_whole(path)]
+
+
+def rotate(output: Path, limit: int | None, best: str | None) -> None:
+    """Remove what does not count, then the oldest beyond the limit; the newest and the best stay.
+
+    Args:
+        output: the run's folder.
+        limit: `save_total_limit`.
+        best: the best checkpoint's folder, or None.
+    """
+    for path in incomplete(output):
+        shutil.rmtree(path, ignore_errors=True)
+        logger.info("removed %s, which a run that was ended had left incomplete", path.name)
+    rotate_checkpoints(str(output), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)

@@ -1,0 +1,143 @@
+"""Real signals, a real full disk, real memory limits: what the guards do in processes of their own."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medhiera.checkpoints import is_whole
+
+NO_EVALUATION = ("--eval_strategy", "no", "--load_best_model_at_end", "false")
+LONG = ("--max_steps", "100000", "--save_steps", "100000", *NO_EVALUATION)
+
+
+def direct(workshop, script, output, *words):
+    """The script without accelerate's launcher, so that a signal or a limit meets it alone."""
+    own = [str(workshop.configs[script]), "--data_dir", str(workshop.raw), "--output_dir", str(output)]
+    built = str(workshop.folder / "built")
+    return [sys.executable, script, *own, "--build_dir", built, "--use_cpu", "true", *words]
+
+
+class Run:
+    """A process whose output goes to a file: a pipe that nobody reads would stop it."""
+
+    def __init__(self, workshop, script, output, *words):
+        self.printed = output.with_suffix(".printed")
+        with self.printed.open("w") as file:
+            self.process = subprocess.Popen(
+                direct(workshop, script, output, *words), cwd=workshop.root, start_new_session=True,
+                stdout=file, stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "2"},
+            )  # fmt: skip
+        self.pid = self.process.pid
+
+    def end(self, status):
+        """What it printed, once it has ended with this status."""
+        code = self.process.wait(timeout=200)
+        assert code == status, self.printed.read_text()
+        return self.printed.read_text()
+
+
+def wait_for_step(process, output, step):
+    """Until training_log.csv has this step; a run that ends before it fails the test with what it printed."""
+    deadline = time.monotonic() + 200
+    log = output / "training_log.csv"
+    while not (log.exists() and f"\n{step}," in log.read_text()):
+        assert process.process.poll() is None, process.printed.read_text()
+        assert time.monotonic() < deadline, f"no step {step} in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_sigterm_to_the_whole_group_writes_a_checkpoint_and_ends_with_143(workers, workshop, tmp_path):
+    process = Run(workshop, "train_cls.py", tmp_path, *LONG, "--dataloader_num_workers", workers)
+    wait_for_step(process, tmp_path, 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed = process.end(143)
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    assert is_whole(checkpoint)
+    assert f"SIGTERM: writing {checkpoint.name} and ending" in printed
+    assert not (tmp_path / "README.md").exists() and not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_preempted_run_ends_as_if_it_had_not_been(workshop, tmp_path):
+    words = ("--max_steps", "40", "--save_steps", "20", "--eval_steps", "20", "--ema_decay", "0.9")
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    process = Run(workshop, "train_cls.py", whole, *words)
+    process.end(0)
+    process = Run(workshop, "train_cls.py", ended, *words)
+    wait_for_step(process, ended, 3)
+    process.process.terminate()
+    process.end(143)
+    process = Run(workshop, "train_cls.py", ended, *words, "--resume_from_checkpoint", "true")
+    process.end(0)
+    for name in ("model.safetensors", "raw/model.safetensors"):
+        expected, found = load_file(whole / name), load_file(ended / name)
+        assert all(torch.equal(expected[key], found[key]) for key in expected), name
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(workshop, tmp_path):
+    """A limit on the size of files, set while the run goes, stands for the disk: each write past it fails."""
+    process = Run(workshop, "train_cls.py", tmp_path, *LONG, "--save_steps", "4")
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("checkpoint-*/whole.json")):
+        assert process.process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    printed = process.end(1)
+    assert "could not be written" in printed and "before it is whole" in printed
+    left = list(tmp_path.glob("checkpoint-*"))
+    assert left and all(is_whole(path) for path in left)
+    resumed = Run(
+        workshop, "train_cls.py", tmp_path, "--resume_from_checkpoint", "true", *NO_EVALUATION,
+        "--max_steps", str(max(int(path.name.split("-")[1]) for path in left) + 2),
+    )  # fmt: skip
+    printed = resumed.end(0)
+
+
+def test_a_learning_rate_far_too_high_ends_with_words_and_names(workshop, tmp_path):
+    process = Run(workshop, "train_mae.py", tmp_path, "--learning_rate", "1e30", "--max_steps", "20",
+                    "--precision", "fp32", "--eval_strategy", "no")  # fmt: skip
+    printed = process.end(1)
+    message = printed.strip().splitlines()[-1]
+    assert message.startswith("train_mae.py: ") and "finite" in message and "learning rate" in message
+    if "nonfinite_batch.json" in message:
+        assert json.loads((tmp_path / "nonfinite_batch.json").read_text())["image_ids"]
+
+
+def test_a_cpu_out_of_memory_names_the_batch_that_fits(workshop, tmp_path):
+    """A limit on the address space, a little above what the process has before its first step."""
+    words = ("--per_device_train_batch_size", "64", "--image_size", "224", "--precision", "fp32",
+             "--model_overrides", "{embed_dim: 48, depths: [1, 1, 1, 1]}", "--max_steps", "3",
+             *NO_EVALUATION)  # fmt: skip
+    limit = """
+import resource, sys
+from medhiera import training as t
+step = t.MedHieraTrainer.training_step
+def limited(self, *args, **kwargs):
+    if self.state.global_step == 0:
+        pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (pages + 700 * 2**20,) * 2)
+    return step(self, *args, **kwargs)
+t.MedHieraTrainer.training_step = limited
+sys.argv = sys.argv[1:]
+import train_cls
+t.run_script(train_cls.main)
+"""
+    command = direct(workshop, "train_cls.py", tmp_path, *words)
+    done = subprocess.run(
+        [command[0], "-c", limit, *command[1:]], cwd=workshop.root, text=True, timeout=200,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    message = done.stdout.strip().splitlines()[-1]
+    assert "out of memory: a batch of 64 images does not fit" in message, done.stdout
+    assert "of the same images do (tried)" in message
