@@ -1,4 +1,4 @@
-"""The experiments as a user runs them: every arm through the scripts, figures, report; and again, at no cost."""
+"""The experiments as a user runs them: every arm, figures, report; and a second time at no cost."""
 
 import os
 import subprocess
