@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medhiera.recipe import ModelOptions, RecipeError
-from medhiera.stage import choose_preprocessing, set_prior_bias, start_model
+from medhiera.stage import check_source, choose_preprocessing, set_prior_bias, start_model
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -54,6 +54,21 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match="cannot be loaded"):
         start_model(HieraMAEForPreTraining, ModelOptions(model_name_or_path=str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/stage 1/x", "no such folder, and it is no Hub id"),
+        ("nobody/nothing", "no such folder, and the Hub gave no such model"),
+        ("EMPTY", "config.json"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
+    source = str(tmp_path) if name == "EMPTY" else name
+    with pytest.raises(RecipeError, match=f"--model_name_or_path.*{message}"):
+        check_source(ModelOptions(model_name_or_path=source))
+    check_source(ModelOptions())
 
 
 def test_normalisation_is_inherited_from_stage_1_alone(mae_folder):
