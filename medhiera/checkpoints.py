@@ -38,11 +38,6 @@ def seal(checkpoint: Path) -> None:
     os.replace(partial, checkpoint / SEAL)
 
 
-def unseal(checkpoint: Path) -> None:
-    """Declare that a checkpoint is being written anew."""
-    (checkpoint / SEAL).unlink(missing_ok=True)
-
-
 def is_whole(checkpoint: Path) -> bool:
     """Whether the checkpoint is sealed and each of its files has the size it was sealed with."""
     try:

@@ -90,7 +90,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     phrases = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-    return isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)
+    is_raw = isinstance(error, RuntimeError) and not isinstance(error, RunEndedError)
+    return is_raw and any(phrase in text for phrase in phrases)
 
 
 def largest_fitting(attempt: Callable[[int], None], size: int) -> int:
@@ -130,13 +131,25 @@ def first_images(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
     }
 
 
-def out_of_memory_message(batch_size: int, fitting: int, accumulation: int) -> str:
-    """What to write in the recipe instead."""
+def out_of_memory_message(batch_size: int, fitting: int, accumulation: int | None) -> str:
+    """What to write in the recipe instead.
+
+    Args:
+        batch_size: images that did not fit.
+        fitting: images that did, 0 for none.
+        accumulation: batches of an optimiser step; None in evaluation.
+    """
+    if fitting and accumulation is None:
+        return (
+            f"out of memory in evaluation: a batch of {batch_size} images does not fit; {fitting} of the "
+            f"same images do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
+        )
     if not fitting:
         return (
             f"out of memory: a batch of {batch_size} images does not fit, and neither does one image. Take a "
             "smaller image_size or model_size, or gradient_checkpointing: true"
         )
+    assert accumulation is not None
     steps = -(-batch_size * accumulation // fitting)
     return (
         f"out of memory: a batch of {batch_size} images does not fit; {fitting} of the same images do "

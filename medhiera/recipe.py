@@ -28,6 +28,14 @@ MASKED_UNIT_PIXELS = 32
 """Side of one mask unit in pixels: patch stride 4 times 8 tokens (arXiv:2306.00989, section 3.2)."""
 
 
+SWITCHES = frozenset(
+    "layer_decay base_learning_rate drop_path_rate ema_decay keep early_stopping_patience random_crop_scale "
+    "horizontal_flip rand_augment fixed_eval_masks classifier_dropout mixup_alpha label_smoothing loss "
+    "legacy_head".split()
+)
+"""What a recipe may add to the paper's; not recorded where it is as by default."""
+
+
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message lists every fault with its fix."""
 
@@ -123,11 +131,16 @@ class Recipe:
     training: TrainingArguments
 
     def as_json(self) -> dict[str, Any]:
-        """What the card and metrics.json show: our fields, and the training fields that shape the result."""
+        """What the card and metrics.json show: our fields, and the training fields that shape the result.
+
+        A switch that is off is left out: a recipe says what it does.
+        """
         record: dict[str, Any] = {}
+        off: set[str] = set()
         for options in (self.data, self.model, self.optimization, self.augmentation, self.stage):
             record |= {f.name: getattr(options, f.name) for f in fields(options)}
-        hidden = {
+            off |= {f.name for f in fields(options) if f.name in SWITCHES and record[f.name] == f.default}
+        hidden = off | {
             "data_dir",
             "build_dir",
             "build_num_proc",
@@ -135,6 +148,8 @@ class Recipe:
             "model_name_or_path",
             "push_to_hub_id",
             "precision",
+            "halt_on_explosion",
+            "reconstruction_steps",
         }
         if self.model.model_name_or_path:  # the geometry is the checkpoint's
             hidden |= {"model_size", "model_overrides"}
@@ -146,7 +161,7 @@ class Recipe:
         if self.optimization.optimizer == "trainer":
             shown.append("optim")
         if self.optimization.schedule == "trainer":
-            shown.append("lr_scheduler_type")
+            shown += ["lr_scheduler_type", "warmup_steps"]
         record |= {name: getattr(self.training, name) for name in shown}
         return {
             key: value.value if isinstance(value, Enum) else value

@@ -160,7 +160,7 @@ def _lineage(source: str) -> dict[str, Any]:
 def choose_preprocessing(
     source: str | None, image_size: int, resize_size: int, mean: float, std: float
 ) -> Preprocessing:
-    """Stage 2 keeps the normalisation of the stage-1 folder it starts from; otherwise the data's own.
+    """Stage 2 keeps the normalisation of the stage (1 or 2) it starts from; otherwise the data's own.
 
     Args:
         source: the folder or Hub id that training starts from, or None.
@@ -170,9 +170,10 @@ def choose_preprocessing(
         std: of the data.
     """
     record = Path(source or "") / "metrics.json"
-    if source and record.is_file() and json.loads(record.read_text(encoding="utf-8"))["stage"] == 1:
+    if source and record.is_file():
+        stage = json.loads(record.read_text(encoding="utf-8"))["stage"]
         inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
-        logger.info("normalisation of stage 1: mean %.4f, std %.4f", inherited.mean, inherited.std)
+        logger.info("normalisation of stage %d: mean %.4f, std %.4f", stage, inherited.mean, inherited.std)
         mean, std = inherited.mean, inherited.std
     return Preprocessing(image_size, resize_size, mean, std)
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from dataset_scripts.errors import DataLayoutError, LabelFileError, TooManyBadFilesError
-from medhiera.checkpoints import CheckpointError, find_checkpoint, incomplete, rotate, seal, unseal
+from medhiera.checkpoints import CheckpointError, find_checkpoint, incomplete, rotate, seal
 from medhiera.ema import WeightAverage
 from medhiera.guards import (
     ExplosionWatch,
@@ -161,33 +161,35 @@ class MedHieraTrainer(Trainer):
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or self.args.auto_find_batch_size:
                 raise
             loss = None
         if loss is None:  # outside the handler, so that the failed step's tensors are gone
-            self._end_out_of_memory(kept)
-        assert loss is not None
+            self._end_out_of_memory(kept, is_training=True)
         self.loss_guard.note(loss, image_ids, self.state.global_step + 1, self._get_learning_rate())
         return loss
 
-    def _end_out_of_memory(self, batch: dict[str, Any]) -> None:
+    def _end_out_of_memory(self, batch: dict[str, Any], is_training: bool) -> NoReturn:
         """Try halves of the batch, then end the run with the largest that fits."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.model.zero_grad(set_to_none=True)
-        assert self.optimizer is not None
-        has_moments = bool(self.optimizer.state_dict()["state"])
+        has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
 
         def attempt(count: int) -> None:
             inputs = self._prepare_inputs(first_images(batch, count))
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), torch.set_grad_enabled(is_training):
                 loss = self.model(**inputs).loss
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)  # no hooks of other ranks
-            moments = [] if has_moments else [torch.zeros_like(p) for p in parameters for _ in range(2)]
-            del gradients, moments
+            if is_training:
+                gradients = torch.autograd.grad(
+                    loss, parameters, allow_unused=True
+                )  # no hooks of other ranks
+                moments = [] if has_moments else [torch.zeros_like(p) for p in parameters for _ in range(2)]
+                del gradients, moments
 
         size = len(batch["pixel_values"])
         fitting = largest_fitting(attempt, size)
-        raise RunEndedError(out_of_memory_message(size, fitting, self.args.gradient_accumulation_steps))
+        accumulation = self.args.gradient_accumulation_steps if is_training else None
+        raise RunEndedError(out_of_memory_message(size, fitting, accumulation))
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
@@ -219,9 +221,19 @@ class MedHieraTrainer(Trainer):
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """As transformers; the model does not take the images' names."""
+        """As transformers; the model does not take the images' names.
+
+        Raises:
+            RunEndedError: the batch does not fit.
+        """
         inputs.pop("image_ids", None)
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        kept = dict(inputs)
+        try:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        except Exception as error:
+            if not is_out_of_memory(error) or self.args.auto_find_batch_size:
+                raise
+        self._end_out_of_memory(kept, is_training=False)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
@@ -250,7 +262,8 @@ class MedHieraTrainer(Trainer):
         output = Path(self.args.output_dir)
         checkpoint = output / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            unseal(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)  # what a run that was ended left under this name
+        self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = (
             self.args.save_total_limit,
             None,

@@ -95,6 +95,20 @@ def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
     assert "neither does one image" in out_of_memory_message(8, 0, 1)
 
 
+def test_out_of_memory_in_evaluation_names_its_own_batch(tmp_path):
+    trainer = make_trainer(tmp_path, per_device_eval_batch_size=16)
+    forward = trainer.model.forward
+
+    def short_of_memory(pixel_values, **inputs):
+        if len(pixel_values) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(pixel_values, **inputs)
+
+    trainer.model.forward = short_of_memory
+    with pytest.raises(RunEndedError, match="in evaluation: a batch of 16 .* per_device_eval_batch_size: 8"):
+        trainer.evaluate()
+
+
 @pytest.mark.parametrize("halts", [False, True])
 def test_an_exploding_loss_is_said_in_words_and_halts_by_choice(halts, tmp_path, caplog):
     trainer = make_trainer(
@@ -218,3 +232,4 @@ def test_memory_is_told_from_other_errors():
     assert guards.is_out_of_memory(MemoryError())
     assert not guards.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not guards.is_out_of_memory(ValueError("out of memory"))
+    assert not guards.is_out_of_memory(RunEndedError("out of memory: 8 fit"))

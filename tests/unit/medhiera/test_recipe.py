@@ -160,6 +160,15 @@ def test_a_stage_1_key_is_unknown_in_stage_2(write):
         read_recipe(ClassifierOptions, write("mask_ratio: 0.6"))
 
 
+def test_what_is_off_is_not_recorded_and_what_is_on_is(write):
+    plain = read_recipe(ClassifierOptions, write("seed: 3")).as_json()
+    assert not {"mixup_alpha", "rand_augment", "legacy_head", "ema_decay", "loss"} & plain.keys()
+    text = "mixup_alpha: 0.4\nrand_augment: true\nkeep: last\nschedule: trainer\nwarmup_steps: 5"
+    record = read_recipe(ClassifierOptions, write(text)).as_json()
+    expected = {"mixup_alpha": 0.4, "rand_augment": True, "keep": "last", "warmup_steps": 5}
+    assert expected.items() <= record.items()
+
+
 def test_no_path_of_the_user_is_recorded(write, tmp_path):
     recipe = read_recipe(MAEOptions, [*write("seed: 3"), "--model_name_or_path", str(tmp_path)])
     assert str(tmp_path) not in str(recipe.as_json())

@@ -4,9 +4,16 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from medhiera.recipe import ModelOptions, RecipeError
-from medhiera.stage import check_source, choose_preprocessing, set_prior_bias, start_model
+from medhiera.stage import (
+    Classifier,
+    check_source,
+    choose_preprocessing,
+    set_prior_bias,
+    start_model,
+)
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -71,10 +78,50 @@ def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_p
     check_source(ModelOptions())
 
 
-def test_normalisation_is_inherited_from_stage_1_alone(mae_folder):
+def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):
     Preprocessing(64, 73, 0.4, 0.3).to_processor().save_pretrained(mae_folder)
     of_data = choose_preprocessing(str(mae_folder), 64, 73, 0.5, 0.2)
     assert (of_data.mean, of_data.std) == (0.5, 0.2)  # an ImageNet checkpoint's own numbers are not used
-    (mae_folder / "metrics.json").write_text(json.dumps({"stage": 1}))
-    inherited = choose_preprocessing(str(mae_folder), 96, 110, 0.5, 0.2)
-    assert inherited == Preprocessing(96, 110, 0.4, 0.3)
+    for stage in (1, 2):
+        (mae_folder / "metrics.json").write_text(json.dumps({"stage": stage}))
+        inherited = choose_preprocessing(str(mae_folder), 96, 110, 0.5, 0.2)
+        assert inherited == Preprocessing(96, 110, 0.4, 0.3)
+
+
+@pytest.fixture
+def classifier_folder(tmp_path):
+    folder = tmp_path / "classifier"
+    labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    model, _ = start_model(
+        HieraMAEForImageClassification, ModelOptions(model_overrides=TINY), image_size=[64, 64], **labels
+    )
+    model.save_pretrained(folder)
+    Preprocessing(64, 73, 0.4, 0.3).to_processor().save_pretrained(folder)
+    return folder
+
+
+def test_a_classifier_goes_on_at_a_larger_size(classifier_folder):
+    """224 → 512 in small: every weight is kept, the position embeddings are stretched."""
+    small = HieraMAEForImageClassification.from_pretrained(classifier_folder)
+    large, lineage = start_model(
+        HieraMAEForImageClassification, ModelOptions(model_name_or_path=str(classifier_folder)),
+        image_size=[160, 160], id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, drop_path_rate=0.3,
+    )  # fmt: skip
+    assert lineage["new_weights"] == []
+    assert large.hiera.encoder.stages[3].layers[0].drop_path == pytest.approx(0.3)
+    for name, weight in large.state_dict().items():
+        if name.endswith("position_embeddings"):
+            assert weight.shape[1] == 40 * 40
+        else:
+            assert torch.equal(weight, small.state_dict()[name]), name
+    assert large(torch.zeros(1, 3, 160, 160)).logits.isfinite().all()
+
+
+def test_flipping_averages_the_probabilities_of_both_views(classifier_folder):
+    classifier = Classifier.open(classifier_folder)
+    image = Image.effect_noise((70, 80), 60)
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    views = classifier.probabilities([image, mirrored])
+    assert not torch.allclose(views[0], views[1])
+    both = classifier.probabilities([image], with_flip=True)
+    torch.testing.assert_close(both[0], views.mean(dim=0), atol=2e-3, rtol=0)  # the resize rounds to bytes

@@ -1,0 +1,64 @@
+"""The switches that a recipe may turn, each in a run of its own: it ends well and does what it says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train_cls
+import train_mae
+
+SCRIPTS = {"train_mae.py": train_mae, "train_cls.py": train_cls}
+
+
+def run(workshop, script, output, *words):
+    own = [str(workshop.configs[script]), "--data_dir", str(workshop.raw), "--output_dir", str(output)]
+    built = str(workshop.folder / "built")
+    SCRIPTS[script].main([*own, "--build_dir", built, "--use_cpu", "true", *words])
+    return json.loads((output / "metrics.json").read_text())
+
+
+def test_stage_1_with_masks_drawn_anew_and_pictures_on_the_way(workshop, tmp_path):
+    record = run(
+        workshop, "train_mae.py", tmp_path, "--fixed_eval_masks", "false", "--ema_decay", "0.5",
+        "--reconstruction_steps", "2", "--random_crop_scale", "0.5", "--rand_augment", "true",
+    )  # fmt: skip
+    assert record["recipe"]["fixed_eval_masks"] is False and record["recipe"]["ema_decay"] == 0.5
+    drawn = sorted(path.name for path in (tmp_path / "figures" / "steps").iterdir())
+    assert drawn == [f"reconstructions-{step:07d}.png" for step in (2, 4, 6)]
+    averaged, raw = load_file(tmp_path / "model.safetensors"), load_file(tmp_path / "raw/model.safetensors")
+    assert any(not torch.equal(averaged[name], raw[name]) for name in raw)
+
+
+def test_stage_2_with_the_papers_defects(workshop, tmp_path):
+    record = run(workshop, "train_cls.py", tmp_path, "--legacy_head", "true", "--keep", "last")
+    assert record["recipe"]["legacy_head"] is True and record["recipe"]["keep"] == "last"
+    assert record["training"]["best_step"] is None
+    last = load_file(tmp_path / "checkpoint-6" / "model.safetensors")
+    kept = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(kept[name], last[name]) for name in kept)
+
+
+def test_stage_2_goes_on_at_a_larger_size(workshop, stage2, tmp_path):
+    record = run(
+        workshop, "train_cls.py", tmp_path, "--model_name_or_path", str(stage2), "--image_size", "96",
+        "--max_steps", "3",
+    )  # fmt: skip
+    assert record["lineage"]["started_from"].startswith("stage 2 (from stage 1")
+    assert record["lineage"]["new_weights"] == []
+    before = json.loads((stage2 / "metrics.json").read_text())["preprocessing"]
+    assert record["preprocessing"] == before | {"image_size": 96, "resize_size": 110}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_legacy_head_makes_findings_compete(legacy):
+    logits = np.array([[2.0, -1.0], [2.0, 2.0]])
+    scores = train_cls.scores_of(logits, legacy)
+    if legacy:
+        assert scores[1, 0] < scores[0, 0]  # the same logit, but now another finding stands beside it
+        expected = 1 / (1 + np.exp(-np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)))
+        np.testing.assert_allclose(scores, expected)
+    else:
+        np.testing.assert_array_equal(scores, logits)
