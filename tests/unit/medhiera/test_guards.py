@@ -1,4 +1,4 @@
-"""What ends a run, and what it says; real signals and full disks are in tests/e2e/test_guards.py."""
+"""What ends a run, and what it says; real signals and full disks are in tests/e2e/test_ended_runs.py."""
 
 import json
 import os
