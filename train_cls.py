@@ -25,6 +25,7 @@ from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import RecipeError, images_per_step, read_recipe
 from medhiera.rows import choose_rows, default_sources, open_cocktail
 from medhiera.stage import (
+    check_source,
     choose_preprocessing,
     set_prior_bias,
     start_model,
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
     if recipe.optimization.push_to_hub_id:
         check_can_push(recipe.optimization.push_to_hub_id, stage=2)
 
+    check_source(recipe.model)
     cocktail = open_cocktail(data, training)
     preprocessing = choose_preprocessing(
         recipe.model.model_name_or_path, data.image_size, data.resize_size, cocktail.mean, cocktail.std

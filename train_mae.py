@@ -19,7 +19,7 @@ from medhiera.progress import Pictures, ProgressLines, TrainingLog
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import images_per_step, read_recipe
 from medhiera.rows import choose_rows, open_cocktail, spread_over_sources
-from medhiera.stage import start_model, start_record, training_record, write_stage
+from medhiera.stage import check_source, start_model, start_record, training_record, write_stage
 from medhiera.training import MedHieraTrainer, last_checkpoint, run_script, start_logging
 from medhiera.transforms import Collator, Preprocessing, RadiographTable, choose_augmentation, random_crop
 from modeling_hiera_mae import HieraMAEForPreTraining
@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     if recipe.optimization.push_to_hub_id:
         check_can_push(recipe.optimization.push_to_hub_id, stage=1)
 
+    check_source(recipe.model)
     cocktail = open_cocktail(data, training)
     preprocessing = Preprocessing(data.image_size, data.resize_size, cocktail.mean, cocktail.std)
     held_out_split = "validation_mae" if "validation_mae" in cocktail.rows else "validation"

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 from sklearn.metrics import roc_curve
 
 from medhiera.explain import Reconstruction
@@ -18,6 +19,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen first: no screen is needed
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
+OKABE_ITO = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def reconstruction_rows(pictures: Reconstruction, captions: Sequence[str], path: Path) -> None:
@@ -60,7 +62,10 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
-    top.plot([e["step"] for e in trained], [e["loss"] for e in trained], color=BLUE, label="training")
+    few = "." if len(trained) < 10 else ""  # a line of one point would not be seen
+    top.plot(
+        [e["step"] for e in trained], [e["loss"] for e in trained], color=BLUE, marker=few, label="training"
+    )
     if validated:
         top.plot(
             [e["step"] for e in validated],
@@ -73,7 +78,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     top.set_ylabel(loss_name)
     top.legend(frameon=False)
     top.grid(alpha=0.3)
-    bottom.plot([e["step"] for e in trained], [e["learning_rate"] for e in trained], color=GREEN)
+    bottom.plot([e["step"] for e in trained], [e["learning_rate"] for e in trained], color=GREEN, marker=few)
     bottom.set_ylabel("learning rate")
     bottom.set_xlabel("optimiser step")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
@@ -167,6 +172,81 @@ def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None
     notes += ["no AUROC, one label value only: " + ", ".join(missing)] if missing else []
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)
+    _save(figure, path)
+
+
+def arm_curves(
+    arms: Mapping[str, Sequence[Mapping[int, float]]], path: Path, *, title: str, value: str, note: str = ""
+) -> None:
+    """One line an arm of an experiment: the mean over seeds and, from three seeds on, its 95 % interval.
+
+    Args:
+        arms: label → for each seed, step → value; only steps that every seed of an arm has are drawn.
+        path: the PNG to write.
+        title: above the axes.
+        value: what is drawn, for the axis.
+        note: below the axes.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    for index, (label, seeds) in enumerate(arms.items()):
+        steps = sorted(set.intersection(*(set(seed) for seed in seeds)))
+        values = np.array([[seed[step] for step in steps] for seed in seeds])
+        color = OKABE_ITO[index % len(OKABE_ITO)]
+        axis.plot(
+            steps, values.mean(axis=0), color=color, marker="o", markersize=3, label=f"{label} ({len(seeds)})"
+        )
+        if len(seeds) >= 3:
+            half = student_t.ppf(0.975, len(seeds) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(seeds))
+            axis.fill_between(
+                steps,
+                values.mean(axis=0) - half,
+                values.mean(axis=0) + half,
+                color=color,
+                alpha=0.15,
+                linewidth=0,
+            )
+        else:
+            for one in values:
+                axis.plot(steps, one, color=color, linewidth=0.6, alpha=0.6)
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel(value)
+    axis.set_title(title, fontsize=11)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8, title="arm (seeds)", title_fontsize=8)
+    if note:
+        figure.supxlabel(note, fontsize=7)
+    _save(figure, path)
+
+
+def influence_bars(
+    correlation: Mapping[str, float],
+    importance: Mapping[str, float],
+    path: Path,
+    *,
+    title: str,
+    note: str = "",
+) -> None:
+    """How each hyper-parameter goes with the result: its correlation, and its share by a random forest.
+
+    Args:
+        correlation: hyper-parameter → Pearson's r; NaN is drawn as nothing.
+        importance: hyper-parameter → share of the whole.
+        path: the PNG to write.
+        title: above both.
+        note: below both.
+    """
+    names = sorted(correlation, key=lambda name: importance.get(name, 0.0))
+    figure, axes = plt.subplots(1, 2, figsize=(8, 1.4 + 0.4 * len(names)), sharey=True, layout="constrained")
+    axes[0].barh(names, [np.nan_to_num(correlation[name]) for name in names], color=BLUE, height=0.6)
+    axes[0].axvline(0, color=GRAY, linewidth=0.8)
+    axes[0].set_xlim(-1, 1)
+    axes[0].set_xlabel("correlation")
+    axes[1].barh(names, [importance.get(name, 0.0) for name in names], color=ORANGE, height=0.6)
+    axes[1].set_xlim(0, 1)
+    axes[1].set_xlabel("importance (random forest)")
+    figure.suptitle(title, fontsize=11)
+    if note:
+        figure.supxlabel(note, fontsize=7)
     _save(figure, path)
 
 

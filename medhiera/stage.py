@@ -37,6 +37,36 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
+def check_source(options: ModelOptions) -> None:
+    """Refuse a checkpoint that is not there before any data is built, which may take hours.
+
+    Args:
+        options: names a folder, a Hub id, or nothing.
+
+    Raises:
+        RecipeError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+    """
+    source = options.model_name_or_path
+    if source is None:
+        return
+    if not Path(source).exists() and not REPOSITORY.fullmatch(source):
+        raise RecipeError(
+            f"--model_name_or_path {source}: there is no such folder, and it is no Hub id (name/model)"
+        )
+    if Path(source).exists() and not (Path(source) / "config.json").is_file():
+        raise RecipeError(
+            f"--model_name_or_path {source} has no config.json; name a stage's folder, or convert the "
+            "checkpoint first: python -m modeling_hiera_mae.convert"
+        )
+    try:
+        HieraMAEConfig.from_pretrained(source)
+    except (ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if not Path(source).exists():
+            reason = f"there is no such folder, and the Hub gave no such model ({reason})"
+        raise RecipeError(f"--model_name_or_path {source}: {reason}") from error
+
+
 def start_model(
     model_class: type[PreTrainedModel], options: ModelOptions, **config_fields: Any
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -65,10 +95,6 @@ def start_model(
         return model_class._from_config(config), lineage
 
     source = options.model_name_or_path
-    if not Path(source).exists() and not REPOSITORY.fullmatch(source):
-        raise RecipeError(
-            f"--model_name_or_path {source}: there is no such folder, and it is no Hub id (name/model)"
-        )
     try:
         model, loading = model_class.from_pretrained(source, output_loading_info=True, **config_fields)
     except (ValueError, OSError) as error:

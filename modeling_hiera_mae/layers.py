@@ -17,7 +17,7 @@ from .attention import HieraMAEMaskUnitAttention
 from .configuration_hiera_mae import HieraMAEConfig
 from .masking import UnitMask
 from .positions import resize_positions
-from .products import linear, project
+from .products import gelu_mlp, linear, project
 from .windowing import cut_units, pool_queries, unroll
 
 
@@ -139,8 +139,9 @@ class HieraMAEMlp(nn.Module):
 
     def forward(self, tokens: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """(…, dim) → (…, dim), summed with `added` (the block's shortcut)."""
-        hidden = project(tokens, self.fc1, gelu=self.is_gelu)
-        return project(hidden if self.is_gelu else self.activation(hidden), self.fc2, added=added)
+        if self.is_gelu:
+            return gelu_mlp(tokens, self.fc1, self.fc2, added=added)
+        return project(self.activation(project(tokens, self.fc1)), self.fc2, added=added)
 
 
 class HieraMAELayer(GradientCheckpointingLayer):

@@ -42,8 +42,7 @@ def count_kept(units: int, mask_ratio: float) -> int:
     if not 0 < kept < units:
         raise ValueError(
             f"mask_ratio {mask_ratio} keeps {kept} of {units} mask units; wanted at least one kept and one "
-            "masked. "
-            "Use larger images or another mask_ratio."
+            "masked. Use larger images or another mask_ratio."
         )
     return kept
 

@@ -279,8 +279,7 @@ def masked_binary_cross_entropy(
     if not labels.is_floating_point():
         raise ValueError(
             f"labels are {labels.dtype}; wanted floating point (1 present, 0 absent, NaN not annotated). "
-            "Call "
-            "labels.float()."
+            "Call labels.float()."
         )
     if labels.shape != logits.shape:
         raise ValueError(
@@ -318,8 +317,7 @@ def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> No
     if pixel_values.shape[1] != config.num_channels:
         raise ValueError(
             f"pixel_values have {pixel_values.shape[1]} channels; wanted {config.num_channels} (num_channels "
-            "of the "
-            "configuration). Convert the images, or load the model with another num_channels."
+            "of the configuration). Convert the images, or load the model with another num_channels."
         )
     check_image_size(tuple(pixel_values.shape[2:]), config.unit_pixels, "The size of pixel_values")
 
@@ -364,8 +362,7 @@ def wants_attentions(config: HieraMAEConfig, output_attentions: bool | None) -> 
     if wanted and config._attn_implementation == "sdpa":
         raise ValueError(
             "output_attentions=True with attn_implementation 'sdpa', which never forms the weights; load the "
-            "model "
-            "with attn_implementation='eager', or call model.set_attn_implementation('eager')."
+            "model with attn_implementation='eager', or call model.set_attn_implementation('eager')."
         )
     return wanted
 

@@ -29,8 +29,7 @@ def resize_positions(
     Returns:
         (1, target tokens, channels); `positions` itself where the grids are equal.
     Source: Bolya et al. 2023, arXiv:2311.05613, for "windowed": stretching the part that repeats with the
-    mask
-        units shifts it against them.
+    mask units shifts it against them.
     """
     if tuple(source) == tuple(target):
         return positions

@@ -84,6 +84,30 @@ def project(
     return out if added is None else added + out
 
 
+def gelu_mlp(
+    tokens: torch.Tensor, first: nn.Module, second: nn.Module, *, added: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Two linear layers with GELU between, then a sum; see `project`.
+
+    In training on a CPU the GELU is computed again in the backward pass, which keeps one wide tensor less.
+
+    Args:
+        tokens: (…, in).
+        first: an nn.Linear (in → hidden), or what stands in its place.
+        second: the same (hidden → out).
+        added: (…, out), summed with the result.
+    """
+    if (
+        torch.is_grad_enabled()
+        and is_plain(first)
+        and is_plain(second)
+        and _takes_onednn(tokens, first.weight)  # type: ignore[arg-type]
+    ):
+        out: torch.Tensor = _GeluMlp.apply(tokens, first.weight, first.bias, second.weight, second.bias)
+        return out if added is None else added + out
+    return project(project(tokens, first, gelu=True), second, added=added)
+
+
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling the layer is the same as multiplying by its weight."""
     return (
@@ -138,14 +162,46 @@ class _Linear(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """Gradients by tokens, weight and bias; autograd brings them to their inputs' types."""
         tokens, weight = ctx.saved_tensors
-        by_tokens, by_weight = None, None
-        if ctx.needs_input_grad[0]:
-            if gradient.dtype == torch.float32:
-                by_tokens = _linear_pointwise(gradient, weight.t(), None, "none", [], "")
-            else:
-                by_tokens = gradient @ weight
-        rows, columns = gradient.flatten(0, -2), tokens.flatten(0, -2)
-        if ctx.needs_input_grad[1]:
-            by_weight = rows.t() @ columns
+        by_tokens = _by_input(gradient, weight) if ctx.needs_input_grad[0] else None
+        rows = gradient.flatten(0, -2)
+        by_weight = rows.t() @ tokens.flatten(0, -2) if ctx.needs_input_grad[1] else None
         by_bias = rows.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
         return by_tokens, by_weight, by_bias
+
+
+class _GeluMlp(torch.autograd.Function):
+    """Two linear layers with GELU between; keeps what went into the GELU, not what came out."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        """(…, in) → (…, out); parameters: weight, bias, weight, bias."""
+        dtype = _dtype(tokens)
+        tokens, *parameters = (each.to(dtype) for each in (tokens, *parameters))  # type: ignore[assignment]
+        weight, bias, second_weight, second_bias = parameters
+        hidden = _linear_pointwise(tokens, weight, bias, "none", [], "")
+        ctx.save_for_backward(tokens, hidden, weight, second_weight)
+        return _linear_pointwise(functional.gelu(hidden), second_weight, second_bias, "none", [], "")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients by tokens and the four parameters."""
+        tokens, hidden, weight, second_weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        by_second_weight = rows.t() @ functional.gelu(hidden).flatten(0, -2)
+        by_hidden = torch.ops.aten.gelu_backward(_by_input(gradient, second_weight), hidden)
+        hidden_rows = by_hidden.flatten(0, -2)
+        return (
+            _by_input(by_hidden, weight) if ctx.needs_input_grad[0] else None,
+            hidden_rows.t() @ tokens.flatten(0, -2),
+            hidden_rows.sum(0),
+            by_second_weight,
+            rows.sum(0),
+        )
+
+
+def _by_input(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Gradient of a linear layer by its input: oneDNN is the faster one in float32 alone."""
+    if gradient.dtype == torch.float32:
+        return _linear_pointwise(gradient, weight.t(), None, "none", [], "")
+    return gradient @ weight

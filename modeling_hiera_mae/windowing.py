@@ -4,11 +4,10 @@ Stands below every other file of the model; torch only. Three layouts appear in 
 
 - *spatial*: (batch, height, width, channels), rows of pixels or tokens.
 - *units*: (batch, units, tokens, channels). A unit's tokens are *unrolled*: the lowest bits of their row and
-column
-  come first, so that the `stride` tokens which pool into one lie `tokens / stride` apart, at every level.
+  column come first, so that the `stride` tokens which pool into one lie `tokens / stride` apart, at every
+  level.
 - *stock*: (batch, tokens × units, channels), transformers' and Meta's own order, tokens outside, units
-inside.
-  Only outputs that must match theirs are brought into it.
+  inside. Only outputs that must match theirs are brought into it.
 
 Source: Ryali et al. 2023, arXiv:2306.00989, appendix ("unroll").
 """

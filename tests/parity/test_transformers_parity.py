@@ -48,20 +48,23 @@ def test_mae_evaluation(geometry, dtype):
         assert_same(got[name], wanted[name], TOLERANCES[dtype], name)
 
 
-@pytest.mark.parametrize("implementation", [None, "sdpa", "eager"])
+@pytest.mark.parametrize(
+    ("implementation", "dtype"),
+    [(None, torch.float64), ("sdpa", torch.float64), ("eager", torch.float64), (None, torch.float32)],
+)
 @pytest.mark.parametrize("geometry", ["tiny", "base_plus"])
-def test_mae_training_gradients(geometry, implementation):
-    ours, theirs = (model.train() for model in mae_pair(geometry))
+def test_mae_training_gradients(geometry, implementation, dtype):
+    ours, theirs = (model.train() for model in mae_pair(geometry, dtype))
     if implementation:
         ours.set_attn_implementation(implementation)
     torch.manual_seed(2)
-    images, noise = torch.randn(2, 3, 96, 96, dtype=torch.float64), torch.rand(2, 9)
+    images, noise = torch.randn(2, 3, 96, 96, dtype=dtype), torch.rand(2, 9)
     got, wanted = ours(images, noise=noise), theirs(images, noise=noise)
     assert got.logits is None
     got.loss.backward()
     wanted.loss.backward()
-    assert_same(got.loss, wanted.loss, 1e-8, "loss")
-    assert_same_gradients(ours, theirs, None, 1e-8)
+    assert_same(got.loss, wanted.loss, TOLERANCES[dtype], "loss")
+    assert_same_gradients(ours, theirs, None, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

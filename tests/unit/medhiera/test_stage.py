@@ -7,7 +7,13 @@ import torch
 from PIL import Image
 
 from medhiera.recipe import ModelOptions, RecipeError
-from medhiera.stage import Classifier, choose_preprocessing, set_prior_bias, start_model
+from medhiera.stage import (
+    Classifier,
+    check_source,
+    choose_preprocessing,
+    set_prior_bias,
+    start_model,
+)
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -55,6 +61,21 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match="cannot be loaded"):
         start_model(HieraMAEForPreTraining, ModelOptions(model_name_or_path=str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/stage 1/x", "no such folder, and it is no Hub id"),
+        ("nobody/nothing", "no such folder, and the Hub gave no such model"),
+        ("EMPTY", "config.json"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
+    source = str(tmp_path) if name == "EMPTY" else name
+    with pytest.raises(RecipeError, match=f"--model_name_or_path.*{message}"):
+        check_source(ModelOptions(model_name_or_path=source))
+    check_source(ModelOptions())
 
 
 def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):

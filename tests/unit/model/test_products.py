@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from modeling_hiera_mae import products
-from modeling_hiera_mae.products import linear, project
+from modeling_hiera_mae.products import gelu_mlp, linear, project
 
 needs_onednn = pytest.mark.skipif(not products._CPU_FUSES, reason="oneDNN's operator is for x86 with AVX2")
 
@@ -104,3 +104,33 @@ def test_an_adapter_on_every_linear_layer_changes_training():
         if type(layer) is nn.Linear and layer is not model.classifier:
             layer.register_forward_hook(lambda module, inputs, out: out * 0)
     assert not torch.allclose(model(images).logits, before)
+
+
+@needs_onednn
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_mlp_that_forgets_its_gelu_has_torchs_gradients(autocast):
+    torch.manual_seed(0)
+    first, second = nn.Linear(96, 384), nn.Linear(384, 96)
+    parameters = [*first.parameters(), *second.parameters()]
+    results = []
+    for function in (
+        lambda tokens: gelu_mlp(tokens, first, second, added=tokens),
+        lambda tokens: tokens + second(functional.gelu(first(tokens))),
+    ):
+        tokens = operands()[0].requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = function(tokens)
+        gradients = torch.autograd.grad(out.float().square().mean(), [tokens, *parameters])
+        results.append([out, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        scale = float(theirs.detach().abs().max())
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=scale * (3e-2 if autocast else 1e-5))
+
+
+@needs_onednn
+def test_the_mlp_keeps_one_wide_tensor():
+    kept = []
+    first, second = nn.Linear(96, 384), nn.Linear(384, 96)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        gelu_mlp(operands()[0].requires_grad_(), first, second)
+    assert kept.count((2, 512, 384)) == 1

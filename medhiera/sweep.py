@@ -1,0 +1,222 @@
+"""The paper's random searches (Fig. 2, Fig. 3): Optuna proposes, the scripts run, their logs are reported.
+
+Stands beside experiments.py, which runs fixed arms; reproduce.py draws. Trials lie in an SQLite file, so a
+sweep that was killed goes on, and the same command in several processes shares the trials among them.
+"""
+
+import csv
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+
+from medhiera.experiments import ROOT, Laboratory, RunFailedError
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_SECONDS = 30
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is searched and by what it is judged.
+
+    Attributes:
+        script: train_mae.py or train_cls.py.
+        column: of training_log.csv, reported as the trial goes and used to prune.
+        result: of metrics.json's evaluation, the trial's value.
+        direction: "minimize" or "maximize".
+        propose: a trial → options of the script.
+    """
+
+    script: str
+    column: str
+    result: str
+    direction: Literal["minimize", "maximize"]
+    propose: Callable[[optuna.Trial], dict[str, Any]]
+
+
+def propose_mae(trial: optuna.Trial) -> dict[str, Any]:
+    """The paper's space for pre-training."""
+    has_augmentation = trial.suggest_categorical("augmentation", [False, True])
+    return {
+        "mask_ratio": trial.suggest_float("mask_ratio", 0.6, 0.8),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 5e-4, log=True),
+        "num_train_epochs": trial.suggest_int("num_train_epochs", 10, 50, step=10),
+        "random_crop_scale": 0.2 if has_augmentation else 0.0,
+        "horizontal_flip": has_augmentation,
+    }
+
+
+def propose_classifier(trial: optuna.Trial) -> dict[str, Any]:
+    """The paper's space for classification."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-6, 1e-4, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 0.0, 1e-7),
+        "num_train_epochs": trial.suggest_categorical("num_train_epochs", [10, 15, 20]),
+        "classifier_dropout": trial.suggest_float("classifier_dropout", 0.0, 0.5),
+        "rotation_degrees": 30 if trial.suggest_categorical("augmentation", [False, True]) else 0,
+    }
+
+
+SWEEPS = {
+    "mae": Sweep("train_mae.py", "eval_loss", "masked_loss", "minimize", propose_mae),
+    "cls": Sweep("train_cls.py", "eval_mean_auroc", "mean_auroc", "maximize", propose_classifier),
+}
+
+
+def open_study(sweep: Sweep, file: Path, name: str, seed: int | None = 0) -> optuna.Study:
+    """The study in an SQLite file, made anew or gone on with.
+
+    A trial whose process was killed is proposed again once its heartbeat has been silent for a while.
+
+    Args:
+        sweep: what is searched.
+        file: of the storage.
+        name: of the study in it.
+        seed: of the random search; None where several processes share the trials.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # Heartbeats are Optuna's only way to notice a killed trial, and still called experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{file}",
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            heartbeat_interval=_HEARTBEAT_SECONDS,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2),
+        )
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction=sweep.direction,
+        sampler=optuna.samplers.RandomSampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        load_if_exists=True,
+    )
+
+
+def run_sweep(
+    laboratory: Laboratory, sweep: Sweep, study: optuna.Study, trials: int, fixed: Mapping[str, Any]
+) -> None:
+    """Run trials until the study holds so many finished or pruned ones.
+
+    Args:
+        laboratory: where the runs lie; a folder `trials/NUMBER` each.
+        sweep: what is searched.
+        study: from open_study.
+        trials: in all, those of former runs and other processes included.
+        fixed: options that win over proposed ones (a smoke budget's few steps).
+
+    Raises:
+        RunFailedError: a script failed for another reason than its proposal.
+    """
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
+    def objective(trial: optuna.Trial) -> float:
+        return _run_trial(laboratory, sweep, trial, sweep.propose(trial) | dict(fixed))
+
+    if len(study.get_trials(deepcopy=False, states=ended)) < trials:
+        study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=ended)])
+
+
+def _run_trial(
+    laboratory: Laboratory, sweep: Sweep, trial: optuna.Trial, options: Mapping[str, Any]
+) -> float:
+    """One trial in a process of its own, ended early where its log falls behind the median."""
+    frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        retried = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen)
+    name = f"trials/{trial.number if retried is None else retried}"
+    folder = laboratory.folder(name, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value).lower())]
+    command = [sys.executable, "-W", "ignore", sweep.script, *laboratory.words[sweep.script]]
+    command += ["--data_dir", laboratory.data_dir, "--build_dir", str(laboratory.output / "cocktail")]
+    command += ["--output_dir", str(folder), *words]
+    if laboratory.stage0:
+        command += ["--model_name_or_path", laboratory.stage0]
+    if any(folder.glob("checkpoint-*")):
+        command += ["--resume_from_checkpoint", "true"]
+    logger.info("trial %d: %s", trial.number, " ".join(words))
+    reported: set[int] = set()
+    with (folder / "printed.txt").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(_POLL_SECONDS)
+                _report(trial, read_column(folder / "training_log.csv", sweep.column), reported)
+                if trial.should_prune():
+                    logger.info("trial %d: pruned after step %d", trial.number, max(reported))
+                    raise optuna.TrialPruned
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    record = laboratory.metrics(name, 0)
+    if process.returncode or record is None:
+        raise RunFailedError(
+            f"trial {trial.number} ended with exit code {process.returncode}; see {folder / 'printed.txt'}"
+        )
+    return float(record["evaluation"][sweep.result])
+
+
+def _report(trial: optuna.Trial, curve: Mapping[int, float], reported: set[int]) -> None:
+    """Tell the study what is new; step 0, before training, is the same for all and says nothing."""
+    for step, value in curve.items():
+        if step and step not in reported:
+            trial.report(value, step)
+            reported.add(step)
+
+
+def read_column(log: Path, column: str) -> dict[int, float]:
+    """Step → value of one column of a training_log.csv; empty where there is none yet.
+
+    A row that is being written is left for the next look.
+    """
+    if not log.is_file():
+        return {}
+    with log.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(column)]
+    return {int(row["step"]): float(row[column]) for row in rows}
+
+
+def correlations(study: optuna.Study) -> dict[str, float]:
+    """Pearson's correlation of each hyper-parameter with the value, over complete trials (Fig. 3).
+
+    NaN where a parameter or the value never changed. A rate searched on a logarithmic scale enters as its
+    logarithm.
+    """
+    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    values = np.array([trial.value for trial in complete], dtype=np.float64)
+    found = {}
+    for name, distribution in (complete[0].distributions if complete else {}).items():
+        column = np.array([float(trial.params[name]) for trial in complete])
+        column = np.log(column) if getattr(distribution, "log", False) else column
+        varies = len(complete) > 1 and np.ptp(column) > 0 and np.ptp(values) > 0
+        found[name] = float(np.corrcoef(column, values)[0, 1]) if varies else float("nan")
+    return found
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Share of each hyper-parameter by a random forest (mean decrease in impurity), over complete trials."""
+    evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
+    found: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return found

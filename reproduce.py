@@ -1,0 +1,228 @@
+"""The paper's experiments: its arms run through the two scripts, its figures drawn from their logs.
+
+On two CPU cores, and with ImageNet weights on a GPU:
+
+    python reproduce.py ablation --data_dir DATA --budget smoke --output_dir runs/ablation
+    python reproduce.py explode --data_dir DATA --budget paper --output_dir runs/explode \
+        --stage0 facebook/hiera-tiny-224-mae-hf
+    python reproduce.py sweep --data_dir DATA --budget smoke --output_dir runs/sweep --trials 8
+
+A run that is finished is skipped and one that was interrupted goes on, so the same command can be repeated; a
+sweep's trials lie in an SQLite file, and the same command in several processes shares them.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from optuna.trial import TrialState
+
+from medhiera import figures
+from medhiera.experiments import (
+    PAPER_AUROC,
+    ROOT,
+    Arm,
+    Laboratory,
+    RunFailedError,
+    ablation_arms,
+    explode_arms,
+    run_all,
+)
+from medhiera.recipe import RecipeError
+from medhiera.sweep import SWEEPS, correlations, importances, open_study, read_column, run_sweep
+from medhiera.training import run_script
+
+logger = logging.getLogger("reproduce")
+
+EACH_EPOCH = ("--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_steps", "-1")
+BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
+    "smoke": {
+        "train_mae.py": ("configs/mae_smoke.yaml", *EACH_EPOCH, "--num_train_epochs", "5"),
+        "train_cls.py": ("configs/cls_smoke.yaml", *EACH_EPOCH, "--num_train_epochs", "4"),
+    },
+    "paper": {
+        "train_mae.py": ("configs/mae_paper.yaml", "--num_train_epochs", "20"),  # 20 in the ablation, not 80
+        "train_cls.py": ("configs/cls_paper.yaml",),
+    },
+}
+SEEDS = {"smoke": 2, "paper": 3}
+LOG = "training_log.csv"
+SMOKE_NOTE = "smoke budget: proves the software, says nothing about medicine"
+
+
+def main(argv: list[str]) -> None:
+    """Parse, run the arms, draw, write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", choices=("ablation", "sweep", "explode"))
+    parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
+    parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
+    parser.add_argument("--budget", default="smoke", choices=sorted(BUDGETS))
+    parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
+    parser.add_argument("--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper 3)")
+    parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
+    parser.add_argument(
+        "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
+    )
+    parser.add_argument("words", nargs="*", help="options for every run, after --")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
+    if not seeds:
+        raise RecipeError("--seeds must be at least 1")
+    budget = {script: (*words, *options.words) for script, words in BUDGETS[options.budget].items()}
+    laboratory = Laboratory(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
+    if options.stage0 is None:
+        logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
+    has_stage0 = options.stage0 is not None
+    note = SMOKE_NOTE if options.budget == "smoke" else ""
+    if options.experiment == "sweep":
+        fixed = {"num_train_epochs": 2} if note else {}
+        finish(laboratory, search(laboratory, options.sweep_stage, options.trials, fixed, note))
+        return
+    if options.experiment == "ablation":
+        arms = ablation_arms(has_stage0)
+    else:
+        recipe = yaml.safe_load((ROOT / budget["train_mae.py"][0]).read_text(encoding="utf-8"))
+        arms = explode_arms(has_stage0, float(recipe["learning_rate"]))
+    run_all(laboratory, arms, seeds)
+
+    if options.experiment == "ablation":
+        draw(laboratory, [a for a in arms if a.script == "train_mae.py"], seeds, "fig4.png",
+             "Pre-training, as Fig. 4", "eval_loss", "masked validation loss", note)  # fmt: skip
+        draw(laboratory, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1.png",
+             "Classification, as Fig. 1", "eval_loss", "validation loss", note)  # fmt: skip
+        draw(laboratory, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1_auroc.png",
+             "Classification", "eval_mean_auroc", "validation mean AUROC", note)  # fmt: skip
+        report = ablation_report(laboratory, arms, seeds, note)
+    else:
+        draw(laboratory, [a for a in arms if a.name != "before"], seeds, "fig5.png",
+             "Learning rate too high, as Fig. 5", "eval_loss", "masked validation loss", note)  # fmt: skip
+        report = explode_report(laboratory, arms, seeds, note)
+    finish(laboratory, report)
+
+
+def finish(laboratory: Laboratory, report: str) -> None:
+    """Write the report and show it."""
+    (laboratory.output / "report.md").write_text(report, encoding="utf-8")
+    logger.info("%s", report)
+    logger.info("report.md and the figures lie in %s", laboratory.output)
+
+
+def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any], note: str) -> str:
+    """Run the sweep, draw Fig. 3, and return Fig. 2's table as Markdown."""
+    sweep = SWEEPS[stage]
+    study = open_study(sweep, laboratory.output / "sweep.db", stage, seed=None)
+    run_sweep(laboratory, sweep, study, trials, fixed)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    pruned = study.get_trials(states=(TrialState.PRUNED,))
+    best_first = sorted(complete, key=lambda trial: trial.value, reverse=sweep.direction == "maximize")
+    names = list(complete[0].params)
+    lines = [f"# Sweep of {sweep.script}", "", *([f"**{note}**", ""] if note else [])]
+    lines += [f"{len(complete)} trials complete, {len(pruned)} pruned.", ""]
+    lines += [f"| {' | '.join(names)} | {sweep.result} |", "|" + "---|" * (len(names) + 1)]
+    for trial in best_first:
+        values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in trial.params.values())
+        lines.append(f"| {' | '.join(values)} | {trial.value:.4f} |")
+    by_forest = importances(study) if len(complete) > 1 else {}
+    by_correlation = correlations(study)
+    figures.influence_bars(
+        by_correlation, by_forest, laboratory.output / "fig3.png",
+        title=f"Influence on {sweep.result}, as Fig. 3 ({len(complete)} trials)", note=note,
+    )  # fmt: skip
+    lines += ["", "| hyper-parameter | correlation | importance (random forest) |", "|---|---|---|"]
+    for name in names:
+        lines.append(f"| {name} | {by_correlation[name]:.2f} | {by_forest.get(name, float('nan')):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(
+    laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], name: str, title: str, column: str,
+    value: str, note: str,
+) -> None:  # fmt: skip
+    """One figure: a line an arm, from the logs."""
+    curves = {
+        arm.label: [read_column(laboratory.folder(arm.name, seed) / LOG, column) for seed in seeds]
+        for arm in arms
+    }
+    figures.arm_curves(curves, laboratory.output / name, title=title, value=value, note=note)
+
+
+def values_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int], key: str) -> list[Any]:
+    """One entry of each seed's evaluation."""
+    records = (laboratory.metrics(arm.name, seed) for seed in seeds)
+    return [record["evaluation"][key] for record in records if record is not None]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean over seeds, and their range where there are several."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+
+
+def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
+    """Markdown: what each arm reached, paired differences, and Table 2 beside the paper's."""
+    lines = ["# Ablation", "", *([f"**{note}**", ""] if note else [])]
+    lines += [f"{len(seeds)} seeds; in brackets the lowest and highest.", ""]
+    lines += ["| pre-training | steps | masked validation loss before | after |", "|---|---|---|---|"]
+    for arm in (a for a in arms if a.script == "train_mae.py"):
+        record = laboratory.metrics(arm.name, seeds[0])
+        assert record is not None
+        before, after = (values_of(laboratory, arm, seeds, k) for k in ("masked_loss_before", "masked_loss"))
+        lines.append(f"| {arm.label} | {record['training']['steps']} | {spread(before)} | {spread(after)} |")
+    classifiers = [a for a in arms if a.script == "train_cls.py"]
+    lines += [
+        "",
+        "| classifier from | test mean AUROC | difference from random, same seed |",
+        "|---|---|---|",
+    ]
+    random = values_of(laboratory, classifiers[0], seeds, "mean_auroc")
+    for arm in classifiers:
+        values = values_of(laboratory, arm, seeds, "mean_auroc")
+        paired = spread([own - other for own, other in zip(values, random, strict=True)])
+        lines.append(f"| {arm.label} | {spread(values)} | {'–' if arm is classifiers[0] else paired} |")
+    lines += ["", *table2(laboratory, next(a for a in classifiers if a.name == "cls-cocktail"), seeds)]
+    return "\n".join(lines) + "\n"
+
+
+def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
+    """AUROC a finding, the paper's beside ours."""
+    lines = ["| finding | ours, % | paper's Table 2, % | positives in our test split |", "|---|---|---|---|"]
+    records = values_of(laboratory, arm, seeds, "findings")
+    for name, entry in records[0].items():
+        values = [100 * record[name]["auroc"] for record in records if record[name]["auroc"] is not None]
+        ours = f"{np.mean(values):.2f}" if values else f"– ({entry['reason']})"
+        lines.append(
+            f"| {name.replace('_', ' ')} | {ours} | {PAPER_AUROC.get(name, '–')} | {entry['positives']} |"
+        )
+    return [
+        *lines,
+        "",
+        "The paper's are of a third of the official test list; its cocktail shows some of those images.",
+    ]
+
+
+def explode_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
+    """Markdown: masked loss before and after at each learning rate."""
+    lines = ["# Learning rate too high", "", *([f"**{note}**", ""] if note else [])]
+    lines += ["| arm | masked loss before | highest seen | after |", "|---|---|---|---|"]
+    for arm in (a for a in arms if a.name != "before"):
+        curves = [read_column(laboratory.folder(arm.name, seed) / LOG, "eval_loss") for seed in seeds]
+        before, after = (values_of(laboratory, arm, seeds, k) for k in ("masked_loss_before", "masked_loss"))
+        highest = [max(curve.values()) for curve in curves]
+        lines.append(f"| {arm.label} | {spread(before)} | {spread(highest)} | {spread(after)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    try:
+        run_script(main)
+    except RunFailedError as error:
+        raise SystemExit(f"reproduce.py: {error}") from None
