@@ -91,7 +91,11 @@ def main(argv: list[str]) -> None:
             )
         figures.reconstruction_rows(pictures, captions, path)
 
-    trainer.add_callback(Pictures(output, "masked pixel loss", draw, stage.reconstruction_steps))
+    # One rank draws; a sharded model would wait for the others.
+    pictures = Pictures(
+        output, "masked pixel loss", None if trainer.is_fsdp_enabled else draw, stage.reconstruction_steps
+    )
+    trainer.add_callback(pictures)
     result = trainer.train(resume_from_checkpoint=resume)
     after = trainer.evaluate()["eval_loss"]
     history = trainer.state.log_history
@@ -101,7 +105,8 @@ def main(argv: list[str]) -> None:
         return
 
     figures.training_curves(history, output / "figures" / "loss.png", loss_name="masked pixel loss")
-    draw(output / "figures" / "reconstructions.png")
+    if not trainer.is_fsdp_enabled:
+        draw(output / "figures" / "reconstructions.png")
     record["training"] = training_record(trainer, result)
     record["evaluation"] = {
         "masked_loss_before": before,

@@ -183,9 +183,12 @@ def is_failed_write(error: BaseException) -> bool:
 def failed_write_message(checkpoint: Path, error: BaseException) -> str:
     """Where the run can go on from."""
     before = newest_whole(checkpoint.parent)
+    reason = str(error).splitlines()[0]
+    if "inline_container" in reason:  # torch.save counts bytes and does not say what the disk said
+        reason = "the disk took only a part of it"
     rest = f"{before.name} before it is whole" if before else "there is none before it"
     return (
-        f"{checkpoint.name} could not be written ({str(error).splitlines()[0]}) and was removed; {rest}. "
+        f"{checkpoint.name} could not be written ({reason}) and was removed; {rest}. "
         "Make room on the disk, then go on with --resume_from_checkpoint true"
     )
 

@@ -117,6 +117,16 @@ class MedHieraTrainer(Trainer):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler = self.lr_scheduler
+        if isinstance(scheduler, OneCycleLR) and self.state.max_steps > scheduler.total_steps:
+            raise RunEndedError(
+                f"the run of this checkpoint was planned for {scheduler.total_steps} steps and OneCycleLR "
+                f"cannot be made longer; now {self.state.max_steps} are asked for. Resume with the steps or "
+                "epochs of before, or start a new run with --model_name_or_path on the finished folder"
+            )
+
     def _get_learning_rate(self) -> float:
         """What is logged: the head's, the largest; transformers takes the first group's, the lowest."""
         assert self.optimizer is not None
@@ -144,6 +154,13 @@ class MedHieraTrainer(Trainer):
         return super()._get_num_items_in_batch(counted, device)
 
     # Steps, guarded
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from the last checkpoint of all: transformers would train one step more.
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
 
     def training_step(
         self,

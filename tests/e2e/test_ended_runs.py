@@ -87,6 +87,7 @@ def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_preempted_run_ends_as_if_it_had_not_been(workshop, tmp_path):
     words = ("--max_steps", "40", "--save_steps", "20", "--eval_steps", "20", "--ema_decay", "0.9")
     whole, ended = tmp_path / "whole", tmp_path / "ended"
@@ -103,6 +104,7 @@ def test_a_preempted_run_ends_as_if_it_had_not_been(workshop, tmp_path):
         assert all(torch.equal(expected[key], found[key]) for key in expected), name
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_it(workshop, tmp_path):
     """A limit on the size of files, set while the run goes, stands for the disk: each write past it fails."""
     process = Run(workshop, "train_cls.py", tmp_path, *LONG, "--save_steps", "4")
@@ -133,6 +135,7 @@ def test_a_learning_rate_far_too_high_ends_with_words_and_names(workshop, tmp_pa
         assert json.loads((tmp_path / "nonfinite_batch.json").read_text())["image_ids"]
 
 
+@pytest.mark.slow
 def test_a_cpu_out_of_memory_names_the_batch_that_fits(workshop, tmp_path):
     """A limit on the address space, a little above what the process has before its first step."""
     words = ("--per_device_train_batch_size", "64", "--image_size", "224", "--precision", "fp32",

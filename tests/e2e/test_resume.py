@@ -58,6 +58,7 @@ def test_kill_and_resume_gives_the_same_weights(script, workers, workshop, tmp_p
     assert logged(whole) == logged(killed)
 
 
+@pytest.mark.slow
 def test_kill_and_resume_gives_the_same_average_with_every_modern_option(workshop, tmp_path):
     words = [*LONGER, "--optimizer", "adamw", "--layer_decay", "0.7", "--ema_decay", "0.9", "--schedule",
              "trainer", "--lr_scheduler_type", "cosine", "--warmup_steps", "3", "--random_crop_scale", "0.5",

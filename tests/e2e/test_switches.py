@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import evaluate_cls
 import train_cls
 import train_mae
 
@@ -50,6 +52,18 @@ def test_stage_2_goes_on_at_a_larger_size(workshop, stage2, tmp_path):
     assert record["lineage"]["new_weights"] == []
     before = json.loads((stage2 / "metrics.json").read_text())["preprocessing"]
     assert record["preprocessing"] == before | {"image_size": 96, "resize_size": 110}
+
+
+def test_evaluation_with_the_mirror_image(workshop, stage2, tmp_path):
+    built = ["--build_dir", str(workshop.folder / "built")]
+    words = ["--model", str(stage2), "--data_dir", str(workshop.raw), *built, "--bootstrap_resamples", "0"]
+    tables = []
+    for name, extra in (("plain", []), ("flipped", ["--tta"])):
+        evaluate_cls.main([*words, "--output_dir", str(tmp_path / name), *extra])
+        assert json.loads((tmp_path / name / "metrics.json").read_text())["tta"] == (name == "flipped")
+        tables.append(pd.read_parquet(tmp_path / name / "predictions.parquet").set_index("image_id"))
+    assert tables[0].index.equals(tables[1].index)
+    assert 0 < (tables[0] - tables[1]).abs().to_numpy().max() < 0.5
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny_training import PREPROCESSING, make_rows, make_trainer
 from transformers import TrainerCallback
 
@@ -225,6 +226,21 @@ def test_the_first_checkpoint_that_fails_says_there_is_none(tmp_path):
     shutil.rmtree(tmp_path)
     message = guards.failed_write_message(tmp_path / "checkpoint-1", OSError(28, "No space left on device"))
     assert "there is none before it" in message and "No space left" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "is_write"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_errors(error, is_write, tmp_path):
+    """The words of Python, safetensors and torch on a tmpfs of 200 kB."""
+    assert guards.is_failed_write(error) == is_write
+    assert "inline_container" not in guards.failed_write_message(tmp_path / "checkpoint-1", error)
 
 
 def test_memory_is_told_from_other_errors():

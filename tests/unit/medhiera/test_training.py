@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_training import PREPROCESSING, make_rows, make_trainer, tiny_classifier, tiny_mae, weights
 
+from medhiera.guards import RunEndedError
 from medhiera.losses import TrainingLoss, choose_loss
 from medhiera.options import ClassifierOptions, OptimizationOptions
 from medhiera.parameter_groups import layer_decay_groups
@@ -133,6 +134,27 @@ def test_a_loss_of_ours_is_accumulated_as_the_models_own(loss, tmp_path):
         trainer.train()
         results.append(trainer.state.log_history[0]["loss"])
     assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [3, 4], ids=["mid epoch", "epoch's end"])
+def test_resuming_from_the_last_step_trains_no_more(steps, tmp_path):
+    """A run may be ended between its last checkpoint and its card."""
+    saving = {"max_steps": steps, "save_strategy": "steps", "save_steps": 1}
+    whole = make_trainer(tmp_path, **saving)
+    whole.train()
+    resumed = make_trainer(tmp_path, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps}"))
+    assert resumed.state.global_step == steps
+    expected = weights(whole.model)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in resumed.model.state_dict().items())
+
+
+def test_a_one_cycle_run_is_not_resumed_longer(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    make_trainer(tmp_path, max_steps=4, **saving).train()
+    longer = make_trainer(tmp_path, max_steps=6, **saving)
+    with pytest.raises(RunEndedError, match="planned for 4 steps.* now 6 are asked for"):
+        longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
 def test_mixup_in_training_reaches_the_model(tmp_path):
