@@ -48,7 +48,8 @@ class Cocktail(SourceBuilder):
             raise DataLayoutError(
                 f"{data_dir} holds none of the four sources. Wanted at least one of the folders "
                 f"{list(self.LISTERS)}; found {found}. Point data_dir at the folder above them; for one "
-                "source alone use its own builder, for example ChestXray14."
+                "source alone use its own builder, for example ChestXray14. Your own images/ and CSV are "
+                f"built by ImageFolder, or here from a folder named {image_folder.FOLDER}."
             )
         return {folder: scan_folder(data_dir / folder) for folder in present}
 
@@ -72,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="unreadable files allowed")
     parser.add_argument("--nih_mapping", default="", help="RSNA's mapping to ChestX-ray14, JSON or CSV")
     parser.add_argument("--allow_leakage", action="store_true", help="keep leaking images, as in the paper")
+    parser.add_argument(
+        "--compression",
+        default="fast",
+        choices=["fast", "none"],
+        help="of the stored PNGs; none reads several times faster and takes twice the space",
+    )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -86,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 max_bad_fraction=options.max_bad_fraction,
                 nih_mapping=options.nih_mapping,
                 allow_leakage=options.allow_leakage,
+                compression=options.compression,
             )
             export_parquet(builder, options.output_dir, options.num_proc)
         logger.info("Built: %s", options.output_dir)

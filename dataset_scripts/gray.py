@@ -3,7 +3,9 @@
 Below `images`, `dicom` and `volumes`: windowing, shrinking, encoding, and the sizes that are believable.
 """
 
-import io
+import struct
+import zlib
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,12 @@ from PIL import Image
 from dataset_scripts.errors import BadImageError
 
 GrayImage = npt.NDArray[np.uint8]
+Compression = Literal["fast", "none"]
 
 MINIMUM_SIDE = 16  # below this nothing can be seen; web icons and 1x1 trackers end here
 MAXIMUM_PIXELS = 100_000_000  # ten times the largest detector; a header that claims more is a bomb
 WINDOW_PERCENTILES = (0.1, 99.9)
+_FILTER_UP = 2
 
 
 def check_size(width: int, height: int) -> None:
@@ -66,8 +70,31 @@ def resize_shorter_side(image: GrayImage, size: int) -> GrayImage:
     return np.asarray(resized)
 
 
-def encode_png(image: GrayImage) -> bytes:
-    """Return the PNG bytes of an 8-bit grayscale array, with no metadata."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
+def encode_png(image: GrayImage, compression: Compression = "fast") -> bytes:
+    """Return the PNG bytes of an 8-bit grayscale array, with no metadata.
+
+    Pillow's own PNGs cost twice the time to read: it filters rows by Paeth, and inflating matches is slow.
+
+    Args:
+        image: (height, width), uint8.
+        compression: "fast" stores each row's difference to the one above, Huffman-coded; "none" the bytes.
+    """
+    height, width = image.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # a row starts with the number of its filter
+    rows[:, 1:] = image
+    if compression == "fast":
+        rows[:, 0] = _FILTER_UP
+        rows[1:, 1:] -= image[:-1]
+        packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_HUFFMAN_ONLY)
+    else:
+        packer = zlib.compressobj(0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, gray, not interlaced
+    content = packer.compress(rows.tobytes()) + packer.flush()
+    parts = [_chunk(b"IHDR", header), _chunk(b"IDAT", content), _chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """Return one chunk of a PNG: length, kind, content, checksum (PNG specification, section 5.3)."""
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)

@@ -33,6 +33,7 @@ from dataset_scripts.listing import ImageRecord, Listing
 logger = logging.getLogger(__name__)
 
 BUILD_FILE = "build.json"
+PHANTOM_FILE = "phantom.json"  # what dataset_scripts.phantom leaves beside the folders it draws
 _WORK_FOLDER = ".build"
 _PLAN_FILE = "plan.pickle"
 _RECORDS_PER_SHARD = 2048
@@ -98,10 +99,18 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
             manifest=builder.config.manifest,
             max_bad_fraction=builder.config.max_bad_fraction,
         )
+        _copy_phantom_mark(Path(builder.config.data_dir), output_dir)
         write_card(output_dir, builder.config)
         (output_dir / BUILD_FILE).write_text(json.dumps({**key, "complete": True}) + "\n", encoding="utf-8")
         shutil.rmtree(work)
     return True
+
+
+def _copy_phantom_mark(data_dir: Path, output_dir: Path) -> None:
+    """Let what is made of phantoms say so wherever it goes; a rebuild of real images forgets it."""
+    (output_dir / PHANTOM_FILE).unlink(missing_ok=True)
+    if (data_dir / PHANTOM_FILE).is_file():
+        shutil.copyfile(data_dir / PHANTOM_FILE, output_dir / PHANTOM_FILE)
 
 
 def _prepare_folder(output_dir: Path, key: dict[str, str]) -> bool:

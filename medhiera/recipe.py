@@ -7,6 +7,7 @@ transformers' TrainingArguments. The command line overrides the file, key by key
 import difflib
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -86,6 +87,13 @@ class DataOptions:
         metadata={"help": "Train on these sources only (names of the `source` column). Default: stage 1 all, "
                           "stage 2 ChestX-ray14."},
     )  # fmt: skip
+    mixing: str | None = field(
+        default=None,
+        metadata={
+            "help": "Stage 1: weight of each source in the training rows, a YAML mapping or JSON text. "
+            "Sources not named are left out; small ones repeat. Default: every image once."
+        },
+    )
     image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels."})
     resize_size: int | None = field(
         default=None,
@@ -97,6 +105,10 @@ class DataOptions:
     max_eval_images: int | None = field(
         default=None, metadata={"help": "Use only this many validation images, drawn by the seed."}
     )
+
+    def weights(self) -> dict[str, float]:
+        """The source weights in `mixing`, parsed; empty without it."""
+        return {str(name): weight for name, weight in json.loads(self.mixing or "{}").items()}
 
 
 @dataclass
@@ -268,6 +280,7 @@ def _check(recipe: Recipe, given: set[str]) -> None:
         recipe.model.overrides()
     except (ValueError, TypeError) as error:
         faults.append(f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields")
+    faults += _mixing_faults(data, recipe.stage)
     if training.output_dir in (None, "", "trainer_output"):
         faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
     else:
@@ -277,6 +290,32 @@ def _check(recipe: Recipe, given: set[str]) -> None:
             faults.append(str(error))
     if faults:
         raise RecipeError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
+
+
+def _mixing_faults(data: DataOptions, stage: MAEOptions | ClassifierOptions) -> list[str]:
+    """What is wrong with `mixing`, apart from names that only the data knows."""
+    if data.mixing is None:
+        return []
+    wanted = 'wanted source: weight, such as {"ChestX-ray14": 0.5, "BraTS 2020": 0.1}'
+    try:
+        weights = data.weights()
+    except (ValueError, AttributeError) as error:
+        return [f"mixing is not a mapping ({error}); {wanted}"]
+    faults = [
+        f"mixing gives {name!r} the weight {weight!r}; wanted a positive number, or the name left out"
+        for name, weight in weights.items()
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf
+    ]
+    if not weights:
+        faults.append(f"mixing is empty; {wanted}")
+    if isinstance(stage, ClassifierOptions):
+        faults.append("mixing is for stage 1; stage 2 sees every image once, name its sources in `sources`")
+    outside = sorted(weights.keys() - set(data.sources or weights))
+    if outside:
+        faults.append(
+            f"mixing names {outside}, which `sources` leaves out; name them there too, or drop `sources`"
+        )
+    return faults
 
 
 def _finish(recipe: Recipe) -> None:

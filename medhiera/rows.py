@@ -7,19 +7,21 @@ import contextlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, load_dataset
+import numpy.typing as npt
+from datasets import Dataset, DatasetDict, interleave_datasets, load_dataset
 from huggingface_hub import snapshot_download
 from transformers import TrainingArguments
 
 from dataset_scripts import Cocktail, label_names
 from dataset_scripts.image_folder import ImageFolder
-from dataset_scripts.parquet_export import BUILD_FILE
+from dataset_scripts.parquet_export import BUILD_FILE, PHANTOM_FILE
 from dataset_scripts.pixel_statistics import read_statistics
 from medhiera.recipe import DataOptions, RecipeError
 
@@ -95,7 +97,8 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         training: with several ranks, lets the first build while the others wait.
 
     Raises:
-        RecipeError: data_dir is neither a folder nor a dataset on the Hub that can be reached.
+        RecipeError: data_dir is neither a folder nor a dataset on the Hub that can be reached; `sources` or
+            `mixing` names a source that is in none of its splits.
         DataLayoutError: the folder holds none of this.
     """
     folder = Path(options.data_dir)
@@ -121,16 +124,22 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         rows = builder.as_dataset()
     if is_reused:
         logger.info("the data was built before and its sources have not changed: reused")
+    there: set[str] = set()
     for split, chosen in rows.items():
-        counts = ", ".join(f"{source} {count:,}" for source, count in by_source(chosen).items())
+        sources = by_source(chosen)
+        there |= sources.keys()
+        counts = ", ".join(f"{source} {count:,}" for source, count in sources.items())
         logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
+    for field, asked in (("sources", options.sources or []), ("mixing", options.weights())):
+        if unknown := sorted(set(asked) - there):
+            raise RecipeError(f"{field} names {unknown}, which no split holds; it holds {sorted(there)}")
     statistics = read_statistics(built)
     return OpenCocktail(
         rows=rows,
         names=label_names(rows["train"].features),
         mean=statistics["mean"],
         std=statistics["std"],
-        is_phantom=(folder / "phantom.json").is_file(),
+        is_phantom=any((place / PHANTOM_FILE).is_file() for place in (folder, built)),
         folder=built,
         is_reused=is_reused,
     )
@@ -166,19 +175,56 @@ def default_sources(rows: Dataset) -> list[str] | None:
 def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | None, seed: int) -> Dataset:
     """The rows of some sources, at most so many of them, drawn by the seed.
 
+    A name that stands in no split at all is refused by `open_cocktail`.
+
     Raises:
-        RecipeError: a source that is not in the data, or no row left.
+        RecipeError: no row left.
     """
     if sources is not None:
         there = by_source(rows)
-        unknown = [source for source in sources if source not in there]
-        if len(unknown) == len(sources):
+        absent = sorted(set(sources) - there.keys())
+        if len(absent) == len(set(sources)):
             raise RecipeError(f"--sources {list(sources)}: none is in this split; it holds {sorted(there)}")
-        wanted = set(sources)
-        rows = rows.select(np.flatnonzero([source in wanted for source in rows["source"]]))
+        if absent:
+            logger.warning("sources %s have no image in this split; it holds %s", absent, sorted(there))
+        rows = rows.select(_rows_of(rows, sources))
     if at_most is not None and at_most < len(rows):
         rows = rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most]))
     return rows
+
+
+def mix_rows(rows: Dataset, weights: Mapping[str, float], seed: int) -> Dataset:
+    """Training rows with each source's share as weighted; a source that is not named is left out.
+
+    `all_exhausted`: an epoch shows every image at least once, and those of a source that is small for its
+    weight several times (RadiographTable masks each showing anew). `first_exhausted` would never repeat an
+    image, but drop most of the large sources.
+
+    Args:
+        rows: as they were chosen.
+        weights: source to weight, positive; they need not add up to one. Empty: the rows as they are.
+        seed: of the draw.
+
+    Raises:
+        RecipeError: a weighted source has no row here.
+    """
+    if not weights:
+        return rows
+    absent = sorted(weights.keys() - by_source(rows).keys())
+    if absent:
+        raise RecipeError(f"mixing names {absent}, of which no training row is chosen; see --sources")
+    total = sum(weights.values())
+    return interleave_datasets(
+        [rows.select(_rows_of(rows, [source])) for source in weights],
+        probabilities=[weight / total for weight in weights.values()],
+        seed=seed,
+        stopping_strategy="all_exhausted",
+    )
+
+
+def _rows_of(rows: Dataset, sources: Sequence[str]) -> npt.NDArray[np.intp]:
+    wanted = set(sources)
+    return np.flatnonzero([source in wanted for source in rows["source"]])
 
 
 def spread_over_sources(rows: Dataset, count: int) -> list[int]:
@@ -186,10 +232,6 @@ def spread_over_sources(rows: Dataset, count: int) -> list[int]:
     places: dict[str, list[int]] = {}
     for row, source in enumerate(rows["source"]):
         places.setdefault(source, []).append(row)
-    chosen: list[int] = []
-    for turn in range(count):
-        for rank, candidates in enumerate(places.values()):
-            if turn % len(places) == rank and len(chosen) < min(count, len(rows)):
-                step = max(1, len(candidates) // count)
-                chosen.append(candidates[(turn * step) % len(candidates)])
-    return chosen
+    thinned = [found[:: max(1, len(found) // count)] for found in places.values()]
+    in_turn = (row for rank in zip_longest(*thinned) for row in rank if row is not None)
+    return list(islice(in_turn, count))

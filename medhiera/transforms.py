@@ -1,13 +1,15 @@
 """PIL image → pixel_values: one preprocessing for training, evaluation and the published processor.
 
 Second arrow after the data: rows of the cocktail become batches. Every random choice (augmentation and
-MAE mask alike) is keyed by (seed, epoch, image_id), never by worker or position, so a resumed run and a
-run with another number of workers or ranks see the same pictures.
+MAE mask alike) is keyed by (seed, epoch, image_id) and, where a mix repeats an image, by which showing it is;
+never by worker or position, so a resumed run and a run with another number of workers or ranks see the same
+pictures.
 """
 
 import contextlib
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -244,19 +246,29 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         self.mask_units = mask_units
         self.mask_ratio = mask_ratio
         self.with_labels = with_labels
+        self._turns = _repeats(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """One example; a key is (epoch, row) in training and a plain row in evaluation."""
-        epoch, index = key if isinstance(key, tuple) else (EVALUATION_EPOCH, key)
-        row = self.rows[index]
-        image_id = row["image_id"]
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
+        """The examples of a batch, read from the table at once: torch's DataLoader asks for them so."""
+        pairs = [key if isinstance(key, tuple) else (EVALUATION_EPOCH, key) for key in keys]
+        columns = self.rows[[index for _, index in pairs]]
+        rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        return [self._example(*pair, row) for pair, row in zip(pairs, rows, strict=True)]
+
+    def _example(self, epoch: int, index: int, row: Mapping[str, Any]) -> dict[str, Any]:
+        image_id, turn = row["image_id"], self._turns.get(index)
+        key_id = image_id if turn is None else f"{image_id}\x1f{turn}"
         if self.crop is None:
             pixels = self.preprocessing.pixels(row["image"])
         if self.crop is not None or self.augment is not None:
-            with keyed_randomness(key_to_seed(self.seed, epoch, image_id, "augment")):
+            with keyed_randomness(key_to_seed(self.seed, epoch, key_id, "augment")):
                 if self.crop is not None:
                     pixels = self.crop(gray_bytes(row["image"]))
                 if self.augment is not None:
@@ -265,13 +277,24 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         if self.mask_units is not None:
             # Evaluation masks do not know the run's seed, so that two runs can be compared.
             seed = 0 if epoch == EVALUATION_EPOCH else self.seed
-            generator = torch.Generator().manual_seed(key_to_seed(seed, epoch, image_id, "mask"))
+            generator = torch.Generator().manual_seed(key_to_seed(seed, epoch, key_id, "mask"))
             example["noise"] = torch.rand(self.mask_units, generator=generator)
         if self.mask_ratio is not None:
             example["mask_ratio"] = self.mask_ratio
         if self.with_labels:
             example["labels"] = torch.tensor(row["labels"], dtype=torch.float32)
         return example
+
+
+def _repeats(rows: Dataset) -> dict[int, int]:
+    """Rows that show an image again, and for the how-manieth time: a mixed source may repeat its images."""
+    seen: Counter[str] = Counter()
+    turns = {}
+    for row, image_id in enumerate(rows.select_columns("image_id")[:]["image_id"]):
+        if seen[image_id]:
+            turns[row] = seen[image_id]
+        seen[image_id] += 1
+    return turns
 
 
 @dataclass(frozen=True)

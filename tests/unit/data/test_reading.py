@@ -1,5 +1,6 @@
 """Pixels as they should be seen: modes, 16 bits, DICOM, MRI slices."""
 
+import io
 from pathlib import Path
 
 import nibabel
@@ -73,11 +74,19 @@ def test_resizing_never_enlarges_and_never_undershoots() -> None:
     assert resize_shorter_side(np.zeros((300, 1000), np.uint8), 256).shape == (256, 853)
 
 
-def test_png_bytes_carry_pixels_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encode_png(RAMP))
-    with Image.open(tmp_path / "a.png") as image:
-        assert np.array_equal(np.asarray(image), RAMP)
-        assert image.info == {}
+@pytest.mark.parametrize("compression", ["fast", "none"])
+@pytest.mark.parametrize("shape", [(1, 1), (16, 40), (300, 257)])
+def test_png_bytes_carry_pixels_and_nothing_else(compression: str, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with Image.open(io.BytesIO(encode_png(pixels, compression))) as image:
+        assert (image.mode, image.info) == ("L", {})
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+def test_fast_compression_pays_on_smooth_pictures() -> None:
+    smooth = np.asarray(Image.fromarray(RAMP).resize((256, 256), Image.Resampling.BICUBIC))
+    assert len(encode_png(smooth, "fast")) < smooth.size / 2
+    assert smooth.size < len(encode_png(smooth, "none")) < smooth.size * 1.02
 
 
 def write_dicom(path: Path, pixels: np.ndarray, **elements: object) -> None:

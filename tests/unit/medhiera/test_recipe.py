@@ -48,6 +48,19 @@ def test_mapping_and_list_reach_their_fields(write):
     assert recipe.data.sources == ["a b", "c"]
 
 
+def test_weights_come_from_the_file_or_the_command_line(write):
+    from_file = read_recipe(MAEOptions, write("mixing: {ChestX-ray14: 0.5, BraTS 2020: 1}"))
+    assert from_file.data.weights() == {"ChestX-ray14": 0.5, "BraTS 2020": 1}
+    typed = read_recipe(MAEOptions, [*write("seed: 1"), "--mixing", '{"ChestX-ray14": 2}'])
+    assert typed.data.weights() == {"ChestX-ray14": 2}
+    assert read_recipe(MAEOptions, write("seed: 1")).data.weights() == {}
+
+
+def test_weights_are_for_stage_1(write):
+    with pytest.raises(RecipeError, match="mixing is for stage 1"):
+        read_recipe(ClassifierOptions, write("mixing: {ChestX-ray14: 1}"))
+
+
 def test_resize_follows_image_size_as_in_the_paper(write):
     assert read_recipe(MAEOptions, write("image_size: 224")).data.resize_size == 256
 
@@ -63,6 +76,14 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("a: [", [], "is not YAML"),
         ("model_size: giant", [], "cannot be read"),
         ("model_overrides: tiny", [], "model_overrides is not a mapping"),
+        ("mixing: much", [], "mixing is not a mapping"),
+        ("mixing: [ChestX-ray14, 1]", [], "cannot be read|unrecognized|unknown key|not a mapping"),
+        ("mixing: {}", [], "mixing is empty; wanted source: weight"),
+        ("mixing: {a: 0, b: 1}", [], "mixing gives 'a' the weight 0; wanted a positive number"),
+        ("mixing: {a: -1}", [], "mixing gives 'a' the weight -1"),
+        ("mixing: {a: lots}", [], "mixing gives 'a' the weight 'lots'"),
+        ("mixing: {a: .inf}", [], "mixing gives 'a' the weight inf"),
+        ("mixing: {a: 1, b: 1}\nsources: [a]", [], r"mixing names \['b'\], which `sources` leaves out"),
         ("resize_size: 100", [], "below image_size"),
         ("precision: bf16\nbf16: true", [], "set precision alone"),
     ],

@@ -78,6 +78,16 @@ def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows):
         assert not torch.equal(first["pixels"], other["pixels"])
 
 
+def test_a_batch_is_what_its_rows_are_alone(rows):
+    table = RadiographTable(rows, PREPROCESSING, augment=random_rotation(30), mask_units=4, with_labels=True)
+    keys = [(2, 5), (2, 0), 3, (1, 0)]
+    for one, other in zip(table.__getitems__(keys), [table[key] for key in keys], strict=True):
+        assert one.keys() == other.keys()
+        assert one["image_id"] == other["image_id"]
+        for name in ("pixels", "noise", "labels"):
+            torch.testing.assert_close(one[name], other[name], rtol=0, atol=0, equal_nan=True)
+
+
 def test_evaluation_masks_are_fixed_across_runs(rows):
     one, two = (RadiographTable(rows, PREPROCESSING, seed=seed, mask_units=4)[1] for seed in (0, 7))
     assert torch.equal(one["noise"], two["noise"])
