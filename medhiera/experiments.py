@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medhiera.checkpoints import newest_whole
+
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,7 +156,7 @@ class Laboratory:
             longer = self.metrics(arm.as_long_as, seed)
             assert longer is not None, f"{arm.name} comes after {arm.as_long_as}"
             words += ["--max_steps", str(longer["training"]["steps"])]
-        if any(folder.glob("checkpoint-*")):
+        if newest_whole(folder) is not None:
             words += ["--resume_from_checkpoint", "true"]
         return [sys.executable, "-W", "ignore", arm.script, *words]
 

@@ -59,12 +59,17 @@ def check_source(options: ModelOptions) -> None:
             "checkpoint first: python -m modeling_hiera_mae.convert"
         )
     try:
-        HieraMAEConfig.from_pretrained(source)
+        model_type = HieraMAEConfig.get_config_dict(source)[0].get("model_type")
     except (ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         if not Path(source).exists():
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
         raise RecipeError(f"--model_name_or_path {source}: {reason}") from error
+    if model_type != HieraMAEConfig.model_type:
+        raise RecipeError(
+            f"--model_name_or_path {source} is a model of type {model_type!r}; wanted "
+            f"{HieraMAEConfig.model_type!r}"
+        )
 
 
 def start_model(

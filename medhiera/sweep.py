@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 
+from medhiera.checkpoints import newest_whole
 from medhiera.experiments import ROOT, Laboratory, RunFailedError
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def _run_trial(
     command += ["--output_dir", str(folder), *words]
     if laboratory.stage0:
         command += ["--model_name_or_path", laboratory.stage0]
-    if any(folder.glob("checkpoint-*")):
+    if newest_whole(folder) is not None:
         command += ["--resume_from_checkpoint", "true"]
     logger.info("trial %d: %s", trial.number, " ".join(words))
     reported: set[int] = set()

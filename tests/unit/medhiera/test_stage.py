@@ -90,13 +90,15 @@ def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):
 
 @pytest.fixture
 def classifier_folder(tmp_path):
+    torch.manual_seed(0)
     folder = tmp_path / "classifier"
     labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
     model, _ = start_model(
         HieraMAEForImageClassification, ModelOptions(model_overrides=TINY), image_size=[64, 64], **labels
     )
+    model.classifier.weight.data *= 50  # untrained scores hardly depend on the image
     model.save_pretrained(folder)
-    Preprocessing(64, 73, 0.4, 0.3).to_processor().save_pretrained(folder)
+    Preprocessing(64, 72, 0.4, 0.3).to_processor().save_pretrained(folder)
     return folder
 
 
@@ -119,9 +121,9 @@ def test_a_classifier_goes_on_at_a_larger_size(classifier_folder):
 
 def test_flipping_averages_the_probabilities_of_both_views(classifier_folder):
     classifier = Classifier.open(classifier_folder)
-    image = Image.effect_noise((70, 80), 60)
+    image = Image.effect_noise((72, 72), 60)  # no resize, and a crop that is the same from both sides
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     views = classifier.probabilities([image, mirrored])
     assert not torch.allclose(views[0], views[1])
     both = classifier.probabilities([image], with_flip=True)
-    torch.testing.assert_close(both[0], views.mean(dim=0), atol=2e-3, rtol=0)  # the resize rounds to bytes
+    torch.testing.assert_close(both[0], views.mean(dim=0), atol=1e-5, rtol=0)
