@@ -79,7 +79,7 @@ def test_nothing_to_resume(workshop, tmp_path):
 
 
 def test_a_source_that_is_not_there(workshop, tmp_path):
-    with pytest.raises(RecipeError, match=r"none is in this split; it holds \['BraTS 2020'"):
+    with pytest.raises(RecipeError, match=r"which no split holds; the data holds \['BraTS 2020'"):
         mae(workshop, tmp_path, "--sources", "CheXpert")
 
 
