@@ -132,7 +132,9 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
     for field, asked in (("sources", options.sources or []), ("mixing", options.weights())):
         if unknown := sorted(set(asked) - there):
-            raise RecipeError(f"{field} names {unknown}, which no split holds; the data holds {sorted(there)}")
+            raise RecipeError(
+                f"{field} names {unknown}, which no split holds; the data holds {sorted(there)}"
+            )
     statistics = read_statistics(built)
     return OpenCocktail(
         rows=rows,
