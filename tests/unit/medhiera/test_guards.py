@@ -25,8 +25,8 @@ SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
 class Poisoned(RadiographTable):
     """One image's labels are infinite; a NaN label only says "not annotated"."""
 
-    def __getitem__(self, key):
-        example = super().__getitem__(key)
+    def _example(self, epoch, index, row):
+        example = super()._example(epoch, index, row)
         if example["image_id"] == "image 5":
             example["labels"] = torch.full_like(example["labels"], np.inf)
         return example
