@@ -2,9 +2,11 @@
 
     python benchmarks/data_throughput.py --work_dir build/throughput
     python benchmarks/data_throughput.py --work_dir build/throughput --images 64 --memory 200 400
+    python benchmarks/data_throughput.py --work_dir build/throughput --raw FOLDER_OF_IMAGES
 
-Raw images are phantom chests at 1024x1024, repeated under other names. Built data is Parquet at 256. Loaders
-crop 224 and make tensors. Nothing is downloaded.
+Raw images are radiographs (phantom chests without --raw) at 1024x1024, repeated under other names. Built data
+is Parquet at 256, with both kinds of compression. Loaders crop 224 and make tensors; "training path" is what
+train_mae.py reads: mask noise and normalisation too. Nothing is downloaded.
 """
 
 import argparse
@@ -16,6 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +33,47 @@ from torchvision.datasets import ImageFolder as TorchImageFolder
 from torchvision.transforms import v2
 
 from dataset_scripts import ImageFolder
+from dataset_scripts.images import read_image
 from dataset_scripts.parquet_export import export_parquet
 from dataset_scripts.phantom_anatomy import draw_body
 from dataset_scripts.phantom_findings import draw_radiograph
+from medhiera.transforms import Collator, Preprocessing, RadiographTable
 
 DIFFERENT = 16  # drawn chests; the rest are copies
 
 MEASURE_BUILD = """
-import resource, sys
+import resource, sys, time
 from pathlib import Path
 from dataset_scripts import ImageFolder
 from dataset_scripts.parquet_export import export_parquet
 raw, out = Path(sys.argv[1]), Path(sys.argv[2])
-export_parquet(ImageFolder(data_dir=raw, cache_dir=out.parent / "cache", image_size=256), out)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+started = time.perf_counter()
+export_parquet(ImageFolder(data_dir=raw, cache_dir=out.parent / "cache", image_size=256), out, num_proc=2)
+seconds = time.perf_counter() - started
+peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(*peaks, seconds)
 """
 
 
-def write_raw(root: Path, images: int, side: int) -> Path:
-    """Write `images/` and `labels.csv`; every picture after the first few is a hard link."""
+def write_raw(root: Path, images: int, side: int, given: list[Path]) -> Path:
+    """Write `images/` and `labels.csv`; every picture after the first few is a hard link.
+
+    Args:
+        root: a new folder.
+        images: how many.
+        side: of each, in pixels.
+        given: pictures to shrink or enlarge to it; phantoms are drawn where there are too few.
+    """
     folder = root / "images"
     folder.mkdir(parents=True)
     for index in range(images):
         path = folder / f"{index:06d}.png"
         if index >= DIFFERENT:
             os.link(folder / f"{index % DIFFERENT:06d}.png", path)
+            continue
+        if index < len(given):
+            picture = Image.fromarray(read_image(given[index]))
+            picture.resize((side, side), Image.Resampling.BICUBIC).save(path)
             continue
         rng = np.random.default_rng(index)
         pixels = draw_radiograph(draw_body(rng, is_female=False), (), side, rng).pixels
@@ -78,10 +98,12 @@ def consume(batches: Iterable[Any]) -> None:
         pass
 
 
-def build(raw: Path, out: Path, num_proc: int) -> None:
+def build(raw: Path, out: Path, num_proc: int, compression: str = "auto") -> None:
     """Export to Parquet at 256, from nothing."""
     shutil.rmtree(out, ignore_errors=True)
-    export_parquet(ImageFolder(data_dir=raw, cache_dir=out.parent / "cache", image_size=256), out, num_proc)
+    cache = out.parent / "cache"
+    builder = ImageFolder(data_dir=raw, cache_dir=cache, image_size=256, compression=compression)
+    export_parquet(builder, out, num_proc)
 
 
 def build_with_imagefolder(raw: Path, out: Path, num_proc: int) -> None:
@@ -109,54 +131,76 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(gray.copy()).unsqueeze(0).expand(3, -1, -1)
 
 
+def loaders(raw: Path, built: dict[str, Path], cache: Path, workers: int) -> dict[str, DataLoader[Any]]:
+    """Return what is timed, by name; workers stay, so that their start is no part of the time."""
+    whole = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
+    load = partial(DataLoader, batch_size=32, num_workers=workers, persistent_workers=workers > 0)
+    sources = {"torchvision ImageFolder, raw": load(TorchImageFolder(str(raw), transform=whole))}
+    for compression, out in built.items():
+        rows = load_dataset(str(out), split="train", cache_dir=str(cache / compression))
+        local = rows.select_columns("image").with_transform(tensors)
+        streamed = load_dataset(str(out), split="train", streaming=True).select_columns("image")
+        mapped = streamed.map(tensors, batched=True, batch_size=32, remove_columns="image")
+        preprocessing = Preprocessing(224, 256, 0.5, 0.25)
+        table = RadiographTable(rows, preprocessing, mask_units=49)
+        sources[f"{compression}: local"] = load(local)
+        sources[f"{compression}: streaming"] = load(mapped)
+        sources[f"{compression}: training path"] = load(table, collate_fn=Collator(preprocessing))
+    return sources
+
+
 def main() -> None:
     """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work_dir", type=Path, required=True)
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 10_000])
+    parser.add_argument("--raw", type=Path, help="a folder whose first images are used instead of phantoms")
+    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 10_000, 100_000])
     options = parser.parse_args()
     shutil.rmtree(options.work_dir, ignore_errors=True)
-    raw = write_raw(options.work_dir / "raw", options.images, 1024)
-    out = options.work_dir / "out"
-    count = options.images
-
-    print("| build at 256 from 1024x1024 PNG | images/s |\n|---|---|")
-    for num_proc in (1, 2):
-        speed = rate(count, lambda n=num_proc: build(raw, out, n))
-        print(f"| ours, {num_proc} processes | {speed:.0f} |", flush=True)
-        peer = rate(count, lambda n=num_proc: build_with_imagefolder(raw, options.work_dir / "peer", n))
-        print(f"| imagefolder + map + to_parquet, {num_proc} processes | {peer:.0f} |", flush=True)
-
-    print("\n| loader at 224 | workers | images/s |\n|---|---|---|")
-    whole = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
-    folder = TorchImageFolder(str(raw), transform=whole)
-    local = load_dataset(str(out), split="train", cache_dir=str(options.work_dir / "hf"))
-    local = local.select_columns("image")
-    streamed = load_dataset(str(out), split="train", streaming=True).select_columns("image")
-    for workers in (0, 1, 2):
-        sources = {
-            "torchvision ImageFolder on the raw files": DataLoader(folder, 32, num_workers=workers),
-            "built, local": DataLoader(local.with_transform(tensors), 32, num_workers=workers),
-            "built, streaming": DataLoader(
-                streamed.map(tensors, batched=True, batch_size=32, remove_columns="image"),
-                32,
-                num_workers=workers,
-            ),
-        }
-        for name, loader in sources.items():
-            speed = rate(count, lambda source=loader: consume(source))
-            print(f"| {name} | {workers} | {speed:.0f} |", flush=True)
-    png = [row["bytes"] for row in local.cast_column("image", ImageFeature(decode=False))["image"]]
-    speed = rate(count, lambda: [to_tensor(Image.open(io.BytesIO(each))) for each in png])
-    print(f"| decode + crop + tensor alone, one core | – | {speed:.0f} |")
-
-    print("\n| images built | peak memory, MiB |\n|---|---|")
+    given = sorted(options.raw.rglob("*.png"), key=lambda path: -path.stat().st_size) if options.raw else []
+    torch.set_num_threads(1)  # of the main process, so that it is one core where workers are 0
+    if options.images:
+        measure_speed(options.work_dir, options.images, given)
+    print("\n| images built | main process, MiB | largest worker, MiB | seconds |\n|---|---|---|---|")
     for images in options.memory:
-        small = write_raw(options.work_dir / f"raw-{images}", images, 256)
+        small = write_raw(options.work_dir / f"raw-{images}", images, 256, given)
         command = [sys.executable, "-c", MEASURE_BUILD, str(small), str(options.work_dir / f"out-{images}")]
         done = subprocess.run(command, check=True, text=True, capture_output=True)
-        print(f"| {images} | {float(done.stdout.splitlines()[-1]):.0f} |", flush=True)
+        own, worker, seconds = (float(word) for word in done.stdout.split()[-3:])
+        print(f"| {images:,} | {own:.0f} | {worker:.0f} | {seconds:.0f} |", flush=True)
+
+
+def measure_speed(work_dir: Path, count: int, given: list[Path]) -> None:
+    """Print how fast `count` images are built and read."""
+    raw = write_raw(work_dir / "raw", count, 1024, given)
+    print("| build at 256 from 1024x1024 PNG | images/s |\n|---|---|")
+    for num_proc in (1, 2):
+        speed = rate(count, lambda n=num_proc: build(raw, work_dir / "out", n))
+        print(f"| ours, {num_proc} processes | {speed:.0f} |", flush=True)
+        peer = rate(count, lambda n=num_proc: build_with_imagefolder(raw, work_dir / "peer", n))
+        print(f"| imagefolder + map + to_parquet, {num_proc} processes | {peer:.0f} |", flush=True)
+
+    built = {compression: work_dir / compression for compression in ("fast", "none")}
+    for compression, out in built.items():
+        build(raw, out, 2, compression)
+        size = sum(path.stat().st_size for path in out.rglob("*.parquet"))
+        print(f"\n{compression}: {size / count / 1000:.1f} KB an image", end="")
+    repeats = -(-1000 // count)
+    print("\n\n| loader at 224 | workers | images/s |\n|---|---|---|")
+    for workers in (0, 1, 2):
+        for name, loader in loaders(raw, built, work_dir / "hf", workers).items():
+            consume(islice(loader, 1))  # opens the files and starts the workers
+            times = 1 if "raw" in name else repeats
+            speed = rate(count * times, lambda source=loader, n=times: [consume(source) for _ in range(n)])
+            print(f"| {name} | {workers} | {speed:.0f} |", flush=True)
+    for compression, out in built.items():
+        rows = load_dataset(str(out), split="train", cache_dir=str(work_dir / "hf" / compression))
+        png = [row["bytes"] for row in rows.cast_column("image", ImageFeature(decode=False))["image"]]
+        speed = rate(
+            count, lambda all_bytes=png: [to_tensor(Image.open(io.BytesIO(each))) for each in all_bytes]
+        )
+        print(f"| {compression}: decode + crop + tensor alone, one core | – | {speed:.0f} |")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import datasets
 
@@ -37,7 +37,8 @@ class SourceConfig(datasets.BuilderConfig):
         max_bad_fraction: stop when more than this share of the files (and more than ten) is unreadable.
         allow_leakage: keep training images that show held-out ones, as in the paper; they are reported.
         nih_mapping: a file that names the ChestX-ray14 image behind RSNA's identifiers; "" for none.
-        compression: of the stored PNGs: "fast" or "none" (twice the bytes, read several times faster).
+        compression: of the stored PNGs: "fast"; "none" (twice the bytes, read several times faster); "auto"
+            is "none" for shrunk images, where it is a few gigabytes, and "fast" at native size.
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
@@ -47,8 +48,14 @@ class SourceConfig(datasets.BuilderConfig):
     max_bad_fraction: float = 0.01
     allow_leakage: bool = False
     nih_mapping: str = ""
-    compression: Compression = "fast"
+    compression: Compression | Literal["auto"] = "auto"
     manifest: str = ""
+
+    def png_compression(self) -> Compression:
+        """Return what `compression` comes to."""
+        if self.compression == "auto":
+            return "none" if self.image_size else "fast"
+        return self.compression
 
 
 Lister = Callable[[FolderScan, SourceConfig], Listing]
@@ -218,7 +225,7 @@ def build_examples(
         for suffix, image in _read(record, root, split, config, log):
             stored = resize_shorter_side(image, config.image_size)
             log.count(record.source, split, stored)
-            yield _example(record, suffix, stored, config.compression)
+            yield _example(record, suffix, stored, config.png_compression())
     except BadImageError as error:
         log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
 

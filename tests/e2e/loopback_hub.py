@@ -1,7 +1,7 @@
-"""A small Hub on loopback for tests: enough for the real client to publish model repositories and load them.
+"""A small Hub on loopback for tests: enough for the real client to publish models and datasets and load them.
 
-It keeps repositories in memory, fails on purpose when told (`faults`), and notes every request (`requests`).
-The client must see `environment()` before it is imported.
+It keeps repositories in memory (a dataset's under the name `datasets:owner/name`), fails on purpose when told
+(`faults`), and notes every request (`requests`). The client must see `environment()` before it is imported.
 """
 
 import base64
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-LFS_SUFFIXES = (".safetensors", ".png", ".bin")
+LFS_SUFFIXES = (".safetensors", ".png", ".bin", ".parquet")
 
 
 @dataclass
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def _serve(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        path = re.sub(r"^(/api)?/datasets/", _as_model, unquote(urlsplit(self.path).path))
         line = f"{self.command} {path}"
         self.hub.requests.append(line)
         fault = next((fault for fault in self.hub.faults if re.search(fault.pattern, line)), None)
@@ -124,6 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, content: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if asked and status == 200:
+            data = data[int(asked[1]) : int(asked[2]) + 1 if asked[2] else None]
+            status = 206
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         for name, value in (headers or {}).items():
@@ -143,7 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self, body: bytes) -> tuple[Any, ...]:
         asked = json.loads(body)
         name = f"{asked.get('organization') or 'tester'}/{asked['name']}"
-        answer = {"url": f"{self.hub.address}/{name}", "name": name}
+        is_dataset = asked.get("type") == "dataset"
+        answer = {"url": f"{self.hub.address}/{'datasets/' if is_dataset else ''}{name}", "name": name}
+        name = f"datasets:{name}" if is_dataset else name
         if not self._is_signed_in() or self.hub.access["role"] == "read":
             return ({"error": "no write access"}, 403)
         if name in self.hub.repositories:
@@ -166,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": file} for file in sorted(repository.files)]
         return (
             {
-                "id": name,
+                "id": name.removeprefix("datasets:"),
                 "sha": repository.head,
                 "private": repository.private,
                 "tags": [],
@@ -182,7 +188,19 @@ class _Handler(BaseHTTPRequestHandler):
         files = [file for file in sorted(repository.files) if file.startswith(prefix)]
         if folder and not files:
             return ({"error": "no such folder"}, 404, {"X-Error-Code": "EntryNotFound"})
-        return ([_entry(file, repository.files[file]) for file in files],)
+        entries = [_entry(file, repository.files[file]) for file in files]
+        if "recursive=true" not in urlsplit(self.path).query.lower():
+            below = sorted({prefix + file.removeprefix(prefix).split("/")[0] for file in files} - set(files))
+            entries = [entry for entry in entries if "/" not in entry["path"].removeprefix(prefix)]
+            entries += [{"type": "directory", "path": path, "size": 0, "oid": "0" * 40} for path in below]
+        return (entries,)
+
+    def paths(self, body: bytes, name: str) -> tuple[Any, ...]:
+        repository = self._repository(name)
+        if repository is None:
+            return _NO_REPOSITORY
+        asked = parse_qs(body.decode())["paths"]
+        return ([_entry(file, repository.files[file]) for file in asked if file in repository.files],)
 
     def preupload(self, body: bytes, name: str) -> tuple[Any, ...]:
         files = self.hub.repositories[name].files
@@ -229,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository.files = files
         repository.commits.append(message)
         answer = {
-            "commitUrl": f"{self.hub.address}/{name}/commit/{repository.head}",
+            "commitUrl": f"{self.hub.address}/{name.replace(':', '/')}/commit/{repository.head}",
             "commitOid": repository.head,
         }
         return (answer,)
@@ -252,12 +270,17 @@ _ROUTES: list[tuple[str, Callable[..., tuple[Any, ...]]]] = [
     (r"POST /api/validate-yaml", _Handler.validate_card),
     (r"GET /api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", _Handler.info),
     (r"GET /api/models/([^/]+/[^/]+)/tree/[^/]+(?:/(.+))?", _Handler.tree),
+    (r"POST /api/models/([^/]+/[^/]+)/paths-info/[^/]+", _Handler.paths),
     (r"POST /api/models/([^/]+/[^/]+)/preupload/main", _Handler.preupload),
     (r"POST /([^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     (r"PUT /lfs/(\w+)", _Handler.lfs_put),
     (r"POST /api/models/([^/]+/[^/]+)/commit/main", _Handler.commit),
     (r"(?:GET|HEAD) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _Handler.resolve),
 ]
+
+
+def _as_model(start: re.Match[str]) -> str:
+    return f"{start[1]}/models/datasets:" if start[1] else "/datasets:"
 
 
 def _sha256(content: bytes) -> str:

@@ -20,6 +20,18 @@ rows = load_dataset(sys.argv[1], split="train", streaming=True)
 names = rows.features["findings"].feature.names
 print(sum(1 for row in rows), len(names), next(iter(rows))["image"].mode, "dataset_scripts" in sys.modules)
 """
+RANK = """
+import sys
+from datasets import load_dataset
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import DataLoader
+out, rank, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+rows = load_dataset(out, split="train", streaming=True).shuffle(seed=0, buffer_size=16)
+mine = split_dataset_by_node(rows.select_columns("image_id"), rank=rank, world_size=2)
+mine.set_epoch(1)
+for batch in DataLoader(mine, batch_size=4, num_workers=workers):
+    print(*batch["image_id"], sep="\\n")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +101,28 @@ def test_a_wrong_folder_is_one_message(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "none of the four sources" in output
     assert "Traceback" not in output
+
+
+def test_two_ranks_in_processes_of_their_own_see_every_image_once(cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build = start(cohort, out)
+    output, _ = build.communicate(timeout=240)
+    assert build.returncode == 0, output
+    report = json.loads((out / "build_report.json").read_text())
+    trained = sum(splits.get("train", 0) for splits in report["images"].values())
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""}
+    for workers in ("0", "2"):
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", RANK, str(out), rank, workers],
+                cwd=tmp_path,
+                text=True,
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+            for rank in ("0", "1")
+        ]
+        seen = [process.communicate(timeout=240)[0].splitlines() for process in ranks]
+        assert [process.returncode for process in ranks] == [0, 0]
+        assert all(seen)
+        assert len(seen[0]) + len(seen[1]) == len({*seen[0], *seen[1]}) == trained
