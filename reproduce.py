@@ -69,14 +69,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
     )
-    parser.add_argument("words", nargs="*", help="options for every run, after --")
-    options = parser.parse_args(argv)
+    parser.epilog = "options for every run follow --"
+    own, words = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    options = parser.parse_args(own)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:
         raise RecipeError("--seeds must be at least 1")
-    budget = {script: (*words, *options.words) for script, words in BUDGETS[options.budget].items()}
+    budget = {script: (*recipe, *words) for script, recipe in BUDGETS[options.budget].items()}
     laboratory = Laboratory(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
     if options.stage0 is None:
         logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
