@@ -1,11 +1,13 @@
 """Publish stages with the real client to a Hub on loopback; load them where this repository is not seen."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,12 +213,19 @@ def test_an_upload_that_is_killed_leaves_nothing_half_and_resumes(pristine, tmp_
     with LoopbackHub() as hub:
         process = start(hub, tmp_path, *command)
 
-        def kill_at_the_last_file() -> None:
-            if len(hub.lfs) == 2:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+        begun = itertools.count(1)
 
-        hub.before_put = kill_at_the_last_file
+        def kill_at_the_third_file() -> None:
+            if next(begun) < 3:
+                return
+            deadline = time.monotonic() + 60
+            while len(hub.lfs) < 2 and time.monotonic() < deadline:  # the first two come at the same time
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            raise ConnectionError("the client was killed")
+
+        hub.before_put = kill_at_the_third_file
         process.communicate(timeout=180)
         assert process.returncode == -signal.SIGKILL
         assert hub.repositories["tester/model"].files == {}

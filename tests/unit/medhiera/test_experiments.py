@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from medhiera.checkpoints import seal
 from medhiera.experiments import STAGE0, Arm, Laboratory, RunFailedError, ablation_arms, explode_arms, run_all
 
 WORDS = {"train_mae.py": ("mae.yaml",), "train_cls.py": ("cls.yaml",)}
@@ -40,7 +41,10 @@ def test_a_command_says_all(tmp_path):
     for words in ("train_mae.py mae.yaml --data_dir DATA", "--seed 3", "--sources A", "--max_steps 41"):
         assert words in command
     assert "--model_name_or_path ORG/STAGE0" in command and "resume" not in command
-    (laboratory.folder("short", 3) / "checkpoint-2").mkdir(parents=True)
+    checkpoint = laboratory.folder("short", 3) / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    assert "resume" not in " ".join(laboratory.command(arm, 3))  # half written: not to be gone on from
+    seal(checkpoint)
     assert "--resume_from_checkpoint true" in " ".join(laboratory.command(arm, 3))
 
 
