@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import importlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import statistics
@@ -76,14 +77,14 @@ class Result:
         case: what was measured.
         model: a key of BUILDERS.
         seconds: of each timed step; the same place in every model's list is the same round.
-        peak_memory_mb: in a fresh process, or None.
+        peak_memory_mb: in a fresh process, of the tensors and of the whole process; or None.
         check: the loss, or the sum of squared logits.
     """
 
     case: Case
     model: str
     seconds: list[float]
-    peak_memory_mb: float | None
+    peak_memory_mb: tuple[float, float] | None
     check: float
 
     @property
@@ -272,8 +273,13 @@ def _time(step: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _peak_memory(name: str, case: Case, device: torch.device) -> float:
-    """Peak memory of two steps in a fresh process, in MB (10⁶ bytes), less what it held before them."""
+def _peak_memory(name: str, case: Case, device: torch.device) -> tuple[float, float]:
+    """Peak memory in a fresh process, in MB (10⁶ bytes), less what it held before its first step.
+
+    Returns:
+        Of the tensors that a step makes, and of the process over two steps. On a CPU the second is larger by
+        what the C library's heap cannot give to the next tensor, which differs from run to run.
+    """
     request = json.dumps({"name": name, "case": asdict(case), "device": str(device)})
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.model_throughput", "--memory-of", request],
@@ -282,7 +288,8 @@ def _peak_memory(name: str, case: Case, device: torch.device) -> float:
         text=True,
         check=True,
     )
-    return float(process.stdout.strip().splitlines()[-1])
+    tensors, resident = process.stdout.strip().splitlines()[-1].split()
+    return float(tensors), float(resident)
 
 
 def report_memory(request: str) -> None:
@@ -291,14 +298,27 @@ def report_memory(request: str) -> None:
     device, case = torch.device(content["device"]), Case(**content["case"])
     step = make_step(content["name"], case, device)
     if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
+        allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
         step(), step()
-        peak = (torch.cuda.max_memory_allocated() - before) / 1e6
+        tensors = (torch.cuda.max_memory_allocated() - allocated) / 1e6
+        resident = (torch.cuda.max_memory_reserved() - reserved) / 1e6
     else:
         before = _resident("VmRSS")
         step(), step()
-        peak = _resident("VmHWM") - before
-    sys.stdout.write(f"{peak:.0f}\n")
+        resident = _resident("VmHWM") - before
+        tensors = _peak_of_tensors(step)
+    sys.stdout.write(f"{tensors:.0f} {resident:.0f}\n")
+
+
+def _peak_of_tensors(step: Callable[[], Any]) -> float:
+    """Most MB that tensors made in this step hold at one time, from the CPU allocator's own record."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events)) / 1e6
 
 
 def _resident(field: str) -> float:
@@ -342,7 +362,7 @@ def table(results: list[Result], gflop: float, rate: float) -> str:
     peers = [r for r in results if r.model != "ours"]
     best = max(peers or results, key=lambda r: r.images_per_second)
     for result in sorted(results, key=lambda r: -r.images_per_second):
-        memory = "" if result.peak_memory_mb is None else f"{result.peak_memory_mb:.0f}"
+        memory = "" if result.peak_memory_mb is None else "{:.0f} / {:.0f}".format(*result.peak_memory_mb)
         pairs = sorted(theirs / own for theirs, own in zip(best.seconds, result.seconds, strict=True))
         ratio = f"{statistics.median(pairs):.2f} ({pairs[0]:.2f}–{pairs[-1]:.2f})"
         lines.append(
@@ -356,7 +376,7 @@ def table(results: list[Result], gflop: float, rate: float) -> str:
 
 
 HEADER = (
-    "| case | model | images/s (slowest–fastest) | to best peer, by round | peak MB "
+    "| case | model | images/s (slowest–fastest) | to best peer, by round | peak MB, tensors / process "
     "| of the products' ceiling |\n"
     "|---|---|---|---|---|---|"
 )

@@ -109,8 +109,6 @@ class HieraMAEMaskUnitAttention(nn.Module):
         """
         batch, units = tokens.shape[:2]
         query, key, value = self._project(tokens, first_query)
-        if self.pools_queries:
-            query = pool_queries(query, self.config.query_stride)
         asking, length = query.shape[1:3]
         query, key, value = (self._split_heads(part) for part in (query, key, value))
 
@@ -137,15 +135,21 @@ class HieraMAEMaskUnitAttention(nn.Module):
     def _project(
         self, tokens: torch.Tensor, first_query: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries of the asking units; keys and values of all: (batch, units, tokens, dim_out) each."""
-        if first_query == 0 or not is_plain(self.qkv):
-            query, key, value = project(tokens, self.qkv).split(self.dim_out, dim=-1)
-            return query[:, first_query:], key, value
-        sizes = (self.dim_out, 2 * self.dim_out)
-        weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
-        query = linear(tokens[:, first_query:], weight[0], bias[0])
-        key, value = linear(tokens, weight[1], bias[1]).split(self.dim_out, dim=-1)
-        return query, key, value
+        """Queries of the asking units, pooled, keys and values of all: (batch, units, tokens, dim_out)."""
+        # Queries that are pooled come first and alone where nothing is kept for a backward pass: the widest
+        # tensor of an inference is then two thirds as large.
+        is_query_apart = first_query > 0 or (self.pools_queries and not torch.is_grad_enabled())
+        if is_query_apart and is_plain(self.qkv):
+            sizes = (self.dim_out, 2 * self.dim_out)
+            weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+            query = self._pool(linear(tokens[:, first_query:], weight[0], bias[0]))
+            key, value = linear(tokens, weight[1], bias[1]).split(self.dim_out, dim=-1)
+            return query, key, value
+        query, key, value = project(tokens, self.qkv).split(self.dim_out, dim=-1)
+        return self._pool(query[:, first_query:]), key, value
+
+    def _pool(self, query: torch.Tensor) -> torch.Tensor:
+        return pool_queries(query, self.config.query_stride) if self.pools_queries else query
 
     def _split_heads(self, part: torch.Tensor) -> torch.Tensor:
         """(batch, units, tokens, dim_out) → (windows, heads, tokens, head_dim); 4-D, so GPUs fuse it."""

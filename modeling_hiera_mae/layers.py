@@ -201,6 +201,7 @@ class HieraMAELayer(GradientCheckpointingLayer):
                 shortcut = pool_queries(shortcut, self.config.query_stride)
         if self.drop_path == 0.0 or not self.training:
             tokens, attentions = self.attn(normed, output_attentions, first_query, added=shortcut)
+            del normed, shortcut  # their memory is wanted for the MLP's wide tensor
             return self.mlp(self.layernorm_after(tokens), added=tokens), attentions
         attended, attentions = self.attn(normed, output_attentions, first_query)
         tokens = shortcut + self._drop(attended)
