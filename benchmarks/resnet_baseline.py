@@ -1,0 +1,58 @@
+"""Stage 2 with a timm ResNet-18 from random weights in Hiera's place: the baseline of small_result.
+
+Stands beside the project; nothing imports it. It is train_cls.py itself, so data, augmentation, loss, steps,
+optimiser and choice of the checkpoint are the same; layer-wise decay has no meaning here and is 1.
+
+    PYTHONPATH=. python benchmarks/resnet_baseline.py configs/cls_smoke.yaml --data_dir DATA --output_dir OUT
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImageClassification
+
+import train_cls
+from medhiera.losses import TrainingLoss
+from medhiera.recipe import ModelOptions
+from medhiera.training import run_script
+from medhiera.transforms import Preprocessing
+
+
+class ResNet18(TimmWrapperForImageClassification):
+    """timm's resnet18 with the few names that train_cls.py asks of a model."""
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The head, whose bias starts at the findings' shares."""
+        return self.timm_model.fc  # type: ignore[no-any-return]
+
+
+def start_resnet(
+    model_class: type[PreTrainedModel], options: ModelOptions, *, id2label: dict[int, str], **fields: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """In place of stage.start_model."""
+    config = TimmWrapperConfig(
+        architecture="resnet18", id2label=id2label, problem_type=fields["problem_type"]
+    )
+    config.depths = []  # one learning rate for all
+    lineage = {"started_from": "random weights", "new_weights": "all", "base_model": None, "license": None}
+    return ResNet18(config), lineage
+
+
+def write_record(
+    folder: Path, model: PreTrainedModel, preprocessing: Preprocessing, metrics: Mapping[str, Any]
+) -> None:
+    """In place of stage.write_stage: the record, and a README.md that marks the run as finished."""
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("A baseline; see metrics.json.\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    train_cls.start_model = start_resnet
+    train_cls.write_stage = write_record
+    # timm's wrapper knows no labels that are not annotated; the same loss from outside.
+    train_cls.choose_loss = lambda stage: TrainingLoss(stage.label_smoothing, stage.loss == "asymmetric")
+    run_script(lambda words: train_cls.main([*words, "--layer_decay", "1"]))
