@@ -120,6 +120,7 @@ def main(argv: list[str]) -> None:
     )
     result = trainer.train(resume_from_checkpoint=resume)
     prediction = trainer.predict(RadiographTable(test_rows, preprocessing, with_labels=True))
+    weights = trainer.whole_weights()
     if not trainer.is_world_process_zero():
         return
 
@@ -144,7 +145,7 @@ def main(argv: list[str]) -> None:
     figures.auroc_bars(test, output / "figures" / "auroc.png", title=cocktail.caption("Test split"))
     record["training"] = training_record(trainer, result)
     record["evaluation"] = {"split": "test"} | test
-    write_stage(output, trainer.model, preprocessing, record)
+    write_stage(output, trainer.model, preprocessing, record, weights)
     logger.info("test mean AUROC %s", mean_as_text(test))
     logger.info("stage 2 lies in %s", output)
     if recipe.optimization.push_to_hub_id:

@@ -102,6 +102,7 @@ def main(argv: list[str]) -> None:
     history = trainer.state.log_history
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
     logger.info("masked validation loss %.4f → %.4f", before, after)
+    weights = trainer.whole_weights()
     if not trainer.is_world_process_zero():
         return
 
@@ -114,7 +115,7 @@ def main(argv: list[str]) -> None:
         "masked_loss": after,
         "mask_ratio": stage.eval_mask_ratio,
     }
-    write_stage(output, model, preprocessing, record)
+    write_stage(output, model, preprocessing, record, weights)
     logger.info("stage 1 lies in %s", output)
     if recipe.optimization.push_to_hub_id:
         logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=1))

@@ -43,7 +43,11 @@ def start_resnet(
 
 
 def write_record(
-    folder: Path, model: PreTrainedModel, preprocessing: Preprocessing, metrics: Mapping[str, Any]
+    folder: Path,
+    model: PreTrainedModel,
+    preprocessing: Preprocessing,
+    metrics: Mapping[str, Any],
+    weights: None,
 ) -> None:
     """In place of stage.write_stage: the record, and a README.md that marks the run as finished."""
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

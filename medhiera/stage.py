@@ -278,7 +278,11 @@ def training_record(trainer: Trainer, result: TrainOutput) -> dict[str, Any]:
 
 
 def write_stage(
-    folder: Path, model: PreTrainedModel, preprocessing: Preprocessing, metrics: Mapping[str, Any]
+    folder: Path,
+    model: PreTrainedModel,
+    preprocessing: Preprocessing,
+    metrics: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a finished stage; figures are drawn beforehand. The card is last: it marks completion.
 
@@ -287,8 +291,9 @@ def write_stage(
         model: the best or last model, on any device.
         preprocessing: goes into preprocessor_config.json.
         metrics: the whole record; the card renders it and nothing else.
+        weights: the model's, where it holds a part of them alone (`MedHieraTrainer.whole_weights`).
     """
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     preprocessing.to_processor().save_pretrained(folder)
     (folder / "metrics.json").write_text(
         json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"

@@ -270,6 +270,16 @@ class MedHieraTrainer(Trainer):
 
     # Checkpoints
 
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """The weights where each rank holds a part (FSDP), gathered on the CPU of the first; else None.
+
+        Every rank must call it.
+        """
+        if not self.is_fsdp_enabled:
+            return None
+        weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model)
+        return weights
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Write a checkpoint, seal it, and only then remove older ones.
 

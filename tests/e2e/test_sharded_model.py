@@ -1,0 +1,80 @@
+"""FSDP2 over two real processes: the same step as on one, and the whole weights come back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
+
+ROOT = Path(__file__).resolve().parents[2]
+GEOMETRY = {
+    "image_size": [64, 64], "embed_dim": 8, "num_heads": [1, 1, 2, 2], "depths": [1, 1, 2, 1],
+    "decoder_hidden_size": 16, "decoder_depth": 1, "decoder_num_heads": 2,
+}  # fmt: skip
+
+# What accelerate does for configs/accelerate/fsdp2.yaml, with a process group for CPUs, where accelerate
+# leaves FSDP out; the weights are gathered by the call that Accelerator.get_state_dict makes.
+RANK = """
+import sys, torch
+from torch.distributed import init_process_group, destroy_process_group, get_rank
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
+
+torch.set_num_threads(1)
+init_process_group("gloo")
+torch.manual_seed(0)
+model = HieraMAEForPreTraining(HieraMAEConfig(**{geometry}))
+mesh = init_device_mesh("cpu", (2,))
+for module in model.modules():
+    if type(module).__name__ in model._no_split_modules:
+        fully_shard(module, mesh=mesh)
+fully_shard(model, mesh=mesh)
+assert any(each.to_local().numel() < each.numel() for each in model.parameters())
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+inputs = torch.load(sys.argv[1], weights_only=True)
+own = slice(2 * get_rank(), 2 * get_rank() + 2)
+loss = model(inputs["pixel_values"][own], noise=inputs["noise"][own]).loss
+loss.backward()
+optimizer.step()
+weights = get_model_state_dict(
+    model, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=True)
+)
+if get_rank() == 0:
+    model.save_pretrained(sys.argv[2], state_dict=weights)
+destroy_process_group()
+"""
+
+
+def test_a_sharded_step_is_the_whole_models_and_is_saved_whole(tmp_path):
+    inputs = {"pixel_values": torch.randn(4, 3, 64, 64), "noise": torch.rand(4, 4)}
+    torch.save(inputs, tmp_path / "inputs.pt")
+    (tmp_path / "rank.py").write_text(RANK.format(geometry=GEOMETRY))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         str(tmp_path / "rank.py"), str(tmp_path / "inputs.pt"), str(tmp_path / "saved")],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, text=True, timeout=120,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+    torch.manual_seed(0)
+    alone = HieraMAEForPreTraining(HieraMAEConfig(**GEOMETRY))
+    before = {name: weight.clone() for name, weight in alone.state_dict().items()}
+    optimizer = torch.optim.SGD(alone.parameters(), lr=0.1)
+    alone(**inputs).loss.backward()
+    optimizer.step()
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert saved.keys() == before.keys()
+    moved = 0.0
+    for name, weight in alone.state_dict().items():
+        assert saved[name] == pytest.approx(weight.numpy(), abs=1e-6), name
+        moved = max(moved, (weight - before[name]).abs().max().item())
+    assert moved > 1e-3
+    HieraMAEForPreTraining.from_pretrained(tmp_path / "saved")
