@@ -98,6 +98,7 @@ def prepare(task: Path, cocktail: Path, output: Path, seed: int) -> tuple[Path, 
     held_out = tested | {by_name[Path(image_id).name] for image_id in validation["image_id"]}
     everything = {cocktail / NIH / "images" / row["Image Index"]: row for row in read_entries(cocktail)}
     everything |= {task / NIH / "images" / row["Image Index"]: row for row in entries}
+    everything = dict({path.name: (path, row) for path, row in everything.items()}.values())  # names once
     official = set((cocktail / NIH / "test_list.txt").read_text(encoding="utf-8").split())
     held_out |= {row["Patient ID"] for row in everything.values() if row["Image Index"] in official}
     write_root(mixed_root, everything, held_out)
