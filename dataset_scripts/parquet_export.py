@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
     Args:
         builder: a Cocktail or any other source.
         output_dir: empty, absent, or written by this function before.
-        num_proc: processes that decode and write.
+        num_proc: processes that decode and write; with several, a script must call this below
+            `if __name__ == "__main__":`, as each process imports it.
 
     Returns:
         False if the folder already held exactly this build.
@@ -197,7 +199,8 @@ def _write_shards(tasks: list[ShardTask], builder: SourceBuilder, output_dir: Pa
                 if bad > most_bad:
                     return  # write_reports counts again and raises
             return
-        with ProcessPoolExecutor(num_proc) as pool:
+        # Spawned, for this process has threads (the progress bar's, Arrow's, BLAS's) that a fork would lose.
+        with ProcessPoolExecutor(num_proc, mp_context=get_context("spawn")) as pool:
             running: dict[Future[int], ShardTask] = {
                 pool.submit(_write_shard, task, *arguments): task for task in open_tasks
             }
