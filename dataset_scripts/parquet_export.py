@@ -29,6 +29,7 @@ from dataset_scripts.build_log import REPORT_FILE, BuildLog, most_bad_files, wri
 from dataset_scripts.builder import SourceBuilder, SourceConfig, build_examples
 from dataset_scripts.dataset_card import write_card
 from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.findings import label_names
 from dataset_scripts.listing import ImageRecord, Listing
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
             max_bad_fraction=builder.config.max_bad_fraction,
         )
         _copy_phantom_mark(Path(builder.config.data_dir), output_dir)
-        write_card(output_dir, builder.config)
+        write_card(output_dir, builder.config, label_names(builder.info.features))
         (output_dir / BUILD_FILE).write_text(json.dumps({**key, "complete": True}) + "\n", encoding="utf-8")
         shutil.rmtree(work)
     return True
