@@ -69,6 +69,7 @@ bench: setup  ## the speed tables, beside the peers (an hour; the tables in docs
 	$(PY) -m benchmarks.model_throughput --json .cache/bench/model_throughput.json
 	$(PY) -m dataset_scripts.phantom .cache/bench/phantoms
 	$(PY) -m benchmarks.leakage_table $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
+	$(PY) -m benchmarks.leakage_scale $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
 	$(PY) -m benchmarks.data_throughput --work_dir .cache/bench/throughput
 
 clean:  ## removes what the commands made, the environment too

@@ -1,8 +1,8 @@
 """How fast data is built and read, and how much memory a build takes.
 
-    python benchmarks/data_throughput.py --work_dir build/throughput
-    python benchmarks/data_throughput.py --work_dir build/throughput --images 64 --memory 200 400
-    python benchmarks/data_throughput.py --work_dir build/throughput --raw FOLDER_OF_IMAGES
+    python -m benchmarks.data_throughput --work_dir build/throughput
+    python -m benchmarks.data_throughput --work_dir build/throughput --images 64 --memory 200 400
+    python -m benchmarks.data_throughput --work_dir build/throughput --raw FOLDER_OF_IMAGES
 
 Raw images are radiographs (phantom chests without --raw) at 1024x1024, repeated under other names. Built data
 is Parquet at 256, with both kinds of compression. Loaders crop 224 and make tensors; "training path" is what
@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +32,26 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder as TorchImageFolder
 from torchvision.transforms import v2
 
-from dataset_scripts import ImageFolder
+from benchmarks.peak_memory import PeakMemory
 from dataset_scripts.images import read_image
-from dataset_scripts.parquet_export import export_parquet
 from dataset_scripts.phantom_anatomy import draw_body
 from dataset_scripts.phantom_findings import draw_radiograph
 from medhiera.transforms import Collator, Preprocessing, RadiographTable
 
 DIFFERENT = 16  # drawn chests; the rest are copies
+BATCH = 32
 
-MEASURE_BUILD = """
-import resource, sys, time
+# A process of its own, as the command line is one: its workers do not import what this benchmark imports.
+TIMED_BUILD = """
+import sys, time
 from pathlib import Path
 from dataset_scripts import ImageFolder
 from dataset_scripts.parquet_export import export_parquet
-raw, out = Path(sys.argv[1]), Path(sys.argv[2])
+raw, out, num_proc, compression = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+builder = ImageFolder(data_dir=raw, cache_dir=out.parent / "cache", image_size=256, compression=compression)
 started = time.perf_counter()
-export_parquet(ImageFolder(data_dir=raw, cache_dir=out.parent / "cache", image_size=256), out, num_proc=2)
-seconds = time.perf_counter() - started
-peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(*peaks, seconds)
+export_parquet(builder, out, num_proc)
+print(time.perf_counter() - started)
 """
 
 
@@ -98,12 +98,20 @@ def consume(batches: Iterable[Any]) -> None:
         pass
 
 
-def build(raw: Path, out: Path, num_proc: int, compression: str = "auto") -> None:
-    """Export to Parquet at 256, from nothing."""
+def build(raw: Path, out: Path, num_proc: int, compression: str = "auto") -> tuple[float, float]:
+    """Export to Parquet at 256, from nothing.
+
+    Returns:
+        Seconds, and peak memory of all its processes together in MiB.
+    """
     shutil.rmtree(out, ignore_errors=True)
-    cache = out.parent / "cache"
-    builder = ImageFolder(data_dir=raw, cache_dir=cache, image_size=256, compression=compression)
-    export_parquet(builder, out, num_proc)
+    command = [sys.executable, "-c", TIMED_BUILD, str(raw), str(out), str(num_proc), compression]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
+        with PeakMemory(process.pid) as memory:
+            printed, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit("the build failed; its own words stand above")
+    return float(printed), memory.peak
 
 
 def build_with_imagefolder(raw: Path, out: Path, num_proc: int) -> None:
@@ -134,13 +142,13 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 def loaders(raw: Path, built: dict[str, Path], cache: Path, workers: int) -> dict[str, DataLoader[Any]]:
     """Return what is timed, by name; workers stay, so that their start is no part of the time."""
     whole = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
-    load = partial(DataLoader, batch_size=32, num_workers=workers, persistent_workers=workers > 0)
+    load = partial(DataLoader, batch_size=BATCH, num_workers=workers, persistent_workers=workers > 0)
     sources = {"torchvision ImageFolder, raw": load(TorchImageFolder(str(raw), transform=whole))}
     for compression, out in built.items():
         rows = load_dataset(str(out), split="train", cache_dir=str(cache / compression))
         local = rows.select_columns("image").with_transform(tensors)
         streamed = load_dataset(str(out), split="train", streaming=True).select_columns("image")
-        mapped = streamed.map(tensors, batched=True, batch_size=32, remove_columns="image")
+        mapped = streamed.map(tensors, batched=True, batch_size=BATCH, remove_columns="image")
         preprocessing = Preprocessing(224, 256, 0.5, 0.25)
         table = RadiographTable(rows, preprocessing, mask_units=49)
         sources[f"{compression}: local"] = load(local)
@@ -153,7 +161,8 @@ def main() -> None:
     """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work_dir", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=2048, help="built and read for the speeds; 0 for none")
+    parser.add_argument("--batches", type=int, default=64, help="read by each loader; raw files: an eighth")
     parser.add_argument("--raw", type=Path, help="a folder whose first images are used instead of phantoms")
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 10_000, 100_000])
     options = parser.parse_args()
@@ -161,22 +170,20 @@ def main() -> None:
     given = sorted(options.raw.rglob("*.png"), key=lambda path: -path.stat().st_size) if options.raw else []
     torch.set_num_threads(1)  # of the main process, so that it is one core where workers are 0
     if options.images:
-        measure_speed(options.work_dir, options.images, given)
-    print("\n| images built | main process, MiB | largest worker, MiB | seconds |\n|---|---|---|---|")
+        measure_speed(options.work_dir, options.images, options.batches, given)
+    print("\n| images built at 256 | peak memory, MiB | seconds |\n|---|---|---|")
     for images in options.memory:
         small = write_raw(options.work_dir / f"raw-{images}", images, 256, given)
-        command = [sys.executable, "-c", MEASURE_BUILD, str(small), str(options.work_dir / f"out-{images}")]
-        done = subprocess.run(command, check=True, text=True, capture_output=True)
-        own, worker, seconds = (float(word) for word in done.stdout.split()[-3:])
-        print(f"| {images:,} | {own:.0f} | {worker:.0f} | {seconds:.0f} |", flush=True)
+        seconds, mib = build(small, options.work_dir / "out", 2)
+        print(f"| {images:,} | {mib:.0f} | {seconds:.0f} |", flush=True)
 
 
-def measure_speed(work_dir: Path, count: int, given: list[Path]) -> None:
-    """Print how fast `count` images are built and read."""
+def measure_speed(work_dir: Path, count: int, batches: int, given: list[Path]) -> None:
+    """Print how fast `count` images are built, and how fast `batches` of 32 are read."""
     raw = write_raw(work_dir / "raw", count, 1024, given)
     print("| build at 256 from 1024x1024 PNG | images/s |\n|---|---|")
     for num_proc in (1, 2):
-        speed = rate(count, lambda n=num_proc: build(raw, work_dir / "out", n))
+        speed = count / build(raw, work_dir / "out", num_proc)[0]
         print(f"| ours, {num_proc} processes | {speed:.0f} |", flush=True)
         peer = rate(count, lambda n=num_proc: build_with_imagefolder(raw, work_dir / "peer", n))
         print(f"| imagefolder + map + to_parquet, {num_proc} processes | {peer:.0f} |", flush=True)
@@ -186,13 +193,13 @@ def measure_speed(work_dir: Path, count: int, given: list[Path]) -> None:
         build(raw, out, 2, compression)
         size = sum(path.stat().st_size for path in out.rglob("*.parquet"))
         print(f"\n{compression}: {size / count / 1000:.1f} KB an image", end="")
-    repeats = -(-1000 // count)
     print("\n\n| loader at 224 | workers | images/s |\n|---|---|---|")
     for workers in (0, 1, 2):
         for name, loader in loaders(raw, built, work_dir / "hf", workers).items():
             consume(islice(loader, 1))  # opens the files and starts the workers
-            times = 1 if "raw" in name else repeats
-            speed = rate(count * times, lambda source=loader, n=times: [consume(source) for _ in range(n)])
+            timed = max(1, batches // 8) if "raw" in name else batches  # the raw files take so much longer
+            again = chain.from_iterable(repeat(loader))  # epoch after epoch
+            speed = rate(BATCH * timed, lambda many=again, n=timed: consume(islice(many, n)))
             print(f"| {name} | {workers} | {speed:.0f} |", flush=True)
     for compression, out in built.items():
         rows = load_dataset(str(out), split="train", cache_dir=str(work_dir / "hf" / compression))

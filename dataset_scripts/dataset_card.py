@@ -5,6 +5,7 @@ The JSON reports and statistics beside the data → here → `README.md`. It com
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +24,8 @@ _MODULES: dict[str, ModuleType] = {
 }
 
 
-def write_card(folder: Path, config: SourceConfig) -> None:
-    """Write README.md: a configuration a source and "all", counts, sources, leakage, statistics."""
+def write_card(folder: Path, config: SourceConfig, labels: Sequence[str]) -> None:
+    """Write README.md: a configuration a source and "all", labels, counts, sources, leakage, statistics."""
     report = _read(folder / REPORT_FILE)
     header = {
         "license": "other",
@@ -40,6 +41,7 @@ def write_card(folder: Path, config: SourceConfig) -> None:
         "gray), image_id, source, patient_id, labels (1 present, 0 absent, NaN not annotated; names in "
         "`findings`), age_years, sex, view, boxes (pixels of the stored image). Split: "
         f"`{config.name}`. Image size: {_size(config.image_size)}.",
+        "## Labels\n\nIn the order of `labels`: " + ", ".join(labels) + ".",
         "## Images\n\n" + _count_table(report["images"]),
         "## Left out or noteworthy\n\n" + _problem_table(report["problem_counts"]),
         "## Leakage\n\n" + _leakage(folder / LEAKAGE_FILE),

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from dataset_scripts.build_log import REPORT_FILE, BuildLog, most_bad_files, wri
 from dataset_scripts.builder import SourceBuilder, SourceConfig, build_examples
 from dataset_scripts.dataset_card import write_card
 from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.findings import label_names
 from dataset_scripts.listing import ImageRecord, Listing
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,8 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
     Args:
         builder: a Cocktail or any other source.
         output_dir: empty, absent, or written by this function before.
-        num_proc: processes that decode and write.
+        num_proc: processes that decode and write; with several, a script must call this below
+            `if __name__ == "__main__":`, as each process imports it.
 
     Returns:
         False if the folder already held exactly this build.
@@ -100,7 +103,7 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
             max_bad_fraction=builder.config.max_bad_fraction,
         )
         _copy_phantom_mark(Path(builder.config.data_dir), output_dir)
-        write_card(output_dir, builder.config)
+        write_card(output_dir, builder.config, label_names(builder.info.features))
         (output_dir / BUILD_FILE).write_text(json.dumps({**key, "complete": True}) + "\n", encoding="utf-8")
         shutil.rmtree(work)
     return True
@@ -197,7 +200,8 @@ def _write_shards(tasks: list[ShardTask], builder: SourceBuilder, output_dir: Pa
                 if bad > most_bad:
                     return  # write_reports counts again and raises
             return
-        with ProcessPoolExecutor(num_proc) as pool:
+        # Spawned, for this process has threads (the progress bar's, Arrow's, BLAS's) that a fork would lose.
+        with ProcessPoolExecutor(num_proc, mp_context=get_context("spawn")) as pool:
             running: dict[Future[int], ShardTask] = {
                 pool.submit(_write_shard, task, *arguments): task for task in open_tasks
             }

@@ -1,8 +1,9 @@
 """Write a synthetic cohort in the exact layouts of the four sources: the demo and the tests run on it.
 
 It stands before the builders: what is written here has the folders, file names and label tables of the real
-downloads, so the builders cannot tell the difference, and no patient's image is needed. `phantom_anatomy` and
-`phantom_findings` draw the chests, `phantom_head` the heads. The same settings give the same pixels.
+downloads, so the builders cannot tell the difference, and no patient's image is needed. `phantom_films` plans
+the cohort, `phantom_anatomy` and `phantom_findings` draw the chests, `phantom_head` the heads. The same
+settings give the same pixels.
 
     python -m dataset_scripts.phantom data/phantom
     python -m dataset_scripts.phantom data/phantom-small --patients 40 --image_size 128
@@ -16,7 +17,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dataset_scripts.phantom_anatomy import Body, draw_body
-from dataset_scripts.phantom_findings import SIGNS, Radiograph, draw_radiograph
+from dataset_scripts.phantom_anatomy import draw_body
+from dataset_scripts.phantom_films import Film, choose_leaks, draw_film, keyed_generator, plan_films
+from dataset_scripts.phantom_findings import SIGNS, draw_radiograph
 from dataset_scripts.phantom_head import draw_head, write_nifti
 
 logger = logging.getLogger(__name__)
@@ -37,10 +38,6 @@ BRATS = "MICCAI_BraTS2020_TrainingData"
 SUMMARY_FILE = "phantom.json"
 UNFINISHED_FILE = "phantom.unfinished.json"
 
-# Two of each finding and one more of the frequent three: a card dealt is a finding drawn.
-_DECK = [*sorted(SIGNS), *sorted(SIGNS), "Atelectasis", "Effusion", "Infiltration"]
-_FINDINGS_PER_IMAGE = [0] * 7 + [1] * 4 + [2] * 4 + [3] * 5
-_NEVER_TOGETHER = [{"Emphysema", "Cardiomegaly"}, {"Emphysema", "Edema"}]
 _RADIOGRAPHY_SIGNS: dict[str, list[list[str]]] = {
     "COVID": [["Infiltration", "Edema"]],
     "Normal": [[]],
@@ -68,20 +65,6 @@ class CohortSummary(TypedDict):
     findings: dict[str, int]
     planted_leakage: list[dict[str, str]]
     files: int
-
-
-@dataclass(frozen=True)
-class _Film:
-    """One ChestX-ray14 row."""
-
-    image_index: str
-    patient: int
-    follow_up: int
-    age: int
-    is_ap: bool
-    is_test: bool
-    body: Body
-    findings: tuple[str, ...]
 
 
 def write_phantom_cohort(
@@ -117,7 +100,7 @@ def write_phantom_cohort(
         shutil.rmtree(root / name, ignore_errors=True)
     (root / UNFINISHED_FILE).write_text(json.dumps(settings))
     started = time.perf_counter()
-    films = _plan_films(patients, seed)
+    films = plan_films(patients, seed)
     _write_chestxray14(root / CHESTXRAY14, films, image_size, seed)
     leaked = _write_radiography(root / RADIOGRAPHY, films, image_size, seed, min(40, max(4, patients // 15)))
     leaked += _write_covidx(root / COVIDX, films, image_size, seed, min(75, max(10, patients // 8)))
@@ -173,69 +156,7 @@ def _existing_cohort(root: Path, settings: dict[str, int]) -> CohortSummary | No
     return found
 
 
-def _random(seed: int, *key: int) -> np.random.Generator:
-    """A generator of its own for every thing that is drawn, so that the order of drawing does not matter."""
-    return np.random.default_rng([seed, *key])
-
-
-def _plan_films(patients: int, seed: int) -> list[_Film]:
-    """Deal findings, ages, views and splits to patients; a quarter of the patients is the test list."""
-    rng = _random(seed, 0)
-    is_test = np.zeros(patients, dtype=bool)
-    is_test[rng.permutation(patients)[: round(patients / 4)]] = True
-    dealer = _Dealer(rng)
-    films: list[_Film] = []
-    for patient in range(1, patients + 1):
-        body = draw_body(rng, is_female=bool(rng.random() < 0.45))
-        age = int(rng.integers(18, 88))
-        findings: tuple[str, ...] = ()
-        for follow_up in range(rng.choice([1, 2, 3, 4, 6, 8], p=[0.5, 0.25, 0.12, 0.06, 0.04, 0.03])):
-            if follow_up == 0 or rng.random() > 0.4:  # else what was there is still there
-                findings = dealer.deal()
-            shown_age = {2: 412, 5: 148}.get(
-                patient, age + follow_up // 2
-            )  # two typing errors, as in the original
-            is_ap = bool(rng.random() < (0.5 if len(findings) > 1 else 0.25))
-            index = f"{patient:08d}_{follow_up:03d}.png"
-            in_test = bool(is_test[patient - 1])
-            films.append(_Film(index, patient, follow_up, shown_age, is_ap, in_test, body, findings))
-    return films
-
-
-class _Dealer:
-    """Deals findings from shuffled decks, so that small cohorts have every finding too."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._numbers: list[int] = []
-        self._cards: list[str] = []
-
-    def deal(self) -> tuple[str, ...]:
-        """The findings of one image, none for about a third of the images."""
-        if not self._numbers:
-            self._numbers = self._rng.permutation(_FINDINGS_PER_IMAGE).tolist()
-        number = self._numbers.pop()
-        hand: list[str] = []
-        while len(hand) < number:
-            fitting = [card for card in self._cards if _fits(card, hand)]
-            if not fitting:
-                self._cards += self._rng.permutation(_DECK).tolist()
-                continue
-            self._cards.remove(fitting[0])
-            hand.append(fitting[0])
-        return tuple(sorted(hand))
-
-
-def _fits(card: str, hand: Sequence[str]) -> bool:
-    return card not in hand and not any({card, other} in _NEVER_TOGETHER for other in hand)
-
-
-def _draw_film(film: _Film, image_size: int, seed: int) -> Radiograph:
-    rng = _random(seed, 1, film.patient, film.follow_up)
-    return draw_radiograph(film.body, film.findings, image_size, rng, is_ap=film.is_ap)
-
-
-def _write_chestxray14(folder: Path, films: Sequence[_Film], image_size: int, seed: int) -> None:
+def _write_chestxray14(folder: Path, films: Sequence[Film], image_size: int, seed: int) -> None:
     images = folder / "images"
     images.mkdir(parents=True)
     entries: list[list[object]] = []
@@ -243,8 +164,8 @@ def _write_chestxray14(folder: Path, films: Sequence[_Film], image_size: int, se
     for number, film in enumerate(films):
         if number % 200 == 0:
             logger.info("Drawing ChestX-ray14: %d of %d images.", number, len(films))
-        drawn = _draw_film(film, image_size, seed)
-        rng = _random(seed, 2, number)
+        drawn = draw_film(film, image_size, seed)
+        rng = keyed_generator(seed, 2, number)
         mode = {7: "RGBA", 17: "RGBA", 27: "RGB"}.get(number % 40, "L")
         Image.fromarray(drawn.pixels).convert(mode).save(images / film.image_index, compress_level=1)
         sex = "F" if film.body.is_female else "M"
@@ -290,23 +211,14 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def _choose_leaks(films: Sequence[_Film], number: int, rng: np.random.Generator) -> list[_Film]:
-    """Films with a finding, the first third of them from the test list."""
-    chosen: list[_Film] = []
-    for is_test, share in ((True, max(1, number // 3)), (False, number - max(1, number // 3))):
-        pool = [film for film in films if film.findings and film.is_test == is_test and film not in chosen]
-        chosen += [pool[index] for index in rng.permutation(len(pool))[:share]]
-    return chosen
-
-
-def _note_leak(path: Path, film: _Film) -> dict[str, str]:
+def _note_leak(path: Path, film: Film) -> dict[str, str]:
     relative = path.relative_to(path.parents[3 if path.parent.name == "images" else 2])
     split = "test" if film.is_test else "train_val"
     return {"path": relative.as_posix(), "image_index": film.image_index, "split": split}
 
 
 def _write_radiography(
-    folder: Path, films: Sequence[_Film], image_size: int, seed: int, per_class: int
+    folder: Path, films: Sequence[Film], image_size: int, seed: int, per_class: int
 ) -> list[dict[str, str]]:
     """Four classes at 299 pixels, with lung masks; as in life, some Lung_Opacity are ChestX-ray14 images."""
     leaks = []
@@ -315,16 +227,15 @@ def _write_radiography(
         logger.info("Drawing the Radiography database: %s.", name)
         for kind in ("images", "masks"):
             (folder / name / kind).mkdir(parents=True)
-        taken = (
-            _choose_leaks(films, max(3, per_class // 3), _random(seed, 3)) if name == "Lung_Opacity" else []
-        )
-        rows = []
+        rows, taken = [], []
+        if name == "Lung_Opacity":
+            taken = choose_leaks(films, max(3, per_class // 3), keyed_generator(seed, 3))
         for number in range(1, per_class + 1):
             path = folder / name / "images" / f"{name}-{number}.png"
-            rng = _random(seed, 4, class_number, number)
+            rng = keyed_generator(seed, 4, class_number, number)
             if number <= len(taken):
                 film = taken[number - 1]
-                drawn = _draw_film(film, image_size, seed)
+                drawn = draw_film(film, image_size, seed)
                 url = f"NIH {film.image_index} {'|'.join(film.findings)}"
                 leaks.append(_note_leak(path, film))
             else:
@@ -343,15 +254,15 @@ def _write_radiography(
 
 
 def _write_covidx(
-    folder: Path, films: Sequence[_Film], image_size: int, seed: int, number: int
+    folder: Path, films: Sequence[Film], image_size: int, seed: int, number: int
 ) -> list[dict[str, str]]:
     """COVIDx with its lines `patient file class source`; three images are ChestX-ray14's, renamed."""
     logger.info("Drawing COVIDx.")
-    taken = _choose_leaks(films, 3, _random(seed, 5))
+    taken = choose_leaks(films, 3, keyed_generator(seed, 5))
     leaks = []
     lines: dict[str, list[str]] = {"train": [], "test": []}
     for index in range(number):
-        rng = _random(seed, 6, index)
+        rng = keyed_generator(seed, 6, index)
         split = "test" if index % 5 == 4 else "train"
         (folder / split).mkdir(parents=True, exist_ok=True)
         is_positive = bool(rng.random() < 0.5)
@@ -368,7 +279,7 @@ def _write_covidx(
         if split == "train" and len(lines["train"]) < len(taken):
             film = taken[len(lines["train"])]
             drawn, is_positive, name, source = (
-                _draw_film(film, image_size, seed),
+                draw_film(film, image_size, seed),
                 False,
                 f"phantom-{index}.png",
                 "rsna",
@@ -389,7 +300,7 @@ def _write_brats(folder: Path, subjects: int, seed: int) -> None:
         logger.info("Drawing BraTS: subject %d of %d.", number, subjects)
         name = f"BraTS20_Training_{number:03d}"
         (folder / name).mkdir(parents=True)
-        for kind, volume in draw_head(_random(seed, 7, number)):
+        for kind, volume in draw_head(keyed_generator(seed, 7, number)):
             write_nifti(folder / name / f"{name}_{kind}.nii.gz", volume)
         rows.append([("HGG", "LGG")[number % 2], "NA", "NA", "NA", "NA", name])
     header = "Grade,BraTS_2017_subject_ID,BraTS_2018_subject_ID,TCGA_TCIA_subject_ID,BraTS_2019_subject_ID,"

@@ -121,7 +121,11 @@ def test_two_files_of_one_name_use_the_first(chest: ChestFolder) -> None:
     (root / "more").mkdir()
     gray(99).save(root / "more" / "00000001_000.png")
     builder = build(root)
-    assert kinds(builder) == {"same_name": 1}
+    (problem,) = read_report(builder.cache_dir)["problems"]
+    assert (problem["kind"], problem["name"]) == ("same_name", "more/00000001_000.png")
+    rows = [row for part in builder.as_dataset().values() for row in part]
+    (row,) = [row for row in rows if row["image_id"].endswith("00000001_000.png")]
+    assert np.array_equal(np.asarray(row["image"]), np.asarray(gray(1)))
 
 
 def test_a_file_in_no_list_is_named_and_left_out(chest: ChestFolder) -> None:

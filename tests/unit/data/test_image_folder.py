@@ -39,6 +39,16 @@ def test_labels_are_ones_own(tmp_path: Path) -> None:
     assert built["test"][0]["findings"] == [1]
 
 
+def test_a_csv_as_excel_saves_it(tmp_path: Path) -> None:
+    root = write(tmp_path / "own", "", 2)
+    (root / "labels.csv").write_bytes(
+        b"\xef\xbb\xbfimage,split,fracture\r\n0.png,train,1\r\n1.png,train,\r\n"
+    )
+    built = build(root, tmp_path).as_dataset()["train"]
+    assert label_names(built.features) == ["cast"]
+    assert built["labels"][0] == [1.0] and math.isnan(built["labels"][1][0])
+
+
 def test_without_splits_patients_are_shared_out(tmp_path: Path) -> None:
     rows = [f"{index}.png,{index // 2},{index // 2 % 2}" for index in range(40)]
     built = build(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from raw_folders import ChestFolder
 from dataset_scripts import Cocktail
 from dataset_scripts.build_log import read_report
 from dataset_scripts.errors import LabelFileError
-from dataset_scripts.leakage import SHEET_FILE, THRESHOLD, read_leakage_report
+from dataset_scripts.leakage import SHEET_FILE, THRESHOLD, read_leakage_report, read_thumbnails
 from dataset_scripts.phantom_anatomy import draw_body
 from dataset_scripts.phantom_findings import draw_radiograph
 from dataset_scripts.same_picture import THUMBNAIL_SIDE, best_matches
@@ -103,6 +104,21 @@ def test_work_in_parts_gives_the_same_answer(
     parts = best_matches(pictures, pictures, done.append)
     assert [match.reference for match in parts] == [match.reference for match in whole] == list(range(24))
     assert done == [5, 5, 5, 5, 4]
+
+
+def test_threads_read_the_same_thumbnails_and_leave_the_warnings_alone(
+    chests: list[Image.Image], tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(70)]  # more than two tasks of a thread
+    for number, path in enumerate(paths):
+        chests[number % len(chests)].save(path)
+    paths[65].write_bytes(b"no image")
+    filters = list(warnings.filters)
+    read = read_thumbnails(paths, num_proc=4)
+    assert np.array_equal(read, read_thumbnails(paths))
+    assert not read[65].any()
+    assert np.array_equal(read[66], read[66 - 24])
+    assert warnings.filters == filters
 
 
 def build(root: Path, **options: object) -> Cocktail:

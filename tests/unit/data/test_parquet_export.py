@@ -166,6 +166,7 @@ def test_the_card_says_what_is_in_it(raw: Path, tmp_path: Path) -> None:
     card = (out / "README.md").read_text()
     assert "| ChestX-ray14 | 34 | 4 | 2 |" in card
     assert "Leakage allowed" in card
+    assert f"In the order of `labels`: {', '.join(FINDINGS)}." in card
     assert "Cite: Wang" in card
     assert str(tmp_path) not in card
 

@@ -13,6 +13,7 @@ from PIL import Image
 from dataset_scripts import phantom
 from dataset_scripts.phantom import CohortSummary, write_phantom_cohort
 from dataset_scripts.phantom_anatomy import draw_body
+from dataset_scripts.phantom_films import plan_films
 from dataset_scripts.phantom_findings import SIGNS, draw_radiograph
 from dataset_scripts.phantom_head import draw_head, write_nifti
 
@@ -108,7 +109,7 @@ def test_boxes_lie_in_the_image_and_belong_to_its_labels(cohort):
 
 
 def test_default_plan_has_the_prevalences_it_promises():
-    films = phantom._plan_films(600, seed=0)
+    films = plan_films(600, seed=0)
     assert 1100 <= len(films) <= 1350
     counted = Counter(finding for film in films for finding in film.findings)
     for finding in SIGNS:
