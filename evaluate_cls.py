@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from medhiera import figures
-from medhiera.metrics import as_lines, multilabel_auroc
+from medhiera.metrics import as_lines, rank_findings
 from medhiera.recipe import DataOptions, RecipeError
 from medhiera.rows import choose_rows, default_sources, open_cocktail
 from medhiera.stage import Classifier
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
         ]
     )
     labels = np.array(rows["labels"], dtype=np.float64)
-    result = multilabel_auroc(scores, labels, cocktail.names, rows["patient_id"], options.bootstrap_resamples)
+    result = rank_findings(scores, labels, cocktail.names, rows["patient_id"], options.bootstrap_resamples)
     output = options.output_dir
     output.mkdir(parents=True, exist_ok=True)
     (output / "metrics.json").write_text(

@@ -18,7 +18,7 @@ from transformers import EvalPrediction, set_seed
 
 from medhiera import figures
 from medhiera.losses import choose_loss
-from medhiera.metrics import MultilabelAUROC, mean_as_text
+from medhiera.metrics import MultilabelRanking, mean_as_text
 from medhiera.options import ClassifierOptions
 from medhiera.progress import Pictures, ProgressLines, TrainingLog
 from medhiera.publish import check_can_push, publish_stage
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     if stage.prior_bias and ("classifier.bias" in lineage["new_weights"] or lineage["new_weights"] == "all"):
         set_prior_bias(model.classifier, torch.tensor(train_rows["labels"]))
     crop_scale = recipe.augmentation.random_crop_scale
-    auroc = MultilabelAUROC(keep_in_memory=True)
+    auroc = MultilabelRanking(keep_in_memory=True)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         result = auroc.compute(

@@ -94,7 +94,7 @@ def roc_curves(
     Args:
         scores: (images, findings).
         labels: (images, findings); 1, 0 or NaN.
-        evaluation: what metrics.multilabel_auroc returned for them.
+        evaluation: what metrics.rank_findings returned for them.
         path: the PNG to write.
         title: above the panels.
     """
@@ -137,7 +137,7 @@ def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None
     """AUROC a finding with its 95 % interval, sorted, and the mean.
 
     Args:
-        evaluation: what metrics.multilabel_auroc returned.
+        evaluation: what metrics.rank_findings returned.
         path: the PNG to write.
         title: above the bars.
     """
