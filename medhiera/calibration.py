@@ -8,6 +8,7 @@ from typing import Any
 
 import evaluate
 import numpy as np
+from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 
 from medhiera.metrics import FEATURES, RARE, check_scores, why_one_sided
@@ -55,8 +56,9 @@ def measure_calibration(
         finding_names: one per column.
 
     Returns:
-        `findings`: name → `ece`, `brier`, `curve` (bins of equally many images: `predicted`, `observed`,
-        `images`), or a `reason` where no image is annotated; `mean_ece` and `mean_brier` over the others.
+        `findings`: name → `ece`, `brier`, `curve` (bins of equally many images: `predicted`, `observed` and
+            its `interval`, `images`), or a `reason` where no image is annotated; `mean_ece` and
+            `mean_brier` over the others.
 
     Raises:
         ValueError: a probability outside [0, 1], and as metrics.rank_findings.
@@ -102,18 +104,23 @@ def calibration_error(probabilities: Floats, truth: Floats) -> float:
     return float(np.abs(gaps).sum() / len(truth))
 
 
-def _curve(probabilities: Floats, truth: Floats) -> list[dict[str, float]]:
-    """The reliability curve: images sorted by probability and cut into equal parts."""
+def _curve(probabilities: Floats, truth: Floats) -> list[dict[str, Any]]:
+    """The reliability curve: images sorted by probability, in equal parts, with Jeffreys' intervals."""
     order = np.argsort(probabilities, kind="stable")
-    return [
-        {
-            "predicted": float(probabilities[part].mean()),
-            "observed": float(truth[part].mean()),
-            "images": len(part),
-        }
-        for part in np.array_split(order, CURVE_BINS)
-        if len(part)
-    ]
+    parts = [part for part in np.array_split(order, CURVE_BINS) if len(part)]
+    curve: list[dict[str, Any]] = []
+    for part in parts:
+        present, images = float(truth[part].sum()), len(part)
+        limits = beta.ppf([0.025, 0.975], present + 0.5, images - present + 0.5)
+        curve.append(
+            {
+                "predicted": float(probabilities[part].mean()),
+                "observed": present / images,
+                "interval": [float(limit) for limit in limits],
+                "images": images,
+            }
+        )
+    return curve
 
 
 def fit_rescaling(

@@ -93,7 +93,8 @@ def rank_findings(
     Raises:
         ValueError: shapes that do not fit, a score that is not finite, a label that is not 0, 1 or NaN.
 
-    Source: percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13).
+    Source: percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13); the intervals of
+    average precision are moved by their bootstrap bias (chapter 10).
     """
     check_scores(scores, labels, finding_names)
     patients = group_patients(len(scores), patient_ids)
@@ -131,7 +132,9 @@ def rank_findings(
     if bootstrap_resamples:
         for name, drawn in draws.items():
             findings[name]["interval"] = interval(drawn[0])
-            findings[name]["average_precision_interval"] = interval(drawn[1])
+            findings[name]["average_precision_interval"] = interval(
+                drawn[1], centred_on=findings[name]["average_precision"]
+            )
 
     diseases = [name for name in rankings if name != NO_DISEASE]
     return {
@@ -179,7 +182,8 @@ def _means(
         values = [findings[name][measure] for name in names]
         result[f"mean_{measure}"] = float(np.mean(values)) if values else None
         drawn = np.stack([draws[name][row] for name in names]) if names else np.empty((0, 0))
-        result[f"mean_{measure}_interval"] = interval(mean_of_known(drawn))
+        centre = result[f"mean_{measure}"] if measure == "average_precision" else None
+        result[f"mean_{measure}_interval"] = interval(mean_of_known(drawn), centre)
     return result
 
 

@@ -140,3 +140,20 @@ def test_lines_for_people_say_what_is_missing(cohort, resamples):
 def test_lines_for_people_without_any_auroc():
     lines = as_lines(rank_findings(np.zeros((4, 1)), np.zeros((4, 1)), ["a"], None, 10))
     assert "no finding has both" in lines[-1]
+
+
+def test_the_interval_of_average_precision_covers_the_truth(cohort):
+    """Uncorrected, resampling inflates it: of few positives the interval then often lies above the value."""
+    generator = np.random.default_rng(2)
+    covered, lies_above = 0, 0
+    labels = (generator.random((400, 30)) < 0.06).astype(float)
+    scores = generator.normal(size=labels.shape) + labels
+    entries = rank_findings(scores, labels, [str(n) for n in range(30)], None, 200)["findings"].values()
+    big = (generator.random((200_000, 1)) < 0.06).astype(float)
+    truth = average_precision_score(big, generator.normal(size=big.shape) + big)
+    for entry in entries:
+        low, high = entry["average_precision_interval"]
+        assert low < entry["average_precision"] < high
+        covered += low <= truth <= high
+        lies_above += low > truth
+    assert covered >= 24 and lies_above <= 3
