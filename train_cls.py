@@ -136,10 +136,13 @@ def main(argv: list[str]) -> None:
     test = Predictions.of(test_rows, chances["test"])
     validation = Predictions.of(eval_rows, chances["validation"])
     scored = evaluation.report(cocktail.names, test, validation, stage.bootstrap_resamples, training.seed)
-    scored["pointing_game"], shown = play(
-        Classifier(trainer.model.eval(), preprocessing, cocktail.names), test_rows,
-        training.per_device_eval_batch_size, stage.bootstrap_resamples, training.seed,
-    )  # fmt: skip
+    if trainer.is_fsdp_enabled:  # one rank alone cannot run a sharded model
+        scored["pointing_game"], shown = {"reason": "sharded training; see evaluate_cls.py", "pairs": 0}, []
+    else:
+        scored["pointing_game"], shown = play(
+            Classifier(trainer.model.eval(), preprocessing, cocktail.names), test_rows,
+            training.per_device_eval_batch_size, stage.bootstrap_resamples, training.seed,
+        )  # fmt: skip
     pictures = output / "figures"
     history = trainer.state.log_history
     figures.training_curves(history, pictures / "loss.png", loss_name="binary cross-entropy")

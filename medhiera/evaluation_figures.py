@@ -51,7 +51,7 @@ def reliability(calibration: Mapping[str, Any], path: Path, *, title: str) -> No
         axis.set_xlim(0, end)
         axis.set_ylim(0, end)
         axis.locator_params(nbins=4)
-        axis.text(0.04, 0.96, f"ECE {entry['ece']:.3f}", transform=axis.transAxes, va="top", fontsize=8)
+        axis.text(0.96, 0.04, f"ECE {entry['ece']:.3f}", transform=axis.transAxes, ha="right", fontsize=8)
     figure.suptitle(f"{title}: are the probabilities right?", fontsize=11)
     figure.supxlabel(
         "mean probability given (ten parts of equally many images; bars: 95 %; dashed: calibrated)",

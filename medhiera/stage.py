@@ -152,11 +152,12 @@ def _lineage(source: str) -> dict[str, Any]:
     if record.is_file():
         earlier = json.loads(record.read_text(encoding="utf-8"))
         before = earlier["lineage"]
-        seen = ", ".join(f"{name} {count:,}" for name, count in earlier["data"]["trained_on"].items())
-        phantoms = "synthetic phantoms in the layouts of " if earlier["data"]["is_phantom"] else ""
+        data = earlier.get("data", {"trained_on": {}, "is_phantom": False})  # stage 0 has none of its own
+        seen = ", ".join(f"{name} {count:,}" for name, count in data["trained_on"].items())
+        phantoms = "synthetic phantoms in the layouts of " if data["is_phantom"] else ""
         note = folder / "published.json"  # publish.py leaves it: the stage has a repository of its own
         published = json.loads(note.read_text(encoding="utf-8"))["repo_id"] if note.is_file() else None
-        history = f"from {before['started_from']}; {phantoms}{seen} images"
+        history = f"from {before['started_from']}" + (f"; {phantoms}{seen} images" if seen else "")
         return {
             "started_from": f"stage {earlier['stage']} ({history})",
             "base_model": published or before["base_model"],
@@ -182,9 +183,10 @@ def choose_preprocessing(
     record = Path(source or "") / "metrics.json"
     if source and record.is_file():
         stage = json.loads(record.read_text(encoding="utf-8"))["stage"]
-        inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
-        logger.info("normalisation of stage %d: mean %.4f, std %.4f", stage, inherited.mean, inherited.std)
-        mean, std = inherited.mean, inherited.std
+        if stage:  # stage 0's is of photographs
+            inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
+            mean, std = inherited.mean, inherited.std
+            logger.info("normalisation of stage %d: mean %.4f, std %.4f", stage, mean, std)
     return Preprocessing(image_size, resize_size, mean, std)
 
 
