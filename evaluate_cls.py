@@ -1,9 +1,10 @@
-"""Score a classifier's folder or Hub id on one split: AUROC per finding, intervals, ROC curves.
+"""Score a classifier's folder or Hub id on one split: every number with its interval, figures, predictions.
 
     python evaluate_cls.py --model runs/stage2 --data_dir DATA --output_dir runs/stage2-test
     python evaluate_cls.py --model demo/phantom/stage2 --data_dir demo/phantom/raw --output_dir runs/demo-test
 
-The second scores what `make demo` left.
+The second scores what `make demo` left. `--compare runs/other/predictions.parquet` adds the paired difference
+from another model on the same images.
 """
 
 import argparse
@@ -12,13 +13,17 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+from datasets import Dataset
 from tqdm.auto import tqdm
 
-from medhiera import figures
-from medhiera.metrics import as_lines, multilabel_auroc
+from medhiera import evaluation
+from medhiera.comparison import compare_models, comparison_lines
+from medhiera.evaluation import Predictions
+from medhiera.metrics import as_lines
+from medhiera.paper import beside_the_paper
+from medhiera.pointing_game import play
 from medhiera.recipe import DataOptions, RecipeError
-from medhiera.rows import choose_rows, default_sources, open_cocktail
+from medhiera.rows import OpenCocktail, choose_rows, default_sources, open_cocktail
 from medhiera.stage import Classifier
 from medhiera.training import run_script
 
@@ -26,11 +31,71 @@ logger = logging.getLogger("evaluate_cls")
 
 
 def main(argv: list[str]) -> None:
-    """Open, score, write metrics.json, predictions.parquet and the figures."""
+    """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
+    options = read_options(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    classifier = Classifier.open(options.model)
+    build_dir = options.build_dir or str(options.output_dir / "cocktail")
+    size = classifier.preprocessing.resize_size
+    cocktail = open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size))
+    columns = match_findings(classifier.names, cocktail.names)
+    rows = choose_rows(cocktail.split(options.split), options.sources or sources_of(cocktail), None, seed=0)
+
+    def predict(rows: Dataset) -> Predictions:
+        batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
+        scores = [
+            classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches
+        ]
+        return Predictions.of(rows, np.concatenate(scores)[:, columns])
+
+    test = predict(rows)
+    validation = None
+    if options.split != "validation" and "validation" in cocktail.rows:
+        held_out = choose_rows(
+            cocktail.split("validation"), options.sources or sources_of(cocktail), None, seed=0
+        )
+        validation = predict(held_out)
+    names, resamples = cocktail.names, options.bootstrap_resamples
+    record = evaluation.report(names, test, validation, resamples)
+    record["pointing_game"], shown = play(classifier, rows, options.batch_size, resamples)
+
+    output = options.output_dir
+    output.mkdir(parents=True, exist_ok=True)
+    test.table(names).to_parquet(output / "predictions.parquet")
+    title = cocktail.caption(f"{options.split.capitalize()} split")
+    evaluation.draw(record, names, test, shown, output / "figures", title)
+    how = {
+        "model": shown_name(options.model),
+        "fingerprint": classifier.fingerprint(),
+        "split": options.split,
+    }
+    how |= {"tta": options.tta, "legacy_head": options.legacy_head, "is_phantom": cocktail.is_phantom}
+    lines = [*as_lines(record), "", *beside_the_paper(record, cocktail.is_phantom), ""]
+    if options.compare:
+        try:
+            other = evaluation.read_predictions(options.compare, names, test.rows["image_id"].tolist())
+        except ValueError as error:
+            raise RecipeError(f"--compare {error}") from error
+        patients = test.rows["patient_id"].tolist()
+        record["comparison"] = compare_models(
+            test.probabilities, other, test.labels, names, patients, max(resamples, 1)
+        )
+        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(record["comparison"])]
+    text = json.dumps(how | record, indent=2, allow_nan=False)
+    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    for line in lines:
+        logger.info("%s", line)
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="a stage-2 folder or a Hub id")
+    parser.add_argument(
+        "--model", required=True, help="a classifier's folder or Hub id, stock Hiera included"
+    )
     parser.add_argument("--data_dir", required=True, help="folder that holds the sources")
     parser.add_argument("--build_dir", help="where built data is kept (default: OUTPUT_DIR/cocktail)")
     parser.add_argument("--output_dir", required=True, type=Path)
@@ -41,41 +106,41 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--tta", action="store_true", help="mean probability of each image and its mirror image"
     )
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser.add_argument(
+        "--legacy_head", action="store_true", help="rank by sigmoid(softmax(logits)), med-hiera's defect"
+    )
+    parser.add_argument("--compare", type=Path, help="another model's predictions.parquet on the same split")
+    return parser.parse_args(argv)
 
-    classifier = Classifier.open(options.model)
-    build_dir = options.build_dir or str(options.output_dir / "cocktail")
-    size = classifier.preprocessing.resize_size
-    cocktail = open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size))
-    if classifier.names != cocktail.names:
+
+def sources_of(cocktail: OpenCocktail) -> list[str] | None:
+    """Those of the test split, whichever split is scored."""
+    return default_sources(cocktail.rows["test" if "test" in cocktail.rows else "train"])
+
+
+def shown_name(model: str) -> str:
+    """A folder's own name, or the Hub id: no path of this machine goes into a record."""
+    return Path(model).resolve().name if Path(model).exists() else model
+
+
+def match_findings(model_names: list[str], data_names: list[str]) -> list[int]:
+    """Which output of the model is each finding of the data; spaces, underscores and case do not count.
+
+    Raises:
+        RecipeError: the model lacks one of them.
+    """
+    outputs = {name.replace("_", " ").casefold(): index for index, name in enumerate(model_names)}
+    absent = [name for name in data_names if name.replace("_", " ").casefold() not in outputs]
+    if absent:
+        found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
         raise RecipeError(
-            f"the model's findings are {classifier.names}, the data's {cocktail.names}; they must be the "
-            "same, in the same order"
+            f"the model has no output for {absent}, which the data labels; its outputs are {found}"
         )
-    split_rows = cocktail.split(options.split)
-    rows = choose_rows(split_rows, options.sources or default_sources(split_rows), None, seed=0)
-    scores = np.concatenate(
-        [
-            classifier.probabilities(batch["image"], with_flip=options.tta).numpy()
-            for batch in tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
-        ]
-    )
-    labels = np.array(rows["labels"], dtype=np.float64)
-    result = multilabel_auroc(scores, labels, cocktail.names, rows["patient_id"], options.bootstrap_resamples)
-    output = options.output_dir
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "metrics.json").write_text(
-        json.dumps({"split": options.split, "tta": options.tta} | result, indent=2) + "\n"
-    )
-    table = pd.DataFrame(scores, columns=cocktail.names)
-    table.insert(0, "image_id", rows["image_id"])
-    table.to_parquet(output / "predictions.parquet")
-    title = cocktail.caption(f"{options.split.capitalize()} split")
-    figures.roc_curves(scores, labels, result, output / "figures" / "roc.png", title=title)
-    figures.auroc_bars(result, output / "figures" / "auroc.png", title=title)
-    for line in as_lines(result):
-        logger.info("%s", line)
+    if len(model_names) > len(data_names):
+        logger.info(
+            "%d outputs of the model are not in the data: left out", len(model_names) - len(data_names)
+        )
+    return [outputs[name.replace("_", " ").casefold()] for name in data_names]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Probabilities of each finding for your own images, as a CSV.
 
-    python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg
+    python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-The second reads a folder that `make demo` left.
+The second reads a folder that `make demo` left. The same command again goes on where a killed one stopped.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.images import read_image
+from dataset_scripts.images import is_dicom, read_image
 from dataset_scripts.listing import IMAGE_SUFFIXES
 from medhiera.recipe import RecipeError
 from medhiera.stage import Classifier
@@ -26,18 +26,18 @@ logger = logging.getLogger("predict")
 
 
 def main(argv: list[str]) -> None:
-    """Read each image, write one row; unreadable files are named at the end and have no row."""
+    """Read each image, write one row; unreadable files have no row and are listed beside the CSV."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="a stage-2 folder or a Hub id")
-    parser.add_argument("--output", required=True, type=Path, help="the CSV to write")
+    parser.add_argument("--model", required=True, help="a classifier's folder or Hub id")
+    parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to go on with")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER_OR_FILES")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    files = list(find_images(options.paths))
+    files = list(dict.fromkeys(find_images(options.paths)))
     if not files:
         raise RecipeError(
             f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
@@ -45,33 +45,86 @@ def main(argv: list[str]) -> None:
     if options.output.is_dir():
         raise RecipeError(f"--output {options.output} is a folder; name the CSV to write in it")
     classifier = Classifier.open(options.model)
-    bad: list[str] = []
+    fingerprint = classifier.fingerprint()
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with options.output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", *classifier.names])
-        for begin in tqdm(range(0, len(files), options.batch_size)):
+    done = rows_done(options.output, ["path", "model", *classifier.names], fingerprint)
+    if done:
+        logger.info("%s holds %d images already: going on", options.output, len(done))
+    remaining = [path for path in files if str(path) not in done]
+    bad: list[tuple[Path, str]] = []
+    with options.output.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for begin in tqdm(range(0, len(remaining), options.batch_size)):
             images: dict[Path, Image.Image] = {}
-            for path in files[begin : begin + options.batch_size]:
+            for path in remaining[begin : begin + options.batch_size]:
                 try:
                     images[path] = Image.fromarray(read_image(path))
                 except BadImageError as error:
-                    bad.append(f"{path}: {error}")
+                    bad.append((path, str(error)))
             if images:
                 scores = classifier.probabilities(list(images.values())).tolist()
                 writer.writerows(
-                    [str(path), *(f"{p:.6f}" for p in row)] for path, row in zip(images, scores, strict=True)
+                    [str(path), fingerprint, *(f"{p:.6f}" for p in row)]
+                    for path, row in zip(images, scores, strict=True)
                 )
+                file.flush()  # a killed run keeps what it has
+    report_bad(bad, options.output.with_suffix(".unreadable.csv"))
     logger.info("%d images → %s; not for clinical use", len(files) - len(bad), options.output)
-    if bad:
-        files_word = "file" if len(bad) == 1 else "files"
-        logger.warning("%d %s could not be read:\n  %s", len(bad), files_word, "\n  ".join(bad))
     if len(bad) == len(files):
         raise RecipeError("not one image could be read")
 
 
+def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
+    """The images that a CSV of the same model holds; a line cut short by a kill is taken off its end.
+
+    Writes the header where the file is new or empty.
+
+    Raises:
+        RecipeError: the file is something else, or of another model.
+    """
+    text = output.read_bytes() if output.is_file() else b""
+    whole = text[: text.rfind(b"\n") + 1]
+    if not whole:
+        with output.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerow(header)
+        return set()
+    try:
+        first, *rows = csv.reader(whole.decode("utf-8").splitlines(keepends=True))
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise RecipeError(f"--output {output} is there and is no CSV; name another file") from error
+    if first != header:
+        raise RecipeError(
+            f"--output {output} is there with the columns {first[:4]} …, not those of this model; name "
+            "another file or delete it"
+        )
+    others = {row[1] for row in rows if len(row) == len(header)} - {fingerprint}
+    if others:
+        raise RecipeError(
+            f"--output {output} holds predictions of another model ({sorted(others)[0]}, this one is "
+            f"{fingerprint}); name another file or delete it"
+        )
+    if len(whole) < len(text):
+        with output.open("r+b") as file:
+            file.truncate(len(whole))
+    return {row[0] for row in rows if len(row) == len(header)}
+
+
+def report_bad(bad: list[tuple[Path, str]], listing: Path) -> None:
+    """Name the files that could not be read, on the screen and in a CSV; none removes an older list."""
+    if not bad:
+        listing.unlink(missing_ok=True)
+        return
+    with listing.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "reason"])
+        writer.writerows(bad)
+    files_word = "file" if len(bad) == 1 else "files"
+    named = "\n  ".join(f"{path}: {reason}" for path, reason in bad[:20])
+    logger.warning("%d %s could not be read (all in %s):\n  %s", len(bad), files_word, listing, named)
+
+
 def find_images(paths: list[Path]) -> Iterator[Path]:
-    """Files as named, folders searched through.
+    """Files as named, folders searched through; DICOM files are known by their content too.
 
     Raises:
         RecipeError: a path that is neither.
@@ -79,7 +132,9 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             yield from sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+                p
+                for p in path.rglob("*")
+                if p.is_file() and (p.suffix.lower() in IMAGE_SUFFIXES or (not p.suffix and is_dicom(p)))
             )
         elif path.is_file():
             yield path

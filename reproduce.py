@@ -23,7 +23,6 @@ from optuna.trial import TrialState
 
 from medhiera import figures
 from medhiera.experiments import (
-    PAPER_AUROC,
     ROOT,
     Arm,
     Laboratory,
@@ -32,6 +31,7 @@ from medhiera.experiments import (
     explode_arms,
     run_all,
 )
+from medhiera.paper import PAPER_AUROC
 from medhiera.recipe import RecipeError
 from medhiera.sweep import SWEEPS, correlations, importances, open_study, read_column, run_sweep
 from medhiera.training import run_script

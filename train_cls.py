@@ -16,15 +16,19 @@ import torch
 from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
-from medhiera import figures
+from medhiera import evaluation, figures
+from medhiera.evaluation import Predictions
 from medhiera.losses import choose_loss
-from medhiera.metrics import MultilabelAUROC, mean_as_text
+from medhiera.metrics import MultilabelRanking, mean_as_text
 from medhiera.options import ClassifierOptions
+from medhiera.pointing_game import play
 from medhiera.progress import Pictures, ProgressLines, TrainingLog
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import RecipeError, images_per_step, read_recipe
 from medhiera.rows import choose_rows, default_sources, open_cocktail
 from medhiera.stage import (
+    Classifier,
+    chances_of,
     check_source,
     choose_preprocessing,
     set_prior_bias,
@@ -77,7 +81,7 @@ def main(argv: list[str]) -> None:
     if stage.prior_bias and ("classifier.bias" in lineage["new_weights"] or lineage["new_weights"] == "all"):
         set_prior_bias(model.classifier, torch.tensor(train_rows["labels"]))
     crop_scale = recipe.augmentation.random_crop_scale
-    auroc = MultilabelAUROC(keep_in_memory=True)
+    auroc = MultilabelRanking(keep_in_memory=True)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         result = auroc.compute(
@@ -119,46 +123,43 @@ def main(argv: list[str]) -> None:
         ],
     )
     result = trainer.train(resume_from_checkpoint=resume)
-    prediction = trainer.predict(RadiographTable(test_rows, preprocessing, with_labels=True))
+    chances = {
+        name: scores_of(
+            trainer.predict(RadiographTable(rows, preprocessing, with_labels=True)).predictions,
+            stage.legacy_head,
+        )
+        for name, rows in (("validation", eval_rows), ("test", test_rows))
+    }
     weights = trainer.whole_weights()
     if not trainer.is_world_process_zero():
         return
 
-    scores = scores_of(prediction.predictions, stage.legacy_head)
-    test = auroc.compute(
-        predictions=scores,
-        references=prediction.label_ids,
-        finding_names=cocktail.names,
-        patient_ids=test_rows["patient_id"],
-        bootstrap_resamples=stage.bootstrap_resamples,
-        seed=training.seed,
-    )
+    test = Predictions.of(test_rows, chances["test"])
+    validation = Predictions.of(eval_rows, chances["validation"])
+    scored = evaluation.report(cocktail.names, test, validation, stage.bootstrap_resamples, training.seed)
+    if trainer.is_fsdp_enabled:  # one rank alone cannot run a sharded model
+        scored["pointing_game"], shown = {"reason": "sharded training; see evaluate_cls.py", "pairs": 0}, []
+    else:
+        scored["pointing_game"], shown = play(
+            Classifier(trainer.model.eval(), preprocessing, cocktail.names), test_rows,
+            training.per_device_eval_batch_size, stage.bootstrap_resamples, training.seed,
+        )  # fmt: skip
+    pictures = output / "figures"
     history = trainer.state.log_history
-    figures.training_curves(history, output / "figures" / "loss.png", loss_name="binary cross-entropy")
-    figures.roc_curves(
-        scores,
-        prediction.label_ids,
-        test,
-        output / "figures" / "roc.png",
-        title=cocktail.caption("Test split"),
-    )
-    figures.auroc_bars(test, output / "figures" / "auroc.png", title=cocktail.caption("Test split"))
+    figures.training_curves(history, pictures / "loss.png", loss_name="binary cross-entropy")
+    evaluation.draw(scored, cocktail.names, test, shown, pictures, cocktail.caption("Test split"))
     record["training"] = training_record(trainer, result)
-    record["evaluation"] = {"split": "test"} | test
+    record["evaluation"] = {"split": "test"} | scored
     write_stage(output, trainer.model, preprocessing, record, weights)
-    logger.info("test mean AUROC %s", mean_as_text(test))
+    logger.info("test mean AUROC %s", mean_as_text(scored))
     logger.info("stage 2 lies in %s", output)
     if recipe.optimization.push_to_hub_id:
         logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=2))
 
 
 def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
-    """What images are ranked by: the logits; or, to compare, sigmoid(softmax(logits)) as med-hiera did.
-
-    Softmax makes findings compete, so an image with two findings scores lower on both.
-    """
-    scores = torch.from_numpy(np.asarray(logits, dtype=np.float64))
-    return np.asarray(scores.softmax(dim=1).sigmoid() if legacy_head else scores)
+    """What images are ranked by, see stage.chances_of."""
+    return np.asarray(chances_of(torch.from_numpy(np.asarray(logits)), legacy_head))
 
 
 def refuse_one_sided(labels: NDArray[np.floating[Any]]) -> None:

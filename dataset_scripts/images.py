@@ -38,7 +38,7 @@ def read_image(path: Path, at_least: int = 0) -> GrayImage:
             raise BadImageError("empty_file", "0 bytes")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of odd metadata; only the pixels matter here
-            if path.suffix.lower() == DICOM_SUFFIX:
+            if path.suffix.lower() == DICOM_SUFFIX or (not path.suffix and is_dicom(path)):
                 return read_dicom(path)
             with Image.open(path) as image:
                 check_size(image.width, image.height)
@@ -58,6 +58,15 @@ def read_image(path: Path, at_least: int = 0) -> GrayImage:
     except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:  # Pillow raises all of these
         kind = "truncated" if "truncated" in str(error) else "undecodable"
         raise BadImageError(kind, str(error).replace(str(path), path.name)) from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do, whatever its name: archives often give them none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _to_gray(image: Image.Image) -> GrayImage:

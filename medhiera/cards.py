@@ -1,8 +1,13 @@
 """Renders a stage's model card from its metrics.json alone; it computes no number.
 
-Last arrow before the Hub.
+Last arrow before the Hub. The committed examples are rendered anew by
+
+    python -m medhiera.cards
+    python -m medhiera.cards runs/stage2
 """
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,15 +24,29 @@ CAPTIONS = {
     "loss": "Loss and learning rate over the steps",
     "roc": "ROC curve of each finding on the test split",
     "auroc": "AUROC of each finding with its 95 % interval",
+    "reliability": "Share of images with the finding against the probability given, on the test split",
+    "subgroups": "Mean AUROC by sex, age and view on the test split",
+    "heat_maps": "Test images with a finding's box and the classifier's heat map",
 }
 
+DATASETS = {
+    "ChestX-ray14": "chestxray14",
+    "COVID-19 Radiography": "covid-19-radiography",
+    "COVIDx CXR-3": "covidx-cxr-3",
+    "BraTS 2020": "brats-2020",
+}
+"""Source to the name in the card's metadata; the Hub wants names without spaces."""
 
-def render_card(metrics: Mapping[str, Any], figures: Sequence[str]) -> str:
+NAMES = {0: "Hiera MAE, pre-trained on ImageNet", 1: "Hiera MAE, pre-trained on medical images"}
+
+
+def render_card(metrics: Mapping[str, Any], figures: Sequence[str], examples: Sequence[str] = ()) -> str:
     """The README.md of a stage's folder: YAML metadata, then Markdown.
 
     Args:
         metrics: the folder's metrics.json.
         figures: paths of the pictures, relative to the folder.
+        examples: paths of pictures for the Hub's widget; the file's name is its title.
 
     Raises:
         jinja2.UndefinedError: the record lacks a field that the card shows.
@@ -42,61 +61,84 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str]) -> str:
         "counts": _counts,
         "interval": _interval,
         "duration": _duration,
+        "number": lambda value: "–" if value is None else f"{value:.3f}",
         "caption": lambda figure: CAPTIONS.get(PurePosixPath(figure).stem, PurePosixPath(figure).stem),
     }
-    is_nih = NIH in metrics["data"]["trained_on"]
-    if metrics["stage"] == 1:
-        name = "Hiera MAE, pre-trained on medical images"
-    else:
-        name = "Hiera, ChestX-ray14 findings" if is_nih else "Hiera, findings of one's own"
-    body = environment.get_template("stage.md.j2").render(
+    is_nih = bool(metrics["stage"]) and NIH in metrics["data"]["trained_on"]
+    own = "Hiera, ChestX-ray14 findings" if is_nih else "Hiera, findings of one's own"
+    name = NAMES.get(metrics["stage"], own)
+    template = "stage0.md.j2" if metrics["stage"] == 0 else "stage.md.j2"
+    body = environment.get_template(template).render(
         metrics=metrics,
         figures=figures,
         title=f"{name} (smoke run)" if metrics["kind"] == "smoke" else name,
         is_nih=is_nih,
         rare=metrics["stage"] == 2
         and any(e["is_rare"] and e["auroc"] is not None for e in metrics["evaluation"]["findings"].values()),
-        leakage=_leakage(metrics["data"]["leakage"]),
+        leakage=_leakage(metrics["data"]["leakage"]) if metrics["stage"] else None,
         licence=_licence(metrics["lineage"]),
     )
-    return f"---\n{_metadata(metrics, name).to_yaml()}\n---\n\n{body}"
+    return f"---\n{_metadata(metrics, name, examples).to_yaml()}\n---\n\n{body}"
 
 
-def _metadata(metrics: Mapping[str, Any], name: str) -> ModelCardData:
-    """The block the Hub reads: pipeline tag, lineage, licence, results."""
+def _metadata(metrics: Mapping[str, Any], name: str, examples: Sequence[str]) -> ModelCardData:
+    """The block the Hub reads: pipeline tag, lineage, licence, results, widget."""
     is_classifier = metrics["stage"] == 2
-    tags = ["medical", "radiology", "hiera", "masked-autoencoder"]
-    tags += ["chest-x-ray"] if NIH in metrics["data"]["trained_on"] else []
-    results = None
-    if is_classifier and metrics["evaluation"]["mean_auroc"] is not None:
-        if metrics["data"]["is_phantom"]:
-            data, kind = "Phantom chest radiographs", "phantom"
-        elif NIH in metrics["data"]["tested_on"]:
-            data, kind = "NIH ChestX-ray14", "chestxray14"
-        else:
-            data, kind = "images of one's own", "image-folder"
-        results = [
-            EvalResult(
-                task_type="image-classification",
-                dataset_type=kind,
-                dataset_name=data,
-                dataset_split="test",
-                metric_type="roc_auc",
-                metric_name="mean AUROC",
-                metric_value=round(metrics["evaluation"]["mean_auroc"], 4),
-                verified=False,
-            )
-        ]
+    trained_on = metrics["data"]["trained_on"] if metrics["stage"] else {}
+    tags = ["hiera", "masked-autoencoder"]
+    tags += ["medical", "radiology"] if metrics["stage"] else []
+    tags += ["chest-x-ray"] if NIH in trained_on else []
+    if metrics["stage"] == 0:
+        datasets: list[str] | None = ["imagenet-1k"]
+    elif metrics["data"]["is_phantom"]:
+        datasets = None  # synthetic, made by the project itself
+    else:
+        datasets = [DATASETS[source] for source in trained_on if source in DATASETS] or None
+    results = _results(metrics) if is_classifier else []
+    widget = [{"src": path, "example_title": PurePosixPath(path).stem.replace("_", " ")} for path in examples]
+    extra: dict[str, Any] = {"widget": widget} if widget else {}
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification" if is_classifier else "image-feature-extraction",
         license=metrics["lineage"]["license"] or "other",
         base_model=metrics["lineage"]["base_model"],
-        metrics=["roc_auc"] if is_classifier else None,
+        datasets=datasets,
+        metrics=["roc_auc", "average_precision"] if is_classifier else None,
         tags=tags + (["smoke-run"] if metrics["kind"] == "smoke" else []),
         model_name=name if results else None,
-        eval_results=results,
+        eval_results=results or None,
+        **extra,
     )
+
+
+def _results(metrics: Mapping[str, Any]) -> list[EvalResult]:
+    """The model-index: what this run measured, verified by nobody else."""
+    if metrics["data"]["is_phantom"]:
+        data, kind = "Phantom chest radiographs", "phantom"
+    elif NIH in metrics["data"]["tested_on"]:
+        data, kind = "NIH ChestX-ray14", "chestxray14"
+    else:
+        data, kind = "images of one's own", "image-folder"
+    evaluation = metrics["evaluation"]
+    found = [
+        ("roc_auc", "mean AUROC", evaluation["mean_auroc"]),
+        ("roc_auc", "mean AUROC of the diseases", evaluation["diseases"]["mean_auroc"]),
+        ("average_precision", "mean average precision", evaluation["mean_average_precision"]),
+    ]
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=kind,
+            dataset_name=data,
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=title,
+            metric_value=round(value, 4),
+            verified=False,
+        )
+        for metric, title, value in found
+        if value is not None
+    ]
 
 
 def _counts(images: Mapping[str, int]) -> str:
@@ -139,3 +181,31 @@ def _leakage(leakage: Mapping[str, Any]) -> str:
         f"held-out ChestX-ray14 images by pixels and by name; the {leakage['dropped']:,} that show one "
         "of them were left out."
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the README.md of stage folders from the metrics.json, figures/ and examples/ they hold."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help="stage folders (default: model_cards/examples/*)"
+    )
+    options = parser.parse_args(arguments)
+    rendered = sorted(path.parent for path in (TEMPLATES / "examples").glob("*/metrics.json"))
+    for folder in options.folders or rendered:
+        (folder / "README.md").write_text(card_of(folder), encoding="utf-8")
+
+
+def card_of(folder: Path) -> str:
+    """The card of a folder as it stands: its metrics.json, figures/*.png and examples/*.png."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    figures, examples = (
+        sorted(path.relative_to(folder).as_posix() for path in (folder / place).glob("*.png"))
+        for place in ("figures", "examples")
+    )
+    return render_card(metrics, figures, examples)
+
+
+if __name__ == "__main__":
+    main()

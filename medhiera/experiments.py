@@ -20,14 +20,6 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PAPER_AUROC = {
-    "Atelectasis": 77.55, "Cardiomegaly": 85.03, "Consolidation": 77.28, "Edema": 87.24, "Effusion": 85.83,
-    "Emphysema": 90.39, "Fibrosis": 81.83, "Hernia": 89.15, "Infiltration": 70.28, "Mass": 81.17,
-    "No Finding": 79.14, "Nodule": 76.99, "Pleural_Thickening": 78.24, "Pneumonia": 79.86,
-    "Pneumothorax": 85.24,
-}  # fmt: skip
-"""MedTransformer, Table 2, in percent, on the last third of the official test list."""
-
 STAGE0 = "stage 0"
 """Where an arm starts that needs ImageNet weights."""
 

@@ -46,7 +46,7 @@ def reconstruction_rows(pictures: Reconstruction, captions: Sequence[str], path:
             if row == 0:
                 axis.set_title(title, fontsize=10)
         axes[row, 0].set_ylabel(caption, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_name: str) -> None:
@@ -83,7 +83,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     bottom.set_xlabel("optimiser step")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     bottom.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def roc_curves(
@@ -94,7 +94,7 @@ def roc_curves(
     Args:
         scores: (images, findings).
         labels: (images, findings); 1, 0 or NaN.
-        evaluation: what metrics.multilabel_auroc returned for them.
+        evaluation: what metrics.rank_findings returned for them.
         path: the PNG to write.
         title: above the panels.
     """
@@ -130,14 +130,14 @@ def roc_curves(
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("false positive rate", fontsize=9)
     figure.supylabel("true positive rate", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None:
     """AUROC a finding with its 95 % interval, sorted, and the mean.
 
     Args:
-        evaluation: what metrics.multilabel_auroc returned.
+        evaluation: what metrics.rank_findings returned.
         path: the PNG to write.
         title: above the bars.
     """
@@ -172,7 +172,7 @@ def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None
     notes += ["no AUROC, one label value only: " + ", ".join(missing)] if missing else []
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)
-    _save(figure, path)
+    save(figure, path)
 
 
 def arm_curves(
@@ -215,7 +215,7 @@ def arm_curves(
     axis.legend(frameon=False, fontsize=8, title="arm (seeds)", title_fontsize=8)
     if note:
         figure.supxlabel(note, fontsize=7)
-    _save(figure, path)
+    save(figure, path)
 
 
 def influence_bars(
@@ -247,10 +247,10 @@ def influence_bars(
     figure.suptitle(title, fontsize=11)
     if note:
         figure.supxlabel(note, fontsize=7)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     """Write the PNG and free the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,7 +1,8 @@
-"""AUROC per finding over annotated labels, with patient-level intervals: `evaluate.Metric` classes.
+"""AUROC and average precision per finding over annotated labels, with patient-level intervals.
 
-Last arrow before the card: logits in, numbers out. A finding that has only one label value has no AUROC;
-it is NaN with a reason, never 0 and never a crash.
+Last arrow before the card: logits in, numbers out, as functions of arrays and as `evaluate.Metric` classes
+that need no Hub. A finding that has only one label value has neither number; it is None (null in JSON, for
+NaN is not JSON) with a reason, never 0 and never a crash.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,30 +12,35 @@ import datasets
 import evaluate
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from medhiera.resampling import Ranking, count_patients, group_patients, interval, patient_weights
 
 Floats = NDArray[np.floating[Any]]
+
+NO_DISEASE = "No Finding"
+"""The label that is none of the 14 diseases: means are given with and without it."""
 
 RARE = 10
 """Below so many positive (or negative) images the bootstrap has too little to resample."""
 
-_DESCRIPTION = """Area under the ROC curve of each finding, over the images annotated for it (label 0 or 1;
-NaN is not annotated), their mean, and 95 % intervals from resampled patients."""
+_DESCRIPTION = """Area under the ROC curve and average precision of each finding, over the images annotated
+for it (label 0 or 1; NaN is not annotated), their means over all findings and over the diseases, and 95 %
+intervals from resampled patients."""
+
+FEATURES = datasets.Features(
+    {
+        "predictions": datasets.Sequence(datasets.Value("float64")),
+        "references": datasets.Sequence(datasets.Value("float64")),
+    }
+)
 
 
-class MultilabelAUROC(evaluate.Metric):
-    """AUROC per finding and their mean.
+class MultilabelRanking(evaluate.Metric):
+    """AUROC and average precision per finding and their means.
 
     `compute(predictions=…, references=…)` takes scores and labels of shape (images, findings) and the options
-
-    - finding_names: a name per column (required);
-    - patient_ids: one per image; images of one patient are resampled together (default: each its own);
-    - bootstrap_resamples: 0 gives no intervals;
-    - seed: of the resampling.
-
-    It returns `mean_auroc`, `mean_auroc_interval`, `findings` (name → auroc, interval, positives, negatives,
-    is_rare, reason) and `findings_in_mean`. `auroc` is None where `reason` says why; `is_rare` warns that an
-    interval from so few images is not to be trusted.
+    of `rank_findings`, and returns what it returns.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -42,12 +48,7 @@ class MultilabelAUROC(evaluate.Metric):
             description=_DESCRIPTION,
             citation="",
             inputs_description="predictions, references: (images, findings) floats",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float64")),
-                    "references": datasets.Sequence(datasets.Value("float64")),
-                }
-            ),
+            features=FEATURES,
         )
 
     def _compute(
@@ -61,10 +62,10 @@ class MultilabelAUROC(evaluate.Metric):
     ) -> dict[str, Any]:
         scores = np.asarray(predictions, dtype=np.float64)
         labels = np.asarray(references, dtype=np.float64)
-        return multilabel_auroc(scores, labels, finding_names, patient_ids, bootstrap_resamples, seed)
+        return rank_findings(scores, labels, finding_names, patient_ids, bootstrap_resamples, seed)
 
 
-def multilabel_auroc(
+def rank_findings(
     scores: Floats,
     labels: Floats,
     finding_names: Sequence[str],
@@ -72,20 +73,85 @@ def multilabel_auroc(
     bootstrap_resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What MultilabelAUROC computes, on arrays.
+    """What MultilabelRanking computes, on arrays.
 
     Args:
         scores: (images, findings); higher means more likely present. Logits and probabilities rank alike.
         labels: (images, findings); 1, 0 or NaN.
         finding_names: one per column.
-        patient_ids: one per image; default each image its own patient.
+        patient_ids: one per image; images of one patient are resampled together (default: each its own).
         bootstrap_resamples: resamples behind the intervals; 0 for none.
         seed: of the resampling.
+
+    Returns:
+        `findings`: name → `auroc` and its `interval`, `average_precision` and its
+        `average_precision_interval`, `positives`, `negatives`, `is_rare` (an interval from so few images is
+        not to be trusted), and, where there is no value, a `reason`. `mean_auroc`, `mean_average_precision`
+        and their `…_interval`; the same of the diseases alone below `diseases`; `findings_in_mean`. The
+        chance level of average precision is a finding's share of positives.
 
     Raises:
         ValueError: shapes that do not fit, a score that is not finite, a label that is not 0, 1 or NaN.
 
-    Source: percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13).
+    Source: percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13); the intervals of
+    average precision are moved by their bootstrap bias (chapter 10).
+    """
+    check_scores(scores, labels, finding_names)
+    patients = group_patients(len(scores), patient_ids)
+    count = count_patients(patients)
+    findings: dict[str, dict[str, Any]] = {}
+    rankings: dict[str, Ranking] = {}
+    for column, name in enumerate(finding_names):
+        is_annotated = ~np.isnan(labels[:, column])
+        truth, score = labels[is_annotated, column] == 1.0, scores[is_annotated, column]
+        positives, negatives = int(truth.sum()), int((~truth).sum())
+        entry: dict[str, Any] = {
+            "auroc": None,
+            "interval": None,
+            "average_precision": None,
+            "average_precision_interval": None,
+            "positives": positives,
+            "negatives": negatives,
+            "is_rare": min(positives, negatives) < RARE,
+        }
+        if positives and negatives:
+            entry["auroc"] = float(roc_auc_score(truth, score))
+            entry["average_precision"] = float(average_precision_score(truth, score))
+            rankings[name] = Ranking.of(score, truth, patients[is_annotated], count)
+        else:
+            entry["reason"] = why_one_sided(positives, negatives)
+        findings[name] = entry
+
+    draws = {name: np.empty((2, bootstrap_resamples)) for name in rankings}
+    done = 0
+    for weights in patient_weights(count, bootstrap_resamples, seed):
+        upto = done + weights.shape[1]
+        for name, ranking in rankings.items():
+            draws[name][:, done:upto] = ranking.weigh(weights)
+        done = upto
+    if bootstrap_resamples:
+        for name, drawn in draws.items():
+            findings[name]["interval"] = interval(drawn[0])
+            findings[name]["average_precision_interval"] = interval(
+                drawn[1], centred_on=findings[name]["average_precision"]
+            )
+
+    diseases = [name for name in rankings if name != NO_DISEASE]
+    return {
+        **_means(findings, draws, list(rankings)),
+        "findings_in_mean": list(rankings),
+        "diseases": _means(findings, draws, diseases) | {"findings_in_mean": diseases},
+        "findings": findings,
+        "images": len(scores),
+        "bootstrap_resamples": bootstrap_resamples,
+    }
+
+
+def check_scores(scores: Floats, labels: Floats, finding_names: Sequence[str]) -> None:
+    """Refuse what no metric can be computed from.
+
+    Raises:
+        ValueError: see `rank_findings`.
     """
     if scores.shape != labels.shape or scores.ndim != 2 or scores.shape[1] != len(finding_names):
         raise ValueError(
@@ -98,111 +164,69 @@ def multilabel_auroc(
         )
     if not (np.isnan(labels) | np.isin(labels, (0.0, 1.0))).all():
         raise ValueError("labels hold values other than 0, 1 and NaN")
-    resamples = _patient_weights(len(scores), patient_ids, bootstrap_resamples, seed)
 
-    findings: dict[str, dict[str, Any]] = {}
-    resampled: list[Floats] = []
-    for column, name in enumerate(finding_names):
-        is_annotated = ~np.isnan(labels[:, column])
-        truth, score = labels[is_annotated, column] == 1.0, scores[is_annotated, column]
-        positives, negatives = int(truth.sum()), int((~truth).sum())
-        entry: dict[str, Any] = {
-            "auroc": None,
-            "interval": None,
-            "positives": positives,
-            "negatives": negatives,
-            "is_rare": min(positives, negatives) < RARE,
-        }
-        if positives and negatives:
-            entry["auroc"] = float(roc_auc_score(truth, score))
-            if bootstrap_resamples:
-                draws = _weighted_auroc(score, truth, resamples[:, is_annotated])
-                entry["interval"] = _interval(draws)
-                resampled.append(draws)
-        elif not positives and not negatives:
-            entry["reason"] = "no image is annotated for it"
-        else:
-            entry["reason"] = "no positive image" if not positives else "no negative image"
-        findings[name] = entry
 
-    in_mean = [name for name, entry in findings.items() if entry["auroc"] is not None]
-    result: dict[str, Any] = {
-        "mean_auroc": float(np.mean([findings[name]["auroc"] for name in in_mean])) if in_mean else None,
-        "mean_auroc_interval": None,
-        "findings_in_mean": in_mean,
-        "findings": findings,
-        "images": len(scores),
-        "bootstrap_resamples": bootstrap_resamples,
-    }
-    if resampled:
-        # A resample may lack a rare finding's positives; its mean is then over the findings it has.
-        draws = np.stack(resampled)
-        known = (~np.isnan(draws)).sum(axis=0)
-        result["mean_auroc_interval"] = _interval(np.nansum(draws, axis=0)[known > 0] / known[known > 0])
+def why_one_sided(positives: int, negatives: int) -> str:
+    """Why a finding has no AUROC, in words."""
+    if not positives and not negatives:
+        return "no image is annotated for it"
+    return "no negative image" if positives else "no positive image"
+
+
+def _means(
+    findings: Mapping[str, Mapping[str, Any]], draws: Mapping[str, Floats], names: Sequence[str]
+) -> dict[str, Any]:
+    """Mean AUROC and average precision of findings, each with its interval; None where there is none."""
+    result: dict[str, Any] = {}
+    for row, measure in enumerate(("auroc", "average_precision")):
+        values = [findings[name][measure] for name in names]
+        result[f"mean_{measure}"] = float(np.mean(values)) if values else None
+        drawn = np.stack([draws[name][row] for name in names]) if names else np.empty((0, 0))
+        centre = result[f"mean_{measure}"] if measure == "average_precision" else None
+        result[f"mean_{measure}_interval"] = interval(mean_of_known(drawn), centre)
     return result
 
 
-def _patient_weights(
-    images: int, patient_ids: Sequence[str] | None, resamples: int, seed: int
-) -> NDArray[np.int32]:
-    """How often each image stands in each resample of patients: (resamples, images)."""
-    groups = np.arange(images) if patient_ids is None else np.unique(patient_ids, return_inverse=True)[1]
-    patients = int(groups.max()) + 1 if images else 0
-    generator = np.random.default_rng(seed)
-    weights = np.empty((resamples, patients), dtype=np.int32)
-    for row in range(resamples):
-        weights[row] = np.bincount(generator.integers(patients, size=patients), minlength=patients)
-    return weights[:, groups]
+def mean_of_known(drawn: Floats) -> Floats:
+    """Mean over findings, (findings, resamples) → (resamples,).
 
-
-def _weighted_auroc(score: Floats, truth: NDArray[np.bool_], weights: NDArray[np.int32]) -> Floats:
-    """AUROC under many weightings of the same images at once.
-
-    Args:
-        score: (images,).
-        truth: (images,).
-        weights: (resamples, images), not negative.
-
-    Returns:
-        (resamples,); NaN where a resample holds one label value only. Ties count one half.
+    A resample may lack a rare finding's positives; its mean is then over the findings it has.
     """
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])  # first of each group of equal scores
-    result = np.empty(len(weights))
-    for begin in range(0, len(weights), 256):  # bounds the memory at 256 × images
-        chunk = weights[begin : begin + 256][:, order]
-        positive = np.add.reduceat(chunk * truth[order], starts, axis=1, dtype=np.float64)
-        negative = np.add.reduceat(chunk * ~truth[order], starts, axis=1, dtype=np.float64)
-        below = np.cumsum(negative, axis=1) - negative
-        pairs = positive.sum(axis=1) * negative.sum(axis=1)
-        wins = (positive * (below + 0.5 * negative)).sum(axis=1)
-        result[begin : begin + 256] = np.divide(wins, pairs, out=np.full(len(chunk), np.nan), where=pairs > 0)
-    return result
-
-
-def _interval(draws: Floats) -> list[float] | None:
-    """The 2.5 and 97.5 percentiles of the resamples that have an AUROC; None where not one has."""
-    known = draws[~np.isnan(draws)]
-    if not len(known):
-        return None
-    low, high = np.percentile(known, [2.5, 97.5])
-    return [float(low), float(high)]
+    known = (~np.isnan(drawn)).sum(axis=0)
+    return np.asarray(np.nansum(drawn, axis=0)[known > 0] / known[known > 0])
 
 
 def as_lines(evaluation: Mapping[str, Any]) -> list[str]:
-    """A plain-text table of what `multilabel_auroc` returned: a line a finding, then the mean.
+    """A plain-text table of what `rank_findings` returned: a line a finding, then the means.
 
     Args:
         evaluation: its result; intervals and values may be missing.
     """
-    lines = [f"{'finding':<20} AUROC     95 % interval    positives of images"]
+    lines = [f"{'finding':<20} AUROC     95 % interval    AP        95 % interval    positives of images"]
     for name, entry in evaluation["findings"].items():
-        value = "–    " if entry["auroc"] is None else f"{entry['auroc']:.3f}"
-        said = entry["reason"] if entry["auroc"] is None else _as_text(entry["interval"])
-        star = "*" if entry["auroc"] is not None and entry["is_rare"] else " "
         images = f"{entry['positives']} of {entry['positives'] + entry['negatives']}"
-        lines.append(f"{name.replace('_', ' '):<20} {value}{star}    {said:<16} {images}")
-    lines.append(f"mean of {len(evaluation['findings_in_mean']):<12} {mean_as_text(evaluation)}")
+        if entry["auroc"] is None:
+            lines.append(f"{name.replace('_', ' '):<20} {'–':<9} {entry['reason']:<43} {images}")
+            continue
+        star = "*" if entry["is_rare"] else " "
+        numbers = f"{entry['auroc']:.3f}{star}    {_as_text(entry['interval']):<16} "
+        numbers += (
+            f"{entry['average_precision']:.3f}{star}    {_as_text(entry['average_precision_interval'])}"
+        )
+        lines.append(f"{name.replace('_', ' '):<20} {numbers:<53} {images}")
+    means = [("all", evaluation), ("diseases", evaluation["diseases"])]
+    if evaluation["diseases"]["findings_in_mean"] == evaluation["findings_in_mean"]:
+        means.pop()
+    for word, mean in means:
+        label = f"mean of {word} {len(mean['findings_in_mean'])}"
+        if mean["mean_auroc"] is None:
+            lines.append(f"{label:<20} {mean_as_text(mean)}")
+            continue
+        numbers = f"{mean['mean_auroc']:.3f}     {_as_text(mean['mean_auroc_interval']):<16} "
+        numbers += (
+            f"{mean['mean_average_precision']:.3f}     {_as_text(mean['mean_average_precision_interval'])}"
+        )
+        lines.append(f"{label:<20} {numbers}")
     if any(entry["is_rare"] and entry["auroc"] is not None for entry in evaluation["findings"].values()):
         lines.append(
             f"* fewer than {RARE} positive (or negative) images: neither value nor interval is to be trusted"
@@ -210,12 +234,12 @@ def as_lines(evaluation: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def mean_as_text(evaluation: Mapping[str, Any]) -> str:
+def mean_as_text(means: Mapping[str, Any]) -> str:
     """The mean AUROC and its interval, or why there is none."""
-    if evaluation["mean_auroc"] is None:
+    if means["mean_auroc"] is None:
         return "–    (no finding has both present and absent images)"
-    return f"{evaluation['mean_auroc']:.3f} (95 % interval: {_as_text(evaluation['mean_auroc_interval'])})"
+    return f"{means['mean_auroc']:.3f} (95 % interval: {_as_text(means['mean_auroc_interval'])})"
 
 
-def _as_text(interval: Sequence[float] | None) -> str:
-    return "none" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+def _as_text(limits: Sequence[float] | None) -> str:
+    return "none" if limits is None else f"{limits[0]:.3f} to {limits[1]:.3f}"

@@ -5,7 +5,7 @@ code with an `auto_map`: no flag loads transformers' own Hiera, `trust_remote_co
 Everything is checked before anything is sent, and all files arrive in one commit or not at all.
 
     python -m medhiera.publish runs/cls my-name/hiera-tiny-chestxray14
-    python -m medhiera.publish runs/mae my-name/hiera-tiny-cocktail-mae --private --stage 1
+    python -m medhiera.publish runs/mae my-name/hiera-tiny-cocktail-mae --private --collection MedHiera
 """
 
 import argparse
@@ -32,6 +32,8 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+from medhiera.hub_collection import add_to_collection
+
 logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -46,6 +48,7 @@ AUTO_MAP = {
 }
 ARCHITECTURES = {0: "PreTraining", 1: "PreTraining", 2: "ImageClassification"}
 ATTEMPTS = 3
+PUBLISHED_FILE = "published.json"
 _HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
 
 
@@ -59,15 +62,19 @@ def publish_stage(
     *,
     private: bool = False,
     stage: int | None = None,
+    collection: str | None = None,
     token: str | None = None,
 ) -> str:
     """Upload a stage's folder to a repository of its own, which is made if it does not exist.
 
     Args:
-        folder: config.json, model.safetensors, preprocessor_config.json, README.md, metrics.json, figures/.
+        folder: config.json, model.safetensors, preprocessor_config.json, README.md, metrics.json, figures/,
+            and examples/ where there are pictures for the Hub's widget. `published.json` is left in it, so
+            that a stage trained from it names the repository as its base model.
         repo_id: "name/repository", or a repository name of the token's owner.
         private: make a new repository private; an existing one keeps its visibility.
         stage: 0, 1 or 2, to insist on; by default what metrics.json says.
+        collection: group the repository in this collection of its owner, by title or slug.
         token: a write token; by default HF_TOKEN or the one of `hf auth login`.
 
     Returns:
@@ -79,10 +86,11 @@ def publish_stage(
     """
     folder = Path(folder)
     stage = _check_folder(folder, stage)
-    files = _collect_files(folder)
-    _refuse_private_text(files, folder, repo_id)
+    _refuse_private_text(_collect_files(folder, repo_id), folder, repo_id)
     api, repo_id = _check_token(repo_id, token)
+    files = _collect_files(folder, repo_id)
     retry = ["python", "-m", "medhiera.publish", str(folder), repo_id, "--stage", str(stage)]
+    retry += ["--collection", collection] if collection else []
     command = shlex.join(retry + ["--private"] * private)
     may_happen: tuple[type[Exception], ...] = (*_network_errors(), RuntimeError, ValueError)
     for attempt in range(1, ATTEMPTS + 1):
@@ -96,7 +104,7 @@ def publish_stage(
             operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
             api.create_commit(repo_id, operations, commit_message=f"Publish stage {stage}")
             logger.info("Published %d files of stage %d to %s.", len(files), stage, repo_id)
-            return f"{api.endpoint}/{repo_id}"
+            break
         except PublishError:
             raise
         except may_happen as error:
@@ -107,7 +115,21 @@ def publish_stage(
                 ) from error
             logger.warning("The upload to %s failed (%s); trying again.", repo_id, _first_line(error))
             time.sleep(attempt)
-    raise AssertionError("the loop returns or raises")
+    try:
+        (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); what is trained from here will not name %s.",
+                       folder / PUBLISHED_FILE, error, repo_id)  # fmt: skip
+    if collection:
+        try:
+            place = add_to_collection(api, collection, repo_id, stage, private)
+        except may_happen as error:
+            raise PublishError(
+                f"{repo_id} is published, but not in the collection {collection!r} ({_first_line(error)}). "
+                f"To retry: {command}"
+            ) from error
+        logger.info("It stands in the collection %s.", place)
+    return f"{api.endpoint}/{repo_id}"
 
 
 def check_can_push(repo_id: str, *, stage: int | None = None, token: str | None = None) -> None:
@@ -197,13 +219,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _collect_files(folder: Path) -> dict[str, bytes | str]:
+def _collect_files(folder: Path, repo_id: str) -> dict[str, bytes | str]:
     """Name in the repository to content or local path: the allow-list, nothing else."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
     config = _read_json(folder / "config.json") | {"auto_map": AUTO_MAP}
     files: dict[str, bytes | str] = {name: str(folder / name) for name in REQUIRED_FILES}
     files["config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-    for figure in sorted((folder / "figures").glob("*.png")):
-        files[f"figures/{figure.name}"] = str(figure)
+    files["README.md"] = card.replace("THIS_FOLDER", repo_id).encode()  # the snippets work as they stand
+    for place in ("figures", "examples"):
+        for picture in sorted((folder / place).glob("*.png")):
+            files[f"{place}/{picture.name}"] = str(picture)
     for code in sorted(MODEL_CODE.glob("*.py")):
         if code.name not in NOT_SHIPPED:
             files[code.name] = str(code)
@@ -323,7 +348,7 @@ def _check_repository(api: HfApi, repo_id: str, stage: int | None) -> list[str]:
         raise PublishError(
             f"{repo_id} already holds {what}; nothing was sent. Choose another repository name."
         )
-    return [name for name in names if re.fullmatch(r"figures/[^/]+\.png|[^/]+\.py", name)]
+    return [name for name in names if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py", name)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -335,11 +360,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--stage", type=int, choices=sorted(ARCHITECTURES), help="refuse a folder of another stage"
     )
+    parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)  # ours alone: the HTTP client would tell of every request
     try:
-        address = publish_stage(options.folder, options.repo_id, private=options.private, stage=options.stage)
+        address = publish_stage(
+            options.folder,
+            options.repo_id,
+            private=options.private,
+            stage=options.stage,
+            collection=options.collection,
+        )
     except PublishError as error:
         parser.exit(1, f"error: {error}\n")
     parser.exit(0, f"{address}\n")

@@ -5,10 +5,12 @@
 Both scripts begin with `start_model` and end with `write_stage`; `Classifier.open` uses the result.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import logging
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
 
-from medhiera.cards import render_card
+from medhiera.cards import card_of
+from medhiera.examples import write_examples
 from medhiera.options import MAEOptions
 from medhiera.recipe import ModelOptions, Recipe, RecipeError
 from medhiera.rows import OpenCocktail, by_source
@@ -149,12 +152,15 @@ def _lineage(source: str) -> dict[str, Any]:
     if record.is_file():
         earlier = json.loads(record.read_text(encoding="utf-8"))
         before = earlier["lineage"]
-        seen = ", ".join(f"{name} {count:,}" for name, count in earlier["data"]["trained_on"].items())
-        phantoms = "synthetic phantoms in the layouts of " if earlier["data"]["is_phantom"] else ""
-        history = f"from {before['started_from']}; {phantoms}{seen} images"
+        data = earlier.get("data", {"trained_on": {}, "is_phantom": False})  # stage 0 has none of its own
+        seen = ", ".join(f"{name} {count:,}" for name, count in data["trained_on"].items())
+        phantoms = "synthetic phantoms in the layouts of " if data["is_phantom"] else ""
+        note = folder / "published.json"  # publish.py leaves it: the stage has a repository of its own
+        published = json.loads(note.read_text(encoding="utf-8"))["repo_id"] if note.is_file() else None
+        history = f"from {before['started_from']}" + (f"; {phantoms}{seen} images" if seen else "")
         return {
             "started_from": f"stage {earlier['stage']} ({history})",
-            "base_model": before["base_model"],
+            "base_model": published or before["base_model"],
             "license": before["license"],
         }
     card = folder / "README.md"
@@ -177,15 +183,49 @@ def choose_preprocessing(
     record = Path(source or "") / "metrics.json"
     if source and record.is_file():
         stage = json.loads(record.read_text(encoding="utf-8"))["stage"]
-        inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
-        logger.info("normalisation of stage %d: mean %.4f, std %.4f", stage, inherited.mean, inherited.std)
-        mean, std = inherited.mean, inherited.std
+        if stage:  # stage 0's is of photographs
+            inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
+            mean, std = inherited.mean, inherited.std
+            logger.info("normalisation of stage %d: mean %.4f, std %.4f", stage, mean, std)
     return Preprocessing(image_size, resize_size, mean, std)
 
 
 @dataclass(frozen=True)
+class StockPreprocessing:
+    """Another project's image processor, used as it is: its channels are normalised each in its own way.
+
+    Attributes:
+        processor: transformers' own.
+    """
+
+    processor: Any
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
+        """(images, 3, height, width), float32, of images of any mode with 8 bits a channel."""
+        rgb = [image.convert("L").convert("RGB") for image in images]
+        return self.processor(images=rgb, return_tensors="pt")["pixel_values"]
+
+    @property
+    def resize_size(self) -> int:
+        """The shorter side it resizes to, in pixels; 0 where it does not say."""
+        size = dict(self.processor.size or {})
+        return int(size.get("shortest_edge") or min(size.get("height", 0), size.get("width", 0)))
+
+    @property
+    def crop(self) -> tuple[int, int] | None:
+        """As Preprocessing's; None where it does not crop the middle of what it has resized."""
+        size = dict(getattr(self.processor, "crop_size", None) or {})
+        is_cropped = (
+            getattr(self.processor, "do_center_crop", False) and "shortest_edge" in self.processor.size
+        )
+        if not is_cropped or size.get("height") != size.get("width") or "height" not in size:
+            return None
+        return self.resize_size, int(size["height"])
+
+
+@dataclass(frozen=True)
 class Classifier:
-    """A stage-2 folder or Hub id, ready to use.
+    """A stage-2 folder or Hub id, ours or a stock Hiera's, ready to use.
 
     Attributes:
         model: in evaluation mode.
@@ -194,7 +234,7 @@ class Classifier:
     """
 
     model: HieraMAEForImageClassification
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | StockPreprocessing
     names: list[str]
 
     @classmethod
@@ -202,8 +242,7 @@ class Classifier:
         """Load it.
 
         Raises:
-            RecipeError: there is no such folder or repository, it is no Hiera classifier, or its processor is
-                not ours.
+            RecipeError: there is no such folder or repository, or it is no Hiera classifier.
         """
         try:
             processor = AutoImageProcessor.from_pretrained(source)
@@ -217,24 +256,57 @@ class Classifier:
             )
         model.eval()
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        return cls(model, Preprocessing.from_processor(processor), names)
+        try:
+            return cls(model, Preprocessing.from_processor(processor), names)
+        except ValueError:
+            return cls(model, StockPreprocessing(processor), names)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with the weights, the findings and the preprocessing."""
+        digest = hashlib.sha256(f"{self.names}{self.preprocessing}".encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.float().cpu().contiguous().numpy())
+        return digest.hexdigest()[:12]
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
+        """(images, 3, height, width), normalised, on the CPU, of images with 8 bits a channel."""
+        return self.preprocessing.pixel_values(images)
 
     @torch.inference_mode()
-    def probabilities(self, images: Sequence[Image.Image], with_flip: bool = False) -> Tensor:
+    def probabilities(
+        self, images: Sequence[Image.Image], with_flip: bool = False, legacy_head: bool = False
+    ) -> Tensor:
         """One probability per image and finding: a sigmoid of each logit, no softmax.
 
         Args:
             images: 8 bits a channel, any mode and size.
             with_flip: the mean over each image and its mirror image (test-time augmentation).
+            legacy_head: med-hiera's sigmoid(softmax(logits)) instead, to compare; no probability.
 
         Returns:
-            (images, findings), float32, on the CPU.
+            (images, findings), float64, on the CPU: in single precision the sure ones would tie.
         """
-        pixels = self.preprocessing.normalise(torch.stack([self.preprocessing.pixels(i) for i in images]))
-        pixels = pixels.to(self.model.device)
+        pixels = self.pixel_values(images).to(self.model.device)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
-        scores = torch.stack([self.model(view).logits.float().sigmoid() for view in views])
-        return scores.mean(dim=0).cpu()
+        scores = [chances_of(self.model(view).logits, legacy_head) for view in views]
+        return torch.stack(scores).mean(dim=0).cpu()
+
+
+def chances_of(logits: Tensor, legacy_head: bool = False) -> Tensor:
+    """What images are ranked by: sigmoid(logits); or, to compare, sigmoid(softmax(logits)) as med-hiera did.
+
+    Softmax makes findings compete, so an image with two findings scores lower on both.
+
+    Args:
+        logits: (images, findings).
+        legacy_head: as med-hiera.
+
+    Returns:
+        (images, findings), float64.
+    """
+    exact = logits.double()
+    return (exact.softmax(dim=1) if legacy_head else exact).sigmoid()
 
 
 def start_record(
@@ -261,7 +333,18 @@ def start_record(
         "preprocessing": vars(preprocessing),
         "recipe": recipe.as_json(),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "commit": code_commit(),
     }
+
+
+def code_commit() -> str | None:
+    """The commit of this clone, with `-dirty` where files were changed; None outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def training_record(trainer: Trainer, result: TrainOutput) -> dict[str, Any]:
@@ -298,5 +381,6 @@ def write_stage(
     (folder / "metrics.json").write_text(
         json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
-    figures = sorted(path.relative_to(folder).as_posix() for path in (folder / "figures").glob("*.png"))
-    (folder / "README.md").write_text(render_card(metrics, figures), encoding="utf-8")
+    if metrics["stage"] == 2 and "ChestX-ray14" in metrics["data"]["trained_on"]:
+        write_examples(folder / "examples")
+    (folder / "README.md").write_text(card_of(folder), encoding="utf-8")

@@ -75,6 +75,15 @@ class Preprocessing:
         scaled = (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
         return scaled.expand(-1, 3, -1, -1)
 
+    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
+        """(images, 3, image_size, image_size), float32, of images of any mode with 8 bits a channel."""
+        return self.normalise(torch.stack([self.pixels(image) for image in images]))
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """`resize_size` and `image_size`: what maps a place in an image to one in the model's input."""
+        return self.resize_size, self.image_size
+
     def to_processor(self) -> BitImageProcessor:
         """The stock image processor that does the same, for preprocessor_config.json.
 

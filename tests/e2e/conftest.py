@@ -1,11 +1,16 @@
 """One small cohort and one run of both stages, made by the commands a user types."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from loopback_hub import LoopbackHub
+from stage_folders import write_stage_folder
 
 from dataset_scripts import write_phantom_cohort
 
@@ -79,3 +84,31 @@ def stage2(workshop, stage1):
     assert done.returncode == 0, done.stdout
     (output / "printed.txt").write_text(done.stdout)
     return output
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory) -> dict[int, Path]:
+    root = tmp_path_factory.mktemp("stages")
+    return {stage: write_stage_folder(root / f"stage{stage}", stage) for stage in (1, 2)}
+
+
+@pytest.fixture
+def stage_folder(pristine, tmp_path) -> Path:
+    """A stage-2 folder to damage."""
+    folder = tmp_path / "mine" / "run"
+    shutil.copytree(pristine[2], folder)
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Iterator[LoopbackHub]:
+    """A fresh Hub that this process' client talks to."""
+    with LoopbackHub() as hub:
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_loopback")
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield hub

@@ -47,6 +47,7 @@ class LoopbackHub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.lfs: dict[str, bytes] = {}
+        self.collections: dict[str, dict[str, Any]] = {}
         self.access: dict[str, Any] = {"role": "write"}
         self.faults: list[Fault] = []
         self.requests: list[str] = []
@@ -262,12 +263,49 @@ class _Handler(BaseHTTPRequestHandler):
         content = repository.files[file]
         return (content, 200, headers | {"ETag": f'"{_entry(file, content)["oid"]}"'})
 
+    def list_collections(self, body: bytes) -> tuple[Any, ...]:
+        owner = parse_qs(urlsplit(self.path).query).get("owner", [""])[0]
+        return ([entry for entry in self.hub.collections.values() if entry["owner"]["name"] == owner],)
+
+    def create_collection(self, body: bytes) -> tuple[Any, ...]:
+        asked = json.loads(body)
+        if not self._is_signed_in() or self.hub.access["role"] == "read":
+            return ({"error": "no write access"}, 403)
+        title = asked["title"]
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower())
+        slug = f"{asked['namespace']}/{name}-{len(self.hub.collections):024x}"
+        self.hub.collections[slug] = {
+            "slug": slug, "title": title, "owner": {"name": asked["namespace"]}, "items": [],
+            "description": asked.get("description"), "private": asked["private"], "theme": "blue",
+            "upvotes": 0, "lastUpdated": "2026-01-01T00:00:00.000Z",
+        }  # fmt: skip
+        return (self.hub.collections[slug] | {"position": 0},)
+
+    def collection(self, body: bytes, slug: str) -> tuple[Any, ...]:
+        if slug not in self.hub.collections:
+            return ({"error": "no such collection"}, 404)
+        return (self.hub.collections[slug] | {"position": 0},)
+
+    def add_item(self, body: bytes, slug: str) -> tuple[Any, ...]:
+        if slug not in self.hub.collections:
+            return ({"error": "no such collection"}, 404)
+        items, asked = self.hub.collections[slug]["items"], json.loads(body)
+        if any(item["id"] == asked["item"]["id"] for item in items):
+            return ({"error": "it is there already"}, 409)
+        note = {"text": asked["note"]} if "note" in asked else None
+        items.append({"_id": f"{len(items):024x}", "position": len(items), "note": note, **asked["item"]})
+        return self.collection(body, slug)
+
 
 _NO_REPOSITORY = ({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
 _ROUTES: list[tuple[str, Callable[..., tuple[Any, ...]]]] = [
     (r"GET /api/whoami-v2", _Handler.whoami),
     (r"POST /api/repos/create", _Handler.create),
     (r"POST /api/validate-yaml", _Handler.validate_card),
+    (r"GET /api/collections", _Handler.list_collections),
+    (r"POST /api/collections", _Handler.create_collection),
+    (r"GET /api/collections/([^/]+/[^/]+)", _Handler.collection),
+    (r"POST /api/collections/([^/]+/[^/]+)/items", _Handler.add_item),
     (r"GET /api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", _Handler.info),
     (r"GET /api/models/([^/]+/[^/]+)/tree/[^/]+(?:/(.+))?", _Handler.tree),
     (r"POST /api/models/([^/]+/[^/]+)/paths-info/[^/]+", _Handler.paths),

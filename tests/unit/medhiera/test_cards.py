@@ -1,12 +1,33 @@
 """The card says what metrics.json says, and nothing it does not know."""
 
 import copy
+import json
 
 import jinja2
+import jsonschema
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
-from medhiera.cards import render_card
+from medhiera.cards import TEMPLATES, card_of, render_card
+from medhiera.evaluation import Predictions, report
+from medhiera.examples import EXAMPLES, write_examples
+
+NAMES = ["Edema", "Hernia", "No Finding"]
+
+
+def split(seed):
+    """Ninety images without a hernia."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random((90, 3)) < 0.1).astype(float)
+    labels[:8, 0], labels[8:, 0], labels[:, 1] = 1, 0, 0
+    rows = pd.DataFrame({"image_id": np.arange(90).astype(str), "patient_id": np.arange(90).astype(str)})
+    rows = rows.assign(sex=["F", "M"] * 45, age_years=np.nan, view="PA")
+    return Predictions(generator.random((90, 3)) * 0.7 + 0.3 * labels, labels, rows)
+
 
 RECORD = {
     "stage": 2,
@@ -33,20 +54,9 @@ RECORD = {
         "parameters": 27_900_000,
         "best_step": 5,
     },
-    "evaluation": {
-        "mean_auroc": 0.81234,
-        "mean_auroc_interval": [0.8, 0.82],
-        "findings_in_mean": ["Edema"],
-        "bootstrap_resamples": 2000,
-        "findings": {
-            "Edema": {"auroc": 0.81234, "interval": [0.8, 0.82], "positives": 7, "negatives": 207,
-                      "is_rare": True},
-            "Hernia": {
-                "auroc": None, "interval": None, "positives": 0, "negatives": 214, "is_rare": True,
-                "reason": "no positive image",
-            },
-        },
-    },
+    "evaluation": json.loads(json.dumps(report(NAMES, split(0), split(1), 20), allow_nan=False))
+    | {"pointing_game": {"reason": "no image has a box", "pairs": 0}},
+    "commit": "0123abc",
     "libraries": {"torch": "2.15.0"},
 }  # fmt: skip
 
@@ -56,16 +66,42 @@ def record():
     return copy.deepcopy(RECORD)
 
 
+def cell(value):
+    return f"{value:.3f}"
+
+
 def test_numbers_reasons_and_metadata(record):
+    evaluation = record["evaluation"]
     card = ModelCard(render_card(record, ["figures/roc.png"]))
-    assert "**0.812**" in card.text and "0.800 to 0.820" in card.text
-    assert "| Hernia | – | no positive image | 0 | 214 |" in card.text
+    edema, hernia = evaluation["findings"]["Edema"], evaluation["findings"]["Hernia"]
+    for value in (evaluation["mean_auroc"], evaluation["diseases"]["mean_auroc"]):
+        assert f"| **{cell(value)}** |" in card.text
+    row = next(line for line in card.text.splitlines() if line.startswith("| Edema* |"))
+    assert row.split(" | ")[1:] == [
+        cell(edema["auroc"]), " to ".join(map(cell, edema["interval"])), cell(edema["average_precision"]),
+        " to ".join(map(cell, edema["average_precision_interval"])), "8", "82 |",
+    ]  # fmt: skip
+    assert hernia["auroc"] is None
+    assert "| Hernia | – | no positive image | – | – | 0 | 90 |" in card.text
+    youden = evaluation["operating_points"]["findings"]["Edema"]["youden"]
+    assert f"| Edema | {cell(youden['threshold'])} | {cell(youden['sensitivity'])} (" in card.text
+    assert "| Hernia | – | no positive image on validation |" in card.text
+    women = evaluation["subgroups"]["sex"]["groups"]["F"]
+    assert f"| F | 45 | 45 | {cell(women['mean_auroc'])} |" in card.text
+    assert "Age: the data says nothing about age." in card.text
+    assert f"calibration error over findings {cell(evaluation['calibration']['mean_ece'])}" in card.text
+    assert "Not scored: no image has a box." in card.text
+    assert "commit `0123abc`" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "1 h 2 min" in card.text
     assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == "NIH ChestX-ray14"
+    values = [result.metric_value for result in card.data.eval_results]
+    assert values[0] == round(evaluation["mean_auroc"], 4)
+    assert values[2] == round(evaluation["mean_average_precision"], 4)
+    assert card.data.datasets == ["chestxray14"]
     assert "no trained model" not in card.text
 
 
@@ -114,6 +150,62 @@ def test_a_missing_field_is_an_error_not_a_blank(record):
 
 def test_a_test_split_without_an_answer_is_stated(record):
     record["evaluation"]["mean_auroc_interval"] = None
-    assert "(no interval was computed), over" in render_card(record, [])
-    record["evaluation"] |= {"mean_auroc": None, "findings_in_mean": []}
-    assert "No AUROC: no finding has both" in render_card(record, [])
+    assert "No interval was computed." in render_card(record, [])
+    record["evaluation"]["pointing_game"] = {
+        "hit_rate": 0.25, "chance": 0.1, "centre": 0.0, "interval": [0.2, 0.3], "pairs": 40,
+    }  # fmt: skip
+    assert "of the finding in 25 % of 40 cases" in render_card(record, [])
+    record["evaluation"] |= {"mean_auroc": None, "mean_average_precision": None, "findings_in_mean": []}
+    record["evaluation"]["diseases"]["mean_auroc"] = None
+    card = ModelCard(render_card(record, []))
+    assert "No AUROC: no finding has both" in card.text
+    assert card.data.eval_results is None
+
+
+def check(card):
+    schema = json.loads((TEMPLATES / "metadata.schema.json").read_text())
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    jsonschema.validate(metadata, schema)
+    return metadata
+
+
+def test_the_metadata_fits_the_schema_and_damage_does_not(record):
+    record["lineage"]["base_model"] = "facebook/hiera-tiny-224-mae-hf"
+    card = render_card(record, [], ["examples/Phantom_one.png"])
+    metadata = check(card)
+    assert metadata["widget"] == [{"src": "examples/Phantom_one.png", "example_title": "Phantom one"}]
+    assert all(entry["metrics"][0]["verified"] is False for entry in metadata["model-index"][0]["results"])
+    for right, wrong in (
+        ("verified: false", "verified: true"),
+        ("pipeline_tag: image-classification", "pipeline_tag: x-ray-classification"),
+        ("pipeline_tag: image-classification", "pipeline_tag: image-feature-extraction"),
+        ("base_model: facebook/hiera-tiny-224-mae-hf", "base_model: /home/somebody/hiera"),
+        ("license: cc-by-nc-4.0", "licence: cc-by-nc-4.0"),
+        ("- chestxray14", "- NIH ChestX-ray14"),
+        ("src: examples/", "src: /tmp/"),
+    ):
+        assert right in card
+        with pytest.raises(jsonschema.ValidationError):
+            check(card.replace(right, wrong))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_the_committed_examples_are_what_is_rendered(stage):
+    folder = TEMPLATES / "examples" / f"stage{stage}"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card == card_of(folder), "render them anew: python -m medhiera.cards"
+    metadata = check(card)
+    assert ("widget" in metadata) == (stage == 2)
+    for line in card.splitlines():
+        if line.startswith("!["):
+            assert (folder / line.split("(")[-1].rstrip(")")).is_file()
+
+
+def test_the_committed_example_images_are_what_is_drawn(tmp_path):
+    write_examples(tmp_path)
+    committed = TEMPLATES / "examples" / "stage2" / "examples"
+    assert {path.stem for path in committed.iterdir()} == set(EXAMPLES)
+    for path in tmp_path.iterdir():
+        with Image.open(path) as drawn, Image.open(committed / path.name) as kept:
+            difference = np.asarray(drawn, dtype=int) - np.asarray(kept, dtype=int)
+        assert np.abs(difference).max() <= 1  # another machine's floating point

@@ -1,0 +1,38 @@
+"""Example images for the Hub's widget and the app: phantoms, which are ours to publish.
+
+Stands beside stage.py; dataset_scripts draws them, the same pixels every time.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataset_scripts.phantom_anatomy import draw_body
+from dataset_scripts.phantom_findings import draw_radiograph
+
+SIDE = 320
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "Phantom_without_finding": (),
+    "Phantom_with_cardiomegaly": ("Cardiomegaly",),
+    "Phantom_with_effusion_and_mass": ("Effusion", "Mass"),
+}
+
+
+def draw_example(findings: tuple[str, ...], seed: int) -> Image.Image:
+    """A synthetic chest radiograph, (SIDE, SIDE), 8-bit gray.
+
+    Args:
+        findings: names among the phantom's signs.
+        seed: everything random follows from it.
+    """
+    generator = np.random.default_rng([20, seed])
+    body = draw_body(generator, is_female=bool(seed % 2))
+    return Image.fromarray(draw_radiograph(body, findings, SIDE, generator).pixels)
+
+
+def write_examples(folder: Path) -> None:
+    """Write every example as a PNG named by what it shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, findings) in enumerate(EXAMPLES.items()):
+        draw_example(findings, seed).save(folder / f"{name}.png", optimize=True)

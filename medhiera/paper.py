@@ -1,0 +1,67 @@
+"""What the paper and others report on ChestX-ray14, to stand beside a result of ours."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from medhiera.metrics import NO_DISEASE
+
+PAPER_AUROC = {
+    "Atelectasis": 77.55, "Cardiomegaly": 85.03, "Consolidation": 77.28, "Edema": 87.24, "Effusion": 85.83,
+    "Emphysema": 90.39, "Fibrosis": 81.83, "Hernia": 89.15, "Infiltration": 70.28, "Mass": 81.17,
+    "No Finding": 79.14, "Nodule": 76.99, "Pleural_Thickening": 78.24, "Pneumonia": 79.86,
+    "Pneumothorax": 85.24,
+}  # fmt: skip
+"""MedTransformer, Table 2, in percent, on the last third of the official test list."""
+
+PEERS = (
+    ("EVA-X-B", 83.5, "b"),
+    ("EVA-X-S", 83.3, "b"),
+    ("medical_mae ViT-B", 83.0, "b"),
+    ("EVA-X-Ti", 82.4, "b"),
+    ("medical_mae ViT-S", 82.3, "b"),
+    ("DenseNet-121", 82.2, ""),
+    ("MedTransformer (Hiera-T)", 81.86, "a"),
+    ("Swin-T, 320 px", 81.84, "c"),
+)
+"""Mean AUROC of the 14 diseases, in percent, on the official test list unless the footnote says otherwise."""
+
+FOOTNOTES = {
+    "a": "its own third of the test list, in file order: a patient stands in two parts, prevalence shifts",
+    "b": "the checkpoint was chosen on the test set",
+    "c": "stopped on validation",
+}
+
+
+def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[str]:
+    """Tables 2 (by finding) and 3 (means) with ours in them, as lines of text; none for other findings.
+
+    Args:
+        evaluation: from metrics.rank_findings.
+        is_phantom: the images are synthetic: said above the tables, for they then compare nothing.
+    """
+    ours = {name: entry["auroc"] for name, entry in evaluation["findings"].items()}
+    if not ours.keys() & PAPER_AUROC.keys():
+        return []
+    lines = ["Beside the paper, AUROC in %" + (" (OURS IS ON PHANTOMS: no comparison)" if is_phantom else "")]
+    lines.append(f"{'Table 2: finding':<28} ours    paper (a)")
+    for name, theirs in PAPER_AUROC.items():
+        if name in ours:
+            lines.append(f"{name.replace('_', ' '):<28} {_percent(ours[name])}   {theirs:.2f}")
+    everything = list(PAPER_AUROC.values())
+    mean = sum(everything) / len(everything)
+    lines.append(f"{'mean of 15':<28} {_percent(evaluation['mean_auroc'])}   {mean:.2f}")
+    lines.append("Table 3: mean of 14 diseases")
+    count = len(evaluation["diseases"]["findings_in_mean"])
+    rows = [(theirs, f"{name:<28} {theirs:5.2f}   {note and f'({note})'}") for name, theirs, note in PEERS]
+    value = evaluation["diseases"]["mean_auroc"]
+    if value is not None:
+        complete = (
+            "" if count == len(PAPER_AUROC) - (NO_DISEASE in PAPER_AUROC) else f"({count} diseases only)"
+        )
+        rows.append((100 * value, f"{'this model':<28} {_percent(value)}   {complete}"))
+    lines += [line.rstrip() for _, line in sorted(rows, key=lambda row: -row[0])]
+    return lines + [f"({mark}) {text}" for mark, text in FOOTNOTES.items()]
+
+
+def _percent(value: float | None) -> str:
+    return "  –  " if value is None else f"{100 * value:5.2f}"

@@ -1,0 +1,141 @@
+"""evaluate_cls.py and predict.py as a user runs them, on ours and on stock checkpoints."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+from PIL import Image
+from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification
+
+from dataset_scripts import FINDINGS
+
+
+def test_evaluate_cls_repeats_the_test_numbers_of_training(stage2, workshop, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "evaluate_cls.py", "--model", str(stage2), "--data_dir", str(workshop.raw),
+         "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / "scores")],
+        cwd=workshop.root, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    trained = json.loads((stage2 / "metrics.json").read_text())["evaluation"]
+    # bf16 autocast in training's evaluation may swap near ties
+    for name, entry in trained["findings"].items():
+        assert again["findings"][name]["positives"] == entry["positives"]
+        if entry["auroc"] is not None:
+            assert again["findings"][name]["auroc"] == pytest.approx(entry["auroc"], abs=0.03)
+    assert again["pointing_game"]["pairs"] == trained["pointing_game"]["pairs"] > 0
+    assert "Table 3: mean of 14 diseases" in done.stderr and "OURS IS ON PHANTOMS" in done.stderr
+    assert "comparison" not in again
+    table = pd.read_parquet(tmp_path / "scores" / "predictions.parquet")
+    assert len(table) == again["images"] and "Edema (label)" in table
+
+
+def test_evaluate_cls_takes_a_stock_checkpoint_and_compares_two_models(stage2, workshop, tmp_path):
+    """Stock Hiera, its own normalisation, labels in another order and spelling; legacy head and tta."""
+    names = [name.replace("_", " ").upper() for name in FINDINGS[::-1]] + ["Fracture"]
+    torch.manual_seed(0)
+    config = HieraConfig(
+        image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+    )  # fmt: skip
+    HieraForImageClassification(config).save_pretrained(tmp_path / "stock")
+    BitImageProcessor(
+        size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64},
+        image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(tmp_path / "stock")  # fmt: skip
+
+    def evaluate(model, name, *words):
+        return subprocess.run(
+            [sys.executable, "evaluate_cls.py", "--model", str(model), "--data_dir", str(workshop.raw),
+             "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / name),
+             "--bootstrap_resamples", "20", *words],
+            cwd=workshop.root, text=True, capture_output=True,
+        )  # fmt: skip
+
+    first = evaluate(tmp_path / "stock", "first", "--tta")
+    assert first.returncode == 0, first.stderr
+    assert "1 outputs of the model are not in the data" in first.stderr
+    one = json.loads((tmp_path / "first" / "metrics.json").read_text())
+    assert list(one["findings"]) == list(FINDINGS) and one["tta"] and one["model"] == "stock"
+    predictions = str(tmp_path / "first" / "predictions.parquet")
+    second = evaluate(stage2, "second", "--legacy_head", "--compare", predictions)
+    assert second.returncode == 0, second.stderr
+    other = json.loads((tmp_path / "second" / "metrics.json").read_text())
+    difference = other["comparison"]["mean"]["auroc"]["difference"]
+    assert difference == pytest.approx(other["mean_auroc"] - one["mean_auroc"], abs=1e-9)
+    assert "paired:" in second.stderr
+    wrong = evaluate(stage2, "third", "--compare", str(tmp_path / "absent.parquet"))
+    assert wrong.returncode == 1 and "no such file" in wrong.stderr.splitlines()[-1]
+
+
+def test_predict_writes_a_row_an_image_and_names_the_broken_one(stage2, workshop, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for index in range(3):
+        Image.effect_noise((80 + index, 90), 40).save(folder / f"{index}.png")
+    (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:200])
+    done = subprocess.run(
+        [sys.executable, "predict.py", "--model", str(stage2), "--output", str(tmp_path / "out.csv"),
+         str(folder)],
+        cwd=workshop.root, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "1 file could not be read" in done.stderr and "broken.png" in done.stderr
+    assert "broken.png,truncated" in (tmp_path / "out.unreadable.csv").read_text()
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert all(
+        0 < float(value) < 1 for row in rows for name, value in row.items() if name not in ("path", "model")
+    )
+
+
+def test_predict_reads_dicom_and_goes_on_after_a_kill(stage2, workshop, tmp_path):
+    """16 bits, MONOCHROME1, a DICOM file without a suffix; the third batch is killed."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with Image.open(next((workshop.raw / "COVIDx_CXR" / "test").iterdir())) as picture:
+        gray = np.asarray(picture.convert("L"))
+    Image.fromarray(gray).save(folder / "a.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "b.png")
+    write_dicom(folder / "c.dcm", gray, "MONOCHROME2")
+    write_dicom(folder / "d", 255 - gray, "MONOCHROME1")
+    (folder / "notes").write_text("no image, no suffix")
+    command = [sys.executable, "predict.py", "--model", str(stage2), "--output", str(tmp_path / "out.csv")]
+    command += ["--batch_size", "2", str(folder)]
+    done = subprocess.run(command, cwd=workshop.root, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out.unreadable.csv").exists()
+    whole = (tmp_path / "out.csv").read_bytes()
+    table = pd.read_csv(tmp_path / "out.csv").set_index("path").drop(columns="model")
+    assert [Path(path).name for path in table.index] == ["a.png", "b.png", "c.dcm", "d"]
+    assert np.ptp(table.to_numpy(), axis=0).max() < 0.02  # the same picture four times
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "out.csv").write_bytes(b"".join(lines[:3]) + lines[3][:40])  # as a kill leaves it
+    again = subprocess.run(command, cwd=workshop.root, text=True, capture_output=True)
+    assert "holds 2 images already" in again.stderr
+    resumed = pd.read_csv(tmp_path / "out.csv").set_index("path").drop(columns="model")
+    pd.testing.assert_frame_equal(resumed, table, atol=1e-5)
+
+
+def write_dicom(path, pixels, photometric):
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 7, 0, 1
+    dataset.PhotometricInterpretation = photometric
+    dataset.WindowCenter, dataset.WindowWidth = 128, 256
+    dataset.PixelData = pixels.tobytes()
+    dataset.save_as(path, enforce_file_format=True)
