@@ -3,14 +3,16 @@
 #
 #   make demo                          the three stages on synthetic phantoms
 #   make demo DATA=FOLDER              the same on real images; FOLDER holds one or more of the four sources
+#   make app MODEL=FOLDER              a page to try a stage's folder on
 #   make demo STAGE0=FOLDER_OR_ID      starts stage 1 from these weights instead of random ones
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo test test-all lint format bench clean
+.PHONY: help setup demo app test test-all lint format bench clean
 
 DATA ?=
 STAGE0 ?=
+MODEL ?= demo/phantom/stage2
 HERE := $(CURDIR)
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -47,6 +49,9 @@ setup: .venv/.installed  ## the environment alone, in .venv
 
 demo: setup  ## the three stages, on phantoms or on real images: make demo DATA=FOLDER
 	@$(PY) demo.py $(if $(DATA),--data "$(DATA)") $(if $(STAGE0),--stage0 "$(STAGE0)")
+
+app: setup  ## the page to try the demo's stage 2 on, or another: make app MODEL=FOLDER
+	@$(PY) space/app.py "$(MODEL)"
 
 lint: setup
 	$(BIN)/ruff check .

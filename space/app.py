@@ -1,0 +1,287 @@
+"""A page to try a stage's folder on: drop a radiograph, see findings and heat, or what the MAE fills in.
+
+    python space/app.py demo/phantom/stage2
+    python space/app.py demo/phantom/stage1 --port 7861
+    python space/app.py demo/phantom/stage2 --time 20
+
+The first two serve the page on this machine alone; the last prints the CPU latency per image and ends. Also
+a Hub Space's app_file (see bundle.py), its model in `model/`. Needs the extra `medhiera[app]`.
+
+Nothing uploaded is kept: a file is deleted as soon as it has been read, its pixels live in the session's
+memory for half an hour at most, and results are pictures inside the page. Nothing is fetched at run time.
+"""
+
+import argparse
+import atexit
+import io
+import logging
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+if str(HERE.parent) not in sys.path:
+    sys.path.insert(0, str(HERE.parent))  # nothing of ours is installed
+UPLOADS = Path(tempfile.mkdtemp(prefix="medhiera-page-"))
+"""Gradio's folder for what a browser sends; gone with the process."""
+atexit.register(shutil.rmtree, UPLOADS, ignore_errors=True)
+# Read when the libraries below are imported: no telemetry, no look-up on the Hub, uploads where we end them.
+os.environ |= {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(UPLOADS)}
+
+import gradio as gr  # noqa: E402 - after the lines above
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from dataset_scripts.gray import GrayImage  # noqa: E402
+from dataset_scripts.phantom_anatomy import draw_body  # noqa: E402
+from dataset_scripts.phantom_findings import draw_radiograph  # noqa: E402
+from medhiera.recipe import RecipeError  # noqa: E402
+from space import page  # noqa: E402
+from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload  # noqa: E402
+from space.reader import ChestReader, MaskedReader, open_folder  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+SECONDS_IN_MEMORY = 1800
+LARGEST_UPLOAD = "64mb"
+SUFFIXES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"]
+EXAMPLES: dict[str, list[str]] = {
+    "no finding": [],
+    "cardiomegaly": ["Cardiomegaly"],
+    "effusion": ["Effusion"],
+    "pneumothorax": ["Pneumothorax"],
+    "mass": ["Mass"],
+    "consolidation": ["Consolidation"],
+}
+NO_FINDING = "No Finding"
+BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
+
+
+def draw_examples(side: int = 320) -> list[tuple[Image.Image, str]]:
+    """Phantom chests and what each was drawn with; the same at every start."""
+    pictures = []
+    for number, (name, findings) in enumerate(EXAMPLES.items()):
+        random = np.random.default_rng(number)
+        film = draw_radiograph(draw_body(random, is_female=number % 2 == 0), findings, side, random)
+        pictures.append((Image.fromarray(film.pixels), name))
+    return pictures
+
+
+def take_upload(sent: str) -> Picture:
+    """Read an uploaded file and delete it, whatever comes of it.
+
+    Args:
+        sent: where Gradio put it.
+
+    Raises:
+        RefusedError: one sentence for the page.
+    """
+    path = Path(sent)
+    try:
+        return read_upload(path)
+    except RefusedError:
+        raise
+    except Exception as error:  # what no reader foresaw; the user gets a sentence, the log the trace
+        logger.exception("an upload could not be read")
+        raise RefusedError(BAD_LUCK) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
+    """The page for a model of either kind."""
+    examples = draw_examples()
+    is_chest = isinstance(reader, ChestReader)
+    kind, wanted = ("classifier", "findings") if is_chest else ("masked autoencoder", "what is filled in")
+    with gr.Blocks(
+        title="MedHiera", analytics_enabled=False, delete_cache=(300, SECONDS_IN_MEMORY)
+    ) as blocks:
+        seen = gr.State(None, time_to_live=SECONDS_IN_MEMORY)
+        gr.Markdown(
+            f"# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file, or choose a phantom: "
+            "a synthetic chest, drawn with the finding named below it."
+        )
+        gr.HTML(page.notice(reader.operation.is_demo))
+        with gr.Row():
+            with gr.Column(scale=4, min_width=320):
+                upload = gr.File(
+                    label="PNG, JPEG, TIFF, BMP or DICOM", file_types=SUFFIXES, elem_id="upload", height=150
+                )
+            with gr.Column(scale=8, min_width=320):
+                gallery = gr.Gallery(
+                    examples, label="Example phantoms", show_label=False, columns=6, height="auto",
+                    interactive=False, allow_preview=False, elem_id="examples", object_fit="cover",
+                    buttons=[], format="png",
+                )  # fmt: skip
+        with gr.Row():
+            with gr.Column(scale=7, min_width=320):
+                result = gr.HTML(page.waiting(f"Choose a picture to see {wanted}."), elem_id="result")
+            with gr.Column(scale=5 if is_chest else 2, min_width=320, visible=False) as controls:
+                view = gr.HTML(elem_id="view", visible=is_chest)
+                chosen, slider, again = _controls(reader)
+        gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
+
+        def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
+            started = time.perf_counter()
+            try:
+                return answer(reader, take_upload(sent), started, *settings) if sent else [gr.skip()] * 6
+            except RefusedError as error:
+                return None, None, page.refusal(str(error)), gr.update(visible=False), gr.skip(), ""
+
+        def on_example(event: gr.SelectData, *settings: Any) -> Sequence[Any]:
+            started = time.perf_counter()
+            return answer(reader, Picture(np.asarray(examples[event.index][0])), started, *settings)
+
+        settings = [] if is_chest else [slider, chosen]
+        outputs = [upload, seen, result, controls, chosen, view]
+        upload.upload(on_upload, [upload, *settings], outputs, api_visibility="private")
+        gallery.select(on_example, settings, outputs, api_visibility="private")
+        if isinstance(reader, ChestReader):
+            slider.change(None, slider, None, js=page.MOVE_HEAT)
+            chosen.input(partial(see_heat, reader), [seen, chosen], view, api_visibility="private")
+        else:
+            masked = (partial(see_filled, reader), [seen, slider, chosen], result)
+            slider.release(*masked, api_visibility="private")
+            again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
+                *masked, api_visibility="private"
+            )
+    return blocks
+
+
+def answer(
+    reader: ChestReader | MaskedReader, picture: Picture, started: float, *settings: Any
+) -> tuple[Any, ...]:
+    """What the page shows for a picture: upload (emptied), memory, result, controls, choice, view.
+
+    Args:
+        reader: the open folder.
+        picture: what was read.
+        started: perf_counter when it came.
+        settings: for a MaskedReader the share to hide and the seed.
+    """
+    shown = gr.update(visible=True)
+    if isinstance(reader, MaskedReader):
+        ratio, seed = settings
+        filled = reader.fill_in(picture.gray, ratio, int(seed))
+        text = page.filled_view(filled, picture.notes, time.perf_counter() - started)
+        return None, picture.gray, text, shown, seed, ""
+    findings = reader.findings(picture.gray)
+    notes = [*picture.notes, *reader.operation.notes(reader.classifier.names)]
+    text = page.findings_table(findings, notes, time.perf_counter() - started)
+    likeliest = next((each.name for each in findings if each.name != NO_FINDING), findings[0].name)
+    return None, picture.gray, text, shown, likeliest, page.heat_view(reader, picture.gray, likeliest)
+
+
+def see_heat(reader: ChestReader, gray: GrayImage | None, name: str) -> Any:
+    """Another finding's heat on the picture in memory."""
+    return gr.skip() if gray is None else page.heat_view(reader, gray, name)
+
+
+def see_filled(reader: MaskedReader, gray: GrayImage | None, ratio: float, seed: int) -> Any:
+    """Another mask on the picture in memory."""
+    started = time.perf_counter()
+    if gray is None:
+        return gr.skip()
+    return page.filled_view(reader.fill_in(gray, ratio, int(seed)), [], time.perf_counter() - started)
+
+
+def _controls(reader: ChestReader | MaskedReader) -> tuple[Any, Any, Any]:
+    """What the reader may change: (finding, opacity of the heat, -) or (seed, share hidden, another mask)."""
+    if isinstance(reader, ChestReader):
+        names = [(page.shown_name(name), name) for name in reader.classifier.names]
+        chosen = gr.Dropdown(names, label="Heat map for", elem_id="finding", filterable=False)
+        slider = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity")
+        return chosen, slider, None
+    slider = gr.Slider(
+        0.3, 0.9, reader.model.config.mask_ratio, step=0.05, label="Share hidden", elem_id="ratio"
+    )
+    return gr.State(0), slider, gr.Button("Another mask", elem_id="again")
+
+
+def latency(reader: ChestReader | MaskedReader, times: int, side: int = 1024) -> list[float]:
+    """Seconds from the bytes of a PNG to a result, one image after the other, after one that is not timed.
+
+    Args:
+        reader: the open folder.
+        times: how many.
+        side: of the phantom, in pixels.
+    """
+    random = np.random.default_rng(0)
+    film = draw_radiograph(draw_body(random, is_female=True), ["Effusion"], side, random)
+    buffer = io.BytesIO()
+    Image.fromarray(film.pixels).save(buffer, "png")
+    seconds = []
+    for _ in range(times + 1):
+        sent = Path(tempfile.mkdtemp(dir=UPLOADS)) / "phantom.png"
+        sent.write_bytes(buffer.getvalue())
+        started = time.perf_counter()
+        picture = take_upload(str(sent))
+        if isinstance(reader, ChestReader):
+            page.heat_view(reader, picture.gray, reader.findings(picture.gray)[0].name)
+        else:
+            reader.fill_in(picture.gray, 0.6, 0)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
+
+
+def launch(blocks: gr.Blocks, port: int | None = None, *, wait: bool = True) -> str:
+    """Serve the page, on this machine alone unless GRADIO_SERVER_NAME says otherwise (a Space does).
+
+    Args:
+        blocks: from `build_page`.
+        port: None takes a free one from 7860 on.
+        wait: come back only when it is ended.
+
+    Returns:
+        Its address.
+    """
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    _, address, _ = blocks.launch(
+        server_port=port, share=False, quiet=True, show_error=False, max_file_size=LARGEST_UPLOAD,
+        footer_links=[], css_paths=HERE / "style.css", theme=theme,
+        enable_monitoring=False, ssr_mode=False, prevent_thread_lock=True, run_history=False,
+    )  # fmt: skip
+    if wait:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that atexit removes the uploads' folder
+        logger.info("the page is at %s; end it with Ctrl-C", address)
+        blocks.block_thread()
+    return address
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    bundled = HERE.parent / "model"
+    default = bundled if bundled.is_dir() else Path("demo/phantom/stage2")
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="a stage 1 or 2")
+    parser.add_argument("--port", type=int, help="default: a free one from 7860 on")
+    parser.add_argument("--time", type=int, metavar="N", help="only print the latency over N images")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
+    try:
+        reader = open_folder(options.folder)
+    except RecipeError as error:
+        parser.exit(1, f"error: {error}\n")
+    if options.time:
+        seconds = latency(reader, options.time)
+        logger.info(
+            "%.0f ms an image (median of %d; %.0f–%.0f), 1024×1024 PNG to result",
+            statistics.median(seconds) * 1e3, len(seconds), min(seconds) * 1e3, max(seconds) * 1e3,
+        )  # fmt: skip
+        return
+    launch(build_page(reader), options.port)
+
+
+if __name__ == "__main__":
+    main()

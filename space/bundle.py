@@ -1,0 +1,67 @@
+"""A stage's folder and this page → a folder that is a whole Hub Space.
+
+    python -m space.bundle demo/phantom/stage2 build/space
+    hf upload NAME/SPACE build/space . --repo-type space
+
+Copies the page, the three packages it stands on, and of the stage only what the page reads.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")
+MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "README.md")
+NEEDED = MODEL_FILES[:3]
+
+
+class BundleError(ValueError):
+    """No Space was made; the message says why."""
+
+
+def bundle(stage: Path, output: Path) -> None:
+    """Write the Space.
+
+    Args:
+        stage: a finished stage 1 or 2.
+        output: a folder that is empty or absent.
+
+    Raises:
+        BundleError: the stage is incomplete, or the output is in the way.
+    """
+    absent = [name for name in NEEDED if not (stage / name).is_file()]
+    if absent:
+        raise BundleError(f"{stage} is no finished stage: it has no {', '.join(absent)}")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise BundleError(f"{output} is there and not empty; name another folder, or remove it first")
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+    for name in ("README.md", "requirements.txt"):  # a Space wants them at its top
+        shutil.move(output / "space" / name, output / name)
+    (output / "model").mkdir()
+    for name in MODEL_FILES:
+        if (stage / name).is_file():
+            shutil.copy2(stage / name, output / "model" / name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", type=Path, help="a finished stage 1 or 2")
+    parser.add_argument("output", type=Path, help="the folder to write")
+    options = parser.parse_args(arguments)
+    try:
+        bundle(options.stage, options.output)
+    except BundleError as error:
+        parser.exit(1, f"error: {error}\n")
+    parser.exit(
+        0, f"{options.output}: upload it with hf upload NAME/SPACE {options.output} . --repo-type space\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What the page says, as HTML; every word from outside is escaped, every picture is inside the page."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from dataset_scripts.gray import GrayImage
+from medhiera.explain import Reconstruction
+from space.pictures import colour_heat, image_tag, what_the_model_sees
+from space.reader import ChestReader, Finding
+
+NOT_CLINICAL = "Not for clinical use: nothing here has been validated for any patient's care."
+DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
+
+MOVE_HEAT = "(share) => { document.documentElement.style.setProperty('--heat-opacity', share); }"
+"""Run in the browser when the slider moves; the server hears nothing of it."""
+
+
+def notice(is_demo: bool) -> str:
+    """The lines at the top."""
+    return f'<div class="notice" role="note"><b>{NOT_CLINICAL}</b>{f"<br>{DEMO}" if is_demo else ""}</div>'
+
+
+def refusal(sentence: str) -> str:
+    """One sentence in place of a result."""
+    return f'<div class="refusal" role="alert">{html.escape(sentence)}</div>'
+
+
+def waiting(sentence: str) -> str:
+    """What stands where a result will be."""
+    return f'<div class="empty">{html.escape(sentence)}</div>'
+
+
+def findings_table(findings: Sequence[Finding], notes: Sequence[str], seconds: float) -> str:
+    """Probabilities against thresholds, and how they are to be read.
+
+    Args:
+        findings: the likeliest first.
+        notes: sentences below the table.
+        seconds: from file to probabilities.
+    """
+    rows = []
+    for finding in findings:
+        name, label = html.escape(finding.name, quote=True), html.escape(shown_name(finding.name))
+        verdict = "above" if finding.is_above else "below"
+        rows.append(
+            f'<tr class="{verdict}" data-finding="{name}"><td class="name">{label}</td>'
+            f'<td class="scale"><span class="bar" title="{verdict} its threshold"><span class="fill" '
+            f'style="width:{finding.probability:.1%}"></span><span class="mark" '
+            f'style="left:{finding.threshold:.1%}"></span></span></td>'
+            f'<td class="number probability">{finding.probability:.3f}</td>'
+            f'<td class="number">{finding.threshold:.3f}</td></tr>'
+        )
+    above = sum(finding.is_above for finding in findings)
+    return (
+        '<div class="findings"><table><thead><tr><th class="name">Finding</th>'
+        '<th class="scale">0 to 1, | threshold</th>'
+        '<th class="number">Probability</th><th class="number">Threshold</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<p class="small">{above} of {len(findings)} above the threshold (in bold). {_sentences(notes)} '
+        f"From file to probabilities: {seconds:.2f} s.</p>"
+    )
+
+
+def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
+    """The picture as the model sees it, and heat on it whose opacity the slider sets."""
+    preprocessing = reader.preprocessing
+    picture = what_the_model_sees(gray, preprocessing.image_size, preprocessing.resize_size)
+    heat = reader.heat(gray, name)
+    label = shown_name(name)
+    nothing = "" if heat.any() else " Nothing in this picture speaks for it."
+    return (
+        f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">'
+        f"{image_tag(picture, 'The radiograph, its centre square')}"
+        f"{image_tag(colour_heat(heat), f'Heat map for {label}', 'heat')}</div>"
+        f'<p class="small">Brighter: speaks more for {html.escape(label)} (Grad-CAM on the last stage; '
+        f"coarse).{nothing} Shown is the centre square that the model sees.</p>"
+    )
+
+
+def filled_view(pictures: Reconstruction, notes: Sequence[str], seconds: float) -> str:
+    """Original, masked and filled in, side by side."""
+    figures = []
+    for caption, picture in zip(("Original", "Masked", "Filled in"), vars(pictures).values(), strict=True):
+        pixels = np.rint(picture[0].numpy() * 255).astype(np.uint8)
+        figures.append(f"<figure>{image_tag(pixels, caption)}<figcaption>{caption}</figcaption></figure>")
+    text = (
+        "Each hidden patch gets the original's mean and deviation; the decoder draws what varies around them."
+    )
+    return (
+        f'<div class="triptych">{"".join(figures)}</div>'
+        f'<p class="small">{text} {_sentences(notes)} From file to pictures: {seconds:.2f} s.</p>'
+    )
+
+
+def shown_name(name: str) -> str:
+    """A label as a reader writes it: Pleural_Thickening → Pleural Thickening."""
+    return name.replace("_", " ")
+
+
+def _sentences(notes: Sequence[str]) -> str:
+    return " ".join(html.escape(note) for note in notes)

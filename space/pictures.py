@@ -1,0 +1,193 @@
+"""An uploaded file → a gray picture, or one sentence on why not; and pictures → HTML that needs no files.
+
+Between the page (app.py) and the readers of dataset_scripts.
+"""
+
+import base64
+import html
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dataset_scripts.dicom import read_dicom
+from dataset_scripts.errors import BadImageError
+from dataset_scripts.gray import GrayImage
+from dataset_scripts.images import DICOM_SUFFIX, read_image
+
+WHAT_IS_CHECKED = (
+    "Checked: the picture is gray, no side more than twice the other, not of one brightness, and a DICOM "
+    "file says it is a radiograph. Nothing checks that it shows a chest."
+)
+GRAY_CHROMA = 10.0
+"""Mean distance of the largest to the smallest of R, G and B, of 255; tinted scans stay below."""
+LARGEST_RATIO = 2.0
+SMALLEST_CONTRAST = 4.0
+"""Standard deviation of the gray values, of 255."""
+RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC", ""}
+"""DICOM modalities of projection radiographs; OT and SC (other, secondary capture) say nothing either way."""
+SHOWN_SIDE = 640
+
+_SENTENCES = {
+    "absent": "The file is no longer there; drop it again.",
+    "empty_file": "The file is empty.",
+    "not_an_image": "This is no image that can be read here; wanted PNG, JPEG, TIFF, BMP or DICOM.",
+    "truncated": "The file ends too early; it may not have been copied to its end.",
+    "too_small": "The picture is too small to show a chest ({detail}).",
+    "too_many_pixels": "The picture is too large ({detail}).",
+    "no_pixels": "This DICOM file holds no picture.",
+    "several_frames": "This DICOM file holds several pictures ({detail}); save one of them alone.",
+    "unsupported_compression": "This DICOM file is compressed in a way unknown here ({detail}).",
+}
+
+
+class RefusedError(ValueError):
+    """The upload is not analysed; the message is one sentence for the page."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was uploaded.
+
+    Attributes:
+        gray: (height, width), uint8, upright, black is air.
+        notes: sentences the reader should see beside the result.
+    """
+
+    gray: GrayImage
+    notes: tuple[str, ...] = ()
+
+
+def read_upload(path: Path) -> Picture:
+    """Decode a file and see whether it can be a radiograph.
+
+    More than 8 bits are windowed, never clipped; MONOCHROME1 is inverted (dataset_scripts.images).
+
+    Args:
+        path: the file, under any name; DICOM is known by its content.
+
+    Raises:
+        RefusedError: it cannot be read, or cannot be a chest radiograph (see WHAT_IS_CHECKED).
+    """
+    is_dicom = _is_dicom(path)
+    notes = _check_dicom(path) if is_dicom else []
+    try:
+        gray = _decode_dicom(path) if is_dicom else read_image(path)
+    except BadImageError as error:
+        wanted = _SENTENCES.get(error.kind, "The file is damaged and cannot be read.")
+        raise RefusedError(wanted.format(detail=error.detail)) from error
+    if not is_dicom:
+        _refuse_colour(path)
+    height, width = gray.shape
+    if max(height, width) > LARGEST_RATIO * min(height, width):
+        raise RefusedError(
+            f"The picture is {width}×{height} pixels, one side more than twice the other; a chest is not."
+        )
+    if gray.std() < SMALLEST_CONTRAST:
+        raise RefusedError("The picture is of one brightness; there is nothing to see in it.")
+    return Picture(gray, tuple(notes))
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() == DICOM_SUFFIX:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _decode_dicom(path: Path) -> GrayImage:
+    """read_image goes by the suffix, which an uploaded DICOM file need not have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read_dicom(path)
+    except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:
+        if isinstance(error, BadImageError):
+            raise
+        raise BadImageError("undecodable", type(error).__name__) from error
+
+
+def _check_dicom(path: Path) -> list[str]:
+    """Refuse what the header says is no radiograph; note a body part that is not the chest."""
+    import pydicom  # slow to import
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that the standard does not allow
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            modality = str(header.get("Modality") or "").strip().upper()
+            part = str(header.get("BodyPartExamined") or "").strip().upper()
+    except Exception:  # a damaged header raises anything; the decoder says what is wrong
+        return []
+    if modality not in RADIOGRAPHS:
+        raise RefusedError(f"The DICOM file says its modality is {modality}; wanted a radiograph (CR or DX).")
+    if part and not {"CHEST", "THORAX"} & set(part.replace("/", " ").replace("_", " ").split()):
+        return [f"The DICOM file says it shows: {part.lower()}, not the chest."]
+    return []
+
+
+def _refuse_colour(path: Path) -> None:
+    with Image.open(path) as image:
+        if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
+            return
+        image.thumbnail((256, 256))
+        colours = np.asarray(image.convert("RGB"), np.int16)
+    chroma = float((colours.max(axis=2) - colours.min(axis=2)).mean())
+    if chroma > GRAY_CHROMA:
+        raise RefusedError("This is a colour picture, and radiographs are gray; it was not analysed.")
+
+
+def what_the_model_sees(gray: GrayImage, image_size: int, resize_size: int) -> GrayImage:
+    """The centre square that preprocessing cuts out, at a size for the screen.
+
+    Args:
+        gray: (height, width), uint8.
+        image_size: side of the model's input in pixels.
+        resize_size: shorter side before the crop, in pixels.
+
+    Returns:
+        (SHOWN_SIDE, SHOWN_SIDE), uint8.
+    """
+    height, width = gray.shape
+    side = min(height, width) * min(1.0, image_size / resize_size)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    picture = Image.fromarray(gray).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(picture)
+
+
+def colour_heat(heat: npt.NDArray[np.floating[Any]], side: int = SHOWN_SIDE) -> npt.NDArray[np.uint8]:
+    """Heat as colour whose opacity grows with it, to lie on the gray picture.
+
+    Args:
+        heat: (height, width) in 0…1.
+        side: of the result in pixels.
+
+    Returns:
+        (side, side, 4), uint8, RGBA.
+    """
+    smooth = np.asarray(
+        Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    )
+    smooth = np.clip(smooth, 0, 1)
+    rgba = matplotlib.colormaps["inferno"](0.25 + 0.7 * smooth)
+    rgba[..., 3] = smooth
+    return np.rint(rgba * 255).astype(np.uint8)
+
+
+def data_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """The pixels as a PNG inside the page: no file is written."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def image_tag(pixels: npt.NDArray[np.uint8], alt: str, css_class: str = "") -> str:
+    """An <img> that holds its pixels."""
+    return f'<img class="{css_class}" alt="{html.escape(alt, quote=True)}" src="{data_uri(pixels)}">'

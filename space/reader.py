@@ -1,0 +1,183 @@
+"""A stage's folder, opened for the page: what it finds in a picture, where it looks, what it fills in."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from dataset_scripts.gray import GrayImage
+from medhiera.explain import Reconstruction, reconstruct
+from medhiera.heat_map import heat_map
+from medhiera.recipe import RecipeError
+from medhiera.stage import Classifier
+from medhiera.transforms import Preprocessing
+from modeling_hiera_mae import HieraMAEForPreTraining
+
+DEFAULT_THRESHOLD = 0.5
+RULE = "youden"
+"""Which of the folder's thresholds: largest sensitivity + specificity on validation."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the result: a probability in 0…1 and the threshold it is held against."""
+
+    name: str
+    probability: float
+    threshold: float
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the threshold is reached."""
+        return self.probability >= self.threshold
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How probabilities are to be read, from the folder's metrics.json.
+
+    Attributes:
+        thresholds: of the model's own probabilities, by finding; empty where the folder holds none.
+        rescaling: by finding, (slope, intercept) on the logit; empty where the folder holds none.
+        is_demo: a smoke run, or one on phantoms.
+    """
+
+    thresholds: dict[str, float]
+    rescaling: dict[str, tuple[float, float]]
+    is_demo: bool
+
+    @classmethod
+    def read(cls, folder: Path) -> "Operation":
+        """Read what evaluation on a validation split left: `operating_points` (Youden's) and `rescaling`."""
+        file = folder / "metrics.json"
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        result = record.get("evaluation") or {}
+        points = (result.get("operating_points") or {}).get("findings") or {}
+        fits = result.get("rescaling") or {}
+        return cls(
+            {name: float(point[RULE]["threshold"]) for name, point in points.items() if RULE in point},
+            {name: (float(fit["slope"]), float(fit["intercept"])) for name, fit in fits.items() if fit},
+            record.get("kind") == "smoke" or bool(record.get("data", {}).get("is_phantom")),
+        )
+
+    def calibrate(self, name: str, probability: float) -> float:
+        """Rescale a probability, or a threshold alike, by the finding's slope and intercept (Platt 1999)."""
+        if name not in self.rescaling:
+            return probability
+        slope, intercept = self.rescaling[name]
+        logit = torch.logit(torch.tensor(probability, dtype=torch.float64), eps=1e-7)
+        return float(torch.sigmoid(slope * logit + intercept))
+
+    def notes(self, names: list[str]) -> list[str]:
+        """Say how thresholds and probabilities came about."""
+        calibrated = sum(name in self.rescaling for name in names)
+        with_threshold = sum(name in self.thresholds for name in names)
+        if calibrated == len(names):
+            first = "Probabilities are calibrated, by the model's own record."
+        elif calibrated:
+            first = f"Probabilities of {calibrated} of {len(names)} findings are calibrated, the others not."
+        else:
+            first = "Probabilities are uncalibrated: the model's folder holds no calibration."
+        if with_threshold == len(names):
+            second = "Thresholds have the largest sum of sensitivity and specificity on validation images."
+        elif with_threshold:
+            second = (
+                f"{len(names) - with_threshold} findings have no threshold: {DEFAULT_THRESHOLD} stands in."
+            )
+        else:
+            second = f"The threshold is {DEFAULT_THRESHOLD} for every finding: the model's folder holds none."
+        return [first, second]
+
+
+@dataclass(frozen=True)
+class ChestReader:
+    """A stage-2 folder: findings and where they are seen."""
+
+    classifier: Classifier
+    operation: Operation
+
+    def findings(self, gray: GrayImage) -> list[Finding]:
+        """Every finding of a picture, the likeliest first.
+
+        Args:
+            gray: (height, width), uint8.
+        """
+        [scores] = self.classifier.probabilities([Image.fromarray(gray)]).tolist()
+        operation, rows = self.operation, []
+        for name, score in zip(self.classifier.names, scores, strict=True):
+            # A threshold of the folder is one of the model's own probabilities; where it has none, 0.5 is
+            # meant as it is shown.
+            own = operation.thresholds.get(name)
+            threshold = DEFAULT_THRESHOLD if own is None else operation.calibrate(name, own)
+            rows.append(Finding(name, operation.calibrate(name, score), threshold))
+        return sorted(rows, key=lambda row: -row.probability)
+
+    def heat(self, gray: GrayImage, name: str) -> npt.NDArray[np.float32]:
+        """Where the picture speaks for a finding: (image_size, image_size), 0…1, of what the model sees."""
+        [heat] = heat_map(
+            self.classifier.model, _pixel_values(self.preprocessing, gray), self.classifier.names.index(name)
+        )
+        return heat.numpy()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of the folder."""
+        return self.classifier.preprocessing
+
+
+@dataclass(frozen=True)
+class MaskedReader:
+    """A stage-1 folder: what the masked autoencoder fills in."""
+
+    model: HieraMAEForPreTraining
+    preprocessing: Preprocessing
+    operation: Operation
+
+    def fill_in(self, gray: GrayImage, mask_ratio: float, seed: int) -> Reconstruction:
+        """Hide part of a picture and draw it again.
+
+        Args:
+            gray: (height, width), uint8.
+            mask_ratio: share of mask units to hide, strictly between 0 and 1.
+            seed: which units.
+        """
+        pixels = _pixel_values(self.preprocessing, gray)
+        units = np.prod(
+            [side // unit for side, unit in zip(pixels.shape[2:], self.model.config.unit_pixels, strict=True)]
+        )
+        noise = torch.rand(1, int(units), generator=torch.Generator().manual_seed(seed))
+        return reconstruct(self.model, pixels, self.preprocessing, noise, mask_ratio)
+
+
+def open_folder(folder: Path) -> ChestReader | MaskedReader:
+    """Open what `make demo`, train_cls.py or train_mae.py left.
+
+    Raises:
+        RecipeError: there is no such folder, or it holds no stage; one sentence.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise RecipeError(
+            f"{folder} holds no model (no config.json); run make demo first, or name a folder that "
+            "train_cls.py or train_mae.py wrote: make app MODEL=FOLDER"
+        )
+    architectures = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
+    operation = Operation.read(folder)
+    if not any(name.endswith("ForPreTraining") for name in architectures):
+        return ChestReader(Classifier.open(folder), operation)
+    try:
+        preprocessing = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(folder))
+        model = HieraMAEForPreTraining.from_pretrained(folder).eval()
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"{folder} cannot be used: {str(error).strip().splitlines()[0]}") from error
+    return MaskedReader(model, preprocessing, operation)
+
+
+def _pixel_values(preprocessing: Preprocessing, gray: GrayImage) -> torch.Tensor:
+    return preprocessing.normalise(preprocessing.pixels(Image.fromarray(gray)).unsqueeze(0))

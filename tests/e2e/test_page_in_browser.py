@@ -1,0 +1,229 @@
+"""The page in headless Chromium, by its DOM: upload, result, error, heat, mask; nothing kept or fetched."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from page_fixtures import NAMES, phantom, photograph, write_dicom, write_stage1, write_stage2
+from PIL import Image
+
+from medhiera.stage import Classifier
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Without the last three Chromium calls home at every start.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
+]
+DONE = "#result table, #result [role=alert], #result .triptych"
+
+
+class Site:
+    """The page served by a process of its own, whose temporary files all lie in one folder."""
+
+    def __init__(self, root, model, folder):
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.process = subprocess.Popen(
+            [sys.executable, "space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
+            env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.address = f"http://127.0.0.1:{port}/"
+        for line in self.process.stderr:
+            if self.address in line:
+                return
+        raise AssertionError("the page did not start")
+
+    def kept(self):
+        """Files with something in them, but for the examples."""
+        files = [path for path in self.temporary.rglob("*") if path.is_file() and path.stat().st_size]
+        return [path for path in files if path.name != "image.png"]
+
+    def end(self):
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def stage2(tmp_path_factory):
+    return write_stage2(tmp_path_factory.mktemp("stage2"))
+
+
+@pytest.fixture(scope="module")
+def site(root, stage2, tmp_path_factory):
+    served = Site(root, stage2, tmp_path_factory.mktemp("site"))
+    yield served
+    served.end()
+
+
+@pytest.fixture
+def visit(browser):
+    contexts = []
+
+    def open_page(address, width=1280, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.faults, page.requested = [], []
+        page.on(
+            "console", lambda message: page.faults.append(message.text) if message.type == "error" else None
+        )
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(address)
+        page.wait_for_selector("#examples .thumbnail-item")
+        page.wait_for_selector("#upload input[type=file]", state="attached")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def upload(page, path):
+    """Send a file and wait for a result that was not there before."""
+    page.evaluate("(done) => document.querySelectorAll(done).forEach((each) => each.dataset.seen = '')", DONE)
+    page.set_input_files("#upload input[type=file]", path)
+    page.wait_for_function(
+        "(done) => [...document.querySelectorAll(done)].some((each) => !('seen' in each.dataset))", arg=DONE
+    )
+
+
+def probabilities(page):
+    return {
+        row.get_attribute("data-finding"): float(row.locator(".probability").inner_text())
+        for row in page.locator("#result tbody tr").all()
+    }
+
+
+def test_from_upload_to_heat(site, stage2, visit, tmp_path):
+    gray = phantom()
+    Image.fromarray(gray).save(tmp_path / "chest.png")
+    page = visit(site.address)
+    assert "Not for clinical use" in page.inner_text("body")
+    upload(page, tmp_path / "chest.png")
+    [wanted] = Classifier.open(stage2).probabilities([Image.fromarray(gray)]).tolist()
+    assert probabilities(page) == pytest.approx(dict(zip(NAMES, wanted, strict=True)), abs=6e-4)
+    assert "uncalibrated" in page.inner_text("#result")
+
+    page.wait_for_selector("#view .viewer")
+    likeliest = max(
+        (name for name in NAMES if name != "No Finding"), key=lambda name: wanted[NAMES.index(name)]
+    )
+    assert page.get_attribute("#view .viewer", "data-finding") == likeliest
+    other = next(name for name in NAMES if name != likeliest)
+    page.click("#finding input")
+    page.get_by_role("option", name=other.replace("_", " "), exact=True).click()
+    page.wait_for_selector(f'#view .viewer[data-finding="{other}"]')
+
+    page.locator("#opacity input[type=number]").fill("0.25")
+    page.locator("#opacity input[type=number]").press("Enter")
+    opacity = "getComputedStyle(document.querySelector('#view img.heat')).opacity"
+    page.wait_for_function(f"{opacity} == '0.25'")
+    assert page.faults == []
+
+
+def test_sixteen_bit_monochrome1_dicom_is_the_same_chest(site, visit, tmp_path):
+    gray = phantom()
+    Image.fromarray(gray).save(tmp_path / "chest.png")
+    deep = (4080 - gray.astype(np.uint16) * 16).astype(np.uint16)
+    write_dicom(tmp_path / "IM0001.dcm", deep, PhotometricInterpretation="MONOCHROME1", WindowCenter=2040,
+                WindowWidth=4080)  # fmt: skip
+    found = []
+    for name in ("chest.png", "IM0001.dcm"):
+        page = visit(site.address)  # a page of its own: an equal result would not be drawn anew
+        upload(page, tmp_path / name)
+        found.append(probabilities(page))
+    assert found[1] == pytest.approx(found[0], abs=0.02)
+    assert len(found[0]) == len(NAMES)
+
+
+def test_what_is_no_chest_gets_a_sentence(site, visit, tmp_path):
+    photograph().save(tmp_path / "holiday.jpg")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    page = visit(site.address)
+    for name, sentence in (("holiday.jpg", "colour picture"), ("broken.png", "damaged|no image")):
+        upload(page, tmp_path / name)
+        assert re.search(sentence, page.inner_text("#result [role=alert]"))
+        assert page.locator("#result table").count() == 0
+        assert page.locator("#view img").count() == 0
+    assert "Traceback" not in page.content()
+    Image.fromarray(phantom()).save(tmp_path / "chest.png")
+    upload(page, tmp_path / "chest.png")  # the next file is read as ever
+    assert probabilities(page)
+
+
+def test_an_example_on_a_phone(site, visit):
+    for scheme in ("light", "dark"):
+        page = visit(site.address, width=390, scheme=scheme)
+        page.locator("#examples .thumbnail-item").nth(2).click()
+        page.wait_for_selector("#view .viewer")
+        assert len(probabilities(page)) == len(NAMES)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(float, re.findall(r"[\d.]+", shade)[:3])) < 200) == (scheme == "dark")
+
+
+def test_nothing_is_kept_and_nothing_fetched(site, visit, tmp_path):
+    gray = phantom()
+    Image.fromarray(gray).save(tmp_path / "private name.png")
+    (tmp_path / "letter.png").write_bytes(b"nobody's business" * 100)
+    page = visit(site.address)
+    for name in ("private name.png", "letter.png"):
+        upload(page, tmp_path / name)
+    assert site.kept() == []
+    assert not [path for path in site.temporary.rglob("*") if "private" in path.name or "letter" in path.name]
+    outside = [url for url in page.requested if not url.startswith((site.address, "data:", "blob:"))]
+    assert outside == []
+    assert page.requested
+
+
+def test_a_masked_autoencoder_fills_in(root, visit, tmp_path):
+    site = Site(root, write_stage1(tmp_path / "stage1"), tmp_path)
+    try:
+        page = visit(site.address)
+        Image.fromarray(phantom()).save(tmp_path / "chest.png")
+        upload(page, tmp_path / "chest.png")
+        pictures = page.locator("#result .triptych img")
+        assert [pictures.nth(number).get_attribute("alt") for number in range(3)] == [
+            "Original",
+            "Masked",
+            "Filled in",
+        ]
+        before = pictures.nth(1).get_attribute("src")
+        page.click("#again")
+        page.wait_for_function(
+            "(before) => document.querySelectorAll('#result .triptych img')[1].src != before", arg=before
+        )
+        assert site.kept() == []
+    finally:
+        site.end()
+    assert not list(site.temporary.glob("medhiera-page-*"))  # an ended page takes its folder along
+
+
+def test_an_absent_model_is_one_sentence(root, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "space/app.py", str(tmp_path / "nowhere")], cwd=root, text=True, capture_output=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "make demo" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

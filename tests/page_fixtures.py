@@ -1,0 +1,76 @@
+"""A phantom as the files people bring, and a tiny model's folder."""
+
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from dataset_scripts.phantom_anatomy import draw_body
+from dataset_scripts.phantom_findings import draw_radiograph
+from medhiera.transforms import Preprocessing
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+
+NAMES = ["Edema", "Mass", "No Finding", "Pleural_Thickening"]
+PREPROCESSING = Preprocessing(image_size=64, resize_size=72, mean=0.45, std=0.28)
+
+
+def phantom(side=160):
+    random = np.random.default_rng(3)
+    return draw_radiograph(draw_body(random, is_female=True), ["Effusion"], side, random).pixels
+
+
+def write_dicom(path, pixels, **elements):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
+    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, 0
+    dataset.PixelData = pixels.tobytes()
+    for name, value in ({"Modality": "DX", "BodyPartExamined": "CHEST"} | elements).items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def photograph(width=200, height=150):
+    """Sky, hill and a red house."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[:] = (110, 160, 230)
+    picture[height // 2 :] = (70, 140, 60)
+    picture[height // 3 : 2 * height // 3, width // 3 : width // 2] = (190, 40, 30)
+    return Image.fromarray(picture)
+
+
+def write_stage(folder, model_class, **record):
+    torch.manual_seed(0)
+    config = HieraMAEConfig.from_size(
+        "tiny", embed_dim=8, depths=[1, 1, 2, 1], image_size=[64, 64], decoder_hidden_size=16,
+        decoder_depth=1, decoder_num_heads=2, num_labels=len(NAMES),
+    )  # fmt: skip
+    config.id2label = dict(enumerate(NAMES))
+    config.label2id = {name: index for index, name in enumerate(NAMES)}
+    model = model_class(config)
+    if model_class is HieraMAEForImageClassification:
+        model.classifier.weight.data.normal_()
+    model.save_pretrained(folder)
+    PREPROCESSING.to_processor().save_pretrained(folder)
+    (folder / "metrics.json").write_text(json.dumps({"kind": "smoke", "data": {"is_phantom": True}} | record))
+    return folder
+
+
+def write_stage2(folder, **record):
+    return write_stage(folder, HieraMAEForImageClassification, **record)
+
+
+def write_stage1(folder):
+    return write_stage(folder, HieraMAEForPreTraining)

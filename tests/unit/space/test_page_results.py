@@ -1,0 +1,192 @@
+"""What the page says of a picture: probabilities, thresholds, heat, pictures; and that it keeps nothing."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from page_fixtures import NAMES, phantom, write_stage1, write_stage2
+from PIL import Image
+from transformers import pipeline
+
+from medhiera.recipe import RecipeError
+from space import page
+from space.bundle import BundleError, bundle
+from space.pictures import RefusedError, colour_heat, what_the_model_sees
+from space.reader import ChestReader, Finding, MaskedReader, open_folder
+
+GRAY = phantom()
+
+
+@pytest.fixture(scope="module")
+def stage2(tmp_path_factory):
+    return write_stage2(tmp_path_factory.mktemp("stage2"))
+
+
+@pytest.fixture(scope="module")
+def reader(stage2):
+    return open_folder(stage2)
+
+
+def test_the_same_probabilities_as_the_stock_pipeline(reader, stage2):
+    assert isinstance(reader, ChestReader)
+    stock = pipeline("image-classification", str(stage2), top_k=len(NAMES))(Image.fromarray(GRAY))
+    found = reader.findings(GRAY)
+    assert [row.name for row in found] == [row["label"] for row in stock]
+    assert [row.probability for row in found] == pytest.approx([row["score"] for row in stock], abs=5e-3)
+
+
+def test_without_a_record_it_says_so(reader):
+    assert {row.threshold for row in reader.findings(GRAY)} == {0.5}
+    calibration, thresholds = reader.operation.notes(NAMES)
+    assert "uncalibrated" in calibration
+    assert "0.5 for every finding" in thresholds
+    assert reader.operation.is_demo
+
+
+def test_thresholds_and_calibration_of_the_folder(reader, tmp_path):
+    points = {name: {"youden": {"threshold": 0.2}, "sensitivity_90": {"threshold": 0.1}} for name in NAMES}
+    fits = {name: {"slope": 2.0, "intercept": -1.0} for name in NAMES[:3]} | {NAMES[3]: None}
+    folder = write_stage2(tmp_path, evaluation={"operating_points": {"findings": points}, "rescaling": fits})
+    plain = {row.name: row for row in reader.findings(GRAY)}
+    for row in open_folder(folder).findings(GRAY):
+        raw = plain[row.name].probability
+        if row.name == NAMES[3]:
+            assert (row.probability, row.threshold) == pytest.approx((raw, 0.2))
+            continue
+        odds = np.exp(-1.0) * (raw / (1 - raw)) ** 2
+        assert row.probability == pytest.approx(odds / (1 + odds), abs=1e-6)
+        odds = np.exp(-1.0) * (0.2 / 0.8) ** 2
+        assert row.threshold == pytest.approx(odds / (1 + odds), abs=1e-6)
+        assert row.is_above == (raw >= 0.2)  # calibration moves both: what is called present stays
+    calibration, thresholds = open_folder(folder).operation.notes(NAMES)
+    assert "3 of 4" in calibration
+    assert "validation" in thresholds
+
+
+def test_heat_differs_by_finding_and_lies_in_range(reader):
+    heats = {name: reader.heat(GRAY, name) for name in NAMES}
+    for heat in heats.values():
+        assert heat.shape == (64, 64)
+        assert heat.min() >= 0
+        assert heat.max() in (0, pytest.approx(1))
+    assert any(heat.max() > 0 for heat in heats.values())
+    assert not np.array_equal(heats["Edema"], heats["Mass"])
+
+
+def test_the_table_escapes_and_marks_what_is_above():
+    rows = [Finding("<script>", 0.7, 0.5), Finding("Pleural_Thickening", 0.2, 0.5)]
+    text = page.findings_table(rows, ["a & b"], 0.1)
+    assert "<script>" not in text
+    assert "a &amp; b" in text
+    assert 'class="above" data-finding="&lt;script&gt;"' in text
+    assert "Pleural Thickening" in text
+    assert "1 of 2 above" in text
+    assert "<b>" not in page.refusal("<b>")
+
+
+def test_heat_is_transparent_where_there_is_none():
+    heat = np.zeros((8, 8), np.float32)
+    heat[:, 4:] = 1
+    coloured = colour_heat(heat, 80)
+    assert coloured.shape == (80, 80, 4)
+    assert not coloured[:, :30, 3].any()
+    assert (coloured[:, 50:, 3] == 255).all()
+
+
+def test_the_view_shows_what_is_cut_out():
+    wide = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1))
+    seen = what_the_model_sees(wide, 224, 256)
+    side = 100 * 224 / 256
+    assert seen[:, 0].mean() == pytest.approx(100 - side / 2, abs=1.5)
+    assert seen[:, -1].mean() == pytest.approx(100 + side / 2, abs=1.5)
+
+
+def test_pictures_are_inside_the_page(reader):
+    text = page.heat_view(reader, GRAY, "Mass")
+    sources = [part.split('"')[0] for part in text.split('src="')[1:]]
+    assert len(sources) == 2
+    for source in sources:
+        head, content = source.split(",")
+        assert head == "data:image/png;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(content))).size == (640, 640)
+
+
+def test_a_stage_1_fills_in(tmp_path):
+    reader = open_folder(write_stage1(tmp_path))
+    assert isinstance(reader, MaskedReader)
+    one, same, other = (reader.fill_in(GRAY, 0.5, seed) for seed in (0, 0, 1))
+    assert one.original.shape == (1, 64, 64)
+    assert one.masked.equal(same.masked)
+    assert not one.masked.equal(other.masked)
+    assert page.filled_view(one, [], 0.1).count("<figure>") == 3
+
+
+def test_folders_that_cannot_be_opened(tmp_path):
+    with pytest.raises(RecipeError, match=r"holds no model.*make demo.*MODEL="):
+        open_folder(tmp_path / "nowhere")
+
+
+def test_an_upload_is_gone_whatever_came_of_it(tmp_path, monkeypatch):
+    app = pytest.importorskip("space.app")
+    for content, is_read in ((b"rubbish", False), (_png(GRAY), True)):
+        folder = tmp_path / str(is_read)
+        folder.mkdir()
+        (folder / "a.png").write_bytes(content)
+        if is_read:
+            assert np.array_equal(app.take_upload(str(folder / "a.png")).gray, GRAY)
+        else:
+            with pytest.raises(RefusedError):
+                app.take_upload(str(folder / "a.png"))
+        assert not list(folder.iterdir())
+    (tmp_path / "b.png").write_bytes(_png(GRAY))
+    monkeypatch.setattr(app, "read_upload", lambda path: 1 / 0)
+    with pytest.raises(RefusedError, match="nothing of it was kept"):
+        app.take_upload(str(tmp_path / "b.png"))
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_a_space_is_bundled(stage2, tmp_path):
+    (stage2 / "optimizer.pt").write_bytes(b"not for the Hub")
+    bundle(stage2, tmp_path / "space")
+    names = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*")}
+    assert {
+        "README.md",
+        "requirements.txt",
+        "space/app.py",
+        "model/config.json",
+        "medhiera/stage.py",
+    } <= names
+    assert not any("optimizer" in name or "__pycache__" in name for name in names)
+    with pytest.raises(BundleError, match="not empty"):
+        bundle(stage2, tmp_path / "space")
+    with pytest.raises(BundleError, match="no finished stage"):
+        bundle(tmp_path, tmp_path / "other")
+
+
+def test_the_space_says_what_the_hub_asks(root):
+    import yaml
+
+    head = yaml.safe_load((root / "space" / "README.md").read_text().split("---")[1])
+    assert head["sdk"] == "gradio"
+    assert head["app_file"] == "space/app.py"
+    assert len(head["short_description"]) <= 60
+    pins = dict(line.split("==") for line in (root / "constraints.txt").read_text().split() if "==" in line)
+    assert head["sdk_version"] == pins["gradio"]
+
+
+def _png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def test_metrics_of_an_older_folder_are_read(tmp_path):
+    folder = write_stage2(tmp_path)
+    (folder / "metrics.json").write_text(
+        json.dumps({"evaluation": {"operating_points": {"findings": {}, "reason": "x"}}})
+    )
+    assert open_folder(folder).operation.thresholds == {}
+    (folder / "metrics.json").unlink()
+    assert not open_folder(folder).operation.is_demo

@@ -1,0 +1,112 @@
+"""What people drop on the page: read rightly, or refused in one sentence."""
+
+import numpy as np
+import pytest
+from page_fixtures import phantom, photograph, write_dicom
+from PIL import Image
+
+from space.pictures import RefusedError, read_upload
+
+GRAY = phantom()
+
+
+def check_sentence(error):
+    sentence = str(error.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    assert "/" not in sentence
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_a_gray_picture_in_any_mode(tmp_path, mode):
+    Image.fromarray(GRAY).convert(mode).save(tmp_path / "chest.png")
+    assert np.abs(read_upload(tmp_path / "chest.png").gray.astype(int) - GRAY).max() <= 1
+
+
+def test_a_jpeg(tmp_path):
+    Image.fromarray(GRAY).save(tmp_path / "chest.jpg", quality=95)
+    assert np.abs(read_upload(tmp_path / "chest.jpg").gray.astype(int) - GRAY).mean() < 3
+
+
+def test_sixteen_bits_look_like_eight(tmp_path):
+    Image.fromarray(GRAY.astype(np.uint16) * 16 + 700).save(tmp_path / "deep.png")
+    found = read_upload(tmp_path / "deep.png").gray
+    assert np.corrcoef(found.ravel(), GRAY.ravel())[0, 1] > 0.999
+    assert np.ptp(found) == 255
+
+
+@pytest.mark.parametrize("name", ["chest.dcm", "IM0001"])
+def test_monochrome1_is_the_same_chest(tmp_path, name):
+    deep = GRAY.astype(np.uint16) * 16
+    write_dicom(tmp_path / name, deep, WindowCenter=2040, WindowWidth=4080)
+    plain = read_upload(tmp_path / name).gray
+    assert np.abs(plain.astype(int) - GRAY).max() <= 2
+    (tmp_path / "other").mkdir()
+    inverted = (4080 - deep).astype(np.uint16)
+    write_dicom(tmp_path / "other" / name, inverted, WindowCenter=2040, WindowWidth=4080,
+                PhotometricInterpretation="MONOCHROME1")  # fmt: skip
+    assert np.abs(read_upload(tmp_path / "other" / name).gray.astype(int) - plain).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("picture", "wanted"),
+    [
+        (photograph(), "colour picture"),
+        (Image.fromarray(np.hstack([GRAY] * 3)), "more than twice the other"),
+        (Image.fromarray(np.full((90, 90), 128, np.uint8)), "one brightness"),
+        (Image.fromarray(GRAY[:9, :9]), "too small"),
+    ],
+)
+def test_what_cannot_be_a_chest(tmp_path, picture, wanted):
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(RefusedError, match=wanted) as error:
+        read_upload(tmp_path / "a.png")
+    check_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"", "empty"),
+        (b"a letter, not a picture", "no image"),
+        (b"\0" * 128 + b"DICM" + b"\1" * 40, "DICOM|damaged"),
+    ],
+)
+def test_what_is_no_image(tmp_path, content, wanted):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(RefusedError, match=wanted) as error:
+        read_upload(tmp_path / "a.png")
+    check_sentence(error)
+
+
+def test_dicom_that_is_no_radiograph(tmp_path):
+    write_dicom(tmp_path / "a.dcm", GRAY, Modality="MR")
+    with pytest.raises(RefusedError, match="modality is MR") as error:
+        read_upload(tmp_path / "a.dcm")
+    check_sentence(error)
+    write_dicom(tmp_path / "b.dcm", GRAY, BodyPartExamined="HAND")
+    assert read_upload(tmp_path / "b.dcm").notes == ("The DICOM file says it shows: hand, not the chest.",)
+    write_dicom(tmp_path / "c.dcm", GRAY, BodyPartExamined="CHEST_ABDOMEN")
+    assert read_upload(tmp_path / "c.dcm").notes == ()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "dcm"])
+def test_damage_never_gives_a_trace(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "dcm":
+        write_dicom(path, GRAY)
+    else:
+        Image.fromarray(GRAY).save(path)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for number in range(60):
+        content = bytearray(whole[: int(random.integers(1, len(whole)))] if number % 3 == 0 else whole)
+        for _ in range(number % 7):
+            content[int(random.integers(min(len(content), 900)))] = int(random.integers(256))
+        path.write_bytes(content)
+        try:
+            read_upload(path)
+        except RefusedError:
+            refused += 1
+    assert refused > 20
