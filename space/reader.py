@@ -12,8 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from dataset_scripts.gray import GrayImage
-from medhiera.explain import Reconstruction, reconstruct
-from medhiera.heat_map import heat_map
+from medhiera.explain import Reconstruction, heat_maps, reconstruct
 from medhiera.recipe import RecipeError
 from medhiera.stage import Classifier
 from medhiera.transforms import Preprocessing
@@ -120,7 +119,7 @@ class ChestReader:
 
     def heat(self, gray: GrayImage, name: str) -> npt.NDArray[np.float32]:
         """Where the picture speaks for a finding: (image_size, image_size), 0…1, of what the model sees."""
-        [heat] = heat_map(
+        [heat] = heat_maps(
             self.classifier.model, _pixel_values(self.preprocessing, gray), self.classifier.names.index(name)
         )
         return heat.numpy()
