@@ -65,8 +65,8 @@ def findings_table(findings: Sequence[Finding], notes: Sequence[str], seconds: f
 
 def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
     """The picture as the model sees it, and heat on it whose opacity the slider sets."""
-    preprocessing = reader.preprocessing
-    picture = what_the_model_sees(gray, preprocessing.image_size, preprocessing.resize_size)
+    resize_size, image_size = reader.crop
+    picture = what_the_model_sees(gray, image_size, resize_size)
     heat = reader.heat(gray, name)
     label = shown_name(name)
     nothing = "" if heat.any() else " Nothing in this picture speaks for it."
@@ -74,7 +74,7 @@ def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
         f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">'
         f"{image_tag(picture, 'The radiograph, its centre square')}"
         f"{image_tag(colour_heat(heat), f'Heat map for {label}', 'heat')}</div>"
-        f'<p class="small">Brighter: speaks more for {html.escape(label)} (Grad-CAM on the last stage; '
+        f'<p class="small">Brighter: speaks more for {html.escape(label)} (Grad-CAM; '
         f"coarse).{nothing} Shown is the centre square that the model sees.</p>"
     )
 

@@ -120,14 +120,18 @@ class ChestReader:
     def heat(self, gray: GrayImage, name: str) -> npt.NDArray[np.float32]:
         """Where the picture speaks for a finding: (image_size, image_size), 0…1, of what the model sees."""
         [heat] = heat_maps(
-            self.classifier.model, _pixel_values(self.preprocessing, gray), self.classifier.names.index(name)
+            self.classifier.model,
+            self.classifier.preprocessing.pixel_values([Image.fromarray(gray)]),
+            self.classifier.names.index(name),
         )
         return heat.numpy()
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """Of the folder."""
-        return self.classifier.preprocessing
+    def crop(self) -> tuple[int, int]:
+        """Shorter side after the resize and side of the square the model sees, in pixels."""
+        crop = self.classifier.preprocessing.crop
+        assert crop is not None  # open_folder refuses such a folder
+        return crop
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class MaskedReader:
             mask_ratio: share of mask units to hide, strictly between 0 and 1.
             seed: which units.
         """
-        pixels = _pixel_values(self.preprocessing, gray)
+        pixels = self.preprocessing.pixel_values([Image.fromarray(gray)])
         units = np.prod(
             [side // unit for side, unit in zip(pixels.shape[2:], self.model.config.unit_pixels, strict=True)]
         )
@@ -169,14 +173,16 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
     architectures = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
     operation = Operation.read(folder)
     if not any(name.endswith("ForPreTraining") for name in architectures):
-        return ChestReader(Classifier.open(folder), operation)
+        classifier = Classifier.open(folder)
+        if classifier.preprocessing.crop is None:
+            raise RecipeError(
+                f"{folder} does not crop the middle of what it resizes (preprocessor_config.json), so this page "
+                "could not show which part of a picture the model sees; set do_center_crop there"
+            )
+        return ChestReader(classifier, operation)
     try:
         preprocessing = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(folder))
         model = HieraMAEForPreTraining.from_pretrained(folder).eval()
     except (ValueError, OSError) as error:
         raise RecipeError(f"{folder} cannot be used: {str(error).strip().splitlines()[0]}") from error
     return MaskedReader(model, preprocessing, operation)
-
-
-def _pixel_values(preprocessing: Preprocessing, gray: GrayImage) -> torch.Tensor:
-    return preprocessing.normalise(preprocessing.pixels(Image.fromarray(gray)).unsqueeze(0))
