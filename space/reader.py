@@ -176,7 +176,7 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
         classifier = Classifier.open(folder)
         if classifier.preprocessing.crop is None:
             raise RecipeError(
-                f"{folder} does not crop the middle of what it resizes (preprocessor_config.json), so this page "
+                f"{folder} does not crop the middle of what it resizes (preprocessor_config.json): this page "
                 "could not show which part of a picture the model sees; set do_center_crop there"
             )
         return ChestReader(classifier, operation)
