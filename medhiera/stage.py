@@ -231,7 +231,7 @@ class Classifier:
             (images, findings), float32, on the CPU.
         """
         pixels = self.preprocessing.normalise(torch.stack([self.preprocessing.pixels(i) for i in images]))
-        pixels = pixels.to(self.model.device)
+        pixels = pixels.to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         scores = torch.stack([self.model(view).logits.float().sigmoid() for view in views])
         return scores.mean(dim=0).cpu()
