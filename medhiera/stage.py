@@ -287,7 +287,7 @@ class Classifier:
         Returns:
             (images, findings), float64, on the CPU: in single precision the sure ones would tie.
         """
-        pixels = self.pixel_values(images).to(self.model.device)
+        pixels = self.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         scores = [chances_of(self.model(view).logits, legacy_head) for view in views]
         return torch.stack(scores).mean(dim=0).cpu()

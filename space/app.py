@@ -61,6 +61,8 @@ EXAMPLES: dict[str, list[str]] = {
     "mass": ["Mass"],
     "consolidation": ["Consolidation"],
 }
+ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+"""Two visitors' pictures never pass through the model at once: the heat map listens to the forward pass."""
 NO_FINDING = "No Finding"
 BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
 
@@ -142,16 +144,16 @@ def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
 
         settings = [] if is_chest else [slider, chosen]
         outputs = [upload, seen, result, controls, chosen, view]
-        upload.upload(on_upload, [upload, *settings], outputs, api_visibility="private")
-        gallery.select(on_example, settings, outputs, api_visibility="private")
+        upload.upload(on_upload, [upload, *settings], outputs, **ALONE)
+        gallery.select(on_example, settings, outputs, **ALONE)
         if isinstance(reader, ChestReader):
             slider.change(None, slider, None, js=page.MOVE_HEAT)
-            chosen.input(partial(see_heat, reader), [seen, chosen], view, api_visibility="private")
+            chosen.input(partial(see_heat, reader), [seen, chosen], view, **ALONE)
         else:
             masked = (partial(see_filled, reader), [seen, slider, chosen], result)
-            slider.release(*masked, api_visibility="private")
+            slider.release(*masked, **ALONE)
             again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
-                *masked, api_visibility="private"
+                *masked, **ALONE
             )
     return blocks
 

@@ -1,5 +1,6 @@
 """The page in headless Chromium, by its DOM: upload, result, error, heat, mask; nothing kept or fetched."""
 
+import json
 import os
 import re
 import shutil
@@ -227,3 +228,21 @@ def test_an_absent_model_is_one_sentence(root, tmp_path):
     assert done.stderr.startswith("error: ")
     assert "make demo" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+ASK = """
+import json, sys
+from pathlib import Path
+from space import app
+blocks = app.build_page(app.open_folder(Path(sys.argv[1])))
+keys = ("concurrency_id", "concurrency_limit", "api_visibility")
+print(json.dumps([[each.name, *(getattr(each, key) for key in keys)] for each in blocks.fns.values()]))
+"""
+
+
+def test_one_picture_at_a_time_goes_through_the_model(root, stage2):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ASK, str(stage2)], cwd=root, text=True,
+                          capture_output=True, check=True)  # fmt: skip
+    events = [event[1:] for event in json.loads(done.stdout.splitlines()[-1])]
+    assert events.count(["model", 1, "private"]) == 3  # upload, example, another finding
+    assert {visibility for *_, visibility in events} == {"private"}
