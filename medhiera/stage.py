@@ -289,8 +289,9 @@ class Classifier:
         """
         pixels = self.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
-        scores = [chances_of(self.model(view).logits, legacy_head) for view in views]
-        return torch.stack(scores).mean(dim=0).cpu()
+        # To the CPU first: not every accelerator has double precision.
+        scores = [chances_of(self.model(view).logits.cpu(), legacy_head) for view in views]
+        return torch.stack(scores).mean(dim=0)
 
 
 def chances_of(logits: Tensor, legacy_head: bool = False) -> Tensor:
