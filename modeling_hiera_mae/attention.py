@@ -4,12 +4,8 @@ Stands between windowing (the layout) and the block in layers. Tokens travel as 
 channels), unrolled (see windowing). Names of parameters are transformers' own.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .configuration_hiera_mae import HieraMAEConfig
@@ -20,10 +16,10 @@ from .windowing import pool_queries
 _CPU_HAS_AMX = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-# On a CPU, keys from which the fused kernel beats plain products: (single precision, half precision).
-_LONG = (128, 768)
-_PART_BYTES = 5_000_000
-"""Scores of plain products that are made at a time in training, where all would be more than twice that."""
+# On a CPU, keys from which the fused kernel beats plain products (docs/performance.md).
+_LONG_SINGLE = 128
+_LONG_HALF_TRAINING = 768
+_LONG_HALF_INFERENCE = 2048
 
 
 def resolve_attention(
@@ -50,8 +46,10 @@ def resolve_attention(
     if device_type != "cpu":
         return "sdpa"
     is_half = dtype in (torch.bfloat16, torch.float16)
-    is_slow_when_short = needs_gradient or (is_half and not _CPU_HAS_AMX)
-    return "eager" if is_slow_when_short and keys < _LONG[is_half] else "sdpa"
+    if needs_gradient:
+        return "eager" if keys < (_LONG_HALF_TRAINING if is_half else _LONG_SINGLE) else "sdpa"
+    is_slow = is_half and not _CPU_HAS_AMX
+    return "eager" if is_slow and keys < _LONG_HALF_INFERENCE else "sdpa"
 
 
 class HieraMAEMaskUnitAttention(nn.Module):
@@ -121,8 +119,6 @@ class HieraMAEMaskUnitAttention(nn.Module):
         weights = None
         if path == "sdpa":
             attended = functional.scaled_dot_product_attention(query, key, value)
-        elif implementation is None and _is_better_in_parts(query, key):
-            attended = _AttentionInParts.apply(query, key, value, self.scale)
         else:
             weights = (query * self.scale @ key.transpose(-1, -2)).softmax(dim=-1)
             attended = weights @ value
@@ -162,65 +158,3 @@ class HieraMAEMaskUnitAttention(nn.Module):
             return weights.unflatten(0, (-1, units)).transpose(1, 2)
         by_unit = weights.unflatten(3, (units, -1)).unflatten(2, (units, -1))
         return by_unit.transpose(2, 3).transpose(4, 5).flatten(4, 5).flatten(2, 3)[:, :, None]
-
-
-def _is_better_in_parts(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """CPU training where the scores of all windows would leave the cache."""
-    return (
-        query.device.type == "cpu"
-        and query.requires_grad
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and query[..., 0].numel() * key.shape[2] * query.element_size() > 2 * _PART_BYTES
-    )
-
-
-class _AttentionInParts(torch.autograd.Function):
-    """Plain products over some windows at a time, again in the backward pass; the scores are never kept.
-
-    Source: the recomputation of Dao et al. 2022, arXiv:2205.14135, by whole windows: Hiera's are small.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """(windows, heads, tokens, head_dim) each → the same, of queries."""
-        ctx.save_for_backward(query, key, value)
-        ctx.scale = scale
-        attended = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(
-            1, 2
-        )
-        for part in _parts(query, key):
-            weights = _weights(query[part], key[part], scale)
-            attended[part] = weights @ value[part]
-        return attended
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients by query, key and value."""
-        query, key, value = ctx.saved_tensors
-        by_query, by_key, by_value = (
-            torch.empty_like(each.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-            for each in (query, key, value)
-        )
-        for part in _parts(query, key):
-            weights = _weights(query[part], key[part], ctx.scale)
-            by_value[part] = weights.transpose(-1, -2) @ gradient[part]
-            by_weights = gradient[part] @ value[part].transpose(-1, -2)
-            by_scores = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype)
-            by_query[part] = by_scores @ (key[part] * ctx.scale)
-            by_key[part] = by_scores.transpose(-1, -2) @ (query[part] * ctx.scale)
-        return by_query, by_key, by_value, None
-
-
-def _weights(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:
-    return (query * scale @ key.transpose(-1, -2)).softmax(dim=-1)
-
-
-def _parts(query: torch.Tensor, key: torch.Tensor) -> Iterator[slice]:
-    """Windows whose scores stay in the cache together."""
-    bytes_each = query.shape[1] * query.shape[2] * key.shape[2] * query.element_size()
-    count = max(1, _PART_BYTES // bytes_each)
-    return (slice(begin, begin + count) for begin in range(0, query.shape[0], count))

@@ -46,10 +46,11 @@ def linear(
         (…, out).
     """
     if _takes_onednn(tokens, weight):
-        if torch.is_grad_enabled() and (tokens.requires_grad or weight.requires_grad):
+        is_training = torch.is_grad_enabled() and (tokens.requires_grad or weight.requires_grad)
+        if is_training and _dtype(tokens) == torch.float32:
             out = _Linear.apply(tokens, weight, bias)
-        elif torch.is_autocast_enabled("cpu"):
-            out = functional.linear(tokens, weight, bias)
+        elif is_training or torch.is_autocast_enabled("cpu"):
+            out = functional.linear(tokens, weight, bias)  # half precision: as fast, and casts weights once
         elif gelu:
             return _linear_pointwise(tokens, weight, bias, "gelu", [], "none")
         elif added is not None and added.dtype == tokens.dtype:
@@ -139,7 +140,7 @@ def _linear_pointwise(*arguments: Any) -> torch.Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """functional.linear with oneDNN's products, forward and, in float32, towards the input.
+    """functional.linear in float32 with oneDNN's products, forward and towards the input.
 
     The gradient of the weight stays with torch's own product, which is as fast. Differentiable once.
     """
@@ -148,19 +149,17 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """(…, in) → (…, out), in autocast's type where it is on."""
-        dtype = _dtype(tokens)
-        tokens, weight = tokens.to(dtype), weight.to(dtype)
+        """(…, in) → (…, out)."""
         ctx.save_for_backward(tokens, weight)
         ctx.has_bias = bias is not None
-        return _linear_pointwise(tokens, weight, None if bias is None else bias.to(dtype), "none", [], "")
+        return _linear_pointwise(tokens, weight, bias, "none", [], "")
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Gradients by tokens, weight and bias; autograd brings them to their inputs' types."""
+        """Gradients by tokens, weight and bias."""
         tokens, weight = ctx.saved_tensors
         by_tokens = _by_input(gradient, weight) if ctx.needs_input_grad[0] else None
         rows = gradient.flatten(0, -2)
@@ -178,9 +177,9 @@ class _GeluMlp(torch.autograd.Function):
         dtype = _dtype(tokens)
         tokens, *parameters = (each.to(dtype) for each in (tokens, *parameters))  # type: ignore[assignment]
         weight, bias, second_weight, second_bias = parameters
-        hidden = _linear_pointwise(tokens, weight, bias, "none", [], "")
+        hidden = _product(tokens, weight, bias)
         ctx.save_for_backward(tokens, hidden, weight, second_weight)
-        return _linear_pointwise(functional.gelu(hidden), second_weight, second_bias, "none", [], "")
+        return _product(functional.gelu(hidden), second_weight, second_bias)
 
     @staticmethod
     @once_differentiable
@@ -198,6 +197,13 @@ class _GeluMlp(torch.autograd.Function):
             by_second_weight,
             rows.sum(0),
         )
+
+
+def _product(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A linear layer in training: oneDNN's operator is the faster one in float32 alone."""
+    if tokens.dtype == torch.float32:
+        return _linear_pointwise(tokens, weight, bias, "none", [], "")
+    return functional.linear(tokens, weight, bias)
 
 
 def _by_input(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
