@@ -45,7 +45,7 @@ def test_a_csv_as_excel_saves_it(tmp_path: Path) -> None:
         b"\xef\xbb\xbfimage,split,fracture\r\n0.png,train,1\r\n1.png,train,\r\n"
     )
     built = build(root, tmp_path).as_dataset()["train"]
-    assert label_names(built.features) == ["cast"]
+    assert label_names(built.features) == ["fracture"]
     assert built["labels"][0] == [1.0] and math.isnan(built["labels"][1][0])
 
 

@@ -54,7 +54,7 @@ def test_gradients_equal_torchs(autocast, has_bias, calls):
             out = function(tokens, weight, bias if has_bias else None)
         out.float().square().mean().backward()
         results.append([out, tokens.grad, weight.grad] + ([bias.grad] if has_bias else []))
-    assert calls
+    assert bool(calls) != autocast  # half precision takes torch's own product in training
     for ours, theirs in zip(*results, strict=True):
         assert ours.dtype == theirs.dtype
         scale = float(theirs.detach().abs().max())
