@@ -108,7 +108,7 @@ def code_state(config: str) -> str:
 def main(argv: list[str]) -> None:
     """Run the whole demo and print its summary."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="a folder with one or more of the four sources")
     parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")

@@ -28,7 +28,7 @@ logger = logging.getLogger("predict")
 def main(argv: list[str]) -> None:
     """Read each image, write one row; unreadable files have no row and are listed beside the CSV."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="a classifier's folder or Hub id")
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to go on with")

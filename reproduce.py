@@ -57,7 +57,7 @@ SMOKE_NOTE = "smoke budget: proves the software, says nothing about medicine"
 def main(argv: list[str]) -> None:
     """Parse, run the arms, draw, write the tables."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiment", choices=("ablation", "sweep", "explode"))
     parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")

@@ -63,7 +63,9 @@ class Cocktail(SourceBuilder):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dataset_scripts.cocktail", description=__doc__)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m dataset_scripts.cocktail", description=__doc__
+    )
     parser.add_argument("--data_dir", type=Path, required=True, help="the folder above the sources' folders")
     parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
     parser.add_argument("--config", default="official", choices=["official", "medtransformer"])
@@ -82,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     options = parser.parse_args(arguments)
+    if options.image_size < 0:
+        parser.error(f"--image_size {options.image_size}: wanted a side in pixels, or 0 for the native size")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with tempfile.TemporaryDirectory() as unused_cache:

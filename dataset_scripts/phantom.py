@@ -309,7 +309,9 @@ def _write_brats(folder: Path, subjects: int, seed: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Write a synthetic cohort in the four sources' layouts.")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description="Write a synthetic cohort in the four sources' layouts."
+    )
     parser.add_argument(
         "root", type=Path, help="the folder to write; it must be new, empty or a phantom cohort"
     )

@@ -186,7 +186,7 @@ def _leakage(leakage: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the README.md of stage folders from the metrics.json, figures/ and examples/ they hold."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "folders", nargs="*", type=Path, help="stage folders (default: model_cards/examples/*)"

@@ -227,7 +227,7 @@ def _forget_origin(model: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", metavar="MODEL", help="a Hiera classifier's folder or Hub id, ours or stock")
     parser.add_argument("file", metavar="FILE.onnx", type=Path, help="the file to write")

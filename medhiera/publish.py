@@ -353,7 +353,9 @@ def _check_repository(api: HfApi, repo_id: str, stage: int | None) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Publish a finished stage's folder to the Hugging Face Hub.")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description="Publish a finished stage's folder to the Hugging Face Hub."
+    )
     parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
     parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")

@@ -76,7 +76,7 @@ def complete(folder: Path, started_from: str) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="what modeling_hiera_mae.convert wrote")
     parser.add_argument("--started_from", required=True, help="a Hub id, or in words")

@@ -12,6 +12,7 @@ Hub id), a folder of stock transformers. Geometry is read from the weights; what
 import argparse
 import hashlib
 import json
+import pickle
 import re
 import sys
 from collections import Counter
@@ -128,7 +129,9 @@ def report(conversion: Conversion) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (see the top of this file)."""
-    parser = argparse.ArgumentParser(prog="python -m modeling_hiera_mae.convert", description=__doc__)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m modeling_hiera_mae.convert", description=__doc__
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("source", help="file, folder or Hub id")
     parser.add_argument("folder", type=Path, help="where the converted checkpoint goes")
@@ -172,7 +175,13 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     """Weights of a file; pickles are read without executing anything."""
     if path.suffix == ".safetensors":
         return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{path.name} is damaged, or holds more than weights (which is not read, for it could run code); "
+            "download it again, or save the table of weights alone."
+        ) from error
     content = content.get("model_state", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(
         isinstance(value, torch.Tensor) for value in content.values()

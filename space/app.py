@@ -261,7 +261,7 @@ def launch(blocks: gr.Blocks, port: int | None = None, *, wait: bool = True) -> 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     bundled = HERE.parent / "model"
     default = bundled if bundled.is_dir() else Path("demo/phantom/stage2")

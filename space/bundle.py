@@ -49,7 +49,7 @@ def bundle(stage: Path, output: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stage", type=Path, help="a finished stage 1 or 2")
     parser.add_argument("output", type=Path, help="the folder to write")

@@ -173,5 +173,11 @@ def test_pickles_are_never_executed(tmp_path):
             return (exec, ("raise SystemExit",))
 
     torch.save({"model_state": Executes()}, tmp_path / "evil.pth")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(ValueError, match="could run code"):
         convert(str(tmp_path / "evil.pth"))
+
+
+def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match="page.pth is damaged"):
+        convert(str(tmp_path / "page.pth"))
