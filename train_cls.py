@@ -123,6 +123,7 @@ def main(argv: list[str]) -> None:
         ],
     )
     result = trainer.train(resume_from_checkpoint=resume)
+    trainer.leave_autocast()
     chances = {
         name: scores_of(
             trainer.predict(RadiographTable(rows, preprocessing, with_labels=True)).predictions,

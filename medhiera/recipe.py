@@ -325,9 +325,11 @@ def _finish(recipe: Recipe) -> None:
     data.build_size = data.resize_size if data.build_size is None else data.build_size
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if optimization.precision == "auto":
-        training.bf16 = machine_computes_bf16() and not training.fp16
+        training.bf16 = machine_computes_bf16(training.use_cpu) and not training.fp16
     else:
         training.bf16 = optimization.precision == "bf16"
+    # What the Trainer hands to accelerate; transformers fills it in before our options are known.
+    training.mixed_precision = "bf16" if training.bf16 else "fp16" if training.fp16 else "no"
     if optimization.base_learning_rate:
         training.learning_rate = optimization.base_learning_rate * images_per_step(training) / 256
     if optimization.keep == "last":
@@ -346,9 +348,9 @@ def images_per_step(training: TrainingArguments) -> int:
     return int(training.train_batch_size * training.gradient_accumulation_steps * training.world_size)
 
 
-def machine_computes_bf16() -> bool:
+def machine_computes_bf16(use_cpu: bool) -> bool:
     """Whether bf16 autocast pays here: a GPU with bf16 units, or a CPU with AMX or AVX-512 BF16."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not use_cpu:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

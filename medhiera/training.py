@@ -268,6 +268,14 @@ class MedHieraTrainer(Trainer):
             self.average = None
         return result
 
+    def leave_autocast(self) -> None:
+        """From here on compute in single precision, as evaluate_cls.py does; a sharded model stays as it is.
+
+        Half precision would give images with nearly equal scores the same one.
+        """
+        if not self.is_fsdp_enabled:
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
     # Checkpoints
 
     def whole_weights(self) -> dict[str, Tensor] | None:

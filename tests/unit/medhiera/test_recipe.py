@@ -144,6 +144,16 @@ def test_the_learning_rate_follows_the_global_batch(write):
     assert read_recipe(MAEOptions, unset).training.learning_rate == 2e-3
 
 
+@pytest.mark.parametrize("asked", ["auto", "bf16", "fp32"])
+@pytest.mark.parametrize("computes_bf16", [True, False])
+def test_precision_reaches_accelerate(write, monkeypatch, asked, computes_bf16):
+    """`mixed_precision` is what the Trainer hands on; transformers sets it before our option is read."""
+    monkeypatch.setattr("medhiera.recipe.machine_computes_bf16", lambda use_cpu: computes_bf16)
+    training = read_recipe(MAEOptions, write(f"precision: {asked}")).training
+    wanted = {"auto": computes_bf16, "bf16": True, "fp32": False}[asked]
+    assert (training.bf16, training.mixed_precision) == (wanted, "bf16" if wanted else "no")
+
+
 def test_keep_last_does_not_load_the_best(write):
     best = "load_best_model_at_end: true\nmetric_for_best_model: mean_auroc\n"
     best += "eval_strategy: epoch\nsave_strategy: epoch"

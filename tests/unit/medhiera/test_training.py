@@ -8,6 +8,8 @@ from medhiera.guards import RunEndedError
 from medhiera.losses import TrainingLoss, choose_loss
 from medhiera.options import ClassifierOptions, OptimizationOptions
 from medhiera.parameter_groups import layer_decay_groups
+from medhiera.recipe import read_recipe
+from medhiera.training import MedHieraTrainer
 from medhiera.transforms import Collator, RadiographTable
 from modeling_hiera_mae.modeling_hiera import masked_binary_cross_entropy
 
@@ -67,6 +69,32 @@ def test_every_schedule_keeps_the_ratio_of_the_groups(schedule, tmp_path):
         assert trainer._get_learning_rate() == max(rates)
         seen.add(round(max(rates), 6))
     assert len(seen) > 5
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_training_computes_in_the_precision_asked_for_and_the_report_in_single(tmp_path, precision):
+    words = ["--data_dir", "data", "--output_dir", str(tmp_path), "--use_cpu", "true", "--max_steps", "2"]
+    recipe = read_recipe(ClassifierOptions, [*words, "--precision", precision])
+    recipe.training.report_to = []
+    rows, model, seen = make_rows(), tiny_classifier(), []
+    model.hiera.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    trainer = MedHieraTrainer(
+        optimization=recipe.optimization,
+        model=model,
+        args=recipe.training,
+        train_dataset=RadiographTable(rows, PREPROCESSING, with_labels=True),
+        data_collator=Collator(PREPROCESSING, with_ids=True),
+    )
+    trainer.train()
+    assert seen == [precision == "bf16"] * 2
+    seen.clear()
+    trainer.leave_autocast()
+    table = RadiographTable(rows, PREPROCESSING, with_labels=True)
+    given = trainer.predict(table).predictions
+    assert seen == [False] * len(seen) and seen
+    pixels = PREPROCESSING.pixel_values(rows["image"])
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(given), trainer.model(pixels).logits, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [None, MODERN], ids=["paper", "modern"])
