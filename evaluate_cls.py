@@ -24,7 +24,7 @@ from medhiera.paper import beside_the_paper
 from medhiera.pointing_game import play
 from medhiera.recipe import DataOptions, RecipeError
 from medhiera.rows import OpenCocktail, choose_rows, default_sources, open_cocktail
-from medhiera.stage import Classifier
+from medhiera.stage import Classifier, public_name
 from medhiera.training import run_script
 
 logger = logging.getLogger("evaluate_cls")
@@ -40,7 +40,8 @@ def main(argv: list[str]) -> None:
     size = classifier.preprocessing.resize_size
     cocktail = open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size))
     columns = match_findings(classifier.names, cocktail.names)
-    rows = choose_rows(cocktail.split(options.split), options.sources or sources_of(cocktail), None, seed=0)
+    sources = options.sources or sources_of(cocktail)
+    rows = choose_rows(cocktail.split(options.split), sources, None, seed=0)
 
     def predict(rows: Dataset) -> Predictions:
         batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
@@ -52,10 +53,7 @@ def main(argv: list[str]) -> None:
     test = predict(rows)
     validation = None
     if options.split != "validation" and "validation" in cocktail.rows:
-        held_out = choose_rows(
-            cocktail.split("validation"), options.sources or sources_of(cocktail), None, seed=0
-        )
-        validation = predict(held_out)
+        validation = predict(choose_rows(cocktail.split("validation"), sources, None, seed=0))
     names, resamples = cocktail.names, options.bootstrap_resamples
     record = evaluation.report(names, test, validation, resamples)
     record["pointing_game"], shown = play(classifier, rows, options.batch_size, resamples)
@@ -66,7 +64,7 @@ def main(argv: list[str]) -> None:
     title = cocktail.caption(f"{options.split.capitalize()} split")
     evaluation.draw(record, names, test, shown, output / "figures", title)
     how = {
-        "model": shown_name(options.model),
+        "model": public_name(options.model),
         "fingerprint": classifier.fingerprint(),
         "split": options.split,
     }
@@ -96,7 +94,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--model", required=True, help="a classifier's folder or Hub id, stock Hiera included"
     )
-    parser.add_argument("--data_dir", required=True, help="folder that holds the sources")
+    parser.add_argument(
+        "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
+    )
     parser.add_argument("--build_dir", help="where built data is kept (default: OUTPUT_DIR/cocktail)")
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
@@ -116,11 +116,6 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def sources_of(cocktail: OpenCocktail) -> list[str] | None:
     """Those of the test split, whichever split is scored."""
     return default_sources(cocktail.rows["test" if "test" in cocktail.rows else "train"])
-
-
-def shown_name(model: str) -> str:
-    """A folder's own name, or the Hub id: no path of this machine goes into a record."""
-    return Path(model).resolve().name if Path(model).exists() else model
 
 
 def match_findings(model_names: list[str], data_names: list[str]) -> list[int]:

@@ -31,7 +31,7 @@ from medhiera.experiments import (
     explode_arms,
     run_all,
 )
-from medhiera.paper import PAPER_AUROC
+from medhiera.paper import FOOTNOTES, PAPER_AUROC, PAPER_SETTINGS, PEERS, settings_of
 from medhiera.recipe import RecipeError
 from medhiera.sweep import SWEEPS, correlations, importances, open_study, read_column, run_sweep
 from medhiera.training import run_script
@@ -189,7 +189,13 @@ def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence
         values = values_of(laboratory, arm, seeds, "mean_auroc")
         paired = spread([own - other for own, other in zip(values, random, strict=True)])
         lines.append(f"| {arm.label} | {spread(values)} | {'–' if arm is classifiers[0] else paired} |")
-    lines += ["", *table2(laboratory, next(a for a in classifiers if a.name == "cls-cocktail"), seeds)]
+    best = next(a for a in classifiers if a.name == "cls-cocktail")
+    lines += ["", "## Table 2", "", *table2(laboratory, best, seeds)]
+    lines += ["", "## Table 3", "", *table3(values_of(laboratory, best, seeds, "diseases"))]
+    for arm, table in ((best, "Table 1, classification"), (arms[0], "Table 4, pre-training")):
+        record = laboratory.metrics(arm.name, seeds[0])
+        assert record is not None
+        lines += ["", f"## {table}", "", *settings_table(record)]
     return "\n".join(lines) + "\n"
 
 
@@ -207,6 +213,27 @@ def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
         *lines,
         "",
         "The paper's are of a third of the official test list; its cocktail shows some of those images.",
+    ]
+
+
+def table3(diseases: Sequence[dict[str, Any]]) -> list[str]:
+    """Mean AUROC of the 14 diseases: others', and ours over seeds, highest first."""
+    lines = ["| model | mean AUROC of 14 diseases, % | |", "|---|---|---|"]
+    rows = [(value, f"| {name} | {value:g} | {FOOTNOTES.get(mark, '')} |") for name, value, mark in PEERS]
+    values = [100 * entry["mean_auroc"] for entry in diseases if entry["mean_auroc"] is not None]
+    if values:
+        counts = sorted({len(entry["findings_in_mean"]) for entry in diseases})
+        few = "" if counts == [14] else f"{' to '.join(map(str, counts))} diseases only"
+        rows.append((float(np.mean(values)), f"| **ours** | {np.mean(values):.2f} | {few} |"))
+    return lines + [line for _, line in sorted(rows, key=lambda row: -row[0])]
+
+
+def settings_table(record: dict[str, Any]) -> list[str]:
+    """A run's settings beside the paper's."""
+    ours = settings_of(record)
+    lines = ["| | ours | paper |", "|---|---|---|"]
+    return lines + [
+        f"| {key} | {ours[key]} | {value} |" for key, value in PAPER_SETTINGS[record["stage"]].items()
     ]
 
 

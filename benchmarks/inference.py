@@ -18,6 +18,7 @@ Images are phantom chests of --pixels a side, written as PNG by Pillow (ChestX-r
 """
 
 import argparse
+import importlib.util
 import io
 import json
 import logging
@@ -122,8 +123,7 @@ def build_onnx(folder: Path, dtype: torch.dtype) -> Contender | None:
     preprocessing = Classifier.open(folder).preprocessing
 
     def answer(files: Sequence[bytes]) -> Answer:
-        pixels = torch.stack([preprocessing.pixels(image) for image in _opened(files)])
-        batch = preprocessing.normalise(pixels).contiguous().numpy()
+        batch = preprocessing.pixel_values(_opened(files)).contiguous().numpy()
         return session.run(["probabilities"], {"pixel_values": batch})[0]
 
     return answer
@@ -151,7 +151,7 @@ def build_densenet(folder: Path, dtype: torch.dtype) -> Contender:
         preprocessing = Classifier.open(folder).preprocessing
 
         def prepare(files: Sequence[bytes]) -> torch.Tensor:
-            return preprocessing.normalise(torch.stack([preprocessing.pixels(i) for i in _opened(files)]))
+            return preprocessing.pixel_values(_opened(files))
     else:
         model = torchxrayvision.models.DenseNet(weights=None, apply_sigmoid=False).eval().to(dtype)
         transform = torchvision.transforms.Compose(
@@ -303,11 +303,7 @@ def write_json(file: Path, facts: dict[str, Any], results: Sequence[Result]) -> 
 
 
 def _has_torchxrayvision() -> bool:
-    try:
-        import torchxrayvision  # noqa: F401 - asked for, not used
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("torchxrayvision") is not None
 
 
 if __name__ == "__main__":

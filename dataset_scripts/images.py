@@ -23,7 +23,7 @@ def read_image(path: Path, at_least: int = 0) -> GrayImage:
     robust percentiles, never clipped.
 
     Args:
-        path: PNG, JPEG, TIFF, BMP or DICOM.
+        path: PNG, JPEG, TIFF, BMP or DICOM; DICOM under any name.
         at_least: the caller will shrink the shorter side to this many pixels, so a JPEG may be decoded
             at a fraction of its size; 0 asks for the native size.
 
@@ -38,7 +38,7 @@ def read_image(path: Path, at_least: int = 0) -> GrayImage:
             raise BadImageError("empty_file", "0 bytes")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of odd metadata; only the pixels matter here
-            if path.suffix.lower() == DICOM_SUFFIX or (not path.suffix and is_dicom(path)):
+            if is_dicom(path):
                 return read_dicom(path)
             with Image.open(path) as image:
                 check_size(image.width, image.height)
@@ -61,7 +61,9 @@ def read_image(path: Path, at_least: int = 0) -> GrayImage:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do, whatever its name: archives often give them none."""
+    """Whether a file is DICOM: by its suffix, or by how it begins; archives often give it another name."""
+    if path.suffix.lower() == DICOM_SUFFIX:
+        return True
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

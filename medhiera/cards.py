@@ -15,6 +15,8 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from medhiera.progress import duration
+
 TEMPLATES = Path(__file__).resolve().parent.parent / "model_cards"
 
 NIH = "ChestX-ray14"
@@ -60,7 +62,7 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str], examples: Se
     environment.filters |= {
         "counts": _counts,
         "interval": _interval,
-        "duration": _duration,
+        "duration": duration,
         "number": lambda value: "–" if value is None else f"{value:.3f}",
         "caption": lambda figure: CAPTIONS.get(PurePosixPath(figure).stem, PurePosixPath(figure).stem),
     }
@@ -147,12 +149,6 @@ def _counts(images: Mapping[str, int]) -> str:
 
 def _interval(interval: Sequence[float] | None) -> str:
     return "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _licence(lineage: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ overlap do not answer it.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from medhiera.resampling import (
     count_patients,
     group_patients,
     interval,
-    patient_weights,
+    resample,
 )
 
 MEASURES = ("auroc", "average_precision")
@@ -72,13 +73,8 @@ def compare_models(
         pairs[name] = (one, other)
         findings[name] = {"delong_p_value": delong_p_value(columns, truth)}
 
-    draws = {name: np.empty((2, bootstrap_resamples)) for name in pairs}
-    done = 0
-    for weights in patient_weights(count, bootstrap_resamples, seed):
-        upto = done + weights.shape[1]
-        for name, (one, other) in pairs.items():
-            draws[name][:, done:upto] = np.subtract(one.weigh(weights), other.weigh(weights))
-        done = upto
+    measures = {name: partial(_weigh_apart, *pair) for name, pair in pairs.items()}
+    draws = resample(measures, count, bootstrap_resamples, seed)
     for name, drawn in draws.items():
         for row, measure in enumerate(MEASURES):
             difference = ours["findings"][name][measure] - theirs["findings"][name][measure]
@@ -92,6 +88,12 @@ def compare_models(
         "images": len(scores),
         "bootstrap_resamples": bootstrap_resamples,
     }
+
+
+def _weigh_apart(one: Ranking, other: Ranking, weights: Floats) -> tuple[Floats, Floats]:
+    """What the first has more than the second of each measure."""
+    (auroc, precision), (other_auroc, other_precision) = one.weigh(weights), other.weigh(weights)
+    return auroc - other_auroc, precision - other_precision
 
 
 def _of_means(

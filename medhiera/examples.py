@@ -3,6 +3,7 @@
 Stands beside stage.py; dataset_scripts draws them, the same pixels every time.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def draw_example(findings: tuple[str, ...], seed: int) -> Image.Image:
-    """A synthetic chest radiograph, (SIDE, SIDE), 8-bit gray.
+def draw_example(findings: Sequence[str], seed: int, side: int = SIDE) -> Image.Image:
+    """A synthetic chest radiograph, (side, side), 8-bit gray.
 
     Args:
         findings: names among the phantom's signs.
         seed: everything random follows from it.
+        side: in pixels.
     """
     generator = np.random.default_rng([20, seed])
     body = draw_body(generator, is_female=bool(seed % 2))
-    return Image.fromarray(draw_radiograph(body, findings, SIDE, generator).pixels)
+    return Image.fromarray(draw_radiograph(body, findings, side, generator).pixels)
 
 
 def write_examples(folder: Path) -> None:

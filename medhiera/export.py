@@ -23,14 +23,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor
 
-from medhiera.stage import REPOSITORY
-from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
+from medhiera.recipe import RecipeError
+from medhiera.stage import NOTICE, Classifier, public_name, read_config
+from modeling_hiera_mae import HieraMAEForImageClassification
 
 logger = logging.getLogger(__name__)
 
-NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
 TOLERANCE = 1e-4
 """The largest difference in a probability that an export may show; float32 alone makes some 1e-6."""
 CHECKED_BATCHES = (1, 2, 5)
@@ -66,19 +65,27 @@ def export_onnx(source: str | Path, file: Path) -> float:
         The largest difference of a probability from PyTorch's, over batches of 1, 2 and 5.
 
     Raises:
-        ExportError: a package is missing, the file exists, the source is no classifier or cannot be read, or
-            onnxruntime computes something else.
+        ExportError: a package is missing, the file exists, or onnxruntime computes something else.
+        RecipeError: the source is no classifier or cannot be read.
     """
     _require_packages()
     if file.exists():
         raise ExportError(f"{file} exists; name another file, or remove it first")
     if file.suffix != ".onnx":
         raise ExportError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
-    model, processor, activation = _open(source)
+    classifier = Classifier.open(source)
+    model, activation = classifier.model.float(), activation_of(source)
+    metadata = {
+        "labels": json.dumps(classifier.names),
+        "preprocessing": classifier.preprocessing.to_processor().to_json_string(),
+        "activation": activation,
+        "model": public_name(source),
+        "notice": NOTICE,
+    }
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as place:
         written = Path(place) / file.name
-        _write(_Probabilities(model, activation), written, _metadata(source, model, processor, activation))
+        _write(_Probabilities(model, activation), written, metadata)
         difference = largest_difference(model, activation, written)
         if not difference <= TOLERANCE:
             raise ExportError(
@@ -122,7 +129,7 @@ def largest_difference(
         wanted = _Probabilities(model, activation)(pixels)
         try:
             found = torch.from_numpy(session.run(["probabilities"], {"pixel_values": pixels.numpy()})[0])
-        except Exception as error:  # onnxruntime's own classes share no documented base
+        except Exception as error:  # onnxruntime's classes derive from Exception and nothing narrower
             raise ExportError(f"the graph does not run at batch {batch}: {error}") from error
         if found.shape != wanted.shape:
             raise ExportError(
@@ -143,50 +150,14 @@ def _require_packages() -> None:
         )
 
 
-def _open(source: str | Path) -> tuple[HieraMAEForImageClassification, Any, str]:
-    """The model in evaluation mode and float32, its image processor, and its activation."""
-    if not Path(source).exists() and not REPOSITORY.fullmatch(str(source)):
-        raise ExportError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
-    try:
-        content, _ = HieraMAEConfig.get_config_dict(str(source))
-        model, loading = HieraMAEForImageClassification.from_pretrained(
-            str(source), output_loading_info=True, dtype=torch.float32
-        )
-    except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if not Path(source).exists():
-            reason = f"there is no such folder, and the Hub gave no such model ({reason})"
-        raise ExportError(f"{source} cannot be exported: {reason}") from error
-    if loading["missing_keys"]:
-        raise ExportError(
-            f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
-            "a stage 0 or 1; train_cls.py makes a stage 2 from it, and that can be exported"
-        )
-    try:
-        processor = AutoImageProcessor.from_pretrained(str(source))
-    except (ValueError, OSError) as error:
-        raise ExportError(
-            f"{source} has no usable preprocessor_config.json, so nobody could prepare images for the file; "
-            "copy the one of the checkpoint it came from"
-        ) from error
-    # What transformers' own pipeline would apply; the class above makes every model multi-label.
+def activation_of(source: str | Path) -> str:
+    """What transformers' own pipeline would apply to the logits: "sigmoid" or "softmax".
+
+    Read from the file: our class makes a multi-label model of every one.
+    """
+    content = read_config(source)
     is_multi_label = content.get("problem_type") == "multi_label_classification"
-    activation = "sigmoid" if is_multi_label or model.config.num_labels == 1 else "softmax"
-    return model.eval(), processor, activation
-
-
-def _metadata(
-    source: str | Path, model: HieraMAEForImageClassification, processor: Any, activation: str
-) -> dict[str, str]:
-    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    name = Path(source).resolve().name if Path(source).is_dir() else str(source)  # no path of this machine
-    return {
-        "labels": json.dumps(labels),
-        "preprocessing": json.dumps(json.loads(processor.to_json_string())),
-        "activation": activation,
-        "model": name,
-        "notice": NOTICE,
-    }
+    return "sigmoid" if is_multi_label or len(content.get("id2label") or {}) == 1 else "softmax"
 
 
 def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None:
@@ -236,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logger.setLevel(logging.INFO)
     try:
         difference = export_onnx(options.model, options.file)
-    except ExportError as error:
+    except (ExportError, RecipeError) as error:
         parser.exit(1, f"error: {error}\n")
     batches = ", ".join(str(batch) for batch in CHECKED_BATCHES)
     logger.info(

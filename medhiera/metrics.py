@@ -11,12 +11,9 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medhiera.resampling import Ranking, count_patients, group_patients, interval, patient_weights
-
-Floats = NDArray[np.floating[Any]]
+from medhiera.resampling import Floats, Ranking, count_patients, group_patients, interval, resample
 
 NO_DISEASE = "No Finding"
 """The label that is none of the 14 diseases: means are given with and without it."""
@@ -122,13 +119,8 @@ def rank_findings(
             entry["reason"] = why_one_sided(positives, negatives)
         findings[name] = entry
 
-    draws = {name: np.empty((2, bootstrap_resamples)) for name in rankings}
-    done = 0
-    for weights in patient_weights(count, bootstrap_resamples, seed):
-        upto = done + weights.shape[1]
-        for name, ranking in rankings.items():
-            draws[name][:, done:upto] = ranking.weigh(weights)
-        done = upto
+    measures = {name: ranking.weigh for name, ranking in rankings.items()}
+    draws = resample(measures, count, bootstrap_resamples, seed)
     if bootstrap_resamples:
         for name, drawn in draws.items():
             findings[name]["interval"] = interval(drawn[0])

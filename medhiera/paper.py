@@ -13,6 +13,33 @@ PAPER_AUROC = {
 }  # fmt: skip
 """MedTransformer, Table 2, in percent, on the last third of the official test list."""
 
+PAPER_SETTINGS = {
+    1: {
+        "optimiser": "adam, β 0.9 and 0.999",
+        "weight decay": "0",
+        "schedule": "one_cycle",
+        "highest learning rate": "0.0001",
+        "images a step": "64",
+        "epochs": "80 (20 in the ablation)",
+        "input": "224 px",
+        "mask ratio": "0.6",
+        "augmentation": "none",
+        "starts from": "ImageNet MAE",
+    },
+    2: {
+        "optimiser": "adam, β 0.9 and 0.999",
+        "weight decay": "1e-08",
+        "schedule": "one_cycle",
+        "highest learning rate": "0.0001",
+        "images a step": "64",
+        "epochs": "10",
+        "input": "224 px",
+        "augmentation": "rotation ±30°",
+        "starts from": "MAE on the full cocktail",
+    },
+}
+"""MedTransformer by stage: Table 4 (pre-training) and Table 1 (classification)."""
+
 PEERS = (
     ("EVA-X-B", 83.5, "b"),
     ("EVA-X-S", 83.3, "b"),
@@ -30,6 +57,41 @@ FOOTNOTES = {
     "b": "the checkpoint was chosen on the test set",
     "c": "stopped on validation",
 }
+
+
+def settings_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """A run's settings under the names of PAPER_SETTINGS.
+
+    Args:
+        record: a stage's metrics.json.
+    """
+    recipe, training = record["recipe"], record["training"]
+    batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
+    augmentation = [
+        text
+        for key, text in (
+            ("random_crop_scale", "random crop from {:g} of the area"),
+            ("horizontal_flip", "flip"),
+            ("rand_augment", "RandAugment"),
+            ("rotation_degrees", "rotation ±{:g}°"),
+            ("mixup_alpha", "Mixup {:g}"),
+        )
+        if recipe.get(key)
+        for text in [text.format(recipe[key])]
+    ]
+    optimiser = recipe.get("optim", recipe["optimizer"])
+    settings = {
+        "optimiser": f"{optimiser}, β {recipe['adam_beta1']:g} and {recipe['adam_beta2']:g}",
+        "weight decay": f"{recipe['weight_decay']:g}",
+        "schedule": recipe.get("lr_scheduler_type", recipe["schedule"]),
+        "highest learning rate": f"{recipe['learning_rate']:g}",
+        "images a step": str(batch * recipe["world_size"]),
+        "epochs": f"{training['epochs']:.3g} ({training['steps']} steps)",
+        "input": f"{recipe['image_size']} px",
+        "augmentation": ", ".join(augmentation) or "none",
+        "starts from": record["lineage"]["started_from"],
+    }
+    return settings | ({"mask ratio": f"{recipe['mask_ratio']:g}"} if "mask_ratio" in recipe else {})
 
 
 def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[str]:

@@ -78,7 +78,7 @@ def play(
     covered: list[float] = []
     central: list[bool] = []
     for batch in boxed.iter(batch_size):
-        pixels = classifier.pixel_values(batch["image"])
+        pixels = classifier.preprocessing.pixel_values(batch["image"])
         probabilities = classifier.probabilities(batch["image"]).numpy()
         places = [
             _by_finding(boxes, image.size, crop)

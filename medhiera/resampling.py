@@ -5,7 +5,7 @@ only two things count for a finding: the weight of the positives at each distinc
 negatives between and at these scores. Both are sums of patients' weights, hence sparse matrix products.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,30 @@ def patient_weights(count: int, resamples: int, seed: int) -> Iterator[Floats]:
         for column in range(weights.shape[1]):
             weights[:, column] = np.bincount(generator.integers(count, size=count), minlength=count)
         yield weights
+
+
+def resample(
+    measures: Mapping[str, Callable[[Floats], tuple[Floats, Floats]]],
+    count: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, Floats]:
+    """Two measures of each finding, such as `Ranking.weigh`'s, under the same resamples of patients.
+
+    Args:
+        measures: name → patients' weights (patients, some resamples) → the two, each (those resamples,).
+        count: patients there are.
+        resamples: how many in all.
+        seed: of the draw.
+
+    Returns:
+        name → (2, resamples).
+    """
+    parts: dict[str, list[Floats]] = {name: [np.empty((2, 0))] for name in measures}
+    for weights in patient_weights(count, resamples, seed):
+        for name, measure in measures.items():
+            parts[name].append(np.stack(measure(weights)))
+    return {name: np.concatenate(drawn, axis=1) for name, drawn in parts.items()}
 
 
 def interval(draws: Floats, centred_on: float | None = None) -> list[float] | None:

@@ -34,6 +34,8 @@ from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 
 logger = logging.getLogger(__name__)
 
+NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
+
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 """What a Hub id looks like."""
 
@@ -49,30 +51,45 @@ def check_source(options: ModelOptions) -> None:
     Raises:
         RecipeError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
     """
-    source = options.model_name_or_path
-    if source is None:
+    if options.model_name_or_path is None:
         return
-    if not Path(source).exists() and not REPOSITORY.fullmatch(source):
+    try:
+        read_config(options.model_name_or_path)
+    except RecipeError as error:
+        raise RecipeError(f"--model_name_or_path {error}") from error
+
+
+def read_config(source: str | Path) -> dict[str, Any]:
+    """The config.json of a Hiera's folder or Hub id, as it was written.
+
+    Raises:
+        RecipeError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+    """
+    is_there = Path(source).exists()
+    if not is_there and not REPOSITORY.fullmatch(str(source)):
+        raise RecipeError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
+    if is_there and not (Path(source) / "config.json").is_file():
         raise RecipeError(
-            f"--model_name_or_path {source}: there is no such folder, and it is no Hub id (name/model)"
-        )
-    if Path(source).exists() and not (Path(source) / "config.json").is_file():
-        raise RecipeError(
-            f"--model_name_or_path {source} has no config.json; name a stage's folder, or convert the "
-            "checkpoint first: python -m modeling_hiera_mae.convert"
+            f"{source} has no config.json; name a stage's folder, or convert the checkpoint first: "
+            "python -m modeling_hiera_mae.convert"
         )
     try:
-        model_type = HieraMAEConfig.get_config_dict(source)[0].get("model_type")
+        content: dict[str, Any] = HieraMAEConfig.get_config_dict(str(source))[0]
     except (ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        if not Path(source).exists():
+        if not is_there:
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
-        raise RecipeError(f"--model_name_or_path {source}: {reason}") from error
-    if model_type != HieraMAEConfig.model_type:
+        raise RecipeError(f"{source}: {reason}") from error
+    if content.get("model_type") != HieraMAEConfig.model_type:
         raise RecipeError(
-            f"--model_name_or_path {source} is a model of type {model_type!r}; wanted "
-            f"{HieraMAEConfig.model_type!r}"
+            f"{source} is a model of type {content.get('model_type')!r}; wanted {HieraMAEConfig.model_type!r}"
         )
+    return content
+
+
+def public_name(source: str | Path) -> str:
+    """A folder's own name, or the Hub id: no path of this machine goes into a record."""
+    return Path(source).resolve().name if Path(source).exists() else str(source)
 
 
 def start_model(
@@ -205,6 +222,10 @@ class StockPreprocessing:
         rgb = [image.convert("L").convert("RGB") for image in images]
         return self.processor(images=rgb, return_tensors="pt")["pixel_values"]
 
+    def to_processor(self) -> Any:
+        """The processor itself, as Preprocessing makes one."""
+        return self.processor
+
     @property
     def resize_size(self) -> int:
         """The shorter side it resizes to, in pixels; 0 where it does not say."""
@@ -242,10 +263,11 @@ class Classifier:
         """Load it.
 
         Raises:
-            RecipeError: there is no such folder or repository, or it is no Hiera classifier.
+            RecipeError: there is no such folder or repository, or it is no Hiera classifier, or nothing says
+                how to prepare images for it.
         """
+        read_config(source)
         try:
-            processor = AutoImageProcessor.from_pretrained(source)
             model, loading = HieraMAEForImageClassification.from_pretrained(source, output_loading_info=True)
         except (ValueError, OSError) as error:
             raise RecipeError(f"{source} cannot be used as a classifier: {error}") from error
@@ -254,6 +276,13 @@ class Classifier:
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
                 "a stage 0 or 1; train_cls.py makes a stage 2 from it"
             )
+        try:
+            processor = AutoImageProcessor.from_pretrained(source)
+        except (ValueError, OSError) as error:
+            raise RecipeError(
+                f"{source} has no usable preprocessor_config.json, which says how images are prepared; "
+                "copy the one of the checkpoint it came from"
+            ) from error
         model.eval()
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         try:
@@ -269,10 +298,6 @@ class Classifier:
             digest.update(tensor.float().cpu().contiguous().numpy())
         return digest.hexdigest()[:12]
 
-    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
-        """(images, 3, height, width), normalised, on the CPU, of images with 8 bits a channel."""
-        return self.preprocessing.pixel_values(images)
-
     @torch.inference_mode()
     def probabilities(
         self, images: Sequence[Image.Image], with_flip: bool = False, legacy_head: bool = False
@@ -287,7 +312,7 @@ class Classifier:
         Returns:
             (images, findings), float64, on the CPU: in single precision the sure ones would tie.
         """
-        pixels = self.pixel_values(images).to(self.model.device, self.model.dtype)
+        pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         # To the CPU first: not every accelerator has double precision.
         scores = [chances_of(self.model(view).logits.cpu(), legacy_head) for view in views]

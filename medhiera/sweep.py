@@ -8,7 +8,6 @@ import csv
 import logging
 import os
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,8 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 
-from medhiera.checkpoints import newest_whole
-from medhiera.experiments import ROOT, Laboratory, RunFailedError
+from medhiera.experiments import ROOT, STAGE0, Arm, Laboratory, RunFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -142,14 +140,10 @@ def _run_trial(
     name = f"trials/{trial.number if retried is None else retried}"
     folder = laboratory.folder(name, 0)
     folder.mkdir(parents=True, exist_ok=True)
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value).lower())]
-    command = [sys.executable, "-W", "ignore", sweep.script, *laboratory.words[sweep.script]]
-    command += ["--data_dir", laboratory.data_dir, "--build_dir", str(laboratory.output / "cocktail")]
-    command += ["--output_dir", str(folder), *words]
-    if laboratory.stage0:
-        command += ["--model_name_or_path", laboratory.stage0]
-    if newest_whole(folder) is not None:
-        command += ["--resume_from_checkpoint", "true"]
+    words = tuple(word for key, value in options.items() for word in (f"--{key}", str(value).lower()))
+    command = laboratory.command(
+        Arm(name, name, sweep.script, STAGE0 if laboratory.stage0 else None, words), 0
+    )
     logger.info("trial %d: %s", trial.number, " ".join(words))
     reported: set[int] = set()
     with (folder / "printed.txt").open("a", encoding="utf-8") as log:

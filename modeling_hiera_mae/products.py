@@ -6,7 +6,7 @@ in the same pass. `torch.compile` fuses by itself, so compiled code takes the pl
 device. docs/performance.md has the figures.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -78,7 +78,7 @@ def project(
         added: (…, out), summed with the result.
     """
     if is_plain(layer):
-        return linear(tokens, layer.weight, layer.bias, gelu=gelu, added=added)  # type: ignore[arg-type]
+        return linear(tokens, layer.weight, layer.bias, gelu=gelu, added=added)
     out = layer(tokens)
     if gelu:
         out = functional.gelu(out)
@@ -102,14 +102,14 @@ def gelu_mlp(
         torch.is_grad_enabled()
         and is_plain(first)
         and is_plain(second)
-        and _takes_onednn(tokens, first.weight)  # type: ignore[arg-type]
+        and _takes_onednn(tokens, first.weight)
     ):
         out: torch.Tensor = _GeluMlp.apply(tokens, first.weight, first.bias, second.weight, second.bias)
         return out if added is None else added + out
     return project(project(tokens, first, gelu=True), second, added=added)
 
 
-def is_plain(layer: nn.Module) -> bool:
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether calling the layer is the same as multiplying by its weight."""
     return (
         type(layer) is nn.Linear
@@ -126,7 +126,7 @@ def _takes_onednn(tokens: torch.Tensor, weight: torch.Tensor) -> bool:
         and (torch.is_autocast_enabled("cpu") or tokens.dtype == weight.dtype)
         and _dtype(tokens) in _CPU_DTYPES
         # torch.compile and exporters want plain operators.
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]  # absent from torch's stubs
     )
 
 
@@ -175,8 +175,8 @@ class _GeluMlp(torch.autograd.Function):
     def forward(ctx: Any, tokens: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         """(…, in) → (…, out); parameters: weight, bias, weight, bias."""
         dtype = _dtype(tokens)
-        tokens, *parameters = (each.to(dtype) for each in (tokens, *parameters))  # type: ignore[assignment]
-        weight, bias, second_weight, second_bias = parameters
+        tokens = tokens.to(dtype)
+        weight, bias, second_weight, second_bias = (each.to(dtype) for each in parameters)
         hidden = _product(tokens, weight, bias)
         ctx.save_for_backward(tokens, hidden, weight, second_weight)
         return _product(functional.gelu(hidden), second_weight, second_bias)

@@ -7,10 +7,10 @@ import numpy as np
 
 from dataset_scripts.gray import GrayImage
 from medhiera.explain import Reconstruction
+from medhiera.stage import NOTICE
 from space.pictures import colour_heat, image_tag, what_the_model_sees
 from space.reader import ChestReader, Finding
 
-NOT_CLINICAL = "Not for clinical use: nothing here has been validated for any patient's care."
 DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
 
 MOVE_HEAT = "(share) => { document.documentElement.style.setProperty('--heat-opacity', share); }"
@@ -19,7 +19,7 @@ MOVE_HEAT = "(share) => { document.documentElement.style.setProperty('--heat-opa
 
 def notice(is_demo: bool) -> str:
     """The lines at the top."""
-    return f'<div class="notice" role="note"><b>{NOT_CLINICAL}</b>{f"<br>{DEMO}" if is_demo else ""}</div>'
+    return f'<div class="notice" role="note"><b>{NOTICE}</b>{f"<br>{DEMO}" if is_demo else ""}</div>'
 
 
 def refusal(sentence: str) -> str:

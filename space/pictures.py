@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset_scripts.dicom import read_dicom
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.gray import GrayImage
-from dataset_scripts.images import DICOM_SUFFIX, read_image
+from dataset_scripts.images import is_dicom, read_image
 
 WHAT_IS_CHECKED = (
     "Checked: the picture is gray, no side more than twice the other, not of one brightness, and a DICOM "
@@ -75,14 +74,14 @@ def read_upload(path: Path) -> Picture:
     Raises:
         RefusedError: it cannot be read, or cannot be a chest radiograph (see WHAT_IS_CHECKED).
     """
-    is_dicom = _is_dicom(path)
-    notes = _check_dicom(path) if is_dicom else []
+    is_radiology_file = is_dicom(path)
+    notes = _check_dicom(path) if is_radiology_file else []
     try:
-        gray = _decode_dicom(path) if is_dicom else read_image(path)
+        gray = read_image(path)
     except BadImageError as error:
         wanted = _SENTENCES.get(error.kind, "The file is damaged and cannot be read.")
         raise RefusedError(wanted.format(detail=error.detail)) from error
-    if not is_dicom:
+    if not is_radiology_file:
         _refuse_colour(path)
     height, width = gray.shape
     if max(height, width) > LARGEST_RATIO * min(height, width):
@@ -92,25 +91,6 @@ def read_upload(path: Path) -> Picture:
     if gray.std() < SMALLEST_CONTRAST:
         raise RefusedError("The picture is of one brightness; there is nothing to see in it.")
     return Picture(gray, tuple(notes))
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.suffix.lower() == DICOM_SUFFIX:
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _decode_dicom(path: Path) -> GrayImage:
-    """read_image goes by the suffix, which an uploaded DICOM file need not have."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return read_dicom(path)
-    except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:
-        if isinstance(error, BadImageError):
-            raise
-        raise BadImageError("undecodable", type(error).__name__) from error
 
 
 def _check_dicom(path: Path) -> list[str]:

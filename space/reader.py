@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from dataset_scripts.gray import GrayImage
+from medhiera.calibration import rescale
 from medhiera.explain import Reconstruction, heat_maps, reconstruct
 from medhiera.recipe import RecipeError
 from medhiera.stage import Classifier
@@ -43,12 +44,12 @@ class Operation:
 
     Attributes:
         thresholds: of the model's own probabilities, by finding; empty where the folder holds none.
-        rescaling: by finding, (slope, intercept) on the logit; empty where the folder holds none.
+        rescaling: of probabilities, by finding, as calibration.rescale takes it; None where it has none.
         is_demo: a smoke run, or one on phantoms.
     """
 
     thresholds: dict[str, float]
-    rescaling: dict[str, tuple[float, float]]
+    rescaling: dict[str, dict[str, float] | None]
     is_demo: bool
 
     @classmethod
@@ -58,24 +59,19 @@ class Operation:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         result = record.get("evaluation") or {}
         points = (result.get("operating_points") or {}).get("findings") or {}
-        fits = result.get("rescaling") or {}
         return cls(
             {name: float(point[RULE]["threshold"]) for name, point in points.items() if RULE in point},
-            {name: (float(fit["slope"]), float(fit["intercept"])) for name, fit in fits.items() if fit},
+            result.get("rescaling") or {},
             record.get("kind") == "smoke" or bool(record.get("data", {}).get("is_phantom")),
         )
 
     def calibrate(self, name: str, probability: float) -> float:
-        """Rescale a probability, or a threshold alike, by the finding's slope and intercept (Platt 1999)."""
-        if name not in self.rescaling:
-            return probability
-        slope, intercept = self.rescaling[name]
-        logit = torch.logit(torch.tensor(probability, dtype=torch.float64), eps=1e-7)
-        return float(torch.sigmoid(slope * logit + intercept))
+        """Rescale a probability, or a threshold alike, as the model's own evaluation found it best."""
+        return float(rescale(np.array([[probability]]), self.rescaling, [name]).item())
 
     def notes(self, names: list[str]) -> list[str]:
         """Say how thresholds and probabilities came about."""
-        calibrated = sum(name in self.rescaling for name in names)
+        calibrated = sum(self.rescaling.get(name) is not None for name in names)
         with_threshold = sum(name in self.thresholds for name in names)
         if calibrated == len(names):
             first = "Probabilities are calibrated, by the model's own record."

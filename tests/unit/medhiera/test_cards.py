@@ -93,7 +93,7 @@ def test_numbers_reasons_and_metadata(record):
     assert "Not scored: no image has a box." in card.text
     assert "commit `0123abc`" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
-    assert "1 h 2 min" in card.text
+    assert "62 min" in card.text
     assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
