@@ -23,7 +23,7 @@ from medhiera.metrics import as_lines
 from medhiera.paper import beside_the_paper
 from medhiera.pointing_game import play
 from medhiera.recipe import DataOptions, RecipeError
-from medhiera.rows import OpenCocktail, choose_rows, default_sources, open_cocktail
+from medhiera.rows import OpenCocktail, choose_rows, default_sources, open_cocktail, warn_of_small_images
 from medhiera.stage import Classifier, public_name
 from medhiera.training import run_script
 
@@ -40,8 +40,10 @@ def main(argv: list[str]) -> None:
     size = classifier.preprocessing.resize_size
     cocktail = open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size))
     columns = match_findings(classifier.names, cocktail.names)
+    warn_of_model(options.model, cocktail.is_phantom)
     sources = options.sources or sources_of(cocktail)
     rows = choose_rows(cocktail.split(options.split), sources, None, seed=0)
+    warn_of_small_images(rows, size)
 
     def predict(rows: Dataset) -> Predictions:
         batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
@@ -116,6 +118,16 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 def sources_of(cocktail: OpenCocktail) -> list[str] | None:
     """Those of the test split, whichever split is scored."""
     return default_sources(cocktail.rows["test" if "test" in cocktail.rows else "train"])
+
+
+def warn_of_model(model: str, is_phantom: bool) -> None:
+    """Say so where the numbers to come mean nothing because of what the model was trained on."""
+    file = Path(model) / "metrics.json"
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if record.get("data", {}).get("is_phantom") and not is_phantom:
+        logger.warning("this model was trained on synthetic phantoms, and these images are none")
+    if record.get("kind") == "smoke":
+        logger.warning("this model is a smoke run's: it proves the software and is no trained model")
 
 
 def match_findings(model_names: list[str], data_names: list[str]) -> list[int]:

@@ -25,7 +25,7 @@ from medhiera.pointing_game import play
 from medhiera.progress import Pictures, ProgressLines, TrainingLog
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import RecipeError, images_per_step, read_recipe
-from medhiera.rows import choose_rows, default_sources, open_cocktail
+from medhiera.rows import choose_rows, default_sources, open_cocktail, warn_of_small_images
 from medhiera.stage import (
     Classifier,
     chances_of,
@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
     eval_rows = choose_rows(cocktail.split("validation"), sources, data.max_eval_images, training.seed)
     test_rows = choose_rows(cocktail.split("test"), sources, None, training.seed)
 
+    warn_of_small_images(train_rows, preprocessing.resize_size)
     refuse_one_sided(np.array(eval_rows["labels"]))
 
     model, lineage = start_model(

@@ -18,7 +18,7 @@ from medhiera.options import MAEOptions
 from medhiera.progress import Pictures, ProgressLines, TrainingLog
 from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import images_per_step, read_recipe
-from medhiera.rows import choose_rows, mix_rows, open_cocktail, spread_over_sources
+from medhiera.rows import choose_rows, mix_rows, open_cocktail, spread_over_sources, warn_of_small_images
 from medhiera.stage import check_source, start_model, start_record, training_record, write_stage
 from medhiera.training import MedHieraTrainer, last_checkpoint, run_script, start_logging
 from medhiera.transforms import Collator, Preprocessing, RadiographTable, choose_augmentation, random_crop
@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     held_out_split = "validation_mae" if "validation_mae" in cocktail.rows else "validation"
     train_rows = choose_rows(cocktail.split("train"), data.sources, data.max_train_images, training.seed)
     train_rows = mix_rows(train_rows, data.weights(), training.seed)
+    warn_of_small_images(train_rows, data.resize_size)
     eval_rows = choose_rows(cocktail.split(held_out_split), data.sources, data.max_eval_images, training.seed)
 
     model, lineage = start_model(

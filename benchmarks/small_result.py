@@ -127,11 +127,11 @@ def arms_of(mae_steps: int, steps: int, task_root: Path) -> list[Arm]:
 def laboratory_of(options: argparse.Namespace, recipe: str, mixed_root: Path) -> Laboratory:
     """Where the runs of one recipe lie."""
     mae_recipe, cls_recipe, *more = RECIPES[recipe]
-    cpu = ("--use_cpu", "true")
+    shared = ("--use_cpu", "true", "--image_size", str(options.image_size))
     words = {
-        "train_mae.py": (mae_recipe, *cpu),
-        "train_cls.py": (cls_recipe, *cpu, *more),
-        BASELINE: (cls_recipe, *cpu, *more),
+        "train_mae.py": (mae_recipe, *shared),
+        "train_cls.py": (cls_recipe, *shared, *more),
+        BASELINE: (cls_recipe, *shared, *more),
     }
     return Laboratory(options.output_dir / recipe, str(mixed_root), None, words)
 
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--image_size", type=int, default=96, help="nih64's images are of 64 pixels")
     parser.add_argument("--mae_steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=160)
     options = parser.parse_args()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medhiera.metrics import NO_DISEASE
+from medhiera.metrics import NO_DISEASE, RARE
 
 PAPER_AUROC = {
     "Atelectasis": 77.55, "Cardiomegaly": 85.03, "Consolidation": 77.28, "Edema": 87.24, "Effusion": 85.83,
@@ -12,6 +12,9 @@ PAPER_AUROC = {
     "Pneumothorax": 85.24,
 }  # fmt: skip
 """MedTransformer, Table 2, in percent, on the last third of the official test list."""
+
+OFFICIAL_TEST_IMAGES = 25_596
+"""In ChestX-ray14's own test_list.txt."""
 
 PAPER_SETTINGS = {
     1: {
@@ -105,10 +108,16 @@ def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[st
     if not ours.keys() & PAPER_AUROC.keys():
         return []
     lines = ["Beside the paper, AUROC in %" + (" (OURS IS ON PHANTOMS: no comparison)" if is_phantom else "")]
+    if not is_phantom and evaluation["images"] != OFFICIAL_TEST_IMAGES:
+        lines.append(
+            f"(ours is on {evaluation['images']:,} images, not the official list's {OFFICIAL_TEST_IMAGES:,}: "
+            "the columns do not compare)"
+        )
     lines.append(f"{'Table 2: finding':<28} ours    paper (a)")
     for name, theirs in PAPER_AUROC.items():
         if name in ours:
-            lines.append(f"{name.replace('_', ' '):<28} {_percent(ours[name])}   {theirs:.2f}")
+            star = "*" if evaluation["findings"][name].get("is_rare") else " "
+            lines.append(f"{name.replace('_', ' '):<28} {_percent(ours[name])}{star}  {theirs:.2f}")
     everything = list(PAPER_AUROC.values())
     mean = sum(everything) / len(everything)
     count = sum(ours.get(name) is not None for name in PAPER_AUROC)
@@ -124,6 +133,8 @@ def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[st
         )
         rows.append((100 * value, f"{'this model':<28} {_percent(value)}   {complete}"))
     lines += [line.rstrip() for _, line in sorted(rows, key=lambda row: -row[0])]
+    if any(entry.get("is_rare") for entry in evaluation["findings"].values()):
+        lines.append(f"* fewer than {RARE} positive or negative images: the value says little")
     return lines + [f"({mark}) {text}" for mark, text in FOOTNOTES.items()]
 
 

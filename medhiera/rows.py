@@ -195,6 +195,22 @@ def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | Non
     return rows
 
 
+def warn_of_small_images(rows: Dataset, resize_size: int) -> None:
+    """Say so where the data holds less detail than the model looks for: it was built smaller, or is small.
+
+    Args:
+        rows: the first of them are looked at.
+        resize_size: the shorter side that the model's preprocessing asks for, in pixels.
+    """
+    sides = [min(row["image"].size) for row in rows.select(range(min(len(rows), 32)))]
+    if sides and max(sides) < resize_size:
+        logger.warning(
+            "the images are at most %d pixels on their shorter side and are enlarged to %d; data that was "
+            "built for a smaller model is built anew from its sources by naming their folder",
+            max(sides), resize_size,
+        )  # fmt: skip
+
+
 def mix_rows(rows: Dataset, weights: Mapping[str, float], seed: int) -> Dataset:
     """Training rows with each source's share as weighted; a source that is not named is left out.
 

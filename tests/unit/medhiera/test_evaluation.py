@@ -77,14 +77,19 @@ def test_predictions_go_there_and_back_in_any_order(tmp_path):
 
 
 def test_the_papers_tables_have_ours_in_its_place():
-    findings = {name: {"auroc": 0.9} for name in PAPER_AUROC}
+    findings = {name: {"auroc": 0.9, "is_rare": name == "Hernia"} for name in PAPER_AUROC}
     diseases = [name for name in PAPER_AUROC if name != "No Finding"]
     record = {
         "findings": findings,
         "mean_auroc": 0.9,
         "diseases": {"findings_in_mean": diseases, "mean_auroc": 0.825},
+        "images": 25_596,
     }
     lines = beside_the_paper(record, is_phantom=False)
+    assert [line.split()[0] for line in lines if "90.00*" in line] == ["Hernia"]
+    assert any(line.startswith("* fewer than 10") for line in lines)
+    assert "compare" not in lines[1]
+    assert "not the official list's 25,596" in beside_the_paper(record | {"images": 214}, False)[1]
     means = [line.split()[0] for line in lines[lines.index("Table 3: mean of 14 diseases") + 1 :]]
     assert means[3:5] == ["this", "EVA-X-Ti"]
     assert any(line.startswith("mean of 15") and line.endswith("81.68") for line in lines)

@@ -14,6 +14,7 @@ from transformers import BitImageProcessor, HieraConfig, HieraForImageClassifica
 
 from medhiera import export
 from medhiera.export import TOLERANCE, ExportError, export_onnx, largest_difference
+from medhiera.recipe import RecipeError
 from medhiera.stage import Classifier
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -128,7 +129,7 @@ def test_a_stock_checkpoint_gets_what_the_stock_pipeline_applies(tmp_path):
 
 
 def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
-    with pytest.raises(ExportError, match="no such folder, and it is no Hub id"):
+    with pytest.raises(RecipeError, match="no such folder, and it is no Hub id"):
         export_onnx(tmp_path / "nowhere", tmp_path / "a.onnx")
     with pytest.raises(ExportError, match=r"does not end in \.onnx"):
         export_onnx(folder, tmp_path / "a.bin")
@@ -139,12 +140,12 @@ def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
 
     tiny_mae().save_pretrained(tmp_path / "stage1")
     PREPROCESSING.to_processor().save_pretrained(tmp_path / "stage1")
-    with pytest.raises(ExportError, match=r"no trained classifier.*train_cls\.py"):
+    with pytest.raises(RecipeError, match=r"no trained classifier.*train_cls\.py"):
         export_onnx(tmp_path / "stage1", tmp_path / "a.onnx")
 
     shutil.copytree(folder, tmp_path / "bare")
     (tmp_path / "bare" / "preprocessor_config.json").unlink()
-    with pytest.raises(ExportError, match=r"preprocessor_config\.json"):
+    with pytest.raises(RecipeError, match=r"preprocessor_config\.json"):
         export_onnx(tmp_path / "bare", tmp_path / "a.onnx")
 
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)

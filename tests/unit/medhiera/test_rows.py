@@ -12,7 +12,13 @@ from PIL import Image
 from dataset_scripts import Cocktail, write_phantom_cohort
 from dataset_scripts.parquet_export import export_parquet
 from medhiera.recipe import DataOptions, RecipeError
-from medhiera.rows import choose_rows, mix_rows, open_cocktail, spread_over_sources
+from medhiera.rows import (
+    choose_rows,
+    mix_rows,
+    open_cocktail,
+    spread_over_sources,
+    warn_of_small_images,
+)
 from medhiera.transforms import Preprocessing, RadiographTable
 
 CHEST, BRAIN, COVIDX = "ChestX-ray14", "BraTS 2020", "COVIDx CXR-3"
@@ -105,3 +111,12 @@ def test_a_figure_takes_each_source_in_turn(rows: Dataset) -> None:
     assert chosen[-1] > 50
     few = rows.select([0, 1, 2, 300])
     assert sorted(spread_over_sources(few, 9)) == [0, 1, 2, 3]
+
+
+def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:
+    images = [Image.new("L", size) for size in ((60, 48), (40, 64))]
+    rows = Dataset.from_dict({"image": images})
+    warn_of_small_images(rows, 48)
+    assert not caplog.records
+    warn_of_small_images(rows, 49)
+    assert "at most 48 pixels" in caplog.text and "enlarged to 49" in caplog.text
