@@ -195,6 +195,8 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
     """
     groups = (DataOptions, ModelOptions, OptimizationOptions, AugmentationOptions, stage, TrainingArguments)
     parser = HfArgumentParser(groups, allow_abbrev=False, exit_on_error=False)
+    # TrainingArguments take one tracker or several; HfArgumentParser makes that an option of one word.
+    next(action for action in parser._actions if action.dest == "report_to").nargs = "+"
     known = {f.name for group in groups for f in fields(group) if f.init}
     words = list(argv)
     if not words or "-h" in words or "--help" in words:

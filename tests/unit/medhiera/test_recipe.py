@@ -137,6 +137,15 @@ def test_a_tracker_that_is_not_installed_is_named(write, monkeypatch):
         read_recipe(MAEOptions, write("report_to: trackio"))
 
 
+def test_several_trackers_from_file_or_command_line(write, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    recipe = read_recipe(MAEOptions, write("report_to: [tensorboard, wandb]"))
+    assert recipe.training.report_to == ["tensorboard", "wandb"]
+    words = [*write("seed: 1"), "--report_to", "trackio", "tensorboard", "--seed", "2"]
+    assert read_recipe(MAEOptions, words).training.report_to == ["trackio", "tensorboard"]
+    assert read_recipe(MAEOptions, write("report_to: wandb")).training.report_to == ["wandb"]
+
+
 def test_the_learning_rate_follows_the_global_batch(write):
     text = "base_learning_rate: 1e-3\nper_device_train_batch_size: 32\ngradient_accumulation_steps: 4"
     assert read_recipe(MAEOptions, write(text)).training.learning_rate == pytest.approx(5e-4)

@@ -46,7 +46,7 @@ def test_another_seed_tests_other_patients(roots):
 
 
 def test_the_report_pairs_by_seed(tmp_path):
-    options = Namespace(output_dir=tmp_path)
+    options = Namespace(output_dir=tmp_path, image_size=96)
     laboratory, arms = laboratory_of(options, "paper", tmp_path), arms_of(4, 4, tmp_path)
     reached = {"random": (0.5, 0.6), "nih": (0.6, 0.7), "cocktail": (0.5, 0.7), "resnet18": (0.4, 0.4)}
     for name, values in reached.items():
