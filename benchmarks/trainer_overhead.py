@@ -7,6 +7,9 @@ and guards. Both run in processes of their own, in turn, and each round gives on
 
     python -m benchmarks.trainer_overhead DATA
     python -m benchmarks.trainer_overhead DATA --recipe configs/mae_modern.yaml --batch_size 16
+    python -m benchmarks.trainer_overhead DATA --profile
+
+The last times the parts of the trainer's step, in this process, by the Trainer's own events.
 """
 
 import argparse
@@ -17,9 +20,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import TrainerCallback
+from transformers.trainer import DEFAULT_CALLBACKS
 
+import train_mae
 from medhiera.options import MAEOptions
 from medhiera.parameter_groups import layer_decay_groups
 from medhiera.recipe import Recipe, read_recipe
@@ -86,6 +93,45 @@ def trainer_rate(options: argparse.Namespace) -> float:
     return options.batch_size * options.steps / (seconds[-1] - seconds[WARM_UP - 1])
 
 
+class _Clock(TrainerCallback):
+    """Notes when each part of a step ends."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        _PARTS.clear()
+
+    def _note(self, part: str) -> None:
+        now = time.perf_counter()
+        _PARTS.setdefault(part, []).append(now - self.last)
+        self.last = now
+
+    def on_step_begin(self, *arguments: Any, **named: Any) -> None:
+        self._note("next batch, log")
+
+    def on_pre_optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        self._note("forward, backward")
+
+    def on_optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        self._note("optimiser")
+
+    def on_step_end(self, *arguments: Any, **named: Any) -> None:
+        self._note("schedule, guard, callbacks")
+
+
+_PARTS: dict[str, list[float]] = {}
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Print the median of each part of the trainer's step."""
+    DEFAULT_CALLBACKS.append(_Clock)
+    with tempfile.TemporaryDirectory() as folder:
+        train_mae.main(words_of(options, Path(folder)))
+    medians = {part: statistics.median(seconds[WARM_UP:]) for part, seconds in _PARTS.items()}
+    for part, seconds in medians.items():
+        share = seconds / sum(medians.values())
+        sys.stdout.write(f"{part:<28} {seconds * 1e3:8.1f} ms {share:7.1%}\n")
+
+
 def main() -> None:
     """Run both in turn, print the ratio of each round."""
     parser = argparse.ArgumentParser(
@@ -99,8 +145,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0, help="of the data loader")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--profile", action="store_true", help="time the parts of the trainer's step, once")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.profile:
+        profile(options)
+        return
     if options.bare:
         recipe = read_recipe(MAEOptions, words_of(options, Path("/nonexistent")))
         sys.stdout.write(f"{bare_step(recipe, torch.device(options.device))}\n")
