@@ -126,6 +126,25 @@ def write_reports(
         path.unlink()
 
 
+def summary_lines(folder: Path) -> list[str]:
+    """What a finished build holds and what it left out, a line a source and a line of problems.
+
+    Args:
+        folder: where build_report.json lies.
+    """
+    report = read_report(folder)
+    lines = [
+        f"{source}: " + ", ".join(f"{split} {count:,}" for split, count in sorted(splits.items()))
+        for source, splits in report["images"].items()
+    ]
+    left_out = [
+        f"{source} {count:,} {kind}"
+        for source, kinds in report["problem_counts"].items()
+        for kind, count in kinds.items()
+    ]
+    return [*lines, f"left out or noted: {', '.join(left_out) or 'nothing'} (named in {REPORT_FILE})"]
+
+
 def read_report(folder: Path | str) -> dict[str, Any]:
     """Read `build_report.json` of a built dataset's folder."""
     report: dict[str, Any] = json.loads((Path(folder) / REPORT_FILE).read_text(encoding="utf-8"))

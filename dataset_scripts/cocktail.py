@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dataset_scripts import brats2020, chestxray14, covid_radiography, covidx_cxr, image_folder
+from dataset_scripts.build_log import summary_lines
 from dataset_scripts.builder import Lister, SourceBuilder
 from dataset_scripts.errors import DataLayoutError, LabelFileError, TooManyBadFilesError
 from dataset_scripts.leakage import drop_leaks, name_from_mapping
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 compression=options.compression,
             )
             export_parquet(builder, options.output_dir, options.num_proc)
+        for line in summary_lines(options.output_dir):
+            logger.info("%s", line)
         logger.info("Built: %s", options.output_dir)
         if options.push_to_hub:
             logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 _SIDE = 128
+_LONGEST_NAME = 46
 _CAPTION = 26
 _PAIRS_A_ROW = 4
 _MOST_PAIRS = 200
@@ -28,5 +29,13 @@ def save_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         for offset, picture in ((0, left), (_SIDE, right)):
             sheet.paste(Image.fromarray(picture).resize((_SIDE, _SIDE)), (x + offset, y))
         for line, name in enumerate((left_name, right_name)):
-            draw.text((x + 2, y + _SIDE + 1 + line * _CAPTION // 2), name[-42:], fill=0, font_size=10)
+            draw.text((x + 2, y + _SIDE + 1 + line * _CAPTION // 2), _short(name), fill=0, font_size=10)
     sheet.save(path)
+
+
+def _short(name: str) -> str:
+    """`source/…/file.png` where the whole name would run into the next pair."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    source, *_, file = name.split("/")
+    return f"{source}/.../{file}"[:_LONGEST_NAME]
