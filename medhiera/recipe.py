@@ -272,6 +272,8 @@ def _check(recipe: Recipe, given: set[str]) -> None:
             f"image_size is {data.image_size}; wanted a multiple of {MASKED_UNIT_PIXELS}, "
             f"such as {lower} or {lower + MASKED_UNIT_PIXELS}"
         )
+    elif isinstance(recipe.stage, MAEOptions):
+        faults += _mask_faults(recipe.stage, (data.image_size // MASKED_UNIT_PIXELS) ** 2)
     if data.build_size and data.build_size < (data.resize_size or data.image_size):
         faults.append(
             f"build_size {data.build_size} is below what is read; raise it, or 0 for the native size"
@@ -292,6 +294,19 @@ def _check(recipe: Recipe, given: set[str]) -> None:
             faults.append(str(error))
     if faults:
         raise RecipeError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
+
+
+def _mask_faults(stage: MAEOptions, units: int) -> list[str]:
+    """Ratios within their range that leave nothing visible, or hide nothing, of so few mask units."""
+    faults = []
+    for name in ("mask_ratio", "eval_mask_ratio"):
+        ratio = getattr(stage, name)
+        if 0 < ratio < 1 and not 0 < int(units * (1 - ratio)) < units:
+            faults.append(
+                f"{name} {ratio:g} keeps {int(units * (1 - ratio))} of an image's {units} mask units; wanted "
+                "one kept and one hidden at least: raise image_size or change the ratio"
+            )
+    return faults
 
 
 def _mixing_faults(data: DataOptions, stage: MAEOptions | ClassifierOptions) -> list[str]:

@@ -12,7 +12,7 @@ GEOMETRY = (
     ' "decoder_num_heads": 2}'
 )
 SMALL = [
-    "--", "--image_size", "64", "--model_overrides", GEOMETRY, "--num_train_epochs", "2",
+    "--", "--image_size", "96", "--model_overrides", GEOMETRY, "--num_train_epochs", "2",
     "--max_train_images", "48", "--max_eval_images", "64", "--per_device_train_batch_size", "16",
     "--use_cpu", "true",
 ]  # fmt: skip
