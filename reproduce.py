@@ -31,6 +31,7 @@ from medhiera.experiments import (
     explode_arms,
     run_all,
 )
+from medhiera.metrics import RARE
 from medhiera.paper import FOOTNOTES, PAPER_AUROC, PAPER_SETTINGS, PEERS, settings_of
 from medhiera.recipe import RecipeError
 from medhiera.sweep import SWEEPS, correlations, importances, open_study, read_column, run_sweep
@@ -124,15 +125,17 @@ def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     pruned = study.get_trials(states=(TrialState.PRUNED,))
     best_first = sorted(complete, key=lambda trial: trial.value, reverse=sweep.direction == "maximize")
-    names = list(complete[0].params)
+    names = [name for name in complete[0].params if name not in fixed]  # the others had no effect
     lines = [f"# Sweep of {sweep.script}", "", *([f"**{note}**", ""] if note else [])]
-    lines += [f"{len(complete)} trials complete, {len(pruned)} pruned.", ""]
+    lines += [f"{len(complete)} trials complete, {len(pruned)} pruned."]
+    lines += [f"Not searched in this budget: {name} {value}." for name, value in fixed.items()] + [""]
     lines += [f"| {' | '.join(names)} | {sweep.result} |", "|" + "---|" * (len(names) + 1)]
     for trial in best_first:
-        values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in trial.params.values())
+        used = (trial.params[name] for name in names)
+        values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in used)
         lines.append(f"| {' | '.join(values)} | {trial.value:.4f} |")
-    by_forest = importances(study) if len(complete) > 1 else {}
-    by_correlation = correlations(study)
+    by_forest = importances(study, names) if len(complete) > 1 else {}
+    by_correlation = {name: value for name, value in correlations(study).items() if name in names}
     figures.influence_bars(
         by_correlation, by_forest, laboratory.output / "fig3.png",
         title=f"Influence on {sweep.result}, as Fig. 3 ({len(complete)} trials)", note=note,
@@ -205,14 +208,16 @@ def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
     records = values_of(laboratory, arm, seeds, "findings")
     for name, entry in records[0].items():
         values = [100 * record[name]["auroc"] for record in records if record[name]["auroc"] is not None]
-        ours = f"{np.mean(values):.2f}" if values else f"– ({entry['reason']})"
+        star = "*" if entry["is_rare"] else ""
+        ours = f"{np.mean(values):.2f}{star}" if values else f"– ({entry['reason']})"
         lines.append(
             f"| {name.replace('_', ' ')} | {ours} | {PAPER_AUROC.get(name, '–')} | {entry['positives']} |"
         )
     return [
         *lines,
         "",
-        "The paper's are of a third of the official test list; its cocktail shows some of those images.",
+        "The paper's are of a third of the official test list; its cocktail shows some of those images. "
+        f"A star: fewer than {RARE} positive or negative images, the value says little.",
     ]
 
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -210,8 +210,16 @@ def correlations(study: optuna.Study) -> dict[str, float]:
     return found
 
 
-def importances(study: optuna.Study) -> dict[str, float]:
-    """Share of each hyper-parameter by a random forest (mean decrease in impurity), over complete trials."""
+def importances(study: optuna.Study, names: Sequence[str]) -> dict[str, float]:
+    """Share of each hyper-parameter by a random forest (mean decrease in impurity), over complete trials.
+
+    Args:
+        study: with two complete trials at least.
+        names: of the hyper-parameters that the trials used as proposed.
+    """
     evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0)
-    found: dict[str, float] = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    # Sorted, because Optuna 5.0 gives this evaluator's values to the wrong names in any other order.
+    found: dict[str, float] = optuna.importance.get_param_importances(
+        study, evaluator=evaluator, params=sorted(names)
+    )
     return found
