@@ -68,7 +68,7 @@ format: setup  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## the speed tables, beside the peers (an hour; the tables in docs/ say what each prints)
+bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ say what each prints)
 	$(PY) -m pip install --quiet --no-compile --no-deps "hiera-optim>=0.2.1" -c constraints.txt
 	$(PY) -m pip install --quiet --no-compile "torchxrayvision>=1.3" -c constraints.txt
 	@mkdir -p .cache/bench

@@ -27,7 +27,8 @@ class ResNet18(TimmWrapperForImageClassification):
     @property
     def classifier(self) -> nn.Linear:
         """The head, whose bias starts at the findings' shares."""
-        return self.timm_model.fc  # type: ignore[no-any-return]  # timm's models are untyped
+        head: nn.Linear = self.timm_model.fc
+        return head
 
 
 def start_resnet(

@@ -98,11 +98,11 @@ class _Clock(TrainerCallback):
 
     def __init__(self) -> None:
         self.last = time.perf_counter()
-        _PARTS.clear()
+        self.parts: dict[str, list[float]] = {}
 
     def _note(self, part: str) -> None:
         now = time.perf_counter()
-        _PARTS.setdefault(part, []).append(now - self.last)
+        self.parts.setdefault(part, []).append(now - self.last)
         self.last = now
 
     def on_step_begin(self, *arguments: Any, **named: Any) -> None:
@@ -118,15 +118,13 @@ class _Clock(TrainerCallback):
         self._note("schedule, guard, callbacks")
 
 
-_PARTS: dict[str, list[float]] = {}
-
-
 def profile(options: argparse.Namespace) -> None:
     """Print the median of each part of the trainer's step."""
-    DEFAULT_CALLBACKS.append(_Clock)
+    clock = _Clock()
+    DEFAULT_CALLBACKS.append(clock)
     with tempfile.TemporaryDirectory() as folder:
         train_mae.main(words_of(options, Path(folder)))
-    medians = {part: statistics.median(seconds[WARM_UP:]) for part, seconds in _PARTS.items()}
+    medians = {part: statistics.median(seconds[WARM_UP:]) for part, seconds in clock.parts.items()}
     for part, seconds in medians.items():
         share = seconds / sum(medians.values())
         sys.stdout.write(f"{part:<28} {seconds * 1e3:8.1f} ms {share:7.1%}\n")

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def export_onnx(source: str | Path, file: Path) -> float:
     if file.suffix != ".onnx":
         raise ExportError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
     classifier = Classifier.open(source)
-    model, activation = classifier.model.float(), activation_of(source)
+    model, activation = classifier.model.float(), activation_of(read_config(source), len(classifier.names))
     metadata = {
         "labels": json.dumps(classifier.names),
         "preprocessing": classifier.preprocessing.to_processor().to_json_string(),
@@ -150,14 +150,15 @@ def _require_packages() -> None:
         )
 
 
-def activation_of(source: str | Path) -> str:
+def activation_of(config: Mapping[str, Any], labels: int) -> str:
     """What transformers' own pipeline would apply to the logits: "sigmoid" or "softmax".
 
-    Read from the file: our class makes a multi-label model of every one.
+    Args:
+        config: config.json as it was written: our class makes a multi-label model of every one.
+        labels: how many the model has.
     """
-    content = read_config(source)
-    is_multi_label = content.get("problem_type") == "multi_label_classification"
-    return "sigmoid" if is_multi_label or len(content.get("id2label") or {}) == 1 else "softmax"
+    is_multi_label = config.get("problem_type") == "multi_label_classification"
+    return "sigmoid" if is_multi_label or labels == 1 else "softmax"
 
 
 def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None:

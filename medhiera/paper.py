@@ -70,18 +70,14 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, str]:
     """
     recipe, training = record["recipe"], record["training"]
     batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
-    augmentation = [
-        text
-        for key, text in (
-            ("random_crop_scale", "random crop from {:g} of the area"),
-            ("horizontal_flip", "flip"),
-            ("rand_augment", "RandAugment"),
-            ("rotation_degrees", "rotation ±{:g}°"),
-            ("mixup_alpha", "Mixup {:g}"),
-        )
-        if recipe.get(key)
-        for text in [text.format(recipe[key])]
-    ]
+    words = {
+        "random_crop_scale": "random crop from {:g} of the area",
+        "horizontal_flip": "flip",
+        "rand_augment": "RandAugment",
+        "rotation_degrees": "rotation ±{:g}°",
+        "mixup_alpha": "Mixup {:g}",
+    }
+    augmentation = [text.format(recipe[key]) for key, text in words.items() if recipe.get(key)]
     optimiser = recipe.get("optim", recipe["optimizer"])
     settings = {
         "optimiser": f"{optimiser}, β {recipe['adam_beta1']:g} and {recipe['adam_beta2']:g}",

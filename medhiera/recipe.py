@@ -22,6 +22,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from medhiera.checkpoints import CheckpointError, find_checkpoint
 from medhiera.contradictions import contradictions
 from medhiera.options import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
+from modeling_hiera_mae.masking import count_kept
 
 logger = logging.getLogger(__name__)
 
@@ -301,11 +302,12 @@ def _mask_faults(stage: MAEOptions, units: int) -> list[str]:
     faults = []
     for name in ("mask_ratio", "eval_mask_ratio"):
         ratio = getattr(stage, name)
-        if 0 < ratio < 1 and not 0 < int(units * (1 - ratio)) < units:
-            faults.append(
-                f"{name} {ratio:g} keeps {int(units * (1 - ratio))} of an image's {units} mask units; wanted "
-                "one kept and one hidden at least: raise image_size or change the ratio"
-            )
+        if not 0 < ratio < 1:
+            continue  # contradictions() has said so
+        try:
+            count_kept(units, ratio)
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
     return faults
 
 

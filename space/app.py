@@ -36,16 +36,16 @@ atexit.register(shutil.rmtree, UPLOADS, ignore_errors=True)
 # Read when the libraries below are imported: no telemetry, no look-up on the Hub, uploads where we end them.
 os.environ |= {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(UPLOADS)}
 
-import gradio as gr  # noqa: E402 - after the lines above
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
+import gradio as gr
+import numpy as np
+from PIL import Image
 
-from dataset_scripts.gray import GrayImage  # noqa: E402
-from medhiera.examples import draw_example  # noqa: E402
-from medhiera.recipe import RecipeError  # noqa: E402
-from space import page  # noqa: E402
-from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload  # noqa: E402
-from space.reader import ChestReader, MaskedReader, open_folder  # noqa: E402
+from dataset_scripts.gray import GrayImage
+from medhiera.examples import draw_example
+from medhiera.recipe import RecipeError
+from space import page
+from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
+from space.reader import ChestReader, MaskedReader, open_folder
 
 logger = logging.getLogger(__name__)
 

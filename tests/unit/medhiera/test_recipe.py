@@ -85,8 +85,8 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("mixing: {a: .inf}", [], "mixing gives 'a' the weight inf"),
         ("mixing: {a: 1, b: 1}\nsources: [a]", [], r"mixing names \['b'\], which `sources` leaves out"),
         ("resize_size: 100", [], "below image_size"),
-        ("image_size: 64\nmask_ratio: 0.8", [], "mask_ratio 0.8 keeps 0 of an image's 4 mask units"),
-        ("image_size: 32", [], "eval_mask_ratio 0.6 keeps 0 of an image's 1 mask units"),
+        ("image_size: 64\nmask_ratio: 0.8", [], "mask_ratio: mask_ratio 0.8 keeps 0 of 4 mask units"),
+        ("image_size: 32", [], "eval_mask_ratio: mask_ratio 0.6 keeps 0 of 1 mask units"),
         ("precision: bf16\nbf16: true", [], "set precision alone"),
     ],
 )
