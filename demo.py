@@ -24,11 +24,11 @@ import torch
 
 from dataset_scripts import write_phantom_cohort
 from medhiera.checkpoints import newest_whole
+from medhiera.classifier import Classifier
 from medhiera.metrics import as_lines
 from medhiera.options import MAEOptions
 from medhiera.recipe import read_recipe
 from medhiera.rows import OpenCocktail, open_cocktail
-from medhiera.stage import Classifier
 from medhiera.training import run_script
 
 HERE = Path(__file__).resolve().parent

@@ -17,6 +17,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from medhiera import evaluation
+from medhiera.classifier import Classifier, public_name
 from medhiera.comparison import compare_models, comparison_lines
 from medhiera.evaluation import Predictions
 from medhiera.metrics import as_lines
@@ -24,7 +25,6 @@ from medhiera.paper import beside_the_paper
 from medhiera.pointing_game import play
 from medhiera.recipe import DataOptions, RecipeError
 from medhiera.rows import OpenCocktail, choose_rows, default_sources, open_cocktail, warn_of_small_images
-from medhiera.stage import Classifier, public_name
 from medhiera.training import run_script
 
 logger = logging.getLogger("evaluate_cls")

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.images import is_dicom, read_image
 from dataset_scripts.listing import IMAGE_SUFFIXES
+from medhiera.classifier import Classifier
 from medhiera.recipe import RecipeError
-from medhiera.stage import Classifier
 from medhiera.training import run_script
 
 logger = logging.getLogger("predict")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 from medhiera import evaluation, figures
+from medhiera.classifier import Classifier, chances_of
 from medhiera.evaluation import Predictions
 from medhiera.losses import choose_loss
 from medhiera.metrics import MultilabelRanking, mean_as_text
@@ -27,8 +28,6 @@ from medhiera.publish import check_can_push, publish_stage
 from medhiera.recipe import RecipeError, images_per_step, read_recipe
 from medhiera.rows import choose_rows, default_sources, open_cocktail, warn_of_small_images
 from medhiera.stage import (
-    Classifier,
-    chances_of,
     check_source,
     choose_preprocessing,
     set_prior_bias,
@@ -160,7 +159,7 @@ def main(argv: list[str]) -> None:
 
 
 def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
-    """What images are ranked by, see stage.chances_of."""
+    """What images are ranked by, see classifier.chances_of."""
     return np.asarray(chances_of(torch.from_numpy(np.asarray(logits)), legacy_head))
 
 

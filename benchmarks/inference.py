@@ -7,7 +7,7 @@ and rounds go over the contenders in turn, so that a slow moment of the machine 
     python -m benchmarks.inference --json runs/inference.json
     python -m benchmarks.inference --rounds 3 --batch-sizes 1 --pixels 256
 
-- ours: the fast class and our preprocessing, as predict.py uses them (medhiera.stage.Classifier).
+- ours: the fast class and our preprocessing, as predict.py uses them (medhiera.classifier.Classifier).
 - onnxruntime: the same preprocessing, the graph of `python -m medhiera.export`; its CPU kernels know no bf16.
 - pipeline: transformers' own `pipeline("image-classification")`, told nothing but the type of the weights.
 - densenet121: torchxrayvision's, random weights, its documented preprocessing (`XRayCenterCrop`,
@@ -42,7 +42,7 @@ from benchmarks.model_throughput import machine
 from dataset_scripts.findings import FINDINGS
 from dataset_scripts.phantom_anatomy import draw_body
 from dataset_scripts.phantom_findings import draw_radiograph
-from medhiera.stage import Classifier
+from medhiera.classifier import Classifier
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 

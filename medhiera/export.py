@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medhiera.classifier import NOTICE, Classifier, public_name, read_config
 from medhiera.recipe import RecipeError
-from medhiera.stage import NOTICE, Classifier, public_name, read_config
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Does the classifier look where the finding is? The pointing game on the boxes that a dataset has.
 
-Stands on explain.py and stage.py. A heat map scores a hit when its highest point lies in a box of the
+Stands on explain.py and classifier.py. A heat map scores a hit when its highest point lies in a box of the
 finding.
 """
 
@@ -13,9 +13,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medhiera.classifier import Classifier
 from medhiera.explain import heat_maps
 from medhiera.resampling import count_patients, group_patients, interval, patient_weights
-from medhiera.stage import Classifier
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the model's input."""

@@ -25,6 +25,9 @@ from transformers import BitImageProcessor
 
 from medhiera.options import AugmentationOptions
 
+STEPS = ("do_resize", "resample", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
+"""What an image processor does, beside its sizes, mean and deviation."""
+
 EVALUATION_EPOCH = -1
 """The epoch in the key of evaluation masks: the same masks in every evaluation of every run."""
 
@@ -117,7 +120,12 @@ class Preprocessing:
                 f"crop {found}, mean {mean} and std {std}: wanted a square crop and equal channels; "
                 "radiographs are gray. Write the processor anew with Preprocessing(...).to_processor()"
             )
-        return cls(int(found[0]), resize_size, float(mean[0]), float(std[0]))
+        result = cls(int(found[0]), resize_size, float(mean[0]), float(std[0]))
+        ours = result.to_processor()
+        others = [name for name in STEPS if getattr(processor, name, None) != getattr(ours, name)]
+        if others:
+            raise ValueError(f"{', '.join(others)} of this image processor differ from ours")
+        return result
 
 
 def gray_bytes(image: Image.Image) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataset_scripts.gray import GrayImage
+from medhiera.classifier import NOTICE
 from medhiera.explain import Reconstruction
-from medhiera.stage import NOTICE
 from space.pictures import colour_heat, image_tag, what_the_model_sees
 from space.reader import ChestReader, Finding
 

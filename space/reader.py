@@ -13,9 +13,9 @@ from transformers import AutoImageProcessor
 
 from dataset_scripts.gray import GrayImage
 from medhiera.calibration import rescale
+from medhiera.classifier import Classifier
 from medhiera.explain import Reconstruction, heat_maps, reconstruct
 from medhiera.recipe import RecipeError
-from medhiera.stage import Classifier
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEForPreTraining
 

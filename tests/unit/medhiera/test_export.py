@@ -13,9 +13,9 @@ from tiny_training import tiny_config, tiny_mae
 from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification, pipeline
 
 from medhiera import export
+from medhiera.classifier import Classifier
 from medhiera.export import TOLERANCE, ExportError, export_onnx, largest_difference
 from medhiera.recipe import RecipeError
-from medhiera.stage import Classifier
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEForImageClassification
 

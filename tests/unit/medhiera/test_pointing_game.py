@@ -8,8 +8,8 @@ from PIL import Image
 
 from dataset_scripts.findings import make_features
 from medhiera import pointing_game
+from medhiera.classifier import Classifier
 from medhiera.pointing_game import _by_finding, play
-from medhiera.stage import Classifier
 from medhiera.transforms import Preprocessing
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 

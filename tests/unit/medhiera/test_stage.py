@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from medhiera.classifier import Classifier
 from medhiera.recipe import ModelOptions, RecipeError
 from medhiera.stage import (
-    Classifier,
     check_source,
     choose_preprocessing,
     set_prior_bias,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
+from transformers import BitImageProcessor
 
 from medhiera.options import AugmentationOptions
 from medhiera.transforms import (
@@ -198,3 +199,12 @@ def test_sampler_visits_each_row_once_in_an_order_of_its_epoch():
         orders.append([key[1] for key in keys])
         assert sorted(orders[-1]) == list(range(50))
     assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize("step", [{"resample": 2}, {"do_center_crop": False}, {"rescale_factor": 1.0}])
+def test_another_processors_steps_are_not_taken_for_ours(step):
+    ours = Preprocessing(64, 72, 0.4, 0.3)
+    assert Preprocessing.from_processor(ours.to_processor()) == ours
+    settings = ours.to_processor().to_dict() | step
+    with pytest.raises(ValueError, match=next(iter(step))):
+        Preprocessing.from_processor(BitImageProcessor(**settings))
