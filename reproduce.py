@@ -32,7 +32,7 @@ from medhiera.experiments import (
     run_all,
 )
 from medhiera.metrics import RARE
-from medhiera.paper import FOOTNOTES, PAPER_AUROC, PAPER_SETTINGS, PEERS, settings_of
+from medhiera.paper import FOOTNOTES, OURS, PAPER_AUROC, PAPER_SETTINGS, among_peers, settings_of
 from medhiera.recipe import RecipeError
 from medhiera.sweep import SWEEPS, correlations, importances, open_study, read_column, run_sweep
 from medhiera.training import run_script
@@ -223,14 +223,16 @@ def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
 
 def table3(diseases: Sequence[dict[str, Any]]) -> list[str]:
     """Mean AUROC of the 14 diseases: others', and ours over seeds, highest first."""
-    lines = ["| model | mean AUROC of 14 diseases, % | |", "|---|---|---|"]
-    rows = [(value, f"| {name} | {value:g} | {FOOTNOTES.get(mark, '')} |") for name, value, mark in PEERS]
     values = [100 * entry["mean_auroc"] for entry in diseases if entry["mean_auroc"] is not None]
-    if values:
-        counts = sorted({len(entry["findings_in_mean"]) for entry in diseases})
-        few = "" if counts == [14] else f"{' to '.join(map(str, counts))} diseases only"
-        rows.append((float(np.mean(values)), f"| **ours** | {np.mean(values):.2f} | {few} |"))
-    return lines + [line for _, line in sorted(rows, key=lambda row: -row[0])]
+    counts = sorted({len(entry["findings_in_mean"]) for entry in diseases})
+    few = "" if counts == [14] else f"{' to '.join(map(str, counts))} diseases only"
+    lines = ["| model | mean AUROC of 14 diseases, % | |", "|---|---|---|"]
+    for name, percent, mark in among_peers(float(np.mean(values)) if values else None):
+        if name == OURS:
+            lines.append(f"| **{name}** | {percent:.2f} | {few} |")
+        else:
+            lines.append(f"| {name} | {percent:g} | {FOOTNOTES.get(mark, '')} |")
+    return lines
 
 
 def settings_table(record: dict[str, Any]) -> list[str]:

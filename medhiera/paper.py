@@ -55,6 +55,8 @@ PEERS = (
 )
 """Mean AUROC of the 14 diseases, in percent, on the official test list unless the footnote says otherwise."""
 
+OURS = "this model"
+
 FOOTNOTES = {
     "a": "its own third of the test list, in file order: a patient stands in two parts, prevalence shifts",
     "b": "the checkpoint was chosen on the test set",
@@ -93,6 +95,16 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, str]:
     return settings | ({"mask ratio": f"{recipe['mask_ratio']:g}"} if "mask_ratio" in recipe else {})
 
 
+def among_peers(ours: float | None) -> list[tuple[str, float, str]]:
+    """Table 3, highest first: model, mean AUROC of the 14 diseases in percent, footnote.
+
+    Args:
+        ours: in percent; None leaves us out.
+    """
+    rows = [*PEERS, *([] if ours is None else [(OURS, ours, "")])]
+    return sorted(rows, key=lambda row: -row[1])
+
+
 def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[str]:
     """Tables 2 (by finding) and 3 (means) with ours in them, as lines of text; none for other findings.
 
@@ -121,14 +133,11 @@ def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[st
     lines.append(f"{'mean of 15':<28} {_percent(evaluation['mean_auroc'])}   {mean:.2f}{complete}")
     lines.append("Table 3: mean of 14 diseases")
     count = len(evaluation["diseases"]["findings_in_mean"])
-    rows = [(theirs, f"{name:<28} {theirs:5.2f}   {note and f'({note})'}") for name, theirs, note in PEERS]
+    few = "" if count == len(PAPER_AUROC) - (NO_DISEASE in PAPER_AUROC) else f"({count} diseases only)"
     value = evaluation["diseases"]["mean_auroc"]
-    if value is not None:
-        complete = (
-            "" if count == len(PAPER_AUROC) - (NO_DISEASE in PAPER_AUROC) else f"({count} diseases only)"
-        )
-        rows.append((100 * value, f"{'this model':<28} {_percent(value)}   {complete}"))
-    lines += [line.rstrip() for _, line in sorted(rows, key=lambda row: -row[0])]
+    for name, percent, mark in among_peers(None if value is None else 100 * value):
+        note = few if name == OURS else mark and f"({mark})"
+        lines.append(f"{name:<28} {percent:5.2f}   {note}".rstrip())
     if any(entry.get("is_rare") for entry in evaluation["findings"].values()):
         lines.append(f"* fewer than {RARE} positive or negative images: the value says little")
     return lines + [f"({mark}) {text}" for mark, text in FOOTNOTES.items()]

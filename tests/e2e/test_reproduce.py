@@ -45,7 +45,7 @@ def test_ablation(workshop):
     report = (output / "report.md").read_text()
     assert "smoke budget" in report and "| MAE on the cocktail with its leak |" in report
     assert "| Edema |" in report and "87.24" in report
-    assert "## Table 3" in report and "| EVA-X-B | 83.5 |" in report and "| **ours** |" in report
+    assert "## Table 3" in report and "| EVA-X-B | 83.5 |" in report and "| **this model** |" in report
     assert "| images a step | 16 | 64 |" in report and "| mask ratio | 0.6 | 0.6 |" in report
     assert "no --stage0" in printed
     assert run(workshop, *words).count("finished before, skipped") == 9
