@@ -9,7 +9,9 @@ The second reads a folder that `make demo` left. The same command again goes on 
 import argparse
 import csv
 import logging
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -54,13 +56,9 @@ def main(argv: list[str]) -> None:
     bad: list[tuple[Path, str]] = []
     with options.output.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        for begin in tqdm(range(0, len(remaining), options.batch_size)):
-            images: dict[Path, Image.Image] = {}
-            for path in remaining[begin : begin + options.batch_size]:
-                try:
-                    images[path] = Image.fromarray(read_image(path))
-                except BadImageError as error:
-                    bad.append((path, str(error)))
+        for batch in read_ahead(remaining, options.batch_size):
+            bad += [(path, str(got)) for path, got in batch.items() if isinstance(got, BadImageError)]
+            images = {path: got for path, got in batch.items() if not isinstance(got, BadImageError)}
             if images:
                 scores = classifier.probabilities(list(images.values())).tolist()
                 writer.writerows(
@@ -72,6 +70,24 @@ def main(argv: list[str]) -> None:
     logger.info("%d images → %s; not for clinical use", len(files) - len(bad), options.output)
     if len(bad) == len(files):
         raise RecipeError("not one image could be read")
+
+
+def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.Image | BadImageError]]:
+    """Batches of images, or why there is none; threads read the next batch while this one is computed."""
+
+    def read(path: Path) -> Image.Image | BadImageError:
+        try:
+            return Image.fromarray(read_image(path))
+        except BadImageError as error:
+            return error
+
+    batches = [paths[begin : begin + batch_size] for begin in range(0, len(paths), batch_size)]
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # as read_image does; what it changes and restores, threads share
+        coming = pool.map(read, paths[:batch_size])
+        for batch, following in zip(tqdm(batches), [*batches[1:], []], strict=True):
+            images, coming = dict(zip(batch, coming, strict=True)), pool.map(read, following)
+            yield images
 
 
 def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:

@@ -7,6 +7,37 @@ import subprocess
 import sys
 
 import pytest
+from loopback_hub import LoopbackHub
+from stage_folders import run
+
+# What a stranger runs, who has the stock libraries and the names on the Hub.
+FOUR_ROUTES = """
+import importlib.util, json, sys
+import numpy as np, torch
+from datasets import load_dataset
+from sklearn.metrics import roc_auc_score
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+for name in ("modeling_hiera_mae", "medhiera", "dataset_scripts"):
+    assert importlib.util.find_spec(name) is None, name + " can be seen from here"
+model_id, dataset_id = sys.argv[1:]
+rows = load_dataset(dataset_id, "chestx_ray14", split="test")
+findings = rows.features["findings"].feature.names
+classify = pipeline("image-classification", model=model_id, top_k=None)
+answers = [{a["label"]: a["score"] for a in each} for each in classify(rows["image"][:], batch_size=16)]
+scores = np.array([[answer[name] for name in findings] for answer in answers])
+truth = np.array(rows["labels"][:], dtype=float)
+answer = {"images": len(rows), "auroc": roc_auc_score(truth, scores, average="macro")}
+images = [image.convert("RGB") for image in rows["image"][:16]]
+pixels = AutoImageProcessor.from_pretrained(model_id)(images, return_tensors="pt")
+for flag in (False, True):
+    model = AutoModelForImageClassification.from_pretrained(model_id, trust_remote_code=flag)
+    with torch.no_grad():
+        chances = model(**pixels).logits.sigmoid().numpy()
+    order = [model.config.label2id[name] for name in findings]
+    answer[type(model).__name__] = float(abs(chances[:, order] - scores[:16]).max())
+print("ANSWER" + json.dumps(answer))
+"""
 
 
 def demo(root, *variables):
@@ -57,6 +88,28 @@ def test_the_readme_works_on_what_the_demo_left(root):
         subprocess.run([sys.executable, *command.split()[1:]], cwd=root, check=True)
     assert (root / "runs" / "predictions.csv").is_file()
     shutil.rmtree(root / "runs" / "demo-test")
+
+
+@pytest.mark.slow
+def test_the_demo_goes_to_a_hub_and_comes_back_by_four_routes(root, tmp_path):
+    """load_dataset, pipeline, AutoModel without and with the flag; the AUROC found there is the record's."""
+    folder = root / "demo" / "phantom"
+    assert (folder / "stage2" / "metrics.json").is_file(), "the demo's own test comes first"
+    names = ("tester/phantom-chestxray14", "tester/phantom-cocktail")
+    (tmp_path / "elsewhere").mkdir()
+    with LoopbackHub() as hub:
+        run(hub, tmp_path / "ours", "-m", "medhiera.publish", str(folder / "stage2"), names[0])
+        options = ("--output_dir", str(tmp_path / "parquet"), "--image_size", "0", "--push_to_hub", names[1])
+        merge = ("-m", "dataset_scripts.cocktail", "--data_dir", str(folder / "raw"))
+        run(hub, tmp_path / "ours", *merge, *options)
+        script = ("-I", "-W", "ignore", "-c", FOUR_ROUTES, *names)
+        said = run(hub, tmp_path / "theirs", *script, cwd=tmp_path / "elsewhere")
+    answer = json.loads(said.split("ANSWER")[1].splitlines()[0])
+    record = json.loads((folder / "stage2" / "metrics.json").read_text())["evaluation"]
+    assert answer["images"] == record["images"]
+    assert answer["auroc"] == pytest.approx(record["mean_auroc"], abs=5e-3)
+    assert answer["HieraForImageClassification"] < 1e-4
+    assert answer["HieraMAEForImageClassification"] < 1e-4
 
 
 @pytest.mark.slow
