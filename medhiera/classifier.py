@@ -6,7 +6,6 @@ Stands below stage.py, which makes such folders; the scripts, the export and the
 import hashlib
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,8 +163,6 @@ class Classifier:
         Returns:
             (images, findings), float64, on the CPU: in single precision the sure ones would tie.
         """
-        with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-            list(pool.map(Image.Image.load, images))
         pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         # To the CPU first: not every accelerator has double precision.
