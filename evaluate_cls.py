@@ -35,6 +35,11 @@ def main(argv: list[str]) -> None:
     options = read_options(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
+    if (options.output_dir / "config.json").is_file():
+        raise RecipeError(
+            f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
+            "overwritten; name another folder"
+        )
     classifier = Classifier.open(options.model)
     build_dir = options.build_dir or str(options.output_dir / "cocktail")
     size = classifier.preprocessing.resize_size
@@ -44,6 +49,12 @@ def main(argv: list[str]) -> None:
     sources = options.sources or sources_of(cocktail)
     rows = choose_rows(cocktail.split(options.split), sources, None, seed=0)
     warn_of_small_images(rows, size)
+    other = None
+    if options.compare:
+        try:
+            other = evaluation.read_predictions(options.compare, cocktail.names, list(rows["image_id"]))
+        except ValueError as error:
+            raise RecipeError(f"--compare {error}") from error
 
     def predict(rows: Dataset) -> Predictions:
         batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
@@ -72,11 +83,7 @@ def main(argv: list[str]) -> None:
     }
     how |= {"tta": options.tta, "legacy_head": options.legacy_head, "is_phantom": cocktail.is_phantom}
     lines = [*as_lines(record), "", *beside_the_paper(record, cocktail.is_phantom), ""]
-    if options.compare:
-        try:
-            other = evaluation.read_predictions(options.compare, names, test.rows["image_id"].tolist())
-        except ValueError as error:
-            raise RecipeError(f"--compare {error}") from error
+    if other is not None:
         patients = test.rows["patient_id"].tolist()
         record["comparison"] = compare_models(
             test.probabilities, other, test.labels, names, patients, max(resamples, 1)

@@ -52,8 +52,8 @@ def main(argv: list[str]) -> None:
     set_seed(training.seed)
     output = Path(training.output_dir)
     resume = last_checkpoint(training)
-    if recipe.optimization.push_to_hub_id:
-        check_can_push(recipe.optimization.push_to_hub_id, stage=2)
+    if recipe.hub_id:
+        check_can_push(recipe.hub_id, stage=2, token=training.hub_token)
 
     check_source(recipe.model)
     cocktail = open_cocktail(data, training)
@@ -154,8 +154,10 @@ def main(argv: list[str]) -> None:
     write_stage(output, trainer.model, preprocessing, record, weights)
     logger.info("test mean AUROC %s", mean_as_text(scored))
     logger.info("stage 2 lies in %s", output)
-    if recipe.optimization.push_to_hub_id:
-        logger.info("published at %s", publish_stage(output, recipe.optimization.push_to_hub_id, stage=2))
+    if recipe.hub_id:
+        is_private = bool(training.hub_private_repo)
+        address = publish_stage(output, recipe.hub_id, private=is_private, stage=2, token=training.hub_token)
+        logger.info("published at %s", address)
 
 
 def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:

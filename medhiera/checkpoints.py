@@ -60,6 +60,23 @@ def newest_whole(output: Path) -> Path | None:
     return next((path for path in by_step(output) if is_whole(path)), None)
 
 
+def refuse_finished(output: Path, wanted: str | bool | None) -> None:
+    """Refuse a new run where a finished stage lies, card and all: its weights would be overwritten.
+
+    Args:
+        output: the run's folder.
+        wanted: `resume_from_checkpoint`.
+
+    Raises:
+        CheckpointError: as said.
+    """
+    is_new = wanted in (None, False, "false", "False")
+    if is_new and all((output / name).is_file() for name in ("metrics.json", "README.md")):
+        raise CheckpointError(
+            f"{output} already holds a finished stage; choose another --output_dir, or move it"
+        )
+
+
 def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
     """The checkpoint to go on from: the one named, or for `true` the newest whole one in the folder.
 

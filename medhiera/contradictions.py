@@ -43,7 +43,21 @@ def contradictions(
                 faults.append(f"{name} is {ratio}; wanted a share between 0 and 1, such as 0.6")
     else:
         faults += _classifier_faults(stage, augmentation, training)
-    return faults + _tracker_faults(training)
+        if optimization.halt_on_explosion:
+            faults.append("halt_on_explosion is for stage 1; stage 2 has early_stopping_patience")
+    return faults + _tracker_faults(training) + _hub_faults(training, given)
+
+
+def unused_options(optimization: OptimizationOptions, given: set[str]) -> list[str]:
+    """What was set and has no effect, because another option has taken its place; a sentence each."""
+    names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
+    unused = [
+        f"{name} has no effect with schedule: one_cycle; set schedule: trainer" for name in sorted(names)
+        if optimization.schedule == "one_cycle"
+    ]  # fmt: skip
+    if "optim" in given and optimization.optimizer != "trainer":
+        unused.append(f"optim has no effect with optimizer: {optimization.optimizer}; set optimizer: trainer")
+    return unused
 
 
 def _optimization_faults(
@@ -51,8 +65,9 @@ def _optimization_faults(
 ) -> list[str]:
     """Optimiser, learning rate, precision, averaged weights."""
     faults = []
-    if optimization.precision != "auto" and training.bf16:
-        faults.append("bf16 and precision are both set; set precision alone")
+    for name in ("bf16", "fp16"):
+        if optimization.precision != "auto" and getattr(training, name):
+            faults.append(f"{name} and precision are both set; set one alone")
     if not 0 < optimization.layer_decay <= 1:
         faults.append(
             f"layer_decay is {optimization.layer_decay}; wanted above 0 and at most 1 (1: none), such as 0.55"
@@ -134,3 +149,12 @@ def _tracker_faults(training: TrainingArguments) -> list[str]:
         for name in training.report_to
         if name in TRACKERS and importlib.util.find_spec(name) is None
     ]
+
+
+def _hub_faults(training: TrainingArguments, given: set[str]) -> list[str]:
+    """Options of transformers' own push, which is not ours: one finished stage goes up, once."""
+    names = {"hub_strategy", "hub_always_push", "hub_revision"} & given
+    faults = [f"{name}: only the finished stage is published, once; leave it out" for name in sorted(names)]
+    if training.hub_model_id and not training.push_to_hub:
+        faults.append("hub_model_id is set without push_to_hub; add --push_to_hub true")
+    return faults

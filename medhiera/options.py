@@ -58,9 +58,6 @@ class OptimizationOptions:
         default="full",
         metadata={"help": "`smoke` marks a run that only proves the software; its card says so at its top."},
     )
-    push_to_hub_id: str | None = field(
-        default=None, metadata={"help": "Publish the finished stage to this Hub repository."}
-    )
 
 
 @dataclass

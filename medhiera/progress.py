@@ -47,6 +47,10 @@ class TrainingLog(TrainerCallback):
             return
         with self.path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) <= state.global_step]
+        # Of a run killed after its last step, the evaluation that follows training: it is made again.
+        evaluated = [row["step"] for row in rows if row["eval_loss"]]
+        if evaluated.count(str(state.global_step)) > 1:
+            rows.pop()
         with self.path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()

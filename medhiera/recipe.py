@@ -19,8 +19,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from medhiera.checkpoints import CheckpointError, find_checkpoint
-from medhiera.contradictions import contradictions
+from medhiera.checkpoints import CheckpointError, find_checkpoint, refuse_finished
+from medhiera.contradictions import contradictions, unused_options
 from medhiera.options import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
 from modeling_hiera_mae.masking import count_kept
 
@@ -33,7 +33,7 @@ MASKED_UNIT_PIXELS = 32
 SWITCHES = frozenset(
     "layer_decay base_learning_rate drop_path_rate ema_decay keep early_stopping_patience random_crop_scale "
     "horizontal_flip rand_augment fixed_eval_masks classifier_dropout mixup_alpha label_smoothing loss "
-    "legacy_head".split()
+    "legacy_head new_head".split()
 )
 """What a recipe may add to the paper's; not recorded where it is as by default."""
 
@@ -127,6 +127,14 @@ class ModelOptions:
         metadata={"help": "Config fields that differ from model_size, as a YAML mapping or JSON text."},
     )
 
+    new_head: bool = field(
+        default=False,
+        metadata={
+            "help": "Stage 2: leave the checkpoint's own classifier out, as where it names other findings or "
+            "is supervised ImageNet's, which med-hiera took for its MAE weights."
+        },
+    )
+
     def overrides(self) -> dict[str, Any]:
         """The config fields in `model_overrides`, parsed."""
         return dict(json.loads(self.model_overrides)) if self.model_overrides else {}
@@ -142,6 +150,8 @@ class Recipe:
     augmentation: AugmentationOptions
     stage: MAEOptions | ClassifierOptions
     training: TrainingArguments
+    hub_id: str | None = None
+    """The repository that the finished stage is published in."""
 
     def as_json(self) -> dict[str, Any]:
         """What the card and metrics.json show: our fields, and the training fields that shape the result.
@@ -159,7 +169,6 @@ class Recipe:
             "build_num_proc",
             "nih_mapping",
             "model_name_or_path",
-            "push_to_hub_id",
             "precision",
             "halt_on_explosion",
             "reconstruction_steps",
@@ -216,8 +225,9 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
     if unknown:
         raise RecipeError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
     recipe = Recipe(*options)
-    _check(recipe, given={word.lstrip("-").split("=")[0] for word in from_file + words})
-    _finish(recipe)
+    given = {word.lstrip("-").split("=")[0] for word in from_file + words}
+    _check(recipe, given)
+    _finish(recipe, given)
     return recipe
 
 
@@ -286,10 +296,13 @@ def _check(recipe: Recipe, given: set[str]) -> None:
     except (ValueError, TypeError) as error:
         faults.append(f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields")
     faults += _mixing_faults(data, recipe.stage)
+    if recipe.model.new_head and isinstance(recipe.stage, MAEOptions):
+        faults.append("new_head is for stage 2; the masked autoencoder has no classifier")
     if training.output_dir in (None, "", "trainer_output"):
         faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
     else:
         try:
+            refuse_finished(Path(training.output_dir), training.resume_from_checkpoint)
             find_checkpoint(Path(training.output_dir), training.resume_from_checkpoint)
         except CheckpointError as error:
             faults.append(str(error))
@@ -337,7 +350,7 @@ def _mixing_faults(data: DataOptions, stage: MAEOptions | ClassifierOptions) -> 
     return faults
 
 
-def _finish(recipe: Recipe) -> None:
+def _finish(recipe: Recipe, given: set[str]) -> None:
     """Fill in what depends on other fields and on the machine."""
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
@@ -359,7 +372,18 @@ def _finish(recipe: Recipe) -> None:
         False  # it hides what the guard stops at, and waits for the GPU each step
     )
     training.dataloader_pin_memory = training.dataloader_pin_memory and torch.cuda.is_available()
+    _choose_repository(recipe)
+    for warning in unused_options(optimization, given):
+        logger.warning("%s", warning)
     training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes
+
+
+def _choose_repository(recipe: Recipe) -> None:
+    """Publish with medhiera.publish what `push_to_hub` asks for; the Trainer would upload all there is."""
+    training = recipe.training
+    if training.push_to_hub:
+        recipe.hub_id = training.hub_model_id or Path(training.output_dir).resolve().name
+        training.push_to_hub = False
 
 
 def images_per_step(training: TrainingArguments) -> int:

@@ -105,6 +105,8 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
     if (folder / BUILD_FILE).is_file() or not folder.is_dir():
         with training.main_process_first(local=False) if training else contextlib.nullcontext():
             rows, built = _load_exported(options.data_dir, options.build_dir)
+        if training is not None:
+            _refuse_other_build(options, built)
         is_reused = True
     else:
         builder_class = ImageFolder if (folder / "images").is_dir() else Cocktail
@@ -162,6 +164,31 @@ def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, P
             f"({error}); name the folder that holds the sources"
         ) from error
     return rows, Path(reports)
+
+
+def _refuse_other_build(options: DataOptions, built: Path) -> None:
+    """Options that only a build obeys must be those this data was built with.
+
+    Raises:
+        RecipeError: it was built with another split, or with leaks dropped or kept as is not asked for.
+    """
+    faults = []
+    build, report = built / BUILD_FILE, built / "leakage_report.json"
+    split = json.loads(build.read_text(encoding="utf-8"))["config"].split("-")[0] if build.is_file() else None
+    if split in ("official", "medtransformer") and split != options.split:
+        faults.append(f"it was built with split: {split}, and the recipe has {options.split}")
+    if report.is_file():
+        is_allowed = json.loads(report.read_text(encoding="utf-8"))["allow_leakage"]
+        if is_allowed != options.allow_leakage:
+            kept = "kept" if is_allowed else "left out"
+            faults.append(f"its leaks are {kept}, and the recipe has allow_leakage: {options.allow_leakage}")
+    if options.nih_mapping:
+        faults.append("nih_mapping is read when data is built, and this is built already")
+    if faults:
+        raise RecipeError(
+            f"--data_dir {options.data_dir} is built data: {'; '.join(faults)}. Change the recipe, or give "
+            "the folder of the sources, which is built as asked"
+        )
 
 
 def by_source(rows: Dataset) -> dict[str, int]:

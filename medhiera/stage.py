@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
@@ -23,6 +22,7 @@ from transformers.trainer_utils import TrainOutput
 from medhiera.cards import card_of
 from medhiera.classifier import read_config
 from medhiera.examples import write_examples
+from medhiera.lineage import RANDOM, lineage_of, stage_record
 from medhiera.options import MAEOptions
 from medhiera.recipe import ModelOptions, Recipe, RecipeError
 from medhiera.rows import OpenCocktail, by_source
@@ -62,7 +62,7 @@ def start_model(
         **config_fields: what this stage sets in the config (image_size, labels).
 
     Returns:
-        The model, and its lineage for metrics.json: `started_from`, `new_weights`, `base_model`, `license`.
+        The model, and its lineage for metrics.json: `new_weights`, and what lineage.lineage_of says.
 
     Raises:
         RecipeError: no checkpoint, or one of another architecture or size.
@@ -70,26 +70,28 @@ def start_model(
     if options.model_name_or_path is None:
         config = HieraMAEConfig.from_size(options.model_size, **(config_fields | options.overrides()))
         logger.warning("no --model_name_or_path: all weights are RANDOM (%s geometry)", options.model_size)
-        lineage = {
-            "started_from": "random weights",
-            "new_weights": "all",
-            "base_model": None,
-            "license": "apache-2.0",
-        }
-        return model_class._from_config(config), lineage
+        return model_class._from_config(config), dict(RANDOM)
 
     source = options.model_name_or_path
     try:
-        model, loading = model_class.from_pretrained(source, output_loading_info=True, **config_fields)
+        model, loading = model_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=options.new_head, **config_fields
+        )
     except (ValueError, OSError) as error:
-        raise RecipeError(f"--model_name_or_path {source} cannot be loaded: {error}") from error
-    new = sorted(loading["missing_keys"])
+        hint = " (in a recipe: new_head: true)" if "ignore_mismatched_sizes" in str(error) else ""
+        raise RecipeError(f"--model_name_or_path {source} cannot be loaded: {error}{hint}") from error
+    missing = set(loading["missing_keys"])
+    if options.new_head:
+        model.classifier = torch.nn.Linear(model.classifier.in_features, model.classifier.out_features)
+        model._init_weights(model.classifier)
+        missing |= {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}
+    new = sorted(missing)
     unused = sorted(loading["unexpected_keys"])
     logger.info("weights from %s", source)
     logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
     if unused:
         logger.info("left out, no place in this model: %s", _by_module(unused))
-    return model, _lineage(source) | {"new_weights": new}
+    return model, lineage_of(source) | {"new_weights": new}
 
 
 def set_prior_bias(head: torch.nn.Linear, labels: Tensor) -> None:
@@ -118,32 +120,6 @@ def _by_module(keys: list[str]) -> str:
     return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items())
 
 
-def _lineage(source: str) -> dict[str, Any]:
-    """What a folder says of itself, or the Hub id; a local path never leaves the machine."""
-    folder = Path(source)
-    if not folder.is_dir():
-        is_meta = source.startswith(("facebook/hiera", "timm/hiera"))
-        return {"started_from": source, "base_model": source, "license": "cc-by-nc-4.0" if is_meta else None}
-    record = folder / "metrics.json"
-    if record.is_file():
-        earlier = json.loads(record.read_text(encoding="utf-8"))
-        before = earlier["lineage"]
-        data = earlier.get("data", {"trained_on": {}, "is_phantom": False})  # stage 0 has none of its own
-        seen = ", ".join(f"{name} {count:,}" for name, count in data["trained_on"].items())
-        phantoms = "synthetic phantoms in the layouts of " if data["is_phantom"] else ""
-        note = folder / "published.json"  # publish.py leaves it: the stage has a repository of its own
-        published = json.loads(note.read_text(encoding="utf-8"))["repo_id"] if note.is_file() else None
-        history = f"from {before['started_from']}" + (f"; {phantoms}{seen} images" if seen else "")
-        return {
-            "started_from": f"stage {earlier['stage']} ({history})",
-            "base_model": published or before["base_model"],
-            "license": before["license"],
-        }
-    card = folder / "README.md"
-    licence = ModelCard.load(card).data.license if card.is_file() else None
-    return {"started_from": f"the folder {folder.name}", "base_model": None, "license": licence}
-
-
 def choose_preprocessing(
     source: str | None, image_size: int, resize_size: int, mean: float, std: float
 ) -> Preprocessing:
@@ -156,9 +132,8 @@ def choose_preprocessing(
         mean: of the data, in units of [0, 1].
         std: of the data.
     """
-    record = Path(source or "") / "metrics.json"
-    if source and record.is_file():
-        stage = json.loads(record.read_text(encoding="utf-8"))["stage"]
+    if source:
+        stage = (stage_record(source) or {}).get("stage")
         if stage:  # stage 0's is of photographs
             inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
             mean, std = inherited.mean, inherited.std

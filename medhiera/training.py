@@ -75,7 +75,10 @@ class MedHieraTrainer(Trainer):
         super().__init__(**kwargs)
         self.optimization = optimization
         self.average: WeightAverage | None = None
+        self._order: KeyedSampler | None = None
         self.loss_guard = LossGuard(Path(self.args.output_dir))
+        if self.args.should_save:
+            self.loss_guard.path.unlink(missing_ok=True)  # of a run before this one
         warmup_share = ONE_CYCLE_RISE if optimization.schedule == "one_cycle" else None
         self.add_callback(ExplosionWatch(warmup_share, optimization.halt_on_explosion))
         if optimization.early_stopping_patience:
@@ -136,7 +139,8 @@ class MedHieraTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        return None if dataset is None else KeyedSampler(len(dataset), self.args.seed)
+        self._order = None if dataset is None else KeyedSampler(len(dataset), self.args.seed)
+        return self._order
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         loader = super()._get_dataloader(*args, **kwargs)
@@ -151,11 +155,15 @@ class MedHieraTrainer(Trainer):
             {"labels": batch["labels"].nan_to_num(nan=-100.0)} if "labels" in batch else batch
             for batch in batch_samples
         ]
-        return super()._get_num_items_in_batch(counted, device)
+        count = super()._get_num_items_in_batch(counted, device)
+        return count.clamp(min=1) if isinstance(count, Tensor) else count  # nothing annotated: a loss of 0
 
     # Steps, guarded
 
     def _run_epoch(self, **kwargs: Any) -> None:
+        if self._order is not None:
+            # Neither transformers nor accelerate reaches it where a run goes on mid-epoch on several ranks.
+            self._order.set_epoch(kwargs["epoch"])
         if self.state.global_step >= self.state.max_steps:
             # Resumed from the last checkpoint of all: transformers would train one step more.
             self.control.should_training_stop = True
@@ -211,6 +219,8 @@ class MedHieraTrainer(Trainer):
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
             self.loss_guard.check()
+        if self.control.should_save:
+            self.control.should_log = True  # or a resumed run's next mean loss would lack the steps before
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     # The moving average

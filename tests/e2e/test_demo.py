@@ -23,7 +23,7 @@ for name in ("modeling_hiera_mae", "medhiera", "dataset_scripts"):
 model_id, dataset_id = sys.argv[1:]
 rows = load_dataset(dataset_id, "chestx_ray14", split="test")
 findings = rows.features["findings"].feature.names
-classify = pipeline("image-classification", model=model_id, top_k=None)
+classify = pipeline("image-classification", model=model_id, top_k=len(findings))
 answers = [{a["label"]: a["score"] for a in each} for each in classify(rows["image"][:], batch_size=16)]
 scores = np.array([[answer[name] for name in findings] for answer in answers])
 truth = np.array(rows["labels"][:], dtype=float)

@@ -108,6 +108,32 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
     assert answer["ours mae class"][1:] == ["HieraMAEForPreTraining", "HieraMAEConfig"]
 
 
+def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(workshop, tmp_path):
+    """--push_to_hub is ours, not the Trainer's; the next stage's lineage is read from the Hub."""
+    built = str(workshop.folder / "built")
+    data = ("--data_dir", str(workshop.raw), "--build_dir", built, "--use_cpu", "true")
+    with LoopbackHub() as hub:
+        run(hub, tmp_path / "one", "train_mae.py", str(workshop.configs["train_mae.py"]), *data,
+            "--output_dir", str(tmp_path / "mine"), "--max_steps", "2", "--push_to_hub", "true",
+            "--hub_model_id", "tester/pushed-mae", "--hub_private_repo", "true")  # fmt: skip
+        pushed = hub.repositories["tester/pushed-mae"]
+        assert pushed.private and len(pushed.commits) == 1
+        assert {"model.safetensors", "README.md", "metrics.json"} <= pushed.files.keys()
+        assert not any("checkpoint" in name or "training_args" in name for name in pushed.files)
+        assert list(hub.repositories) == ["tester/pushed-mae"]
+        run(hub, tmp_path / "two", "train_cls.py", str(workshop.configs["train_cls.py"]), *data,
+            "--output_dir", str(tmp_path / "theirs"), "--max_steps", "2", "--eval_steps", "2",
+            "--save_steps", "2", "--model_name_or_path", "tester/pushed-mae")  # fmt: skip
+    first, second = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("mine", "theirs")
+    )
+    lineage = second["lineage"]
+    assert lineage["started_from"].startswith("stage 1 (from random weights; synthetic phantoms")
+    assert (lineage["base_model"], lineage["license"]) == ("tester/pushed-mae", "apache-2.0")
+    assert lineage["leakage_before"] == [{"stage": 1} | first["data"]["leakage"]]
+    assert second["preprocessing"]["mean"] == first["preprocessing"]["mean"]
+
+
 def test_an_upload_that_is_killed_leaves_nothing_half_and_resumes(pristine, tmp_path):
     command = ("-m", "medhiera.publish", str(pristine[2]), "tester/model")
     with LoopbackHub() as hub:

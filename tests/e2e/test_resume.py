@@ -1,6 +1,7 @@
 """A run killed with -9 ends as if nothing had happened; two ranks train as one does."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "4")
+from medhiera.checkpoints import newest_whole
+
+LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "4", "--logging_steps", "3")
 
 
 def weights(folder):
@@ -18,19 +21,20 @@ def weights(folder):
 
 
 def logged(folder):
-    """(step, loss) of every training row; seconds differ between runs."""
+    """Every row of training and validation; seconds differ between runs."""
     with (folder / "training_log.csv").open() as file:
-        return [(int(row["step"]), row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def kill_after_checkpoint(workshop, script, output, *words):
-    """Start the script, kill its whole process group -9 as soon as a checkpoint is whole."""
+def kill_after_checkpoint(workshop, script, output, *words, step=4, ranks=1):
+    """Start the script, kill its whole process group -9 as soon as this step's checkpoint is whole."""
     process = subprocess.Popen(
-        workshop.command(script, output, *words), cwd=workshop.root, start_new_session=True,
+        workshop.command(script, output, *words, ranks=ranks), cwd=workshop.root, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 240
-    while not list(output.glob("checkpoint-*/whole.json")):
+    while not (output / f"checkpoint-{step}" / "whole.json").is_file():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "no checkpoint in four minutes"
         time.sleep(0.02)
@@ -55,6 +59,26 @@ def test_kill_and_resume_gives_the_same_weights(script, workers, workshop, tmp_p
     expected, found = weights(whole), weights(killed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert logged(whole) == logged(killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_mae.py", "train_cls.py"])
+def test_two_ranks_go_on_in_the_middle_of_a_later_epoch(script, workshop, tmp_path):
+    """The order, masks and augmentation of the second epoch, not of the first, on both ranks."""
+    words = [*LONGER, "--per_device_train_batch_size", "4", "--max_train_images", "56"]  # 7 steps an epoch
+    words += ["--ema_decay", "0.9", "--random_crop_scale", "0.5"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = workshop.run(script, whole, *words, ranks=2)
+    assert done.returncode == 0, done.stdout
+    kill_after_checkpoint(workshop, script, killed, *words, step=12, ranks=2)
+    epoch = json.loads((newest_whole(killed) / "trainer_state.json").read_text())["epoch"]
+    assert epoch > 1 and epoch % 1, "killed in the middle of an epoch after the first"
+    done = workshop.run(script, killed, *words, "--resume_from_checkpoint", "true", ranks=2)
+    assert done.returncode == 0, done.stdout
+    for one, other in ((whole, killed), (whole / "raw", killed / "raw")):
+        expected, found = weights(one), weights(other)
+        assert all(torch.equal(expected[name], found[name]) for name in expected), one.name
     assert logged(whole) == logged(killed)
 
 

@@ -41,6 +41,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_images(tmp_path):
     assert "image 5" in record["image_ids"] and len(record["image_ids"]) == 4
     assert record["step"] <= 4
     assert not (tmp_path / f"checkpoint-{record['step']}").exists()  # nothing is saved after it
+    make_trainer(tmp_path)
+    assert not (tmp_path / "nonfinite_batch.json").exists(), "the next run names its own images"
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):

@@ -51,3 +51,19 @@ def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
         "figures/steps/reconstructions-0000003.png",
         "figures/reconstructions.png",
     ]
+
+
+def test_the_evaluation_after_training_is_logged_once_however_often_the_end_is_reached(tmp_path):
+    def begin(resume=None):
+        callbacks = [TrainingLog(tmp_path / "log.csv")]
+        saving = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+        trainer = make_trainer(tmp_path, callbacks=callbacks, **saving)
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.evaluate()
+        lines = (tmp_path / "log.csv").read_text().splitlines()
+        return [(line.split(",")[0], line.split(",")[6] != "") for line in lines[1:]]
+
+    whole = begin()
+    assert whole[-3:] == [("4", False), ("4", True), ("4", True)]
+    assert begin(str(tmp_path / "checkpoint-4")) == whole
+    assert begin(str(tmp_path / "checkpoint-2")) == whole

@@ -87,7 +87,10 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("resize_size: 100", [], "below image_size"),
         ("image_size: 64\nmask_ratio: 0.8", [], "mask_ratio: mask_ratio 0.8 keeps 0 of 4 mask units"),
         ("image_size: 32", [], "eval_mask_ratio: mask_ratio 0.6 keeps 0 of 1 mask units"),
-        ("precision: bf16\nbf16: true", [], "set precision alone"),
+        ("precision: bf16\nbf16: true", [], "bf16 and precision are both set"),
+        ("hub_model_id: me/mine", [], "hub_model_id is set without push_to_hub"),
+        ("push_to_hub: true\nhub_strategy: checkpoint", [], "hub_strategy: only the finished stage"),
+        ("new_head: true", [], "new_head is for stage 2"),
     ],
 )
 def test_faults_are_named(write, text, extra, message):
@@ -120,6 +123,7 @@ def test_faults_are_named(write, text, extra, message):
         ),
         ("base_learning_rate: -1", "base_learning_rate is -1.0"),
         ("loss: focal", "cannot be read"),
+        ("halt_on_explosion: true", "halt_on_explosion is for stage 1"),
     ],
 )
 def test_contradictions_of_stage_2_are_named(write, text, message):
@@ -190,6 +194,32 @@ def test_all_faults_at_once(write):
     assert "image_size is 100; wanted a multiple of 32, such as 96 or 128" in message
     assert "mask_ratio is 1.5" in message
     assert "eval_mask_ratio is 0" in message
+
+
+def test_what_another_option_replaces_is_said(write, caplog):
+    with caplog.at_level("WARNING", logger="medhiera"):
+        read_recipe(ClassifierOptions, write("warmup_steps: 10\noptim: sgd"))
+    assert "warmup_steps has no effect with schedule: one_cycle" in caplog.text
+    assert "optim has no effect with optimizer: adam" in caplog.text
+    caplog.clear()
+    read_recipe(ClassifierOptions, write("warmup_steps: 10\nschedule: trainer\noptimizer: adamw"))
+    assert "no effect" not in caplog.text
+
+
+def test_a_finished_stage_is_not_trained_over(write, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("metrics.json", "README.md"):
+        (tmp_path / "out" / name).write_text("{}")
+    with pytest.raises(RecipeError, match="already holds a finished stage; choose another --output_dir"):
+        read_recipe(MAEOptions, write("image_size: 64"))
+
+
+def test_the_trainer_never_pushes_by_itself(write):
+    recipe = read_recipe(MAEOptions, [*write("image_size: 64"), "--push_to_hub", "true"])
+    assert recipe.hub_id == "out" and recipe.training.push_to_hub is False
+    named = ["--push_to_hub", "true", "--hub_model_id", "me/mine"]
+    assert read_recipe(MAEOptions, [*write("image_size: 64"), *named]).hub_id == "me/mine"
+    assert read_recipe(MAEOptions, write("image_size: 64")).hub_id is None
 
 
 def test_missing_file_says_where_recipes_lie():

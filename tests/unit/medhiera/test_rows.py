@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 from PIL import Image
+from transformers import TrainingArguments
 
 from dataset_scripts import Cocktail, write_phantom_cohort
 from dataset_scripts.parquet_export import export_parquet
@@ -120,3 +121,21 @@ def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:
     assert not caplog.records
     warn_of_small_images(rows, 49)
     assert "at most 48 pixels" in caplog.text and "enlarged to 49" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"split": "medtransformer"}, "built with split: official, and the recipe has medtransformer"),
+        ({"allow_leakage": True}, "its leaks are left out, and the recipe has allow_leakage: True"),
+        ({"nih_mapping": "map.csv"}, "nih_mapping is read when data is built"),
+    ],
+)
+def test_training_refuses_what_built_data_cannot_give(
+    exported: Path, tmp_path: Path, asked: dict[str, object], said: str
+) -> None:
+    training = TrainingArguments(str(tmp_path), use_cpu=True)
+    with pytest.raises(RecipeError, match=said):
+        open_cocktail(options(exported, **asked), training)
+    assert open_cocktail(options(exported), training).rows
+    assert open_cocktail(options(exported, **asked)).rows  # evaluation takes it as it is

@@ -15,7 +15,7 @@ from medhiera.stage import (
     start_model,
 )
 from medhiera.transforms import Preprocessing
-from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
 TINY = '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1}'
 
@@ -83,7 +83,7 @@ def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):
     of_data = choose_preprocessing(str(mae_folder), 64, 73, 0.5, 0.2)
     assert (of_data.mean, of_data.std) == (0.5, 0.2)  # an ImageNet checkpoint's own numbers are not used
     for stage in (1, 2):
-        (mae_folder / "metrics.json").write_text(json.dumps({"stage": stage}))
+        (mae_folder / "metrics.json").write_text(json.dumps({"stage": stage, "lineage": {}}))
         inherited = choose_preprocessing(str(mae_folder), 96, 110, 0.5, 0.2)
         assert inherited == Preprocessing(96, 110, 0.4, 0.3)
 
@@ -127,3 +127,33 @@ def test_flipping_averages_the_probabilities_of_both_views(classifier_folder):
     assert not torch.allclose(views[0], views[1])
     both = classifier.probabilities([image], with_flip=True)
     torch.testing.assert_close(both[0], views.mean(dim=0), atol=1e-5, rtol=0)
+
+
+def test_a_supervised_checkpoint_starts_with_a_new_head_where_asked(tmp_path):
+    labels = {"id2label": dict(enumerate("abc")), "label2id": {name: i for i, name in enumerate("abc")}}
+    geometry = {"image_size": [64, 64], "embed_dim": 8, "depths": [1, 1, 1, 1]}
+    HieraMAEForImageClassification._from_config(
+        HieraMAEConfig.from_size("tiny", **geometry, id2label=dict(enumerate("vwxyz")))
+    ).save_pretrained(tmp_path / "five")
+    source = str(tmp_path / "five")
+    with pytest.raises(RecipeError, match=r"classifies into 5 labels; wanted 3.*new_head: true"):
+        start_model(HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), **labels)
+    options = ModelOptions(model_name_or_path=source, new_head=True)
+    model, lineage = start_model(HieraMAEForImageClassification, options, **labels)
+    assert model.classifier.weight.shape[0] == 3 and model.classifier.weight.std() > 0
+    assert lineage["new_weights"] == ["classifier.bias", "classifier.weight"]
+
+
+def test_a_new_head_forgets_a_head_of_the_same_size(tmp_path):
+    geometry = {"image_size": [64, 64], "embed_dim": 8, "depths": [1, 1, 1, 1]}
+    old = HieraMAEForImageClassification._from_config(
+        HieraMAEConfig.from_size("tiny", **geometry, id2label=dict(enumerate("xyz")))
+    )
+    with torch.no_grad():
+        old.classifier.weight.fill_(3.0)
+    old.save_pretrained(tmp_path / "three")
+    labels = {"id2label": dict(enumerate("abc")), "label2id": {name: i for i, name in enumerate("abc")}}
+    options = ModelOptions(model_name_or_path=str(tmp_path / "three"), new_head=True)
+    model, lineage = start_model(HieraMAEForImageClassification, options, **labels)
+    assert model.classifier.weight.abs().max() < 1
+    assert "classifier.weight" in lineage["new_weights"]

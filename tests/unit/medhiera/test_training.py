@@ -193,3 +193,28 @@ def test_mixup_in_training_reaches_the_model(tmp_path):
     )  # fmt: skip
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_a_step_in_which_nothing_is_annotated_has_a_loss_of_zero(tmp_path):
+    rows = make_rows(8).remove_columns("labels").add_column("labels", [[float("nan")] * 3] * 8)
+    for loss in (None, TrainingLoss(0.1, is_asymmetric=True)):
+        trainer = make_trainer(tmp_path, rows=rows, compute_loss_func=loss, max_steps=2)
+        before = weights(trainer.model)
+        trainer.train()
+        assert [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] == [0.0, 0.0]
+        assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
+
+
+def test_a_resumed_run_logs_the_same_means(tmp_path):
+    """Three steps a logged mean, a checkpoint every two: each saving ends a mean."""
+    options = {"max_steps": 7, "logging_steps": 3, "save_strategy": "steps", "save_steps": 2}
+    whole = make_trainer(tmp_path, **options)
+    whole.train()
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    losses = [
+        [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+        for trainer in (whole, resumed)
+    ]
+    assert losses[0] == losses[1]
+    assert [step for step, _ in losses[0]] == [2, 3, 4, 6, 7]
