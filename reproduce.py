@@ -8,11 +8,13 @@ On two CPU cores, and with ImageNet weights on a GPU:
     python reproduce.py sweep --data_dir DATA --budget smoke --output_dir runs/sweep --trials 8
 
 A run that is finished is skipped and one that was interrupted goes on, so the same command can be repeated; a
-sweep's trials lie in an SQLite file, and the same command in several processes shares them.
+sweep's trials lie in an SQLite file, and the same command in several processes shares them. What defines the
+experiment is kept beside its runs: with other options another --output_dir is asked for.
 """
 
 import argparse
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,22 @@ from optuna.trial import TrialState
 
 from medhiera import figures
 from medhiera.experiments import (
+    LOG,
     ROOT,
     Arm,
     Laboratory,
     RunFailedError,
     ablation_arms,
     explode_arms,
+    keep_settings,
+    leave_on_signals,
+    read_column,
     run_all,
 )
 from medhiera.metrics import RARE
 from medhiera.paper import FOOTNOTES, OURS, PAPER_AUROC, PAPER_SETTINGS, among_peers, settings_of
 from medhiera.recipe import RecipeError
-from medhiera.sweep import SWEEPS, correlations, importances, open_study, read_column, run_sweep
+from medhiera.sweep import SWEEPS, TESTED, correlations, importances, open_study, run_sweep
 from medhiera.training import run_script
 
 logger = logging.getLogger("reproduce")
@@ -51,7 +57,6 @@ BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 SEEDS = {"smoke": 2, "paper": 3}
-LOG = "training_log.csv"
 SMOKE_NOTE = "smoke budget: proves the software, says nothing about medicine"
 
 
@@ -80,6 +85,7 @@ def main(argv: list[str]) -> None:
         raise RecipeError("--seeds must be at least 1")
     budget = {script: (*recipe, *words) for script, recipe in BUDGETS[options.budget].items()}
     laboratory = Laboratory(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
+    check_settings(laboratory.output, options, words)
     if options.stage0 is None:
         logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
     has_stage0 = options.stage0 is not None
@@ -110,6 +116,37 @@ def main(argv: list[str]) -> None:
     finish(laboratory, report)
 
 
+def check_settings(output: Path, options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Keep what defines the experiment beside its runs; more seeds or trials of it may follow.
+
+    Raises:
+        RecipeError: the folder holds runs of another experiment.
+    """
+    settings = {
+        "experiment": options.experiment,
+        "budget": options.budget,
+        "data_dir": place_of(options.data_dir),
+        "stage0": place_of(options.stage0),
+        "words": list(words),
+    }
+    name, runs = "experiment", "."
+    if options.experiment == "sweep":
+        if any(output.glob(f"trials/*/seed*/{LOG}")):
+            raise RecipeError(
+                f"{output} holds a sweep of an earlier version, whose trials were judged otherwise; it "
+                "cannot be gone on with: choose another --output_dir"
+            )
+        name, runs = f"experiment_{options.sweep_stage}", f"trials/{options.sweep_stage}"
+    has_runs = any((output / runs).glob(f"*/seed*/{LOG}"))
+    keep_settings(output / f"{name}.json", settings, has_runs)
+
+
+def place_of(name: str | None) -> str | None:
+    """A folder by its whole path, as the scripts find it; a Hub id, or nothing, as it is."""
+    folder = ROOT / (name or "")
+    return str(folder.resolve()) if name and folder.exists() else name
+
+
 def finish(laboratory: Laboratory, report: str) -> None:
     """Write the report and show it."""
     (laboratory.output / "report.md").write_text(report, encoding="utf-8")
@@ -124,21 +161,27 @@ def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any
     run_sweep(laboratory, sweep, study, trials, fixed)
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     pruned = study.get_trials(states=(TrialState.PRUNED,))
+    failed = study.get_trials(states=(TrialState.FAIL,))
     best_first = sorted(complete, key=lambda trial: trial.value, reverse=sweep.direction == "maximize")
     names = [name for name in complete[0].params if name not in fixed]  # the others had no effect
     lines = [f"# Sweep of {sweep.script}", "", *([f"**{note}**", ""] if note else [])]
-    lines += [f"{len(complete)} trials complete, {len(pruned)} pruned."]
+    lines += [f"{len(complete)} trials complete, {len(pruned)} pruned, {len(failed)} failed or interrupted."]
     lines += [f"Not searched in this budget: {name} {value}." for name, value in fixed.items()] + [""]
-    lines += [f"| {' | '.join(names)} | {sweep.result} |", "|" + "---|" * (len(names) + 1)]
+    heads = [*names, sweep.label, *(["test, not searched by"] if sweep.tested else [])]
+    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for trial in best_first:
         used = (trial.params[name] for name in names)
-        values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in used)
-        lines.append(f"| {' | '.join(values)} | {trial.value:.4f} |")
+        cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in used]
+        cells.append(f"{trial.value:.4f}")
+        if sweep.tested:
+            tested = trial.user_attrs[TESTED]
+            cells.append("–" if tested is None else f"{tested:.4f}")
+        lines.append(f"| {' | '.join(cells)} |")
     by_forest = importances(study, names) if len(complete) > 1 else {}
     by_correlation = {name: value for name, value in correlations(study).items() if name in names}
     figures.influence_bars(
         by_correlation, by_forest, laboratory.output / "fig3.png",
-        title=f"Influence on {sweep.result}, as Fig. 3 ({len(complete)} trials)", note=note,
+        title=f"Influence on {sweep.label}, as Fig. 3 ({len(complete)} trials)", note=note,
     )  # fmt: skip
     lines += ["", "| hyper-parameter | correlation | importance (random forest) |", "|---|---|---|"]
     for name in names:
@@ -150,12 +193,20 @@ def draw(
     laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], name: str, title: str, column: str,
     value: str, note: str,
 ) -> None:  # fmt: skip
-    """One figure: a line an arm, from the logs."""
-    curves = {
-        arm.label: [read_column(laboratory.folder(arm.name, seed) / LOG, column) for seed in seeds]
-        for arm in arms
-    }
+    """One figure: a line an arm, from the logs; a run whose loss became no number has one of its own."""
+    curves: dict[str, list[dict[int, float]]] = {}
+    for arm in arms:
+        for seed in seeds:
+            step = laboratory.lost_at(arm.name, seed)
+            label = arm.label if step is None else f"{arm.label}, seed {seed}, no number from step {step} on"
+            curves.setdefault(label, []).append(curve_of(laboratory, arm, seed, column))
     figures.arm_curves(curves, laboratory.output / name, title=title, value=value, note=note)
+
+
+def curve_of(laboratory: Laboratory, arm: Arm, seed: int, column: str) -> dict[int, float]:
+    """Step → value of a run's log, as far as the values are numbers."""
+    curve = read_column(laboratory.folder(arm.name, seed) / LOG, column)
+    return {step: value for step, value in curve.items() if math.isfinite(value)}
 
 
 def values_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int], key: str) -> list[Any]:
@@ -166,8 +217,8 @@ def values_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int], key: str) 
 
 def spread(values: Sequence[float]) -> str:
     """Mean over seeds, and their range where there are several."""
-    if len(values) == 1:
-        return f"{values[0]:.4f}"
+    if len(values) < 2:
+        return f"{values[0]:.4f}" if values else "–"
     return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
@@ -245,18 +296,23 @@ def settings_table(record: dict[str, Any]) -> list[str]:
 
 
 def explode_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
-    """Markdown: masked loss before and after at each learning rate."""
+    """Markdown: masked loss before and after at each learning rate, or where it stopped being a number."""
     lines = ["# Learning rate too high", "", *([f"**{note}**", ""] if note else [])]
     lines += ["| arm | masked loss before | highest seen | after |", "|---|---|---|---|"]
     for arm in (a for a in arms if a.name != "before"):
-        curves = [read_column(laboratory.folder(arm.name, seed) / LOG, "eval_loss") for seed in seeds]
-        before, after = (values_of(laboratory, arm, seeds, k) for k in ("masked_loss_before", "masked_loss"))
-        highest = [max(curve.values()) for curve in curves]
-        lines.append(f"| {arm.label} | {spread(before)} | {spread(highest)} | {spread(after)} |")
+        curves = [curve for seed in seeds if (curve := curve_of(laboratory, arm, seed, "eval_loss"))]
+        before = spread([curve[min(curve)] for curve in curves])
+        highest = spread([max(curve.values()) for curve in curves])
+        reached = values_of(laboratory, arm, seeds, "masked_loss")
+        after = [spread(reached)] if reached else []
+        lost = ((seed, laboratory.lost_at(arm.name, seed)) for seed in seeds)
+        after += [f"no number from step {step} on (seed {seed})" for seed, step in lost if step is not None]
+        lines.append(f"| {arm.label} | {before} | {highest} | {'; '.join(after)} |")
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
+    leave_on_signals()
     try:
         run_script(main)
     except RunFailedError as error:

@@ -4,17 +4,24 @@ Stands above the two scripts, which it starts as processes, and below reproduce.
 card is there; an interrupted one goes on from its checkpoint.
 """
 
+import contextlib
+import csv
+import fcntl
 import json
 import logging
+import math
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from medhiera.checkpoints import newest_whole
+from medhiera.recipe import RecipeError
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGE0 = "stage 0"
 """Where an arm starts that needs ImageNet weights."""
 
+LOG = "training_log.csv"
+"""What a run writes as it goes; the figures are drawn from it."""
+
 
 class RunFailedError(RuntimeError):
-    """A script ended with an error; its own message stands above."""
+    """A run did not come to its end, or cannot start; the message says why and where to look."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Arm:
         start: STAGE0, the name of a train_mae.py arm, or None for random weights.
         words: its own options of the script.
         as_long_as: an arm whose number of optimiser steps it takes.
+        may_explode: a loss that becomes no number is an ending too: it is what the arm shows.
     """
 
     name: str
@@ -47,6 +58,7 @@ class Arm:
     start: str | None = None
     words: tuple[str, ...] = ()
     as_long_as: str | None = None
+    may_explode: bool = False
 
 
 def ablation_arms(has_stage0: bool) -> list[Arm]:
@@ -102,6 +114,7 @@ def explode_arms(has_stage0: bool, learning_rate: float) -> list[Arm]:
             "train_mae.py",
             start,
             ("--learning_rate", str(factor * learning_rate)),
+            may_explode=True,
         )
         for factor in (1, 10, 100)
     ]
@@ -152,36 +165,154 @@ class Laboratory:
             words += ["--resume_from_checkpoint", "true"]
         return [sys.executable, "-W", "ignore", arm.script, *words]
 
+    def lost_at(self, arm: str, seed: int) -> int | None:
+        """The step from which an unfinished run's loss is no number; None where it is one."""
+        folder = self.folder(arm, seed)
+        if (folder / "README.md").is_file():
+            return None
+        named = folder / "nonfinite_batch.json"
+        if named.is_file():
+            return int(json.loads(named.read_text(encoding="utf-8"))["step"])
+        # Gradients that overflow after a step whose loss was sound show in the next evaluation.
+        losses = read_column(folder / LOG, "eval_loss")
+        return next((step for step, loss in losses.items() if not math.isfinite(loss)), None)
+
     def run(self, arm: Arm, seed: int) -> bool:
-        """Run one arm with one seed, or go on with it; False where it was finished before.
+        """Run one arm with one seed, or go on with it; False where it had ended before.
 
         Raises:
-            RunFailedError: the script failed.
+            RunFailedError: the script failed, or another process writes into the run's folder.
         """
-        if self.metrics(arm.name, seed) is not None:
+        has_exploded = arm.may_explode and self.lost_at(arm.name, seed) is not None
+        if has_exploded or self.metrics(arm.name, seed) is not None:
             return False
         folder = self.folder(arm.name, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        with (folder / "printed.txt").open("a", encoding="utf-8") as log:
-            done = subprocess.run(
-                self.command(arm, seed), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        if done.returncode:
-            printed = folder / "printed.txt"
-            said = printed.read_text(encoding="utf-8").strip().splitlines()[-8:]
-            raise RunFailedError(
-                f"{arm.name} with seed {seed} ended with exit code {done.returncode}; {printed} ends so:\n  "
-                + "\n  ".join(said)
-            )
+        with running(self.command(arm, seed), folder) as process:
+            status = process.wait()
+        step = self.lost_at(arm.name, seed) if arm.may_explode else None
+        if step is not None:
+            logger.info("        the loss is no number from step %d on: the run ends there", step)
+        elif status:
+            raise failure(f"{arm.name} with seed {seed}", status, folder)
         return True
 
 
-def run_all(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
-    """Run every arm with every seed, in order; what is finished is skipped.
+@contextlib.contextmanager
+def running(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A script as a process of its own; whoever leaves before its end ends it.
+
+    It is sent SIGTERM, after which a training script writes a checkpoint, and waited for. Its folder is
+    locked as long as it lives, even where this process is killed and it goes on alone.
+
+    Args:
+        command: from Laboratory.command.
+        folder: where the script writes; printed.txt there takes what it prints.
 
     Raises:
-        RunFailedError: a script failed; the finished runs stay, the same command goes on.
+        RunFailedError: another process writes there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        (folder / "lock").open("a+", encoding="utf-8") as lock,
+        (folder / "printed.txt").open("a", encoding="utf-8") as printed,
+    ):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunFailedError(
+                f"process {lock.read() or 'that just started'} still writes into {folder}. Wait for its end, "
+                "or end it with `kill`; then repeat the command, which goes on from its checkpoint"
+            ) from None
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s); let no second run write there", folder, error)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=printed,
+            stderr=subprocess.STDOUT, pass_fds=(lock.fileno(),),
+        )  # fmt: skip
+        try:
+            lock.truncate(0)
+            lock.write(str(process.pid))
+            lock.flush()
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def leave_on_signals() -> None:
+    """From here on SIGTERM and Ctrl-C end this process through `running`, with 128 + the signal's number."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)  # once is enough: the script is writing its checkpoint
+        raise SystemExit(128 + number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, leave)
+
+
+def failure(what: str, status: int, folder: Path) -> RunFailedError:
+    """What a failed script said last."""
+    printed = folder / "printed.txt"
+    said = printed.read_text(encoding="utf-8").strip().splitlines()[-8:]
+    return RunFailedError(f"{what} ended with exit code {status}; {printed} ends so:\n  " + "\n  ".join(said))
+
+
+def read_column(log: Path, column: str) -> dict[int, float]:
+    """Step → value of one column of a training_log.csv; empty where there is none yet.
+
+    A row that is being written is left for the next look.
+    """
+    if not log.is_file():
+        return {}
+    with log.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(column)]
+    return {int(row["step"]): float(row[column]) for row in rows}
+
+
+def keep_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> None:
+    """Write down what defines an experiment, and refuse to mix it with runs of another one.
+
+    Args:
+        file: a JSON beside the runs.
+        settings: as JSON gives them back.
+        has_runs: something has trained there; until then the settings may still change.
+
+    Raises:
+        RecipeError: the runs there were made with other settings, or nobody wrote down with which.
+    """
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if found == settings:
+        return
+    if has_runs and not found:
+        raise RecipeError(
+            f"{file.parent} holds runs and no {file.name} that says how they were made. Choose another "
+            f"--output_dir; or, if this very command made them, write this into {file}:\n"
+            + json.dumps(settings)
+        )
+    if has_runs:
+        differences = "; ".join(
+            f"{key} was {found.get(key)!r}, now {value!r}"
+            for key, value in settings.items()
+            if found.get(key) != value
+        )
+        raise RecipeError(
+            f"the runs in {file.parent} were made with other settings ({differences}). Choose another "
+            f"--output_dir for these, or repeat the command with those of {file}"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.part")  # processes that share a sweep may start together
+    partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, file)
+
+
+def run_all(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+    """Run every arm with every seed, in order; what has ended is skipped.
+
+    Raises:
+        RunFailedError: see Laboratory.run; the finished runs stay, the same command goes on.
     """
     total, number = len(arms) * len(seeds), 0
     for seed in seeds:

@@ -4,10 +4,9 @@ Stands beside experiments.py, which runs fixed arms; reproduce.py draws. Trials 
 sweep that was killed goes on, and the same command in several processes shares the trials among them.
 """
 
-import csv
+import argparse
 import logging
-import os
-import subprocess
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,32 +16,52 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
+import yaml
 
-from medhiera.experiments import ROOT, STAGE0, Arm, Laboratory, RunFailedError
+from medhiera.experiments import (
+    LOG,
+    ROOT,
+    STAGE0,
+    Arm,
+    Laboratory,
+    RunFailedError,
+    failure,
+    read_column,
+    running,
+)
 
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 30
 _POLL_SECONDS = 1.0
+_FAILURES_IN_A_ROW = 3
+
+WARM_UP_PERCENT = 30
+"""Share of its schedule in which no trial is pruned: OneCycleLR's learning rate still rises."""
+
+TESTED = "test"
+"""A trial's attribute: what its model reached on the test split."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is searched and by what it is judged.
+    """What is searched and by what it is judged: a measure of the validation split, never of the test split.
 
     Attributes:
         script: train_mae.py or train_cls.py.
-        column: of training_log.csv, reported as the trial goes and used to prune.
-        result: of metrics.json's evaluation, the trial's value.
+        column: of training_log.csv, reported as the trial goes; at the kept checkpoint the trial's value.
+        label: of that value, in tables and figures.
         direction: "minimize" or "maximize".
         propose: a trial → options of the script.
+        tested: of metrics.json's evaluation, on the test split; shown beside the value, None for nothing.
     """
 
     script: str
     column: str
-    result: str
+    label: str
     direction: Literal["minimize", "maximize"]
     propose: Callable[[optuna.Trial], dict[str, Any]]
+    tested: str | None = None
 
 
 def propose_mae(trial: optuna.Trial) -> dict[str, Any]:
@@ -69,8 +88,15 @@ def propose_classifier(trial: optuna.Trial) -> dict[str, Any]:
 
 
 SWEEPS = {
-    "mae": Sweep("train_mae.py", "eval_loss", "masked_loss", "minimize", propose_mae),
-    "cls": Sweep("train_cls.py", "eval_mean_auroc", "mean_auroc", "maximize", propose_classifier),
+    "mae": Sweep("train_mae.py", "eval_loss", "masked validation loss", "minimize", propose_mae),
+    "cls": Sweep(
+        "train_cls.py",
+        "eval_mean_auroc",
+        "validation mean AUROC",
+        "maximize",
+        propose_classifier,
+        tested="mean_auroc",
+    ),
 }
 
 
@@ -100,7 +126,7 @@ def open_study(sweep: Sweep, file: Path, name: str, seed: int | None = 0) -> opt
         study_name=name,
         direction=sweep.direction,
         sampler=optuna.samplers.RandomSampler(seed=seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=WARM_UP_PERCENT),
         load_if_exists=True,
     )
 
@@ -110,20 +136,36 @@ def run_sweep(
 ) -> None:
     """Run trials until the study holds so many finished or pruned ones.
 
+    A trial whose script fails (a learning rate at which the loss is no number) is told and left behind.
+
     Args:
-        laboratory: where the runs lie; a folder `trials/NUMBER` each.
+        laboratory: where the runs lie; a folder `trials/STUDY/NUMBER` each.
         sweep: what is searched.
         study: from open_study.
         trials: in all, those of former runs and other processes included.
         fixed: options that win over proposed ones (a smoke budget's few steps).
 
     Raises:
-        RunFailedError: a script failed for another reason than its proposal.
+        RunFailedError: three trials in a row failed, so the proposals are hardly the reason.
     """
     ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    failures = 0
 
     def objective(trial: optuna.Trial) -> float:
-        return _run_trial(laboratory, sweep, trial, sweep.propose(trial) | dict(fixed))
+        nonlocal failures
+        try:
+            value = _run_trial(laboratory, sweep, trial, sweep.propose(trial) | dict(fixed))
+        except optuna.TrialPruned:
+            failures = 0
+            raise
+        except RunFailedError as error:
+            failures += 1
+            if failures == _FAILURES_IN_A_ROW:
+                raise RunFailedError(f"{failures} trials in a row failed; {error}") from error
+            logger.warning("%s\nthe search goes on without it", error)
+            return float("nan")  # a failed trial, to Optuna
+        failures = 0
+        return value
 
     if len(study.get_trials(deepcopy=False, states=ended)) < trials:
         study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=ended)])
@@ -137,60 +179,72 @@ def _run_trial(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         retried = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen)
-    name = f"trials/{trial.number if retried is None else retried}"
+    name = f"trials/{trial.study.study_name}/{trial.number if retried is None else retried}"
     folder = laboratory.folder(name, 0)
-    folder.mkdir(parents=True, exist_ok=True)
     words = tuple(word for key, value in options.items() for word in (f"--{key}", str(value).lower()))
     command = laboratory.command(
         Arm(name, name, sweep.script, STAGE0 if laboratory.stage0 else None, words), 0
     )
+    schedule = schedule_of((*laboratory.words[sweep.script], *words))
     logger.info("trial %d: %s", trial.number, " ".join(words))
     reported: set[int] = set()
-    with (folder / "printed.txt").open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            while process.poll() is None:
-                time.sleep(_POLL_SECONDS)
-                _report(trial, read_column(folder / "training_log.csv", sweep.column), reported)
-                if trial.should_prune():
-                    logger.info("trial %d: pruned after step %d", trial.number, max(reported))
-                    raise optuna.TrialPruned
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+    with running(command, folder) as process:
+        while process.poll() is None:
+            time.sleep(_POLL_SECONDS)
+            _report(trial, folder / LOG, sweep.column, schedule, reported)
+            if trial.should_prune():
+                logger.info("trial %d: pruned after %d %% of its steps", trial.number, max(reported))
+                process.kill()  # it need not write a checkpoint
+                raise optuna.TrialPruned
     record = laboratory.metrics(name, 0)
     if process.returncode or record is None:
+        raise failure(f"trial {trial.number}", process.returncode, folder)
+    if sweep.tested is not None:
+        trial.set_user_attr(TESTED, record["evaluation"][sweep.tested])
+    curve = read_column(folder / LOG, sweep.column)
+    kept = record["training"]["best_step"]  # None where the last weights are kept
+    value = curve.get(max(curve, default=0) if kept is None else kept, float("nan"))
+    if not math.isfinite(value):
         raise RunFailedError(
-            f"trial {trial.number} ended with exit code {process.returncode}; see {folder / 'printed.txt'}"
+            f"trial {trial.number} has no {sweep.label} of the checkpoint it kept: {folder / LOG} has no "
+            f"number under {sweep.column} there; is eval_strategy off?"
         )
-    return float(record["evaluation"][sweep.result])
+    return value
 
 
-def _report(trial: optuna.Trial, curve: Mapping[int, float], reported: set[int]) -> None:
-    """Tell the study what is new; step 0, before training, is the same for all and says nothing."""
-    for step, value in curve.items():
-        if step and step not in reported:
-            trial.report(value, step)
-            reported.add(step)
+def schedule_of(words: Sequence[str]) -> tuple[int, float]:
+    """Optimiser steps and epochs that a script is to train; the epochs count where there are no steps.
 
+    Args:
+        words: of the script, the recipe first; a word wins over the recipe, a later one over an earlier.
 
-def read_column(log: Path, column: str) -> dict[int, float]:
-    """Step → value of one column of a training_log.csv; empty where there is none yet.
-
-    A row that is being written is left for the next look.
+    Returns:
+        Steps, not positive where only the epochs count; epochs.
     """
-    if not log.is_file():
-        return {}
-    with log.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(column)]
-    return {int(row["step"]): float(row[column]) for row in rows}
+    recipe = yaml.safe_load((ROOT / words[0]).read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--max_steps", "--max-steps", type=int, default=recipe.get("max_steps", -1))
+    parser.add_argument(
+        "--num_train_epochs", "--num-train-epochs", type=float, default=recipe.get("num_train_epochs", 3)
+    )
+    asked, _ = parser.parse_known_args(words[1:])
+    return asked.max_steps, asked.num_train_epochs
+
+
+def _report(
+    trial: optuna.Trial, log: Path, column: str, schedule: tuple[int, float], reported: set[int]
+) -> None:
+    """Tell the study what is new, by percent of the trial's own schedule: trials differ in length.
+
+    Step 0, before training, is the same for all and says nothing.
+    """
+    steps, epochs = schedule
+    epoch = read_column(log, "epoch")
+    for step, value in read_column(log, column).items():
+        percent = 100 * step // steps if steps > 0 else int(100 * epoch[step] / epochs + 1e-6)
+        if percent and percent not in reported:
+            trial.report(value, percent)
+            reported.add(percent)
 
 
 def correlations(study: optuna.Study) -> dict[str, float]:

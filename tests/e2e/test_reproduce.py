@@ -1,11 +1,16 @@
 """The experiments as a user runs them: every arm, figures, report; and a second time at no cost."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
+
+from medhiera.checkpoints import newest_whole
+from medhiera.experiments import Arm, Laboratory
 
 GEOMETRY = (
     '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1,'
@@ -20,9 +25,13 @@ SMALL = [
 pytestmark = pytest.mark.slow
 
 
+def command(*words):
+    return [sys.executable, "-W", "ignore", "reproduce.py", *words]
+
+
 def run(workshop, *words):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "reproduce.py", *words],
+        command(*words),
         cwd=workshop.root, env=os.environ | {"PYTHONWARNINGS": "ignore"}, text=True, timeout=900,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -62,5 +71,36 @@ def test_explode_and_sweep(workshop):
     words = ["sweep", *shared, "--output_dir", str(output), "--trials", "3", *SMALL]
     run(workshop, *words)
     assert pictures(output) == {"fig3.png"}
-    assert "3 trials complete, 0 pruned" in (output / "report.md").read_text()
+    assert "3 trials complete, 0 pruned, 0 failed" in (output / "report.md").read_text()
     assert "trial 3" not in run(workshop, *words)
+    refused = command("sweep", *shared, "--output_dir", str(output), "--budget", "paper")
+    done = subprocess.run(refused, cwd=workshop.root, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 1 and "budget was 'smoke', now 'paper'" in done.stderr, done.stderr
+
+
+def test_sigterm_leaves_a_checkpoint_that_the_same_command_goes_on_from(workshop, tmp_path):
+    words = command("explode", "--data_dir", str(workshop.raw), "--output_dir", str(tmp_path), *SMALL)
+    with (tmp_path / "printed").open("w") as printed:
+        process = subprocess.Popen(
+            [*words, "--num_train_epochs", "1000"], cwd=workshop.root, stdout=printed, stderr=printed
+        )
+    log, deadline = tmp_path / "before" / "seed0" / "training_log.csv", time.monotonic() + 300
+    try:
+        while not log.exists() or "\n3," not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "printed").read_text()
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(200)
+    assert status == 143, (tmp_path / "printed").read_text()
+    assert "SIGTERM: writing" in (log.parent / "printed.txt").read_text()
+    assert newest_whole(log.parent) is not None
+
+
+def test_the_guards_ending_is_one_that_explode_accepts(workshop, tmp_path):
+    words = {"train_mae.py": (str(workshop.configs["train_mae.py"]), "--use_cpu", "true")}
+    laboratory = Laboratory(tmp_path, str(workshop.raw), None, words)
+    rate = ("--learning_rate", "1e30", "--precision", "fp32")
+    arm = Arm("arm", "arm", "train_mae.py", None, rate, may_explode=True)
+    assert laboratory.run(arm, 0) and not laboratory.run(arm, 0)
+    assert laboratory.lost_at("arm", 0) is not None

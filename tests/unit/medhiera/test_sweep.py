@@ -1,5 +1,6 @@
 """A sweep over a stand-in script (a real process that writes a real log): values, pruning, resuming."""
 
+import logging
 import math
 import subprocess
 import sys
@@ -7,25 +8,30 @@ import sys
 import optuna
 import pytest
 
+import reproduce
 from medhiera import sweep as sweep_module
-from medhiera.experiments import Laboratory, RunFailedError
-from medhiera.sweep import Sweep, correlations, importances, open_study, read_column, run_sweep
+from medhiera.experiments import Laboratory, RunFailedError, read_column
+from medhiera.sweep import SWEEPS, Sweep, correlations, importances, open_study, run_sweep, schedule_of
 
-# Writes what train_mae.py would, in no time: the loss is the rate, and a rate above 0.9 fails.
+# Writes what a training script would, in no time: the loss is the rate, and a rate above 0.9 fails.
 SCRIPT = """
 import csv, json, pathlib, sys, time
-words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-rate, out = float(words["--rate"]), pathlib.Path(words["--output_dir"])
+words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+rate, out, steps = float(words["--rate"]), pathlib.Path(words["--output_dir"]), int(words["--max_steps"])
 if rate > 0.9:
     sys.exit("too high")
 with open(out / "training_log.csv", "w", newline="") as file:
-    writer = csv.DictWriter(file, ("step", "eval_loss"))
+    writer = csv.DictWriter(file, ("step", "epoch", "eval_loss", "eval_mean_auroc"))
     writer.writeheader()
-    for step in range(4):
-        writer.writerow({"step": step, "eval_loss": rate})
+    for step in range(steps + 1):
+        row = {"step": step, "epoch": step / steps}
+        auroc = "" if rate < 0.1 else {1: 0.9, steps: 0.7}.get(step, 0.5)
+        writer.writerow(row | {"eval_loss": rate, "eval_mean_auroc": auroc})
         file.flush()
         time.sleep(float(words["--pause"]))
-(out / "metrics.json").write_text(json.dumps({"evaluation": {"masked_loss": rate}}))
+best = int(words["--best_step"]) if "--best_step" in words else None
+record = {"evaluation": {"masked_loss": rate, "mean_auroc": 0.1}, "training": {"best_step": best}}
+(out / "metrics.json").write_text(json.dumps(record))
 (out / "README.md").write_text("card")
 """
 
@@ -33,17 +39,25 @@ with open(out / "training_log.csv", "w", newline="") as file:
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "_POLL_SECONDS", 0.02)
-    script = tmp_path / "script.py"
+    script, recipe = tmp_path / "script.py", tmp_path / "recipe.yaml"
     script.write_text(SCRIPT)
-    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): ("--pause", "0")})
+    recipe.write_text("max_steps: 3")
+    words = (str(recipe), "--pause", "0", "--max_steps", "3")
+    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): words})
 
     def sweep(low, high):
         return Sweep(
-            str(script), "eval_loss", "masked_loss", "minimize",
+            str(script), "eval_loss", "loss", "minimize",
             lambda trial: {"rate": trial.suggest_float("rate", low, high)},
         )  # fmt: skip
 
     return laboratory, sweep
+
+
+def saying(laboratory, *more):
+    """The same laboratory with more words."""
+    words = {script: (*words, *more) for script, words in laboratory.words.items()}
+    return Laboratory(laboratory.output, "DATA", None, words)
 
 
 def test_trials_are_kept_and_a_second_call_adds_only_what_is_missing(workplace, tmp_path):
@@ -62,18 +76,93 @@ def test_a_trial_far_behind_is_ended_early(workplace, tmp_path):
     laboratory, make = workplace
     study = open_study(make(0.1, 0.2), tmp_path / "sweep.db", "mae")
     run_sweep(laboratory, make(0.1, 0.2), study, 5, {})
-    slow = Laboratory(laboratory.output, "DATA", None, {k: ("--pause", "5") for k in laboratory.words})
-    run_sweep(slow, make(0.7, 0.8), study, 6, {})
+    run_sweep(saying(laboratory, "--pause", "5"), make(0.7, 0.8), study, 6, {})
     assert study.trials[-1].state == optuna.trial.TrialState.PRUNED
-    assert not (laboratory.folder(f"trials/{study.trials[-1].number}", 0) / "README.md").exists()
+    assert not (laboratory.folder(f"trials/mae/{study.trials[-1].number}", 0) / "README.md").exists()
 
 
-def test_a_failed_script_is_told_with_the_place_of_its_message(workplace, tmp_path):
+def test_trials_are_compared_at_the_same_share_of_their_schedules_after_a_warm_up(workplace, tmp_path):
+    laboratory, make = workplace
+    study = open_study(make(0.1, 0.2), tmp_path / "sweep.db", "mae")
+    run_sweep(saying(laboratory, "--max_steps", "8"), make(0.1, 0.2), study, 4, {})
+    assert study.trials[0].intermediate_values.keys() == {12, 25, 37, 50, 62, 75, 87, 100}
+    # Behind at once, and still let go on as long as its learning rate rises; half as long as the others.
+    slow = saying(laboratory, "--max_steps", "4", "--pause", "0.4")
+    run_sweep(slow, make(0.7, 0.8), study, 5, {})
+    assert study.trials[-1].state == optuna.trial.TrialState.PRUNED
+    assert study.trials[-1].intermediate_values.keys() == {25, 50}
+
+
+def test_the_schedule_is_the_recipes_unless_a_word_says_otherwise(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("max_steps: 400\nlearning_rate: 1e-3")
+    assert schedule_of((str(recipe), "--learning_rate", "1")) == (400, 3)
+    words = (str(recipe), "--max_steps", "-1", "--num_train_epochs", "5", "--num_train_epochs", "2")
+    assert schedule_of(words) == (-1, 2)
+    recipe.write_text("num_train_epochs: 80")
+    assert schedule_of((str(recipe), "--max-steps=7")) == (7, 80)
+
+
+def test_where_only_epochs_are_asked_for_their_share_is_reported(tmp_path):
+    log = tmp_path / "training_log.csv"
+    log.write_text("step,epoch,eval_loss\n0,0,2.0\n5,1.0,1.0\n5,1.0,\n10,2.0,0.5\n")
+    study = optuna.create_study()
+    trial = study.ask()
+    sweep_module._report(trial, log, "eval_loss", (-1, 3), set())
+    assert study.trials[0].intermediate_values == {33: 1.0, 66: 0.5}
+
+
+@pytest.mark.parametrize(("words", "expected"), [(("--best_step", "1"), 0.9), ((), 0.7)])
+def test_a_classifier_is_judged_by_the_validation_split_at_the_weights_it_keeps(
+    words, expected, workplace, tmp_path, monkeypatch
+):
+    laboratory, make = workplace
+    by_auroc = SWEEPS["cls"]
+    sweep = Sweep(
+        make(0.1, 0.8).script, by_auroc.column, by_auroc.label, by_auroc.direction, make(0.1, 0.8).propose,
+        by_auroc.tested,
+    )  # fmt: skip
+    monkeypatch.setitem(SWEEPS, "cls", sweep)
+    report = reproduce.search(saying(laboratory, *words), "cls", 1, {}, "")
+    assert "| rate | validation mean AUROC | test, not searched by |" in report
+    assert f"| {expected:.4f} | 0.1000 |" in report
+
+
+def test_a_classifier_without_a_validation_value_is_a_failed_trial(workplace, tmp_path, caplog):
+    laboratory, make = workplace
+    sweep = Sweep(make(0, 1).script, "eval_mean_auroc", "AUROC", "maximize", make(0.01, 0.09).propose)
+    study = open_study(sweep, tmp_path / "sweep.db", "cls")
+    with pytest.raises(RunFailedError, match=r"trial 2 has no AUROC .* eval_mean_auroc"):
+        run_sweep(laboratory, sweep, study, 1, {})
+    assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL] * 3
+
+
+def test_a_search_goes_on_after_a_failed_trial(workplace, tmp_path, caplog):
+    laboratory, make = workplace
+    study = open_study(make(0, 1), tmp_path / "sweep.db", "mae")
+    for rate in (0.95, 0.95, 0.3, 0.95, 0.95, 0.4):
+        study.enqueue_trial({"rate": rate})
+    with caplog.at_level(logging.WARNING, "medhiera.sweep"):
+        run_sweep(laboratory, make(0, 1), study, 2, {})
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "COMPLETE"] * 2
+    assert "trials/mae/0/seed0/printed.txt ends so:\n  too high\nthe search goes on" in caplog.text
+
+
+def test_three_failures_in_a_row_end_the_search_with_the_last_ones_message(workplace, tmp_path):
     laboratory, make = workplace
     study = open_study(make(0.95, 0.99), tmp_path / "sweep.db", "mae")
-    with pytest.raises(RunFailedError, match=r"exit code 1; see .*printed\.txt"):
-        run_sweep(laboratory, make(0.95, 0.99), study, 1, {})
-    assert "too high" in (laboratory.folder("trials/0", 0) / "printed.txt").read_text()
+    with pytest.raises(
+        RunFailedError, match=r"3 trials in a row failed; trial 2 .*printed\.txt.*\n  too high"
+    ):
+        run_sweep(laboratory, make(0.95, 0.99), study, 20, {})
+    assert len(study.trials) == 3
+
+
+def test_the_trials_of_two_stages_lie_apart(workplace, tmp_path):
+    laboratory, make = workplace
+    for name in ("mae", "cls"):
+        run_sweep(laboratory, make(0.1, 0.8), open_study(make(0.1, 0.8), tmp_path / "db", name), 1, {})
+        assert (laboratory.output / "trials" / name / "0" / "seed0" / "metrics.json").is_file()
 
 
 def test_two_processes_share_the_trials(workplace, tmp_path):
@@ -84,9 +173,10 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         "from medhiera import sweep as s\n"
         "from medhiera.experiments import Laboratory\n"
         "s._POLL_SECONDS = 0.02\n"
-        "script, out = sys.argv[2:]\n"
-        "lab = Laboratory(Path(out), 'DATA', None, {script: ('--pause', '0.1')})\n"
-        "sw = s.Sweep(script, 'eval_loss', 'masked_loss', 'minimize',"
+        "script, recipe, out = sys.argv[2:]\n"
+        "words = (recipe, '--max_steps', '3', '--pause', '0.1')\n"
+        "lab = Laboratory(Path(out), 'DATA', None, {script: words})\n"
+        "sw = s.Sweep(script, 'eval_loss', 'loss', 'minimize',"
         " lambda t: {'rate': t.suggest_float('rate', 0.1, 0.8)})\n"
         "s.run_sweep(lab, sw, s.open_study(sw, Path(out) / 'sweep.db', 'mae', seed=None), 6, {})\n"
     )
@@ -99,6 +189,7 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         code,
         str(sweep_module.ROOT),
         script,
+        laboratory.words[script][0],
         str(laboratory.output),
     ]
     open_study(make(0.1, 0.8), laboratory.output / "sweep.db", "mae")
