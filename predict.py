@@ -8,9 +8,10 @@ The second reads a folder that `make demo` left. The same command again goes on 
 
 import argparse
 import csv
+import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from medhiera.training import run_script
 
 logger = logging.getLogger("predict")
 
+AS_NAMED: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""Of every CSV: a file name that is no UTF-8 comes out byte for byte as it went in."""
+
 
 def main(argv: list[str]) -> None:
     """Read each image, write one row; unreadable files have no row and are listed beside the CSV."""
@@ -39,7 +43,9 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    files = list(dict.fromkeys(find_images(options.paths)))
+    files: dict[Path, Path] = {}
+    for path in find_images(options.paths):
+        files.setdefault(place_of(path), path)
     if not files:
         raise RecipeError(
             f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
@@ -49,12 +55,13 @@ def main(argv: list[str]) -> None:
     classifier = Classifier.open(options.model)
     fingerprint = classifier.fingerprint()
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    done = rows_done(options.output, ["path", "model", *classifier.names], fingerprint)
+    rows = rows_done(options.output, ["path", "model", *classifier.names], fingerprint)
+    done = {place_of(Path(name)) for name in rows}
     if done:
         logger.info("%s holds %d images already: going on", options.output, len(done))
-    remaining = [path for path in files if str(path) not in done]
+    remaining = [path for place, path in files.items() if place not in done]
     bad: list[tuple[Path, str]] = []
-    with options.output.open("a", newline="", encoding="utf-8") as file:
+    with options.output.open("a", newline="", **AS_NAMED) as file:
         writer = csv.writer(file, lineterminator="\n")
         for batch in read_ahead(remaining, options.batch_size):
             bad += [(path, str(got)) for path, got in batch.items() if isinstance(got, BadImageError)]
@@ -66,10 +73,15 @@ def main(argv: list[str]) -> None:
                     for path, row in zip(images, scores, strict=True)
                 )
                 file.flush()  # a killed run keeps what it has
-    report_bad(bad, options.output.with_suffix(".unreadable.csv"))
+    report_bad(bad, files.keys(), options.output.with_suffix(".unreadable.csv"))
     logger.info("%d images → %s; not for clinical use", len(files) - len(bad), options.output)
     if len(bad) == len(files):
         raise RecipeError("not one image could be read")
+
+
+def place_of(path: Path) -> Path:
+    """The same for a file however its folder is named; a link to a file is a file of its own."""
+    return path.parent.resolve() / path.name
 
 
 def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.Image | BadImageError]]:
@@ -85,7 +97,7 @@ def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # as read_image does; what it changes and restores, threads share
         coming = pool.map(read, paths[:batch_size])
-        for batch, following in zip(tqdm(batches), [*batches[1:], []], strict=True):
+        for batch, following in zip(tqdm(batches), [*batches, []][1:], strict=True):
             images, coming = dict(zip(batch, coming, strict=True)), pool.map(read, following)
             yield images
 
@@ -101,11 +113,12 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
     text = output.read_bytes() if output.is_file() else b""
     whole = text[: text.rfind(b"\n") + 1]
     if not whole:
-        with output.open("w", newline="", encoding="utf-8") as file:
+        with output.open("w", newline="", **AS_NAMED) as file:
             csv.writer(file, lineterminator="\n").writerow(header)
         return set()
     try:
-        first, *rows = csv.reader(whole.decode("utf-8").splitlines(keepends=True))
+        whole.split(b"\n", 1)[0].decode("utf-8")  # only file names may be of other bytes
+        first, *rows = csv.reader(io.StringIO(whole.decode(**AS_NAMED), newline=""))
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise RecipeError(f"--output {output} is there and is no CSV; name another file") from error
     if first != header:
@@ -125,15 +138,28 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
     return {row[0] for row in rows if len(row) == len(header)}
 
 
-def report_bad(bad: list[tuple[Path, str]], listing: Path) -> None:
-    """Name the files that could not be read, on the screen and in a CSV; none removes an older list."""
-    if not bad:
+def report_bad(bad: list[tuple[Path, str]], looked_at: Collection[Path], listing: Path) -> None:
+    """Name the files that could not be read, on the screen and in a CSV; it goes when there is none.
+
+    Args:
+        bad: files of this run, and why.
+        looked_at: the places of all its files; what an older list says of others stays.
+        listing: the CSV.
+    """
+    older: list[list[str]] = []
+    if listing.is_file():
+        with listing.open(newline="", **AS_NAMED) as file:
+            older = [row for row in csv.reader(file) if len(row) == 2][1:]
+    rows = [row for row in older if place_of(Path(row[0])) not in looked_at]
+    rows += [[str(path), reason] for path, reason in bad]
+    if not rows:
         listing.unlink(missing_ok=True)
         return
-    with listing.open("w", newline="", encoding="utf-8") as file:
+    with listing.open("w", newline="", **AS_NAMED) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "reason"])
-        writer.writerows(bad)
+        writer.writerows([["path", "reason"], *rows])
+    if not bad:
+        return
     files_word = "file" if len(bad) == 1 else "files"
     named = "\n  ".join(f"{path}: {reason}" for path, reason in bad[:20])
     logger.warning("%d %s could not be read (all in %s):\n  %s", len(bad), files_word, listing, named)

@@ -15,6 +15,8 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from medhiera.metrics import RARE
+from medhiera.paper import OFFICIAL_TEST_IMAGES
 from medhiera.progress import duration
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "model_cards"
@@ -69,18 +71,37 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str], examples: Se
     is_nih = bool(metrics["stage"]) and NIH in metrics["data"]["trained_on"]
     own = "Hiera, ChestX-ray14 findings" if is_nih else "Hiera, findings of one's own"
     name = NAMES.get(metrics["stage"], own)
+    title = name + _suffix(metrics)
     template = "stage0.md.j2" if metrics["stage"] == 0 else "stage.md.j2"
     body = environment.get_template(template).render(
         metrics=metrics,
         figures=figures,
-        title=f"{name} (smoke run)" if metrics["kind"] == "smoke" else name,
+        title=title,
         is_nih=is_nih,
+        sources=_real_sources(metrics),
+        few=RARE,
         rare=metrics["stage"] == 2
         and any(e["is_rare"] and e["auroc"] is not None for e in metrics["evaluation"]["findings"].values()),
         leakage=_leakage(metrics["data"]["leakage"]) if metrics["stage"] else None,
+        leakage_before=_leakage_before(metrics["lineage"]),
         licence=_licence(metrics["lineage"]),
     )
-    return f"---\n{_metadata(metrics, name, examples).to_yaml()}\n---\n\n{body}"
+    return f"---\n{_metadata(metrics, title, examples).to_yaml()}\n---\n\n{body}"
+
+
+def _suffix(metrics: Mapping[str, Any]) -> str:
+    """What a title says of a model that no one should take for a trained one."""
+    if metrics["kind"] == "smoke":
+        return " (smoke run)"
+    return " (on phantoms)" if metrics["stage"] and metrics["data"]["is_phantom"] else ""
+
+
+def _real_sources(metrics: Mapping[str, Any]) -> list[str]:
+    """Whose real images the weights have seen, in this stage and before it."""
+    if metrics["stage"] == 0:
+        return []
+    own = [] if metrics["data"]["is_phantom"] else metrics["data"]["trained_on"]
+    return list(dict.fromkeys([*own, *metrics["lineage"].get("trained_before", [])]))
 
 
 def _metadata(metrics: Mapping[str, Any], name: str, examples: Sequence[str]) -> ModelCardData:
@@ -92,10 +113,8 @@ def _metadata(metrics: Mapping[str, Any], name: str, examples: Sequence[str]) ->
     tags += ["chest-x-ray"] if NIH in trained_on else []
     if metrics["stage"] == 0:
         datasets: list[str] | None = ["imagenet-1k"]
-    elif metrics["data"]["is_phantom"]:
-        datasets = None  # synthetic, made by the project itself
-    else:
-        datasets = [DATASETS[source] for source in trained_on if source in DATASETS] or None
+    else:  # phantoms are synthetic, made by the project itself
+        datasets = [DATASETS[source] for source in _real_sources(metrics) if source in DATASETS] or None
     results = _results(metrics) if is_classifier else []
     widget = [{"src": path, "example_title": PurePosixPath(path).stem.replace("_", " ")} for path in examples]
     extra: dict[str, Any] = {"widget": widget} if widget else {}
@@ -115,13 +134,15 @@ def _metadata(metrics: Mapping[str, Any], name: str, examples: Sequence[str]) ->
 
 def _results(metrics: Mapping[str, Any]) -> list[EvalResult]:
     """The model-index: what this run measured, verified by nobody else."""
+    evaluation = metrics["evaluation"]
     if metrics["data"]["is_phantom"]:
         data, kind = "Phantom chest radiographs", "phantom"
     elif NIH in metrics["data"]["tested_on"]:
         data, kind = "NIH ChestX-ray14", "chestxray14"
+        if evaluation["images"] != OFFICIAL_TEST_IMAGES:
+            data += f", {evaluation['images']:,} images, not the official test list"
     else:
         data, kind = "images of one's own", "image-folder"
-    evaluation = metrics["evaluation"]
     found = [
         ("roc_auc", "mean AUROC", evaluation["mean_auroc"]),
         ("roc_auc", "mean AUROC of the diseases", evaluation["diseases"]["mean_auroc"]),
@@ -177,6 +198,16 @@ def _leakage(leakage: Mapping[str, Any]) -> str:
         f"held-out ChestX-ray14 images by pixels and by name; the {leakage['dropped']:,} that show one "
         "of them were left out."
     )
+
+
+def _leakage_before(lineage: Mapping[str, Any]) -> list[str]:
+    """The same of each stage that the weights went through before this one; records of old say nothing."""
+    before = lineage.get("leakage_before", [])
+    if before is None:
+        return ["Leakage before this stage: not known; nothing is recorded of what its first weights saw."]
+    return [
+        f"Leakage in stage {record['stage']}, which it started from: {_leakage(record)}" for record in before
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

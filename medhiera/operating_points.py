@@ -79,8 +79,8 @@ def apply_thresholds(
         seed: of the resampling.
 
     Returns:
-        name → rule → `threshold`, `sensitivity`, `specificity`, `…_interval` (None where no image is there to
-        tell); or a `reason`.
+        name → `positives` (those the thresholds were chosen on) and rule → `threshold`, `sensitivity`,
+        `specificity`, `…_interval` (None where no image is there to tell); or a `reason`.
 
     Raises:
         ValueError: as metrics.rank_findings.
@@ -93,7 +93,8 @@ def apply_thresholds(
     places: list[dict[str, Any]] = []
     for column, name in enumerate(finding_names):
         chosen = thresholds.get(name, {"reason": "no threshold was chosen for it"})
-        result[name] = {"reason": chosen["reason"]} if "reason" in chosen else {}
+        kept = "reason" if "reason" in chosen else "positives"
+        result[name] = {kept: chosen[kept]}
         for rule in [] if "reason" in chosen else RULES:
             called = probabilities[:, column] >= chosen[rule]
             place: dict[str, Any] = {"threshold": chosen[rule]}

@@ -51,7 +51,6 @@ logger = logging.getLogger(__name__)
 
 SECONDS_IN_MEMORY = 1800
 LARGEST_UPLOAD = "64mb"
-SUFFIXES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"]
 EXAMPLES = ("", "Cardiomegaly", "Effusion", "Pneumothorax", "Mass", "Consolidation")
 """What the phantom of each example was drawn with."""
 ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
@@ -105,9 +104,8 @@ def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
         gr.HTML(page.notice(reader.operation.is_demo))
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
-                upload = gr.File(
-                    label="PNG, JPEG, TIFF, BMP or DICOM", file_types=SUFFIXES, elem_id="upload", height=150
-                )
+                # No file_types: Gradio would refuse by suffix, in its own words, and keep what it refused.
+                upload = gr.File(label="PNG, JPEG, TIFF, BMP or DICOM", elem_id="upload", height=150)
             with gr.Column(scale=8, min_width=320):
                 gallery = gr.Gallery(
                     examples, label="Example phantoms", show_label=False, columns=6, height="auto",

@@ -3,13 +3,17 @@
     python -m space.bundle demo/phantom/stage2 build/space
     hf upload NAME/SPACE build/space . --repo-type space
 
-Copies the page, the three packages it stands on, and of the stage only what the page reads.
+Copies the page, the three packages it stands on, and of the stage only what the page reads. The Space's
+metadata name the model's licence.
 """
 
 import argparse
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+from medhiera.publish import PublishError, _refuse_private_text
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")
@@ -30,20 +34,36 @@ def bundle(stage: Path, output: Path) -> None:
 
     Raises:
         BundleError: the stage is incomplete, or the output is in the way.
+        PublishError: a file of the stage names a folder of this machine or its user.
     """
     absent = [name for name in NEEDED if not (stage / name).is_file()]
     if absent:
         raise BundleError(f"{stage} is no finished stage: it has no {', '.join(absent)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output} is there and not empty; name another folder, or remove it first")
+    present = [name for name in MODEL_FILES if (stage / name).is_file()]
+    _refuse_private_text({name: str(stage / name) for name in present}, stage, "")
     for room in ROOMS:
         shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     for name in ("README.md", "requirements.txt"):  # a Space wants them at its top
         shutil.move(output / "space" / name, output / name)
+    _replace(output / "README.md", "\nlicense: apache-2.0\n", f"\nlicense: {_licence(stage)}\n")
     (output / "model").mkdir()
-    for name in MODEL_FILES:
-        if (stage / name).is_file():
-            shutil.copy2(stage / name, output / "model" / name)
+    for name in present:
+        shutil.copy2(stage / name, output / "model" / name)
+    if "README.md" in present:
+        _replace(output / "model" / "README.md", "THIS_FOLDER", "model")  # the snippets work as they stand
+
+
+def _licence(stage: Path) -> str:
+    """The weights' licence as the card's metadata name it; the code's own is Apache-2.0 in any case."""
+    file = stage / "metrics.json"
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(record.get("lineage", {}).get("license") or "other")
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         bundle(options.stage, options.output)
-    except BundleError as error:
+    except (BundleError, PublishError) as error:
         parser.exit(1, f"error: {error}\n")
     parser.exit(
         0, f"{options.output}: upload it with hf upload NAME/SPACE {options.output} . --repo-type space\n"

@@ -172,6 +172,18 @@ def test_what_is_no_chest_gets_a_sentence(site, visit, tmp_path):
     assert probabilities(page)
 
 
+def test_content_decides_not_the_suffix(site, visit, tmp_path):
+    gray = phantom()
+    write_dicom(tmp_path / "IM0001", gray)
+    (tmp_path / "letter.txt").write_text("a letter, not a picture")
+    page = visit(site.address)
+    upload(page, tmp_path / "IM0001")
+    assert len(probabilities(page)) == len(NAMES)
+    upload(page, tmp_path / "letter.txt")
+    assert "This is no image that can be read here" in page.inner_text("#result [role=alert]")
+    assert site.kept() == []
+
+
 def test_an_example_on_a_phone(site, visit):
     for scheme in ("light", "dark"):
         page = visit(site.address, width=390, scheme=scheme)

@@ -1,7 +1,10 @@
 """The card says what metrics.json says, and nothing it does not know."""
 
+import contextlib
 import copy
+import io
 import json
+import re
 
 import jinja2
 import jsonschema
@@ -10,9 +13,11 @@ import pandas as pd
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from page_fixtures import phantom, write_stage1, write_stage2
 from PIL import Image
 
 from medhiera.cards import TEMPLATES, card_of, render_card
+from medhiera.classifier import Classifier
 from medhiera.evaluation import Predictions, report
 from medhiera.examples import EXAMPLES, write_examples
 
@@ -84,7 +89,7 @@ def test_numbers_reasons_and_metadata(record):
     assert hernia["auroc"] is None
     assert "| Hernia | – | no positive image | – | – | 0 | 90 |" in card.text
     youden = evaluation["operating_points"]["findings"]["Edema"]["youden"]
-    assert f"| Edema | {cell(youden['threshold'])} | {cell(youden['sensitivity'])} (" in card.text
+    assert f"| Edema* | {cell(youden['threshold'])} | {cell(youden['sensitivity'])} (" in card.text
     assert "| Hernia | – | no positive image on validation |" in card.text
     women = evaluation["subgroups"]["sex"]["groups"]["F"]
     assert f"| F | 45 | 45 | {cell(women['mean_auroc'])} |" in card.text
@@ -97,7 +102,9 @@ def test_numbers_reasons_and_metadata(record):
     assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
-    assert card.data.eval_results[0].dataset_name == "NIH ChestX-ray14"
+    assert card.data.eval_results[0].dataset_name == (
+        "NIH ChestX-ray14, 90 images, not the official test list"
+    )
     values = [result.metric_value for result in card.data.eval_results]
     assert values[0] == round(evaluation["mean_auroc"], 4)
     assert values[2] == round(evaluation["mean_average_precision"], 4)
@@ -116,6 +123,30 @@ def test_numbers_reasons_and_metadata(record):
 def test_leakage_is_stated(record, leakage, sentence):
     record["data"]["leakage"] |= leakage
     assert sentence in render_card(record, [])
+
+
+def test_what_earlier_stages_saw_is_stated_and_cited(record):
+    assert "which it started from" not in render_card(record, [])  # an older record
+    first = {"is_checked": True, "held_out": 305, "compared": 436, "dropped": 0, "allowed": 25}
+    record["lineage"] |= {
+        "trained_before": ["BraTS 2020", "ChestX-ray14"],
+        "leakage_before": [{"stage": 1, **first}, {"stage": 2, **first, "is_checked": False}],
+    }
+    card = ModelCard(render_card(record, []))
+    lines = card.text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("- Leakage: "))
+    assert lines[at + 1].startswith(
+        "- Leakage in stage 1, which it started from: ALLOWED. 25 training images"
+    )
+    assert lines[at + 2].startswith("- Leakage in stage 2, which it started from: not checked")
+    assert lines[at + 3] == ""
+    assert card.data.datasets == ["chestxray14", "brats-2020"]
+    assert "Menze et al." in card.text and "Wang et al." in card.text and "Chowdhury" not in card.text
+    record["data"]["is_phantom"] = True  # phantoms after real images: these are still named
+    assert "Menze et al." in render_card(record, [])
+    record["lineage"] |= {"trained_before": [], "leakage_before": None}
+    assert "- Leakage before this stage: not known; nothing is recorded" in render_card(record, [])
+    assert "Wang et al." not in render_card(record, [])
 
 
 @pytest.mark.parametrize(
@@ -140,6 +171,50 @@ def test_a_smoke_run_says_so_at_its_top(record):
     assert title.endswith("(smoke run)")
     assert warning.startswith("> **This is no trained model.**")
     assert "smoke-run" in card.data.tags
+    assert card.data.model_name == title.removeprefix("# ")
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_so_does_a_whole_run_on_phantoms(record, stage):
+    record["stage"], record["data"]["is_phantom"] = stage, True
+    record["evaluation"] |= {"mask_ratio": 0.6, "masked_loss": 0.8, "masked_loss_before": 1.2}
+    card = ModelCard(render_card(record, []))
+    title, warning = card.text.strip().splitlines()[:3:2]
+    assert title.endswith("(on phantoms)")
+    assert warning.startswith("> **This is no model of patients.** It was trained on synthetic phantom")
+    assert "Its numbers say nothing about medicine." in card.text
+    if stage == 2:
+        assert card.data.model_name == title.removeprefix("# ")
+        assert card.data.eval_results[0].dataset_name == "Phantom chest radiographs"
+
+
+def test_the_official_test_list_needs_no_count(record):
+    record["evaluation"]["images"] = 25_596
+    assert ModelCard(render_card(record, [])).data.eval_results[0].dataset_name == "NIH ChestX-ray14"
+
+
+def test_which_weights_were_kept(record):
+    assert "was chosen on validation (step 5), the test split was read once." in render_card(record, [])
+    record["training"]["best_step"] = None
+    card = render_card(record, [])
+    assert "\nThe last weights were kept (step 10); the test split was read once.\n" in card
+    assert "chosen on validation (" not in card
+
+
+def test_few_validation_images_show(record):
+    evaluation = record["evaluation"]
+    points = evaluation["operating_points"]["findings"]
+    points["Edema"]["positives"], points["No Finding"]["positives"] = 9, 10
+    table = render_card(record, []).split("### Operating points")[1].split("### Calibration")[0]
+    assert "\n| Edema* |" in table and "\n| No Finding |" in table and "\n| Hernia |" in table
+    assert "\\* Chosen on fewer than ten positive validation images" in table
+    del points["Edema"]["positives"]  # as older records
+    assert "Chosen on fewer" not in render_card(record, [])
+    fit = {"slope": 1.0, "intercept": 0.0}
+    evaluation["rescaling"] = {"Edema": fit, "Hernia": None, "No Finding": fit}
+    assert "each of the 2 of 3 findings that validation allowed, fitted there: 0." in render_card(record, [])
+    evaluation["rescaling"] = dict.fromkeys(NAMES)
+    assert "Nothing is rescaled" in render_card(record, [])
 
 
 def test_a_missing_field_is_an_error_not_a_blank(record):
@@ -154,12 +229,45 @@ def test_a_test_split_without_an_answer_is_stated(record):
     record["evaluation"]["pointing_game"] = {
         "hit_rate": 0.25, "chance": 0.1, "centre": 0.0, "interval": [0.2, 0.3], "pairs": 40,
     }  # fmt: skip
-    assert "of the finding in 25 % of 40 cases" in render_card(record, [])
+    assert "of the finding in 25 % of 40 cases\n(95 % interval 20 to 30 %); a random" in render_card(
+        record, []
+    )
+    record["evaluation"]["pointing_game"]["chance"] = 0.2
+    assert "(95 % interval 20 to 30 %): not above chance; a random" in render_card(record, [])
+    record["evaluation"]["pointing_game"]["interval"] = None
+    assert "(no interval was computed); a random" in render_card(record, [])
     record["evaluation"] |= {"mean_auroc": None, "mean_average_precision": None, "findings_in_mean": []}
     record["evaluation"]["diseases"]["mean_auroc"] = None
     card = ModelCard(render_card(record, []))
     assert "No AUROC: no finding has both" in card.text
     assert card.data.eval_results is None
+
+
+def snippets(card):
+    return re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+
+
+def test_the_snippets_run_and_agree(record, tmp_path, monkeypatch):
+    folder = write_stage2(tmp_path / "stage2")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(phantom()).save("chest.png")
+    classifier = Classifier.open(folder)
+    [wanted] = classifier.probabilities([Image.fromarray(phantom())]).tolist()
+    wanted = dict(zip(classifier.names, wanted, strict=True))
+    card = render_card(record, [])
+    ours, fast = snippets(card)
+    for snippet in (ours.replace("top_k=3", "top_k=4"), fast):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(snippet.replace("THIS_FOLDER", str(folder)), {})
+        found = yaml.safe_load(printed.getvalue())
+        found = {row["label"]: row["score"] for row in found} if isinstance(found, list) else found
+        assert found == pytest.approx(wanted, abs=5e-3)
+    assert "16-bit PNG, DICOM and MONOCHROME1 need windowing or inversion first" in card
+    for stage in (0, 1):
+        card = (TEMPLATES / "examples" / f"stage{stage}" / "README.md").read_text(encoding="utf-8")
+        for snippet in snippets(card):
+            exec(snippet.replace("THIS_FOLDER", str(write_stage1(tmp_path / "stage1"))), {})
 
 
 def check(card):
@@ -194,7 +302,9 @@ def test_the_committed_examples_are_what_is_rendered(stage):
     folder = TEMPLATES / "examples" / f"stage{stage}"
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card == card_of(folder), "render them anew: python -m medhiera.cards"
+    assert "\\\\\n" not in card  # a shell line that goes on ends in one backslash
     metadata = check(card)
+    assert ("Nobody's weights lie here" in card) == (stage == 0)  # rendered from random weights
     assert ("widget" in metadata) == (stage == 2)
     for line in card.splitlines():
         if line.startswith("!["):

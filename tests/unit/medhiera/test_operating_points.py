@@ -33,10 +33,14 @@ def test_thresholds_are_the_best_of_all(cohort):
 
 def test_rates_on_test_and_their_intervals(cohort):
     chances, labels = cohort
-    thresholds = {"a": {"youden": 0.6, "sensitivity_90": 0.3}, "b": {"reason": "no positive image"}}
+    thresholds = {
+        "a": {"youden": 0.6, "sensitivity_90": 0.3, "positives": 7},
+        "b": {"reason": "no positive image"},
+    }
     patients = [f"p{n // 3:03d}" for n in range(300)]
     result = apply_thresholds(thresholds, chances, labels, ["a", "b"], patients, 300, seed=5)
     assert result["b"] == {"reason": "no positive image"}
+    assert result["a"]["positives"] == 7  # on validation
     generator = np.random.default_rng(5)
     draws = []
     for _ in range(300):

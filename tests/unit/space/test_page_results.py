@@ -10,6 +10,7 @@ from page_fixtures import NAMES, phantom, write_stage1, write_stage2
 from PIL import Image
 from transformers import pipeline
 
+from medhiera.publish import PublishError
 from medhiera.recipe import RecipeError
 from space import page
 from space.bundle import BundleError, bundle
@@ -163,6 +164,24 @@ def test_a_space_is_bundled(stage2, tmp_path):
         bundle(stage2, tmp_path / "space")
     with pytest.raises(BundleError, match="no finished stage"):
         bundle(tmp_path, tmp_path / "other")
+
+
+@pytest.mark.parametrize(("licence", "said"), [("cc-by-nc-4.0", "cc-by-nc-4.0"), (None, "other")])
+def test_a_space_has_the_licence_and_the_card_of_its_model(tmp_path, licence, said):
+    import yaml
+
+    folder = write_stage2(tmp_path / "stage2", lineage={"license": licence})
+    (folder / "README.md").write_text('pipeline(model="THIS_FOLDER")')
+    bundle(folder, tmp_path / "space")
+    assert yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])["license"] == said
+    assert (tmp_path / "space" / "model" / "README.md").read_text() == 'pipeline(model="model")'
+
+
+def test_a_space_gives_no_private_path_away(tmp_path):
+    folder = write_stage2(tmp_path / "stage2", note=str(tmp_path / "patients"))
+    with pytest.raises(PublishError, match=r"metrics\.json .* belongs to this machine"):
+        bundle(folder, tmp_path / "space")
+    assert not (tmp_path / "space").exists()
 
 
 def test_the_space_says_what_the_hub_asks(root):
