@@ -28,7 +28,7 @@ from typing import Any
 import scipy.stats
 
 from dataset_scripts.splits import stratified_patients
-from medhiera.experiments import ROOT, Arm, Laboratory, run_all
+from medhiera.experiments import ROOT, Arm, Laboratory, leave_on_signals, run_all
 from medhiera.options import ClassifierOptions
 from medhiera.recipe import read_recipe
 from medhiera.rows import open_cocktail
@@ -208,4 +208,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    leave_on_signals()
     main()

@@ -86,7 +86,7 @@ def publish_stage(
     """
     folder = Path(folder)
     stage = _check_folder(folder, stage)
-    _refuse_private_text(_collect_files(folder, repo_id), folder, repo_id)
+    refuse_private_text(_collect_files(folder, repo_id), folder, repo_id)
     api, repo_id = _check_token(repo_id, token)
     files = _collect_files(folder, repo_id)
     retry = ["python", "-m", "medhiera.publish", str(folder), repo_id, "--stage", str(stage)]
@@ -235,7 +235,7 @@ def _collect_files(folder: Path, repo_id: str) -> dict[str, bytes | str]:
     return files
 
 
-def _refuse_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
+def refuse_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
     """Refuse a file that names a folder of this machine or its user."""
     places = {str(path) for path in (Path.home(), REPOSITORY, folder.resolve().parent) if len(path.parts) > 1}
     private = re.compile("|".join(rf"{re.escape(place)}(?![\w-])" for place in sorted(places, reverse=True)))

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from medhiera.publish import PublishError, _refuse_private_text
+from medhiera.publish import PublishError, refuse_private_text
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")
@@ -42,7 +42,7 @@ def bundle(stage: Path, output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output} is there and not empty; name another folder, or remove it first")
     present = [name for name in MODEL_FILES if (stage / name).is_file()]
-    _refuse_private_text({name: str(stage / name) for name in present}, stage, "")
+    refuse_private_text({name: str(stage / name) for name in present}, stage, "")
     for room in ROOMS:
         shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     for name in ("README.md", "requirements.txt"):  # a Space wants them at its top
