@@ -41,7 +41,8 @@ def main(argv: list[str]) -> None:
             "overwritten; name another folder"
         )
     classifier = Classifier.open(options.model)
-    build_dir = options.build_dir or str(options.output_dir / "cocktail")
+    beside = Path(options.model).parent / "cocktail"  # where training built, if it was here
+    build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
     size = classifier.preprocessing.resize_size
     cocktail = open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size))
     columns = match_findings(classifier.names, cocktail.names)
@@ -106,7 +107,11 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
     )
-    parser.add_argument("--build_dir", help="where built data is kept (default: OUTPUT_DIR/cocktail)")
+    parser.add_argument(
+        "--build_dir",
+        help="where built data is kept (default: cocktail beside the model, where training "
+        "left it, or OUTPUT_DIR/cocktail)",
+    )
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")

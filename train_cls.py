@@ -20,7 +20,7 @@ from medhiera import evaluation, figures
 from medhiera.classifier import Classifier, chances_of
 from medhiera.evaluation import Predictions
 from medhiera.losses import choose_loss
-from medhiera.metrics import MultilabelRanking, mean_as_text
+from medhiera.metrics import RARE, MultilabelRanking, mean_as_text
 from medhiera.options import ClassifierOptions
 from medhiera.pointing_game import play
 from medhiera.progress import Pictures, ProgressLines, TrainingLog
@@ -153,6 +153,12 @@ def main(argv: list[str]) -> None:
     record["evaluation"] = {"split": "test"} | scored
     write_stage(output, trainer.model, preprocessing, record, weights)
     logger.info("test mean AUROC %s", mean_as_text(scored))
+    if rare := [name for name in scored["findings_in_mean"] if scored["findings"][name]["is_rare"]]:
+        logger.warning(
+            "fewer than %d positive or negative test images of %s: do not trust this mean",
+            RARE,
+            ", ".join(rare),
+        )
     logger.info("stage 2 lies in %s", output)
     if recipe.hub_id:
         is_private = bool(training.hub_private_repo)

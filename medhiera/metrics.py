@@ -210,7 +210,8 @@ def as_lines(evaluation: Mapping[str, Any]) -> list[str]:
     if evaluation["diseases"]["findings_in_mean"] == evaluation["findings_in_mean"]:
         means.pop()
     for word, mean in means:
-        label = f"mean of {word} {len(mean['findings_in_mean'])}"
+        is_shaky = any(evaluation["findings"][name]["is_rare"] for name in mean["findings_in_mean"])
+        label = f"mean of {word} {len(mean['findings_in_mean'])}{'*' if is_shaky else ''}"
         if mean["mean_auroc"] is None:
             lines.append(f"{label:<20} {mean_as_text(mean)}")
             continue
@@ -221,7 +222,8 @@ def as_lines(evaluation: Mapping[str, Any]) -> list[str]:
         lines.append(f"{label:<20} {numbers}")
     if any(entry["is_rare"] and entry["auroc"] is not None for entry in evaluation["findings"].values()):
         lines.append(
-            f"* fewer than {RARE} positive (or negative) images: neither value nor interval is to be trusted"
+            f"* fewer than {RARE} positive (or negative) images: neither value nor interval is to be "
+            "trusted, nor a mean with such in it"
         )
     return lines
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
 from medhiera.metrics import check_scores, why_one_sided
@@ -15,6 +16,8 @@ from medhiera.resampling import Floats, count_patients, group_patients, interval
 
 RULES = ("youden", "sensitivity_90")
 """Largest sensitivity + specificity; the highest threshold that finds at least 90 % of the positives."""
+
+MEASURES = ("sensitivity", "specificity")
 
 SENSITIVITY = 0.9
 
@@ -67,7 +70,8 @@ def apply_thresholds(
 ) -> dict[str, dict[str, Any]]:
     """Sensitivity and specificity of thresholds that were chosen elsewhere, with patient-level intervals.
 
-    The interval is of the test images alone: the threshold is taken as given.
+    The interval is of the test images alone: the threshold is taken as given. Where all images or none are
+    called rightly it is the exact binomial one (Clopper and Pearson 1934), images taken as independent.
 
     Args:
         thresholds: from `choose_thresholds`.
@@ -98,7 +102,7 @@ def apply_thresholds(
         for rule in [] if "reason" in chosen else RULES:
             called = probabilities[:, column] >= chosen[rule]
             place: dict[str, Any] = {"threshold": chosen[rule]}
-            for measure, value in (("sensitivity", 1.0), ("specificity", 0.0)):
+            for measure, value in zip(MEASURES, (1.0, 0.0), strict=True):
                 is_asked = labels[:, column] == value
                 is_right = is_asked & (called == bool(value))
                 place[measure] = float(is_right.sum() / is_asked.sum()) if is_asked.any() else None
@@ -113,9 +117,19 @@ def apply_thresholds(
         [table @ weights for weights in patient_weights(count, bootstrap_resamples, seed)], 1
     )
     shares = np.divide(sums[::2], sums[1::2], out=np.full_like(sums[::2], np.nan), where=sums[1::2] > 0)
-    for place, drawn in zip(places, shares.reshape(len(places), 2, -1), strict=True):
-        place["sensitivity_interval"], place["specificity_interval"] = interval(drawn[0]), interval(drawn[1])
+    totals = table.sum(axis=1).reshape(len(places), 2, 2)
+    for place, drawn, counts in zip(places, shares.reshape(len(places), 2, -1), totals, strict=True):
+        for measure, draws, (right, asked) in zip(MEASURES, drawn, counts, strict=True):
+            place[f"{measure}_interval"] = _share_interval(draws, int(right), int(asked))
     return result
+
+
+def _share_interval(draws: Floats, right: int, asked: int) -> list[float] | None:
+    """Of the resamples; exact where all or none are right, for resampling cannot leave 0 or 1."""
+    if asked and right in (0, asked):
+        limits = binomtest(right, asked).proportion_ci(method="exact")
+        return [float(limits.low), float(limits.high)]
+    return interval(draws)
 
 
 def _per_patient(is_counted: NDArray[np.bool_], patients: NDArray[np.intp], count: int) -> Floats:

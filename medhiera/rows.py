@@ -20,6 +20,7 @@ from huggingface_hub import snapshot_download
 from transformers import TrainingArguments
 
 from dataset_scripts import Cocktail, label_names
+from dataset_scripts.build_log import REPORT_FILE, summary_lines
 from dataset_scripts.image_folder import ImageFolder
 from dataset_scripts.parquet_export import BUILD_FILE, PHANTOM_FILE
 from dataset_scripts.pixel_statistics import read_statistics
@@ -126,6 +127,9 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         rows = builder.as_dataset()
     if is_reused:
         logger.info("the data was built before and its sources have not changed: reused")
+    if (built / REPORT_FILE).is_file():
+        for line in summary_lines(built)[-1:]:
+            logger.info("%s; the report lies in %s", line, built)
     there: set[str] = set()
     for split, chosen in rows.items():
         sources = by_source(chosen)

@@ -62,3 +62,13 @@ def test_useless_scores_call_nothing_and_missing_values_have_reasons():
     assert result["a"]["sensitivity_90"]["sensitivity"] is None  # no positive image on test
     assert result["a"]["sensitivity_90"]["sensitivity_interval"] is None
     assert result["a"]["sensitivity_90"]["specificity"] == 0.0
+
+
+def test_the_interval_of_all_or_none_is_exact():
+    """Resampling cannot leave 0 or 1; 23 of 23 found is compatible with 0.852 (Clopper and Pearson)."""
+    labels = np.repeat([1.0, 0.0], [23, 40])[:, None]
+    thresholds = {"a": {"youden": 0.5, "sensitivity_90": 0.5, "positives": 5}}
+    point = apply_thresholds(thresholds, labels, labels, ["a"], bootstrap_resamples=50)["a"]["youden"]
+    assert point["sensitivity"] == point["specificity"] == 1.0
+    assert point["sensitivity_interval"] == pytest.approx([0.8518, 1.0], abs=1e-3)
+    assert point["specificity_interval"] == pytest.approx([0.9119, 1.0], abs=1e-3)
