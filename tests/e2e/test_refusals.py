@@ -68,9 +68,12 @@ def test_checkpoint_of_another_architecture(workshop, tmp_path):
         mae(workshop, tmp_path / "out", "--model_name_or_path", str(tmp_path / "vit"))
 
 
-def test_folder_of_another_run_is_not_mixed_up(workshop, stage1):
-    with pytest.raises(RecipeError, match="already holds checkpoint-6 of another run"):
+def test_folder_of_another_run_is_not_mixed_up(workshop, stage1, tmp_path):
+    with pytest.raises(RecipeError, match="already holds a finished stage"):
         mae(workshop, stage1)
+    shutil.copytree(stage1 / "checkpoint-6", tmp_path / "checkpoint-6")
+    with pytest.raises(RecipeError, match="already holds checkpoint-6 of another run"):
+        mae(workshop, tmp_path)
 
 
 def test_nothing_to_resume(workshop, tmp_path):
