@@ -5,10 +5,12 @@ recipe.py asks before any data is read, and refuses with all of them at once.
 
 import importlib.util
 import os
+from pathlib import Path
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from dataset_scripts import Cocktail, chestxray14, image_folder
 from medhiera.options import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -58,6 +60,21 @@ def unused_options(optimization: OptimizationOptions, given: set[str]) -> list[s
     if "optim" in given and optimization.optimizer != "trainer":
         unused.append(f"optim has no effect with optimizer: {optimization.optimizer}; set optimizer: trainer")
     return unused
+
+
+def missing_validation(data_dir: Path) -> list[str]:
+    """A sentence where the sources under a folder hold no validation image out: before hours of building.
+
+    Args:
+        data_dir: as the recipe has it; folders of one's own and built data are not looked into.
+    """
+    present = [folder for folder in Cocktail.LISTERS if (data_dir / folder).is_dir()]
+    if not present or {chestxray14.FOLDER, image_folder.FOLDER} & set(present):
+        return []
+    return [
+        f"data_dir holds {', '.join(present)} and so no validation images; add {chestxray14.FOLDER}, whose "
+        f"lists hold some out, or {image_folder.FOLDER} with yours"
+    ]
 
 
 def _optimization_faults(

@@ -20,7 +20,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from medhiera.checkpoints import CheckpointError, find_checkpoint, refuse_finished
-from medhiera.contradictions import contradictions, unused_options
+from medhiera.contradictions import contradictions, missing_validation, unused_options
 from medhiera.options import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
 from modeling_hiera_mae.masking import count_kept
 
@@ -277,6 +277,7 @@ def _check(recipe: Recipe, given: set[str]) -> None:
     data, training = recipe.data, recipe.training
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
+    faults += missing_validation(Path(data.data_dir))
     if data.image_size % MASKED_UNIT_PIXELS or data.image_size < MASKED_UNIT_PIXELS:
         lower = max(1, data.image_size // MASKED_UNIT_PIXELS) * MASKED_UNIT_PIXELS
         faults.append(

@@ -222,6 +222,19 @@ def test_the_trainer_never_pushes_by_itself(write):
     assert read_recipe(MAEOptions, write("image_size: 64")).hub_id is None
 
 
+def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path):
+    for name in ("COVIDx_CXR", "MICCAI_BraTS2020_TrainingData"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    words = [*write("image_size: 100"), "--data_dir", str(tmp_path / "data")]
+    with pytest.raises(RecipeError, match="no validation images; add ChestXray-NIHCC") as caught:
+        read_recipe(MAEOptions, words)
+    assert "COVIDx_CXR, MICCAI_BraTS2020" in str(caught.value) and "multiple of 32" in str(caught.value)
+    (tmp_path / "data" / "ChestXray-NIHCC").mkdir()
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(MAEOptions, words)
+    assert "validation images" not in str(caught.value)
+
+
 def test_missing_file_says_where_recipes_lie():
     with pytest.raises(RecipeError, match="configs/"):
         read_recipe(MAEOptions, ["nowhere.yaml"])
