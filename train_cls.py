@@ -100,6 +100,7 @@ def main(argv: list[str]) -> None:
     record = start_record(recipe, lineage, cocktail, used, preprocessing)
     trainer = MedHieraTrainer(
         optimization=recipe.optimization,
+        preprocessing=preprocessing,
         model=model,
         args=training,
         train_dataset=RadiographTable(
@@ -111,9 +112,7 @@ def main(argv: list[str]) -> None:
             with_labels=True,
         ),
         eval_dataset=RadiographTable(eval_rows, preprocessing, with_labels=True),
-        data_collator=Collator(
-            preprocessing, with_ids=True, mixup_alpha=stage.mixup_alpha, seed=training.seed
-        ),
+        data_collator=Collator(with_ids=True, mixup_alpha=stage.mixup_alpha, seed=training.seed),
         compute_loss_func=choose_loss(stage),
         compute_metrics=compute_metrics,
         callbacks=[

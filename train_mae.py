@@ -68,6 +68,7 @@ def main(argv: list[str]) -> None:
     record = start_record(recipe, lineage, cocktail, used, preprocessing)
     trainer = MedHieraTrainer(
         optimization=recipe.optimization,
+        preprocessing=preprocessing,
         model=model,
         args=training,
         train_dataset=RadiographTable(
@@ -79,11 +80,11 @@ def main(argv: list[str]) -> None:
             mask_units=mask_units,
         ),
         eval_dataset=held_out if stage.fixed_eval_masks else unseeded,
-        data_collator=Collator(preprocessing, with_ids=True),
+        data_collator=Collator(with_ids=True),
         callbacks=[TrainingLog(output / "training_log.csv"), ProgressLines(images_per_step(training))],
     )
     shown = spread_over_sources(eval_rows, stage.reconstruction_rows)
-    batch = Collator(preprocessing)([held_out[row] for row in shown])
+    batch = preprocessing.model_inputs(Collator()([held_out[row] for row in shown]))
     captions = [("phantom, " if cocktail.is_phantom else "") + eval_rows[row]["source"] for row in shown]
 
     def draw(path: Path) -> None:

@@ -153,7 +153,7 @@ def loaders(raw: Path, built: dict[str, Path], cache: Path, workers: int) -> dic
         table = RadiographTable(rows, preprocessing, mask_units=49)
         sources[f"{compression}: local"] = load(local)
         sources[f"{compression}: streaming"] = load(mapped)
-        sources[f"{compression}: training path"] = load(table, collate_fn=Collator(preprocessing))
+        sources[f"{compression}: training path"] = load(table, collate_fn=Collator())
     return sources
 
 

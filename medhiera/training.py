@@ -45,7 +45,7 @@ from medhiera.options import OptimizationOptions
 from medhiera.parameter_groups import layer_decay_groups
 from medhiera.publish import PublishError
 from medhiera.recipe import RecipeError
-from medhiera.transforms import KeyedSampler
+from medhiera.transforms import KeyedSampler, Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +65,19 @@ class MedHieraTrainer(Trainer):
 
     Args:
         optimization: the recipe's.
+        preprocessing: makes the model's input of a batch of bytes, on the device.
         **kwargs: transformers' own.
     """
 
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None
 
-    def __init__(self, *, optimization: OptimizationOptions, **kwargs: Any) -> None:
+    def __init__(
+        self, *, optimization: OptimizationOptions, preprocessing: Preprocessing, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.optimization = optimization
+        self.preprocessing = preprocessing
         self.average: WeightAverage | None = None
         self._order: KeyedSampler | None = None
         self.loss_guard = LossGuard(Path(self.args.output_dir))
@@ -146,6 +150,10 @@ class MedHieraTrainer(Trainer):
         loader = super()._get_dataloader(*args, **kwargs)
         shield_workers(loader)
         return loader
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The batch on the device, and only there as normalised pixels of three channels."""
+        return self.preprocessing.model_inputs(super()._prepare_inputs(inputs))
 
     def _get_num_items_in_batch(
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device

@@ -73,10 +73,30 @@ class Preprocessing:
             pixels: (batch, 1, height, width), uint8.
 
         Returns:
-            (batch, 3, height, width), float32; the three channels are equal and share memory.
+            (batch, 3, height, width), float32, on the pixels' device; the three channels are equal and share
+            memory, so such a tensor is made where it is used: it cannot be pinned.
         """
-        scaled = (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
-        return scaled.expand(-1, 3, -1, -1)
+        return self._normalise_gray(pixels).expand(-1, 3, -1, -1)
+
+    def _normalise_gray(self, pixels: Tensor) -> Tensor:
+        return (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
+
+    def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What Collator hands over → what the model takes, on the device that the batch lies on.
+
+        Args:
+            batch: `pixel_values` (batch, 1, height, width), uint8; with Mixup also `mixup_share`.
+
+        Returns:
+            The batch with `pixel_values` (batch, 3, height, width), float32, normalised and mixed.
+        """
+        inputs = dict(batch)
+        gray = self._normalise_gray(inputs["pixel_values"])
+        share = inputs.pop("mixup_share", None)
+        if share is not None:  # mixed once, not once a channel
+            gray = gray.roll(1, 0).mul(1.0 - share).add(gray.mul(share))
+        inputs["pixel_values"] = gray.expand(-1, 3, -1, -1)
+        return inputs
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
         """(images, 3, image_size, image_size), float32, of images of any mode with 8 bits a channel."""
@@ -316,28 +336,28 @@ def _repeats(rows: Dataset) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples → the batch the model takes.
+    """Examples → a batch of contiguous tensors, gray bytes still: a quarter of a float, a third of RGB.
+
+    Workers hand it over, it can be pinned, and `Preprocessing.model_inputs` makes the model's input of it on
+    the device.
 
     Args:
-        preprocessing: its normalisation.
         with_ids: the batch says which images it holds (`image_ids`), for the Trainer's guards.
         mixup_alpha: each training image and its labels are mixed with the one before it in the batch, by a
             share from Beta(α, α), keyed by seed, epoch and the batch's images; 0 for none. A label that
-            either lacks is NaN.
+            either lacks is NaN. The pixels are mixed with the normalisation, by `mixup_share`.
         seed: the run's seed, for Mixup.
 
     Source: Zhang et al. 2018, arXiv:1710.09412.
     """
 
-    preprocessing: Preprocessing
     with_ids: bool = False
     mixup_alpha: float = 0.0
     seed: int = 0
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Stack and normalise; see RadiographTable for the examples."""
-        stacked = torch.stack([example["pixels"] for example in examples])
-        batch: dict[str, Any] = {"pixel_values": self.preprocessing.normalise(stacked)}
+        """Stack; see RadiographTable for the examples."""
+        batch: dict[str, Any] = {"pixel_values": torch.stack([example["pixels"] for example in examples])}
         for name in ("noise", "labels"):
             if name in examples[0]:
                 batch[name] = torch.stack([example[name] for example in examples])
@@ -347,9 +367,10 @@ class Collator:
         if self.mixup_alpha and examples[0]["epoch"] != EVALUATION_EPOCH:
             key = key_to_seed(self.seed, examples[0]["epoch"], "\x1f".join(image_ids), "mixup")
             with keyed_randomness(key):
-                gray = batch["pixel_values"][:, :1]  # mixed once, not once a channel
-                mixed, batch["labels"] = v2.MixUp(alpha=self.mixup_alpha)(gray, batch["labels"])
-            batch["pixel_values"] = mixed.expand(-1, 3, -1, -1)
+                share = torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample().item()
+            labels = batch["labels"]
+            batch["labels"] = labels.roll(1, 0).mul(1.0 - share).add(labels.mul(share))
+            batch["mixup_share"] = share
         if self.with_ids:
             batch["image_ids"] = image_ids
         return batch

@@ -80,10 +80,11 @@ def test_training_computes_in_the_precision_asked_for_and_the_report_in_single(t
     model.hiera.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     trainer = MedHieraTrainer(
         optimization=recipe.optimization,
+        preprocessing=PREPROCESSING,
         model=model,
         args=recipe.training,
         train_dataset=RadiographTable(rows, PREPROCESSING, with_labels=True),
-        data_collator=Collator(PREPROCESSING, with_ids=True),
+        data_collator=Collator(with_ids=True),
     )
     trainer.train()
     assert seen == [precision == "bf16"] * 2
@@ -188,7 +189,7 @@ def test_a_one_cycle_run_is_not_resumed_longer(tmp_path):
 def test_mixup_in_training_reaches_the_model(tmp_path):
     rows = make_rows()
     trainer = make_trainer(
-        tmp_path, rows=rows, collator=Collator(PREPROCESSING, with_ids=True, mixup_alpha=0.8),
+        tmp_path, rows=rows, collator=Collator(with_ids=True, mixup_alpha=0.8),
         table=RadiographTable(rows, PREPROCESSING, with_labels=True), max_steps=2,
     )  # fmt: skip
     trainer.train()

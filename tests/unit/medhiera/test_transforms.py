@@ -140,13 +140,13 @@ def test_randaugment_knows_no_colour_and_nothing_is_asked_for_by_default():
 
 def test_mixup_depends_on_the_batch_and_keeps_nan(rows):
     table = RadiographTable(rows, PREPROCESSING, seed=0, with_labels=True)
-    mixing, plain = Collator(PREPROCESSING, mixup_alpha=0.8), Collator(PREPROCESSING)
+    mixing, plain = Collator(mixup_alpha=0.8), Collator()
 
     def batch(collator, epoch, order=(0, 1, 2, 3)):
         return collator([table[epoch, row] for row in order])
 
     first, again = batch(mixing, 0), batch(mixing, 0)
-    assert torch.equal(first["pixel_values"], again["pixel_values"])
+    assert first["mixup_share"] == again["mixup_share"]
     for other in (batch(mixing, 1), batch(mixing, 0, (1, 2, 3, 4))):
         assert not torch.equal(first["labels"], other["labels"])
     unmixed = batch(plain, 0)
@@ -154,16 +154,18 @@ def test_mixup_depends_on_the_batch_and_keeps_nan(rows):
     share = shares[0].item()  # neighbours have opposite labels, so each moved by the other's share
     assert 0 < share < 1
     torch.testing.assert_close(shares, torch.full((4,), share))
-    expected = unmixed["pixel_values"] * (1 - share) + unmixed["pixel_values"].roll(1, 0) * share
-    torch.testing.assert_close(first["pixel_values"], expected)
+    whole = PREPROCESSING.model_inputs(unmixed)["pixel_values"]
+    mixed = PREPROCESSING.model_inputs(first)
+    torch.testing.assert_close(mixed["pixel_values"], whole * (1 - share) + whole.roll(1, 0) * share)
+    assert "mixup_share" not in mixed
     assert first["labels"][:, 1].isnan().all()
     evaluated = [table[row] for row in range(4)]
-    assert torch.equal(mixing(evaluated)["pixel_values"], plain(evaluated)["pixel_values"])
+    assert mixing(evaluated).keys() == plain(evaluated).keys()
 
 
 def test_a_batch_names_its_images_where_asked(rows):
     table = RadiographTable(rows, PREPROCESSING)
-    batch = Collator(PREPROCESSING, with_ids=True)([table[4], table[2]])
+    batch = Collator(with_ids=True)([table[4], table[2]])
     assert batch["image_ids"] == ["image 4", "image 2"]
 
 
@@ -180,8 +182,11 @@ def test_keyed_randomness_leaves_the_global_generators_alone():
 
 def test_collator_hands_over_what_the_model_takes(rows):
     table = RadiographTable(rows, PREPROCESSING, mask_units=4, mask_ratio=0.5, with_labels=True)
-    batch = Collator(PREPROCESSING)([table[0], table[1]])
-    assert batch["pixel_values"].shape == (2, 3, 64, 64)
+    batch = Collator()([table[0], table[1]])
+    assert batch["pixel_values"].shape == (2, 1, 64, 64) and batch["pixel_values"].dtype == torch.uint8
+    inputs = PREPROCESSING.model_inputs(batch)
+    assert inputs["pixel_values"].shape == (2, 3, 64, 64)
+    assert torch.equal(inputs["pixel_values"], PREPROCESSING.pixel_values(rows[:2]["image"]))
     assert batch["noise"].shape == (2, 4)
     assert batch["labels"][:, 0].tolist() == [0.0, 1.0]
     assert batch["labels"][:, 1].isnan().all()
@@ -208,3 +213,16 @@ def test_another_processors_steps_are_not_taken_for_ours(step):
     settings = ours.to_processor().to_dict() | step
     with pytest.raises(ValueError, match=next(iter(step))):
         Preprocessing.from_processor(BitImageProcessor(**settings))
+
+
+@pytest.mark.parametrize("mixup_alpha", [0.0, 0.8])
+def test_every_tensor_of_a_batch_can_be_pinned(rows, mixup_alpha):
+    """Pinning copies a tensor into new memory of the same strides, which fails where elements share memory."""
+    table = RadiographTable(rows, PREPROCESSING, mask_units=4, with_labels=True)
+    batch = Collator(with_ids=True, mixup_alpha=mixup_alpha)([table[0, row] for row in range(4)])
+    tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    assert tensors.keys() == {"pixel_values", "noise", "labels"}
+    for tensor in tensors.values():
+        assert tensor.is_contiguous()
+        copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+        torch.testing.assert_close(copy, tensor, equal_nan=True)

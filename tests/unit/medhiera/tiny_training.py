@@ -60,11 +60,12 @@ def make_trainer(folder, optimization=None, rows=None, model=None, table=None, c
     } | arguments  # fmt: skip
     return MedHieraTrainer(
         optimization=optimization or OptimizationOptions(),
+        preprocessing=PREPROCESSING,
         model=model or tiny_classifier(),
         args=TrainingArguments(**settings),
         train_dataset=table or RadiographTable(rows, PREPROCESSING, with_labels=True),
         eval_dataset=RadiographTable(rows, PREPROCESSING, with_labels=True),
-        data_collator=collator or Collator(PREPROCESSING, with_ids=True),
+        data_collator=collator or Collator(with_ids=True),
         **own,
     )
 
