@@ -217,7 +217,7 @@ def test_another_processors_steps_are_not_taken_for_ours(step):
 
 @pytest.mark.parametrize("mixup_alpha", [0.0, 0.8])
 def test_every_tensor_of_a_batch_can_be_pinned(rows, mixup_alpha):
-    """Pinning copies a tensor into new memory of the same strides, which fails where elements share memory."""
+    """Pinning copies a tensor into its own strides, which fails where elements share memory."""
     table = RadiographTable(rows, PREPROCESSING, mask_units=4, with_labels=True)
     batch = Collator(with_ids=True, mixup_alpha=mixup_alpha)([table[0, row] for row in range(4)])
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
