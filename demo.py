@@ -23,13 +23,13 @@ from typing import Any
 import torch
 
 from dataset_scripts import write_phantom_cohort
-from medhiera.checkpoints import newest_whole
-from medhiera.classifier import Classifier
-from medhiera.metrics import as_lines
-from medhiera.options import MAEOptions
-from medhiera.recipe import read_recipe
-from medhiera.rows import OpenCocktail, open_cocktail
-from medhiera.training import run_script
+from medhiera.config.arguments import MAEOptions
+from medhiera.config.parser import read_recipe
+from medhiera.data.cocktail import OpenCocktail, open_cocktail
+from medhiera.errors import run_script
+from medhiera.evaluation.tables import as_lines
+from medhiera.inference.classifier import Classifier
+from medhiera.training.checkpoints import newest_whole
 
 HERE = Path(__file__).resolve().parent
 
@@ -100,8 +100,10 @@ def code_state(config: str) -> str:
     """Changes with the recipe and with our code."""
     digest = hashlib.sha256((HERE / "configs" / config).read_bytes())
     rooms = ("modeling_hiera_mae", "dataset_scripts", "medhiera", "model_cards")
-    for path in sorted([*HERE.glob("train_*.py"), *(p for room in rooms for p in (HERE / room).glob("*.*"))]):
-        digest.update(path.read_bytes())
+    suffixes = {".py", ".j2", ".json"}
+    files = [path for room in rooms for path in (HERE / room).rglob("*") if path.suffix in suffixes]
+    for path in sorted([*HERE.glob("train_*.py"), *files]):
+        digest.update(path.relative_to(HERE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -16,16 +16,18 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from medhiera import evaluation
-from medhiera.classifier import Classifier, public_name
-from medhiera.comparison import compare_models, comparison_lines
-from medhiera.evaluation import Predictions
-from medhiera.metrics import as_lines
-from medhiera.paper import beside_the_paper
-from medhiera.pointing_game import play
-from medhiera.recipe import DataOptions, RecipeError
-from medhiera.rows import OpenCocktail, choose_rows, default_sources, open_cocktail, warn_of_small_images
-from medhiera.training import run_script
+from medhiera.config.arguments import DataOptions
+from medhiera.data.cocktail import OpenCocktail, open_cocktail
+from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
+from medhiera.errors import RecipeError, run_script
+from medhiera.evaluation import predictions, report
+from medhiera.evaluation.comparison import compare_models
+from medhiera.evaluation.localization import play
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.published_results import beside_the_paper
+from medhiera.evaluation.tables import as_lines, comparison_lines
+from medhiera.inference.classifier import Classifier
+from medhiera.layout import public_name
 
 logger = logging.getLogger("evaluate_cls")
 
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> None:
     other = None
     if options.compare:
         try:
-            other = evaluation.read_predictions(options.compare, cocktail.names, list(rows["image_id"]))
+            other = predictions.read_predictions(options.compare, cocktail.names, list(rows["image_id"]))
         except ValueError as error:
             raise RecipeError(f"--compare {error}") from error
 
@@ -69,14 +71,14 @@ def main(argv: list[str]) -> None:
     if options.split != "validation" and "validation" in cocktail.rows:
         validation = predict(choose_rows(cocktail.split("validation"), sources, None, seed=0))
     names, resamples = cocktail.names, options.bootstrap_resamples
-    record = evaluation.report(names, test, validation, resamples)
+    record = report.report(names, test, validation, resamples)
     record["pointing_game"], shown = play(classifier, rows, options.batch_size, resamples)
 
     output = options.output_dir
     output.mkdir(parents=True, exist_ok=True)
     test.table(names).to_parquet(output / "predictions.parquet")
     title = cocktail.caption(f"{options.split.capitalize()} split")
-    evaluation.draw(record, names, test, shown, output / "figures", title)
+    report.draw(record, names, test, shown, output / "figures", title)
     how = {
         "model": public_name(options.model),
         "fingerprint": classifier.fingerprint(),

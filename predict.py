@@ -18,12 +18,11 @@ from pathlib import Path
 from PIL import Image
 from tqdm.auto import tqdm
 
+from dataset_scripts.build.records import IMAGE_SUFFIXES
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.images import is_dicom, read_image
-from dataset_scripts.listing import IMAGE_SUFFIXES
-from medhiera.classifier import Classifier
-from medhiera.recipe import RecipeError
-from medhiera.training import run_script
+from dataset_scripts.reading.images import is_dicom, read_image
+from medhiera.errors import RecipeError, run_script
+from medhiera.inference.classifier import Classifier
 
 logger = logging.getLogger("predict")
 

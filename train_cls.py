@@ -16,28 +16,28 @@ import torch
 from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
-from medhiera import evaluation, figures
-from medhiera.classifier import Classifier, chances_of
-from medhiera.evaluation import Predictions
-from medhiera.losses import choose_loss
-from medhiera.metrics import RARE, MultilabelRanking, mean_as_text
-from medhiera.options import ClassifierOptions
-from medhiera.pointing_game import play
-from medhiera.progress import Pictures, ProgressLines, TrainingLog
-from medhiera.publish import check_can_push, publish_stage
-from medhiera.recipe import RecipeError, images_per_step, read_recipe
-from medhiera.rows import choose_rows, default_sources, open_cocktail, warn_of_small_images
-from medhiera.stage import (
-    check_source,
-    choose_preprocessing,
-    set_prior_bias,
-    start_model,
-    start_record,
-    training_record,
-    write_stage,
-)
-from medhiera.training import MedHieraTrainer, last_checkpoint, run_script, start_logging
-from medhiera.transforms import Collator, RadiographTable, choose_augmentation, random_crop
+from medhiera.config.arguments import ClassifierOptions, images_per_step
+from medhiera.config.parser import read_recipe
+from medhiera.data.augmentation import choose_augmentation, random_crop
+from medhiera.data.cocktail import open_cocktail
+from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
+from medhiera.errors import RecipeError, run_script
+from medhiera.evaluation import report as evaluation
+from medhiera.evaluation.localization import play
+from medhiera.evaluation.metrics import RARE, MultilabelRanking
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.tables import mean_as_text
+from medhiera.hub.publish import check_can_push, publish_stage
+from medhiera.hub.record import start_record, training_record
+from medhiera.inference.classifier import Classifier, chances_of
+from medhiera.run import choose_preprocessing, start_logging, write_stage
+from medhiera.training import figures
+from medhiera.training.callbacks import Pictures, ProgressLines, TrainingLog
+from medhiera.training.checkpoints import last_checkpoint
+from medhiera.training.losses import choose_loss
+from medhiera.training.model import check_source, set_prior_bias, start_model
+from medhiera.training.trainer import MedHieraTrainer
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 logger = logging.getLogger("train_cls")

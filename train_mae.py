@@ -12,16 +12,23 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from medhiera import figures
-from medhiera.explain import reconstruct
-from medhiera.options import MAEOptions
-from medhiera.progress import Pictures, ProgressLines, TrainingLog
-from medhiera.publish import check_can_push, publish_stage
-from medhiera.recipe import images_per_step, read_recipe
-from medhiera.rows import choose_rows, mix_rows, open_cocktail, spread_over_sources, warn_of_small_images
-from medhiera.stage import check_source, start_model, start_record, training_record, write_stage
-from medhiera.training import MedHieraTrainer, last_checkpoint, run_script, start_logging
-from medhiera.transforms import Collator, Preprocessing, RadiographTable, choose_augmentation, random_crop
+from medhiera.config.arguments import MAEOptions, images_per_step
+from medhiera.config.parser import read_recipe
+from medhiera.data.augmentation import choose_augmentation, random_crop
+from medhiera.data.cocktail import open_cocktail
+from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.selection import choose_rows, mix_rows, spread_over_sources, warn_of_small_images
+from medhiera.errors import run_script
+from medhiera.hub.publish import check_can_push, publish_stage
+from medhiera.hub.record import start_record, training_record
+from medhiera.inference.reconstruction import reconstruct
+from medhiera.run import start_logging, write_stage
+from medhiera.training import figures
+from medhiera.training.callbacks import Pictures, ProgressLines, TrainingLog
+from medhiera.training.checkpoints import last_checkpoint
+from medhiera.training.model import check_source, start_model
+from medhiera.training.trainer import MedHieraTrainer
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 logger = logging.getLogger("train_mae")

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from medhiera.metrics import rank_findings
+from medhiera.evaluation.metrics import rank_findings
 
 IMAGES, PATIENTS = 25_596, 2_797
 # Positive images of the official test list (Wang et al. 2017), then No Finding, roughly.

@@ -33,10 +33,11 @@ from torchvision.datasets import ImageFolder as TorchImageFolder
 from torchvision.transforms import v2
 
 from benchmarks.peak_memory import PeakMemory
-from dataset_scripts.images import read_image
-from dataset_scripts.phantom_anatomy import draw_body
-from dataset_scripts.phantom_findings import draw_radiograph
-from medhiera.transforms import Collator, Preprocessing, RadiographTable
+from dataset_scripts.phantom.anatomy import draw_body
+from dataset_scripts.phantom.findings import draw_radiograph
+from dataset_scripts.reading.images import read_image
+from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.data.preprocessing import Preprocessing
 
 DIFFERENT = 16  # drawn chests; the rest are copies
 BATCH = 32
@@ -46,7 +47,7 @@ TIMED_BUILD = """
 import sys, time
 from pathlib import Path
 from dataset_scripts import ImageFolder
-from dataset_scripts.parquet_export import export_parquet
+from dataset_scripts.build.parquet_export import export_parquet
 raw, out, num_proc, compression = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 builder = ImageFolder(data_dir=raw, cache_dir=out.parent / "cache", image_size=256, compression=compression)
 started = time.perf_counter()

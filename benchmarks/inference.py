@@ -7,8 +7,8 @@ and rounds go over the contenders in turn, so that a slow moment of the machine 
     python -m benchmarks.inference --json runs/inference.json
     python -m benchmarks.inference --rounds 3 --batch-sizes 1 --pixels 256
 
-- ours: the fast class and our preprocessing, as predict.py uses them (medhiera.classifier.Classifier).
-- onnxruntime: the same preprocessing, the graph of `python -m medhiera.export`; its CPU kernels know no bf16.
+- ours: the fast class and our preprocessing, as predict.py uses them (`Classifier`).
+- onnxruntime: the same preprocessing, the graph that onnx_export.py writes; its CPU kernels know no bf16.
 - pipeline: transformers' own `pipeline("image-classification")`, told nothing but the type of the weights.
 - densenet121: torchxrayvision's, random weights, its documented preprocessing (`XRayCenterCrop`,
   `XRayResizer(224)`); speed only. Without the package it is torchvision's model behind our preprocessing, and
@@ -40,10 +40,10 @@ from transformers import pipeline
 
 from benchmarks.model_throughput import machine
 from dataset_scripts.findings import FINDINGS
-from dataset_scripts.phantom_anatomy import draw_body
-from dataset_scripts.phantom_findings import draw_radiograph
-from medhiera.classifier import Classifier
-from medhiera.transforms import Preprocessing
+from dataset_scripts.phantom.anatomy import draw_body
+from dataset_scripts.phantom.findings import draw_radiograph
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.inference.classifier import Classifier
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -113,7 +113,7 @@ def build_onnx(folder: Path, dtype: torch.dtype) -> Contender | None:
         return None
     import onnxruntime
 
-    from medhiera.export import export_onnx
+    from medhiera.inference.onnx_export import export_onnx
 
     file = folder / "model.onnx"
     export_onnx(folder, file)

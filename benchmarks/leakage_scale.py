@@ -21,9 +21,9 @@ from PIL import Image
 
 from benchmarks.leakage_table import CHANGES
 from benchmarks.peak_memory import PeakMemory
-from dataset_scripts.images import read_image
-from dataset_scripts.leakage import THRESHOLD
-from dataset_scripts.same_picture import THUMBNAIL_SIDE, best_matches
+from dataset_scripts.leakage.guard import THRESHOLD
+from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, best_matches
+from dataset_scripts.reading.images import read_image
 
 SIDE = 128  # of the real chests and of what is changed
 BLENDED = 3

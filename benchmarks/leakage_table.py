@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset_scripts.images import read_image
-from dataset_scripts.leakage import THRESHOLD
-from dataset_scripts.listing import IMAGE_SUFFIXES
-from dataset_scripts.same_picture import THUMBNAIL_SIDE, aligned_correlation, best_matches
+from dataset_scripts.build.records import IMAGE_SUFFIXES
+from dataset_scripts.leakage.guard import THRESHOLD
+from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, aligned_correlation, best_matches
+from dataset_scripts.reading.images import read_image
 
 FOLDS = 4
 NEXT = 3  # pairs named below the threshold

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from dataset_scripts.images import read_image
-from dataset_scripts.listing import IMAGE_SUFFIXES
-from medhiera.transforms import Preprocessing, key_to_seed
+from dataset_scripts.build.records import IMAGE_SUFFIXES
+from dataset_scripts.reading.images import read_image
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.seeding import key_to_seed
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 

@@ -15,10 +15,10 @@ from torch import nn
 from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImageClassification
 
 import train_cls
-from medhiera.losses import TrainingLoss
-from medhiera.recipe import ModelOptions
-from medhiera.training import run_script
-from medhiera.transforms import Preprocessing
+from medhiera.config.arguments import ModelOptions
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.errors import run_script
+from medhiera.training.losses import TrainingLoss
 
 
 class ResNet18(TimmWrapperForImageClassification):

@@ -28,10 +28,11 @@ from typing import Any
 import scipy.stats
 
 from dataset_scripts.splits import stratified_patients
-from medhiera.experiments import ROOT, Arm, Laboratory, leave_on_signals, run_all
-from medhiera.options import ClassifierOptions
-from medhiera.recipe import read_recipe
-from medhiera.rows import open_cocktail
+from medhiera.config.arguments import ClassifierOptions
+from medhiera.config.parser import read_recipe
+from medhiera.data.cocktail import open_cocktail
+from medhiera.experiments.arms import Arm
+from medhiera.experiments.runner import ROOT, Laboratory, leave_on_signals, run_all
 
 logger = logging.getLogger(__name__)
 

@@ -27,10 +27,10 @@ from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
 import train_mae
-from medhiera.options import MAEOptions
-from medhiera.parameter_groups import layer_decay_groups
-from medhiera.recipe import Recipe, read_recipe
-from medhiera.stage import start_model
+from medhiera.config.arguments import MAEOptions, Recipe
+from medhiera.config.parser import read_recipe
+from medhiera.training.model import start_model
+from medhiera.training.optimizers import layer_decay_groups
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from dataset_scripts.image_folder import ImageFolder
 
 if TYPE_CHECKING:
     from dataset_scripts.cocktail import Cocktail
-    from dataset_scripts.phantom import write_phantom_cohort
+    from dataset_scripts.phantom.cohort import write_phantom_cohort
 
 __all__ = [
     "FINDINGS",
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
 
         return Cocktail
     if name == "write_phantom_cohort":
-        from dataset_scripts.phantom import write_phantom_cohort
+        from dataset_scripts.phantom.cohort import write_phantom_cohort
 
         return write_phantom_cohort
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,13 +16,15 @@ chest in it, so every label is NaN (not annotated).
 import re
 from typing import ClassVar
 
-from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.records import FolderScan, ImageRecord, Listing
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import no_labels
-from dataset_scripts.listing import FolderScan, ImageRecord, Listing
 
 SOURCE = "BraTS 2020"
+
 FOLDER = "MICCAI_BraTS2020_TrainingData"
+
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 
 _VOLUME = re.compile(r"(?:.*/)?([^/]+)/[^/]*_(flair|t1ce|t1|t2)\.nii(?:\.gz)?", re.IGNORECASE)

@@ -21,24 +21,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.records import Box, FolderScan, ImageRecord, Listing, read_lines, read_text
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS, label_vector, no_labels
-from dataset_scripts.listing import Box, FolderScan, ImageRecord, Listing, read_lines, read_text
 from dataset_scripts.splits import MEDTRANSFORMER_PARTS, stratified_patients, thirds
 
 SOURCE = "ChestX-ray14"
+
 FOLDER = "ChestXray-NIHCC"
+
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+
 BOX_FILES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
+
 LIST_FILES = ("train_val_list.txt", "test_list.txt")
+
 REQUIRED_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
+
 BOXES_FRAME = (1024, 1024)  # the published images' size, in which the boxes were drawn
+
 OLDEST_AGE_YEARS = 120  # the table holds ages up to 414
 
 _FINDING_INDEX = {name: index for index, name in enumerate(FINDINGS)}
+
 _BOX_ALIASES = {"Infiltrate": "Infiltration"}  # the box file's own spelling
+
 _AGE = re.compile(r"(\d+)([YMD]?)")
+
 _AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365.25}
 
 
@@ -271,3 +281,7 @@ class ChestXray14(SourceBuilder):
     """Builder of NIH ChestX-ray14; `data_dir` is the folder described above."""
 
     LISTERS: ClassVar[dict[str, Lister]] = {".": list_images}
+
+
+OFFICIAL_TEST_IMAGES = 25_596
+"""In ChestX-ray14's own test_list.txt."""

@@ -3,28 +3,18 @@
 Four listings → leakage guard → builder → one dataset. Stage 1 pre-trains on all of it; stage 2 takes the rows
 of ChestX-ray14. On the command line it writes Parquet that anyone can load:
 
-    python -m dataset_scripts.cocktail --data_dir data/phantom --output_dir data/cocktail
-    python -m dataset_scripts.cocktail --data_dir data/raw --output_dir data/native --image_size 0
+    python -m dataset_scripts --data_dir data/phantom --output_dir data/cocktail
+    python -m dataset_scripts --data_dir data/raw --output_dir data/native --image_size 0
 """
 
-import argparse
-import logging
-import os
-import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from dataset_scripts import brats2020, chestxray14, covid_radiography, covidx_cxr, image_folder
-from dataset_scripts.build_log import summary_lines
-from dataset_scripts.builder import Lister, SourceBuilder
-from dataset_scripts.errors import DataLayoutError, LabelFileError, TooManyBadFilesError
-from dataset_scripts.leakage import drop_leaks, name_from_mapping
-from dataset_scripts.listing import FolderScan, Listing, scan_folder
-from dataset_scripts.parquet_export import export_parquet, push_to_hub
-
-logger = logging.getLogger(__name__)
+from dataset_scripts.build.builder import Lister, SourceBuilder
+from dataset_scripts.build.records import FolderScan, Listing, scan_folder
+from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.leakage.guard import drop_leaks, name_from_mapping
 
 
 class Cocktail(SourceBuilder):
@@ -60,60 +50,3 @@ class Cocktail(SourceBuilder):
         if self.config.nih_mapping:
             name_from_mapping(listings, Path(self.config.nih_mapping))
         return drop_leaks(listings, chestxray14.SOURCE, log_dir, num_proc, self.config.allow_leakage)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m dataset_scripts.cocktail", description=__doc__
-    )
-    parser.add_argument("--data_dir", type=Path, required=True, help="the folder above the sources' folders")
-    parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
-    parser.add_argument("--config", default="official", choices=["official", "medtransformer"])
-    parser.add_argument("--image_size", type=int, default=256, help="shorter side in pixels; 0 is native")
-    parser.add_argument("--slices_per_volume", type=int, default=10)
-    parser.add_argument("--num_proc", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="unreadable files allowed")
-    parser.add_argument("--nih_mapping", default="", help="RSNA's mapping to ChestX-ray14, JSON or CSV")
-    parser.add_argument("--allow_leakage", action="store_true", help="keep leaking images, as in the paper")
-    parser.add_argument(
-        "--compression",
-        default="auto",
-        choices=["auto", "fast", "none"],
-        help="of the stored PNGs: none is read several times faster than fast and takes twice the space; "
-        "auto is fast at native size, else none",
-    )
-    parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
-    options = parser.parse_args(arguments)
-    if options.image_size < 0:
-        parser.error(f"--image_size {options.image_size}: wanted a side in pixels, or 0 for the native size")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        with tempfile.TemporaryDirectory() as unused_cache:
-            builder = Cocktail(
-                data_dir=options.data_dir,
-                config_name=options.config,
-                cache_dir=unused_cache,
-                image_size=options.image_size,
-                slices_per_volume=options.slices_per_volume,
-                max_bad_fraction=options.max_bad_fraction,
-                nih_mapping=options.nih_mapping,
-                allow_leakage=options.allow_leakage,
-                compression=options.compression,
-            )
-            export_parquet(builder, options.output_dir, options.num_proc)
-        for line in summary_lines(options.output_dir):
-            logger.info("%s", line)
-        logger.info("Built: %s", options.output_dir)
-        if options.push_to_hub:
-            logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
-    except (DataLayoutError, LabelFileError, TooManyBadFilesError, OSError) as error:
-        logger.error("%s", error)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    from dataset_scripts.cocktail import main as main_of_the_module
-
-    sys.exit(main_of_the_module())  # a builder of __main__ could not be handed to worker processes

@@ -2,7 +2,7 @@
 
 Raw folder → `list_images` → builder. 21,165 PNG images of 299x299: COVID 3,616, Lung_Opacity 6,012, Normal
 10,192, Viral Pneumonia 1,345; patients unknown. Lung_Opacity and most Normal images come from RSNA, which
-took them from NIH ChestX-ray14: see leakage.py. Its parts keep their own licences; the whole is for
+took them from NIH ChestX-ray14: see leakage/guard.py. Its parts keep their own licences; the whole is for
 research. Get it from https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database.
 
 Cite: Chowdhury et al., "Can AI Help in Screening Viral and COVID-19 Pneumonia?", IEEE Access 2020;
@@ -20,13 +20,15 @@ from typing import ClassVar
 
 import pandas
 
-from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.records import FolderScan, ImageRecord, Listing
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import no_labels
-from dataset_scripts.listing import FolderScan, ImageRecord, Listing
 
 SOURCE = "COVID-19 Radiography"
+
 FOLDER = "COVID-19_Radiography_Dataset"
+
 _NIH_NAME = re.compile(r"\b\d{8}_\d{3}\.png\b")
 
 

@@ -2,7 +2,7 @@
 
 Raw folder → `list_images` → builder. 30,386 images of about 16,600 patients, JPEG and PNG of many sizes,
 classes positive and negative for COVID-19. Its negatives are largely RSNA images, which are NIH
-ChestX-ray14 images: see leakage.py. Each of its parts keeps its own licence (the whole is offered for
+ChestX-ray14 images: see leakage/guard.py. Each of its parts keeps its own licence (the whole is offered for
 research, CC BY-NC-SA among them). Get it from https://www.kaggle.com/datasets/andyczhao/covidx-cxr2.
 
 Cite: Pavlova, Terhljan, Chung, Zhao, Surana, Aboutalebi, Gunraj, Sabri, Alaref, Wong, "COVID-Net CXR-2: An
@@ -16,13 +16,15 @@ COVID-19 is none of the 15 findings, so every label is NaN (not annotated).
 from pathlib import Path
 from typing import ClassVar
 
-from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.records import FolderScan, ImageRecord, Listing, read_lines
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import no_labels
-from dataset_scripts.listing import FolderScan, ImageRecord, Listing, read_lines
 
 SOURCE = "COVIDx CXR-3"
+
 FOLDER = "COVIDx_CXR"
+
 SPLITS = ("test", "train")  # test first: its patients are kept out of train
 
 

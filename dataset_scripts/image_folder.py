@@ -20,16 +20,20 @@ from typing import ClassVar
 
 import datasets
 
-from dataset_scripts.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
+from dataset_scripts.build.records import FolderScan, ImageRecord, Listing, read_text, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED, make_features
-from dataset_scripts.listing import FolderScan, ImageRecord, Listing, read_text, scan_folder
 from dataset_scripts.splits import stratified_patients
 
 SOURCE = "image folder"
+
 FOLDER = "own_images"
+
 SPLIT_NAMES = ("train", "validation", "test")
+
 KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
+
 _VALUES = {"": NOT_ANNOTATED, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
 
 Row = dict[str, str]

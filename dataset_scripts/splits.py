@@ -10,10 +10,13 @@ from typing import TypeVar
 import numpy as np
 
 VALIDATION_FRACTION = 0.1
+
 SEED = 20170929  # fixed for good: another seed is another benchmark
 
 HELD_OUT = ("validation_mae", "validation", "test")
+
 SPLITS = ("train", *HELD_OUT)
+
 MEDTRANSFORMER_PARTS = HELD_OUT  # the paper's order of the three parts of the test list
 
 T = TypeVar("T")

@@ -9,16 +9,17 @@ from torch import nn
 from torch.nn import functional
 
 from .configuration_hiera_mae import HieraMAEConfig
-from .products import is_plain, linear, project
+from .fused_linear import is_plain, linear, project
 from .windowing import pool_queries
 
 # torch's fused CPU kernel multiplies half precision well only with AMX; older torch versions cannot tell.
 _CPU_HAS_AMX = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
-
 # On a CPU, keys from which the fused kernel beats plain products (docs/performance.md).
 _LONG_SINGLE = 128
+
 _LONG_HALF_TRAINING = 768
+
 _LONG_HALF_INFERENCE = 2048
 
 

@@ -22,7 +22,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     "large": {"embed_dim": 144, "depths": [2, 6, 36, 4], "num_heads": [2, 4, 8, 16]},
     "huge": {"embed_dim": 256, "depths": [2, 6, 36, 4], "num_heads": [4, 8, 16, 32]},
 }
+
 _DECODER = {"decoder_hidden_size": 512, "decoder_depth": 8, "decoder_num_heads": 16}
+
 _POSITION_INTERPOLATIONS = ("bicubic", "windowed")
 
 # Queries are pooled between this many stages, by what a class is for. The MAE keeps 2 x 2 tokens a mask unit.

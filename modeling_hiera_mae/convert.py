@@ -30,6 +30,7 @@ from .modeling_hiera_mae import HieraMAEForPreTraining
 from .pretrained import HieraMAEPreTrainedModel
 
 _META_LICENSE = "cc-by-nc-4.0"
+
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth")
 
 # Meta's and timm's names → transformers'. `blocks.N` becomes `stages.S.layers.L` first.

@@ -14,6 +14,7 @@ from transformers import initialization as init
 from .layers import HieraMAEEmbeddings
 
 _STD = 0.02
+
 # Meta's head_init_scale: a new head begins near zero, so that its first gradients do not disturb the encoder.
 _HEAD_SCALE = 0.001
 

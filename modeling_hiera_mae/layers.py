@@ -15,9 +15,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import HieraMAEMaskUnitAttention
 from .configuration_hiera_mae import HieraMAEConfig
+from .fused_linear import gelu_mlp, linear, project
 from .masking import UnitMask
-from .positions import resize_positions
-from .products import gelu_mlp, linear, project
+from .position_embeddings import resize_positions
 from .windowing import cut_units, pool_queries, unroll
 
 

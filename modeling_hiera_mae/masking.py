@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from .configuration_hiera_mae import HieraMAEConfig, check_image_size
+
 
 class UnitMask(NamedTuple):
     """A mask over mask units, as indices of static shape.
@@ -98,3 +100,60 @@ def noise_from_scores(scores: torch.Tensor, tie_break: torch.Tensor | None = Non
     by_score = torch.argsort(scores.gather(1, by_tie), dim=1, descending=True, stable=True)
     ranks = torch.argsort(by_tie.gather(1, by_score), dim=1)
     return ranks.float() / scores.shape[1]
+
+
+def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> None:
+    """Refuse images the model cannot take.
+
+    Args:
+        config: the model's.
+        pixel_values: what the caller passed.
+
+    Raises:
+        ValueError: not four-dimensional, not floating point, wrong channels, or not whole mask units.
+    """
+    if pixel_values.dim() != 4:
+        raise ValueError(
+            f"pixel_values have shape {tuple(pixel_values.shape)}; wanted (batch, channels, height, width)."
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values are {pixel_values.dtype}; wanted normalised floating point. Run the image "
+            "processor first."
+        )
+    if pixel_values.shape[1] != config.num_channels:
+        raise ValueError(
+            f"pixel_values have {pixel_values.shape[1]} channels; wanted {config.num_channels} (num_channels "
+            "of the configuration). Convert the images, or load the model with another num_channels."
+        )
+    check_image_size(tuple(pixel_values.shape[2:]), config.unit_pixels, "The size of pixel_values")
+
+
+def choose_mask(
+    config: HieraMAEConfig, pixel_values: torch.Tensor, noise: torch.Tensor | None, mask_ratio: float | None
+) -> UnitMask:
+    """Check the inputs of a masked forward, draw noise where none is given, and sort it.
+
+    Args:
+        config: the model's.
+        pixel_values: (batch, channels, height, width).
+        noise: (batch, mask units) or None.
+        mask_ratio: fraction to hide; None takes the configuration's.
+
+    Raises:
+        ValueError: any of them does not fit.
+    """
+    check_pixel_values(config, pixel_values)
+    rows, columns = (
+        side // unit for side, unit in zip(pixel_values.shape[2:], config.unit_pixels, strict=True)
+    )
+    shape = (pixel_values.shape[0], rows * columns)
+    kept = count_kept(rows * columns, config.mask_ratio if mask_ratio is None else mask_ratio)
+    if noise is None:
+        noise = torch.rand(*shape, device=pixel_values.device)
+    elif tuple(noise.shape) != shape:
+        raise ValueError(
+            f"noise has shape {tuple(noise.shape)}; wanted {shape}: one number per image and mask unit "
+            f"({rows} rows × {columns} columns)."
+        )
+    return mask_from_noise(noise, kept)

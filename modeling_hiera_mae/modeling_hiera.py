@@ -13,10 +13,10 @@ from torch.nn import functional
 from transformers.models.hiera.modeling_hiera import HieraForImageClassificationOutput, HieraModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_hiera_mae import HieraMAEConfig, check_image_size
+from .configuration_hiera_mae import HieraMAEConfig
 from .initialization import init_head_weights, init_mae_patch_embedding, init_mae_weights
 from .layers import HieraMAEEmbeddings, HieraMAELayer, HieraMAEStage
-from .masking import UnitMask, count_kept, mask_from_noise
+from .masking import UnitMask, check_pixel_values, choose_mask
 from .pretrained import HieraMAEPreTrainedModel
 from .windowing import reroll, to_stock_order, undo_windowing
 
@@ -293,63 +293,6 @@ def masked_binary_cross_entropy(
     if num_items_in_batch is None:
         return total / is_annotated.sum().clamp(min=1)
     return total / num_items_in_batch
-
-
-def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> None:
-    """Refuse images the model cannot take.
-
-    Args:
-        config: the model's.
-        pixel_values: what the caller passed.
-
-    Raises:
-        ValueError: not four-dimensional, not floating point, wrong channels, or not whole mask units.
-    """
-    if pixel_values.dim() != 4:
-        raise ValueError(
-            f"pixel_values have shape {tuple(pixel_values.shape)}; wanted (batch, channels, height, width)."
-        )
-    if not pixel_values.is_floating_point():
-        raise ValueError(
-            f"pixel_values are {pixel_values.dtype}; wanted normalised floating point. Run the image "
-            "processor first."
-        )
-    if pixel_values.shape[1] != config.num_channels:
-        raise ValueError(
-            f"pixel_values have {pixel_values.shape[1]} channels; wanted {config.num_channels} (num_channels "
-            "of the configuration). Convert the images, or load the model with another num_channels."
-        )
-    check_image_size(tuple(pixel_values.shape[2:]), config.unit_pixels, "The size of pixel_values")
-
-
-def choose_mask(
-    config: HieraMAEConfig, pixel_values: torch.Tensor, noise: torch.Tensor | None, mask_ratio: float | None
-) -> UnitMask:
-    """Check the inputs of a masked forward, draw noise where none is given, and sort it.
-
-    Args:
-        config: the model's.
-        pixel_values: (batch, channels, height, width).
-        noise: (batch, mask units) or None.
-        mask_ratio: fraction to hide; None takes the configuration's.
-
-    Raises:
-        ValueError: any of them does not fit.
-    """
-    check_pixel_values(config, pixel_values)
-    rows, columns = (
-        side // unit for side, unit in zip(pixel_values.shape[2:], config.unit_pixels, strict=True)
-    )
-    shape = (pixel_values.shape[0], rows * columns)
-    kept = count_kept(rows * columns, config.mask_ratio if mask_ratio is None else mask_ratio)
-    if noise is None:
-        noise = torch.rand(*shape, device=pixel_values.device)
-    elif tuple(noise.shape) != shape:
-        raise ValueError(
-            f"noise has shape {tuple(noise.shape)}; wanted {shape}: one number per image and mask unit "
-            f"({rows} rows × {columns} columns)."
-        )
-    return mask_from_noise(noise, kept)
 
 
 def wants_attentions(config: HieraMAEConfig, output_attentions: bool | None) -> bool:

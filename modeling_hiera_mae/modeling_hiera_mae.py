@@ -17,13 +17,13 @@ from transformers.models.hiera.modeling_hiera import HieraForPreTrainingOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
+from .fused_linear import linear, project
 from .initialization import init_mae_fusion_head, init_mae_tokens, init_mae_weights
 from .layers import HieraMAELayer, HieraMAEStage, look_up_units
-from .masking import UnitMask
-from .modeling_hiera import HieraMAEModel, choose_mask, stock_hidden_states, wants_attentions
-from .positions import resize_positions
+from .masking import UnitMask, choose_mask
+from .modeling_hiera import HieraMAEModel, stock_hidden_states, wants_attentions
+from .position_embeddings import resize_positions
 from .pretrained import HieraMAEPreTrainedModel
-from .products import linear, project
 from .windowing import cut_units, reroll, take_units, undo_windowing, unroll
 
 

@@ -28,7 +28,9 @@ _ENCODER_GEOMETRY = (
     "masked_unit_size",
     "query_stride",
 )
+
 _DECODER_GEOMETRY = ("decoder_hidden_size", "decoder_depth", "decoder_num_heads")
+
 _HUB_OPTIONS = (
     "cache_dir",
     "force_download",

@@ -40,9 +40,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from dataset_scripts.gray import GrayImage
-from medhiera.examples import draw_example
-from medhiera.recipe import RecipeError
+from dataset_scripts.reading.grayscale import GrayImage
+from medhiera.errors import RecipeError
+from medhiera.hub.widget_examples import draw_example
 from space import page
 from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
 from space.reader import ChestReader, MaskedReader, open_folder

@@ -13,7 +13,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from medhiera.publish import PublishError, refuse_private_text
+from medhiera.errors import PublishError
+from medhiera.hub.publish import refuse_private_text
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dataset_scripts.gray import GrayImage
-from medhiera.classifier import NOTICE
-from medhiera.explain import Reconstruction
+from dataset_scripts.reading.grayscale import GrayImage
+from medhiera.inference.classifier import NOTICE
+from medhiera.inference.reconstruction import Reconstruction
 from space.pictures import colour_heat, image_tag, what_the_model_sees
 from space.reader import ChestReader, Finding
 

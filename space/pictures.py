@@ -17,8 +17,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.gray import GrayImage
-from dataset_scripts.images import is_dicom, read_image
+from dataset_scripts.reading.grayscale import GrayImage
+from dataset_scripts.reading.images import is_dicom, read_image
 
 WHAT_IS_CHECKED = (
     "Checked: the picture is gray, no side more than twice the other, not of one brightness, and a DICOM "
@@ -66,7 +66,7 @@ class Picture:
 def read_upload(path: Path) -> Picture:
     """Decode a file and see whether it can be a radiograph.
 
-    More than 8 bits are windowed, never clipped; MONOCHROME1 is inverted (dataset_scripts.images).
+    More than 8 bits are windowed, never clipped; MONOCHROME1 is inverted (dataset_scripts.reading.images).
 
     Args:
         path: the file, under any name; DICOM is known by its content.

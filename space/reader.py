@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from dataset_scripts.gray import GrayImage
-from medhiera.calibration import rescale
-from medhiera.classifier import Classifier
-from medhiera.explain import Reconstruction, heat_maps, reconstruct
-from medhiera.recipe import RecipeError
-from medhiera.transforms import Preprocessing
+from dataset_scripts.reading.grayscale import GrayImage
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.errors import RecipeError
+from medhiera.evaluation.calibration import rescale
+from medhiera.inference.classifier import Classifier
+from medhiera.inference.grad_cam import heat_maps
+from medhiera.inference.reconstruction import Reconstruction, reconstruct
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 DEFAULT_THRESHOLD = 0.5

@@ -8,9 +8,9 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from dataset_scripts.phantom_anatomy import draw_body
-from dataset_scripts.phantom_findings import draw_radiograph
-from medhiera.transforms import Preprocessing
+from dataset_scripts.phantom.anatomy import draw_body
+from dataset_scripts.phantom.findings import draw_radiograph
+from medhiera.data.preprocessing import Preprocessing
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
 NAMES = ["Edema", "Mass", "No Finding", "Pleural_Thickening"]

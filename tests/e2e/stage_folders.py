@@ -13,7 +13,7 @@ from loopback_hub import LoopbackHub
 from PIL import Image
 from transformers import BitImageProcessor
 
-from medhiera.publish import MODEL_CODE, NOT_SHIPPED
+from medhiera.hub.publish import MODEL_CODE, NOT_SHIPPED
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
 REPOSITORY = Path(__file__).resolve().parents[2]

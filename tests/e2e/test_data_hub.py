@@ -35,8 +35,8 @@ print(len(whole["train"].features["findings"].feature.names), "dataset_scripts" 
 """
 OPEN = """
 import sys
-from medhiera.recipe import DataOptions
-from medhiera.rows import open_cocktail
+from medhiera.config.parser import DataOptions
+from medhiera.data.selection import open_cocktail
 opened = open_cocktail(DataOptions(sys.argv[1], build_dir=sys.argv[2]))
 record = opened.record()
 print(len(opened.split("train")), len(opened.names), record["is_phantom"], record["leakage"]["is_checked"])

@@ -8,9 +8,9 @@ import pandas
 import pytest
 
 from dataset_scripts import Cocktail
-from dataset_scripts.build_log import read_report
-from dataset_scripts.leakage import read_leakage_report
-from dataset_scripts.pixel_statistics import read_statistics
+from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.pixel_statistics import read_statistics
+from dataset_scripts.leakage.guard import read_leakage_report
 
 REAL = Path(os.environ.get("MEDHIERA_REALDATA", Path(__file__).parents[3] / "shared" / "mini_cocktail"))
 pytestmark = [

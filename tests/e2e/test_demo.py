@@ -98,9 +98,9 @@ def test_the_demo_goes_to_a_hub_and_comes_back_by_four_routes(root, tmp_path):
     names = ("tester/phantom-chestxray14", "tester/phantom-cocktail")
     (tmp_path / "elsewhere").mkdir()
     with LoopbackHub() as hub:
-        run(hub, tmp_path / "ours", "-m", "medhiera.publish", str(folder / "stage2"), names[0])
+        run(hub, tmp_path / "ours", "-m", "medhiera.hub.publish", str(folder / "stage2"), names[0])
         options = ("--output_dir", str(tmp_path / "parquet"), "--image_size", "0", "--push_to_hub", names[1])
-        merge = ("-m", "dataset_scripts.cocktail", "--data_dir", str(folder / "raw"))
+        merge = ("-m", "dataset_scripts", "--data_dir", str(folder / "raw"))
         run(hub, tmp_path / "ours", *merge, *options)
         script = ("-I", "-W", "ignore", "-c", FOUR_ROUTES, *names)
         said = run(hub, tmp_path / "theirs", *script, cwd=tmp_path / "elsewhere")

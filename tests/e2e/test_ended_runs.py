@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medhiera.checkpoints import is_whole
+from medhiera.training.checkpoints import is_whole
 
 NO_EVALUATION = ("--eval_strategy", "no", "--load_best_model_at_end", "false")
 LONG = ("--max_steps", "100000", "--save_steps", "100000", *NO_EVALUATION)

@@ -57,7 +57,7 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
 def test_the_exported_cocktail_trains_like_the_raw_one(workshop, stage1, tmp_path):
     exported = tmp_path / "exported"
     subprocess.run(
-        [sys.executable, "-m", "dataset_scripts.cocktail", "--data_dir", str(workshop.raw),
+        [sys.executable, "-m", "dataset_scripts", "--data_dir", str(workshop.raw),
          "--output_dir", str(exported), "--image_size", "73"],
         cwd=workshop.root, check=True, capture_output=True,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from page_fixtures import NAMES, phantom, photograph, write_dicom, write_stage1, write_stage2
 from PIL import Image
 
-from medhiera.classifier import Classifier
+from medhiera.inference.classifier import Classifier
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Without the last three Chromium calls home at every start.

@@ -14,7 +14,8 @@ from PIL import Image
 from stage_folders import CODE, LABELS, run, start
 from transformers import AutoImageProcessor
 
-from medhiera.publish import PublishError, check_can_push, publish_stage
+from medhiera.errors import PublishError
+from medhiera.hub.publish import check_can_push, publish_stage
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
 # huggingface_hub 2.4 uploads with an argument that its HTTP library has renamed.
@@ -63,7 +64,7 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
     (tmp_path / "elsewhere").mkdir()
     with LoopbackHub() as hub:
         for stage, name in ((2, "tiny-chestxray14"), (1, "tester/tiny-cocktail-mae")):
-            said = run(hub, tmp_path / "one", "-m", "medhiera.publish", str(pristine[stage]), name)
+            said = run(hub, tmp_path / "one", "-m", "medhiera.hub.publish", str(pristine[stage]), name)
             assert said.splitlines()[-1] == f"{hub.address}/tester/{name.split('/')[-1]}"
             assert "HTTP Request" not in said
         published = hub.repositories["tester/tiny-chestxray14"]
@@ -135,7 +136,7 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
 
 
 def test_an_upload_that_is_killed_leaves_nothing_half_and_resumes(pristine, tmp_path):
-    command = ("-m", "medhiera.publish", str(pristine[2]), "tester/model")
+    command = ("-m", "medhiera.hub.publish", str(pristine[2]), "tester/model")
     with LoopbackHub() as hub:
         process = start(hub, tmp_path, *command)
 
@@ -191,7 +192,7 @@ def test_a_lasting_failure_leaves_the_folder_and_names_the_command(hub, pristine
     hub.faults.append(Fault("POST .*/commit/", status=500, times=99))
     with pytest.raises(PublishError, match="500 Internal Server Error") as caught:
         publish_stage(pristine[2], "model", private=True)
-    command = f"python -m medhiera.publish {pristine[2]} tester/model --stage 2 --private"
+    command = f"python -m medhiera.hub.publish {pristine[2]} tester/model --stage 2 --private"
     assert command in str(caught.value)
     assert sorted(path.name for path in pristine[2].rglob("*")) == before
     assert hub.repositories["tester/model"].private

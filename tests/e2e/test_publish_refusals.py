@@ -12,7 +12,8 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 from stage_folders import REPOSITORY, start
 
-from medhiera.publish import PublishError, check_can_push, publish_stage
+from medhiera.errors import PublishError
+from medhiera.hub.publish import check_can_push, publish_stage
 
 # huggingface_hub 2.4 uploads with an argument that its HTTP library has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -162,7 +163,7 @@ def test_without_a_good_token_or_the_network_the_reason_is_said(hub, pristine, m
 
 def test_command_line_says_what_is_wrong_in_one_line(tmp_path):
     with LoopbackHub() as hub:
-        process = start(hub, tmp_path, "-m", "medhiera.publish", str(tmp_path), "tester/model")
+        process = start(hub, tmp_path, "-m", "medhiera.hub.publish", str(tmp_path), "tester/model")
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "is not a finished stage: config.json" in errors

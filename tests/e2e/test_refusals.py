@@ -9,7 +9,7 @@ import train_cls
 import train_mae
 from dataset_scripts import ChestXray14
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from medhiera.recipe import RecipeError
+from medhiera.errors import RecipeError
 
 
 def mae(workshop, output, *words):

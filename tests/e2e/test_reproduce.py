@@ -9,8 +9,9 @@ import time
 import pytest
 from PIL import Image
 
-from medhiera.checkpoints import newest_whole
-from medhiera.experiments import Arm, Laboratory
+from medhiera.experiments.arms import Arm
+from medhiera.experiments.runner import Laboratory
+from medhiera.training.checkpoints import newest_whole
 
 GEOMETRY = (
     '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1,'

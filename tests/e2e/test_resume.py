@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medhiera.checkpoints import by_step, newest_whole
+from medhiera.training.checkpoints import by_step, newest_whole
 
 LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "4", "--logging_steps", "3")
 

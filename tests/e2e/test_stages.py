@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
 
-from medhiera.classifier import Classifier
+from medhiera.inference.classifier import Classifier
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "metrics.json"}

@@ -6,9 +6,10 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 from transformers import TrainingArguments
 
-from medhiera.options import OptimizationOptions
-from medhiera.training import MedHieraTrainer
-from medhiera.transforms import Collator, Preprocessing, RadiographTable
+from medhiera.config.arguments import OptimizationOptions
+from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.training.trainer import MedHieraTrainer
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
 PREPROCESSING = Preprocessing(image_size=32, resize_size=36, mean=0.5, std=0.25)

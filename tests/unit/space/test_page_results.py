@@ -10,8 +10,7 @@ from page_fixtures import NAMES, phantom, write_stage1, write_stage2
 from PIL import Image
 from transformers import pipeline
 
-from medhiera.publish import PublishError
-from medhiera.recipe import RecipeError
+from medhiera.errors import PublishError, RecipeError
 from space import page
 from space.bundle import BundleError, bundle
 from space.pictures import RefusedError, colour_heat, what_the_model_sees
@@ -157,7 +156,7 @@ def test_a_space_is_bundled(stage2, tmp_path):
         "requirements.txt",
         "space/app.py",
         "model/config.json",
-        "medhiera/stage.py",
+        "medhiera/inference/classifier.py",
     } <= names
     assert not any("optimizer" in name or "__pycache__" in name for name in names)
     with pytest.raises(BundleError, match="not empty"):

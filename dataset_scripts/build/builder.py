@@ -1,0 +1,305 @@
+"""The base of every builder: listings → sharded generation → dataset, report and statistics.
+
+Raw folder → a source's `list_images` → here → Arrow or Parquet in `builder.cache_dir`, with
+`build_report.json` and `pixel_statistics.json` beside the data.
+"""
+
+import errno
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import datasets
+
+from dataset_scripts.build.build_log import BuildLog, most_bad_files, write_reports
+from dataset_scripts.build.records import (
+    FolderScan,
+    ImageRecord,
+    Listing,
+    Problem,
+    manifest_hash,
+    scan_folder,
+)
+from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
+from dataset_scripts.findings import FINDINGS, make_features
+from dataset_scripts.reading.grayscale import Compression, GrayImage, encode_png, resize_shorter_side
+from dataset_scripts.reading.images import DICOM_SUFFIX, read_image
+from dataset_scripts.reading.nifti import axial_slices, read_volume
+from dataset_scripts.splits import SPLITS, VALIDATION_FRACTION
+
+_RECORDS_PER_SHARD = 64  # a builder's unit of work: small enough to share out, large enough to hand over
+
+
+@dataclass
+class SourceConfig(datasets.BuilderConfig):
+    """What a build may be asked for, and the manifest that names its source files.
+
+    Args:
+        image_size: shrink the shorter side to this many pixels; 0 keeps the native size.
+        slices_per_volume: axial slices of each MRI volume.
+        validation_fraction: share of the official training patients held out, by patient.
+        max_bad_fraction: stop when more than this share of the files (and more than ten) is unreadable.
+        allow_leakage: keep training images that show held-out ones, as in the paper; they are reported.
+        nih_mapping: a file that names the ChestX-ray14 image behind RSNA's identifiers; "" for none.
+        compression: of the stored PNGs: "fast"; "none" (twice the bytes, read several times faster); "auto"
+            is "none" for shrunk images, where it is a few gigabytes, and "fast" at native size.
+        manifest: hash of the source files' names, sizes and times; set by the builder.
+    """
+
+    image_size: int = 0
+    slices_per_volume: int = 10
+    validation_fraction: float = VALIDATION_FRACTION
+    max_bad_fraction: float = 0.01
+    allow_leakage: bool = False
+    nih_mapping: str = ""
+    compression: Compression | Literal["auto"] = "auto"
+    manifest: str = ""
+
+    def png_compression(self) -> Compression:
+        """Return what `compression` comes to."""
+        if self.compression == "auto":
+            return "none" if self.image_size else "fast"
+        return self.compression
+
+
+Lister = Callable[[FolderScan, SourceConfig], Listing]
+
+
+class SourceBuilder(datasets.GeneratorBasedBuilder):
+    """A datasets builder over one or several source folders.
+
+    Children name, in `LISTERS`, which folder below `data_dir` is read by which function.
+
+    Args:
+        cache_dir: where built data lies; the datasets library's cache if None.
+        config_name: the split of ChestX-ray14: "official" (test = the official list, validation = a part of
+            the official training patients) or "medtransformer" (the test list in thirds, as in the paper).
+        data_dir: the folder with the raw files.
+        **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
+
+    Raises:
+        DataLayoutError: data_dir is absent or holds none of the source's folders.
+    """
+
+    VERSION = datasets.Version("1.0.0")  # raise it when the same files build to other data
+    BUILDER_CONFIG_CLASS = SourceConfig
+    BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
+        SourceConfig(name="official", version=VERSION),
+        SourceConfig(name="medtransformer", version=VERSION),
+    ]
+    DEFAULT_CONFIG_NAME = "official"
+    DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
+    LISTERS: ClassVar[dict[str, Lister]]
+
+    def __init__(
+        self,
+        cache_dir: str | Path | None = None,
+        *,
+        config_name: str | None = None,
+        data_dir: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        if data_dir is None:
+            raise DataLayoutError(
+                f"{type(self).__name__} needs data_dir, the folder with the raw files. These datasets ask "
+                "for registration or a licence, so they are never downloaded for you."
+            )
+        mapping = options.get("nih_mapping")
+        extra = [Path(mapping)] if mapping else []
+        options["manifest"] = manifest_hash(self._scan(Path(data_dir)).values(), extra)
+        super().__init__(
+            cache_dir=None if cache_dir is None else str(cache_dir),
+            config_name=config_name,
+            data_dir=str(data_dir),
+            **options,
+        )
+
+    def _scan(self, data_dir: Path) -> dict[str, FolderScan]:
+        """Scan the folders of `LISTERS` that stand under data_dir."""
+        return {folder: scan_folder(data_dir / folder) for folder in self.LISTERS}
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(description=type(self).__doc__ or "", features=make_features(FINDINGS))
+
+    def _make_split_generators_kwargs(self, prepare_split_kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {"num_proc": prepare_split_kwargs.get("num_proc")}
+
+    def _split_generators(
+        self, dl_manager: datasets.DownloadManager, num_proc: int | None = None
+    ) -> list[datasets.SplitGenerator]:
+        log_dir = None if dl_manager.is_streaming else Path(self._output_dir)
+        listings = self.list_records(log_dir, num_proc)
+        roots = {listing.source: str(listing.root) for listing in listings}
+        total = sum(len(records) for listing in listings for records in listing.splits.values())
+        most_bad = most_bad_files(total, self.config.max_bad_fraction)
+        generators = []
+        for split in SPLITS:
+            records = [record for listing in listings for record in listing.splits.get(split, [])]
+            if records:
+                gen_kwargs = {
+                    "shards": _cut(records),
+                    "roots": roots,
+                    "split": split,
+                    "log_dir": log_dir,
+                    "most_bad": most_bad,
+                }
+                generators.append(datasets.SplitGenerator(name=split, gen_kwargs=gen_kwargs))
+        return generators
+
+    def list_records(self, log_dir: Path | None, num_proc: int | None = None) -> list[Listing]:
+        """List what will be built, without leaks; problems so far are logged to `log_dir`.
+
+        Raises:
+            DataLayoutError: the folders do not hold what they should, or no listed image is there.
+            LabelFileError: a label file cannot be understood.
+        """
+        scans = self._scan(Path(self.config.data_dir))
+        listings = [self.LISTERS[folder](scan, self.config) for folder, scan in scans.items()]
+        listings = self._drop_leaks(listings, log_dir, num_proc)
+        log = BuildLog(log_dir)
+        for listing in listings:
+            for problem in listing.problems:
+                log.report(problem)
+        log.write()
+        if not any(listing.splits.values() for listing in listings):
+            raise DataLayoutError(_nothing_listed(listings))
+        _check_extras(listings)
+        return listings
+
+    def _drop_leaks(
+        self, listings: list[Listing], log_dir: Path | None, num_proc: int | None
+    ) -> list[Listing]:
+        """Hook for the merge: one source alone holds no other source's images."""
+        del log_dir, num_proc
+        return listings
+
+    def _generate_examples(
+        self,
+        shards: list[tuple[ImageRecord, ...]],
+        roots: dict[str, str],
+        split: str,
+        log_dir: Path | None,
+        most_bad: int,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        log = BuildLog(log_dir)
+        for record in (record for shard in shards for record in shard):
+            for example in build_examples(record, roots[record.source], split, self.config, log):
+                yield example["image_id"], example
+            if log.bad_files > most_bad:
+                break  # the parent process counts all workers' reports and raises
+        log.write()
+
+    def _download_and_prepare(
+        self, dl_manager: datasets.DownloadManager, verification_mode: Any, **prepare_split_kwargs: Any
+    ) -> None:
+        try:
+            super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
+        except datasets.exceptions.DatasetGenerationError as error:
+            cause = error.__cause__
+            if os.strerror(errno.ENOSPC) not in str(cause):  # a worker's errno is lost on the way here
+                raise
+            raise OSError(
+                errno.ENOSPC,
+                "The disk is full, so nothing was built. Free some space, point cache_dir (or HF_HOME) at "
+                "another disk, or set image_size, for example 256, to store less.",
+            ) from error
+        folder = Path(self._output_dir)
+        splits = self.info.splits
+        for name in [name for name, split in splits.items() if not split.num_examples]:
+            del splits[name]  # every file of it was unreadable; datasets cannot open an empty split
+            for pattern in (f"{self.dataset_name}-{name}.*", f"{self.dataset_name}-{name}-*"):
+                for path in folder.glob(pattern):
+                    path.unlink()
+        write_reports(
+            folder,
+            dataset=self.dataset_name,
+            config=self.config.name,
+            manifest=self.config.manifest,
+            max_bad_fraction=self.config.max_bad_fraction,
+        )
+        if not splits:
+            raise TooManyBadFilesError("Not one image could be read. Check that the files are images at all.")
+
+
+def build_examples(
+    record: ImageRecord, root: str, split: str, config: SourceConfig, log: BuildLog
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one record; a file that cannot be read is reported to the log and yields none."""
+    try:
+        for suffix, image in _read(record, root, split, config, log):
+            stored = resize_shorter_side(image, config.image_size)
+            log.count(record.source, split, stored)
+            yield _example(record, suffix, stored, config.png_compression())
+    except BadImageError as error:
+        log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
+
+
+def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
+    """Cut records into shards, at least 32 where there are as many records."""
+    size = max(1, min(_RECORDS_PER_SHARD, len(records) // 32))
+    return [tuple(records[start : start + size]) for start in range(0, len(records), size)]
+
+
+def _check_extras(listings: list[Listing]) -> None:
+    records = (record for listing in listings for part in listing.splits.values() for record in part)
+    has_dicom = any(record.path.lower().endswith(DICOM_SUFFIX) for record in records)
+    if has_dicom and importlib.util.find_spec("pydicom") is None:
+        raise ModuleNotFoundError(
+            "There are DICOM files among the images and pydicom is not installed. "
+            'Run: pip install "medhiera[dicom]"'
+        )
+
+
+def _nothing_listed(listings: list[Listing]) -> str:
+    kinds = sorted({problem.kind for listing in listings for problem in listing.problems})
+    examples = [problem.name for listing in listings for problem in listing.problems][:5]
+    return (
+        "No listed image is in the folder, so there is nothing to build. Wanted at least one image that the "
+        f"lists name; problems met: {kinds or 'none'}, for example {examples}. Check that lists and images "
+        "belong together."
+    )
+
+
+def _read(
+    record: ImageRecord, root: str, split: str, config: SourceConfig, log: BuildLog
+) -> Iterator[tuple[str, GrayImage]]:
+    """Yield (suffix of the image id, image) for one record."""
+    path = Path(root) / record.path
+    if not record.is_volume:
+        yield "", read_image(path, config.image_size)
+        return
+    volume = read_volume(path)
+    if volume.bad_voxels:
+        detail = f"{volume.bad_voxels} voxels that are no number count as background"
+        log.report(Problem(record.source, "bad_voxels", record.path, detail, split))
+    for index, image in axial_slices(volume, config.slices_per_volume):
+        yield f"/{index:03d}", image
+
+
+def _example(record: ImageRecord, suffix: str, stored: GrayImage, compression: Compression) -> dict[str, Any]:
+    height, width = stored.shape
+    x_scale, y_scale = width / record.boxes_frame[0], height / record.boxes_frame[1]
+    return {
+        "image": {"bytes": encode_png(stored, compression), "path": None},
+        "image_id": record.image_id + suffix,
+        "source": record.source,
+        "patient_id": record.patient_id,
+        "labels": record.labels,
+        "findings": [index for index, value in enumerate(record.labels) if value == 1.0],
+        "age_years": record.age_years,
+        "sex": record.sex,
+        "view": record.view,
+        "boxes": [
+            {
+                "finding": box.finding,
+                "x": box.x * x_scale,
+                "y": box.y * y_scale,
+                "width": box.width * x_scale,
+                "height": box.height * y_scale,
+            }
+            for box in record.boxes
+        ],
+    }

@@ -1,0 +1,13 @@
+"""The names of the files that a build leaves beside its data."""
+
+BUILD_REPORT_FILE = "build_report.json"
+
+BUILD_FILE = "build.json"
+
+PHANTOM_FILE = "phantom.json"  # what dataset_scripts.phantom leaves beside the folders it draws
+
+STATISTICS_FILE = "pixel_statistics.json"
+
+LEAKAGE_REPORT_FILE = "leakage_report.json"
+
+LEAKAGE_SHEET_FILE = "leakage_pairs.png"

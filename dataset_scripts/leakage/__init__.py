@@ -1,0 +1,1 @@
+"""Which training images show a held-out image under another name."""

@@ -1,0 +1,1 @@
+"""One file → gray pixels: images, DICOM, NIfTI."""

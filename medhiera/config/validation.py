@@ -1,0 +1,257 @@
+"""What values are out of range or cannot stand together: one sentence each, with its fix.
+
+parser.py asks before any data is read, and refuses with all of them at once.
+"""
+
+import importlib.util
+import math
+import os
+from pathlib import Path
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from medhiera.config.arguments import (
+    AugmentationOptions,
+    ClassifierOptions,
+    DataOptions,
+    MAEOptions,
+    OptimizationOptions,
+    Recipe,
+)
+from medhiera.data.cocktail import missing_validation
+from medhiera.errors import CheckpointError, RecipeError
+from medhiera.training.checkpoints import find_checkpoint, refuse_finished
+from modeling_hiera_mae.masking import count_kept
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
+
+
+def contradictions(
+    optimization: OptimizationOptions,
+    augmentation: AugmentationOptions,
+    stage: MAEOptions | ClassifierOptions,
+    training: TrainingArguments,
+    given: set[str],
+) -> list[str]:
+    """Every fault of these options, or an empty list.
+
+    Args:
+        optimization: parsed.
+        augmentation: parsed.
+        stage: parsed.
+        training: parsed.
+        given: names that the file or the command line set, as against defaults.
+    """
+    faults = _optimization_faults(optimization, training, given) + _selection_faults(optimization, training)
+    if not 0 <= augmentation.random_crop_scale <= 1:
+        faults.append(
+            f"random_crop_scale is {augmentation.random_crop_scale}; wanted a share from 0 (off) to 1, "
+            "such as 0.5"
+        )
+    if isinstance(stage, MAEOptions):
+        for name in ("mask_ratio", "eval_mask_ratio"):
+            ratio = getattr(stage, name)
+            if not 0 < ratio < 1:
+                faults.append(f"{name} is {ratio}; wanted a share between 0 and 1, such as 0.6")
+    else:
+        faults += _classifier_faults(stage, augmentation, training)
+        if optimization.halt_on_explosion:
+            faults.append("halt_on_explosion is for stage 1; stage 2 has early_stopping_patience")
+    return faults + _tracker_faults(training) + _hub_faults(training, given)
+
+
+def unused_options(optimization: OptimizationOptions, given: set[str]) -> list[str]:
+    """What was set and has no effect, because another option has taken its place; a sentence each."""
+    names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
+    unused = [
+        f"{name} has no effect with schedule: one_cycle; set schedule: trainer" for name in sorted(names)
+        if optimization.schedule == "one_cycle"
+    ]  # fmt: skip
+    if "optim" in given and optimization.optimizer != "trainer":
+        unused.append(f"optim has no effect with optimizer: {optimization.optimizer}; set optimizer: trainer")
+    return unused
+
+
+def _optimization_faults(
+    optimization: OptimizationOptions, training: TrainingArguments, given: set[str]
+) -> list[str]:
+    """Optimiser, learning rate, precision, averaged weights."""
+    faults = []
+    for name in ("bf16", "fp16"):
+        if optimization.precision != "auto" and getattr(training, name):
+            faults.append(f"{name} and precision are both set; set one alone")
+    if not 0 < optimization.layer_decay <= 1:
+        faults.append(
+            f"layer_decay is {optimization.layer_decay}; wanted above 0 and at most 1 (1: none), such as 0.55"
+        )
+    elif optimization.layer_decay != 1 and optimization.optimizer != "adamw":
+        faults.append(f"layer_decay needs `optimizer: adamw`, not {optimization.optimizer}")
+    if optimization.base_learning_rate < 0:
+        faults.append(f"base_learning_rate is {optimization.base_learning_rate}; wanted a positive number")
+    if optimization.base_learning_rate and "learning_rate" in given:
+        faults.append(
+            "learning_rate and base_learning_rate are both set; give one (--base_learning_rate 0 unsets the "
+            "recipe's)"
+        )
+    if not 0 <= optimization.drop_path_rate < 1:
+        faults.append(f"drop_path_rate is {optimization.drop_path_rate}; wanted from 0 to below 1")
+    if not 0 <= optimization.ema_decay < 1:
+        faults.append(
+            f"ema_decay is {optimization.ema_decay}; wanted from 0 (off) to below 1, such as 0.9998: at 1 "
+            "the average would never leave the initial weights"
+        )
+    if optimization.ema_decay and (training.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"):
+        faults.append("ema_decay cannot average sharded weights (FSDP); use DDP, or ema_decay 0")
+    return faults
+
+
+def _selection_faults(optimization: OptimizationOptions, training: TrainingArguments) -> list[str]:
+    """Which weights are kept, and when to end."""
+    patience = optimization.early_stopping_patience
+    if patience < 0:
+        return [f"early_stopping_patience is {patience}; wanted a number of evaluations, or 0 for never"]
+    if not patience:
+        return []
+    faults = []
+    if not training.load_best_model_at_end or training.metric_for_best_model is None:
+        faults.append(
+            "early_stopping_patience needs load_best_model_at_end and metric_for_best_model: it is the best "
+            "checkpoint that it waits for"
+        )
+    if training.eval_strategy == IntervalStrategy.NO:
+        faults.append("early_stopping_patience needs eval_strategy steps or epoch: nothing is evaluated now")
+    if optimization.keep == "last":
+        faults.append("early_stopping_patience ends at the best checkpoint; `keep: last` would drop it")
+    return faults
+
+
+def _classifier_faults(
+    stage: ClassifierOptions, augmentation: AugmentationOptions, training: TrainingArguments
+) -> list[str]:
+    """Augmentation, dropout and loss of stage 2."""
+    faults = []
+    if stage.rotation_degrees < 0:
+        faults.append(f"rotation_degrees is {stage.rotation_degrees}; wanted 0 or above")
+    if stage.rotation_degrees and augmentation.rand_augment:
+        faults.append(
+            "rotation_degrees and rand_augment are both set; RandAugment rotates by itself: set one to 0 or "
+            "false"
+        )
+    if not 0 <= stage.classifier_dropout < 1:
+        faults.append(f"classifier_dropout is {stage.classifier_dropout}; wanted from 0 to below 1")
+    if stage.mixup_alpha < 0:
+        faults.append(f"mixup_alpha is {stage.mixup_alpha}; wanted 0 (off) or above, such as 0.8")
+    if stage.mixup_alpha and training.per_device_train_batch_size < 2:
+        faults.append(
+            "mixup_alpha mixes the images of one batch; per_device_train_batch_size 1 has none to mix"
+        )
+    if not 0 <= stage.label_smoothing < 1:
+        faults.append(f"label_smoothing is {stage.label_smoothing}; wanted from 0 to below 1, such as 0.1")
+    if training.label_smoothing_factor:
+        faults.append(
+            "label_smoothing_factor is for one label an image; use label_smoothing, which keeps NaN apart"
+        )
+    return faults
+
+
+def _tracker_faults(training: TrainingArguments) -> list[str]:
+    """Trackers that are asked for and not installed."""
+    return [
+        f"report_to {name} needs the package {name}: pip install {name}, or leave it out"
+        for name in training.report_to
+        if name in TRACKERS and importlib.util.find_spec(name) is None
+    ]
+
+
+def _hub_faults(training: TrainingArguments, given: set[str]) -> list[str]:
+    """Options of transformers' own push, which is not ours: one finished stage goes up, once."""
+    names = {"hub_strategy", "hub_always_push", "hub_revision"} & given
+    faults = [f"{name}: only the finished stage is published, once; leave it out" for name in sorted(names)]
+    if training.hub_model_id and not training.push_to_hub:
+        faults.append("hub_model_id is set without push_to_hub; add --push_to_hub true")
+    return faults
+
+
+MASKED_UNIT_PIXELS = 32
+"""Side of one mask unit in pixels: patch stride 4 times 8 tokens (arXiv:2306.00989, section 3.2)."""
+
+
+def check_recipe(recipe: Recipe, given: set[str]) -> None:
+    """Refuse values that cannot work, all at once; `given` are the words of the file and the command line."""
+    faults = contradictions(recipe.optimization, recipe.augmentation, recipe.stage, recipe.training, given)
+    data, training = recipe.data, recipe.training
+    if not data.data_dir:
+        faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
+    faults += missing_validation(Path(data.data_dir))
+    if data.image_size % MASKED_UNIT_PIXELS or data.image_size < MASKED_UNIT_PIXELS:
+        lower = max(1, data.image_size // MASKED_UNIT_PIXELS) * MASKED_UNIT_PIXELS
+        faults.append(
+            f"image_size is {data.image_size}; wanted a multiple of {MASKED_UNIT_PIXELS}, "
+            f"such as {lower} or {lower + MASKED_UNIT_PIXELS}"
+        )
+    elif isinstance(recipe.stage, MAEOptions):
+        faults += _mask_faults(recipe.stage, (data.image_size // MASKED_UNIT_PIXELS) ** 2)
+    if data.build_size and data.build_size < (data.resize_size or data.image_size):
+        faults.append(
+            f"build_size {data.build_size} is below what is read; raise it, or 0 for the native size"
+        )
+    if data.resize_size is not None and data.resize_size < data.image_size:
+        faults.append(f"resize_size {data.resize_size} is below image_size {data.image_size}; raise it")
+    try:
+        recipe.model.overrides()
+    except (ValueError, TypeError) as error:
+        faults.append(f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields")
+    faults += _mixing_faults(data, recipe.stage)
+    if recipe.model.new_head and isinstance(recipe.stage, MAEOptions):
+        faults.append("new_head is for stage 2; the masked autoencoder has no classifier")
+    if training.output_dir in (None, "", "trainer_output"):
+        faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
+    else:
+        try:
+            refuse_finished(Path(training.output_dir), training.resume_from_checkpoint)
+            find_checkpoint(Path(training.output_dir), training.resume_from_checkpoint)
+        except CheckpointError as error:
+            faults.append(str(error))
+    if faults:
+        raise RecipeError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
+
+
+def _mask_faults(stage: MAEOptions, units: int) -> list[str]:
+    """Ratios within their range that leave nothing visible, or hide nothing, of so few mask units."""
+    faults = []
+    for name in ("mask_ratio", "eval_mask_ratio"):
+        ratio = getattr(stage, name)
+        if not 0 < ratio < 1:
+            continue  # contradictions() has said so
+        try:
+            count_kept(units, ratio)
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+    return faults
+
+
+def _mixing_faults(data: DataOptions, stage: MAEOptions | ClassifierOptions) -> list[str]:
+    """What is wrong with `mixing`, apart from names that only the data knows."""
+    if data.mixing is None:
+        return []
+    wanted = 'wanted source: weight, such as {"ChestX-ray14": 0.5, "BraTS 2020": 0.1}'
+    try:
+        weights = data.weights()
+    except (ValueError, AttributeError) as error:
+        return [f"mixing is not a mapping ({error}); {wanted}"]
+    faults = [
+        f"mixing gives {name!r} the weight {weight!r}; wanted a positive number, or the name left out"
+        for name, weight in weights.items()
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf
+    ]
+    if not weights:
+        faults.append(f"mixing is empty; {wanted}")
+    if isinstance(stage, ClassifierOptions):
+        faults.append("mixing is for stage 1; stage 2 sees every image once, name its sources in `sources`")
+    outside = sorted(weights.keys() - set(data.sources or weights))
+    if outside:
+        faults.append(
+            f"mixing names {outside}, which `sources` leaves out; name them there too, or drop `sources`"
+        )
+    return faults

@@ -1,0 +1,1 @@
+"""Built data → batches."""

@@ -1,0 +1,137 @@
+"""PIL image → pixel_values: one preprocessing for training, evaluation and the published processor."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+from transformers import BitImageProcessor
+
+STEPS = ("do_resize", "resample", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
+"""What an image processor does, beside its sizes, mean and deviation."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter side, crop the centre, normalise; what preprocessor_config.json says.
+
+    Args:
+        image_size: side of the crop in pixels.
+        resize_size: shorter side after the resize, in pixels; the paper has 256 for a crop of 224.
+        mean: mean of the stage-1 training pixels, in units of [0, 1]; the same for all three channels.
+        std: their standard deviation, in the same units.
+
+    Source: MedTransformer, section on pre-processing: bicubic, centre crop, one normalisation in both stages.
+    """
+
+    image_size: int
+    resize_size: int
+    mean: float
+    std: float
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Resized and cropped gray pixels, not yet normalised.
+
+        Args:
+            image: any mode; 8 bits a channel.
+
+        Returns:
+            (1, image_size, image_size), uint8.
+        """
+        gray = tvf.resize(
+            gray_bytes(image), [self.resize_size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+        )
+        # torchvision's own centre crop rounds where the stock processor truncates: one pixel apart.
+        top, left = ((side - self.image_size) // 2 for side in gray.shape[-2:])
+        return gray[:, top : top + self.image_size, left : left + self.image_size]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Gray bytes to the model's input.
+
+        Args:
+            pixels: (batch, 1, height, width), uint8.
+
+        Returns:
+            (batch, 3, height, width), float32, on the pixels' device; the three channels are equal and share
+            memory, so such a tensor is made where it is used: it cannot be pinned.
+        """
+        return self._normalise_gray(pixels).expand(-1, 3, -1, -1)
+
+    def _normalise_gray(self, pixels: Tensor) -> Tensor:
+        return (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
+
+    def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What Collator hands over → what the model takes, on the device that the batch lies on.
+
+        Args:
+            batch: `pixel_values` (batch, 1, height, width), uint8; with Mixup also `mixup_share`.
+
+        Returns:
+            The batch with `pixel_values` (batch, 3, height, width), float32, normalised and mixed.
+        """
+        inputs = dict(batch)
+        gray = self._normalise_gray(inputs["pixel_values"])
+        share = inputs.pop("mixup_share", None)
+        if share is not None:  # mixed once, not once a channel
+            gray = gray.roll(1, 0).mul(1.0 - share).add(gray.mul(share))
+        inputs["pixel_values"] = gray.expand(-1, 3, -1, -1)
+        return inputs
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
+        """(images, 3, image_size, image_size), float32, of images of any mode with 8 bits a channel."""
+        return self.normalise(torch.stack([self.pixels(image) for image in images]))
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """`resize_size` and `image_size`: what maps a place in an image to one in the model's input."""
+        return self.resize_size, self.image_size
+
+    def to_processor(self) -> BitImageProcessor:
+        """The stock image processor that does the same, for preprocessor_config.json.
+
+        Three channels of mean and std: the stock pipeline converts to RGB and breaks on one channel.
+        """
+        return BitImageProcessor(
+            size={"shortest_edge": self.resize_size},
+            crop_size={"height": self.image_size, "width": self.image_size},
+            image_mean=[self.mean] * 3,
+            image_std=[self.std] * 3,
+        )
+
+    @classmethod
+    def from_processor(cls, processor: Any) -> "Preprocessing":
+        """Read back what a stage's preprocessor_config.json holds.
+
+        Raises:
+            ValueError: the processor is not one that `to_processor` could have written.
+        """
+        try:
+            mean, std = processor.image_mean, processor.image_std
+            found = (processor.crop_size["height"], processor.crop_size["width"])
+            resize_size = int(processor.size["shortest_edge"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"this image processor ({type(processor).__name__}) has no shortest_edge and crop_size; "
+                "wanted the preprocessor_config.json that train_mae.py or train_cls.py wrote"
+            ) from error
+        if found[0] != found[1] or len(set(mean)) != 1 or len(set(std)) != 1:
+            raise ValueError(
+                f"crop {found}, mean {mean} and std {std}: wanted a square crop and equal channels; "
+                "radiographs are gray. Write the processor anew with Preprocessing(...).to_processor()"
+            )
+        result = cls(int(found[0]), resize_size, float(mean[0]), float(std[0]))
+        ours = result.to_processor()
+        others = [name for name in STEPS if getattr(processor, name, None) != getattr(ours, name)]
+        if others:
+            raise ValueError(f"{', '.join(others)} of this image processor differ from ours")
+        return result
+
+
+def gray_bytes(image: Image.Image) -> Tensor:
+    """(1, height, width) uint8 of an image of any mode with 8 bits a channel."""
+    return torch.from_numpy(np.array(image.convert("L"))).unsqueeze(0)

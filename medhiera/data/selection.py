@@ -1,0 +1,103 @@
+"""Which rows of the cocktail a stage reads.
+
+Stands between the opened data and the datasets that a DataLoader reads.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import islice, zip_longest
+
+import numpy as np
+import numpy.typing as npt
+from datasets import Dataset, interleave_datasets
+
+from medhiera.data.cocktail import by_source
+from medhiera.errors import RecipeError
+
+logger = logging.getLogger(__name__)
+
+
+def default_sources(rows: Dataset) -> list[str] | None:
+    """Stage 2 reads ChestX-ray14 where it is in the data, else all there is (a folder of one's own)."""
+    return ["ChestX-ray14"] if "ChestX-ray14" in by_source(rows) else None
+
+
+def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | None, seed: int) -> Dataset:
+    """The rows of some sources, at most so many of them, drawn by the seed.
+
+    A name that stands in no split at all is refused by `open_cocktail`.
+
+    Raises:
+        RecipeError: no row left.
+    """
+    if sources is not None:
+        there = by_source(rows)
+        absent = sorted(set(sources) - there.keys())
+        if len(absent) == len(set(sources)):
+            raise RecipeError(f"--sources {list(sources)}: none is in this split; it holds {sorted(there)}")
+        if absent:
+            logger.warning("sources %s have no image in this split; it holds %s", absent, sorted(there))
+        rows = rows.select(_rows_of(rows, sources))
+    if at_most is not None and at_most < len(rows):
+        rows = rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most]))
+    return rows
+
+
+def warn_of_small_images(rows: Dataset, resize_size: int) -> None:
+    """Say so where the data holds less detail than the model looks for: it was built smaller, or is small.
+
+    Args:
+        rows: the first of them are looked at.
+        resize_size: the shorter side that the model's preprocessing asks for, in pixels.
+    """
+    sides = [min(row["image"].size) for row in rows.select(range(min(len(rows), 32)))]
+    if sides and max(sides) < resize_size:
+        logger.warning(
+            "the images are at most %d pixels on their shorter side and are enlarged to %d; data that was "
+            "built for a smaller model is built anew from its sources by naming their folder",
+            max(sides), resize_size,
+        )  # fmt: skip
+
+
+def mix_rows(rows: Dataset, weights: Mapping[str, float], seed: int) -> Dataset:
+    """Training rows with each source's share as weighted; a source that is not named is left out.
+
+    `all_exhausted`: an epoch shows every image at least once, and those of a source that is small for its
+    weight several times (RadiographTable masks each showing anew). `first_exhausted` would never repeat an
+    image, but drop most of the large sources.
+
+    Args:
+        rows: as they were chosen.
+        weights: source to weight, positive; they need not add up to one. Empty: the rows as they are.
+        seed: of the draw.
+
+    Raises:
+        RecipeError: a weighted source has no row here.
+    """
+    if not weights:
+        return rows
+    absent = sorted(weights.keys() - by_source(rows).keys())
+    if absent:
+        raise RecipeError(f"mixing names {absent}, of which no training row is chosen; see --sources")
+    total = sum(weights.values())
+    return interleave_datasets(
+        [rows.select(_rows_of(rows, [source])) for source in weights],
+        probabilities=[weight / total for weight in weights.values()],
+        seed=seed,
+        stopping_strategy="all_exhausted",
+    )
+
+
+def _rows_of(rows: Dataset, sources: Sequence[str]) -> npt.NDArray[np.intp]:
+    wanted = set(sources)
+    return np.flatnonzero([source in wanted for source in rows["source"]])
+
+
+def spread_over_sources(rows: Dataset, count: int) -> list[int]:
+    """Row numbers for a figure: each source in turn, evenly through the split."""
+    places: dict[str, list[int]] = {}
+    for row, source in enumerate(rows["source"]):
+        places.setdefault(source, []).append(row)
+    thinned = [found[:: max(1, len(found) // count)] for found in places.values()]
+    in_turn = (row for rank in zip_longest(*thinned) for row in rank if row is not None)
+    return list(islice(in_turn, count))

@@ -1,0 +1,1 @@
+"""What a model said of a split → numbers, tables and figures."""

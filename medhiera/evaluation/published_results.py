@@ -1,0 +1,145 @@
+"""What the paper and others report on ChestX-ray14, to stand beside a result of ours."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
+from medhiera.evaluation.metrics import NO_DISEASE, RARE
+
+PAPER_AUROC = {
+    "Atelectasis": 77.55, "Cardiomegaly": 85.03, "Consolidation": 77.28, "Edema": 87.24, "Effusion": 85.83,
+    "Emphysema": 90.39, "Fibrosis": 81.83, "Hernia": 89.15, "Infiltration": 70.28, "Mass": 81.17,
+    "No Finding": 79.14, "Nodule": 76.99, "Pleural_Thickening": 78.24, "Pneumonia": 79.86,
+    "Pneumothorax": 85.24,
+}  # fmt: skip
+"""MedTransformer, Table 2, in percent, on the last third of the official test list."""
+
+PAPER_SETTINGS = {
+    1: {
+        "optimiser": "adam, β 0.9 and 0.999",
+        "weight decay": "0",
+        "schedule": "one_cycle",
+        "highest learning rate": "0.0001",
+        "images a step": "64",
+        "epochs": "80 (20 in the ablation)",
+        "input": "224 px",
+        "mask ratio": "0.6",
+        "augmentation": "none",
+        "starts from": "ImageNet MAE",
+    },
+    2: {
+        "optimiser": "adam, β 0.9 and 0.999",
+        "weight decay": "1e-08",
+        "schedule": "one_cycle",
+        "highest learning rate": "0.0001",
+        "images a step": "64",
+        "epochs": "10",
+        "input": "224 px",
+        "augmentation": "rotation ±30°",
+        "starts from": "MAE on the full cocktail",
+    },
+}
+"""MedTransformer by stage: Table 4 (pre-training) and Table 1 (classification)."""
+
+PEERS = (
+    ("EVA-X-B", 83.5, "b"),
+    ("EVA-X-S", 83.3, "b"),
+    ("medical_mae ViT-B", 83.0, "b"),
+    ("EVA-X-Ti", 82.4, "b"),
+    ("medical_mae ViT-S", 82.3, "b"),
+    ("DenseNet-121", 82.2, ""),
+    ("MedTransformer (Hiera-T)", 81.86, "a"),
+    ("Swin-T, 320 px", 81.84, "c"),
+)
+"""Mean AUROC of the 14 diseases, in percent, on the official test list unless the footnote says otherwise."""
+
+OURS = "this model"
+
+FOOTNOTES = {
+    "a": "its own third of the test list, in file order: a patient stands in two parts, prevalence shifts",
+    "b": "the checkpoint was chosen on the test set",
+    "c": "stopped on validation",
+}
+
+
+def settings_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """A run's settings under the names of PAPER_SETTINGS.
+
+    Args:
+        record: a stage's metrics.json.
+    """
+    recipe, training = record["recipe"], record["training"]
+    batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
+    words = {
+        "random_crop_scale": "random crop from {:g} of the area",
+        "horizontal_flip": "flip",
+        "rand_augment": "RandAugment",
+        "rotation_degrees": "rotation ±{:g}°",
+        "mixup_alpha": "Mixup {:g}",
+    }
+    augmentation = [text.format(recipe[key]) for key, text in words.items() if recipe.get(key)]
+    optimiser = recipe.get("optim", recipe["optimizer"])
+    settings = {
+        "optimiser": f"{optimiser}, β {recipe['adam_beta1']:g} and {recipe['adam_beta2']:g}",
+        "weight decay": f"{recipe['weight_decay']:g}",
+        "schedule": recipe.get("lr_scheduler_type", recipe["schedule"]),
+        "highest learning rate": f"{recipe['learning_rate']:g}",
+        "images a step": str(batch * recipe["world_size"]),
+        "epochs": f"{training['epochs']:.3g} ({training['steps']} steps)",
+        "input": f"{recipe['image_size']} px",
+        "augmentation": ", ".join(augmentation) or "none",
+        "starts from": record["lineage"]["started_from"],
+    }
+    return settings | ({"mask ratio": f"{recipe['mask_ratio']:g}"} if "mask_ratio" in recipe else {})
+
+
+def among_peers(ours: float | None) -> list[tuple[str, float, str]]:
+    """Table 3, highest first: model, mean AUROC of the 14 diseases in percent, footnote.
+
+    Args:
+        ours: in percent; None leaves us out.
+    """
+    rows = [*PEERS, *([] if ours is None else [(OURS, ours, "")])]
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[str]:
+    """Tables 2 (by finding) and 3 (means) with ours in them, as lines of text; none for other findings.
+
+    Args:
+        evaluation: from metrics.rank_findings.
+        is_phantom: the images are synthetic: said above the tables, for they then compare nothing.
+    """
+    ours = {name: entry["auroc"] for name, entry in evaluation["findings"].items()}
+    if not ours.keys() & PAPER_AUROC.keys():
+        return []
+    lines = ["Beside the paper, AUROC in %" + (" (OURS IS ON PHANTOMS: no comparison)" if is_phantom else "")]
+    if not is_phantom and evaluation["images"] != OFFICIAL_TEST_IMAGES:
+        lines.append(
+            f"(ours is on {evaluation['images']:,} images, not the official list's {OFFICIAL_TEST_IMAGES:,}: "
+            "the columns do not compare)"
+        )
+    lines.append(f"{'Table 2: finding':<28} ours    paper (a)")
+    for name, theirs in PAPER_AUROC.items():
+        if name in ours:
+            star = "*" if evaluation["findings"][name].get("is_rare") else " "
+            lines.append(f"{name.replace('_', ' '):<28} {_percent(ours[name])}{star}  {theirs:.2f}")
+    everything = list(PAPER_AUROC.values())
+    mean = sum(everything) / len(everything)
+    count = sum(ours.get(name) is not None for name in PAPER_AUROC)
+    complete = "" if count == len(PAPER_AUROC) else f"   (ours: {count} findings only)"
+    lines.append(f"{'mean of 15':<28} {_percent(evaluation['mean_auroc'])}   {mean:.2f}{complete}")
+    lines.append("Table 3: mean of 14 diseases")
+    count = len(evaluation["diseases"]["findings_in_mean"])
+    few = "" if count == len(PAPER_AUROC) - (NO_DISEASE in PAPER_AUROC) else f"({count} diseases only)"
+    value = evaluation["diseases"]["mean_auroc"]
+    for name, percent, mark in among_peers(None if value is None else 100 * value):
+        note = few if name == OURS else mark and f"({mark})"
+        lines.append(f"{name:<28} {percent:5.2f}   {note}".rstrip())
+    if any(entry.get("is_rare") for entry in evaluation["findings"].values()):
+        lines.append(f"* fewer than {RARE} positive or negative images: the value says little")
+    return lines + [f"({mark}) {text}" for mark, text in FOOTNOTES.items()]
+
+
+def _percent(value: float | None) -> str:
+    return "  –  " if value is None else f"{100 * value:5.2f}"

@@ -1,0 +1,1 @@
+"""The paper's experiments as runs of the scripts."""

@@ -1,0 +1,88 @@
+"""The paper's experiments as data: arms, and what each starts from."""
+
+from dataclasses import dataclass
+
+STAGE0 = "stage 0"
+"""Where an arm starts that needs ImageNet weights."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a figure.
+
+    Attributes:
+        name: its folder.
+        label: in figures and tables.
+        script: train_mae.py or train_cls.py.
+        start: STAGE0, the name of a train_mae.py arm, or None for random weights.
+        words: its own options of the script.
+        as_long_as: an arm whose number of optimiser steps it takes.
+        may_explode: a loss that becomes no number is an ending too: it is what the arm shows.
+    """
+
+    name: str
+    label: str
+    script: str
+    start: str | None = None
+    words: tuple[str, ...] = ()
+    as_long_as: str | None = None
+    may_explode: bool = False
+
+
+def ablation_arms(has_stage0: bool) -> list[Arm]:
+    """The arms of the paper's Fig. 4 (pre-training) and Fig. 1 (classification), and two it lacks.
+
+    The two: the cocktail with its leak, to see what the leak buys, and ChestX-ray14 alone for as many steps
+    as the cocktail takes, to compare at equal compute.
+
+    Args:
+        has_stage0: ImageNet weights are there; without them their arms are left out.
+    """
+    mae, cls, nih = "train_mae.py", "train_cls.py", ("--sources", "ChestX-ray14")
+    start, origin = (STAGE0, "ImageNet") if has_stage0 else (None, "random")
+    arms = [
+        Arm("mae-cocktail", f"{origin} → cocktail", mae, start),
+        Arm("mae-chestxray14", f"{origin} → ChestX-ray14", mae, start, nih),
+        Arm("mae-leak", f"{origin} → cocktail with its leak", mae, start, ("--allow_leakage", "true")),
+        Arm(
+            "mae-chestxray14-long",
+            f"{origin} → ChestX-ray14, the cocktail's steps",
+            mae,
+            start,
+            nih,
+            "mae-cocktail",
+        ),
+    ]
+    if has_stage0:
+        arms.append(Arm("mae-random-cocktail", "random → cocktail", mae))
+    arms.append(Arm("cls-random", "random", cls))
+    if has_stage0:
+        arms.append(Arm("cls-imagenet", "ImageNet MAE", cls, STAGE0))
+    return arms + [
+        Arm("cls-chestxray14", "MAE on ChestX-ray14", cls, "mae-chestxray14"),
+        Arm("cls-cocktail", "MAE on the cocktail", cls, "mae-cocktail"),
+        Arm("cls-leak", "MAE on the cocktail with its leak", cls, "mae-leak"),
+        Arm("cls-chestxray14-long", "MAE on ChestX-ray14, the cocktail's steps", cls, "mae-chestxray14-long"),
+    ]
+
+
+def explode_arms(has_stage0: bool, learning_rate: float) -> list[Arm]:
+    """Fig. 5: the same pre-training at learning rates that are right, ten and a hundred times too high.
+
+    Args:
+        has_stage0: start from ImageNet weights; else from a run of our own at the right rate.
+        learning_rate: the right one.
+    """
+    arms = [] if has_stage0 else [Arm("before", "before", "train_mae.py")]
+    start = STAGE0 if has_stage0 else "before"
+    return arms + [
+        Arm(
+            f"rate-{factor}",
+            f"learning rate {factor * learning_rate:g}",
+            "train_mae.py",
+            start,
+            ("--learning_rate", str(factor * learning_rate)),
+            may_explode=True,
+        )
+        for factor in (1, 10, 100)
+    ]

@@ -1,0 +1,236 @@
+"""Runs of the scripts as processes, one for each arm and seed.
+
+Stands above the two scripts and below reproduce.py. A run is finished when its card is there; an interrupted
+one resumes from its checkpoint.
+"""
+
+import contextlib
+import csv
+import fcntl
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from medhiera.errors import RecipeError, RunFailedError
+from medhiera.experiments.arms import STAGE0, Arm
+from medhiera.training.checkpoints import newest_whole
+
+logger = logging.getLogger(__name__)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LOG = "training_log.csv"
+"""What a run writes as it goes; the figures are drawn from it."""
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Where the runs lie and what they share.
+
+    Attributes:
+        output: a folder for each arm and seed goes below it.
+        data_dir: as the scripts take it.
+        stage0: folder or Hub id of ImageNet MAE weights, or None.
+        words: options of each script, by its name; the recipe first.
+    """
+
+    output: Path
+    data_dir: str
+    stage0: str | None
+    words: Mapping[str, tuple[str, ...]]
+
+    def folder(self, arm: str, seed: int) -> Path:
+        """Where one run writes."""
+        return self.output / arm / f"seed{seed}"
+
+    def metrics(self, arm: str, seed: int) -> dict[str, Any] | None:
+        """The record of a finished run; None where it is not finished."""
+        folder = self.folder(arm, seed)
+        if not (folder / "README.md").is_file():
+            return None
+        record: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return record
+
+    def command(self, arm: Arm, seed: int) -> list[str]:
+        """What a user would type for this run."""
+        folder = self.folder(arm.name, seed)
+        words = [*self.words[arm.script], "--data_dir", self.data_dir, "--output_dir", str(folder)]
+        words += ["--build_dir", str(self.output / "cocktail"), "--seed", str(seed), *arm.words]
+        if arm.start is not None:
+            source = self.stage0 if arm.start == STAGE0 else str(self.folder(arm.start, seed))
+            assert source is not None, f"{arm.name} needs stage 0"
+            words += ["--model_name_or_path", source]
+        if arm.as_long_as is not None:
+            longer = self.metrics(arm.as_long_as, seed)
+            assert longer is not None, f"{arm.name} comes after {arm.as_long_as}"
+            words += ["--max_steps", str(longer["training"]["steps"])]
+        if newest_whole(folder) is not None:
+            words += ["--resume_from_checkpoint", "true"]
+        return [sys.executable, "-W", "ignore", arm.script, *words]
+
+    def lost_at(self, arm: str, seed: int) -> int | None:
+        """The step from which an unfinished run's loss is no number; None where it is one."""
+        folder = self.folder(arm, seed)
+        if (folder / "README.md").is_file():
+            return None
+        named = folder / "nonfinite_batch.json"
+        if named.is_file():
+            return int(json.loads(named.read_text(encoding="utf-8"))["step"])
+        # Gradients that overflow after a step whose loss was sound show in the next evaluation.
+        losses = read_column(folder / LOG, "eval_loss")
+        return next((step for step, loss in losses.items() if not math.isfinite(loss)), None)
+
+    def run(self, arm: Arm, seed: int) -> bool:
+        """Run one arm with one seed, or go on with it; False where it had ended before.
+
+        Raises:
+            RunFailedError: the script failed, or another process writes into the run's folder.
+        """
+        has_exploded = arm.may_explode and self.lost_at(arm.name, seed) is not None
+        if has_exploded or self.metrics(arm.name, seed) is not None:
+            return False
+        folder = self.folder(arm.name, seed)
+        with running(self.command(arm, seed), folder) as process:
+            status = process.wait()
+        step = self.lost_at(arm.name, seed) if arm.may_explode else None
+        if step is not None:
+            logger.info("        the loss is no number from step %d on: the run ends there", step)
+        elif status:
+            raise failure(f"{arm.name} with seed {seed}", status, folder)
+        return True
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A script as a process of its own; whoever leaves before its end ends it.
+
+    It is sent SIGTERM, after which a training script writes a checkpoint, and waited for. Its folder is
+    locked as long as it lives, even where this process is killed and it goes on alone.
+
+    Args:
+        command: from Laboratory.command.
+        folder: where the script writes; printed.txt there takes what it prints.
+
+    Raises:
+        RunFailedError: another process writes there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        (folder / "lock").open("a+", encoding="utf-8") as lock,
+        (folder / "printed.txt").open("a", encoding="utf-8") as printed,
+    ):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunFailedError(
+                f"process {lock.read() or 'that just started'} still writes into {folder}. Wait for its end, "
+                "or end it with `kill`; then repeat the command, which goes on from its checkpoint"
+            ) from None
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s); let no second run write there", folder, error)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=printed,
+            stderr=subprocess.STDOUT, pass_fds=(lock.fileno(),),
+        )  # fmt: skip
+        try:
+            lock.truncate(0)
+            lock.write(str(process.pid))
+            lock.flush()
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def leave_on_signals() -> None:
+    """From here on SIGTERM and Ctrl-C end this process through `running`, with 128 + the signal's number."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)  # once is enough: the script is writing its checkpoint
+        raise SystemExit(128 + number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, leave)
+
+
+def failure(what: str, status: int, folder: Path) -> RunFailedError:
+    """What a failed script said last."""
+    printed = folder / "printed.txt"
+    said = printed.read_text(encoding="utf-8").strip().splitlines()[-8:]
+    return RunFailedError(f"{what} ended with exit code {status}; {printed} ends so:\n  " + "\n  ".join(said))
+
+
+def read_column(log: Path, column: str) -> dict[int, float]:
+    """Step → value of one column of a training_log.csv; empty where there is none yet.
+
+    A row that is being written is left for the next look.
+    """
+    if not log.is_file():
+        return {}
+    with log.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(column)]
+    return {int(row["step"]): float(row[column]) for row in rows}
+
+
+def keep_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> None:
+    """Write down what defines an experiment, and refuse to mix it with runs of another one.
+
+    Args:
+        file: a JSON beside the runs.
+        settings: as JSON gives them back.
+        has_runs: something has trained there; until then the settings may still change.
+
+    Raises:
+        RecipeError: the runs there were made with other settings, or nobody wrote down with which.
+    """
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if found == settings:
+        return
+    if has_runs and not found:
+        raise RecipeError(
+            f"{file.parent} holds runs and no {file.name} that says how they were made. Choose another "
+            f"--output_dir; or, if this very command made them, write this into {file}:\n"
+            + json.dumps(settings)
+        )
+    if has_runs:
+        differences = "; ".join(
+            f"{key} was {found.get(key)!r}, now {value!r}"
+            for key, value in settings.items()
+            if found.get(key) != value
+        )
+        raise RecipeError(
+            f"the runs in {file.parent} were made with other settings ({differences}). Choose another "
+            f"--output_dir for these, or repeat the command with those of {file}"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.part")  # processes that share a sweep may start together
+    partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, file)
+
+
+def run_all(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+    """Run every arm with every seed, in order; what has ended is skipped.
+
+    Raises:
+        RunFailedError: see Laboratory.run; the finished runs stay, the same command goes on.
+    """
+    total, number = len(arms) * len(seeds), 0
+    for seed in seeds:
+        for arm in arms:
+            number += 1
+            logger.info("[%d/%d] %s, seed %d: %s", number, total, arm.name, seed, arm.label)
+            if not laboratory.run(arm, seed):
+                logger.info("        finished before, skipped")

@@ -1,0 +1,1 @@
+"""A stage's record, its card, and its way to the Hub."""

@@ -1,0 +1,389 @@
+"""Publish a finished stage's folder to the Hub: the last arrow, after the card.
+
+What goes up is a fixed list: weights, configuration, processor, card, metrics, figures, and the flat model
+code with an `auto_map`: no flag loads transformers' own Hiera, `trust_remote_code=True` loads ours.
+Everything is checked before anything is sent, and all files arrive in one commit or not at all.
+
+    python -m medhiera.hub.publish runs/cls my-name/hiera-tiny-chestxray14
+    python -m medhiera.hub.publish runs/mae my-name/hiera-tiny-cocktail-mae --private --collection MedHiera
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import huggingface_hub
+import safetensors
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    constants,
+    get_session,
+)
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+from medhiera.errors import PublishError
+from medhiera.hub.collection import add_to_collection
+
+logger = logging.getLogger(__name__)
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+MODEL_CODE = REPOSITORY / "modeling_hiera_mae"
+
+REQUIRED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "metrics.json")
+
+NOT_SHIPPED = ("__init__.py", "convert.py")
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
+    "AutoModel": "modeling_hiera.HieraMAEModel",
+    "AutoModelForImageClassification": "modeling_hiera.HieraMAEForImageClassification",
+    "AutoModelForPreTraining": "modeling_hiera_mae.HieraMAEForPreTraining",
+}
+
+ARCHITECTURES = {0: "PreTraining", 1: "PreTraining", 2: "ImageClassification"}
+
+ATTEMPTS = 3
+
+PUBLISHED_FILE = "published.json"
+
+_HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
+
+
+def publish_stage(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    stage: int | None = None,
+    collection: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload a stage's folder to a repository of its own, which is made if it does not exist.
+
+    Args:
+        folder: config.json, model.safetensors, preprocessor_config.json, README.md, metrics.json, figures/,
+            and examples/ where there are pictures for the Hub's widget. `published.json` is left in it, so
+            that a stage trained from it names the repository as its base model.
+        repo_id: "name/repository", or a repository name of the token's owner.
+        private: make a new repository private; an existing one keeps its visibility.
+        stage: 0, 1 or 2, to insist on; by default what metrics.json says.
+        collection: group the repository in this collection of its owner, by title or slug.
+        token: a write token; by default HF_TOKEN or the one of `hf auth login`.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        PublishError: the folder is incomplete or would give away paths, the token cannot write, or the
+            repository holds something else; or the upload failed, and the message has the command to retry.
+    """
+    folder = Path(folder)
+    stage = _check_folder(folder, stage)
+    refuse_private_text(_collect_files(folder, repo_id), folder, repo_id)
+    api, repo_id = _check_token(repo_id, token)
+    files = _collect_files(folder, repo_id)
+    retry = ["python", "-m", "medhiera.hub.publish", str(folder), repo_id, "--stage", str(stage)]
+    retry += ["--collection", collection] if collection else []
+    command = shlex.join(retry + ["--private"] * private)
+    may_happen: tuple[type[Exception], ...] = (*_network_errors(), RuntimeError, ValueError)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            stale = _check_repository(api, repo_id, stage)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+                for name, content in files.items()
+            ]
+            operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
+            api.create_commit(repo_id, operations, commit_message=f"Publish stage {stage}")
+            logger.info("Published %d files of stage %d to %s.", len(files), stage, repo_id)
+            break
+        except PublishError:
+            raise
+        except may_happen as error:
+            if attempt == ATTEMPTS or not _may_pass(error):
+                raise PublishError(
+                    f"the upload to {repo_id} failed ({_first_line(error)}). {folder} is untouched; what has "
+                    f"arrived is not sent again. To retry: {command}"
+                ) from error
+            logger.warning("The upload to %s failed (%s); trying again.", repo_id, _first_line(error))
+            time.sleep(attempt)
+    try:
+        (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); what is trained from here will not name %s.",
+                       folder / PUBLISHED_FILE, error, repo_id)  # fmt: skip
+    if collection:
+        try:
+            place = add_to_collection(api, collection, repo_id, stage, private)
+        except may_happen as error:
+            raise PublishError(
+                f"{repo_id} is published, but not in the collection {collection!r} ({_first_line(error)}). "
+                f"To retry: {command}"
+            ) from error
+        logger.info("It stands in the collection %s.", place)
+    return f"{api.endpoint}/{repo_id}"
+
+
+def check_can_push(repo_id: str, *, stage: int | None = None, token: str | None = None) -> None:
+    """Say before a night of training, not after it, that the push at its end cannot work.
+
+    Args:
+        repo_id: as for `publish_stage`.
+        stage: the stage that will be published; a repository that holds another one is refused.
+        token: as for `publish_stage`.
+
+    Raises:
+        PublishError: no network, no token, one that cannot write to this repository, or a repository that is
+            taken.
+    """
+    api, repo_id = _check_token(repo_id, token)
+    try:
+        _check_repository(api, repo_id, stage)
+    except _network_errors() as error:
+        raise PublishError(f"cannot look at {repo_id} on the Hub: {_first_line(error)}") from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the client raises; which HTTP library is below it depends on its version, so ask its session."""
+    library = importlib.import_module(type(get_session()).__module__.split(".")[0])
+    return (HfHubHTTPError, library.HTTPError, OSError)
+
+
+def _first_line(error: BaseException) -> str:
+    """Say what happened in one line, and why where the client tells."""
+    line = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return (
+        f"{line} {_first_line(error.__cause__)}"
+        if isinstance(error, RuntimeError) and error.__cause__
+        else line
+    )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may succeed: not after an answer such as 403 or invalid metadata."""
+    if isinstance(error, HfHubHTTPError):
+        return (
+            error.response is None or error.response.status_code >= 500 or error.response.status_code == 429
+        )
+    return not isinstance(error, ValueError)
+
+
+def _check_folder(folder: Path, stage: int | None) -> int:
+    """Return the stage of a complete folder."""
+    if not folder.is_dir():
+        raise PublishError(f"{folder} is no folder; give the output folder of train_mae.py or train_cls.py.")
+    absent = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if absent:
+        raise PublishError(
+            f"{folder} is not a finished stage: {', '.join(absent)} absent. A stage's folder holds "
+            f"{', '.join(REQUIRED_FILES)} and figures/*.png; let the training script finish."
+        )
+    config, metrics = _read_json(folder / "config.json"), _read_json(folder / "metrics.json")
+    found = metrics.get("stage")
+    if found not in ARCHITECTURES:
+        raise PublishError(f"{folder / 'metrics.json'} says stage {found!r}; wanted 0, 1 or 2.")
+    if stage is not None and stage != found:
+        raise PublishError(f"{folder} holds stage {found}, but stage {stage} was asked for.")
+    classes = config.get("architectures") or []
+    if config.get("model_type") != "hiera" or not any(
+        str(name).endswith(ARCHITECTURES[found]) for name in classes
+    ):
+        raise PublishError(
+            f"{folder / 'config.json'} describes {config.get('model_type')} {classes}; stage {found} is "
+            f"a Hiera model for {ARCHITECTURES[found]}."
+        )
+    if found != 0 and not list((folder / "figures").glob("*.png")):
+        raise PublishError(f"{folder / 'figures'} holds no .png; let the training script finish.")
+    try:
+        with safetensors.safe_open(folder / "model.safetensors", framework="numpy") as weights:
+            weights.keys()
+        ModelCard.load(folder / "README.md")
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise PublishError(f"{folder} is damaged: {_first_line(error)}") from error
+    return int(found)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PublishError(f"{path} is not valid JSON: {error}") from error
+    return content
+
+
+def _collect_files(folder: Path, repo_id: str) -> dict[str, bytes | str]:
+    """Name in the repository to content or local path: the allow-list, nothing else."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    config = _read_json(folder / "config.json") | {"auto_map": AUTO_MAP}
+    files: dict[str, bytes | str] = {name: str(folder / name) for name in REQUIRED_FILES}
+    files["config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    files["README.md"] = card.replace("THIS_FOLDER", repo_id).encode()  # the snippets work as they stand
+    for place in ("figures", "examples"):
+        for picture in sorted((folder / place).glob("*.png")):
+            files[f"{place}/{picture.name}"] = str(picture)
+    for code in sorted(MODEL_CODE.glob("*.py")):
+        if code.name not in NOT_SHIPPED:
+            files[code.name] = str(code)
+    return files
+
+
+def refuse_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
+    """Refuse a file that names a folder of this machine or its user."""
+    places = {str(path) for path in (Path.home(), REPOSITORY, folder.resolve().parent) if len(path.parts) > 1}
+    private = re.compile("|".join(rf"{re.escape(place)}(?![\w-])" for place in sorted(places, reverse=True)))
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else _readable_part(Path(content))
+        text = data.decode("utf-8", errors="replace")
+        found = private.search(text) or _HOME_FOLDER.search(text)
+        told = found[0] if found else None
+        if told is None and name.endswith(".json"):
+            told = next(_absolute_paths(json.loads(text)), None)
+        if told is None and name in {"metrics.json", "README.md"}:
+            told = _user_name_in(text, repo_id)
+        if told is not None:
+            raise PublishError(
+                f"{name} in {folder} names {told!r}, which belongs to this machine or its user and would "
+                "become public; remove it there and publish again."
+            )
+
+
+def _readable_part(path: Path) -> bytes:
+    """The file, or of weights the header, where metadata stands."""
+    with path.open("rb") as file:
+        if path.suffix == ".safetensors":
+            return file.read(int.from_bytes(file.read(8), "little"))
+        return file.read()
+
+
+def _absolute_paths(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _absolute_paths(key)
+            yield from _absolute_paths(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _absolute_paths(entry)
+    elif isinstance(value, str):
+        is_windows = PureWindowsPath(value).is_absolute() and re.match(r"[A-Za-z]:[\\/]", value)
+        if is_windows or (PurePosixPath(value).is_absolute() and len(PurePosixPath(value).parts) > 2):
+            yield value
+
+
+def _user_name_in(text: str, repo_id: str) -> str | None:
+    """Find the user's name, taken from the home folder, unless it is public anyway or means nothing."""
+    name = Path.home().name
+    if len(name) < 4 or name in {"root", "user", "home", "ubuntu", "runner"} or name in repo_id.split("/"):
+        return None
+    return name if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) else None
+
+
+def _check_token(repo_id: str, token: str | None) -> tuple[HfApi, str]:
+    """Return a client that may write to the repository, and the repository's full name."""
+    if not re.fullmatch(r"([\w-]+/)?\w[\w.-]*", repo_id):
+        raise PublishError(f"{repo_id!r} is no repository name; wanted one such as my-name/my-model.")
+    if constants.HF_HUB_OFFLINE:
+        raise PublishError("HF_HUB_OFFLINE is set, so nothing can be published; unset it.")
+    token = token or huggingface_hub.get_token()
+    if token is None:
+        raise PublishError(
+            "no Hub token; run `hf auth login` or set HF_TOKEN to a token with write permission."
+        )
+    api = HfApi(token=token)
+    try:
+        owner = api.whoami()
+    except _network_errors() as error:
+        raise PublishError(
+            f"the Hub at {api.endpoint} does not take the token: {_first_line(error)}"
+        ) from error
+    if "/" not in repo_id:
+        repo_id = f"{owner['name']}/{repo_id}"
+    if not _may_write(owner, repo_id):
+        raise PublishError(
+            f"the Hub token of {owner['name']} cannot write to {repo_id}; make one with write permission "
+            f"for it at {api.endpoint}/settings/tokens."
+        )
+    return api, repo_id
+
+
+def _may_write(owner: dict[str, Any], repo_id: str) -> bool:
+    """Judge what the Hub says of a token: its role, and whether it reaches the repository's namespace."""
+    namespace = repo_id.split("/")[0]
+    access = owner.get("auth", {}).get("accessToken", {})
+    if access.get("role") == "fineGrained":
+        return any(
+            "repo.write" in scope.get("permissions", ())
+            and scope.get("entity", {}).get("name") in {namespace, repo_id}
+            for scope in access.get("fineGrained", {}).get("scoped", ())
+        )
+    groups = {group["name"] for group in owner.get("orgs", ()) if group.get("roleInOrg") != "read"}
+    return access.get("role") != "read" and namespace in {owner["name"], *groups}
+
+
+def _check_repository(api: HfApi, repo_id: str, stage: int | None) -> list[str]:
+    """Return the figures and code that stand in the repository, or refuse it if it holds something else."""
+    try:
+        names = api.list_repo_files(repo_id)
+    except RepositoryNotFoundError:
+        return []
+    if set(names) <= {".gitattributes", "README.md"}:
+        return []
+    published = None
+    if "metrics.json" in names:
+        with tempfile.TemporaryDirectory() as place:
+            published = _read_json(Path(api.hf_hub_download(repo_id, "metrics.json", local_dir=place))).get(
+                "stage"
+            )
+    if published not in ARCHITECTURES or (stage is not None and published != stage):
+        what = (
+            f"stage {published}" if published in ARCHITECTURES else "something that is not one of our stages"
+        )
+        raise PublishError(
+            f"{repo_id} already holds {what}; nothing was sent. Choose another repository name."
+        )
+    return [name for name in names if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py", name)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description="Publish a finished stage's folder to the Hugging Face Hub."
+    )
+    parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
+    parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument(
+        "--stage", type=int, choices=sorted(ARCHITECTURES), help="refuse a folder of another stage"
+    )
+    parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)  # ours alone: the HTTP client would tell of every request
+    try:
+        address = publish_stage(
+            options.folder,
+            options.repo_id,
+            private=options.private,
+            stage=options.stage,
+            collection=options.collection,
+        )
+    except PublishError as error:
+        parser.exit(1, f"error: {error}\n")
+    parser.exit(0, f"{address}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A finished model, used: probabilities, heat maps, reconstructions, ONNX."""

@@ -1,0 +1,150 @@
+"""A classifier's folder or Hub id, ours or a stock Hiera's, opened for use.
+
+The scripts, the export and the page open such folders through it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor
+
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.errors import RecipeError
+from medhiera.layout import read_config
+from modeling_hiera_mae import HieraMAEForImageClassification
+
+NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
+
+
+@dataclass(frozen=True)
+class StockPreprocessing:
+    """Another project's image processor, used as it is: its channels are normalised each in its own way.
+
+    Attributes:
+        processor: transformers' own.
+    """
+
+    processor: Any
+
+    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
+        """(images, 3, height, width), float32, of images of any mode with 8 bits a channel."""
+        rgb = [image.convert("L").convert("RGB") for image in images]
+        return self.processor(images=rgb, return_tensors="pt")["pixel_values"]
+
+    def to_processor(self) -> Any:
+        """The processor itself, as Preprocessing makes one."""
+        return self.processor
+
+    @property
+    def resize_size(self) -> int:
+        """The shorter side it resizes to, in pixels; 0 where it does not say."""
+        size = dict(self.processor.size or {})
+        return int(size.get("shortest_edge") or min(size.get("height", 0), size.get("width", 0)))
+
+    @property
+    def crop(self) -> tuple[int, int] | None:
+        """As Preprocessing's; None where it does not crop the middle of what it has resized."""
+        size = dict(getattr(self.processor, "crop_size", None) or {})
+        is_cropped = (
+            getattr(self.processor, "do_center_crop", False) and "shortest_edge" in self.processor.size
+        )
+        if not is_cropped or size.get("height") != size.get("width") or "height" not in size:
+            return None
+        return self.resize_size, int(size["height"])
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A stage-2 folder or Hub id, ours or a stock Hiera's, ready to use.
+
+    Attributes:
+        model: in evaluation mode.
+        preprocessing: what its preprocessor_config.json says.
+        names: label names, in the order of its outputs.
+    """
+
+    model: HieraMAEForImageClassification
+    preprocessing: Preprocessing | StockPreprocessing
+    names: list[str]
+
+    @classmethod
+    def open(cls, source: str | Path) -> "Classifier":
+        """Load it.
+
+        Raises:
+            RecipeError: there is no such folder or repository, or it is no Hiera classifier, or nothing says
+                how to prepare images for it.
+        """
+        read_config(source)
+        try:
+            model, loading = HieraMAEForImageClassification.from_pretrained(source, output_loading_info=True)
+        except (ValueError, OSError) as error:
+            raise RecipeError(f"{source} cannot be used as a classifier: {error}") from error
+        if loading["missing_keys"]:
+            raise RecipeError(
+                f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
+                "a stage 0 or 1; train_cls.py makes a stage 2 from it"
+            )
+        try:
+            processor = AutoImageProcessor.from_pretrained(source)
+        except (ValueError, OSError) as error:
+            raise RecipeError(
+                f"{source} has no usable preprocessor_config.json, which says how images are prepared; "
+                "copy the one of the checkpoint it came from"
+            ) from error
+        model.eval()
+        names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        try:
+            return cls(model, Preprocessing.from_processor(processor), names)
+        except ValueError:
+            return cls(model, StockPreprocessing(processor), names)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with the weights, the findings and the preprocessing."""
+        digest = hashlib.sha256(f"{self.names}{self.preprocessing}".encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.float().cpu().contiguous().numpy())
+        return digest.hexdigest()[:12]
+
+    @torch.inference_mode()
+    def probabilities(
+        self, images: Sequence[Image.Image], with_flip: bool = False, legacy_head: bool = False
+    ) -> Tensor:
+        """One probability per image and finding: a sigmoid of each logit, no softmax.
+
+        Args:
+            images: 8 bits a channel, any mode and size.
+            with_flip: the mean over each image and its mirror image (test-time augmentation).
+            legacy_head: med-hiera's sigmoid(softmax(logits)) instead, to compare; no probability.
+
+        Returns:
+            (images, findings), float64, on the CPU: in single precision the sure ones would tie.
+        """
+        pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
+        views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
+        # To the CPU first: not every accelerator has double precision.
+        scores = [chances_of(self.model(view).logits.cpu(), legacy_head) for view in views]
+        return torch.stack(scores).mean(dim=0)
+
+
+def chances_of(logits: Tensor, legacy_head: bool = False) -> Tensor:
+    """What images are ranked by: sigmoid(logits); or, to compare, sigmoid(softmax(logits)) as med-hiera did.
+
+    Softmax makes findings compete, so an image with two findings scores lower on both.
+
+    Args:
+        logits: (images, findings).
+        legacy_head: as med-hiera.
+
+    Returns:
+        (images, findings), float64.
+    """
+    exact = logits.double()
+    return (exact.softmax(dim=1) if legacy_head else exact).sigmoid()

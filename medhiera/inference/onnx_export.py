@@ -1,0 +1,221 @@
+"""A classifier's folder or Hub id → one ONNX file that onnxruntime runs with no PyTorch.
+
+    python -m medhiera.inference.onnx_export runs/stage2 runs/stage2.onnx
+    python -m medhiera.inference.onnx_export demo/phantom/stage2 demo.onnx
+
+Needs the extra `medhiera[onnx]`. The graph takes `pixel_values` (batch, channels, height, width), float32,
+already resized, cropped and normalised; the batch is free, the size is the model's. It gives `probabilities`
+(batch, labels): the sigmoid (for a stock single-label classifier the softmax) is inside. What was done to the
+pixels and what the labels are called stands in the file's metadata, as JSON: `labels`, `preprocessing`,
+`activation`, `model`, `notice`.
+"""
+
+import argparse
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medhiera.errors import ExportError, RecipeError
+from medhiera.inference.classifier import NOTICE, Classifier
+from medhiera.layout import public_name, read_config
+from modeling_hiera_mae import HieraMAEForImageClassification
+
+logger = logging.getLogger(__name__)
+
+
+TOLERANCE = 1e-4
+"""The largest difference in a probability that an export may show; float32 alone makes some 1e-6."""
+
+CHECKED_BATCHES = (1, 2, 5)
+
+_LARGEST_FILE = 1_900_000_000
+"""Bytes of weights above which they go to FILE.onnx.data beside it: one protobuf message holds 2 GiB."""
+
+
+class _Probabilities(nn.Module):
+    """The classifier with its activation: pixel_values → probabilities."""
+
+    def __init__(self, model: HieraMAEForImageClassification, activation: str) -> None:
+        super().__init__()
+        self.model = model
+        self.activation = activation
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        logits = self.model(pixel_values).logits
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=-1)
+
+
+def export_onnx(source: str | Path, file: Path) -> float:
+    """Write the graph, run it beside PyTorch, and only then give it its name.
+
+    Args:
+        source: a Hiera classifier's folder or Hub id, ours or stock.
+        file: the .onnx file to write; must not exist. Above 1.9 GB of weights a .onnx.data stands beside it.
+
+    Returns:
+        The largest difference of a probability from PyTorch's, over batches of 1, 2 and 5.
+
+    Raises:
+        ExportError: a package is missing, the file exists, or onnxruntime computes something else.
+        RecipeError: the source is no classifier or cannot be read.
+    """
+    _require_packages()
+    if file.exists():
+        raise ExportError(f"{file} exists; name another file, or remove it first")
+    if file.suffix != ".onnx":
+        raise ExportError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
+    classifier = Classifier.open(source)
+    model, activation = classifier.model.float(), activation_of(read_config(source), len(classifier.names))
+    metadata = {
+        "labels": json.dumps(classifier.names),
+        "preprocessing": classifier.preprocessing.to_processor().to_json_string(),
+        "activation": activation,
+        "model": public_name(source),
+        "notice": NOTICE,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as place:
+        written = Path(place) / file.name
+        _write(_Probabilities(model, activation), written, metadata)
+        difference = largest_difference(model, activation, written)
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"onnxruntime's probabilities differ from PyTorch's by {difference:.1e}, wanted at most "
+                f"{TOLERANCE:.0e}; nothing was written. Please report it with the versions of torch and onnx"
+            )
+        for part in sorted(Path(place).iterdir(), reverse=True):  # the weights before what points to them
+            os.replace(part, file.parent / part.name)
+    return difference
+
+
+@torch.no_grad()
+def largest_difference(
+    model: HieraMAEForImageClassification,
+    activation: str,
+    file: Path,
+    batches: Iterable[int] = CHECKED_BATCHES,
+) -> float:
+    """Run the file and the model on the same random pixels.
+
+    Args:
+        model: what the file was made from, in evaluation mode.
+        activation: "sigmoid" or "softmax".
+        file: the .onnx file.
+        batches: batch sizes to try.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        ExportError: the graph does not run at one of the batch sizes.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for batch in batches:
+        shape = (batch, model.config.num_channels, *model.config.image_size)
+        pixels = torch.randn(shape, generator=generator)
+        wanted = _Probabilities(model, activation)(pixels)
+        try:
+            found = torch.from_numpy(session.run(["probabilities"], {"pixel_values": pixels.numpy()})[0])
+        except Exception as error:  # onnxruntime's classes derive from Exception and nothing narrower
+            raise ExportError(f"the graph does not run at batch {batch}: {error}") from error
+        if found.shape != wanted.shape:
+            raise ExportError(
+                f"the graph gives {tuple(found.shape)} at batch {batch}, not {tuple(wanted.shape)}"
+            )
+        largest = max(largest, (found - wanted).abs().max().item())
+    return largest
+
+
+def _require_packages() -> None:
+    absent = [
+        name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None
+    ]
+    if absent:
+        raise ExportError(
+            f"the export needs {', '.join(absent)}, which is not installed; pip install 'medhiera[onnx]', "
+            f"or pip install {' '.join(absent)} -c constraints.txt"
+        )
+
+
+def activation_of(config: Mapping[str, Any], labels: int) -> str:
+    """What transformers' own pipeline would apply to the logits: "sigmoid" or "softmax".
+
+    Args:
+        config: config.json as it was written: our class makes a multi-label model of every one.
+        labels: how many the model has.
+    """
+    is_multi_label = config.get("problem_type") == "multi_label_classification"
+    return "sigmoid" if is_multi_label or labels == 1 else "softmax"
+
+
+def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None:
+    """Trace the plain path (modeling_hiera_mae/fused_linear.py steps aside for exporters) and save it."""
+    config = module.model.config
+    example = torch.zeros(2, config.num_channels, *config.image_size)  # a batch of 1 would be taken as fixed
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            input_names=["pixel_values"],
+            output_names=["probabilities"],
+            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch", min=1)}},
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None  # given no file, it returns the program
+        _forget_origin(program.model)
+        program.model.metadata_props.update(metadata)
+        program.save(str(file), external_data=weights > _LARGEST_FILE)
+
+
+def _forget_origin(model: Any) -> None:
+    """Drop the exporter's notes: each node tells the source lines it came from, with this machine's paths."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        values += node.outputs
+    for value in values:
+        value.metadata_props.clear()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="MODEL", help="a Hiera classifier's folder or Hub id, ours or stock")
+    parser.add_argument("file", metavar="FILE.onnx", type=Path, help="the file to write")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
+    try:
+        difference = export_onnx(options.model, options.file)
+    except (ExportError, RecipeError) as error:
+        parser.exit(1, f"error: {error}\n")
+    batches = ", ".join(str(batch) for batch in CHECKED_BATCHES)
+    logger.info(
+        "%s (%.0f MB); largest difference from PyTorch %.1e (batches %s)",
+        options.file, options.file.stat().st_size / 1e6, difference, batches,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""What a long run says while it runs: a CSV, a line with speed and time left, figures at each evaluation.
+
+Callbacks of the Trainer; only the main process speaks.
+"""
+
+import csv
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from medhiera.errors import RunEndedError
+from medhiera.formatting import duration
+from medhiera.training import figures
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingLog(TrainerCallback):
+    """Writes training_log.csv as the run goes: one row a logged step, one a validation.
+
+    Args:
+        path: the CSV; a resumed run goes on in it, from the step of its checkpoint.
+    """
+
+    columns = (
+        "step",
+        "epoch",
+        "seconds",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "eval_loss",
+        "eval_mean_auroc",
+    )
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.started = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Drop what a killed run logged after the checkpoint that this one goes on from."""
+        if not state.is_world_process_zero or not self.path.exists():
+            return
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= state.global_step]
+        # Of a run killed after its last step, the evaluation that follows training: it is made again.
+        evaluated = [row["step"] for row in rows if row["eval_loss"]]
+        if evaluated.count(str(state.global_step)) > 1:
+            rows.pop()
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append what the Trainer just logged, where it holds a loss."""
+        if not state.is_world_process_zero or not logs or not {"loss", "eval_loss"} & logs.keys():
+            return
+        is_new = not self.path.exists()
+        row = {"step": state.global_step, "seconds": round(time.monotonic() - self.started, 1)} | logs
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class ProgressLines(TrainerCallback):
+    """One line at each logging step, also where there is no terminal: step, loss, images/s, time left.
+
+    Args:
+        images_per_step: of all ranks and accumulated batches together.
+    """
+
+    def __init__(self, images_per_step: int) -> None:
+        self.images_per_step = images_per_step
+        self._from = (0, 0.0)  # step and time of the first one counted
+        self._last = (0, 0.0)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count from the first step of this process: a resumed run has been fast before."""
+        if not self._from[1]:
+            self._from = self._last = (state.global_step, time.monotonic())
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Speed since the last line; time left by the speed of the whole run, evaluations included."""
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        now = (state.global_step, time.monotonic())
+        steps, seconds = now[0] - self._last[0], max(now[1] - self._last[1], 1e-9)
+        all_steps, all_seconds = now[0] - self._from[0], now[1] - self._from[1]
+        left = (state.max_steps - now[0]) * all_seconds / max(all_steps, 1)
+        self._last = now
+        logger.info(
+            "step %d of %d, loss %.4f, %.4g images/s, %s left",
+            now[0], state.max_steps, logs["loss"], steps * self.images_per_step / seconds, duration(left),
+        )  # fmt: skip
+
+
+class Pictures(TrainerCallback):
+    """Refreshes figures/loss.png at each evaluation, and what else is to be drawn of the model.
+
+    Args:
+        output: the run's folder.
+        loss_name: what the loss is, for the axis.
+        draw: draws the model as it is now into a PNG, or None.
+        every: also draw every so many steps, into figures/steps/; 0 for never.
+    """
+
+    def __init__(
+        self, output: Path, loss_name: str, draw: Callable[[Path], None] | None = None, every: int = 0
+    ) -> None:
+        self.folder = output / "figures"
+        self.loss_name = loss_name
+        self.draw = draw
+        self.every = every
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The curves so far, and the model's picture."""
+        if not state.is_world_process_zero:
+            return
+        if any("loss" in entry for entry in state.log_history):
+            figures.training_curves(state.log_history, self.folder / "loss.png", loss_name=self.loss_name)
+        if self.draw is not None:
+            self.draw(self.folder / "reconstructions.png")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The model's picture on the way, one file a time."""
+        if self.draw is None or not self.every or state.global_step % self.every:
+            return
+        if state.is_world_process_zero:
+            self.draw(self.folder / "steps" / f"reconstructions-{state.global_step:07d}.png")
+
+
+class ExplosionWatch(TrainerCallback):
+    """Says when the evaluation loss stands above its start after warm-up, and ends the run if asked to.
+
+    Args:
+        warmup_share: share of the steps in which a loss above the start is still borne, where the schedule
+            has no `warmup_steps` of its own (OneCycleLR rises for 0.3).
+        halts: end the run.
+
+    Source: MedTransformer, Fig. 5: at too high a learning rate the loss jumps and never recovers.
+    """
+
+    def __init__(self, warmup_share: float | None, halts: bool) -> None:
+        self.warmup_share = warmup_share
+        self.halts = halts
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Compare with the first evaluation of the run, which a resumed run still has in its history."""
+        evaluations = [entry for entry in state.log_history if "eval_loss" in entry]
+        if not metrics or "eval_loss" not in metrics or not evaluations or evaluations[0]["step"] > 0:
+            return  # no evaluation before training, nothing to compare with
+        if self.warmup_share is None:
+            warmup = args.get_warmup_steps(state.max_steps)
+        else:
+            warmup = round(self.warmup_share * state.max_steps)
+        start, now = evaluations[0]["eval_loss"], metrics["eval_loss"]
+        if state.global_step <= warmup or now <= start:
+            return
+        message = (
+            f"exploding loss: the evaluation loss is {now:.4f} at step {state.global_step}, above the "
+            f"{start:.4f} before training, and the warm-up is over: the model has lost what it started from, "
+            "and rarely recovers. "
+            f"The likely cause is the learning rate ({args.learning_rate:.3g}); try a third of it"
+        )
+        if self.halts:
+            raise RunEndedError(message)
+        if state.is_world_process_zero:
+            logger.warning("%s. halt_on_explosion: true would end the run here", message)

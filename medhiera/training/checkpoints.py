@@ -1,0 +1,171 @@
+"""Which checkpoints are complete, which one to resume from, and what a failed write means."""
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
+
+from medhiera.errors import CheckpointError, RecipeError
+
+logger = logging.getLogger(__name__)
+
+
+SEAL = "whole.json"
+"""The list of a checkpoint's files and sizes in bytes; written when all of them are."""
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare a checkpoint whole: everything in it has been written."""
+    sizes = {
+        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != SEAL
+    }
+    partial = checkpoint / f"{SEAL}.part"
+    partial.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+    os.replace(partial, checkpoint / SEAL)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the checkpoint is sealed and each of its files has the size it was sealed with."""
+    try:
+        sizes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def by_step(output: Path) -> list[Path]:
+    """All checkpoint-N folders, whole or not, the newest first."""
+    if not output.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in output.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
+
+
+def newest_whole(output: Path) -> Path | None:
+    """The newest whole checkpoint, or None."""
+    return next((path for path in by_step(output) if is_whole(path)), None)
+
+
+def refuse_finished(output: Path, wanted: str | bool | None) -> None:
+    """Refuse a new run where a finished stage lies, card and all: its weights would be overwritten.
+
+    Args:
+        output: the run's folder.
+        wanted: `resume_from_checkpoint`.
+
+    Raises:
+        CheckpointError: as said.
+    """
+    is_new = wanted in (None, False, "false", "False")
+    if is_new and all((output / name).is_file() for name in ("metrics.json", "README.md")):
+        raise CheckpointError(
+            f"{output} already holds a finished stage; choose another --output_dir, or move it"
+        )
+
+
+def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
+    """The checkpoint to go on from: the one named, or for `true` the newest whole one in the folder.
+
+    Args:
+        output: the run's folder.
+        wanted: `resume_from_checkpoint`: a folder, true, or false or None for a new run.
+
+    Raises:
+        CheckpointError: `true` where there is no whole checkpoint; a folder that is none or is damaged; or a
+            new run in a folder that already holds a whole one.
+    """
+    whole = newest_whole(output)
+    if wanted in (None, False, "false", "False"):
+        if whole is not None:
+            raise CheckpointError(
+                f"{output} already holds {whole.name} of another run; go on from it with "
+                "--resume_from_checkpoint true, or choose another --output_dir"
+            )
+        return None
+    if wanted in (True, "true", "True"):
+        if whole is not None:
+            return str(whole)
+        if there := by_step(output):
+            raise CheckpointError(
+                f"nothing to resume: {', '.join(path.name for path in there)} in {output} is incomplete (the "
+                "run was ended while it was written); start without the flag"
+            )
+        raise CheckpointError(
+            f"nothing to resume: {output} holds no checkpoint-N folder; start without the flag"
+        )
+    named = Path(str(wanted))
+    if not (named / "trainer_state.json").is_file():
+        raise CheckpointError(
+            f"{wanted} is no checkpoint (it has no trainer_state.json); name a checkpoint-N folder"
+        )
+    if not is_whole(named):
+        raise CheckpointError(f"{wanted} is incomplete: it was not written to its end; name an earlier one")
+    return str(named)
+
+
+def incomplete(output: Path) -> list[Path]:
+    """Checkpoints that do not count."""
+    return [path for path in by_step(output) if not is_whole(path)]
+
+
+def rotate(output: Path, limit: int | None, best: str | None) -> None:
+    """Remove what does not count, then the oldest beyond the limit; the newest and the best stay.
+
+    Args:
+        output: the run's folder.
+        limit: `save_total_limit`.
+        best: the best checkpoint's folder, or None.
+    """
+    for path in incomplete(output):
+        shutil.rmtree(path, ignore_errors=True)
+        logger.info("removed %s, which a run that was ended had left incomplete", path.name)
+    rotate_checkpoints(str(output), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)
+
+
+def last_checkpoint(args: TrainingArguments) -> str | None:
+    """The checkpoint to go on from, and a word on those that do not count.
+
+    Raises:
+        RecipeError: see checkpoints.find_checkpoint.
+    """
+    output = Path(args.output_dir)
+    try:
+        found = find_checkpoint(output, args.resume_from_checkpoint)
+    except CheckpointError as error:
+        raise RecipeError(str(error)) from error
+    if found is not None:
+        for path in incomplete(output):
+            logger.warning(
+                "%s is incomplete (the run ended while it was written); going on from %s",
+                path.name, Path(found).name,
+            )  # fmt: skip
+    return found
+
+
+def is_failed_write(error: BaseException) -> bool:
+    """Whether a disk did not take a file: Python, torch and safetensors each say it in their own way."""
+    text = str(error).lower()
+    phrases = ("no space left", "file too large", "quota", "file write failed", "unexpected pos", "i/o error")
+    return isinstance(error, OSError) or any(phrase in text for phrase in phrases)
+
+
+def failed_write_message(checkpoint: Path, error: BaseException) -> str:
+    """Where the run can go on from."""
+    before = newest_whole(checkpoint.parent)
+    reason = str(error).splitlines()[0]
+    if "inline_container" in reason:  # torch.save counts bytes and does not say what the disk said
+        reason = "the disk took only a part of it"
+    rest = f"{before.name} before it is whole" if before else "there is none before it"
+    return (
+        f"{checkpoint.name} could not be written ({reason}) and was removed; {rest}. "
+        "Make room on the disk, then go on with --resume_from_checkpoint true"
+    )

@@ -1,0 +1,102 @@
+"""What a stage starts from: a checkpoint, or a geometry with random weights."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from medhiera.config.arguments import ModelOptions
+from medhiera.errors import RecipeError
+from medhiera.hub.lineage import RANDOM, lineage_of
+from medhiera.layout import read_config
+from modeling_hiera_mae import HieraMAEConfig
+
+logger = logging.getLogger(__name__)
+
+
+def check_source(options: ModelOptions) -> None:
+    """Refuse a checkpoint that is not there before any data is built, which may take hours.
+
+    Args:
+        options: names a folder, a Hub id, or nothing.
+
+    Raises:
+        RecipeError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+    """
+    if options.model_name_or_path is None:
+        return
+    try:
+        read_config(options.model_name_or_path)
+    except RecipeError as error:
+        raise RecipeError(f"--model_name_or_path {error}") from error
+
+
+def start_model(
+    model_class: type[PreTrainedModel], options: ModelOptions, **config_fields: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model a stage starts from, and where its weights come from.
+
+    Args:
+        model_class: HieraMAEForPreTraining or HieraMAEForImageClassification.
+        options: a folder or Hub id, or the geometry of a model with random weights.
+        **config_fields: what this stage sets in the config (image_size, labels).
+
+    Returns:
+        The model, and its lineage for metrics.json: `new_weights`, and what lineage.lineage_of says.
+
+    Raises:
+        RecipeError: no checkpoint, or one of another architecture or size.
+    """
+    if options.model_name_or_path is None:
+        config = HieraMAEConfig.from_size(options.model_size, **(config_fields | options.overrides()))
+        logger.warning("no --model_name_or_path: all weights are RANDOM (%s geometry)", options.model_size)
+        return model_class._from_config(config), dict(RANDOM)
+
+    source = options.model_name_or_path
+    try:
+        model, loading = model_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=options.new_head, **config_fields
+        )
+    except (ValueError, OSError) as error:
+        hint = " (in a recipe: new_head: true)" if "ignore_mismatched_sizes" in str(error) else ""
+        raise RecipeError(f"--model_name_or_path {source} cannot be loaded: {error}{hint}") from error
+    missing = set(loading["missing_keys"])
+    if options.new_head:
+        model.classifier = torch.nn.Linear(model.classifier.in_features, model.classifier.out_features)
+        model._init_weights(model.classifier)
+        missing |= {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}
+    new = sorted(missing)
+    unused = sorted(loading["unexpected_keys"])
+    logger.info("weights from %s", source)
+    logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
+    if unused:
+        logger.info("left out, no place in this model: %s", _by_module(unused))
+    return model, lineage_of(source) | {"new_weights": new}
+
+
+def set_prior_bias(head: torch.nn.Linear, labels: Tensor) -> None:
+    """Let a new head predict each finding's share of the annotated images before it has learned anything.
+
+    Without it the first steps are spent on learning how rare findings are.
+
+    Args:
+        head: the classifier's last layer; its bias is set in place.
+        labels: (images, findings); 1, 0 or NaN.
+
+    Source: Lin et al. 2017, arXiv:1708.02002, section 4.1, one prior for all; here one each.
+    """
+    images = (~labels.isnan()).sum(dim=0)
+    share = (labels.nansum(dim=0) + 0.5) / (images + 1)  # half an image more on each side: never 0 or 1
+    with torch.no_grad():
+        head.bias.copy_(torch.logit(share))
+
+
+def _by_module(keys: list[str]) -> str:
+    """`decoder (120 tensors), …`: keys counted by their first name."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        module = key.split(".")[0]
+        counts[module] = counts.get(module, 0) + 1
+    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items())

@@ -1,0 +1,84 @@
+"""Out of memory: finds the largest part of the batch that fits, and says which options to change."""
+
+import gc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medhiera.errors import RunEndedError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the CPU's allocator ran out; the latter says so in words only."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    phrases = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+    is_raw = isinstance(error, RuntimeError) and not isinstance(error, RunEndedError)
+    return is_raw and any(phrase in text for phrase in phrases)
+
+
+def largest_fitting(attempt: Callable[[int], None], size: int) -> int:
+    """The largest half of a half of … a batch that fits, found by trying.
+
+    Args:
+        attempt: runs a step on so many images of the batch.
+        size: images of the batch that did not fit.
+
+    Returns:
+        A number of images, or 0 where not even one fits.
+    """
+    while size > 1:
+        size //= 2
+        free_memory()
+        try:
+            attempt(size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            continue
+        return size
+    return 0
+
+
+def free_memory() -> None:
+    """Let go of what a failed step left."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def first_images(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The same batch with its first images only."""
+    return {
+        name: value[:count] if isinstance(value, (Tensor, list)) else value for name, value in batch.items()
+    }
+
+
+def out_of_memory_message(batch_size: int, fitting: int, accumulation: int | None) -> str:
+    """What to write in the recipe instead.
+
+    Args:
+        batch_size: images that did not fit.
+        fitting: images that did, 0 for none.
+        accumulation: batches of an optimiser step; None in evaluation.
+    """
+    if fitting and accumulation is None:
+        return (
+            f"out of memory in evaluation: a batch of {batch_size} images does not fit; {fitting} of the "
+            f"same images do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
+        )
+    if not fitting:
+        return (
+            f"out of memory: a batch of {batch_size} images does not fit, and neither does one image. Take a "
+            "smaller image_size or model_size, or gradient_checkpointing: true"
+        )
+    assert accumulation is not None
+    steps = -(-batch_size * accumulation // fitting)
+    return (
+        f"out of memory: a batch of {batch_size} images does not fit; {fitting} of the same images do "
+        f"(tried). Set per_device_train_batch_size: {fitting} and gradient_accumulation_steps: {steps}; the "
+        "result is the same, for the loss is divided over the whole step"
+    )

@@ -1,0 +1,116 @@
+"""SIGTERM: write a checkpoint, end with the shell's status for it; DataLoader workers do not hear it."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+PREEMPTED = 143
+"""Exit status after SIGTERM, as the shell gives it: 128 + 15."""
+
+
+class Preemption(TrainerCallback):
+    """After SIGTERM, writes a checkpoint at the end of the current step and ends the process with 143.
+
+    Ranks agree on the step: each step reduces who has heard the signal, and the next one reads it.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_ending = False
+        self._before: Any = None
+        self._group: Any = None
+        self._reduction: tuple[Any, Tensor] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Listen; only a process's main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._hear)
+        if args.world_size > 1:
+            self._group = torch.distributed.new_group(backend="gloo")  # on the CPU: never waits for a GPU
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.is_asked = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint; at an epoch's last step later, so that its evaluation is not lost."""
+        self._is_ending = self._is_ending or self._all_asked(args)
+        if self._is_ending and state.epoch is not None and not float(state.epoch).is_integer():
+            self._save(state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The checkpoint of an epoch's last step."""
+        if self._is_ending:
+            self._save(state, control)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The checkpoint is whole: end here, before anything of a finished stage is written."""
+        if self._is_ending:
+            raise SystemExit(PREEMPTED)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What follows training may be ended as any process."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if self.is_asked and state.is_world_process_zero:
+            logger.warning("SIGTERM came at the last step: the stage is written before the run ends")
+
+    def _save(self, state: TrainerState, control: TrainerControl) -> None:
+        control.should_save = True
+        if state.is_world_process_zero:
+            logger.warning(
+                "SIGTERM: writing checkpoint-%d and ending; --resume_from_checkpoint true goes on from it",
+                state.global_step,
+            )
+
+    def _all_asked(self, args: TrainingArguments) -> bool:
+        if args.world_size == 1:
+            return self.is_asked
+        is_agreed = False
+        if self._reduction is not None:
+            self._reduction[0].wait()
+            is_agreed = bool(self._reduction[1])
+        heard = torch.tensor(int(self.is_asked))
+        work = torch.distributed.all_reduce(
+            heard, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
+        )
+        self._reduction = (work, heard)
+        return is_agreed
+
+
+class _Shielded:
+    """A data loader's worker_init_fn that also leaves SIGTERM to the main process."""
+
+    def __init__(self, before: Callable[[int], None] | None) -> None:
+        self.before = before
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.before is not None:
+            self.before(worker)
+
+
+def shield_workers(loader: Any) -> None:
+    """A signal to the whole process group must not kill the workers while the last checkpoint is written."""
+    inner: DataLoader[Any] = getattr(loader, "base_dataloader", loader)
+    inner.worker_init_fn = _Shielded(inner.worker_init_fn)

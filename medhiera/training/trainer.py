@@ -1,0 +1,323 @@
+"""The Trainer of both stages: transformers' own, with our optimisers, keyed order, average and guards.
+
+Stands between the model and the metrics; it never reads a file of the data's.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from transformers import EarlyStoppingCallback, Trainer
+
+from medhiera.config.arguments import OptimizationOptions
+from medhiera.data.dataset import KeyedSampler
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.errors import RunEndedError
+from medhiera.training.callbacks import ExplosionWatch
+from medhiera.training.checkpoints import failed_write_message, is_failed_write, rotate, seal
+from medhiera.training.ema import FollowSteps, WeightAverage
+from medhiera.training.nonfinite import LossGuard, refuse_nonfinite
+from medhiera.training.optimizers import layer_decay_groups
+from medhiera.training.out_of_memory import (
+    first_images,
+    is_out_of_memory,
+    largest_fitting,
+    out_of_memory_message,
+)
+from medhiera.training.preemption import Preemption, shield_workers
+
+ONE_CYCLE_RISE = 0.3
+"""OneCycleLR's default pct_start: share of the steps in which the learning rate rises."""
+
+
+class MedHieraTrainer(Trainer):
+    """transformers' Trainer with what it lacks for our recipes.
+
+    - `adam` with coupled L2 and `one_cycle` per step, momentum cycling included (Table 4 and Table 1);
+      `adamw` with a learning rate for each depth.
+    - an order of images keyed by (seed, epoch), the same for every number of workers.
+    - a loss divided by the number of *annotated* labels in the global batch: NaN does not count.
+    - a moving average of the weights that is evaluated and kept.
+    - guards: a loss that is no number, memory, explosion, preemption; checkpoints are whole or do not count.
+
+    Args:
+        optimization: the recipe's.
+        preprocessing: makes the model's input of a batch of bytes, on the device.
+        **kwargs: transformers' own.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: LRScheduler | None
+
+    def __init__(
+        self, *, optimization: OptimizationOptions, preprocessing: Preprocessing, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.optimization = optimization
+        self.preprocessing = preprocessing
+        self.average: WeightAverage | None = None
+        self._order: KeyedSampler | None = None
+        self.loss_guard = LossGuard(Path(self.args.output_dir))
+        if self.args.should_save:
+            self.loss_guard.path.unlink(missing_ok=True)  # of a run before this one
+        warmup_share = ONE_CYCLE_RISE if optimization.schedule == "one_cycle" else None
+        self.add_callback(ExplosionWatch(warmup_share, optimization.halt_on_explosion))
+        if optimization.early_stopping_patience:
+            self.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
+        self.add_callback(Preemption())
+
+    # Optimisation
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Adam over all parameters, or AdamW over groups, or what TrainingArguments say."""
+        model = model or self.model
+        options: dict[str, Any] = {
+            "lr": self.args.learning_rate,
+            "betas": (self.args.adam_beta1, self.args.adam_beta2),
+            "eps": self.args.adam_epsilon,
+        }
+        if self.optimizer is None and self.optimization.optimizer == "adam":
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            self.optimizer = torch.optim.Adam(trained, weight_decay=self.args.weight_decay, **options)
+        elif self.optimizer is None and self.optimization.optimizer == "adamw":
+            groups = layer_decay_groups(
+                model, self.args.learning_rate, self.args.weight_decay, self.optimization.layer_decay
+            )
+            self.optimizer = torch.optim.AdamW(groups, **options)
+        return super().create_optimizer(model)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LRScheduler:
+        """OneCycleLR with torch's defaults where the recipe says so: β1 runs .95 → .85 → .95 with it."""
+        if self.lr_scheduler is None and self.optimization.schedule == "one_cycle":
+            optimizer = optimizer or self.optimizer
+            assert optimizer is not None, "the Trainer makes the optimizer first"
+            self.lr_scheduler = OneCycleLR(
+                optimizer,
+                max_lr=[group["lr"] for group in optimizer.param_groups],
+                total_steps=max(num_training_steps, 2),  # one step alone leaves no way up and down
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler = self.lr_scheduler
+        if isinstance(scheduler, OneCycleLR) and self.state.max_steps > scheduler.total_steps:
+            raise RunEndedError(
+                f"the run of this checkpoint was planned for {scheduler.total_steps} steps and OneCycleLR "
+                f"cannot be made longer; now {self.state.max_steps} are asked for. Resume with the steps or "
+                "epochs of before, or start a new run with --model_name_or_path on the finished folder"
+            )
+
+    def _get_learning_rate(self) -> float:
+        """What is logged: the head's, the largest; transformers takes the first group's, the lowest."""
+        assert self.optimizer is not None
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    # Data
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        self._order = None if dataset is None else KeyedSampler(len(dataset), self.args.seed)
+        return self._order
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        loader = super()._get_dataloader(*args, **kwargs)
+        shield_workers(loader)
+        return loader
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The batch on the device, and only there as normalised pixels of three channels."""
+        return self.preprocessing.model_inputs(super()._prepare_inputs(inputs))
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Mapping[str, Tensor]], device: torch.device
+    ) -> Tensor | int | None:
+        # transformers counts every label that is not -100; ours are floats and NaN means "not annotated".
+        counted: list[Any] = [
+            {"labels": batch["labels"].nan_to_num(nan=-100.0)} if "labels" in batch else batch
+            for batch in batch_samples
+        ]
+        count = super()._get_num_items_in_batch(counted, device)
+        return count.clamp(min=1) if isinstance(count, Tensor) else count  # nothing annotated: a loss of 0
+
+    # Steps, guarded
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        if self._order is not None:
+            # Neither transformers nor accelerate reaches it where a run goes on mid-epoch on several ranks.
+            self._order.set_epoch(kwargs["epoch"])
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from the last checkpoint of all: transformers would train one step more.
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**kwargs)
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One batch, as transformers does it; hands its loss to the guard, and memory's end to the user.
+
+        Raises:
+            RunEndedError: the batch before had a loss that is no number, or this one does not fit.
+        """
+        image_ids = inputs.pop("image_ids", [])
+        kept = dict(inputs)
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except Exception as error:
+            if not is_out_of_memory(error) or self.args.auto_find_batch_size:
+                raise
+            loss = None
+        if loss is None:  # outside the handler, so that the failed step's tensors are gone
+            self._end_out_of_memory(kept, is_training=True)
+        self.loss_guard.note(loss, image_ids, self.state.global_step + 1, self._get_learning_rate())
+        return loss
+
+    def _end_out_of_memory(self, batch: dict[str, Any], is_training: bool) -> NoReturn:
+        """Try halves of the batch, then end the run with the largest that fits."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.model.zero_grad(set_to_none=True)
+        has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
+
+        def attempt(count: int) -> None:
+            inputs = self._prepare_inputs(first_images(batch, count))
+            with self.accelerator.autocast(), torch.set_grad_enabled(is_training):
+                loss = self.model(**inputs).loss
+            if is_training:
+                gradients = torch.autograd.grad(
+                    loss, parameters, allow_unused=True
+                )  # no hooks of other ranks
+                moments = [] if has_moments else [torch.zeros_like(p) for p in parameters for _ in range(2)]
+                del gradients, moments
+
+        size = len(batch["pixel_values"])
+        fitting = largest_fitting(attempt, size)
+        accumulation = self.args.gradient_accumulation_steps if is_training else None
+        raise RunEndedError(out_of_memory_message(size, fitting, accumulation))
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self.loss_guard.check()
+        if self.control.should_save:
+            self.control.should_log = True  # or a resumed run's next mean loss would lack the steps before
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    # The moving average
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
+    ) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if self.optimization.ema_decay:
+            self.average = WeightAverage(self.model, self.optimization.ema_decay)
+            if resume_from_checkpoint is not None:
+                self.average.load(Path(resume_from_checkpoint))
+            self.add_callback(FollowSteps(self.average))
+        return prepared
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model has the weights that count: the average's, where there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.lent_to(self.model)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate the weights that count."""
+        with self.averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As transformers; the model does not take the images' names.
+
+        Raises:
+            RunEndedError: the batch does not fit.
+        """
+        inputs.pop("image_ids", None)
+        kept = dict(inputs)
+        try:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        except Exception as error:
+            if not is_out_of_memory(error) or self.args.auto_find_batch_size:
+                raise
+        self._end_out_of_memory(kept, is_training=False)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(Path(self.state.best_model_checkpoint))
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """After the last step the model is the average for good; the raw weights go to raw/."""
+        self.loss_guard.check()
+        result = super()._finalize_training(*args, **kwargs)
+        if self.average is not None:
+            if self.args.should_save:
+                self.model.save_pretrained(Path(self.args.output_dir) / "raw")
+            self.average.give_to(self.model)
+            self.average = None
+        return result
+
+    def leave_autocast(self) -> None:
+        """From here on compute in single precision, as evaluate_cls.py does; a sharded model stays as it is.
+
+        Half precision would give images with nearly equal scores the same one.
+        """
+        if not self.is_fsdp_enabled:
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    # Checkpoints
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """The weights where each rank holds a part (FSDP), gathered on the CPU of the first; else None.
+
+        Every rank must call it.
+        """
+        if not self.is_fsdp_enabled:
+            return None
+        weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model)
+        return weights
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint, seal it, and only then remove older ones.
+
+        Raises:
+            RunEndedError: the weights are not finite; or the disk is full, and what was written is removed.
+        """
+        output = Path(self.args.output_dir)
+        checkpoint = output / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(checkpoint, ignore_errors=True)  # what a run that was ended left under this name
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = (
+            self.args.save_total_limit,
+            None,
+        )  # rotated below, when it is whole
+        try:
+            if not self.is_fsdp_enabled:
+                refuse_nonfinite(self.model, self.state.global_step)
+            super()._save_checkpoint(model, trial)
+            if self.average is not None and self.args.should_save:
+                self.average.save(checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RunEndedError) or not is_failed_write(error):
+                raise
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise RunEndedError(failed_write_message(checkpoint, error)) from error
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # each rank writes its random state
+        if self.args.should_save:
+            seal(checkpoint)
+            rotate(output, limit, self.state.best_model_checkpoint)

@@ -1,0 +1,216 @@
+"""Linear layers by the path that measures fastest; on a CPU that is oneDNN, fused with what follows.
+
+Stands below layers and both model files; torch only. On x86 `functional.linear` multiplies float32 with MKL
+and copies the bias into the output first; oneDNN's own operator does neither, and can add GELU or a residual
+in the same pass. `torch.compile` fuses by itself, so compiled code takes the plain path, as does every other
+device. docs/performance.md has the figures.
+"""
+
+from typing import Any, TypeGuard
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+_CPU_FUSES = (
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+_CPU_DTYPES = {torch.float32}
+
+if _CPU_FUSES and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    _CPU_DTYPES.add(torch.bfloat16)
+
+_SMALLEST = 1 << 14
+"""Numbers in the input below which a call costs more than it saves."""
+
+
+def linear(
+    tokens: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    gelu: bool = False,
+    added: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`tokens @ weight.T + bias`, then GELU or a sum.
+
+    Args:
+        tokens: (…, in).
+        weight: (out, in).
+        bias: (out,) or None.
+        gelu: apply the (exact) GELU.
+        added: (…, out), summed with the result.
+
+    Returns:
+        (…, out).
+    """
+    if _takes_onednn(tokens, weight):
+        is_training = torch.is_grad_enabled() and (tokens.requires_grad or weight.requires_grad)
+        if is_training and _dtype(tokens) == torch.float32:
+            out = _Linear.apply(tokens, weight, bias)
+        elif is_training or torch.is_autocast_enabled("cpu"):
+            out = functional.linear(tokens, weight, bias)  # half precision: as fast, and casts weights once
+        elif gelu:
+            return _linear_pointwise(tokens, weight, bias, "gelu", [], "none")
+        elif added is not None and added.dtype == tokens.dtype:
+            return torch.ops.mkldnn._linear_pointwise.binary(tokens, added.contiguous(), weight, bias, "add")
+        else:
+            out = _linear_pointwise(tokens, weight, bias, "none", [], "")
+    else:
+        out = functional.linear(tokens, weight, bias)
+    if gelu:
+        out = functional.gelu(out)
+    return out if added is None else added + out
+
+
+def project(
+    tokens: torch.Tensor, layer: nn.Module, *, gelu: bool = False, added: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Run a linear layer, then GELU or a sum; see `linear`.
+
+    A layer that somebody has wrapped, replaced or hooked (adapters, quantisation) is called as it is.
+
+    Args:
+        tokens: (…, in).
+        layer: an nn.Linear, or what stands in its place.
+        gelu: apply the (exact) GELU.
+        added: (…, out), summed with the result.
+    """
+    if is_plain(layer):
+        return linear(tokens, layer.weight, layer.bias, gelu=gelu, added=added)
+    out = layer(tokens)
+    if gelu:
+        out = functional.gelu(out)
+    return out if added is None else added + out
+
+
+def gelu_mlp(
+    tokens: torch.Tensor, first: nn.Module, second: nn.Module, *, added: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Two linear layers with GELU between, then a sum; see `project`.
+
+    In training on a CPU the GELU is computed again in the backward pass, which keeps one wide tensor less.
+
+    Args:
+        tokens: (…, in).
+        first: an nn.Linear (in → hidden), or what stands in its place.
+        second: the same (hidden → out).
+        added: (…, out), summed with the result.
+    """
+    if (
+        torch.is_grad_enabled()
+        and is_plain(first)
+        and is_plain(second)
+        and _takes_onednn(tokens, first.weight)
+    ):
+        out: torch.Tensor = _GeluMlp.apply(tokens, first.weight, first.bias, second.weight, second.bias)
+        return out if added is None else added + out
+    return project(project(tokens, first, gelu=True), second, added=added)
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether calling the layer is the same as multiplying by its weight."""
+    return (
+        type(layer) is nn.Linear
+        and type(layer.weight) is nn.Parameter
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+    )
+
+
+def _takes_onednn(tokens: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        _CPU_FUSES
+        and tokens.device.type == "cpu"
+        and tokens.numel() >= _SMALLEST
+        and (torch.is_autocast_enabled("cpu") or tokens.dtype == weight.dtype)
+        and _dtype(tokens) in _CPU_DTYPES
+        # torch.compile and exporters want plain operators.
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]  # absent from torch's stubs
+    )
+
+
+def _dtype(tokens: torch.Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
+
+
+def _linear_pointwise(*arguments: Any) -> torch.Tensor:
+    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(*arguments)
+    return out
+
+
+class _Linear(torch.autograd.Function):
+    """functional.linear in float32 with oneDNN's products, forward and towards the input.
+
+    The gradient of the weight stays with torch's own product, which is as fast. Differentiable once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(…, in) → (…, out)."""
+        ctx.save_for_backward(tokens, weight)
+        ctx.has_bias = bias is not None
+        return _linear_pointwise(tokens, weight, bias, "none", [], "")
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Gradients by tokens, weight and bias."""
+        tokens, weight = ctx.saved_tensors
+        by_tokens = _by_input(gradient, weight) if ctx.needs_input_grad[0] else None
+        rows = gradient.flatten(0, -2)
+        by_weight = rows.t() @ tokens.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        by_bias = rows.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        return by_tokens, by_weight, by_bias
+
+
+class _GeluMlp(torch.autograd.Function):
+    """Two linear layers with GELU between; keeps what went into the GELU, not what came out."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        """(…, in) → (…, out); parameters: weight, bias, weight, bias."""
+        dtype = _dtype(tokens)
+        tokens = tokens.to(dtype)
+        weight, bias, second_weight, second_bias = (each.to(dtype) for each in parameters)
+        hidden = _product(tokens, weight, bias)
+        ctx.save_for_backward(tokens, hidden, weight, second_weight)
+        return _product(functional.gelu(hidden), second_weight, second_bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients by tokens and the four parameters."""
+        tokens, hidden, weight, second_weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        by_second_weight = rows.t() @ functional.gelu(hidden).flatten(0, -2)
+        by_hidden = torch.ops.aten.gelu_backward(_by_input(gradient, second_weight), hidden)
+        hidden_rows = by_hidden.flatten(0, -2)
+        return (
+            _by_input(by_hidden, weight) if ctx.needs_input_grad[0] else None,
+            hidden_rows.t() @ tokens.flatten(0, -2),
+            hidden_rows.sum(0),
+            by_second_weight,
+            rows.sum(0),
+        )
+
+
+def _product(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A linear layer in training: oneDNN's operator is the faster one in float32 alone."""
+    if tokens.dtype == torch.float32:
+        return _linear_pointwise(tokens, weight, bias, "none", [], "")
+    return functional.linear(tokens, weight, bias)
+
+
+def _by_input(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Gradient of a linear layer by its input: oneDNN is the faster one in float32 alone."""
+    if gradient.dtype == torch.float32:
+        return _linear_pointwise(gradient, weight.t(), None, "none", [], "")
+    return gradient @ weight

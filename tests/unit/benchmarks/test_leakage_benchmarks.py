@@ -1,0 +1,45 @@
+"""The guard's two benchmarks run as they are typed, on phantoms."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_scripts.phantom.anatomy import draw_body
+from dataset_scripts.phantom.findings import draw_radiograph
+
+
+@pytest.fixture(scope="module")
+def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chests")
+    for patient in range(16):
+        rng = np.random.default_rng(patient)
+        pixels = draw_radiograph(draw_body(rng, is_female=False), (), 160, rng).pixels
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{patient:08d}_000.png")
+    return folder
+
+
+def run(root: Path, module: str, *words: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words]
+    done = subprocess.run(command, cwd=root, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_copies_are_found_at_scale_and_nothing_else(root: Path, chests: Path) -> None:
+    words = ["--held_out", "64", "--others", "80", "--copied", "0.5"]
+    printed = run(root, "leakage_scale", str(chests), *words)
+    assert "80 images among 64 held out" in printed
+    assert printed.count("| 100.00% |") == printed.count("%")
+    assert "40 that are no copies: 0 false pairs" in printed
+
+
+@pytest.mark.slow  # some twenty searches, each of half a second
+def test_the_recall_table(root: Path, chests: Path) -> None:
+    printed = run(root, "leakage_table", str(chests), "--others", str(chests))
+    assert printed.count("| 100.00% |") == 2 * 8
+    assert "Other patients: 144 queries (16 images, each also changed),\n1,728 pairs: 0 at" in printed
+    assert "00000003_000.png shows 00000003_000.png" in printed

@@ -1,0 +1,193 @@
+"""The guards: what each catches, what is kept, and how sure the pixels are under every change."""
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from raw_folders import ChestFolder
+
+from dataset_scripts import Cocktail
+from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.layout import LEAKAGE_SHEET_FILE as SHEET_FILE
+from dataset_scripts.errors import LabelFileError
+from dataset_scripts.leakage.guard import THRESHOLD, read_leakage_report, read_thumbnails
+from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, best_matches
+from dataset_scripts.phantom.anatomy import draw_body
+from dataset_scripts.phantom.findings import draw_radiograph
+
+AddCovidx = Callable[[str, str, int], Path]
+Change = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+def crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    left, top = (rng.random(2) * 0.1 * image.width).tolist()
+    return image.crop(
+        (round(left), round(top), round(left + 0.9 * image.width), round(top + 0.9 * image.height))
+    )
+
+
+def turn(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image.rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC)
+
+
+CHANGES: dict[str, Change] = {
+    "resize": lambda image, rng: image.resize((150, 170), Image.Resampling.BICUBIC),
+    "jpeg": lambda image, rng: jpeg(image, 50),
+    "gamma 0.7": lambda image, rng: image.point([round(255 * (level / 255) ** 0.7) for level in range(256)]),
+    "gamma 1.4": lambda image, rng: image.point([round(255 * (level / 255) ** 1.4) for level in range(256)]),
+    "crop": crop,
+    "turn": turn,
+    "crop and turn": lambda image, rng: crop(turn(image, rng), rng),
+}
+
+
+def thumbnail(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR))
+
+
+@pytest.fixture(scope="module")
+def chests() -> list[Image.Image]:
+    """Twenty-four phantom chests, a patient each."""
+    pictures = []
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        pictures.append(Image.fromarray(phantom_pixels(rng)))
+    return pictures
+
+
+def phantom_pixels(rng: np.random.Generator) -> np.ndarray:
+    pixels = draw_radiograph(draw_body(rng, is_female=bool(rng.integers(2))), (), 200, rng).pixels
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_picture_is_still_found(chests: list[Image.Image], name: str) -> None:
+    rng = np.random.default_rng(7)
+    references = np.stack([thumbnail(chest) for chest in chests])
+    queries = np.stack([thumbnail(CHANGES[name](chest, rng)) for chest in chests])
+    matches = best_matches(queries, references)
+    assert [match.reference for match in matches] == list(range(len(chests)))
+    assert min(match.correlation for match in matches) >= THRESHOLD
+
+
+def test_another_patient_is_not_the_same_picture(chests: list[Image.Image]) -> None:
+    pictures = np.stack([thumbnail(chest) for chest in chests])
+    matches = best_matches(pictures[::2], pictures[1::2])
+    assert max(match.correlation for match in matches) < THRESHOLD
+
+
+def test_flat_pictures_match_nothing(chests: list[Image.Image]) -> None:
+    black = np.zeros((1, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    references = np.concatenate([black, thumbnail(chests[0])[None]])
+    assert best_matches(black, references)[0].correlation == 0
+    assert best_matches(thumbnail(chests[0])[None], references)[0].reference == 1
+
+
+def test_work_in_parts_gives_the_same_answer(
+    chests: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = np.stack([thumbnail(chest) for chest in chests])
+    whole = best_matches(pictures, pictures)
+    monkeypatch.setattr("dataset_scripts.leakage.near_duplicates._QUERIES_AT_ONCE", 5)
+    monkeypatch.setattr("dataset_scripts.leakage.near_duplicates._REFERENCES_AT_ONCE", 7)
+    done: list[int] = []
+    parts = best_matches(pictures, pictures, done.append)
+    assert [match.reference for match in parts] == [match.reference for match in whole] == list(range(24))
+    assert done == [5, 5, 5, 5, 4]
+
+
+def test_threads_read_the_same_thumbnails_and_leave_the_warnings_alone(
+    chests: list[Image.Image], tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(70)]  # more than two tasks of a thread
+    for number, path in enumerate(paths):
+        chests[number % len(chests)].save(path)
+    paths[65].write_bytes(b"no image")
+    filters = list(warnings.filters)
+    read = read_thumbnails(paths, num_proc=4)
+    assert np.array_equal(read, read_thumbnails(paths))
+    assert not read[65].any()
+    assert np.array_equal(read[66], read[66 - 24])
+    assert warnings.filters == filters
+
+
+def build(root: Path, **options: object) -> Cocktail:
+    builder = Cocktail(data_dir=root, cache_dir=root.parent / "cache", **options)
+    builder.download_and_prepare()
+    return builder
+
+
+@pytest.fixture
+def leaking(chest: ChestFolder, covidx: AddCovidx) -> Path:
+    """COVIDx with one image of the test list under another name, and one harmless image."""
+    chest.add("test", "00000041_000.png", "Mass", 41, seed=600)
+    chest.finish()
+    covidx("train", "7 harmless.png", 601)
+    covidx("train", "8 leak.png", 600)
+    return chest.root.parent
+
+
+def test_allowed_leakage_keeps_and_names_the_images(leaking: Path) -> None:
+    builder = build(leaking, allow_leakage=True)
+    assert "COVIDx CXR-3/train/leak.png" in builder.as_dataset()["train"]["image_id"]
+    report = read_leakage_report(builder.cache_dir)
+    assert (report["dropped"], report["allow_leakage"]) == ([], True)
+    assert [leak["image_id"] for leak in report["allowed"]] == ["COVIDx CXR-3/train/leak.png"]
+    assert read_report(builder.cache_dir)["problem_counts"] == {"COVIDx CXR-3": {"leak_allowed": 1}}
+    assert build(leaking).cache_dir != builder.cache_dir
+
+
+def test_caught_pairs_can_be_looked_at(leaking: Path) -> None:
+    builder = build(leaking)
+    with Image.open(Path(builder.cache_dir) / SHEET_FILE) as sheet:
+        assert sheet.size == (264, 160)
+        pixels = np.asarray(sheet, float)
+    left, right = pixels[:128, :128], pixels[:128, 128:256]
+    assert np.corrcoef(left.ravel(), right.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("shown", "guards"), [("00000041_000.png", ["identifier"]), ("00000041_007.png", ["patient"])]
+)
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_mapping_of_the_users_names_images_and_patients(
+    leaking: Path, tmp_path: Path, shown: str, guards: list[str], suffix: str
+) -> None:
+    mapping = tmp_path / f"mapping.{suffix}"
+    if suffix == "csv":
+        mapping.write_text(f"rsna,nih\nharmless,{shown}\nnobody,00000001_000.png\n")
+    else:
+        mapping.write_text(json.dumps([{"subset_img_id": "harmless", "img_id": shown}]))
+    dropped = read_leakage_report(build(leaking, nih_mapping=str(mapping)).cache_dir)["dropped"]
+    assert {leak["image_id"].rsplit("/", 1)[1]: leak["guards"] for leak in dropped} == {
+        "harmless.png": guards,
+        "leak.png": ["pixels"],
+    }
+    assert {leak["held_out_image_id"] for leak in dropped} == {"ChestX-ray14/00000041_000.png"}
+
+
+def test_a_changed_mapping_is_built_anew(leaking: Path, tmp_path: Path) -> None:
+    mapping = tmp_path / "mapping.csv"
+    folders = []
+    for shown in ("00000041_000.png", "00000001_000.png"):
+        mapping.write_text(f"rsna,nih\nharmless,{shown}\n")
+        folders.append(build(leaking, nih_mapping=str(mapping)).cache_dir)
+    assert folders[0] != folders[1]
+
+
+def test_a_file_that_is_no_mapping(leaking: Path, tmp_path: Path) -> None:
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('[{"image": 1}]')
+    with pytest.raises(LabelFileError, match=r"mapping\.json is no mapping.*Wanted the RSNA"):
+        build(leaking, nih_mapping=str(mapping))

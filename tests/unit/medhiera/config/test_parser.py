@@ -1,0 +1,260 @@
+"""The recipe parser: file and command line, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from medhiera.config.arguments import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
+from medhiera.config.parser import read_recipe
+from medhiera.errors import RecipeError
+
+CONFIGS = Path(__file__).parents[4] / "configs"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_yaml(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return [str(path), "--data_dir", "data", "--output_dir", str(tmp_path / "out"), "--use_cpu", "true"]
+
+    return write_yaml
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_read(path, tmp_path):
+    stage = MAEOptions if path.stem.startswith("mae") else ClassifierOptions
+    recipe = read_recipe(
+        stage, [str(path), "--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    )
+    assert recipe.data.image_size % 32 == 0
+    assert recipe.training.learning_rate > 0
+
+
+def test_command_line_overrides_file(write):
+    recipe = read_recipe(
+        MAEOptions, [*write("mask_ratio: 0.7\nlearning_rate: 3.0e-4"), "--mask_ratio", "0.8"]
+    )
+    assert recipe.stage.mask_ratio == 0.8
+    assert recipe.training.learning_rate == 3e-4
+
+
+def test_exponent_without_dot_is_a_number(write):
+    assert read_recipe(MAEOptions, write("learning_rate: 1e-4")).training.learning_rate == 1e-4
+
+
+def test_mapping_and_list_reach_their_fields(write):
+    recipe = read_recipe(MAEOptions, write("model_overrides: {depths: [1, 1, 1, 1]}\nsources: [a b, c]"))
+    assert recipe.model.overrides() == {"depths": [1, 1, 1, 1]}
+    assert recipe.data.sources == ["a b", "c"]
+
+
+def test_weights_come_from_the_file_or_the_command_line(write):
+    from_file = read_recipe(MAEOptions, write("mixing: {ChestX-ray14: 0.5, BraTS 2020: 1}"))
+    assert from_file.data.weights() == {"ChestX-ray14": 0.5, "BraTS 2020": 1}
+    typed = read_recipe(MAEOptions, [*write("seed: 1"), "--mixing", '{"ChestX-ray14": 2}'])
+    assert typed.data.weights() == {"ChestX-ray14": 2}
+    assert read_recipe(MAEOptions, write("seed: 1")).data.weights() == {}
+
+
+def test_weights_are_for_stage_1(write):
+    with pytest.raises(RecipeError, match="mixing is for stage 1"):
+        read_recipe(ClassifierOptions, write("mixing: {ChestX-ray14: 1}"))
+
+
+def test_resize_follows_image_size_as_in_the_paper(write):
+    assert read_recipe(MAEOptions, write("image_size: 224")).data.resize_size == 256
+
+
+@pytest.mark.parametrize(
+    ("text", "extra", "message"),
+    [
+        ("mask_ration: 0.6", [], "unknown key 'mask_ration'; did you mean 'mask_ratio'"),
+        ("mask_ratio: 0.6", ["--mask_rat", "0.7"], "unknown key 'mask_rat'; did you mean 'mask_ratio'"),
+        ("mask_ratio: 0.6", ["--zzzz", "1"], "unknown key 'zzzz'; see --help"),
+        ("mask_ratio: many", [], "cannot be read"),
+        ("[1, 2]", [], "holds list; wanted one mapping"),
+        ("a: [", [], "is not YAML"),
+        ("model_size: giant", [], "cannot be read"),
+        ("model_overrides: tiny", [], "model_overrides is not a mapping"),
+        ("mixing: much", [], "mixing is not a mapping"),
+        ("mixing: [ChestX-ray14, 1]", [], "cannot be read|unrecognized|unknown key|not a mapping"),
+        ("mixing: {}", [], "mixing is empty; wanted source: weight"),
+        ("mixing: {a: 0, b: 1}", [], "mixing gives 'a' the weight 0; wanted a positive number"),
+        ("mixing: {a: -1}", [], "mixing gives 'a' the weight -1"),
+        ("mixing: {a: lots}", [], "mixing gives 'a' the weight 'lots'"),
+        ("mixing: {a: .inf}", [], "mixing gives 'a' the weight inf"),
+        ("mixing: {a: 1, b: 1}\nsources: [a]", [], r"mixing names \['b'\], which `sources` leaves out"),
+        ("resize_size: 100", [], "below image_size"),
+        ("image_size: 64\nmask_ratio: 0.8", [], "mask_ratio: mask_ratio 0.8 keeps 0 of 4 mask units"),
+        ("image_size: 32", [], "eval_mask_ratio: mask_ratio 0.6 keeps 0 of 1 mask units"),
+        ("precision: bf16\nbf16: true", [], "bf16 and precision are both set"),
+        ("hub_model_id: me/mine", [], "hub_model_id is set without push_to_hub"),
+        ("push_to_hub: true\nhub_strategy: checkpoint", [], "hub_strategy: only the finished stage"),
+        ("new_head: true", [], "new_head is for stage 2"),
+    ],
+)
+def test_faults_are_named(write, text, extra, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(MAEOptions, [*write(text), *extra])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rotation_degrees: 30\nrand_augment: true", "RandAugment rotates by itself"),
+        ("random_crop_scale: 1.5", "random_crop_scale is 1.5; wanted a share"),
+        ("ema_decay: 1.0", "ema_decay is 1.0; wanted from 0"),
+        ("mixup_alpha: -1", "mixup_alpha is -1.0"),
+        ("mixup_alpha: 0.8\nper_device_train_batch_size: 1", "has none to mix"),
+        ("label_smoothing: 1", "label_smoothing is 1.0"),
+        ("label_smoothing_factor: 0.1", "use label_smoothing"),
+        ("classifier_dropout: 1", "classifier_dropout is 1.0"),
+        ("drop_path_rate: 1", "drop_path_rate is 1.0"),
+        ("layer_decay: 0", "layer_decay is 0.0; wanted above 0"),
+        ("layer_decay: 1.2\noptimizer: adamw", "layer_decay is 1.2"),
+        ("layer_decay: 0.5", "layer_decay needs `optimizer: adamw`, not adam"),
+        ("early_stopping_patience: 3", "needs load_best_model_at_end"),
+        ("early_stopping_patience: 3", "needs eval_strategy"),
+        ("early_stopping_patience: -3", "early_stopping_patience is -3"),
+        ("early_stopping_patience: 3\nkeep: last", "`keep: last` would drop it"),
+        (
+            "base_learning_rate: 1e-4\nlearning_rate: 1e-4",
+            "learning_rate and base_learning_rate are both set",
+        ),
+        ("base_learning_rate: -1", "base_learning_rate is -1.0"),
+        ("loss: focal", "cannot be read"),
+        ("halt_on_explosion: true", "halt_on_explosion is for stage 1"),
+    ],
+)
+def test_contradictions_of_stage_2_are_named(write, text, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(ClassifierOptions, write(text))
+
+
+def test_averaged_weights_are_refused_where_they_are_sharded(write, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match="cannot average sharded weights"):
+        read_recipe(MAEOptions, write("ema_decay: 0.99"))
+
+
+def test_a_tracker_that_is_not_installed_is_named(write, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="report_to trackio needs the package trackio"):
+        read_recipe(MAEOptions, write("report_to: trackio"))
+
+
+def test_several_trackers_from_file_or_command_line(write, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    recipe = read_recipe(MAEOptions, write("report_to: [tensorboard, wandb]"))
+    assert recipe.training.report_to == ["tensorboard", "wandb"]
+    words = [*write("seed: 1"), "--report_to", "trackio", "tensorboard", "--seed", "2"]
+    assert read_recipe(MAEOptions, words).training.report_to == ["trackio", "tensorboard"]
+    assert read_recipe(MAEOptions, write("report_to: wandb")).training.report_to == ["wandb"]
+
+
+def test_the_learning_rate_follows_the_global_batch(write):
+    text = "base_learning_rate: 1e-3\nper_device_train_batch_size: 32\ngradient_accumulation_steps: 4"
+    assert read_recipe(MAEOptions, write(text)).training.learning_rate == pytest.approx(5e-4)
+    unset = [*write(text), "--base_learning_rate", "0", "--learning_rate", "2e-3"]
+    assert read_recipe(MAEOptions, unset).training.learning_rate == 2e-3
+
+
+@pytest.mark.parametrize("asked", ["auto", "bf16", "fp32"])
+@pytest.mark.parametrize("computes_bf16", [True, False])
+def test_precision_reaches_accelerate(write, monkeypatch, asked, computes_bf16):
+    """`mixed_precision` is what the Trainer hands on; transformers sets it before our option is read."""
+    monkeypatch.setattr("medhiera.config.parser.machine_computes_bf16", lambda use_cpu: computes_bf16)
+    training = read_recipe(MAEOptions, write(f"precision: {asked}")).training
+    wanted = {"auto": computes_bf16, "bf16": True, "fp32": False}[asked]
+    assert (training.bf16, training.mixed_precision) == (wanted, "bf16" if wanted else "no")
+
+
+def test_keep_last_does_not_load_the_best(write):
+    best = "load_best_model_at_end: true\nmetric_for_best_model: mean_auroc\n"
+    best += "eval_strategy: epoch\nsave_strategy: epoch"
+    assert read_recipe(ClassifierOptions, write(best)).training.load_best_model_at_end
+    assert not read_recipe(ClassifierOptions, write(best + "\nkeep: last")).training.load_best_model_at_end
+
+
+def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
+    for stage, name in ((MAEOptions, "mae_paper"), (ClassifierOptions, "cls_paper")):
+        words = [str(CONFIGS / f"{name}.yaml"), "--data_dir", "d", "--output_dir", str(tmp_path)]
+        recipe = read_recipe(stage, [*words, "--use_cpu", "true"])
+        assert recipe.optimization == OptimizationOptions()
+        assert recipe.augmentation == AugmentationOptions()
+        assert recipe.stage == (
+            MAEOptions() if stage is MAEOptions else ClassifierOptions(rotation_degrees=30)
+        )
+
+
+def test_all_faults_at_once(write):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(MAEOptions, write("image_size: 100\nmask_ratio: 1.5\neval_mask_ratio: 0"))
+    message = str(caught.value)
+    assert "image_size is 100; wanted a multiple of 32, such as 96 or 128" in message
+    assert "mask_ratio is 1.5" in message
+    assert "eval_mask_ratio is 0" in message
+
+
+def test_what_another_option_replaces_is_said(write, caplog):
+    with caplog.at_level("WARNING", logger="medhiera"):
+        read_recipe(ClassifierOptions, write("warmup_steps: 10\noptim: sgd"))
+    assert "warmup_steps has no effect with schedule: one_cycle" in caplog.text
+    assert "optim has no effect with optimizer: adam" in caplog.text
+    caplog.clear()
+    read_recipe(ClassifierOptions, write("warmup_steps: 10\nschedule: trainer\noptimizer: adamw"))
+    assert "no effect" not in caplog.text
+
+
+def test_a_finished_stage_is_not_trained_over(write, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("metrics.json", "README.md"):
+        (tmp_path / "out" / name).write_text("{}")
+    with pytest.raises(RecipeError, match="already holds a finished stage; choose another --output_dir"):
+        read_recipe(MAEOptions, write("image_size: 64"))
+
+
+def test_the_trainer_never_pushes_by_itself(write):
+    recipe = read_recipe(MAEOptions, [*write("image_size: 64"), "--push_to_hub", "true"])
+    assert recipe.hub_id == "out" and recipe.training.push_to_hub is False
+    named = ["--push_to_hub", "true", "--hub_model_id", "me/mine"]
+    assert read_recipe(MAEOptions, [*write("image_size: 64"), *named]).hub_id == "me/mine"
+    assert read_recipe(MAEOptions, write("image_size: 64")).hub_id is None
+
+
+def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path):
+    for name in ("COVIDx_CXR", "MICCAI_BraTS2020_TrainingData"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    words = [*write("image_size: 100"), "--data_dir", str(tmp_path / "data")]
+    with pytest.raises(RecipeError, match="no validation images; add ChestXray-NIHCC") as caught:
+        read_recipe(MAEOptions, words)
+    assert "COVIDx_CXR, MICCAI_BraTS2020" in str(caught.value) and "multiple of 32" in str(caught.value)
+    (tmp_path / "data" / "ChestXray-NIHCC").mkdir()
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(MAEOptions, words)
+    assert "validation images" not in str(caught.value)
+
+
+def test_missing_file_says_where_recipes_lie():
+    with pytest.raises(RecipeError, match="configs/"):
+        read_recipe(MAEOptions, ["nowhere.yaml"])
+
+
+def test_a_stage_1_key_is_unknown_in_stage_2(write):
+    with pytest.raises(RecipeError, match="unknown key 'mask_ratio'"):
+        read_recipe(ClassifierOptions, write("mask_ratio: 0.6"))
+
+
+def test_what_is_off_is_not_recorded_and_what_is_on_is(write):
+    plain = read_recipe(ClassifierOptions, write("seed: 3")).as_json()
+    assert not {"mixup_alpha", "rand_augment", "legacy_head", "ema_decay", "loss"} & plain.keys()
+    text = "mixup_alpha: 0.4\nrand_augment: true\nkeep: last\nschedule: trainer\nwarmup_steps: 5"
+    record = read_recipe(ClassifierOptions, write(text)).as_json()
+    expected = {"mixup_alpha": 0.4, "rand_augment": True, "keep": "last", "warmup_steps": 5}
+    assert expected.items() <= record.items()
+
+
+def test_no_path_of_the_user_is_recorded(write, tmp_path):
+    recipe = read_recipe(MAEOptions, [*write("seed: 3"), "--model_name_or_path", str(tmp_path)])
+    assert str(tmp_path) not in str(recipe.as_json())

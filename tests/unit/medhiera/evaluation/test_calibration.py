@@ -1,0 +1,73 @@
+"""Calibration against known answers, and its repair."""
+
+import numpy as np
+import pytest
+
+from medhiera.evaluation.calibration import (
+    MultilabelCalibration,
+    calibration_error,
+    fit_rescaling,
+    measure_calibration,
+    rescale,
+)
+
+
+@pytest.fixture
+def shifted():
+    """True probabilities, labels drawn from them, and what an overconfident model says."""
+    generator = np.random.default_rng(0)
+    true = generator.beta(1, 3, (20_000, 1))
+    labels = (generator.random(true.shape) < true).astype(float)
+    logits = np.log(true / (1 - true))
+    return true, labels, 1 / (1 + np.exp(-(2 * logits + 1)))
+
+
+def test_error_of_known_gaps():
+    # Bins of 1/15: five images at 0.1 with no positive, five at 0.9 of which four are.
+    probabilities = np.repeat([0.1, 0.9], 5)
+    truth = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 0.0])
+    assert calibration_error(probabilities, truth) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
+    assert calibration_error(np.array([1.0, 0.0]), np.array([1.0, 0.0])) == 0
+
+
+def test_true_probabilities_are_calibrated_and_overconfident_ones_are_not(shifted):
+    true, labels, overconfident = shifted
+    good = measure_calibration(true, labels, ["a"])["findings"]["a"]
+    bad = measure_calibration(overconfident, labels, ["a"])["findings"]["a"]
+    assert good["ece"] < 0.015 < 0.05 < bad["ece"]
+    assert bad["brier"] > good["brier"] == pytest.approx(np.mean((true - labels) ** 2))
+    assert [part["images"] for part in good["curve"]] == [2000] * 10
+    for part in good["curve"]:
+        assert part["predicted"] == pytest.approx(part["observed"], abs=0.04)
+
+
+def test_rescaling_finds_the_distortion_and_keeps_the_order(shifted):
+    true, labels, overconfident = shifted
+    found = fit_rescaling(overconfident[::2], labels[::2], ["a"])
+    assert found["a"]["slope"] == pytest.approx(0.5, abs=0.03)
+    assert found["a"]["intercept"] == pytest.approx(-0.5, abs=0.05)
+    repaired = rescale(overconfident[1::2], found, ["a"])
+    assert measure_calibration(repaired, labels[1::2], ["a"])["mean_ece"] < 0.02
+    np.testing.assert_array_equal(np.argsort(repaired[:, 0]), np.argsort(overconfident[1::2, 0]))
+
+
+def test_too_few_or_reversed_scores_are_left_alone(shifted):
+    true, labels, _ = shifted
+    few = labels.copy()
+    few[np.flatnonzero(few)[9:]] = 0  # nine positives
+    assert fit_rescaling(true, few, ["a"]) == {"a": None}
+    assert fit_rescaling(1 - true, labels, ["a"]) == {"a": None}
+    np.testing.assert_array_equal(rescale(true, {"a": None}, ["a"]), true)
+
+
+def test_unannotated_images_do_not_count_and_bad_input_is_refused(shifted):
+    true, labels, _ = shifted
+    labels = np.concatenate([labels, np.full_like(labels, np.nan)], axis=1)
+    both = np.concatenate([true, true], axis=1)
+    result = MultilabelCalibration(keep_in_memory=True).compute(
+        predictions=both, references=labels, finding_names=["a", "b"]
+    )
+    assert result["findings"]["b"] == {"reason": "no image is annotated for it"}
+    assert result["mean_ece"] == result["findings"]["a"]["ece"]
+    with pytest.raises(ValueError, match="apply a sigmoid"):
+        measure_calibration(both * 5, labels, ["a", "b"])

@@ -1,0 +1,107 @@
+"""DeLong against brute force, and differences that pairing makes visible."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from medhiera.evaluation.comparison import compare_models, delong, delong_p_value
+from medhiera.evaluation.metrics import rank_findings
+from medhiera.evaluation.tables import comparison_lines
+
+
+@pytest.fixture
+def two_models():
+    """Scores that share most of their noise; the first is a little better at finding a, equal at b."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random((400, 2)) < 0.3).astype(float)
+    shared = generator.normal(size=(400, 2)) + labels
+    first, second = (shared + 0.2 * generator.normal(size=(400, 2)) for _ in range(2))
+    second[:, 0] -= 0.4 * labels[:, 0]
+    return first, second, labels, [f"patient {n // 2}" for n in range(400)]
+
+
+def brute_force(scores, truth):
+    """DeLong as written in 1988: every pair of a positive and a negative."""
+    placements = []
+    for score in scores:
+        positive, negative = score[truth], score[~truth]
+        wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+        placements.append((wins.mean(axis=1), wins.mean(axis=0)))
+    v10, v01 = (np.stack(side) for side in zip(*placements, strict=True))
+    return v10.mean(axis=1), np.cov(v10) / v10.shape[1] + np.cov(v01) / v01.shape[1]
+
+
+@pytest.mark.parametrize("decimals", [1, 8])  # 1: many ties
+def test_delong_equals_brute_force_and_scikit_learn(two_models, decimals):
+    first, second, labels, _ = two_models
+    scores, truth = np.round(np.stack([first[:, 0], second[:, 0]]), decimals), labels[:, 0] == 1
+    values, covariance = delong(scores, truth)
+    expected_values, expected_covariance = brute_force(scores, truth)
+    np.testing.assert_allclose(values, expected_values, atol=1e-12)
+    np.testing.assert_allclose(covariance, expected_covariance, atol=1e-14)
+    np.testing.assert_allclose(values, [roc_auc_score(truth, score) for score in scores], atol=1e-12)
+    one, variance = delong(scores[:1], truth)
+    assert one == pytest.approx(values[0]) and variance.shape == (1, 1)
+    assert variance.item() == pytest.approx(expected_covariance[0, 0])
+
+
+def test_delong_p_value_is_the_normal_tail(two_models):
+    first, second, labels, _ = two_models
+    scores, truth = np.stack([first[:, 0], second[:, 0]]), labels[:, 0] == 1
+    values, covariance = brute_force(scores, truth)
+    error = (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) ** 0.5
+    expected = 2 * norm.sf(abs(values[0] - values[1]) / error)
+    assert delong_p_value(scores, truth) == pytest.approx(expected)
+    assert delong_p_value(scores[[0, 0]], truth) is None
+    with pytest.raises(ValueError, match="1 positive and 4 negative"):
+        delong(np.zeros((1, 5)), np.array([True, False, False, False, False]))
+
+
+def test_pairing_finds_a_difference_that_two_intervals_hide(two_models):
+    first, second, labels, patients = two_models
+    result = compare_models(first, second, labels, ["a", "b"], patients, 1000)
+    alone = [rank_findings(s, labels, ["a", "b"], patients, 1000)["findings"]["a"] for s in (first, second)]
+    assert alone[0]["interval"][0] < alone[1]["interval"][1]  # the two overlap
+    found = result["findings"]["a"]["auroc"]
+    assert found["difference"] == pytest.approx(alone[0]["auroc"] - alone[1]["auroc"])
+    assert found["interval"][0] > 0
+    assert found["p_value"] < 0.01
+    same = result["findings"]["b"]["auroc"]
+    assert same["interval"][0] < 0 < same["interval"][1]
+    assert same["p_value"] > 0.05
+
+
+def test_the_interval_is_that_of_brute_force(two_models):
+    first, second, labels, patients = two_models
+    result = compare_models(first, second, labels, ["a", "b"], patients, 130, seed=3)
+    generator = np.random.default_rng(3)
+    draws = []
+    for _ in range(130):  # more than are weighed at once
+        rows = np.concatenate([[2 * p, 2 * p + 1] for p in _in_order(generator.integers(200, size=200))])
+        truth = labels[rows, 0]
+        draws.append([m(truth, first[rows, 0]) - m(truth, second[rows, 0])
+                      for m in (roc_auc_score, average_precision_score)])  # fmt: skip
+    for row, measure in enumerate(("auroc", "average_precision")):
+        expected = np.percentile(np.array(draws)[:, row], [2.5, 97.5])
+        np.testing.assert_allclose(result["findings"]["a"][measure]["interval"], expected, atol=1e-12)
+
+
+def _in_order(numbers):
+    """Patients are numbered in the order of their sorted names."""
+    names = sorted(f"patient {n}" for n in range(200))
+    return [int(names[number].split()[1]) for number in numbers]
+
+
+def test_a_finding_without_an_answer_and_the_lines(two_models):
+    first, second, labels, _ = two_models
+    labels[:, 1] = 0
+    result = compare_models(first, second, labels, ["a", "No Finding"], None, 50)
+    assert result["findings"]["No Finding"] == {"reason": "no positive image"}
+    assert result["mean"] == result["diseases"]
+    assert result["mean"]["auroc"] == result["findings"]["a"]["auroc"]
+    lines = comparison_lines(result)
+    assert lines[1].startswith("a ") and "no positive image" in lines[2]
+    assert compare_models(first[:, 1:], second[:, 1:], labels[:, 1:], ["b"], None, 5)["mean"] is None
+    with pytest.raises(ValueError, match="do not fit"):
+        compare_models(first, second[:5], labels, ["a", "b"])

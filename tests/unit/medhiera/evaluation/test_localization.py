@@ -1,0 +1,86 @@
+"""Boxes follow the image into the crop; hits are counted against chance."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset_scripts.findings import make_features
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.evaluation import localization as pointing_game
+from medhiera.evaluation.localization import _by_finding, play
+from medhiera.inference.classifier import Classifier
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
+
+NAMES = ["Mass", "Nodule"]
+
+
+@pytest.fixture
+def classifier():
+    config = HieraMAEConfig.from_size(
+        "tiny", image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], num_labels=2
+    )
+    model = HieraMAEForImageClassification(config).eval()
+    return Classifier(model, Preprocessing(64, 80, 0.5, 0.25), ["Nodule", "Mass"])  # another order
+
+
+def row(number, *boxes):
+    names = ("finding", "x", "y", "width", "height")
+    return {
+        "image": Image.new("L", (200, 160), 30 * number), "image_id": f"{number}", "source": "s",
+        "patient_id": f"p{number // 2}", "labels": [0.0, 0.0], "findings": [], "age_years": 1.0, "sex": "F",
+        "view": "PA", "boxes": [dict(zip(names, box, strict=True)) for box in boxes],
+    }  # fmt: skip
+
+
+def test_a_box_moves_with_resize_and_crop():
+    # 200 × 160 → 100 × 80 → the middle 64 × 64: 18 off the left, 8 off the top.
+    box = {"finding": 1, "x": 60, "y": 40, "width": 40, "height": 20}
+    outside = {"finding": 0, "x": 0, "y": 0, "width": 30, "height": 10}
+    cut = {"finding": 0, "x": 0, "y": 100, "width": 56, "height": 60}
+    found = _by_finding([box, outside, cut], (200, 160), (80, 64))
+    assert found == {1: [(12, 12, 32, 22)], 0: [(0, 42, 10, 64)]}
+
+
+def test_hits_chance_and_centre(classifier, monkeypatch):
+    rows = datasets.Dataset.from_list(
+        [
+            row(0, (0, 60, 40, 40, 20)),  # 20 × 10 of 64 × 64; the peak lies in it
+            row(1, (1, 36, 16, 128, 128)),  # everything: hit, chance 1
+            row(2),
+            row(3, (0, 100, 100, 20, 20), (0, 40, 20, 10, 10)),  # a miss
+        ],
+        features=make_features(NAMES),
+    )
+    asked = []
+
+    def peak_at_fifteen(model, pixels, finding):
+        asked.append((finding, len(pixels)))
+        heat = torch.zeros(len(pixels), 64, 64)
+        heat[:, 15, 15] = 1
+        return heat
+
+    monkeypatch.setattr(pointing_game, "heat_maps", peak_at_fifteen)
+    record, shown = play(classifier, rows, batch_size=10, bootstrap_resamples=50)
+    assert asked == [(1, 2), (0, 1)]  # Mass is the model's second output
+    assert [one.is_hit for one in shown] == [True, False, True]
+    assert record["hit_rate"] == pytest.approx(2 / 3) and record["pairs"] == 3
+    assert record["chance"] == pytest.approx((200 / 4096 + 1 + (100 + 25) / 4096) / 3)
+    assert record["centre"] == pytest.approx(1 / 3)
+    assert record["findings"]["Nodule"]["hit_rate"] == 1 and record["findings"]["Mass"]["pairs"] == 2
+    low, high = record["interval"]
+    assert low <= 2 / 3 <= high
+    expected = classifier.probabilities([rows[3]["image"]])[0, 1].item()
+    assert shown[1].probability == pytest.approx(expected, abs=1e-5)
+    assert shown[1].heat.shape == shown[1].pixels.shape == (64, 64)
+
+
+def test_real_heat_maps_run_and_no_box_is_a_reason(classifier):
+    rows = datasets.Dataset.from_list([row(0, (0, 60, 40, 40, 20))], features=make_features(NAMES))
+    record, shown = play(classifier, rows)
+    assert record["pairs"] == 1 and record["interval"] is None and np.isfinite(shown[0].heat).all()
+    without = datasets.Dataset.from_list([row(0)], features=make_features(NAMES))
+    assert play(classifier, without) == ({"reason": "no image has a box", "pairs": 0}, [])
+    outside = datasets.Dataset.from_list([row(0, (0, 0, 0, 5, 5))], features=make_features(NAMES))
+    assert "lies in the crop" in play(classifier, outside)[0]["reason"]

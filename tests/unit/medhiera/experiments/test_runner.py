@@ -1,0 +1,257 @@
+"""Arms come after what they start from, commands are what a user would type, and failures are told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import reproduce
+from medhiera.errors import RecipeError, RunFailedError
+from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms
+from medhiera.experiments.runner import Laboratory, leave_on_signals, run_all, running
+from medhiera.training.checkpoints import seal
+
+WORDS = {"train_mae.py": ("mae.yaml",), "train_cls.py": ("cls.yaml",)}
+
+
+def finish(laboratory, arm, seed, steps=7):
+    folder = laboratory.folder(arm, seed)
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"training": {"steps": steps}}))
+    (folder / "README.md").write_text("card")
+
+
+@pytest.mark.parametrize("has_stage0", [False, True])
+@pytest.mark.parametrize("arms", [ablation_arms, lambda has: explode_arms(has, 1e-4)])
+def test_what_an_arm_starts_from_comes_before_it(arms, has_stage0):
+    seen = set()
+    for arm in arms(has_stage0):
+        assert arm.start in seen | {None} | ({STAGE0} if has_stage0 else set())
+        assert arm.as_long_as is None or arm.as_long_as in seen
+        assert arm.name not in seen
+        seen.add(arm.name)
+
+
+def test_the_paper_has_three_and_four_arms_and_we_two_more_of_each():
+    scripts = [arm.script for arm in ablation_arms(has_stage0=True)]
+    assert (scripts.count("train_mae.py"), scripts.count("train_cls.py")) == (3 + 2, 4 + 2)
+
+
+def test_a_command_says_all(tmp_path):
+    laboratory = Laboratory(tmp_path, "DATA", "ORG/STAGE0", WORDS)
+    finish(laboratory, "long", 3, steps=41)
+    arm = Arm("short", "short", "train_mae.py", STAGE0, ("--sources", "A"), as_long_as="long")
+    command = " ".join(laboratory.command(arm, 3))
+    for words in ("train_mae.py mae.yaml --data_dir DATA", "--seed 3", "--sources A", "--max_steps 41"):
+        assert words in command
+    assert "--model_name_or_path ORG/STAGE0" in command and "resume" not in command
+    checkpoint = laboratory.folder("short", 3) / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    assert "resume" not in " ".join(laboratory.command(arm, 3))  # half written: not to be gone on from
+    seal(checkpoint)
+    assert "--resume_from_checkpoint true" in " ".join(laboratory.command(arm, 3))
+
+
+def test_a_later_arm_starts_from_the_same_seed(tmp_path):
+    laboratory = Laboratory(tmp_path, "DATA", None, WORDS)
+    command = laboratory.command(Arm("cls", "cls", "train_cls.py", "mae"), 1)
+    assert str(tmp_path / "mae" / "seed1") in command
+
+
+def test_finished_runs_are_skipped_and_a_failure_shows_its_message(tmp_path):
+    laboratory = Laboratory(tmp_path, str(tmp_path / "nothing"), None, {"train_mae.py": ("no.yaml",)})
+    finish(laboratory, "done", 0)
+    run_all(laboratory, [Arm("done", "done", "train_mae.py")], [0])
+    with pytest.raises(RunFailedError, match=r"exit code 1.*\n.*no recipe at no.yaml"):
+        run_all(laboratory, [Arm("new", "new", "train_mae.py")], [0])
+
+
+# Trains two steps; at a rate above 1 it ends as the guards end a run, or fails for a reason of its own.
+EXPLODING = """
+import json, pathlib, sys
+words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+out, rate = pathlib.Path(words["--output_dir"]), float(words["--learning_rate"])
+last = {"1e3": "nan"}.get(words["--learning_rate"], "1.5")
+(out / "training_log.csv").write_text(f"step,epoch,eval_loss\\n0,0,1.2\\n2,1,{last}\\n")
+if words["--learning_rate"] == "1e2":
+    (out / "nonfinite_batch.json").write_text(json.dumps({"step": 3}))
+if rate > 1:
+    sys.exit("the loss of step 3 is not a finite number")
+(out / "metrics.json").write_text(json.dumps({"evaluation": {"masked_loss": 1.5}, "training": {}}))
+(out / "README.md").write_text("card")
+"""
+
+
+def test_a_loss_that_is_no_number_is_an_ending_of_explodes_arms(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(EXPLODING)
+    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
+    arms = [
+        Arm(rate, f"rate {rate}", str(script), None, ("--learning_rate", rate), may_explode=True)
+        for rate in ("1", "1e2", "1e3")
+    ]
+    run_all(laboratory, arms, [0, 1])
+    assert [laboratory.run(arm, 0) for arm in arms] == [False] * 3  # ended: not run again
+    report = reproduce.explode_report(laboratory, arms, [0, 1], "")
+    both = "no number from step {0} on (seed 0); no number from step {0} on (seed 1)"
+    for line in (
+        "| rate 1 | 1.2000 (1.2000 to 1.2000) | 1.5000 (1.5000 to 1.5000) | 1.5000 (1.5000 to 1.5000) |",
+        f"| rate 1e2 | 1.2000 (1.2000 to 1.2000) | 1.5000 (1.5000 to 1.5000) | {both.format(3)} |",
+        f"| rate 1e3 | 1.2000 (1.2000 to 1.2000) | 1.2000 (1.2000 to 1.2000) | {both.format(2)} |",
+    ):
+        assert line in report
+    reproduce.draw(laboratory, arms, [0, 1], "fig5.png", "title", "eval_loss", "loss", "")
+    assert (laboratory.output / "fig5.png").is_file()
+
+
+@pytest.mark.parametrize(("rate", "may_explode"), [("1e2", False), ("2", True)])
+def test_any_other_failure_is_one(rate, may_explode, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(EXPLODING)
+    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
+    arm = Arm("arm", "", str(script), None, ("--learning_rate", rate), may_explode=may_explode)
+    with pytest.raises(RunFailedError, match="exit code 1"):
+        laboratory.run(arm, 0)
+
+
+def test_only_the_rates_of_explode_may_explode():
+    assert [arm.may_explode for arm in explode_arms(False, 1e-4)] == [False, True, True, True]
+    assert not any(arm.may_explode for arm in ablation_arms(has_stage0=True))
+
+
+# A training script that is asked to end writes its checkpoint, and takes its time for it.
+WORKING = """
+import pathlib, signal, sys, time
+out = pathlib.Path(sys.argv[sys.argv.index("--output_dir") + 1])
+def save(number, frame):
+    time.sleep(0.3)
+    (out / "checkpoint").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+(out / "started").touch()
+time.sleep(60)
+"""
+CALLER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+from medhiera.experiments.arms import Arm
+from medhiera.experiments.runner import Laboratory, leave_on_signals
+leave_on_signals()
+Laboratory(Path(sys.argv[3]), "DATA", None, {sys.argv[2]: ()}).run(Arm("arm", "", sys.argv[2]), 0)
+"""
+
+
+@pytest.fixture
+def busy(root, tmp_path):
+    """A process that runs an arm, the arm's folder, and the laboratory; the arm's script has started."""
+    script = tmp_path / "script.py"
+    script.write_text(WORKING)
+    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): ()})
+    words = [sys.executable, "-W", "ignore", "-c", CALLER, str(root), str(script), str(laboratory.output)]
+    caller, folder = subprocess.Popen(words), laboratory.folder("arm", 0)
+    deadline = time.monotonic() + 100
+    while not (folder / "started").exists():
+        assert caller.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    yield caller, folder, laboratory, Arm("arm", "", str(script))
+    caller.kill()
+    caller.wait()
+
+
+def test_sigterm_ends_the_script_first_and_waits_for_its_checkpoint(busy):
+    caller, folder, _, _ = busy
+    caller.terminate()
+    caller.terminate()  # as a launcher that signals the process and its group
+    assert caller.wait(100) == 143
+    assert (folder / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_process_once(number, status):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        leave_on_signals()
+        with pytest.raises(SystemExit) as caught:
+            signal.raise_signal(number)
+        assert caught.value.code == status
+        signal.raise_signal(number)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_a_script_that_outlives_its_caller_keeps_a_second_writer_out(busy):
+    caller, folder, laboratory, arm = busy
+    caller.kill()
+    caller.wait()
+    script = int((folder / "lock").read_text())
+    with pytest.raises(RunFailedError, match=rf"process {script} still writes into .*seed0"):
+        laboratory.run(arm, 0)
+    os.kill(script, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while not (folder / "checkpoint").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    with running([sys.executable, "-c", ""], folder) as process:
+        assert process.wait() == 0
+
+
+def explode(tmp_path, *words):
+    """reproduce.py explode up to the point where it would train."""
+    shared = ["explode", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), *words]
+    reproduce.main(shared)
+
+
+@pytest.fixture
+def no_runs(monkeypatch):
+    """Arms are not run and nothing is drawn."""
+    monkeypatch.setattr(reproduce, "run_all", lambda *given: None)
+    monkeypatch.setattr(reproduce, "draw", lambda *given: None)
+    monkeypatch.setattr(reproduce, "search", lambda *given: "")
+    monkeypatch.setattr(reproduce, "explode_report", lambda *given: "")
+
+
+def has_trained(folder):
+    folder.mkdir(parents=True)
+    (folder / "training_log.csv").write_text("step\n1\n")
+
+
+def test_runs_of_other_settings_are_not_gone_on_with(tmp_path, no_runs):
+    explode(tmp_path, "--budget", "paper")
+    explode(tmp_path)  # nothing had trained: nothing to mix with
+    has_trained(tmp_path / "out" / "rate-1" / "seed0")
+    explode(tmp_path, "--seeds", "5")  # more of the same
+    for words, difference in (
+        (["--budget", "paper"], r"budget was 'smoke', now 'paper'"),
+        (["--stage0", "ORG/NAME"], "stage0 was None, now 'ORG/NAME'"),
+        (["--", "--max_steps", "3"], r"words was \[\], now \['--max_steps', '3'\]"),
+    ):
+        with pytest.raises(RecipeError, match=f"{difference}.*another --output_dir"):
+            explode(tmp_path, *words)
+
+
+def test_runs_that_nobody_wrote_the_settings_of_are_left_alone(tmp_path, no_runs):
+    has_trained(tmp_path / "out" / "rate-1" / "seed0")
+    with pytest.raises(RecipeError, match=r"no experiment\.json .*write this") as caught:
+        explode(tmp_path)
+    (tmp_path / "out" / "experiment.json").write_text(str(caught.value).splitlines()[-1])
+    explode(tmp_path)
+
+
+def test_a_sweep_keeps_its_settings_by_stage(tmp_path, no_runs):
+    words = ["sweep", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+    reproduce.main(words)
+    has_trained(tmp_path / "out" / "trials" / "mae" / "0" / "seed0")
+    reproduce.main([*words, "--trials", "99"])
+    reproduce.main([*words, "--sweep_stage", "cls", "--budget", "paper"])
+    with pytest.raises(RecipeError, match="budget was 'smoke', now 'paper'"):
+        reproduce.main([*words, "--budget", "paper"])
+    has_trained(tmp_path / "out" / "trials" / "0" / "seed0")
+    with pytest.raises(RecipeError, match="sweep of an earlier version"):
+        reproduce.main(words)

@@ -1,0 +1,165 @@
+"""ONNX: onnxruntime gives PyTorch's probabilities at any batch, and the file says what it is."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from tiny_training import tiny_config, tiny_mae
+from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification, pipeline
+
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.errors import ExportError, RecipeError
+from medhiera.inference import onnx_export as export
+from medhiera.inference.classifier import Classifier
+from medhiera.inference.onnx_export import TOLERANCE, export_onnx, largest_difference
+from modeling_hiera_mae import HieraMAEForImageClassification
+
+PREPROCESSING = Preprocessing(image_size=128, resize_size=144, mean=0.5, std=0.25)
+NAMES = ["Edema", "Mass", "Pleural_Thickening"]
+SIDE = 128
+"""Large enough that on a CPU the model takes oneDNN's products, which a graph must not hold."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("stage2")
+    torch.manual_seed(0)
+    config = tiny_config(image_size=[SIDE, SIDE], id2label=dict(enumerate(NAMES)))
+    model = HieraMAEForImageClassification(config)
+    model.classifier.weight.data.normal_(std=2.0)  # probabilities far from one half
+    model.save_pretrained(place)
+    PREPROCESSING.to_processor().save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    file = folder.parent / "onnx" / "model.onnx"
+    export.main([str(folder), str(file)])
+    return file
+
+
+@pytest.fixture(scope="module")
+def classifier(folder):
+    return Classifier.open(folder)
+
+
+def pictures(count):
+    generator = np.random.default_rng(count)
+    return [Image.fromarray(generator.integers(0, 256, (150, 170), dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_same_probabilities_at_every_batch(exported, classifier, batch):
+    images = pictures(batch)
+    wanted = classifier.probabilities(images).numpy()
+    pixels = classifier.preprocessing.normalise(
+        torch.stack([classifier.preprocessing.pixels(i) for i in images])
+    )
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    [found] = session.run(None, {"pixel_values": pixels.contiguous().numpy()})
+    assert found.shape == (batch, len(NAMES))
+    assert np.abs(found - wanted).max() <= TOLERANCE
+    assert wanted.std() > 0.05  # a graph that gave one half for everything would not pass
+
+
+def test_a_graph_of_a_fixed_batch_is_refused(classifier, tmp_path):
+    file = tmp_path / "fixed.onnx"
+    module = export._Probabilities(classifier.model, "sigmoid").eval()
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module, (torch.zeros(2, 3, SIDE, SIDE),), dynamo=True, verbose=False,
+            input_names=["pixel_values"], output_names=["probabilities"],
+        )  # fmt: skip
+    program.save(file)
+    assert largest_difference(classifier.model, "sigmoid", file, batches=[2]) <= TOLERANCE
+    with pytest.raises(ExportError, match="does not run at batch 1"):
+        largest_difference(classifier.model, "sigmoid", file)
+
+
+def test_the_graph_is_plain_onnx_with_a_free_batch(exported):
+    model = onnx.load(exported)
+    onnx.checker.check_model(model)
+    assert {node.domain for node in model.graph.node} == {""}
+    [given], [taken] = model.graph.output, model.graph.input
+    first = [value.type.tensor_type.shape.dim[0] for value in (given, taken)]
+    assert all(dimension.dim_param and not dimension.dim_value for dimension in first)
+    assert [dimension.dim_value for dimension in taken.type.tensor_type.shape.dim[1:]] == [3, SIDE, SIDE]
+
+
+def test_the_file_says_what_it_takes_and_gives(exported, folder):
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == NAMES
+    assert metadata["activation"] == "sigmoid"
+    assert metadata["model"] == folder.name
+    assert "clinical" in metadata["notice"]
+    stored = json.loads(metadata["preprocessing"])
+    assert BitImageProcessor(**stored).to_dict() == PREPROCESSING.to_processor().to_dict()
+    content = exported.read_bytes()  # the exporter notes each node's source lines, with this machine's paths
+    assert b".py" not in content
+    assert str(folder.parent).encode() not in content
+
+
+def test_a_stock_checkpoint_gets_what_the_stock_pipeline_applies(tmp_path):
+    torch.manual_seed(0)
+    config = HieraConfig(embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], image_size=[64, 64],
+                         id2label={0: "cat", 1: "dog", 2: "hen"})  # fmt: skip
+    model = HieraForImageClassification(config)
+    model.classifier.weight.data.normal_(std=2.0)
+    model.save_pretrained(tmp_path / "stock")
+    processor = BitImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    processor.save_pretrained(tmp_path / "stock")
+    export_onnx(tmp_path / "stock", tmp_path / "stock.onnx")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    wanted = {
+        row["label"]: row["score"] for row in pipeline("image-classification", str(tmp_path / "stock"))(image)
+    }
+    session = onnxruntime.InferenceSession(tmp_path / "stock.onnx", providers=["CPUExecutionProvider"])
+    [found] = session.run(None, {"pixel_values": processor(image, return_tensors="np")["pixel_values"]})
+    assert dict(zip(["cat", "dog", "hen"], found[0].tolist(), strict=True)) == pytest.approx(
+        wanted, abs=TOLERANCE
+    )
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
+    with pytest.raises(RecipeError, match="no such folder, and it is no Hub id"):
+        export_onnx(tmp_path / "nowhere", tmp_path / "a.onnx")
+    with pytest.raises(ExportError, match=r"does not end in \.onnx"):
+        export_onnx(folder, tmp_path / "a.bin")
+    (tmp_path / "there.onnx").write_bytes(b"kept")
+    with pytest.raises(ExportError, match="exists"):
+        export_onnx(folder, tmp_path / "there.onnx")
+    assert (tmp_path / "there.onnx").read_bytes() == b"kept"
+
+    tiny_mae().save_pretrained(tmp_path / "stage1")
+    PREPROCESSING.to_processor().save_pretrained(tmp_path / "stage1")
+    with pytest.raises(RecipeError, match=r"no trained classifier.*train_cls\.py"):
+        export_onnx(tmp_path / "stage1", tmp_path / "a.onnx")
+
+    shutil.copytree(folder, tmp_path / "bare")
+    (tmp_path / "bare" / "preprocessor_config.json").unlink()
+    with pytest.raises(RecipeError, match=r"preprocessor_config\.json"):
+        export_onnx(tmp_path / "bare", tmp_path / "a.onnx")
+
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as end:
+        export.main([str(folder), str(tmp_path / "a.onnx")])
+    assert end.value.code == 1
+    assert "medhiera[onnx]" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["there.onnx"]
+    assert not list(tmp_path.glob(".export-*"))
+
+
+def test_a_graph_that_differs_is_not_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_write", lambda module, file, metadata: None)
+    monkeypatch.setattr(export, "largest_difference", lambda *arguments: float("nan"))
+    with pytest.raises(ExportError, match="nothing was written"):
+        export_onnx(folder, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,156 @@
+"""What a stage starts from."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from medhiera.config.arguments import ModelOptions
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.errors import RecipeError
+from medhiera.inference.classifier import Classifier
+from medhiera.run import choose_preprocessing
+from medhiera.training.model import check_source, set_prior_bias, start_model
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+
+TINY = '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1}'
+
+
+@pytest.fixture
+def mae_folder(tmp_path):
+    model, lineage = start_model(
+        HieraMAEForPreTraining, ModelOptions(model_overrides=TINY), image_size=[64, 64], decoder_num_heads=2
+    )
+    assert lineage["started_from"] == "random weights"
+    model.save_pretrained(tmp_path / "mae")
+    return tmp_path / "mae"
+
+
+def test_a_new_head_predicts_the_share_of_each_finding():
+    labels = torch.tensor([[1.0, 0.0, float("nan")], [0.0, 0.0, 1.0], [0.0, 0.0, float("nan")]])
+    head = torch.nn.Linear(4, 3)
+    set_prior_bias(head, labels)
+    torch.testing.assert_close(head.bias.sigmoid(), torch.tensor([1.5 / 4, 0.5 / 4, 1.5 / 2]))
+
+
+def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
+    model, lineage = start_model(
+        HieraMAEForImageClassification,
+        ModelOptions(model_name_or_path=str(mae_folder)),
+        image_size=[64, 64],
+        id2label={0: "a", 1: "b"},
+        label2id={"a": 0, "b": 1},
+    )
+    assert model.config.num_query_pool == 3
+    assert lineage["new_weights"] == [
+        "classifier.bias", "classifier.weight",
+        "hiera.pooler.layernorm.bias", "hiera.pooler.layernorm.weight",
+    ]  # fmt: skip
+    assert lineage["started_from"] == "the folder mae"
+    encoder = HieraMAEForPreTraining.from_pretrained(mae_folder).hiera.state_dict()
+    for name, weight in model.hiera.state_dict().items():
+        if not name.startswith("pooler."):
+            assert torch.equal(weight, encoder[name]), name
+
+
+def test_no_checkpoint_there_is_one_message(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecipeError, match="cannot be loaded"):
+        start_model(HieraMAEForPreTraining, ModelOptions(model_name_or_path=str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/stage 1/x", "no such folder, and it is no Hub id"),
+        ("nobody/nothing", "no such folder, and the Hub gave no such model"),
+        ("EMPTY", "config.json"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
+    source = str(tmp_path) if name == "EMPTY" else name
+    with pytest.raises(RecipeError, match=f"--model_name_or_path.*{message}"):
+        check_source(ModelOptions(model_name_or_path=source))
+    check_source(ModelOptions())
+
+
+def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):
+    Preprocessing(64, 73, 0.4, 0.3).to_processor().save_pretrained(mae_folder)
+    of_data = choose_preprocessing(str(mae_folder), 64, 73, 0.5, 0.2)
+    assert (of_data.mean, of_data.std) == (0.5, 0.2)  # an ImageNet checkpoint's own numbers are not used
+    for stage in (1, 2):
+        (mae_folder / "metrics.json").write_text(json.dumps({"stage": stage, "lineage": {}}))
+        inherited = choose_preprocessing(str(mae_folder), 96, 110, 0.5, 0.2)
+        assert inherited == Preprocessing(96, 110, 0.4, 0.3)
+
+
+@pytest.fixture
+def classifier_folder(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "classifier"
+    labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    model, _ = start_model(
+        HieraMAEForImageClassification, ModelOptions(model_overrides=TINY), image_size=[64, 64], **labels
+    )
+    model.classifier.weight.data *= 50  # untrained scores hardly depend on the image
+    model.save_pretrained(folder)
+    Preprocessing(64, 72, 0.4, 0.3).to_processor().save_pretrained(folder)
+    return folder
+
+
+def test_a_classifier_goes_on_at_a_larger_size(classifier_folder):
+    """224 → 512 in small: every weight is kept, the position embeddings are stretched."""
+    small = HieraMAEForImageClassification.from_pretrained(classifier_folder)
+    large, lineage = start_model(
+        HieraMAEForImageClassification, ModelOptions(model_name_or_path=str(classifier_folder)),
+        image_size=[160, 160], id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, drop_path_rate=0.3,
+    )  # fmt: skip
+    assert lineage["new_weights"] == []
+    assert large.hiera.encoder.stages[3].layers[0].drop_path == pytest.approx(0.3)
+    for name, weight in large.state_dict().items():
+        if name.endswith("position_embeddings"):
+            assert weight.shape[1] == 40 * 40
+        else:
+            assert torch.equal(weight, small.state_dict()[name]), name
+    assert large(torch.zeros(1, 3, 160, 160)).logits.isfinite().all()
+
+
+def test_flipping_averages_the_probabilities_of_both_views(classifier_folder):
+    classifier = Classifier.open(classifier_folder)
+    image = Image.effect_noise((72, 72), 60)  # no resize, and a crop that is the same from both sides
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    views = classifier.probabilities([image, mirrored])
+    assert not torch.allclose(views[0], views[1])
+    both = classifier.probabilities([image], with_flip=True)
+    torch.testing.assert_close(both[0], views.mean(dim=0), atol=1e-5, rtol=0)
+
+
+def test_a_supervised_checkpoint_starts_with_a_new_head_where_asked(tmp_path):
+    labels = {"id2label": dict(enumerate("abc")), "label2id": {name: i for i, name in enumerate("abc")}}
+    geometry = {"image_size": [64, 64], "embed_dim": 8, "depths": [1, 1, 1, 1]}
+    HieraMAEForImageClassification._from_config(
+        HieraMAEConfig.from_size("tiny", **geometry, id2label=dict(enumerate("vwxyz")))
+    ).save_pretrained(tmp_path / "five")
+    source = str(tmp_path / "five")
+    with pytest.raises(RecipeError, match=r"classifies into 5 labels; wanted 3.*new_head: true"):
+        start_model(HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), **labels)
+    options = ModelOptions(model_name_or_path=source, new_head=True)
+    model, lineage = start_model(HieraMAEForImageClassification, options, **labels)
+    assert model.classifier.weight.shape[0] == 3 and model.classifier.weight.std() > 0
+    assert lineage["new_weights"] == ["classifier.bias", "classifier.weight"]
+
+
+def test_a_new_head_forgets_a_head_of_the_same_size(tmp_path):
+    geometry = {"image_size": [64, 64], "embed_dim": 8, "depths": [1, 1, 1, 1]}
+    old = HieraMAEForImageClassification._from_config(
+        HieraMAEConfig.from_size("tiny", **geometry, id2label=dict(enumerate("xyz")))
+    )
+    with torch.no_grad():
+        old.classifier.weight.fill_(3.0)
+    old.save_pretrained(tmp_path / "three")
+    labels = {"id2label": dict(enumerate("abc")), "label2id": {name: i for i, name in enumerate("abc")}}
+    options = ModelOptions(model_name_or_path=str(tmp_path / "three"), new_head=True)
+    model, lineage = start_model(HieraMAEForImageClassification, options, **labels)
+    assert model.classifier.weight.abs().max() < 1
+    assert "classifier.weight" in lineage["new_weights"]

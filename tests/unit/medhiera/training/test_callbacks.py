@@ -1,0 +1,70 @@
+"""What a long run says: lines, curves and pictures while it goes."""
+
+import logging
+import re
+
+import pytest
+from tiny_training import make_trainer
+
+from medhiera.formatting import duration
+from medhiera.training.callbacks import Pictures, ProgressLines, TrainingLog
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3, "3 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1 h 30 min"), (11_100, "3 h 05 min"),
+     (187_200, "2 d 4 h")],
+)  # fmt: skip
+def test_durations_read_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_each_logging_step_says_speed_and_time_left(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "medhiera")
+    trainer = make_trainer(tmp_path, callbacks=[ProgressLines(8)], logging_steps=2)
+    trainer.train()
+    lines = [record.message for record in caplog.records if record.message.startswith("step ")]
+    assert len(lines) == 2
+    pattern = r"step 2 of 4, loss 0\.\d{4}, [\d.e+]+ images/s, \d+ s left"
+    assert re.fullmatch(pattern, lines[0]), lines[0]
+    assert lines[1].endswith(" 0 s left")
+
+
+def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
+    drawn = []
+
+    def draw(path):
+        drawn.append(path.relative_to(tmp_path).as_posix())
+
+    seen = []
+
+    class Look(TrainingLog):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "loss" in logs:
+                seen.append((state.global_step, (tmp_path / "figures" / "loss.png").exists()))
+
+    callbacks = [Pictures(tmp_path, "loss", draw, every=3), Look(tmp_path / "log.csv")]
+    trainer = make_trainer(tmp_path, callbacks=callbacks, eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    assert seen == [(1, False), (2, False), (3, True), (4, True)]
+    assert drawn == [
+        "figures/reconstructions.png",
+        "figures/steps/reconstructions-0000003.png",
+        "figures/reconstructions.png",
+    ]
+
+
+def test_the_evaluation_after_training_is_logged_once_however_often_the_end_is_reached(tmp_path):
+    def begin(resume=None):
+        callbacks = [TrainingLog(tmp_path / "log.csv")]
+        saving = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+        trainer = make_trainer(tmp_path, callbacks=callbacks, **saving)
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.evaluate()
+        lines = (tmp_path / "log.csv").read_text().splitlines()
+        return [(line.split(",")[0], line.split(",")[6] != "") for line in lines[1:]]
+
+    whole = begin()
+    assert whole[-3:] == [("4", False), ("4", True), ("4", True)]
+    assert begin(str(tmp_path / "checkpoint-4")) == whole
+    assert begin(str(tmp_path / "checkpoint-2")) == whole

@@ -1,0 +1,96 @@
+"""The moving average: what it averages, when it is evaluated, what is saved, and that resuming keeps it."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import make_trainer, tiny_classifier, weights
+from transformers import TrainerCallback
+
+from medhiera.config.arguments import OptimizationOptions
+from medhiera.training.ema import EMA_FILE, WeightAverage
+
+AVERAGED = OptimizationOptions(ema_decay=0.9)
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_average_is_lent_bit_for_bit():
+    model = tiny_classifier()
+    average = WeightAverage(model, 0.5)
+    raw = {name: tensor.add(1) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(raw)
+    before = weights(average.average.module)
+    with average.lent_to(model):
+        assert same(model.state_dict(), before) and same(average.average.module.state_dict(), raw)
+    assert same(model.state_dict(), raw) and same(average.average.module.state_dict(), before)
+
+
+def test_it_follows_each_step_with_timms_warm_up(tmp_path):
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.9)
+    expected = 0.0
+    for step in range(1, 40):
+        with torch.no_grad():
+            model.weight += 1
+        average.update(model, step)
+        decay = 0.0 if step == 1 else min(0.9, 1 - (step) ** (-2 / 3))
+        expected = decay * expected + (1 - decay) * step
+        assert average.average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+    average.save(tmp_path)
+    restored = WeightAverage(model, 0.9)
+    restored.load(tmp_path)
+    assert same(restored.average.module.state_dict(), average.average.module.state_dict())
+
+
+def test_a_finished_run_holds_the_average_and_raw_the_rest(tmp_path):
+    plain = make_trainer(tmp_path / "plain")
+    plain.train()
+    trainer = make_trainer(tmp_path / "averaged", AVERAGED)
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            seen.append(weights(trainer.average.average.module))
+
+    trainer.add_callback(Watch())
+    trainer.train()
+    assert same(load_file(tmp_path / "averaged" / "raw" / "model.safetensors"), weights(plain.model))
+    assert (tmp_path / "averaged" / "raw" / "config.json").is_file()
+    assert same(weights(trainer.model), seen[-1])
+    assert not same(weights(trainer.model), weights(plain.model))
+
+
+def test_evaluation_is_the_averages(tmp_path):
+    trainer = make_trainer(tmp_path, AVERAGED, eval_strategy="steps", eval_steps=4)
+    trainer.train()
+    during = next(entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(during, abs=1e-7)
+
+
+def test_a_resumed_run_ends_with_the_same_average(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 6}
+    whole = make_trainer(tmp_path / "whole", AVERAGED, **saving)
+    whole.train()
+    assert (tmp_path / "whole" / "checkpoint-4" / EMA_FILE).is_file()
+    resumed = make_trainer(tmp_path / "resumed", AVERAGED, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert same(weights(whole.model), weights(resumed.model))
+    raw = [load_file(tmp_path / run / "raw" / "model.safetensors") for run in ("whole", "resumed")]
+    assert same(*raw) and not same(raw[0], weights(whole.model))
+
+
+def test_the_best_checkpoints_average_is_loaded(tmp_path):
+    """The highest loss counts as best here, so that it is not the last one."""
+    trainer = make_trainer(
+        tmp_path, OptimizationOptions(ema_decay=0.9, schedule="trainer"), learning_rate=0.5,
+        eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2, max_steps=6,
+        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True,
+    )  # fmt: skip
+    trainer.train()
+    best = tmp_path / f"checkpoint-{trainer.state.best_global_step}"
+    assert trainer.state.best_global_step < 6
+    assert same(weights(trainer.model), load_file(best / EMA_FILE))
+    assert same(load_file(tmp_path / "raw" / "model.safetensors"), load_file(best / "model.safetensors"))

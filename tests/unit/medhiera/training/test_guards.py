@@ -1,0 +1,256 @@
+"""What ends a run, and what it says; real signals and full disks are in tests/e2e/test_ended_runs.py."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from tiny_training import PREPROCESSING, make_rows, make_trainer
+from transformers import TrainerCallback
+
+from medhiera.config.arguments import OptimizationOptions
+from medhiera.data.dataset import RadiographTable
+from medhiera.errors import CheckpointError, RunEndedError
+from medhiera.training import checkpoints, out_of_memory
+from medhiera.training.checkpoints import find_checkpoint, is_whole, last_checkpoint
+from medhiera.training.out_of_memory import largest_fitting, out_of_memory_message
+from medhiera.training.preemption import PREEMPTED
+
+SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
+
+
+class Poisoned(RadiographTable):
+    """One image's labels are infinite; a NaN label only says "not annotated"."""
+
+    def _example(self, epoch, index, row):
+        example = super()._example(epoch, index, row)
+        if example["image_id"] == "image 5":
+            example["labels"] = torch.full_like(example["labels"], np.inf)
+        return example
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_images(tmp_path):
+    table = Poisoned(make_rows(), PREPROCESSING, with_labels=True)
+    trainer = make_trainer(tmp_path, table=table, per_device_train_batch_size=4, **SAVING)
+    with pytest.raises(RunEndedError, match=r"loss of step \d is not a finite number.*nonfinite_batch.json"):
+        trainer.train()
+    record = json.loads((tmp_path / "nonfinite_batch.json").read_text())
+    assert "image 5" in record["image_ids"] and len(record["image_ids"]) == 4
+    assert record["step"] <= 4
+    assert not (tmp_path / f"checkpoint-{record['step']}").exists()  # nothing is saved after it
+    make_trainer(tmp_path)
+    assert not (tmp_path / "nonfinite_batch.json").exists(), "the next run names its own images"
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    trainer = make_trainer(tmp_path, **SAVING)
+
+    class Overflow(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 3:
+                model.classifier.bias.data[0] = float("inf")
+
+    trainer.add_callback(Overflow())
+    with pytest.raises(RunEndedError, match="after step 3 weights of the model are not finite"):
+        trainer.train()
+    assert find_checkpoint(tmp_path, True) == str(tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize("limit", [63, 8, 1, 0])
+def test_the_largest_half_that_fits_is_found_by_trying(limit):
+    tried = []
+
+    def attempt(count):
+        tried.append(count)
+        if count > limit:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    assert largest_fitting(attempt, 64) == {63: 32, 8: 8, 1: 1, 0: 0}[limit]
+    assert tried[0] == 32
+
+
+def test_another_error_while_trying_is_not_hidden():
+    def attempt(count):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        largest_fitting(attempt, 64)
+
+
+def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
+    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
+    forward = trainer.model.forward
+
+    def short_of_memory(pixel_values, **inputs):
+        if len(pixel_values) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(pixel_values, **inputs)
+
+    trainer.model.forward = short_of_memory
+    with pytest.raises(
+        RunEndedError, match="a batch of 8 images does not fit; 2 of the same images do"
+    ) as caught:
+        trainer.train()
+    assert "per_device_train_batch_size: 2 and gradient_accumulation_steps: 8" in str(caught.value)
+    assert "neither does one image" in out_of_memory_message(8, 0, 1)
+
+
+def test_out_of_memory_in_evaluation_names_its_own_batch(tmp_path):
+    trainer = make_trainer(tmp_path, per_device_eval_batch_size=16)
+    forward = trainer.model.forward
+
+    def short_of_memory(pixel_values, **inputs):
+        if len(pixel_values) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(pixel_values, **inputs)
+
+    trainer.model.forward = short_of_memory
+    with pytest.raises(RunEndedError, match="in evaluation: a batch of 16 .* per_device_eval_batch_size: 8"):
+        trainer.evaluate()
+
+
+@pytest.mark.parametrize("halts", [False, True])
+def test_an_exploding_loss_is_said_in_words_and_halts_by_choice(halts, tmp_path, caplog):
+    trainer = make_trainer(
+        tmp_path, OptimizationOptions(schedule="trainer", halt_on_explosion=halts), learning_rate=1.0,
+        eval_on_start=True, eval_strategy="steps", eval_steps=2, max_steps=8, warmup_steps=2,
+    )  # fmt: skip
+    if halts:
+        with pytest.raises(RunEndedError, match="exploding loss.*likely cause is the learning rate"):
+            trainer.train()
+        assert trainer.state.global_step == 4  # not at 2, which is still warm-up
+    else:
+        trainer.train()
+        assert "exploding loss" in caplog.text and trainer.state.global_step == 8
+
+
+def test_a_loss_that_falls_is_left_alone(tmp_path, caplog):
+    trainer = make_trainer(
+        tmp_path, learning_rate=1e-3, eval_on_start=True, eval_strategy="steps", eval_steps=2, max_steps=4
+    )
+    trainer.train()
+    assert "exploding" not in caplog.text
+
+
+class Terminate(TrainerCallback):
+    """Really sends this process SIGTERM in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("step", "epoch_steps"), [(3, 4), (4, 4)], ids=["mid epoch", "epoch's end"])
+def test_sigterm_writes_a_checkpoint_and_ends_with_143(step, epoch_steps, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = {
+        "per_device_train_batch_size": 4, "max_steps": 8, "save_strategy": "epoch", "eval_strategy": "epoch",
+        "save_total_limit": 1, "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
+    }  # fmt: skip
+    try:
+        trainer = make_trainer(tmp_path, **arguments)
+        trainer.add_callback(Terminate(step))
+        with pytest.raises(SystemExit) as ended:
+            trainer.train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == PREEMPTED == 143
+    assert is_whole(tmp_path / f"checkpoint-{step}")
+    evaluated = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(evaluated) == (step == epoch_steps)  # the epoch's evaluation is not lost
+
+
+def test_a_run_that_is_not_ended_gives_the_signal_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    make_trainer(tmp_path).train()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_a_killed_write_left_does_not_count(tmp_path, caplog):
+    steady = OptimizationOptions(schedule="trainer")  # OneCycleLR cannot be made longer
+    make_trainer(tmp_path, steady, **SAVING | {"max_steps": 4, "save_total_limit": 2}).train()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+    optimizer = tmp_path / "checkpoint-4" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:100])
+    args = make_trainer(tmp_path, **SAVING).args
+    args.resume_from_checkpoint = "true"
+    found = last_checkpoint(args)
+    assert found == str(tmp_path / "checkpoint-3")
+    assert "checkpoint-4 is incomplete" in caplog.text
+    resumed = make_trainer(tmp_path, steady, **SAVING | {"save_total_limit": 2})
+    resumed.train(resume_from_checkpoint=found)
+    left = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert left == ["checkpoint-5", "checkpoint-6"]
+    assert all(is_whole(tmp_path / name) for name in left)
+
+
+def test_a_damaged_checkpoint_by_name_is_refused(tmp_path):
+    make_trainer(tmp_path, **SAVING | {"max_steps": 1}).train()
+    (tmp_path / "checkpoint-1" / "optimizer.pt").unlink()
+    with pytest.raises(CheckpointError, match="is incomplete"):
+        find_checkpoint(tmp_path, str(tmp_path / "checkpoint-1"))
+    with pytest.raises(CheckpointError, match="nothing to resume: checkpoint-1 in .* is incomplete"):
+        find_checkpoint(tmp_path, True)
+    assert find_checkpoint(tmp_path, None) is None  # nothing there that a new run could spoil
+
+
+@pytest.mark.parametrize("where", ["torch.save", "medhiera.training.ema.save_file", "safetensors"])
+def test_a_write_that_fails_leaves_the_checkpoint_before_it(where, tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, OptimizationOptions(ema_decay=0.5), **SAVING | {"save_total_limit": 1})
+
+    class FillDisk(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                if where == "safetensors":
+                    monkeypatch.setattr(trainer.model, "save_pretrained", fail)
+                else:
+                    monkeypatch.setattr(where, fail)
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    trainer.add_callback(FillDisk())
+    with pytest.raises(
+        RunEndedError, match="checkpoint-3 could not be written.*checkpoint-2 before it is whole"
+    ):
+        trainer.train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert is_whole(tmp_path / "checkpoint-2")
+
+
+def test_the_first_checkpoint_that_fails_says_there_is_none(tmp_path):
+    shutil.rmtree(tmp_path)
+    message = checkpoints.failed_write_message(
+        tmp_path / "checkpoint-1", OSError(28, "No space left on device")
+    )
+    assert "there is none before it" in message and "No space left" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "is_write"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_errors(error, is_write, tmp_path):
+    """The words of Python, safetensors and torch on a tmpfs of 200 kB."""
+    assert checkpoints.is_failed_write(error) == is_write
+    assert "inline_container" not in checkpoints.failed_write_message(tmp_path / "checkpoint-1", error)
+
+
+def test_memory_is_told_from_other_errors():
+    assert out_of_memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert out_of_memory.is_out_of_memory(MemoryError())
+    assert not out_of_memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not out_of_memory.is_out_of_memory(ValueError("out of memory"))
+    assert not out_of_memory.is_out_of_memory(RunEndedError("out of memory: 8 fit"))

@@ -1,0 +1,136 @@
+"""The CPU's linear layers: torch's numbers, whatever follows and whoever wrapped the layer."""
+
+import pytest
+import torch
+from model_configs import tiny_classifier
+from torch import nn
+from torch.nn import functional
+
+from modeling_hiera_mae import fused_linear as products
+from modeling_hiera_mae.fused_linear import gelu_mlp, linear, project
+
+needs_onednn = pytest.mark.skipif(not products._CPU_FUSES, reason="oneDNN's operator is for x86 with AVX2")
+
+
+def operands(dtype=torch.float32, rows=512):
+    torch.manual_seed(0)
+    shapes = ((2, rows, 96), (64, 96), (64,), (2, rows, 64))
+    return [torch.randn(shape, dtype=dtype) for shape in shapes]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts what goes to oneDNN's operator."""
+    seen = []
+    real = products._linear_pointwise
+    monkeypatch.setattr(products, "_linear_pointwise", lambda *a: seen.append(a) or real(*a))
+    return seen
+
+
+@needs_onednn
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_inference_equals_torch_with_everything_fused(dtype, tolerance, calls):
+    tokens, weight, bias, added = operands(dtype)
+    plain = functional.linear(tokens, weight, bias)
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(tokens, weight, bias), plain, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            linear(tokens, weight, bias, gelu=True), functional.gelu(plain), rtol=tolerance, atol=tolerance
+        )
+        torch.testing.assert_close(
+            linear(tokens, weight, bias, added=added), added + plain, rtol=tolerance, atol=3 * tolerance
+        )
+    assert len(calls) == 2
+
+
+@needs_onednn
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_gradients_equal_torchs(autocast, has_bias, calls):
+    results = []
+    for function in (linear, functional.linear):
+        tokens, weight, bias, _ = (each.requires_grad_() for each in operands())
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = function(tokens, weight, bias if has_bias else None)
+        out.float().square().mean().backward()
+        results.append([out, tokens.grad, weight.grad] + ([bias.grad] if has_bias else []))
+    assert bool(calls) != autocast  # half precision takes torch's own product in training
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == theirs.dtype
+        scale = float(theirs.detach().abs().max())
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=scale * (2e-2 if autocast else 1e-5))
+
+
+def test_small_inputs_double_precision_and_compiled_code_take_torchs_path(calls):
+    tokens, weight, bias, _ = operands(rows=4)
+    linear(tokens, weight, bias)
+    tokens, weight, bias, _ = operands(torch.float64)
+    linear(tokens, weight, bias)
+    tokens, weight, bias, _ = operands()
+    exported = torch.export.export(Linear(), (tokens, weight, bias))
+    assert not calls
+    assert "mkldnn" not in str(exported.graph)
+
+
+class Linear(nn.Module):
+    """`linear` as a module, which is what can be exported."""
+
+    def forward(self, tokens, weight, bias):
+        return linear(tokens, weight, bias)
+
+
+def test_a_wrapped_or_hooked_layer_is_called():
+    class Adapter(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base = base
+            self.weight, self.bias = base.weight, base.bias  # as adapters do
+
+        def forward(self, tokens):
+            return self.base(tokens) + 1
+
+    tokens = operands()[0]
+    layer = nn.Linear(96, 64)
+    torch.testing.assert_close(project(tokens, Adapter(layer)), layer(tokens) + 1)
+    layer.register_forward_hook(lambda module, inputs, out: out + 2)
+    torch.testing.assert_close(project(tokens, layer, gelu=True), functional.gelu(layer(tokens)))
+
+
+def test_an_adapter_on_every_linear_layer_changes_training():
+    model = tiny_classifier().train()
+    images = torch.randn(2, 3, 64, 64)
+    before = model(images).logits
+    for layer in model.modules():
+        if type(layer) is nn.Linear and layer is not model.classifier:
+            layer.register_forward_hook(lambda module, inputs, out: out * 0)
+    assert not torch.allclose(model(images).logits, before)
+
+
+@needs_onednn
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_mlp_that_forgets_its_gelu_has_torchs_gradients(autocast):
+    torch.manual_seed(0)
+    first, second = nn.Linear(96, 384), nn.Linear(384, 96)
+    parameters = [*first.parameters(), *second.parameters()]
+    results = []
+    for function in (
+        lambda tokens: gelu_mlp(tokens, first, second, added=tokens),
+        lambda tokens: tokens + second(functional.gelu(first(tokens))),
+    ):
+        tokens = operands()[0].requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = function(tokens)
+        gradients = torch.autograd.grad(out.float().square().mean(), [tokens, *parameters])
+        results.append([out, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        scale = float(theirs.detach().abs().max())
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=scale * (3e-2 if autocast else 1e-5))
+
+
+@needs_onednn
+def test_the_mlp_keeps_one_wide_tensor():
+    kept = []
+    first, second = nn.Linear(96, 384), nn.Linear(384, 96)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        gelu_mlp(operands()[0].requires_grad_(), first, second)
+    assert kept.count((2, 512, 384)) == 1
