@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from medhiera.config.arguments import DataOptions
 from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
-from medhiera.errors import RecipeError, run_script
+from medhiera.errors import UserError, run_script
 from medhiera.evaluation import predictions, report
 from medhiera.evaluation.comparison import compare_models
 from medhiera.evaluation.localization import play
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     if (options.output_dir / "config.json").is_file():
-        raise RecipeError(
+        raise UserError(
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
             "overwritten; name another folder"
         )
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         try:
             other = predictions.read_predictions(options.compare, cocktail.names, list(rows["image_id"]))
         except ValueError as error:
-            raise RecipeError(f"--compare {error}") from error
+            raise UserError(f"--compare {error}") from error
 
     def predict(rows: Dataset) -> Predictions:
         batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
@@ -148,13 +148,13 @@ def match_findings(model_names: list[str], data_names: list[str]) -> list[int]:
     """Which output of the model is each finding of the data; spaces, underscores and case do not count.
 
     Raises:
-        RecipeError: the model lacks one of them.
+        UserError: the model lacks one of them.
     """
     outputs = {name.replace("_", " ").casefold(): index for index, name in enumerate(model_names)}
     absent = [name for name in data_names if name.replace("_", " ").casefold() not in outputs]
     if absent:
         found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
-        raise RecipeError(
+        raise UserError(
             f"the model has no output for {absent}, which the data labels; its outputs are {found}"
         )
     if len(model_names) > len(data_names):

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from dataset_scripts.build.records import IMAGE_SUFFIXES
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.images import is_dicom, read_image
-from medhiera.errors import RecipeError, run_script
+from medhiera.errors import UserError, run_script
 from medhiera.inference.classifier import Classifier
 
 logger = logging.getLogger("predict")
@@ -46,11 +46,11 @@ def main(argv: list[str]) -> None:
     for path in find_images(options.paths):
         files.setdefault(place_of(path), path)
     if not files:
-        raise RecipeError(
+        raise UserError(
             f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
         )
     if options.output.is_dir():
-        raise RecipeError(f"--output {options.output} is a folder; name the CSV to write in it")
+        raise UserError(f"--output {options.output} is a folder; name the CSV to write in it")
     classifier = Classifier.open(options.model)
     fingerprint = classifier.fingerprint()
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
     report_bad(bad, files.keys(), options.output.with_suffix(".unreadable.csv"))
     logger.info("%d images → %s; not for clinical use", len(files) - len(bad), options.output)
     if len(bad) == len(files):
-        raise RecipeError("not one image could be read")
+        raise UserError("not one image could be read")
 
 
 def place_of(path: Path) -> Path:
@@ -107,7 +107,7 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
     Writes the header where the file is new or empty.
 
     Raises:
-        RecipeError: the file is something else, or of another model.
+        UserError: the file is something else, or of another model.
     """
     text = output.read_bytes() if output.is_file() else b""
     whole = text[: text.rfind(b"\n") + 1]
@@ -119,15 +119,15 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
         whole.split(b"\n", 1)[0].decode("utf-8")  # only file names may be of other bytes
         first, *rows = csv.reader(io.StringIO(whole.decode(**AS_NAMED), newline=""))
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise RecipeError(f"--output {output} is there and is no CSV; name another file") from error
+        raise UserError(f"--output {output} is there and is no CSV; name another file") from error
     if first != header:
-        raise RecipeError(
+        raise UserError(
             f"--output {output} is there with the columns {first[:4]} …, not those of this model; name "
             "another file or delete it"
         )
     others = {row[1] for row in rows if len(row) == len(header)} - {fingerprint}
     if others:
-        raise RecipeError(
+        raise UserError(
             f"--output {output} holds predictions of another model ({sorted(others)[0]}, this one is "
             f"{fingerprint}); name another file or delete it"
         )
@@ -168,7 +168,7 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
     """Files as named, folders searched through; DICOM files are known by their content too.
 
     Raises:
-        RecipeError: a path that is neither.
+        UserError: a path that is neither.
     """
     for path in paths:
         if path.is_dir():
@@ -180,7 +180,7 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
-            raise RecipeError(f"{path} is neither a file nor a folder")
+            raise UserError(f"{path} is neither a file nor a folder")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from optuna.trial import TrialState
 
-from medhiera.errors import RecipeError, RunFailedError, run_script
+from medhiera.errors import RunFailedError, UserError, run_script
 from medhiera.experiments import figures
 from medhiera.experiments.arms import Arm, ablation_arms, explode_arms
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:
-        raise RecipeError("--seeds must be at least 1")
+        raise UserError("--seeds must be at least 1")
     budget = {script: (*recipe, *words) for script, recipe in BUDGETS[options.budget].items()}
     laboratory = Laboratory(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
     check_settings(laboratory.output, options, words)
@@ -109,7 +109,7 @@ def check_settings(output: Path, options: argparse.Namespace, words: Sequence[st
     """Keep what defines the experiment beside its runs; more seeds or trials of it may follow.
 
     Raises:
-        RecipeError: the folder holds runs of another experiment.
+        UserError: the folder holds runs of another experiment.
     """
     settings = {
         "experiment": options.experiment,
@@ -121,7 +121,7 @@ def check_settings(output: Path, options: argparse.Namespace, words: Sequence[st
     name, runs = "experiment", "."
     if options.experiment == "sweep":
         if any(output.glob(f"trials/*/seed*/{LOG}")):
-            raise RecipeError(
+            raise UserError(
                 f"{output} holds a sweep of an earlier version, whose trials were judged otherwise; it "
                 "cannot be gone on with: choose another --output_dir"
             )

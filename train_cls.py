@@ -22,7 +22,7 @@ from medhiera.data.augmentation import choose_augmentation, random_crop
 from medhiera.data.cocktail import open_cocktail
 from medhiera.data.dataset import Collator, RadiographTable
 from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
-from medhiera.errors import RecipeError, run_script
+from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report as evaluation
 from medhiera.evaluation.localization import play
 from medhiera.evaluation.metrics import RARE, MultilabelRanking
@@ -173,7 +173,7 @@ def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[n
 def refuse_one_sided(labels: NDArray[np.floating[Any]]) -> None:
     """The best checkpoint is chosen by validation AUROC: one finding at least needs both values there."""
     if not ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
-        raise RecipeError(
+        raise UserError(
             f"no finding has both present and absent images among the {len(labels)} of the validation split, "
             "so no checkpoint can be chosen by AUROC; hold out more images"
         )

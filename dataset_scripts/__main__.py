@@ -16,7 +16,7 @@ from pathlib import Path
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
 from dataset_scripts.cocktail import Cocktail
-from dataset_scripts.errors import DataLayoutError, LabelFileError, TooManyBadFilesError
+from dataset_scripts.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.info("Built: %s", options.output_dir)
         if options.push_to_hub:
             logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
-    except (DataLayoutError, LabelFileError, TooManyBadFilesError, OSError) as error:
+    except (UserError, OSError) as error:
         logger.error("%s", error)
         return 1
     return 0

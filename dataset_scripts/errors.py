@@ -1,18 +1,23 @@
-"""Exceptions of the data room: each says what was found, what was wanted and what to do next.
+"""What a user can cause: each error says what was found, what was wanted and what to do next.
 
-Stands below every builder; `medhiera` and the scripts let them through to the user unchanged.
+Stands below everything: builders raise these, `medhiera` adds its own (medhiera/errors.py), and a command
+shows any `UserError` as one message.
 """
 
 
-class DataLayoutError(FileNotFoundError):
+class UserError(Exception):
+    """A user can mend the cause; the message says how. The base of every such error in this project."""
+
+
+class DataLayoutError(UserError, FileNotFoundError):
     """A folder does not look like its source: folders, lists or images are missing."""
 
 
-class LabelFileError(ValueError):
+class LabelFileError(UserError, ValueError):
     """A label file can be opened but not understood: a column is missing, or no row is usable."""
 
 
-class TooManyBadFilesError(ValueError):
+class TooManyBadFilesError(UserError, ValueError):
     """More files are unreadable than `max_bad_fraction` allows."""
 
 

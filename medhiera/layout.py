@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from modeling_hiera_mae import HieraMAEConfig
 
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
@@ -15,13 +15,13 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """The config.json of a Hiera's folder or Hub id, as it was written.
 
     Raises:
-        RecipeError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+        UserError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
     """
     is_there = Path(source).exists()
     if not is_there and not REPOSITORY.fullmatch(str(source)):
-        raise RecipeError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
+        raise UserError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
     if is_there and not (Path(source) / "config.json").is_file():
-        raise RecipeError(
+        raise UserError(
             f"{source} has no config.json; name a stage's folder, or convert the checkpoint first: "
             "python -m modeling_hiera_mae.convert"
         )
@@ -31,9 +31,9 @@ def read_config(source: str | Path) -> dict[str, Any]:
         reason = str(error).strip().splitlines()[0]
         if not is_there:
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
-        raise RecipeError(f"{source}: {reason}") from error
+        raise UserError(f"{source}: {reason}") from error
     if content.get("model_type") != HieraMAEConfig.model_type:
-        raise RecipeError(
+        raise UserError(
             f"{source} is a model of type {content.get('model_type')!r}; wanted {HieraMAEConfig.model_type!r}"
         )
     return content

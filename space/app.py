@@ -41,7 +41,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_scripts.reading.grayscale import GrayImage
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
 from space import page
 from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logger.setLevel(logging.INFO)
     try:
         reader = open_folder(options.folder)
-    except RecipeError as error:
+    except UserError as error:
         parser.exit(1, f"error: {error}\n")
     if options.time:
         seconds = latency(reader, options.time)

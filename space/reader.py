@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor
 
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from medhiera.evaluation.calibration import rescale
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.grad_cam import heat_maps
@@ -159,11 +159,11 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
     """Open what `make demo`, train_cls.py or train_mae.py left.
 
     Raises:
-        RecipeError: there is no such folder, or it holds no stage; one sentence.
+        UserError: there is no such folder, or it holds no stage; one sentence.
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise RecipeError(
+        raise UserError(
             f"{folder} holds no model (no config.json); run make demo first, or name a folder that "
             "train_cls.py or train_mae.py wrote: make app MODEL=FOLDER"
         )
@@ -172,7 +172,7 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
     if not any(name.endswith("ForPreTraining") for name in architectures):
         classifier = Classifier.open(folder)
         if classifier.preprocessing.crop is None:
-            raise RecipeError(
+            raise UserError(
                 f"{folder} does not crop the middle of what it resizes (preprocessor_config.json): this page "
                 "could not show which part of a picture the model sees; set do_center_crop there"
             )
@@ -181,5 +181,5 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
         preprocessing = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(folder))
         model = HieraMAEForPreTraining.from_pretrained(folder).eval()
     except (ValueError, OSError) as error:
-        raise RecipeError(f"{folder} cannot be used: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"{folder} cannot be used: {str(error).strip().splitlines()[0]}") from error
     return MaskedReader(model, preprocessing, operation)

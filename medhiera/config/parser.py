@@ -28,7 +28,7 @@ from medhiera.config.arguments import (
     machine_computes_bf16,
 )
 from medhiera.config.validation import check_recipe, unused_options
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
         argv: the command line without the program's name; the YAML file is optional and comes first.
 
     Raises:
-        RecipeError: no such file, not a mapping, an unknown or abbreviated key, a value of the wrong type,
+        UserError: no such file, not a mapping, an unknown or abbreviated key, a value of the wrong type,
             or values that contradict each other.
     """
     groups = (DataOptions, ModelOptions, OptimizationOptions, AugmentationOptions, stage, TrainingArguments)
@@ -58,13 +58,13 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
         from_file = _yaml_words(Path(words.pop(0)), known)
     try:
         parsed = parser.parse_args_into_dataclasses(from_file + words, return_remaining_strings=True)
-    except RecipeError:
+    except UserError:
         raise
     except (SystemExit, Exception) as error:  # argparse ends the process on some faults; we answer instead
-        raise RecipeError(f"the recipe cannot be read: {error}") from error
+        raise UserError(f"the recipe cannot be read: {error}") from error
     *options, unknown = parsed
     if unknown:
-        raise RecipeError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
+        raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
     recipe = Recipe(*options)
     given = {word.lstrip("-").split("=")[0] for word in from_file + words}
     check_recipe(recipe, given)
@@ -75,18 +75,16 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
 def _yaml_words(path: Path, known: set[str]) -> list[str]:
     """The YAML file as command-line words, so that file and command line pass one parser."""
     if not path.is_file():
-        raise RecipeError(f"no recipe at {path}; the ones we ship lie in configs/")
+        raise UserError(f"no recipe at {path}; the ones we ship lie in configs/")
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+        raise UserError(f"{path} is not YAML: {error}") from error
     if not isinstance(mapping, dict):
-        raise RecipeError(
-            f"{path} holds {type(mapping).__name__}; wanted one mapping of `field: value` lines"
-        )
+        raise UserError(f"{path} holds {type(mapping).__name__}; wanted one mapping of `field: value` lines")
     unknown = [str(key) for key in mapping if key not in known]
     if unknown:
-        raise RecipeError(f"{path}: " + _unknown_keys(unknown, known))
+        raise UserError(f"{path}: " + _unknown_keys(unknown, known))
     words: list[str] = []
     for key, value in mapping.items():
         if value is None:

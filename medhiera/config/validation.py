@@ -20,7 +20,7 @@ from medhiera.config.arguments import (
     Recipe,
 )
 from medhiera.data.cocktail import missing_validation
-from medhiera.errors import CheckpointError, RecipeError
+from medhiera.errors import CheckpointError, UserError
 from medhiera.training.checkpoints import find_checkpoint, refuse_finished
 from modeling_hiera_mae.masking import count_kept
 
@@ -214,7 +214,7 @@ def check_recipe(recipe: Recipe, given: set[str]) -> None:
         except CheckpointError as error:
             faults.append(str(error))
     if faults:
-        raise RecipeError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
+        raise UserError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
 
 
 def _mask_faults(stage: MAEOptions, units: int) -> list[str]:

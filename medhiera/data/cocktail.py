@@ -21,7 +21,7 @@ from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, PHANTOM_
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import ImageFolder
 from medhiera.config.arguments import DataOptions
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +67,10 @@ class OpenCocktail:
         """One split.
 
         Raises:
-            RecipeError: the data has no such split.
+            UserError: the data has no such split.
         """
         if name not in self.rows:
-            raise RecipeError(
+            raise UserError(
                 f"the data has no {name} split, only {sorted(self.rows)}; add ChestX-ray14, whose official "
                 "lists hold images out"
             )
@@ -110,7 +110,7 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         training: with several ranks, lets the first build while the others wait.
 
     Raises:
-        RecipeError: data_dir is neither a folder nor a dataset on the Hub that can be reached; `sources` or
+        UserError: data_dir is neither a folder nor a dataset on the Hub that can be reached; `sources` or
             `mixing` names a source that is in none of its splits.
         DataLayoutError: the folder holds none of this.
     """
@@ -150,9 +150,7 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
     for field, asked in (("sources", options.sources or []), ("mixing", options.weights())):
         if unknown := sorted(set(asked) - there):
-            raise RecipeError(
-                f"{field} names {unknown}, which no split holds; the data holds {sorted(there)}"
-            )
+            raise UserError(f"{field} names {unknown}, which no split holds; the data holds {sorted(there)}")
     statistics = read_statistics(built)
     return OpenCocktail(
         rows=rows,
@@ -175,7 +173,7 @@ def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, P
             data_dir, repo_type="dataset", allow_patterns="*.json", cache_dir=cache_dir
         )
     except (OSError, ValueError) as error:
-        raise RecipeError(
+        raise UserError(
             f"--data_dir {data_dir} is neither a folder here nor a dataset on the Hub that can be reached "
             f"({error}); name the folder that holds the sources"
         ) from error
@@ -186,7 +184,7 @@ def _refuse_other_build(options: DataOptions, built: Path) -> None:
     """Options that only a build obeys must be those this data was built with.
 
     Raises:
-        RecipeError: it was built with another split, or with leaks dropped or kept as is not asked for.
+        UserError: it was built with another split, or with leaks dropped or kept as is not asked for.
     """
     faults = []
     build, report = built / BUILD_FILE, built / "leakage_report.json"
@@ -201,7 +199,7 @@ def _refuse_other_build(options: DataOptions, built: Path) -> None:
     if options.nih_mapping:
         faults.append("nih_mapping is read when data is built, and this is built already")
     if faults:
-        raise RecipeError(
+        raise UserError(
             f"--data_dir {options.data_dir} is built data: {'; '.join(faults)}. Change the recipe, or give "
             "the folder of the sources, which is built as asked"
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from datasets import Dataset, interleave_datasets
 
 from medhiera.data.cocktail import by_source
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | Non
     A name that stands in no split at all is refused by `open_cocktail`.
 
     Raises:
-        RecipeError: no row left.
+        UserError: no row left.
     """
     if sources is not None:
         there = by_source(rows)
         absent = sorted(set(sources) - there.keys())
         if len(absent) == len(set(sources)):
-            raise RecipeError(f"--sources {list(sources)}: none is in this split; it holds {sorted(there)}")
+            raise UserError(f"--sources {list(sources)}: none is in this split; it holds {sorted(there)}")
         if absent:
             logger.warning("sources %s have no image in this split; it holds %s", absent, sorted(there))
         rows = rows.select(_rows_of(rows, sources))
@@ -72,13 +72,13 @@ def mix_rows(rows: Dataset, weights: Mapping[str, float], seed: int) -> Dataset:
         seed: of the draw.
 
     Raises:
-        RecipeError: a weighted source has no row here.
+        UserError: a weighted source has no row here.
     """
     if not weights:
         return rows
     absent = sorted(weights.keys() - by_source(rows).keys())
     if absent:
-        raise RecipeError(f"mixing names {absent}, of which no training row is chosen; see --sources")
+        raise UserError(f"mixing names {absent}, of which no training row is chosen; see --sources")
     total = sum(weights.values())
     return interleave_datasets(
         [rows.select(_rows_of(rows, [source])) for source in weights],

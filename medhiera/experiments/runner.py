@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from medhiera.errors import RecipeError, RunFailedError
+from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm
 from medhiera.training.checkpoints import newest_whole
 
@@ -194,13 +194,13 @@ def keep_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> No
         has_runs: something has trained there; until then the settings may still change.
 
     Raises:
-        RecipeError: the runs there were made with other settings, or nobody wrote down with which.
+        UserError: the runs there were made with other settings, or nobody wrote down with which.
     """
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if found == settings:
         return
     if has_runs and not found:
-        raise RecipeError(
+        raise UserError(
             f"{file.parent} holds runs and no {file.name} that says how they were made. Choose another "
             f"--output_dir; or, if this very command made them, write this into {file}:\n"
             + json.dumps(settings)
@@ -211,7 +211,7 @@ def keep_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> No
             for key, value in settings.items()
             if found.get(key) != value
         )
-        raise RecipeError(
+        raise UserError(
             f"the runs in {file.parent} were made with other settings ({differences}). Choose another "
             f"--output_dir for these, or repeat the command with those of {file}"
         )

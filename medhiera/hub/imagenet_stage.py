@@ -17,7 +17,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from transformers import BitImageProcessor
 
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from medhiera.hub.model_card import card_of
 from medhiera.hub.record import LIBRARIES, code_commit
 from modeling_hiera_mae import HieraMAEForPreTraining
@@ -36,16 +36,16 @@ def complete(folder: Path, started_from: str) -> dict[str, Any]:
         The record.
 
     Raises:
-        RecipeError: the folder holds no masked autoencoder, or its card names no licence.
+        UserError: the folder holds no masked autoencoder, or its card names no licence.
     """
     try:
         model = HieraMAEForPreTraining.from_pretrained(folder)
         licence = ModelCard.load(folder / "README.md").data.license
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RecipeError(f"{folder} is no converted checkpoint: {reason}") from error
+        raise UserError(f"{folder} is no converted checkpoint: {reason}") from error
     if licence is None:
-        raise RecipeError(f"{folder / 'README.md'} names no licence; weights are not published without one")
+        raise UserError(f"{folder / 'README.md'} names no licence; weights are not published without one")
     side = int(model.config.image_size[0])
     BitImageProcessor(
         size={"shortest_edge": side * 256 // 224}, crop_size={"height": side, "width": side},
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         complete(options.folder, options.started_from)
-    except RecipeError as error:
+    except UserError as error:
         parser.exit(1, f"error: {error}\n")
 
 

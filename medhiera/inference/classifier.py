@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEForImageClassification
 
@@ -78,23 +78,23 @@ class Classifier:
         """Load it.
 
         Raises:
-            RecipeError: there is no such folder or repository, or it is no Hiera classifier, or nothing says
+            UserError: there is no such folder or repository, or it is no Hiera classifier, or nothing says
                 how to prepare images for it.
         """
         read_config(source)
         try:
             model, loading = HieraMAEForImageClassification.from_pretrained(source, output_loading_info=True)
         except (ValueError, OSError) as error:
-            raise RecipeError(f"{source} cannot be used as a classifier: {error}") from error
+            raise UserError(f"{source} cannot be used as a classifier: {error}") from error
         if loading["missing_keys"]:
-            raise RecipeError(
+            raise UserError(
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
                 "a stage 0 or 1; train_cls.py makes a stage 2 from it"
             )
         try:
             processor = AutoImageProcessor.from_pretrained(source)
         except (ValueError, OSError) as error:
-            raise RecipeError(
+            raise UserError(
                 f"{source} has no usable preprocessor_config.json, which says how images are prepared; "
                 "copy the one of the checkpoint it came from"
             ) from error

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medhiera.errors import ExportError, RecipeError
+from medhiera.errors import UserError
 from medhiera.inference.classifier import NOTICE, Classifier
 from medhiera.layout import public_name, read_config
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -65,14 +65,14 @@ def export_onnx(source: str | Path, file: Path) -> float:
         The largest difference of a probability from PyTorch's, over batches of 1, 2 and 5.
 
     Raises:
-        ExportError: a package is missing, the file exists, or onnxruntime computes something else.
-        RecipeError: the source is no classifier or cannot be read.
+        UserError: a package is missing, the file exists, or onnxruntime computes something else.
+        UserError: the source is no classifier or cannot be read.
     """
     _require_packages()
     if file.exists():
-        raise ExportError(f"{file} exists; name another file, or remove it first")
+        raise UserError(f"{file} exists; name another file, or remove it first")
     if file.suffix != ".onnx":
-        raise ExportError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
+        raise UserError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
     classifier = Classifier.open(source)
     model, activation = classifier.model.float(), activation_of(read_config(source), len(classifier.names))
     metadata = {
@@ -88,7 +88,7 @@ def export_onnx(source: str | Path, file: Path) -> float:
         _write(_Probabilities(model, activation), written, metadata)
         difference = largest_difference(model, activation, written)
         if not difference <= TOLERANCE:
-            raise ExportError(
+            raise UserError(
                 f"onnxruntime's probabilities differ from PyTorch's by {difference:.1e}, wanted at most "
                 f"{TOLERANCE:.0e}; nothing was written. Please report it with the versions of torch and onnx"
             )
@@ -116,7 +116,7 @@ def largest_difference(
         The largest difference of a probability.
 
     Raises:
-        ExportError: the graph does not run at one of the batch sizes.
+        UserError: the graph does not run at one of the batch sizes.
     """
     import onnxruntime
 
@@ -130,9 +130,9 @@ def largest_difference(
         try:
             found = torch.from_numpy(session.run(["probabilities"], {"pixel_values": pixels.numpy()})[0])
         except Exception as error:  # onnxruntime's classes derive from Exception and nothing narrower
-            raise ExportError(f"the graph does not run at batch {batch}: {error}") from error
+            raise UserError(f"the graph does not run at batch {batch}: {error}") from error
         if found.shape != wanted.shape:
-            raise ExportError(
+            raise UserError(
                 f"the graph gives {tuple(found.shape)} at batch {batch}, not {tuple(wanted.shape)}"
             )
         largest = max(largest, (found - wanted).abs().max().item())
@@ -144,7 +144,7 @@ def _require_packages() -> None:
         name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None
     ]
     if absent:
-        raise ExportError(
+        raise UserError(
             f"the export needs {', '.join(absent)}, which is not installed; pip install 'medhiera[onnx]', "
             f"or pip install {' '.join(absent)} -c constraints.txt"
         )
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logger.setLevel(logging.INFO)
     try:
         difference = export_onnx(options.model, options.file)
-    except (ExportError, RecipeError) as error:
+    except UserError as error:
         parser.exit(1, f"error: {error}\n")
     batches = ", ".join(str(batch) for batch in CHECKED_BATCHES)
     logger.info(

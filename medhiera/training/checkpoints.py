@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
-from medhiera.errors import CheckpointError, RecipeError
+from medhiera.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -135,13 +135,10 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
     """The checkpoint to go on from, and a word on those that do not count.
 
     Raises:
-        RecipeError: see checkpoints.find_checkpoint.
+        CheckpointError: see find_checkpoint.
     """
     output = Path(args.output_dir)
-    try:
-        found = find_checkpoint(output, args.resume_from_checkpoint)
-    except CheckpointError as error:
-        raise RecipeError(str(error)) from error
+    found = find_checkpoint(output, args.resume_from_checkpoint)
     if found is not None:
         for path in incomplete(output):
             logger.warning(

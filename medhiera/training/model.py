@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from medhiera.config.arguments import ModelOptions
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from medhiera.hub.lineage import RANDOM, lineage_of
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEConfig
@@ -23,14 +23,14 @@ def check_source(options: ModelOptions) -> None:
         options: names a folder, a Hub id, or nothing.
 
     Raises:
-        RecipeError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+        UserError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
     """
     if options.model_name_or_path is None:
         return
     try:
         read_config(options.model_name_or_path)
-    except RecipeError as error:
-        raise RecipeError(f"--model_name_or_path {error}") from error
+    except UserError as error:
+        raise UserError(f"--model_name_or_path {error}") from error
 
 
 def start_model(
@@ -47,7 +47,7 @@ def start_model(
         The model, and its lineage for metrics.json: `new_weights`, and what lineage.lineage_of says.
 
     Raises:
-        RecipeError: no checkpoint, or one of another architecture or size.
+        UserError: no checkpoint, or one of another architecture or size.
     """
     if options.model_name_or_path is None:
         config = HieraMAEConfig.from_size(options.model_size, **(config_fields | options.overrides()))
@@ -61,7 +61,7 @@ def start_model(
         )
     except (ValueError, OSError) as error:
         hint = " (in a recipe: new_head: true)" if "ignore_mismatched_sizes" in str(error) else ""
-        raise RecipeError(f"--model_name_or_path {source} cannot be loaded: {error}{hint}") from error
+        raise UserError(f"--model_name_or_path {source} cannot be loaded: {error}{hint}") from error
     missing = set(loading["missing_keys"])
     if options.new_head:
         model.classifier = torch.nn.Linear(model.classifier.in_features, model.classifier.out_features)

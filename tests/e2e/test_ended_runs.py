@@ -143,7 +143,8 @@ def test_a_cpu_out_of_memory_names_the_batch_that_fits(workshop, tmp_path):
              *NO_EVALUATION)  # fmt: skip
     limit = """
 import resource, sys
-from medhiera import training as t
+from medhiera.errors import run_script
+from medhiera.training import trainer as t
 step = t.MedHieraTrainer.training_step
 def limited(self, *args, **kwargs):
     if self.state.global_step == 0:
@@ -153,7 +154,7 @@ def limited(self, *args, **kwargs):
 t.MedHieraTrainer.training_step = limited
 sys.argv = sys.argv[1:]
 import train_cls
-t.run_script(train_cls.main)
+run_script(train_cls.main)
 """
     command = direct(workshop, "train_cls.py", tmp_path, *words)
     done = subprocess.run(

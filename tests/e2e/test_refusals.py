@@ -9,7 +9,7 @@ import train_cls
 import train_mae
 from dataset_scripts import ChestXray14
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 
 
 def mae(workshop, output, *words):
@@ -25,7 +25,7 @@ def test_data_without_any_source(workshop, tmp_path):
 
 
 def test_data_that_is_nowhere(workshop, tmp_path):
-    with pytest.raises(RecipeError, match="neither a folder here nor a dataset on the Hub"):
+    with pytest.raises(UserError, match="neither a folder here nor a dataset on the Hub"):
         mae(workshop, tmp_path / "out", "--data_dir", str(tmp_path / "no such folder"))
 
 
@@ -55,7 +55,7 @@ def test_absent_and_truncated_images_are_named_and_the_rest_is_built(workshop, t
 
 
 def test_unknown_key_names_the_nearest(workshop, tmp_path):
-    with pytest.raises(RecipeError, match="unknown key 'mask_ratios'; did you mean 'mask_ratio'"):
+    with pytest.raises(UserError, match="unknown key 'mask_ratios'; did you mean 'mask_ratio'"):
         mae(workshop, tmp_path, "--mask_ratios", "0.7")
 
 
@@ -69,26 +69,26 @@ def test_checkpoint_of_another_architecture(workshop, tmp_path):
 
 
 def test_folder_of_another_run_is_not_mixed_up(workshop, stage1, tmp_path):
-    with pytest.raises(RecipeError, match="already holds a finished stage"):
+    with pytest.raises(UserError, match="already holds a finished stage"):
         mae(workshop, stage1)
     shutil.copytree(stage1 / "checkpoint-6", tmp_path / "checkpoint-6")
-    with pytest.raises(RecipeError, match="already holds checkpoint-6 of another run"):
+    with pytest.raises(UserError, match="already holds checkpoint-6 of another run"):
         mae(workshop, tmp_path)
 
 
 def test_nothing_to_resume(workshop, tmp_path):
-    with pytest.raises(RecipeError, match="nothing to resume"):
+    with pytest.raises(UserError, match="nothing to resume"):
         mae(workshop, tmp_path, "--resume_from_checkpoint", "true")
 
 
 def test_a_source_that_is_not_there(workshop, tmp_path):
-    with pytest.raises(RecipeError, match=r"which no split holds; the data holds \['BraTS 2020'"):
+    with pytest.raises(UserError, match=r"which no split holds; the data holds \['BraTS 2020'"):
         mae(workshop, tmp_path, "--sources", "CheXpert")
 
 
 def test_validation_without_two_label_values_is_refused_before_training(workshop, tmp_path):
     config = str(workshop.configs["train_cls.py"])
-    with pytest.raises(RecipeError, match="no finding has both"):
+    with pytest.raises(UserError, match="no finding has both"):
         train_cls.main([config, "--data_dir", str(workshop.raw), "--output_dir", str(tmp_path),
                         "--build_dir", str(workshop.folder / "built"), "--use_cpu", "true",
                         "--max_eval_images", "1"])  # fmt: skip

@@ -8,7 +8,7 @@ from PIL import Image
 
 from medhiera.config.arguments import ModelOptions
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
 from medhiera.run import choose_preprocessing
 from medhiera.training.model import check_source, set_prior_bias, start_model
@@ -56,7 +56,7 @@ def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
 
 def test_no_checkpoint_there_is_one_message(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         start_model(HieraMAEForPreTraining, ModelOptions(model_name_or_path=str(tmp_path / "empty")))
 
 
@@ -70,7 +70,7 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
 )
 def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
     source = str(tmp_path) if name == "EMPTY" else name
-    with pytest.raises(RecipeError, match=f"--model_name_or_path.*{message}"):
+    with pytest.raises(UserError, match=f"--model_name_or_path.*{message}"):
         check_source(ModelOptions(model_name_or_path=source))
     check_source(ModelOptions())
 
@@ -133,7 +133,7 @@ def test_a_supervised_checkpoint_starts_with_a_new_head_where_asked(tmp_path):
         HieraMAEConfig.from_size("tiny", **geometry, id2label=dict(enumerate("vwxyz")))
     ).save_pretrained(tmp_path / "five")
     source = str(tmp_path / "five")
-    with pytest.raises(RecipeError, match=r"classifies into 5 labels; wanted 3.*new_head: true"):
+    with pytest.raises(UserError, match=r"classifies into 5 labels; wanted 3.*new_head: true"):
         start_model(HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), **labels)
     options = ModelOptions(model_name_or_path=source, new_head=True)
     model, lineage = start_model(HieraMAEForImageClassification, options, **labels)

@@ -8,7 +8,7 @@ import pytest
 from page_fixtures import phantom, write_stage2
 from PIL import Image
 
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from predict import main, rows_done
 
 HEADER = ["path", "model", "Mass"]
@@ -38,7 +38,7 @@ def test_a_new_file_gets_a_header_and_a_cut_line_goes(tmp_path):
 def test_another_file_is_not_written_into(tmp_path, content, message):
     output = tmp_path / "out.csv"
     output.write_bytes(content)
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(UserError, match=message):
         rows_done(output, HEADER, "abc")
     assert output.read_bytes() == content
 

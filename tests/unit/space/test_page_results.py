@@ -10,7 +10,7 @@ from page_fixtures import NAMES, phantom, write_stage1, write_stage2
 from PIL import Image
 from transformers import pipeline
 
-from medhiera.errors import PublishError, RecipeError
+from medhiera.errors import PublishError, UserError
 from space import page
 from space.bundle import BundleError, bundle
 from space.pictures import RefusedError, colour_heat, what_the_model_sees
@@ -124,7 +124,7 @@ def test_a_stage_1_fills_in(tmp_path):
 
 
 def test_folders_that_cannot_be_opened(tmp_path):
-    with pytest.raises(RecipeError, match=r"holds no model.*make demo.*MODEL="):
+    with pytest.raises(UserError, match=r"holds no model.*make demo.*MODEL="):
         open_folder(tmp_path / "nowhere")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from medhiera.config.arguments import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
 from medhiera.config.parser import read_recipe
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 
 CONFIGS = Path(__file__).parents[4] / "configs"
 
@@ -58,7 +58,7 @@ def test_weights_come_from_the_file_or_the_command_line(write):
 
 
 def test_weights_are_for_stage_1(write):
-    with pytest.raises(RecipeError, match="mixing is for stage 1"):
+    with pytest.raises(UserError, match="mixing is for stage 1"):
         read_recipe(ClassifierOptions, write("mixing: {ChestX-ray14: 1}"))
 
 
@@ -95,7 +95,7 @@ def test_resize_follows_image_size_as_in_the_paper(write):
     ],
 )
 def test_faults_are_named(write, text, extra, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(UserError, match=message):
         read_recipe(MAEOptions, [*write(text), *extra])
 
 
@@ -128,19 +128,19 @@ def test_faults_are_named(write, text, extra, message):
     ],
 )
 def test_contradictions_of_stage_2_are_named(write, text, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(UserError, match=message):
         read_recipe(ClassifierOptions, write(text))
 
 
 def test_averaged_weights_are_refused_where_they_are_sharded(write, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(RecipeError, match="cannot average sharded weights"):
+    with pytest.raises(UserError, match="cannot average sharded weights"):
         read_recipe(MAEOptions, write("ema_decay: 0.99"))
 
 
 def test_a_tracker_that_is_not_installed_is_named(write, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match="report_to trackio needs the package trackio"):
+    with pytest.raises(UserError, match="report_to trackio needs the package trackio"):
         read_recipe(MAEOptions, write("report_to: trackio"))
 
 
@@ -189,7 +189,7 @@ def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
 
 
 def test_all_faults_at_once(write):
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UserError) as caught:
         read_recipe(MAEOptions, write("image_size: 100\nmask_ratio: 1.5\neval_mask_ratio: 0"))
     message = str(caught.value)
     assert "image_size is 100; wanted a multiple of 32, such as 96 or 128" in message
@@ -211,7 +211,7 @@ def test_a_finished_stage_is_not_trained_over(write, tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("metrics.json", "README.md"):
         (tmp_path / "out" / name).write_text("{}")
-    with pytest.raises(RecipeError, match="already holds a finished stage; choose another --output_dir"):
+    with pytest.raises(UserError, match="already holds a finished stage; choose another --output_dir"):
         read_recipe(MAEOptions, write("image_size: 64"))
 
 
@@ -227,22 +227,22 @@ def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path
     for name in ("COVIDx_CXR", "MICCAI_BraTS2020_TrainingData"):
         (tmp_path / "data" / name).mkdir(parents=True)
     words = [*write("image_size: 100"), "--data_dir", str(tmp_path / "data")]
-    with pytest.raises(RecipeError, match="no validation images; add ChestXray-NIHCC") as caught:
+    with pytest.raises(UserError, match="no validation images; add ChestXray-NIHCC") as caught:
         read_recipe(MAEOptions, words)
     assert "COVIDx_CXR, MICCAI_BraTS2020" in str(caught.value) and "multiple of 32" in str(caught.value)
     (tmp_path / "data" / "ChestXray-NIHCC").mkdir()
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UserError) as caught:
         read_recipe(MAEOptions, words)
     assert "validation images" not in str(caught.value)
 
 
 def test_missing_file_says_where_recipes_lie():
-    with pytest.raises(RecipeError, match="configs/"):
+    with pytest.raises(UserError, match="configs/"):
         read_recipe(MAEOptions, ["nowhere.yaml"])
 
 
 def test_a_stage_1_key_is_unknown_in_stage_2(write):
-    with pytest.raises(RecipeError, match="unknown key 'mask_ratio'"):
+    with pytest.raises(UserError, match="unknown key 'mask_ratio'"):
         read_recipe(ClassifierOptions, write("mask_ratio: 0.6"))
 
 

@@ -17,7 +17,7 @@ from medhiera.data.cocktail import open_cocktail
 from medhiera.data.dataset import RadiographTable
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import choose_rows, mix_rows, spread_over_sources, warn_of_small_images
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 
 CHEST, BRAIN, COVIDX = "ChestX-ray14", "BraTS 2020", "COVIDx CXR-3"
 
@@ -62,7 +62,7 @@ def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path, tmp_pat
 def test_a_source_that_no_split_holds_is_refused(exported: Path, field: str) -> None:
     asked = [CHEST, "BraTS2020"]
     value = json.dumps(dict.fromkeys(asked, 1)) if field == "mixing" else asked
-    with pytest.raises(RecipeError, match=rf"{field} names \['BraTS2020'\], .*'BraTS 2020', 'COVID-19"):
+    with pytest.raises(UserError, match=rf"{field} names \['BraTS2020'\], .*'BraTS 2020', 'COVID-19"):
         open_cocktail(options(exported, **{field: value}))
 
 
@@ -70,7 +70,7 @@ def test_a_source_of_another_split_is_no_fault(exported: Path) -> None:
     opened = open_cocktail(options(exported, sources=[CHEST, BRAIN]))
     held_out = choose_rows(opened.split("validation"), [CHEST, BRAIN], None, 0)
     assert set(held_out["source"]) == {CHEST}
-    with pytest.raises(RecipeError, match="none is in this split"):
+    with pytest.raises(UserError, match="none is in this split"):
         choose_rows(opened.split("validation"), [BRAIN], None, 0)
 
 
@@ -86,7 +86,7 @@ def test_shares_are_as_weighted_and_every_image_is_shown(rows: Dataset) -> None:
 
 
 def test_a_weighted_source_without_a_chosen_row(rows: Dataset) -> None:
-    with pytest.raises(RecipeError, match=r"mixing names \['BraTS 2020'\], of which no training row"):
+    with pytest.raises(UserError, match=r"mixing names \['BraTS 2020'\], of which no training row"):
         mix_rows(choose_rows(rows, [CHEST], None, 0), {CHEST: 1, BRAIN: 1}, seed=0)
 
 
@@ -132,7 +132,7 @@ def test_training_refuses_what_built_data_cannot_give(
     exported: Path, tmp_path: Path, asked: dict[str, object], said: str
 ) -> None:
     training = TrainingArguments(str(tmp_path), use_cpu=True)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(UserError, match=said):
         open_cocktail(options(exported, **asked), training)
     assert open_cocktail(options(exported), training).rows
     assert open_cocktail(options(exported, **asked)).rows  # evaluation takes it as it is

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import reproduce
-from medhiera.errors import RecipeError, RunFailedError
+from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms
 from medhiera.experiments.runner import Laboratory, leave_on_signals, run_all, running
 from medhiera.training.checkpoints import seal
@@ -232,13 +232,13 @@ def test_runs_of_other_settings_are_not_gone_on_with(tmp_path, no_runs):
         (["--stage0", "ORG/NAME"], "stage0 was None, now 'ORG/NAME'"),
         (["--", "--max_steps", "3"], r"words was \[\], now \['--max_steps', '3'\]"),
     ):
-        with pytest.raises(RecipeError, match=f"{difference}.*another --output_dir"):
+        with pytest.raises(UserError, match=f"{difference}.*another --output_dir"):
             explode(tmp_path, *words)
 
 
 def test_runs_that_nobody_wrote_the_settings_of_are_left_alone(tmp_path, no_runs):
     has_trained(tmp_path / "out" / "rate-1" / "seed0")
-    with pytest.raises(RecipeError, match=r"no experiment\.json .*write this") as caught:
+    with pytest.raises(UserError, match=r"no experiment\.json .*write this") as caught:
         explode(tmp_path)
     (tmp_path / "out" / "experiment.json").write_text(str(caught.value).splitlines()[-1])
     explode(tmp_path)
@@ -250,8 +250,8 @@ def test_a_sweep_keeps_its_settings_by_stage(tmp_path, no_runs):
     has_trained(tmp_path / "out" / "trials" / "mae" / "0" / "seed0")
     reproduce.main([*words, "--trials", "99"])
     reproduce.main([*words, "--sweep_stage", "cls", "--budget", "paper"])
-    with pytest.raises(RecipeError, match="budget was 'smoke', now 'paper'"):
+    with pytest.raises(UserError, match="budget was 'smoke', now 'paper'"):
         reproduce.main([*words, "--budget", "paper"])
     has_trained(tmp_path / "out" / "trials" / "0" / "seed0")
-    with pytest.raises(RecipeError, match="sweep of an earlier version"):
+    with pytest.raises(UserError, match="sweep of an earlier version"):
         reproduce.main(words)

@@ -179,7 +179,7 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
     code = (
         "import sys; sys.path[:0] = [sys.argv[1]]\n"
         "from pathlib import Path\n"
-        "from medhiera import sweep as s\n"
+        "from medhiera.experiments import sweep as s\n"
         "from medhiera.experiments.runner import Laboratory\n"
         "s._POLL_SECONDS = 0.02\n"
         "script, recipe, out = sys.argv[2:]\n"

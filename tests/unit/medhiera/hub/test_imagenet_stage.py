@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from medhiera.config.arguments import ModelOptions
-from medhiera.errors import RecipeError
+from medhiera.errors import UserError
 from medhiera.hub.imagenet_stage import complete
 from medhiera.hub.model_card import TEMPLATES
 from medhiera.hub.publish import REQUIRED_FILES, _check_folder
@@ -53,8 +53,8 @@ def test_training_goes_on_from_it_with_the_datas_own_normalisation(converted):
 
 
 def test_what_is_no_converted_checkpoint_is_refused(converted, tmp_path_factory):
-    with pytest.raises(RecipeError, match="is no converted checkpoint"):
+    with pytest.raises(UserError, match="is no converted checkpoint"):
         complete(tmp_path_factory.mktemp("empty"), "x")
     (converted / "README.md").write_text("# no licence\n")
-    with pytest.raises(RecipeError, match="names no licence"):
+    with pytest.raises(UserError, match="names no licence"):
         complete(converted, "x")

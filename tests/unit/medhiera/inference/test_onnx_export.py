@@ -13,7 +13,7 @@ from tiny_training import tiny_config, tiny_mae
 from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification, pipeline
 
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import ExportError, RecipeError
+from medhiera.errors import UserError
 from medhiera.inference import onnx_export as export
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.onnx_export import TOLERANCE, export_onnx, largest_difference
@@ -78,7 +78,7 @@ def test_a_graph_of_a_fixed_batch_is_refused(classifier, tmp_path):
         )  # fmt: skip
     program.save(file)
     assert largest_difference(classifier.model, "sigmoid", file, batches=[2]) <= TOLERANCE
-    with pytest.raises(ExportError, match="does not run at batch 1"):
+    with pytest.raises(UserError, match="does not run at batch 1"):
         largest_difference(classifier.model, "sigmoid", file)
 
 
@@ -129,23 +129,23 @@ def test_a_stock_checkpoint_gets_what_the_stock_pipeline_applies(tmp_path):
 
 
 def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
-    with pytest.raises(RecipeError, match="no such folder, and it is no Hub id"):
+    with pytest.raises(UserError, match="no such folder, and it is no Hub id"):
         export_onnx(tmp_path / "nowhere", tmp_path / "a.onnx")
-    with pytest.raises(ExportError, match=r"does not end in \.onnx"):
+    with pytest.raises(UserError, match=r"does not end in \.onnx"):
         export_onnx(folder, tmp_path / "a.bin")
     (tmp_path / "there.onnx").write_bytes(b"kept")
-    with pytest.raises(ExportError, match="exists"):
+    with pytest.raises(UserError, match="exists"):
         export_onnx(folder, tmp_path / "there.onnx")
     assert (tmp_path / "there.onnx").read_bytes() == b"kept"
 
     tiny_mae().save_pretrained(tmp_path / "stage1")
     PREPROCESSING.to_processor().save_pretrained(tmp_path / "stage1")
-    with pytest.raises(RecipeError, match=r"no trained classifier.*train_cls\.py"):
+    with pytest.raises(UserError, match=r"no trained classifier.*train_cls\.py"):
         export_onnx(tmp_path / "stage1", tmp_path / "a.onnx")
 
     shutil.copytree(folder, tmp_path / "bare")
     (tmp_path / "bare" / "preprocessor_config.json").unlink()
-    with pytest.raises(RecipeError, match=r"preprocessor_config\.json"):
+    with pytest.raises(UserError, match=r"preprocessor_config\.json"):
         export_onnx(tmp_path / "bare", tmp_path / "a.onnx")
 
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
@@ -160,6 +160,6 @@ def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
 def test_a_graph_that_differs_is_not_written(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_write", lambda module, file, metadata: None)
     monkeypatch.setattr(export, "largest_difference", lambda *arguments: float("nan"))
-    with pytest.raises(ExportError, match="nothing was written"):
+    with pytest.raises(UserError, match="nothing was written"):
         export_onnx(folder, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
