@@ -28,7 +28,9 @@ from medhiera.config.parser import read_recipe
 from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.errors import run_script
 from medhiera.evaluation.tables import as_lines
+from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
 from medhiera.inference.classifier import Classifier
+from medhiera.layout import is_finished
 from medhiera.training.checkpoints import newest_whole
 
 HERE = Path(__file__).resolve().parent
@@ -68,7 +70,7 @@ class Demo:
         wanted = hashlib.sha256(f"{state}{model}{code_state(config)}".encode()).hexdigest()
         marker = output / "demo.json"
         is_same = marker.is_file() and json.loads(marker.read_text())["state"] == wanted
-        if is_same and (output / "README.md").is_file():
+        if is_same and is_finished(output):
             say(f"stage {number}: reused, as {shown(output)} is complete")
             self.seconds[f"stage {number}"] = None
             return output, wanted
@@ -187,22 +189,23 @@ def closing_summary(
     demo: Demo, cocktail: OpenCocktail, stage1: Path, stage2: Path, check: dict[str, Any], total: float
 ) -> str:
     """What the user takes away, as text."""
-    first, second = (json.loads((stage / "metrics.json").read_text()) for stage in (stage1, stage2))
-    mae, test, recipe = first["evaluation"], second["evaluation"], second["recipe"]
+    first, second = read_record(stage1), read_record(stage2)
+    assert isinstance(first, PretrainingRecord) and isinstance(second, ClassificationRecord)
+    mae, test = first.evaluation, second.evaluation
     lines = ["", "══ summary " + "═" * 60, ""]
     for name, seconds in demo.seconds.items():
         lines.append(f"  {name:<16} " + ("reused" if seconds is None else f"{seconds:6.0f} s"))
     lines += [f"  {'in all':<16} {total:6.0f} s on {os.cpu_count()} CPU cores, {device_name()}", ""]
-    for split, counts in first["data"]["images"].items():
+    for split, counts in first.data.images.items():
         lines.append(f"  {split:<11} " + ", ".join(f"{source} {count:,}" for source, count in counts.items()))
     report = shown(cocktail.folder / "build_report.json")
     lines += [
         "",
-        f"  stage 0   {first['lineage']['started_from']}",
-        f"  stage 1   masked loss {mae['masked_loss_before']:.4f} → {mae['masked_loss']:.4f} "
-        f"({first['training']['steps']} steps, {recipe['image_size']} px)",
-        f"  stage 2   {second['training']['steps']} steps, the best by validation AUROC was step "
-        f"{second['training']['best_step']}",
+        f"  stage 0   {first.lineage.started_from}",
+        f"  stage 1   masked loss {mae.masked_loss_before:.4f} → {mae.masked_loss:.4f} "
+        f"({first.training.steps} steps, {second.recipe['image_size']} px)",
+        f"  stage 2   {second.training.steps} steps, the best by validation AUROC was step "
+        f"{second.training.best_step}",
         "",
         *(f"  {line}" for line in as_lines(test)),
         "",

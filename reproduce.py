@@ -21,12 +21,13 @@ from typing import Any
 import yaml
 from optuna.trial import TrialState
 
-from medhiera.errors import RunFailedError, UserError, run_script
+from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
 from medhiera.experiments.arms import Arm, ablation_arms, explode_arms
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
-from medhiera.experiments.runner import LOG, ROOT, Laboratory, keep_settings, leave_on_signals, run_all
-from medhiera.experiments.sweep import SWEEPS, TESTED, correlations, importances, open_study, run_sweep
+from medhiera.experiments.runner import ROOT, Laboratory, keep_settings, leave_on_signals, run_all
+from medhiera.experiments.sweep import SWEEPS, correlations, importances, open_study, run_sweep
+from medhiera.layout import LOG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -120,13 +121,13 @@ def check_settings(output: Path, options: argparse.Namespace, words: Sequence[st
     }
     name, runs = "experiment", "."
     if options.experiment == "sweep":
-        if any(output.glob(f"trials/*/seed*/{LOG}")):
+        if any(output.glob(f"trials/*/seed*/{LOG_FILE}")):
             raise UserError(
                 f"{output} holds a sweep of an earlier version, whose trials were judged otherwise; it "
                 "cannot be gone on with: choose another --output_dir"
             )
         name, runs = f"experiment_{options.sweep_stage}", f"trials/{options.sweep_stage}"
-    has_runs = any((output / runs).glob(f"*/seed*/{LOG}"))
+    has_runs = any((output / runs).glob(f"*/seed*/{LOG_FILE}"))
     keep_settings(output / f"{name}.json", settings, has_runs)
 
 
@@ -156,15 +157,12 @@ def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any
     lines = [f"# Sweep of {sweep.script}", "", *([f"**{note}**", ""] if note else [])]
     lines += [f"{len(complete)} trials complete, {len(pruned)} pruned, {len(failed)} failed or interrupted."]
     lines += [f"Not searched in this budget: {name} {value}." for name, value in fixed.items()] + [""]
-    heads = [*names, sweep.label, *(["test, not searched by"] if sweep.tested else [])]
+    heads = [*names, sweep.label]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for trial in best_first:
         used = (trial.params[name] for name in names)
         cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in used]
         cells.append(f"{trial.value:.4f}")
-        if sweep.tested:
-            tested = trial.user_attrs[TESTED]
-            cells.append("–" if tested is None else f"{tested:.4f}")
         lines.append(f"| {' | '.join(cells)} |")
     by_forest = importances(study, names) if len(complete) > 1 else {}
     by_correlation = {name: value for name, value in correlations(study).items() if name in names}
@@ -194,7 +192,4 @@ def draw(
 
 if __name__ == "__main__":
     leave_on_signals()
-    try:
-        run_script(main)
-    except RunFailedError as error:
-        raise SystemExit(f"reproduce.py: {error}") from None
+    run_script(main)

@@ -8,175 +8,142 @@ On a GPU, and on a CPU:
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
-from transformers import EvalPrediction, set_seed
 
-from medhiera.config.arguments import ClassifierOptions, images_per_step
-from medhiera.config.parser import read_recipe
-from medhiera.data.augmentation import choose_augmentation, random_crop
-from medhiera.data.cocktail import open_cocktail
-from medhiera.data.dataset import Collator, RadiographTable
-from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
-from medhiera.errors import UserError, run_script
-from medhiera.evaluation import report as evaluation
-from medhiera.evaluation.localization import play
-from medhiera.evaluation.metrics import RARE, MultilabelRanking
+from medhiera.config.arguments import ClassifierOptions
+from medhiera.data.augmentation import choose_augmentation
+from medhiera.data.dataset import RadiographTable
+from medhiera.data.selection import default_sources
+from medhiera.errors import run_script
+from medhiera.evaluation import report
+from medhiera.evaluation.localization import Shown, play
+from medhiera.evaluation.metrics import RARE
 from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.selection import ValidationScores, choose_findings
 from medhiera.evaluation.tables import mean_as_text
-from medhiera.hub.publish import check_can_push, publish_stage
-from medhiera.hub.record import start_record, training_record
+from medhiera.hub.record import ClassificationRecord, Selection, TrainingRecord
 from medhiera.inference.classifier import Classifier, chances_of
-from medhiera.run import choose_preprocessing, start_logging, write_stage
+from medhiera.layout import FIGURES_FOLDER
+from medhiera.run import Run, begin_run
+from medhiera.stages import CLASSIFICATION
 from medhiera.training import figures
-from medhiera.training.callbacks import Pictures, ProgressLines, TrainingLog
-from medhiera.training.checkpoints import last_checkpoint
+from medhiera.training.callbacks import Pictures
 from medhiera.training.losses import choose_loss
-from medhiera.training.model import check_source, set_prior_bias, start_model
+from medhiera.training.model import set_prior_bias
 from medhiera.training.trainer import MedHieraTrainer
-from modeling_hiera_mae import HieraMAEForImageClassification
 
 logger = logging.getLogger("train_cls")
+
+LOSS_NAME = "binary cross-entropy"
 
 
 def main(argv: list[str]) -> None:
     """Parse, load, train, evaluate, draw, write the card, push."""
-    recipe = read_recipe(ClassifierOptions, argv)
-    data, training, stage = recipe.data, recipe.training, recipe.stage
-    assert isinstance(stage, ClassifierOptions)
-    start_logging(training)
-    set_seed(training.seed)
-    output = Path(training.output_dir)
-    resume = last_checkpoint(training)
-    if recipe.hub_id:
-        check_can_push(recipe.hub_id, stage=2, token=training.hub_token)
+    run = begin_run(CLASSIFICATION, argv)
+    config, options, names = run.config, run.config.stage, run.data.names
+    sources = config.data.sources or default_sources(run.data.split("train"))
+    train_rows = run.select("train", sources, config.data.max_train_images)
+    eval_rows = run.select("validation", sources, config.data.max_eval_images)
+    scored_rows = run.select("test", sources) if options.score_test else eval_rows
 
-    check_source(recipe.model)
-    cocktail = open_cocktail(data, training)
-    preprocessing = choose_preprocessing(
-        recipe.model.model_name_or_path, data.image_size, data.resize_size, cocktail.mean, cocktail.std
-    )
-    sources = data.sources or default_sources(cocktail.split("train"))
-    train_rows = choose_rows(cocktail.split("train"), sources, data.max_train_images, training.seed)
-    eval_rows = choose_rows(cocktail.split("validation"), sources, data.max_eval_images, training.seed)
-    test_rows = choose_rows(cocktail.split("test"), sources, None, training.seed)
-
-    warn_of_small_images(train_rows, preprocessing.resize_size)
-    refuse_one_sided(np.array(eval_rows["labels"]))
-
-    model, lineage = start_model(
-        HieraMAEForImageClassification,
-        recipe.model,
-        image_size=[data.image_size] * 2,
-        id2label=dict(enumerate(cocktail.names)),
-        label2id={name: index for index, name in enumerate(cocktail.names)},
+    selected, rule = choose_findings(np.array(eval_rows["labels"]), eval_rows["patient_id"], names)
+    model = run.start_model(
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
         problem_type="multi_label_classification",
-        drop_path_rate=recipe.optimization.drop_path_rate,
-        classifier_dropout=stage.classifier_dropout,
+        classifier_dropout=options.classifier_dropout,
     )
-    if stage.prior_bias and ("classifier.bias" in lineage["new_weights"] or lineage["new_weights"] == "all"):
+    new = run.lineage.new_weights
+    if options.prior_bias and (new == "all" or "classifier.bias" in new):
         set_prior_bias(model.classifier, torch.tensor(train_rows["labels"]))
-    crop_scale = recipe.augmentation.random_crop_scale
-    auroc = MultilabelRanking(keep_in_memory=True)
-
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        result = auroc.compute(
-            predictions=scores_of(prediction.predictions, stage.legacy_head),
-            references=prediction.label_ids,
-            finding_names=cocktail.names,
-        )
-        per_finding = {
-            f"auroc_{name}": entry["auroc"]
-            for name, entry in result["findings"].items()
-            if entry["auroc"] is not None
-        }
-        return {"mean_auroc": result["mean_auroc"], "findings_in_mean": len(per_finding)} | per_finding
-
-    used = {"trained_on": train_rows, "validated_on": eval_rows, "tested_on": test_rows}
-    record = start_record(recipe, lineage, cocktail, used, preprocessing)
-    trainer = MedHieraTrainer(
-        optimization=recipe.optimization,
-        preprocessing=preprocessing,
-        model=model,
-        args=training,
-        train_dataset=RadiographTable(
+    tested = {"tested_on": scored_rows} if options.score_test else {}
+    run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
+    trainer = run.make_trainer(
+        model,
+        mixup_alpha=options.mixup_alpha,
+        callbacks=[Pictures(run.output, LOSS_NAME)],
+        train_dataset=run.training_table(
             train_rows,
-            preprocessing,
-            seed=training.seed,
-            crop=random_crop(data.image_size, crop_scale) if crop_scale else None,
-            augment=choose_augmentation(recipe.augmentation, stage.rotation_degrees),
+            augment=choose_augmentation(config.augmentation, options.rotation_degrees),
             with_labels=True,
         ),
-        eval_dataset=RadiographTable(eval_rows, preprocessing, with_labels=True),
-        data_collator=Collator(with_ids=True, mixup_alpha=stage.mixup_alpha, seed=training.seed),
-        compute_loss_func=choose_loss(stage),
-        compute_metrics=compute_metrics,
-        callbacks=[
-            TrainingLog(output / "training_log.csv"),
-            ProgressLines(images_per_step(training)),
-            Pictures(output, "binary cross-entropy"),
-        ],
+        eval_dataset=RadiographTable(eval_rows, run.preprocessing, with_labels=True),
+        compute_loss_func=choose_loss(options),
+        compute_metrics=ValidationScores(names, selected, options.legacy_head),
     )
-    result = trainer.train(resume_from_checkpoint=resume)
+    result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.leave_autocast()
-    chances = {
-        name: scores_of(
-            trainer.predict(RadiographTable(rows, preprocessing, with_labels=True)).predictions,
-            stage.legacy_head,
-        )
-        for name, rows in (("validation", eval_rows), ("test", test_rows))
-    }
+    validation = predict(run, trainer, eval_rows)
+    scored = predict(run, trainer, scored_rows) if options.score_test else validation
     weights = trainer.whole_weights()
     if not trainer.is_world_process_zero():
         return
 
-    test = Predictions.of(test_rows, chances["test"])
-    validation = Predictions.of(eval_rows, chances["validation"])
-    scored = evaluation.report(cocktail.names, test, validation, stage.bootstrap_resamples, training.seed)
+    figures.training_curves(
+        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png", loss_name=LOSS_NAME
+    )
+    record = ClassificationRecord(
+        **run.facts,
+        training=TrainingRecord.of(trainer, result, Selection(selected, rule)),
+        split="test" if options.score_test else "validation",
+        evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
+    )
+    run.finish(record, trainer.model, weights)
+
+
+def predict(run: Run[ClassifierOptions], trainer: MedHieraTrainer, rows: Dataset) -> Predictions:
+    """The model's probabilities of a split, beside what is true; every rank takes part."""
+    table = RadiographTable(rows, run.preprocessing, with_labels=True)
+    scores = scores_of(trainer.predict(table).predictions, run.config.stage.legacy_head)
+    return Predictions.of(rows, scores)
+
+
+def evaluate(
+    run: Run[ClassifierOptions],
+    trainer: MedHieraTrainer,
+    scored: Predictions,
+    validation: Predictions | None,
+    rows: Dataset,
+) -> dict[str, Any]:
+    """Every number of the split, and its figures.
+
+    Args:
+        run: this run.
+        trainer: with the model that is kept.
+        scored: the split that is reported.
+        validation: where thresholds and rescaling are chosen; None where it is what is reported.
+        rows: of the split that is reported.
+    """
+    names, resamples = run.data.names, run.config.stage.bootstrap_resamples
+    result = report.report(names, scored, validation, resamples, run.config.training.seed)
+    shown: list[Shown] = []
     if trainer.is_fsdp_enabled:  # one rank alone cannot run a sharded model
-        scored["pointing_game"], shown = {"reason": "sharded training; see evaluate_cls.py", "pairs": 0}, []
+        result["pointing_game"] = {"reason": "sharded training; see evaluate_cls.py", "pairs": 0}
     else:
-        scored["pointing_game"], shown = play(
-            Classifier(trainer.model.eval(), preprocessing, cocktail.names), test_rows,
-            training.per_device_eval_batch_size, stage.bootstrap_resamples, training.seed,
+        result["pointing_game"], shown = play(
+            Classifier(trainer.model.eval(), run.preprocessing, names), rows,
+            run.config.training.per_device_eval_batch_size, resamples, run.config.training.seed,
         )  # fmt: skip
-    pictures = output / "figures"
-    history = trainer.state.log_history
-    figures.training_curves(history, pictures / "loss.png", loss_name="binary cross-entropy")
-    evaluation.draw(scored, cocktail.names, test, shown, pictures, cocktail.caption("Test split"))
-    record["training"] = training_record(trainer, result)
-    record["evaluation"] = {"split": "test"} | scored
-    write_stage(output, trainer.model, preprocessing, record, weights)
-    logger.info("test mean AUROC %s", mean_as_text(scored))
-    if rare := [name for name in scored["findings_in_mean"] if scored["findings"][name]["is_rare"]]:
+    title = run.data.caption("Test split" if validation else "Validation split")
+    report.draw(result, names, scored, shown, run.output / FIGURES_FOLDER, title)
+    logger.info("%s mean AUROC %s", "test" if validation else "validation", mean_as_text(result))
+    if rare := [name for name in result["findings_in_mean"] if result["findings"][name]["is_rare"]]:
         logger.warning(
-            "fewer than %d positive or negative test images of %s: do not trust this mean",
+            "fewer than %d positive or negative images of %s: do not trust this mean",
             RARE,
             ", ".join(rare),
         )
-    logger.info("stage 2 lies in %s", output)
-    if recipe.hub_id:
-        is_private = bool(training.hub_private_repo)
-        address = publish_stage(output, recipe.hub_id, private=is_private, stage=2, token=training.hub_token)
-        logger.info("published at %s", address)
+    return result
 
 
 def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
     """What images are ranked by, see classifier.chances_of."""
     return np.asarray(chances_of(torch.from_numpy(np.asarray(logits)), legacy_head))
-
-
-def refuse_one_sided(labels: NDArray[np.floating[Any]]) -> None:
-    """The best checkpoint is chosen by validation AUROC: one finding at least needs both values there."""
-    if not ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
-        raise UserError(
-            f"no finding has both present and absent images among the {len(labels)} of the validation split, "
-            "so no checkpoint can be chosen by AUROC; hold out more images"
-        )
 
 
 if __name__ == "__main__":

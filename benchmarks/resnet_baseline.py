@@ -6,8 +6,6 @@ optimiser and choice of the checkpoint are the same; layer-wise decay has no mea
     PYTHONPATH=. python benchmarks/resnet_baseline.py configs/cls_smoke.yaml --data_dir DATA --output_dir OUT
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImageClassification
 
 import train_cls
+from medhiera import run
 from medhiera.config.arguments import ModelOptions
-from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import run_script
+from medhiera.hub.record import AnyRecord
+from medhiera.layout import CARD_FILE
 from medhiera.training.losses import TrainingLoss
 
 
@@ -33,31 +33,24 @@ class ResNet18(TimmWrapperForImageClassification):
 
 def start_resnet(
     model_class: type[PreTrainedModel], options: ModelOptions, *, id2label: dict[int, str], **fields: Any
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """In place of stage.start_model."""
+) -> tuple[PreTrainedModel, str]:
+    """In place of training.model.start_model."""
     config = TimmWrapperConfig(
         architecture="resnet18", id2label=id2label, problem_type=fields["problem_type"]
     )
     config.depths = []  # one learning rate for all
-    lineage = {"started_from": "random weights", "new_weights": "all", "base_model": None, "license": None}
-    return ResNet18(config), lineage
+    return ResNet18(config), "all"
 
 
-def write_record(
-    folder: Path,
-    model: PreTrainedModel,
-    preprocessing: Preprocessing,
-    metrics: Mapping[str, Any],
-    weights: None,
-) -> None:
-    """In place of stage.write_stage: the record, and a README.md that marks the run as finished."""
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text("A baseline; see metrics.json.\n", encoding="utf-8")
+def write_record(folder: Path, stage: Any, record: AnyRecord, *rest: Any) -> None:
+    """In place of run.write_stage: the record, and a README.md that marks the run as finished."""
+    record.write(folder)
+    (folder / CARD_FILE).write_text("A baseline; see metrics.json.\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    train_cls.start_model = start_resnet
-    train_cls.write_stage = write_record
+    run.start_model = start_resnet
+    run.write_stage = write_record
     # timm's wrapper knows no labels that are not annotated; the same loss from outside.
     train_cls.choose_loss = lambda stage: TrainingLoss(stage.label_smoothing, stage.loss == "asymmetric")
     run_script(lambda words: train_cls.main([*words, "--layer_decay", "1"]))

@@ -23,7 +23,6 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import scipy.stats
 
@@ -32,7 +31,9 @@ from medhiera.config.arguments import ClassifierOptions
 from medhiera.config.parser import read_recipe
 from medhiera.data.cocktail import open_cocktail
 from medhiera.experiments.arms import Arm
+from medhiera.experiments.report import records_of
 from medhiera.experiments.runner import ROOT, Laboratory, leave_on_signals, run_all
+from medhiera.hub.record import ClassificationRecord
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +138,9 @@ def laboratory_of(options: argparse.Namespace, recipe: str, mixed_root: Path) ->
     return Laboratory(options.output_dir / recipe, str(mixed_root), None, words)
 
 
-def mean_of(record: dict[str, Any]) -> float:
+def mean_of(record: ClassificationRecord) -> float:
     """Mean test AUROC of the findings that count; of those with both values in the test split."""
-    findings = record["evaluation"]["findings"]
+    findings = record.evaluation["findings"]
     values = [findings[name]["auroc"] for name in COUNTED]
     return statistics.mean(value for value in values if value is not None)
 
@@ -166,8 +167,8 @@ def report(laboratories: dict[str, Laboratory], arms: Sequence[Arm], seeds: Sequ
         scores: dict[str, list[float]] = {}
         for arm in arms:
             if arm.label:
-                records = [laboratory.metrics(arm.name, seed) for seed in seeds]
-                scores[arm.name] = [mean_of(record) for record in records if record is not None]
+                records = records_of(laboratory, arm, seeds, ClassificationRecord)
+                scores[arm.name] = [mean_of(record) for record in records]
         for arm in arms:
             if arm.label:
                 own = scores[arm.name]

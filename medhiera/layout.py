@@ -1,4 +1,9 @@
-"""What a stage's folder or Hub id is called, and its config.json, read before anything is loaded."""
+"""A stage's folder: the names of its files, and its config.json, read before anything is loaded.
+
+    config.json  model.safetensors  preprocessor_config.json  README.md  metrics.json  figures/*.png
+
+On the floor of medhiera, as training, inference, hub, experiments and the page all look into such folders.
+"""
 
 import re
 from pathlib import Path
@@ -7,8 +12,27 @@ from typing import Any
 from medhiera.errors import UserError
 from modeling_hiera_mae import HieraMAEConfig
 
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+PROCESSOR_FILE = "preprocessor_config.json"
+CARD_FILE = "README.md"
+METRICS_FILE = "metrics.json"
+STAGE_FILES = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, CARD_FILE, METRICS_FILE)
+"""What a finished stage holds."""
+
+FIGURES_FOLDER = "figures"
+EXAMPLES_FOLDER = "examples"
+LOG_FILE = "training_log.csv"
+PUBLISHED_FILE = "published.json"
+"""The repository that a folder was published in; stays in the folder."""
+
 REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 """What a Hub id looks like."""
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage came to its end: the card is written last."""
+    return (folder / METRICS_FILE).is_file() and (folder / CARD_FILE).is_file()
 
 
 def read_config(source: str | Path) -> dict[str, Any]:

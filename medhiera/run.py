@@ -1,72 +1,254 @@
-"""How a run begins and ends: its log, its preprocessing, and the folder that a finished stage leaves behind.
+"""How a training run begins and ends, the same for every stage; a script says what lies between.
 
-    config.json  model.safetensors  preprocessor_config.json  README.md  metrics.json  figures/*.png
-
-Above every room of medhiera; the scripts call it.
+`begin_run` reads the config, finds the checkpoint to resume from, asks the Hub, opens the data. `Run` hands
+out rows, the model to start from and the Trainer; `Run.finish` writes the stage's folder and publishes it.
+Above every room.
 """
 
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
+from datasets import Dataset
 from torch import Tensor
-from transformers import AutoImageProcessor, PreTrainedModel, TrainingArguments
+from transformers import AutoImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
+from medhiera.config.arguments import Recipe, images_per_step
+from medhiera.config.parser import read_recipe
+from medhiera.data.augmentation import random_crop
+from medhiera.data.cocktail import OpenCocktail, missing_validation, open_cocktail
+from medhiera.data.dataset import Collator, RadiographTable
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.hub.lineage import stage_record
+from medhiera.data.selection import choose_rows, warn_of_small_images
+from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
+from medhiera.hub.publish import check_can_push, publish_stage
+from medhiera.hub.record import (
+    AnyRecord,
+    DataRecord,
+    Lineage,
+    PreprocessingRecord,
+    code_commit,
+    library_versions,
+)
 from medhiera.hub.widget_examples import write_examples
+from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE
+from medhiera.stages import S, Stage
+from medhiera.training.callbacks import ProgressLines, TrainingLog
+from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
+from medhiera.training.model import check_source, start_model
+from medhiera.training.trainer import MedHieraTrainer
 
 logger = logging.getLogger(__name__)
 
 
-def choose_preprocessing(
-    source: str | None, image_size: int, resize_size: int, mean: float, std: float
-) -> Preprocessing:
-    """Stage 2 keeps the normalisation of the stage (1 or 2) it starts from; otherwise the data's own.
+@dataclass
+class Run(Generic[S]):
+    """One training run, from its config to its folder.
+
+    Attributes:
+        stage: its row in the table.
+        config: what was asked for.
+        resume: the checkpoint to resume from, or None.
+        data: opened.
+        preprocessing: of training, evaluation and the published processor.
+        facts: what the record says that is known before training (`describe`).
+    """
+
+    stage: Stage[S]
+    config: Recipe[S]
+    resume: str | None
+    data: OpenCocktail
+    preprocessing: Preprocessing
+    lineage: Lineage = field(default_factory=Lineage)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        """The stage's folder."""
+        return Path(self.config.training.output_dir)
+
+    def select(self, split: str, sources: Sequence[str] | None, at_most: int | None = None) -> Dataset:
+        """Rows of a split, drawn by the run's seed where they are limited.
+
+        Raises:
+            UserError: no such split, or no such row.
+        """
+        return choose_rows(self.data.split(split), sources, at_most, self.config.training.seed)
+
+    def start_model(self, **config_fields: Any) -> PreTrainedModel:
+        """The stage's model, from a checkpoint or random weights, and its lineage.
+
+        Args:
+            **config_fields: what this stage sets in the model's config, beside size and drop path.
+
+        Raises:
+            UserError: no checkpoint, or one of another architecture or size.
+        """
+        model, new_weights = start_model(
+            self.stage.model_class,
+            self.config.model,
+            image_size=[self.config.data.image_size] * 2,
+            drop_path_rate=self.config.optimization.drop_path_rate,
+            **config_fields,
+        )
+        source = self.config.model.model_name_or_path
+        self.lineage = Lineage() if source is None else lineage_of(source, new_weights)
+        return model
+
+    def describe(self, **used: Dataset) -> None:
+        """Collect what the record says before training, so that a fault shows now and not a night later.
+
+        Args:
+            **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
+        """
+        warn_of_small_images(used["trained_on"], self.preprocessing.resize_size)
+        self.facts = {
+            "kind": self.config.optimization.recipe_kind,
+            "lineage": self.lineage,
+            "data": DataRecord.of(self.data, used),
+            "preprocessing": PreprocessingRecord(**vars(self.preprocessing)),
+            "recipe": self.config.as_json(),
+            "libraries": library_versions(),
+            "commit": code_commit(),
+        }
+
+    def training_table(self, rows: Dataset, **own: Any) -> RadiographTable:
+        """Rows as training examples, cropped as the config says; `own` goes to RadiographTable."""
+        scale = self.config.augmentation.random_crop_scale
+        crop = random_crop(self.config.data.image_size, scale) if scale else None
+        return RadiographTable(rows, self.preprocessing, seed=self.config.training.seed, crop=crop, **own)
+
+    def make_trainer(
+        self,
+        model: PreTrainedModel,
+        *,
+        mixup_alpha: float = 0.0,
+        callbacks: Sequence[TrainerCallback] = (),
+        **own: Any,
+    ) -> MedHieraTrainer:
+        """The Trainer with what every stage has: the log, the lines on the screen, the collator.
+
+        Args:
+            model: from `start_model`.
+            mixup_alpha: see Collator.
+            callbacks: beside those.
+            **own: transformers' own: datasets, loss, metrics.
+        """
+        training = self.config.training
+        return MedHieraTrainer(
+            optimization=self.config.optimization,
+            preprocessing=self.preprocessing,
+            model=model,
+            args=training,
+            data_collator=Collator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed),
+            callbacks=[
+                TrainingLog(self.output / LOG_FILE),
+                ProgressLines(images_per_step(training)),
+                *callbacks,
+            ],
+            **own,
+        )
+
+    def finish(
+        self, record: AnyRecord, model: PreTrainedModel, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write the finished stage, for which figures are drawn already, and publish it where asked for.
+
+        The card is written last: it marks completion.
+
+        Args:
+            record: the whole record; the card renders it and nothing else.
+            model: the best or last model, on any device.
+            weights: the model's, where it holds a part of them alone (`MedHieraTrainer.whole_weights`).
+        """
+        write_stage(self.output, self.stage, record, model, self.preprocessing, weights)
+        logger.info("stage %d lies in %s", self.stage.number, self.output)
+        if self.config.hub_id:
+            training = self.config.training
+            address = publish_stage(
+                self.output,
+                self.config.hub_id,
+                private=bool(training.hub_private_repo),
+                stage=self.stage.number,
+                token=training.hub_token,
+            )
+            logger.info("published at %s", address)
+
+
+def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
+    """Read the config, refuse what cannot work, open the data; training may begin.
 
     Args:
-        source: the folder or Hub id that training starts from, or None.
+        stage: the row of the table.
+        argv: the command line without the script's name.
+
+    Raises:
+        UserError: whatever is wrong, before hours of building or training.
+    """
+    config = read_recipe(stage.arguments, argv, checks=(_data_faults, _output_faults))
+    training = config.training
+    start_logging(training)
+    set_seed(training.seed)
+    resume = last_checkpoint(training)
+    if config.hub_id:
+        check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
+    check_source(config.model)
+    data = open_cocktail(config.data, training)
+    source = config.model.model_name_or_path if stage.keeps_normalization else None
+    preprocessing = choose_preprocessing(
+        source, config.data.image_size, config.data.resize_size, data.mean, data.std
+    )
+    return Run(stage, config, resume, data, preprocessing)
+
+
+def _data_faults(config: Recipe[S]) -> list[str]:
+    return missing_validation(Path(config.data.data_dir))
+
+
+def _output_faults(config: Recipe[S]) -> list[str]:
+    training = config.training
+    return checkpoint_faults(Path(training.output_dir or "."), training.resume_from_checkpoint)
+
+
+def choose_preprocessing(
+    source: str | None, image_size: int, resize_size: int | None, mean: float, std: float
+) -> Preprocessing:
+    """The normalization of the stage (1 or 2) that training starts from, or the data's own.
+
+    Args:
+        source: the folder or Hub id whose normalization is kept, or None.
         image_size: side of the crop in pixels.
         resize_size: shorter side before it.
         mean: of the data, in units of [0, 1].
         std: of the data.
     """
-    if source:
-        stage = (stage_record(source) or {}).get("stage")
-        if stage:  # stage 0's is of photographs
-            inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
-            mean, std = inherited.mean, inherited.std
-            logger.info("normalisation of stage %d: mean %.4f, std %.4f", stage, mean, std)
+    assert resize_size is not None, "read_recipe fills it in"
+    record = find_record(source) if source else None
+    if record is not None and record.stage:  # stage 0's is of photographs
+        inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
+        mean, std = inherited.mean, inherited.std
+        logger.info("normalization of stage %d: mean %.4f, std %.4f", record.stage, mean, std)
     return Preprocessing(image_size, resize_size, mean, std)
 
 
 def write_stage(
     folder: Path,
+    stage: Stage[S],
+    record: AnyRecord,
     model: PreTrainedModel,
     preprocessing: Preprocessing,
-    metrics: Mapping[str, Any],
-    weights: Mapping[str, Tensor] | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a finished stage; figures are drawn beforehand. The card is last: it marks completion.
-
-    Args:
-        folder: the stage's folder.
-        model: the best or last model, on any device.
-        preprocessing: goes into preprocessor_config.json.
-        metrics: the whole record; the card renders it and nothing else.
-        weights: the model's, where it holds a part of them alone (`MedHieraTrainer.whole_weights`).
-    """
+    """Write what a finished stage leaves behind; see `Run.finish`."""
     model.save_pretrained(folder, state_dict=weights)
     preprocessing.to_processor().save_pretrained(folder)
-    (folder / "metrics.json").write_text(
-        json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    if metrics["stage"] == 2 and "ChestX-ray14" in metrics["data"]["trained_on"]:
-        write_examples(folder / "examples")
-    (folder / "README.md").write_text(card_of(folder), encoding="utf-8")
+    record.write(folder)
+    if stage.has_widget_examples and "ChestX-ray14" in record.trained_on:
+        write_examples(folder / EXAMPLES_FOLDER)
+    (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
 
 
 def start_logging(args: TrainingArguments) -> None:

@@ -8,21 +8,21 @@ metadata name the model's licence.
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from medhiera.errors import PublishError
-from medhiera.hub.publish import refuse_private_text
+from medhiera.errors import UserError
+from medhiera.hub.private_text import refuse_private_text
+from medhiera.hub.record import read_record
+from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")
-MODEL_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "README.md")
-NEEDED = MODEL_FILES[:3]
+NEEDED = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE)
 
 
-class BundleError(ValueError):
+class BundleError(UserError):
     """No Space was made; the message says why."""
 
 
@@ -42,7 +42,7 @@ def bundle(stage: Path, output: Path) -> None:
         raise BundleError(f"{stage} is no finished stage: it has no {', '.join(absent)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output} is there and not empty; name another folder, or remove it first")
-    present = [name for name in MODEL_FILES if (stage / name).is_file()]
+    present = [name for name in STAGE_FILES if (stage / name).is_file()]
     refuse_private_text({name: str(stage / name) for name in present}, stage, "")
     for room in ROOMS:
         shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
@@ -58,9 +58,8 @@ def bundle(stage: Path, output: Path) -> None:
 
 def _licence(stage: Path) -> str:
     """The weights' licence as the card's metadata name it; the code's own is Apache-2.0 in any case."""
-    file = stage / "metrics.json"
-    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return str(record.get("lineage", {}).get("license") or "other")
+    record = read_record(stage)
+    return (record.lineage.license if record else None) or "other"
 
 
 def _replace(file: Path, old: str, new: str) -> None:
@@ -77,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         bundle(options.stage, options.output)
-    except (BundleError, PublishError) as error:
+    except UserError as error:
         parser.exit(1, f"error: {error}\n")
     parser.exit(
         0, f"{options.output}: upload it with hf upload NAME/SPACE {options.output} . --repo-type space\n"

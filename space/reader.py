@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
 from medhiera.evaluation.calibration import rescale
+from medhiera.hub.record import ClassificationRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.grad_cam import heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
@@ -56,14 +56,15 @@ class Operation:
     @classmethod
     def read(cls, folder: Path) -> "Operation":
         """Read what evaluation on a validation split left: `operating_points` (Youden's) and `rescaling`."""
-        file = folder / "metrics.json"
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        result = record.get("evaluation") or {}
-        points = (result.get("operating_points") or {}).get("findings") or {}
+        record = read_record(folder)
+        is_demo = record is not None and (record.kind == "smoke" or record.is_phantom)
+        if not isinstance(record, ClassificationRecord):
+            return cls({}, {}, is_demo)
+        points = record.evaluation["operating_points"]["findings"]
         return cls(
             {name: float(point[RULE]["threshold"]) for name, point in points.items() if RULE in point},
-            result.get("rescaling") or {},
-            record.get("kind") == "smoke" or bool(record.get("data", {}).get("is_phantom")),
+            record.evaluation["rescaling"],
+            is_demo,
         )
 
     def calibrate(self, name: str, probability: float) -> float:

@@ -1,12 +1,11 @@
 """A phantom as the files people bring, and a tiny model's folder."""
 
-import json
-
 import numpy as np
 import torch
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from stage_records import SOME_REPORT, classification_record, pretraining_record
 
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
@@ -51,7 +50,7 @@ def photograph(width=200, height=150):
     return Image.fromarray(picture)
 
 
-def write_stage(folder, model_class, **record):
+def write_stage(folder, model_class, record):
     torch.manual_seed(0)
     config = HieraMAEConfig.from_size(
         "tiny", embed_dim=8, depths=[1, 1, 2, 1], image_size=[64, 64], decoder_hidden_size=16,
@@ -64,13 +63,15 @@ def write_stage(folder, model_class, **record):
         model.classifier.weight.data.normal_()
     model.save_pretrained(folder)
     PREPROCESSING.to_processor().save_pretrained(folder)
-    (folder / "metrics.json").write_text(json.dumps({"kind": "smoke", "data": {"is_phantom": True}} | record))
+    record.write(folder)
     return folder
 
 
-def write_stage2(folder, **record):
-    return write_stage(folder, HieraMAEForImageClassification, **record)
+def write_stage2(folder, kind="smoke", is_phantom=True, evaluation=SOME_REPORT):
+    """A classifier's folder; `evaluation` holds thresholds and rescaling."""
+    record = classification_record(evaluation, kind=kind, is_phantom=is_phantom)
+    return write_stage(folder, HieraMAEForImageClassification, record)
 
 
 def write_stage1(folder):
-    return write_stage(folder, HieraMAEForPreTraining)
+    return write_stage(folder, HieraMAEForPreTraining, pretraining_record(kind="smoke", is_phantom=True))

@@ -7,7 +7,7 @@ reads them, validation.py says which of them cannot stand together.
 import json
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from transformers import TrainingArguments
@@ -84,7 +84,12 @@ class AugmentationOptions:
 
 
 @dataclass
-class MAEOptions:
+class StageArguments:
+    """The fields that one stage alone has; a stage without any takes this."""
+
+
+@dataclass
+class MAEOptions(StageArguments):
     """Stage 1: what is masked."""
 
     mask_ratio: float = field(default=0.6, metadata={"help": "Share of mask units hidden from the encoder."})
@@ -101,7 +106,7 @@ class MAEOptions:
 
 
 @dataclass
-class ClassifierOptions:
+class ClassifierOptions(StageArguments):
     """Stage 2: what is trained beside the encoder."""
 
     rotation_degrees: float = field(
@@ -129,6 +134,13 @@ class ClassifierOptions:
         default=False,
         metadata={
             "help": "A new head starts at each finding's share of the training images, not at one half."
+        },
+    )
+    score_test: bool = field(
+        default=True,
+        metadata={
+            "help": "`false` leaves the test split unread, as a trial of a sweep must; the report is of "
+            "validation."
         },
     )
     bootstrap_resamples: int = field(
@@ -242,15 +254,18 @@ class ModelOptions:
         return dict(json.loads(self.model_overrides)) if self.model_overrides else {}
 
 
+S = TypeVar("S", bound=StageArguments)
+
+
 @dataclass
-class Recipe:
+class Recipe(Generic[S]):
     """One parsed recipe: ours and transformers' arguments side by side."""
 
     data: DataOptions
     model: ModelOptions
     optimization: OptimizationOptions
     augmentation: AugmentationOptions
-    stage: MAEOptions | ClassifierOptions
+    stage: S
     training: TrainingArguments
     hub_id: str | None = None
     """The repository that the finished stage is published in."""
@@ -262,7 +277,8 @@ class Recipe:
         """
         record: dict[str, Any] = {}
         off: set[str] = set()
-        for options in (self.data, self.model, self.optimization, self.augmentation, self.stage):
+        groups: tuple[Any, ...] = (self.data, self.model, self.optimization, self.augmentation, self.stage)
+        for options in groups:
             record |= {f.name: getattr(options, f.name) for f in fields(options)}
             off |= {f.name for f in fields(options) if f.name in SWITCHES and record[f.name] == f.default}
         hidden = off | {

@@ -8,7 +8,7 @@ import difflib
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,12 +18,11 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from medhiera.config.arguments import (
     AugmentationOptions,
-    ClassifierOptions,
     DataOptions,
-    MAEOptions,
     ModelOptions,
     OptimizationOptions,
     Recipe,
+    S,
     images_per_step,
     machine_computes_bf16,
 )
@@ -33,12 +32,16 @@ from medhiera.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequence[str]) -> Recipe:
+def read_recipe(
+    stage: type[S], argv: Sequence[str], checks: Sequence[Callable[[Recipe[S]], list[str]]] = ()
+) -> Recipe[S]:
     """Read `CONFIG.yaml [--field value …]` into a recipe.
 
     Args:
-        stage: MAEOptions for stage 1, ClassifierOptions for stage 2.
+        stage: the dataclass of the stage's own fields.
         argv: the command line without the program's name; the YAML file is optional and comes first.
+        checks: what is to be refused beside what validation.py knows: each gives a sentence a fault, and all
+            faults are told at once.
 
     Raises:
         UserError: no such file, not a mapping, an unknown or abbreviated key, a value of the wrong type,
@@ -67,7 +70,7 @@ def read_recipe(stage: type[MAEOptions] | type[ClassifierOptions], argv: Sequenc
         raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
     recipe = Recipe(*options)
     given = {word.lstrip("-").split("=")[0] for word in from_file + words}
-    check_recipe(recipe, given)
+    check_recipe(recipe, given, [fault for check in checks for fault in check(recipe)])
     _finish(recipe, given)
     return recipe
 
@@ -110,7 +113,7 @@ def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
     return "\n".join(sentences)
 
 
-def _finish(recipe: Recipe, given: set[str]) -> None:
+def _finish(recipe: Recipe[S], given: set[str]) -> None:
     """Fill in what depends on other fields and on the machine."""
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
@@ -138,7 +141,7 @@ def _finish(recipe: Recipe, given: set[str]) -> None:
     training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes
 
 
-def _choose_repository(recipe: Recipe) -> None:
+def _choose_repository(recipe: Recipe[S]) -> None:
     """What `push_to_hub` asks for is ours to publish; the Trainer would upload all there is."""
     training = recipe.training
     if training.push_to_hub:

@@ -6,7 +6,8 @@ parser.py asks before any data is read, and refuses with all of them at once.
 import importlib.util
 import math
 import os
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
@@ -19,9 +20,7 @@ from medhiera.config.arguments import (
     OptimizationOptions,
     Recipe,
 )
-from medhiera.data.cocktail import missing_validation
-from medhiera.errors import CheckpointError, UserError
-from medhiera.training.checkpoints import find_checkpoint, refuse_finished
+from medhiera.errors import UserError
 from modeling_hiera_mae.masking import count_kept
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -177,13 +176,21 @@ MASKED_UNIT_PIXELS = 32
 """Side of one mask unit in pixels: patch stride 4 times 8 tokens (arXiv:2306.00989, section 3.2)."""
 
 
-def check_recipe(recipe: Recipe, given: set[str]) -> None:
-    """Refuse values that cannot work, all at once; `given` are the words of the file and the command line."""
+def check_recipe(recipe: Recipe[Any], given: set[str], more_faults: Sequence[str] = ()) -> None:
+    """Refuse values that cannot work, all at once.
+
+    Args:
+        recipe: parsed.
+        given: names that the file or the command line set, as against defaults.
+        more_faults: found by others, told with these.
+
+    Raises:
+        UserError: there is a fault.
+    """
     faults = contradictions(recipe.optimization, recipe.augmentation, recipe.stage, recipe.training, given)
     data, training = recipe.data, recipe.training
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
-    faults += missing_validation(Path(data.data_dir))
     if data.image_size % MASKED_UNIT_PIXELS or data.image_size < MASKED_UNIT_PIXELS:
         lower = max(1, data.image_size // MASKED_UNIT_PIXELS) * MASKED_UNIT_PIXELS
         faults.append(
@@ -207,12 +214,7 @@ def check_recipe(recipe: Recipe, given: set[str]) -> None:
         faults.append("new_head is for stage 2; the masked autoencoder has no classifier")
     if training.output_dir in (None, "", "trainer_output"):
         faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
-    else:
-        try:
-            refuse_finished(Path(training.output_dir), training.resume_from_checkpoint)
-            find_checkpoint(Path(training.output_dir), training.resume_from_checkpoint)
-        except CheckpointError as error:
-            faults.append(str(error))
+    faults += more_faults
     if faults:
         raise UserError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
 

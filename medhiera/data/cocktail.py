@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import snapshot_download
@@ -17,7 +16,7 @@ from transformers import TrainingArguments
 
 from dataset_scripts import Cocktail, chestxray14, image_folder, label_names
 from dataset_scripts.build.build_log import summary_lines
-from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, PHANTOM_FILE
+from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import ImageFolder
 from medhiera.config.arguments import DataOptions
@@ -41,6 +40,25 @@ def missing_validation(data_dir: Path) -> list[str]:
     ]
 
 
+@dataclass
+class LeakageCounts:
+    """What the leakage guard of a build counted, from leakage_report.json.
+
+    Attributes:
+        is_checked: the build compared images; False where it had nothing to compare, or left no report.
+        held_out: images of the validation and test splits.
+        compared: training images of other sources.
+        dropped: training images that show a held-out one, and were left out.
+        allowed: training images that show a held-out one, and were kept as asked for.
+    """
+
+    is_checked: bool = False
+    held_out: int = 0
+    compared: int = 0
+    dropped: int = 0
+    allowed: int = 0
+
+
 @dataclass(frozen=True)
 class OpenCocktail:
     """The built cocktail, ready to read.
@@ -51,6 +69,7 @@ class OpenCocktail:
         mean: pixel mean of its training split, in units of [0, 1].
         std: pixel standard deviation, in the same units.
         is_phantom: made by write_phantom_cohort, not of patients.
+        split_scheme: how ChestX-ray14 was split: official or medtransformer.
         folder: where the built data and its reports lie.
         is_reused: it was there already.
     """
@@ -60,6 +79,7 @@ class OpenCocktail:
     mean: float
     std: float
     is_phantom: bool
+    split_scheme: str
     folder: Path
     is_reused: bool
 
@@ -80,24 +100,19 @@ class OpenCocktail:
         """A picture's title; phantoms are said to be phantoms inside the picture."""
         return f"{text} (synthetic phantoms)" if self.is_phantom else text
 
-    def record(self) -> dict[str, Any]:
-        """What metrics.json keeps of the data."""
-        images = {split: by_source(rows) for split, rows in self.rows.items()}
-        return {"images": images, "is_phantom": self.is_phantom, "leakage": self._leakage()}
-
-    def _leakage(self) -> dict[str, Any]:
+    def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
-        path = self.folder / "leakage_report.json"
+        path = self.folder / LEAKAGE_REPORT_FILE
         if not path.is_file():
-            return {"is_checked": False}
+            return LeakageCounts()
         report = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "is_checked": True,
-            "held_out": report["held_out_images"],
-            "compared": report["compared_images"],
-            "dropped": len(report["dropped"]),
-            "allowed": len(report["allowed"]),
-        }
+        return LeakageCounts(
+            is_checked=True,
+            held_out=report["held_out_images"],
+            compared=report["compared_images"],
+            dropped=len(report["dropped"]),
+            allowed=len(report["allowed"]),
+        )
 
 
 def open_cocktail(options: DataOptions, training: TrainingArguments | None = None) -> OpenCocktail:
@@ -115,42 +130,20 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         DataLayoutError: the folder holds none of this.
     """
     folder = Path(options.data_dir)
-    if (folder / BUILD_FILE).is_file() or not folder.is_dir():
-        with training.main_process_first(local=False) if training else contextlib.nullcontext():
-            rows, built = _load_exported(options.data_dir, options.build_dir)
-        if training is not None:
-            _refuse_other_build(options, built)
-        is_reused = True
-    else:
-        builder_class = ImageFolder if (folder / "images").is_dir() else Cocktail
-        builder = builder_class(
-            data_dir=options.data_dir,
-            cache_dir=options.build_dir,
-            config_name=options.split,
-            image_size=options.build_size or 0,
-            max_bad_fraction=options.max_bad_fraction,
-            allow_leakage=options.allow_leakage,
-            nih_mapping=options.nih_mapping or "",
-        )
-        built = Path(builder.cache_dir)
-        is_reused = built.is_dir()
-        with training.main_process_first(local=False) if training else contextlib.nullcontext():
-            builder.download_and_prepare(num_proc=options.build_num_proc)
-        rows = builder.as_dataset()
+    with training.main_process_first(local=False) if training else contextlib.nullcontext():
+        if (folder / BUILD_FILE).is_file() or not folder.is_dir():
+            rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
+        else:
+            rows, built, is_reused = _build(options)
+    scheme = _built_scheme(built) or options.split
+    if (built / BUILD_FILE).is_file():
+        _check_build(options, built, scheme, is_training=training is not None)
     if is_reused:
         logger.info("the data was built before and its sources have not changed: reused")
     if (built / BUILD_REPORT_FILE).is_file():
         for line in summary_lines(built)[-1:]:
             logger.info("%s; the report lies in %s", line, built)
-    there: set[str] = set()
-    for split, chosen in rows.items():
-        sources = by_source(chosen)
-        there |= sources.keys()
-        counts = ", ".join(f"{source} {count:,}" for source, count in sources.items())
-        logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
-    for field, asked in (("sources", options.sources or []), ("mixing", options.weights())):
-        if unknown := sorted(set(asked) - there):
-            raise UserError(f"{field} names {unknown}, which no split holds; the data holds {sorted(there)}")
+    _check_sources(options, rows)
     statistics = read_statistics(built)
     return OpenCocktail(
         rows=rows,
@@ -158,9 +151,47 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
         mean=statistics["mean"],
         std=statistics["std"],
         is_phantom=any((place / PHANTOM_FILE).is_file() for place in (folder, built)),
+        split_scheme=scheme,
         folder=built,
         is_reused=is_reused,
     )
+
+
+def _build(options: DataOptions) -> tuple[DatasetDict, Path, bool]:
+    """The rows of raw folders, built unless they were before; where they lie; whether they were there."""
+    builder_class = ImageFolder if (Path(options.data_dir) / "images").is_dir() else Cocktail
+    builder = builder_class(
+        data_dir=options.data_dir,
+        cache_dir=options.build_dir,
+        config_name=options.split,
+        image_size=options.build_size or 0,
+        max_bad_fraction=options.max_bad_fraction,
+        allow_leakage=options.allow_leakage,
+        nih_mapping=options.nih_mapping or "",
+    )
+    built = Path(builder.cache_dir)
+    is_reused = built.is_dir()
+    builder.download_and_prepare(num_proc=options.build_num_proc)
+    return builder.as_dataset(), built, is_reused
+
+
+def _check_sources(options: DataOptions, rows: DatasetDict) -> None:
+    """Say what each split holds.
+
+    Raises:
+        UserError: a source is asked for that no split holds.
+    """
+    present: set[str] = set()
+    for split, chosen in rows.items():
+        sources = by_source(chosen)
+        present |= sources.keys()
+        counts = ", ".join(f"{source} {count:,}" for source, count in sources.items())
+        logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
+    for field, wanted in (("sources", options.sources or []), ("mixing", options.weights())):
+        if unknown := sorted(set(wanted) - present):
+            raise UserError(
+                f"{field} names {unknown}, which no split holds; the data holds {sorted(present)}"
+            )
 
 
 def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, Path]:
@@ -180,18 +211,26 @@ def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, P
     return rows, Path(reports)
 
 
-def _refuse_other_build(options: DataOptions, built: Path) -> None:
+def _built_scheme(built: Path) -> str | None:
+    """The split scheme that exported data was built with; None of data that has none."""
+    build = built / BUILD_FILE
+    if not build.is_file():
+        return None
+    scheme = str(json.loads(build.read_text(encoding="utf-8"))["config"]).split("-")[0]
+    return scheme if scheme in ("official", "medtransformer") else None
+
+
+def _check_build(options: DataOptions, built: Path, scheme: str, is_training: bool) -> None:
     """Options that only a build obeys must be those this data was built with.
 
     Raises:
         UserError: it was built with another split, or with leaks dropped or kept as is not asked for.
     """
     faults = []
-    build, report = built / BUILD_FILE, built / "leakage_report.json"
-    split = json.loads(build.read_text(encoding="utf-8"))["config"].split("-")[0] if build.is_file() else None
-    if split in ("official", "medtransformer") and split != options.split:
-        faults.append(f"it was built with split: {split}, and the recipe has {options.split}")
-    if report.is_file():
+    report = built / LEAKAGE_REPORT_FILE
+    if scheme != options.split:
+        faults.append(f"it was built with split: {scheme}, wanted is {options.split}")
+    if is_training and report.is_file():
         is_allowed = json.loads(report.read_text(encoding="utf-8"))["allow_leakage"]
         if is_allowed != options.allow_leakage:
             kept = "kept" if is_allowed else "left out"
@@ -200,7 +239,7 @@ def _refuse_other_build(options: DataOptions, built: Path) -> None:
         faults.append("nih_mapping is read when data is built, and this is built already")
     if faults:
         raise UserError(
-            f"--data_dir {options.data_dir} is built data: {'; '.join(faults)}. Change the recipe, or give "
+            f"--data_dir {options.data_dir} is built data: {'; '.join(faults)}. Change the option, or give "
             "the folder of the sources, which is built as asked"
         )
 

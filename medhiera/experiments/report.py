@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,19 +16,33 @@ from medhiera.evaluation.published_results import (
     settings_of,
 )
 from medhiera.experiments.arms import Arm
-from medhiera.experiments.runner import LOG, Laboratory, read_column
+from medhiera.experiments.runner import Laboratory, read_column
+from medhiera.hub.record import ClassificationRecord, PretrainingRecord, StageRecord, TrainedRecord
+from medhiera.layout import LOG_FILE
+
+R = TypeVar("R", bound=StageRecord)
 
 
 def curve_of(laboratory: Laboratory, arm: Arm, seed: int, column: str) -> dict[int, float]:
     """Step → value of a run's log, as far as the values are numbers."""
-    curve = read_column(laboratory.folder(arm.name, seed) / LOG, column)
+    curve = read_column(laboratory.folder(arm.name, seed) / LOG_FILE, column)
     return {step: value for step, value in curve.items() if math.isfinite(value)}
 
 
-def values_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int], key: str) -> list[Any]:
-    """One entry of each seed's evaluation."""
-    records = (laboratory.metrics(arm.name, seed) for seed in seeds)
-    return [record["evaluation"][key] for record in records if record is not None]
+def records_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int], kind: type[R]) -> list[R]:
+    """The records of an arm's finished runs, one a seed."""
+    records = (laboratory.record(arm.name, seed) for seed in seeds)
+    return [record for record in records if isinstance(record, kind)]
+
+
+def reports_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What an arm's classifiers reached, one report a seed."""
+    return [record.evaluation for record in records_of(laboratory, arm, seeds, ClassificationRecord)]
+
+
+def aurocs_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[float]:
+    """Mean test AUROC of an arm's classifiers, one a seed."""
+    return [report["mean_auroc"] for report in reports_of(laboratory, arm, seeds)]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -44,27 +58,31 @@ def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence
     lines += [f"{len(seeds)} seeds; in brackets the lowest and highest.", ""]
     lines += ["| pre-training | steps | masked validation loss before | after |", "|---|---|---|---|"]
     for arm in (a for a in arms if a.script == "train_mae.py"):
-        record = laboratory.metrics(arm.name, seeds[0])
-        assert record is not None
-        before, after = (values_of(laboratory, arm, seeds, k) for k in ("masked_loss_before", "masked_loss"))
-        lines.append(f"| {arm.label} | {record['training']['steps']} | {spread(before)} | {spread(after)} |")
+        records = records_of(laboratory, arm, seeds, PretrainingRecord)
+        before = spread([record.evaluation.masked_loss_before for record in records])
+        after = spread([record.evaluation.masked_loss for record in records])
+        lines.append(f"| {arm.label} | {records[0].training.steps} | {before} | {after} |")
     classifiers = [a for a in arms if a.script == "train_cls.py"]
     lines += [
         "",
         "| classifier from | test mean AUROC | difference from random, same seed |",
         "|---|---|---|",
     ]
-    random = values_of(laboratory, classifiers[0], seeds, "mean_auroc")
+    random = aurocs_of(laboratory, classifiers[0], seeds)
     for arm in classifiers:
-        values = values_of(laboratory, arm, seeds, "mean_auroc")
+        values = aurocs_of(laboratory, arm, seeds)
         paired = spread([own - other for own, other in zip(values, random, strict=True)])
         lines.append(f"| {arm.label} | {spread(values)} | {'–' if arm is classifiers[0] else paired} |")
     best = next(a for a in classifiers if a.name == "cls-cocktail")
     lines += ["", "## Table 2", "", *table2(laboratory, best, seeds)]
-    lines += ["", "## Table 3", "", *table3(values_of(laboratory, best, seeds, "diseases"))]
+    lines += [
+        "",
+        "## Table 3",
+        "",
+        *table3([report["diseases"] for report in reports_of(laboratory, best, seeds)]),
+    ]
     for arm, table in ((best, "Table 1, classification"), (arms[0], "Table 4, pre-training")):
-        record = laboratory.metrics(arm.name, seeds[0])
-        assert record is not None
+        record = records_of(laboratory, arm, seeds[:1], TrainedRecord)[0]
         lines += ["", f"## {table}", "", *settings_table(record)]
     return "\n".join(lines) + "\n"
 
@@ -72,7 +90,7 @@ def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence
 def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
     """AUROC a finding, the paper's beside ours."""
     lines = ["| finding | ours, % | paper's Table 2, % | positives in our test split |", "|---|---|---|---|"]
-    records = values_of(laboratory, arm, seeds, "findings")
+    records = [report["findings"] for report in reports_of(laboratory, arm, seeds)]
     for name, entry in records[0].items():
         values = [100 * record[name]["auroc"] for record in records if record[name]["auroc"] is not None]
         star = "*" if entry["is_rare"] else ""
@@ -102,12 +120,12 @@ def table3(diseases: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def settings_table(record: dict[str, Any]) -> list[str]:
+def settings_table(record: TrainedRecord) -> list[str]:
     """A run's settings beside the paper's."""
-    ours = settings_of(record)
+    ours = settings_of(record.to_json())
     lines = ["| | ours | paper |", "|---|---|---|"]
     return lines + [
-        f"| {key} | {ours[key]} | {value} |" for key, value in PAPER_SETTINGS[record["stage"]].items()
+        f"| {key} | {ours[key]} | {value} |" for key, value in PAPER_SETTINGS[record.stage].items()
     ]
 
 
@@ -119,7 +137,8 @@ def explode_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[
         curves = [curve for seed in seeds if (curve := curve_of(laboratory, arm, seed, "eval_loss"))]
         before = spread([curve[min(curve)] for curve in curves])
         highest = spread([max(curve.values()) for curve in curves])
-        reached = values_of(laboratory, arm, seeds, "masked_loss")
+        records = records_of(laboratory, arm, seeds, PretrainingRecord)
+        reached = [record.evaluation.masked_loss for record in records]
         after = [spread(reached)] if reached else []
         lost = ((seed, laboratory.lost_at(arm.name, seed)) for seed in seeds)
         after += [f"no number from step {step} on (seed {seed})" for seed, step in lost if step is not None]

@@ -22,15 +22,14 @@ from typing import Any
 
 from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm
+from medhiera.hub.record import AnyRecord, TrainedRecord, read_record
+from medhiera.layout import LOG_FILE, is_finished
 from medhiera.training.checkpoints import newest_whole
 
 logger = logging.getLogger(__name__)
 
 
 ROOT = Path(__file__).resolve().parents[2]
-
-LOG = "training_log.csv"
-"""What a run writes as it goes; the figures are drawn from it."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,10 @@ class Laboratory:
         """Where one run writes."""
         return self.output / arm / f"seed{seed}"
 
-    def metrics(self, arm: str, seed: int) -> dict[str, Any] | None:
+    def record(self, arm: str, seed: int) -> AnyRecord | None:
         """The record of a finished run; None where it is not finished."""
         folder = self.folder(arm, seed)
-        if not (folder / "README.md").is_file():
-            return None
-        record: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return record
+        return read_record(folder) if is_finished(folder) else None
 
     def command(self, arm: Arm, seed: int) -> list[str]:
         """What a user would type for this run."""
@@ -71,9 +67,9 @@ class Laboratory:
             assert source is not None, f"{arm.name} needs stage 0"
             words += ["--model_name_or_path", source]
         if arm.as_long_as is not None:
-            longer = self.metrics(arm.as_long_as, seed)
-            assert longer is not None, f"{arm.name} comes after {arm.as_long_as}"
-            words += ["--max_steps", str(longer["training"]["steps"])]
+            longer = self.record(arm.as_long_as, seed)
+            assert isinstance(longer, TrainedRecord), f"{arm.name} comes after {arm.as_long_as}"
+            words += ["--max_steps", str(longer.training.steps)]
         if newest_whole(folder) is not None:
             words += ["--resume_from_checkpoint", "true"]
         return [sys.executable, "-W", "ignore", arm.script, *words]
@@ -81,13 +77,13 @@ class Laboratory:
     def lost_at(self, arm: str, seed: int) -> int | None:
         """The step from which an unfinished run's loss is no number; None where it is one."""
         folder = self.folder(arm, seed)
-        if (folder / "README.md").is_file():
+        if is_finished(folder):
             return None
         named = folder / "nonfinite_batch.json"
         if named.is_file():
             return int(json.loads(named.read_text(encoding="utf-8"))["step"])
         # Gradients that overflow after a step whose loss was sound show in the next evaluation.
-        losses = read_column(folder / LOG, "eval_loss")
+        losses = read_column(folder / LOG_FILE, "eval_loss")
         return next((step for step, loss in losses.items() if not math.isfinite(loss)), None)
 
     def run(self, arm: Arm, seed: int) -> bool:
@@ -97,7 +93,7 @@ class Laboratory:
             RunFailedError: the script failed, or another process writes into the run's folder.
         """
         has_exploded = arm.may_explode and self.lost_at(arm.name, seed) is not None
-        if has_exploded or self.metrics(arm.name, seed) is not None:
+        if has_exploded or self.record(arm.name, seed) is not None:
             return False
         folder = self.folder(arm.name, seed)
         with running(self.command(arm, seed), folder) as process:

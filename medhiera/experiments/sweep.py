@@ -20,7 +20,9 @@ import yaml
 
 from medhiera.errors import RunFailedError
 from medhiera.experiments.arms import STAGE0, Arm
-from medhiera.experiments.runner import LOG, ROOT, Laboratory, failure, read_column, running
+from medhiera.experiments.runner import ROOT, Laboratory, failure, read_column, running
+from medhiera.hub.record import TrainedRecord
+from medhiera.layout import LOG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +36,6 @@ _FAILURES_IN_A_ROW = 3
 WARM_UP_PERCENT = 30
 """Share of its schedule in which no trial is pruned: OneCycleLR's learning rate still rises."""
 
-TESTED = "test"
-"""A trial's attribute: what its model reached on the test split."""
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -48,7 +47,6 @@ class Sweep:
         label: of that value, in tables and figures.
         direction: "minimize" or "maximize".
         propose: a trial → options of the script.
-        tested: of metrics.json's evaluation, on the test split; shown beside the value, None for nothing.
     """
 
     script: str
@@ -56,7 +54,6 @@ class Sweep:
     label: str
     direction: Literal["minimize", "maximize"]
     propose: Callable[[optuna.Trial], dict[str, Any]]
-    tested: str | None = None
 
 
 def propose_mae(trial: optuna.Trial) -> dict[str, Any]:
@@ -78,6 +75,7 @@ def propose_classifier(trial: optuna.Trial) -> dict[str, Any]:
         "weight_decay": trial.suggest_float("weight_decay", 0.0, 1e-7),
         "num_train_epochs": trial.suggest_categorical("num_train_epochs", [10, 15, 20]),
         "classifier_dropout": trial.suggest_float("classifier_dropout", 0.0, 0.5),
+        "score_test": False,
         "rotation_degrees": 30 if trial.suggest_categorical("augmentation", [False, True]) else 0,
     }
 
@@ -86,11 +84,10 @@ SWEEPS = {
     "mae": Sweep("train_mae.py", "eval_loss", "masked validation loss", "minimize", propose_mae),
     "cls": Sweep(
         "train_cls.py",
-        "eval_mean_auroc",
-        "validation mean AUROC",
+        "eval_selection_auroc",
+        "validation AUROC",
         "maximize",
         propose_classifier,
-        tested="mean_auroc",
     ),
 }
 
@@ -186,23 +183,22 @@ def _run_trial(
     with running(command, folder) as process:
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
-            _report(trial, folder / LOG, sweep.column, schedule, reported)
+            _report(trial, folder / LOG_FILE, sweep.column, schedule, reported)
             if trial.should_prune():
                 logger.info("trial %d: pruned after %d %% of its steps", trial.number, max(reported))
                 process.kill()  # it need not write a checkpoint
                 raise optuna.TrialPruned
-    record = laboratory.metrics(name, 0)
-    if process.returncode or record is None:
+    _report(trial, folder / LOG_FILE, sweep.column, schedule, reported)  # what came after the last look
+    record = laboratory.record(name, 0)
+    if process.returncode or not isinstance(record, TrainedRecord):
         raise failure(f"trial {trial.number}", process.returncode, folder)
-    if sweep.tested is not None:
-        trial.set_user_attr(TESTED, record["evaluation"][sweep.tested])
-    curve = read_column(folder / LOG, sweep.column)
-    kept = record["training"]["best_step"]  # None where the last weights are kept
+    curve = read_column(folder / LOG_FILE, sweep.column)
+    kept = record.training.best_step  # None where the last weights are kept
     value = curve.get(max(curve, default=0) if kept is None else kept, float("nan"))
     if not math.isfinite(value):
         raise RunFailedError(
-            f"trial {trial.number} has no {sweep.label} of the checkpoint it kept: {folder / LOG} has no "
-            f"number under {sweep.column} there; is eval_strategy off?"
+            f"trial {trial.number} has no {sweep.label} of the checkpoint it kept: {folder / LOG_FILE} has "
+            f"no number under {sweep.column} there; is eval_strategy off?"
         )
     return value
 

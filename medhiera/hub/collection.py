@@ -5,14 +5,8 @@ Stands beside publish.py, which calls it when a stage has arrived.
 
 from huggingface_hub import HfApi
 
-NOTES = {
-    0: "Stage 0: masked autoencoder on ImageNet.",
-    1: "Stage 1: masked autoencoder on medical images.",
-    2: "Stage 2: classifier of findings.",
-}
 
-
-def add_to_collection(api: HfApi, collection: str, repo_id: str, stage: int, private: bool = False) -> str:
+def add_to_collection(api: HfApi, collection: str, repo_id: str, note: str, private: bool = False) -> str:
     """Put a model into a collection; one that is in it already stays.
 
     Args:
@@ -20,7 +14,7 @@ def add_to_collection(api: HfApi, collection: str, repo_id: str, stage: int, pri
         collection: its slug, "owner/title-0123456789abcdef01234567", or the title of one of the repository's
             owner, which is made if it does not exist.
         repo_id: the published model.
-        stage: for the note beside it.
+        note: stands beside it.
         private: make a new collection private.
 
     Returns:
@@ -34,7 +28,7 @@ def add_to_collection(api: HfApi, collection: str, repo_id: str, stage: int, pri
         owner = repo_id.split("/")[0]
         found = [one.slug for one in api.list_collections(owner=owner) if one.title == collection]
         slug = found[0] if found else _make(api, collection, owner, private)
-    api.add_collection_item(slug, repo_id, "model", note=NOTES[stage], exists_ok=True)
+    api.add_collection_item(slug, repo_id, "model", note=note, exists_ok=True)
     return f"{api.endpoint}/collections/{slug}"
 
 

@@ -8,24 +8,22 @@ Stands between modeling_hiera_mae.convert and medhiera.hub.publish.
 """
 
 import argparse
-import importlib.metadata
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import ModelCard
 from transformers import BitImageProcessor
 
 from medhiera.errors import UserError
 from medhiera.hub.model_card import card_of
-from medhiera.hub.record import LIBRARIES, code_commit
+from medhiera.hub.record import Geometry, ImagenetRecord, Lineage
+from medhiera.layout import CARD_FILE
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def complete(folder: Path, started_from: str) -> dict[str, Any]:
+def complete(folder: Path, started_from: str) -> ImagenetRecord:
     """Write preprocessor_config.json, metrics.json and README.md into a converted folder.
 
     Args:
@@ -40,7 +38,7 @@ def complete(folder: Path, started_from: str) -> dict[str, Any]:
     """
     try:
         model = HieraMAEForPreTraining.from_pretrained(folder)
-        licence = ModelCard.load(folder / "README.md").data.license
+        licence = ModelCard.load(folder / CARD_FILE).data.license
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder} is no converted checkpoint: {reason}") from error
@@ -52,25 +50,23 @@ def complete(folder: Path, started_from: str) -> dict[str, Any]:
         image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD,
     ).save_pretrained(folder)  # fmt: skip
     is_hub_id = started_from.count("/") == 1 and not Path(started_from).exists()
-    record = {
-        "stage": 0,
-        "kind": "full",
-        "lineage": {
-            "started_from": started_from,
-            "base_model": started_from if is_hub_id else None,
-            "license": licence,
-        },
-        "model": {
-            "image_size": side,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "depths": list(model.config.depths),
-            "embed_dim": model.config.embed_dim,
-        },
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "commit": code_commit(),
-    }
-    (folder / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card_of(folder), encoding="utf-8")
+    record = ImagenetRecord(
+        kind="full",
+        lineage=Lineage(
+            started_from=started_from,
+            base_model=started_from if is_hub_id else None,
+            license=licence,
+            new_weights=[],
+        ),
+        model=Geometry(
+            image_size=side,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            depths=list(model.config.depths),
+            embed_dim=model.config.embed_dim,
+        ),
+    )
+    record.write(folder)
+    (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
     return record
 
 

@@ -16,8 +16,8 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import huggingface_hub
@@ -32,17 +32,26 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from medhiera.errors import PublishError
+from medhiera.errors import PublishError, UserError
 from medhiera.hub.collection import add_to_collection
+from medhiera.hub.private_text import PROJECT, refuse_private_text
+from medhiera.hub.record import read_record
+from medhiera.layout import (
+    CARD_FILE,
+    CONFIG_FILE,
+    EXAMPLES_FOLDER,
+    FIGURES_FOLDER,
+    METRICS_FILE,
+    PUBLISHED_FILE,
+    STAGE_FILES,
+    WEIGHTS_FILE,
+)
+from medhiera.stages import STAGES
 
 logger = logging.getLogger(__name__)
 
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-MODEL_CODE = REPOSITORY / "modeling_hiera_mae"
-
-REQUIRED_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "metrics.json")
+MODEL_CODE = PROJECT / "modeling_hiera_mae"
 
 NOT_SHIPPED = ("__init__.py", "convert.py")
 
@@ -53,13 +62,7 @@ AUTO_MAP = {
     "AutoModelForPreTraining": "modeling_hiera_mae.HieraMAEForPreTraining",
 }
 
-ARCHITECTURES = {0: "PreTraining", 1: "PreTraining", 2: "ImageClassification"}
-
 ATTEMPTS = 3
-
-PUBLISHED_FILE = "published.json"
-
-_HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
 
 
 def publish_stage(
@@ -94,11 +97,34 @@ def publish_stage(
     stage = _check_folder(folder, stage)
     refuse_private_text(_collect_files(folder, repo_id), folder, repo_id)
     api, repo_id = _check_token(repo_id, token)
-    files = _collect_files(folder, repo_id)
     retry = ["python", "-m", "medhiera.hub.publish", str(folder), repo_id, "--stage", str(stage)]
     retry += ["--collection", collection] if collection else []
     command = shlex.join(retry + ["--private"] * private)
-    may_happen: tuple[type[Exception], ...] = (*_network_errors(), RuntimeError, ValueError)
+    _upload(api, folder, repo_id, stage, private, command)
+    try:
+        (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); what is trained from here will not name %s.",
+                       folder / PUBLISHED_FILE, error, repo_id)  # fmt: skip
+    if collection:
+        try:
+            place = add_to_collection(api, collection, repo_id, STAGES[stage].note, private)
+        except _upload_errors() as error:
+            raise PublishError(
+                f"{repo_id} is published, but not in the collection {collection!r} ({_first_line(error)}). "
+                f"To retry: {command}"
+            ) from error
+        logger.info("It stands in the collection %s.", place)
+    return f"{api.endpoint}/{repo_id}"
+
+
+def _upload(api: HfApi, folder: Path, repo_id: str, stage: int, private: bool, command: str) -> None:
+    """Send all files in one commit, three times at most.
+
+    Raises:
+        PublishError: the repository holds something else; or the upload failed: `command` repeats it.
+    """
+    files = _collect_files(folder, repo_id)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             stale = _check_repository(api, repo_id, stage)
@@ -110,10 +136,8 @@ def publish_stage(
             operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
             api.create_commit(repo_id, operations, commit_message=f"Publish stage {stage}")
             logger.info("Published %d files of stage %d to %s.", len(files), stage, repo_id)
-            break
-        except PublishError:
-            raise
-        except may_happen as error:
+            return
+        except _upload_errors() as error:
             if attempt == ATTEMPTS or not _may_pass(error):
                 raise PublishError(
                     f"the upload to {repo_id} failed ({_first_line(error)}). {folder} is untouched; what has "
@@ -121,21 +145,6 @@ def publish_stage(
                 ) from error
             logger.warning("The upload to %s failed (%s); trying again.", repo_id, _first_line(error))
             time.sleep(attempt)
-    try:
-        (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
-    except OSError as error:
-        logger.warning("%s cannot be written (%s); what is trained from here will not name %s.",
-                       folder / PUBLISHED_FILE, error, repo_id)  # fmt: skip
-    if collection:
-        try:
-            place = add_to_collection(api, collection, repo_id, stage, private)
-        except may_happen as error:
-            raise PublishError(
-                f"{repo_id} is published, but not in the collection {collection!r} ({_first_line(error)}). "
-                f"To retry: {command}"
-            ) from error
-        logger.info("It stands in the collection %s.", place)
-    return f"{api.endpoint}/{repo_id}"
 
 
 def check_can_push(repo_id: str, *, stage: int | None = None, token: str | None = None) -> None:
@@ -163,6 +172,11 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (HfHubHTTPError, library.HTTPError, OSError)
 
 
+def _upload_errors() -> tuple[type[Exception], ...]:
+    """What an upload may end with: the network's errors, and the client's own refusals."""
+    return (*_network_errors(), RuntimeError, ValueError)
+
+
 def _first_line(error: BaseException) -> str:
     """Say what happened in one line, and why where the client tells."""
     line = (str(error) or type(error).__name__).strip().splitlines()[0]
@@ -186,35 +200,34 @@ def _check_folder(folder: Path, stage: int | None) -> int:
     """Return the stage of a complete folder."""
     if not folder.is_dir():
         raise PublishError(f"{folder} is no folder; give the output folder of train_mae.py or train_cls.py.")
-    absent = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    absent = [name for name in STAGE_FILES if not (folder / name).is_file()]
     if absent:
         raise PublishError(
             f"{folder} is not a finished stage: {', '.join(absent)} absent. A stage's folder holds "
-            f"{', '.join(REQUIRED_FILES)} and figures/*.png; let the training script finish."
+            f"{', '.join(STAGE_FILES)} and figures/*.png; let the training script finish."
         )
-    config, metrics = _read_json(folder / "config.json"), _read_json(folder / "metrics.json")
-    found = metrics.get("stage")
-    if found not in ARCHITECTURES:
-        raise PublishError(f"{folder / 'metrics.json'} says stage {found!r}; wanted 0, 1 or 2.")
-    if stage is not None and stage != found:
-        raise PublishError(f"{folder} holds stage {found}, but stage {stage} was asked for.")
+    record = read_record(folder)
+    if record is None:
+        raise PublishError(f"{folder / METRICS_FILE} is not the record of a stage; wanted stage 0, 1 or 2.")
+    if stage is not None and stage != record.stage:
+        raise PublishError(f"{folder} holds stage {record.stage}, but stage {stage} was asked for.")
+    config = _read_json(folder / CONFIG_FILE)
     classes = config.get("architectures") or []
-    if config.get("model_type") != "hiera" or not any(
-        str(name).endswith(ARCHITECTURES[found]) for name in classes
-    ):
+    architecture = STAGES[record.stage].architecture
+    if config.get("model_type") != "hiera" or not any(str(name).endswith(architecture) for name in classes):
         raise PublishError(
-            f"{folder / 'config.json'} describes {config.get('model_type')} {classes}; stage {found} is "
-            f"a Hiera model for {ARCHITECTURES[found]}."
+            f"{folder / CONFIG_FILE} describes {config.get('model_type')} {classes}; stage {record.stage} is "
+            f"a Hiera model {architecture}."
         )
-    if found != 0 and not list((folder / "figures").glob("*.png")):
-        raise PublishError(f"{folder / 'figures'} holds no .png; let the training script finish.")
+    if STAGES[record.stage].has_figures and not list((folder / FIGURES_FOLDER).glob("*.png")):
+        raise PublishError(f"{folder / FIGURES_FOLDER} holds no .png; let the training script finish.")
     try:
-        with safetensors.safe_open(folder / "model.safetensors", framework="numpy") as weights:
+        with safetensors.safe_open(folder / WEIGHTS_FILE, framework="numpy") as weights:
             weights.keys()
-        ModelCard.load(folder / "README.md")
+        ModelCard.load(folder / CARD_FILE)
     except (safetensors.SafetensorError, ValueError) as error:
         raise PublishError(f"{folder} is damaged: {_first_line(error)}") from error
-    return int(found)
+    return record.stage
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -227,68 +240,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _collect_files(folder: Path, repo_id: str) -> dict[str, bytes | str]:
     """Name in the repository to content or local path: the allow-list, nothing else."""
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    config = _read_json(folder / "config.json") | {"auto_map": AUTO_MAP}
-    files: dict[str, bytes | str] = {name: str(folder / name) for name in REQUIRED_FILES}
-    files["config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-    files["README.md"] = card.replace("THIS_FOLDER", repo_id).encode()  # the snippets work as they stand
-    for place in ("figures", "examples"):
+    card = (folder / CARD_FILE).read_text(encoding="utf-8")
+    config = _read_json(folder / CONFIG_FILE) | {"auto_map": AUTO_MAP}
+    files: dict[str, bytes | str] = {name: str(folder / name) for name in STAGE_FILES}
+    files[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    files[CARD_FILE] = card.replace("THIS_FOLDER", repo_id).encode()  # the snippets work as they stand
+    for place in (FIGURES_FOLDER, EXAMPLES_FOLDER):
         for picture in sorted((folder / place).glob("*.png")):
             files[f"{place}/{picture.name}"] = str(picture)
     for code in sorted(MODEL_CODE.glob("*.py")):
         if code.name not in NOT_SHIPPED:
             files[code.name] = str(code)
     return files
-
-
-def refuse_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
-    """Refuse a file that names a folder of this machine or its user."""
-    places = {str(path) for path in (Path.home(), REPOSITORY, folder.resolve().parent) if len(path.parts) > 1}
-    private = re.compile("|".join(rf"{re.escape(place)}(?![\w-])" for place in sorted(places, reverse=True)))
-    for name, content in files.items():
-        data = content if isinstance(content, bytes) else _readable_part(Path(content))
-        text = data.decode("utf-8", errors="replace")
-        found = private.search(text) or _HOME_FOLDER.search(text)
-        told = found[0] if found else None
-        if told is None and name.endswith(".json"):
-            told = next(_absolute_paths(json.loads(text)), None)
-        if told is None and name in {"metrics.json", "README.md"}:
-            told = _user_name_in(text, repo_id)
-        if told is not None:
-            raise PublishError(
-                f"{name} in {folder} names {told!r}, which belongs to this machine or its user and would "
-                "become public; remove it there and publish again."
-            )
-
-
-def _readable_part(path: Path) -> bytes:
-    """The file, or of weights the header, where metadata stands."""
-    with path.open("rb") as file:
-        if path.suffix == ".safetensors":
-            return file.read(int.from_bytes(file.read(8), "little"))
-        return file.read()
-
-
-def _absolute_paths(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield from _absolute_paths(key)
-            yield from _absolute_paths(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _absolute_paths(entry)
-    elif isinstance(value, str):
-        is_windows = PureWindowsPath(value).is_absolute() and re.match(r"[A-Za-z]:[\\/]", value)
-        if is_windows or (PurePosixPath(value).is_absolute() and len(PurePosixPath(value).parts) > 2):
-            yield value
-
-
-def _user_name_in(text: str, repo_id: str) -> str | None:
-    """Find the user's name, taken from the home folder, unless it is public anyway or means nothing."""
-    name = Path.home().name
-    if len(name) < 4 or name in {"root", "user", "home", "ubuntu", "runner"} or name in repo_id.split("/"):
-        return None
-    return name if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) else None
 
 
 def _check_token(repo_id: str, token: str | None) -> tuple[HfApi, str]:
@@ -341,20 +304,21 @@ def _check_repository(api: HfApi, repo_id: str, stage: int | None) -> list[str]:
         return []
     if set(names) <= {".gitattributes", "README.md"}:
         return []
-    published = None
-    if "metrics.json" in names:
-        with tempfile.TemporaryDirectory() as place:
-            published = _read_json(Path(api.hf_hub_download(repo_id, "metrics.json", local_dir=place))).get(
-                "stage"
-            )
-    if published not in ARCHITECTURES or (stage is not None and published != stage):
-        what = (
-            f"stage {published}" if published in ARCHITECTURES else "something that is not one of our stages"
-        )
+    published = _published_stage(api, repo_id) if METRICS_FILE in names else None
+    if published is None or (stage is not None and published != stage):
+        what = "something that is not one of our stages" if published is None else f"stage {published}"
         raise PublishError(
             f"{repo_id} already holds {what}; nothing was sent. Choose another repository name."
         )
     return [name for name in names if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py", name)]
+
+
+def _published_stage(api: HfApi, repo_id: str) -> int | None:
+    """The stage that a repository's record names, whatever version wrote it; None where it names none."""
+    with tempfile.TemporaryDirectory() as place:
+        content = _read_json(Path(api.hf_hub_download(repo_id, METRICS_FILE, local_dir=place)))
+    number = content.get("stage")
+    return number if number in STAGES else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -365,9 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
     parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument(
-        "--stage", type=int, choices=sorted(ARCHITECTURES), help="refuse a folder of another stage"
-    )
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), help="refuse a folder of another stage")
     parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
@@ -380,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stage=options.stage,
             collection=options.collection,
         )
-    except PublishError as error:
+    except UserError as error:
         parser.exit(1, f"error: {error}\n")
     parser.exit(0, f"{address}\n")
 

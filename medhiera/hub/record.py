@@ -1,48 +1,342 @@
-"""What metrics.json holds of a run: its recipe, data, lineage, libraries and how training went."""
+"""metrics.json as dataclasses: the one place that writes and reads a stage's record.
+
+A stage's folder holds the record of how it was made and what it reached; the card renders it, later stages
+inherit from it, experiments compare it. A key of the file is an attribute here, so mypy knows it; pydantic
+checks what is read.
+"""
 
 import importlib.metadata
+import json
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from datasets import Dataset
+from pydantic import Field, TypeAdapter, ValidationError
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
-from medhiera.config.arguments import MAEOptions, Recipe
-from medhiera.data.cocktail import OpenCocktail, by_source
-from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.cocktail import LeakageCounts, OpenCocktail, by_source
+from medhiera.errors import UserError
+from medhiera.layout import METRICS_FILE
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
-def start_record(
-    recipe: Recipe,
-    lineage: Mapping[str, Any],
-    cocktail: OpenCocktail,
-    used: Mapping[str, Dataset],
-    preprocessing: Preprocessing,
-) -> dict[str, Any]:
-    """The part of metrics.json that is known before training; made then, so that a fault shows at once.
+@dataclass
+class StageLeakage(LeakageCounts):
+    """What the leakage guard of an earlier stage counted."""
+
+    stage: int = 1
+
+
+@dataclass
+class Lineage:
+    """Where the weights that a stage started from come from; the defaults are random weights.
+
+    Attributes:
+        started_from: in words.
+        license: an SPDX or Hub name; None where unknown.
+        base_model: Hub id, for the card's metadata.
+        new_weights: parameters that no checkpoint held, or "all".
+        earlier_sources: sources whose real images earlier stages trained on.
+        leakage_before: what the guard of each earlier stage counted; None where nothing is recorded of what
+            the first weights had seen.
+    """
+
+    started_from: str = "random weights"
+    license: str | None = "apache-2.0"
+    base_model: str | None = None
+    new_weights: list[str] | Literal["all"] = "all"
+    earlier_sources: list[str] = field(default_factory=list)
+    leakage_before: list[StageLeakage] | None = field(default_factory=list)
+
+
+@dataclass
+class DataRecord:
+    """What a stage read: images of each source by split and by use."""
+
+    images: dict[str, dict[str, int]]
+    is_phantom: bool
+    split_scheme: str
+    leakage: LeakageCounts
+    trained_on: dict[str, int]
+    validated_on: dict[str, int]
+    tested_on: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: OpenCocktail, used: Mapping[str, Dataset]) -> "DataRecord":
+        """Count.
+
+        Args:
+            data: the opened data.
+            used: rows by use: `trained_on`, `validated_on`, and `tested_on` where the test split is scored.
+        """
+        return cls(
+            images={split: by_source(rows) for split, rows in data.rows.items()},
+            is_phantom=data.is_phantom,
+            split_scheme=data.split_scheme,
+            leakage=data.leakage(),
+            **{use: by_source(rows) for use, rows in used.items()},
+        )
+
+
+@dataclass
+class PreprocessingRecord:
+    """Resize and crop in pixels, mean and standard deviation in units of [0, 1]."""
+
+    image_size: int
+    resize_size: int
+    mean: float
+    std: float
+
+
+@dataclass
+class Selection:
+    """What the best checkpoint was chosen by: the mean validation AUROC of these findings."""
+
+    findings: list[str]
+    rule: str
+
+
+@dataclass
+class TrainingRecord:
+    """How training went."""
+
+    steps: int
+    epochs: float
+    seconds: float
+    images_per_second: float
+    parameters: int
+    best_step: int | None
+    best_validation: float | None
+    selection: Selection | None = None
+
+    @classmethod
+    def of(
+        cls, trainer: Trainer, result: TrainOutput, selection: Selection | None = None
+    ) -> "TrainingRecord":
+        """From the Trainer, when it has trained."""
+        state = trainer.state
+        return cls(
+            steps=state.global_step,
+            epochs=float(state.epoch or 0.0),
+            seconds=result.metrics["train_runtime"],
+            images_per_second=result.metrics["train_samples_per_second"],
+            parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
+            best_step=state.best_global_step if trainer.args.load_best_model_at_end else None,
+            best_validation=state.best_metric,
+            selection=selection,
+        )
+
+
+@dataclass
+class Geometry:
+    """The model of stage 0."""
+
+    image_size: int
+    parameters: int
+    depths: list[int]
+    embed_dim: int
+
+
+@dataclass
+class ReconstructionReport:
+    """Masked-pixel loss on fixed validation masks, before and after training."""
+
+    masked_loss_before: float
+    masked_loss: float
+    mask_ratio: float
+
+
+@dataclass
+class Result:
+    """One number of the Hub's model-index."""
+
+    metric: str
+    title: str
+    value: float
+
+
+@dataclass(kw_only=True)
+class StageRecord:
+    """What every stage's metrics.json holds.
+
+    Attributes:
+        kind: "smoke" marks a run that only proves the software.
+        lineage: where its weights come from.
+        libraries: versions by name.
+        commit: of this project's code; None outside of git.
+    """
+
+    stage: int
+    kind: Literal["full", "smoke"]
+    lineage: Lineage
+    libraries: dict[str, str] = field(default_factory=lambda: library_versions())
+    commit: str | None = field(default_factory=lambda: code_commit())
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether its images were synthetic."""
+        return False
+
+    @property
+    def trained_on(self) -> dict[str, int]:
+        """Medical images by source."""
+        return {}
+
+    @property
+    def tested_on(self) -> dict[str, int]:
+        """Test images by source, where the test split was scored."""
+        return {}
+
+    @property
+    def results(self) -> list[Result]:
+        """Numbers on the test split for the Hub's model-index."""
+        return []
+
+    @property
+    def real_sources(self) -> list[str]:
+        """Whose real images the weights have seen, in this stage and before it."""
+        own = [] if self.is_phantom else list(self.trained_on)
+        return list(dict.fromkeys([*own, *self.lineage.earlier_sources]))
+
+    @property
+    def leakage(self) -> LeakageCounts | None:
+        """What the guard counted; None where there was nothing to guard."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def write(self, folder: Path) -> None:
+        """Write metrics.json.
+
+        Raises:
+            ValueError: a value is NaN or infinite, which JSON has no word for.
+        """
+        text = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(kw_only=True)
+class ImagenetRecord(StageRecord):
+    """Stage 0: weights of others in this project's layout."""
+
+    stage: Literal[0] = 0
+    model: Geometry
+
+
+@dataclass(kw_only=True)
+class TrainedRecord(StageRecord):
+    """What the stages have in common that are trained here."""
+
+    data: DataRecord
+    preprocessing: PreprocessingRecord
+    recipe: dict[str, Any]
+    training: TrainingRecord
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether its images were synthetic."""
+        return self.data.is_phantom
+
+    @property
+    def trained_on(self) -> dict[str, int]:
+        """Medical images by source."""
+        return self.data.trained_on
+
+    @property
+    def tested_on(self) -> dict[str, int]:
+        """Test images by source."""
+        return self.data.tested_on
+
+    @property
+    def leakage(self) -> LeakageCounts | None:
+        """What the guard counted."""
+        return self.data.leakage
+
+
+@dataclass(kw_only=True)
+class PretrainingRecord(TrainedRecord):
+    """Stage 1: masked autoencoder on medical images."""
+
+    stage: Literal[1] = 1
+    evaluation: ReconstructionReport
+
+
+@dataclass(kw_only=True)
+class ClassificationRecord(TrainedRecord):
+    """Stage 2: classifier.
+
+    Attributes:
+        split: the one that was scored; "validation" where the test split was not read.
+    """
+
+    stage: Literal[2] = 2
+    split: Literal["test", "validation"]
+    evaluation: dict[str, Any]
+
+    @property
+    def results(self) -> list[Result]:
+        """Means over findings, and over the diseases among them."""
+        if self.split != "test":
+            return []
+        report = self.evaluation
+        found = [
+            ("roc_auc", "mean AUROC", report["mean_auroc"]),
+            ("roc_auc", "mean AUROC of the diseases", report["diseases"]["mean_auroc"]),
+            ("average_precision", "mean average precision", report["mean_average_precision"]),
+        ]
+        return [Result(metric, title, value) for metric, title, value in found if value is not None]
+
+
+AnyRecord = ImagenetRecord | PretrainingRecord | ClassificationRecord
+
+_READER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="stage")])
+
+
+def read_record(file: Path) -> AnyRecord | None:
+    """The record in a metrics.json; None where there is none, or it is of something else than a stage.
 
     Args:
-        recipe: what was asked for.
-        lineage: from start_model.
-        cocktail: the data.
-        used: rows by use: `trained_on`, `validated_on`, `tested_on`.
-        preprocessing: resize, crop and normalisation.
+        file: the file, or the folder that holds it.
+
+    Raises:
+        UserError: it is damaged, or a stage's that this version cannot read.
     """
-    return {
-        "stage": 1 if isinstance(recipe.stage, MAEOptions) else 2,
-        "kind": recipe.optimization.recipe_kind,
-        "lineage": dict(lineage),
-        "data": cocktail.record() | {use: by_source(rows) for use, rows in used.items()},
-        "preprocessing": vars(preprocessing),
-        "recipe": recipe.as_json(),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "commit": code_commit(),
-    }
+    file = file / METRICS_FILE if file.is_dir() else file
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{file} is not valid JSON ({error}); restore it, or train the stage again"
+        ) from error
+    # evaluate_cls.py and other projects write a metrics.json of their own.
+    is_stage = isinstance(content, dict) and {"stage", "lineage"} <= content.keys()
+    return _parse(content, file) if is_stage else None
+
+
+def _parse(content: Any, file: Path) -> AnyRecord:
+    """A record from its JSON; the refusal names the first fields that are wrong."""
+    try:
+        return _READER.validate_python(content)
+    except ValidationError as error:
+        faults = [f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors()[:3]]
+        raise UserError(
+            f"{file} is not the record of a stage that this version can read ({'; '.join(faults)}); name a "
+            "folder that train_mae.py or train_cls.py finished, or train it again"
+        ) from error
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that shape a result."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def code_commit() -> str | None:
@@ -53,16 +347,3 @@ def code_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def training_record(trainer: Trainer, result: TrainOutput) -> dict[str, Any]:
-    """The part of metrics.json that says how training went."""
-    return {
-        "steps": trainer.state.global_step,
-        "epochs": trainer.state.epoch,
-        "seconds": result.metrics["train_runtime"],
-        "images_per_second": result.metrics["train_samples_per_second"],
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "best_step": trainer.state.best_global_step if trainer.args.load_best_model_at_end else None,
-        "best_validation": trainer.state.best_metric,
-    }

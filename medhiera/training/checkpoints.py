@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from medhiera.errors import CheckpointError
+from medhiera.layout import is_finished
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +67,25 @@ def refuse_finished(output: Path, wanted: str | bool | None) -> None:
         CheckpointError: as said.
     """
     is_new = wanted in (None, False, "false", "False")
-    if is_new and all((output / name).is_file() for name in ("metrics.json", "README.md")):
+    if is_new and is_finished(output):
         raise CheckpointError(
             f"{output} already holds a finished stage; choose another --output_dir, or move it"
         )
+
+
+def checkpoint_faults(output: Path, wanted: str | bool | None) -> list[str]:
+    """What keeps a run from starting or resuming in a folder: a sentence, or nothing.
+
+    Args:
+        output: the run's folder.
+        wanted: `resume_from_checkpoint`.
+    """
+    try:
+        refuse_finished(output, wanted)
+        find_checkpoint(output, wanted)
+    except CheckpointError as error:
+        return [str(error)]
+    return []
 
 
 def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:

@@ -1,7 +1,7 @@
 """What a stage starts from: a checkpoint, or a geometry with random weights."""
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from medhiera.config.arguments import ModelOptions
 from medhiera.errors import UserError
-from medhiera.hub.lineage import RANDOM, lineage_of
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEConfig
 
@@ -35,7 +34,7 @@ def check_source(options: ModelOptions) -> None:
 
 def start_model(
     model_class: type[PreTrainedModel], options: ModelOptions, **config_fields: Any
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+) -> tuple[PreTrainedModel, list[str] | Literal["all"]]:
     """The model a stage starts from, and where its weights come from.
 
     Args:
@@ -44,7 +43,7 @@ def start_model(
         **config_fields: what this stage sets in the config (image_size, labels).
 
     Returns:
-        The model, and its lineage for metrics.json: `new_weights`, and what lineage.lineage_of says.
+        The model, and the names of the parameters that no checkpoint held ("all" of random weights).
 
     Raises:
         UserError: no checkpoint, or one of another architecture or size.
@@ -52,7 +51,7 @@ def start_model(
     if options.model_name_or_path is None:
         config = HieraMAEConfig.from_size(options.model_size, **(config_fields | options.overrides()))
         logger.warning("no --model_name_or_path: all weights are RANDOM (%s geometry)", options.model_size)
-        return model_class._from_config(config), dict(RANDOM)
+        return model_class._from_config(config), "all"
 
     source = options.model_name_or_path
     try:
@@ -73,7 +72,7 @@ def start_model(
     logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
     if unused:
         logger.info("left out, no place in this model: %s", _by_module(unused))
-    return model, lineage_of(source) | {"new_weights": new}
+    return model, new
 
 
 def set_prior_bias(head: torch.nn.Linear, labels: Tensor) -> None:

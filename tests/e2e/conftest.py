@@ -30,7 +30,7 @@ save_strategy: steps
 save_steps: 3
 logging_steps: 1
 """
-BEST = "load_best_model_at_end: true\nmetric_for_best_model: mean_auroc\ngreater_is_better: true\n"
+BEST = "load_best_model_at_end: true\nmetric_for_best_model: selection_auroc\ngreater_is_better: true\n"
 
 
 class Workshop:

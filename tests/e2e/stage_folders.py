@@ -1,6 +1,5 @@
 """Stage folders to publish, and the project's commands run against the loopback Hub as processes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from loopback_hub import LoopbackHub
 from PIL import Image
+from stage_records import SOME_REPORT, classification_record, pretraining_record
 from transformers import BitImageProcessor
 
 from medhiera.hub.publish import MODEL_CODE, NOT_SHIPPED
@@ -47,7 +47,8 @@ def write_stage_folder(folder: Path, stage: int) -> Path:
         image_mean=[0.5] * 3,
         image_std=[0.25] * 3,
     ).save_pretrained(folder)
-    (folder / "metrics.json").write_text(json.dumps({"stage": stage, "auroc": {"mean": 0.5}}))
+    record = classification_record(SOME_REPORT) if stage == 2 else pretraining_record()
+    record.write(folder)
     (folder / "README.md").write_text(
         "---\nlibrary_name: transformers\nlicense: apache-2.0\n---\n# A tiny model\n"
     )

@@ -9,8 +9,11 @@ import yaml
 from medhiera.config.arguments import ModelOptions
 from medhiera.errors import UserError
 from medhiera.hub.imagenet_stage import complete
+from medhiera.hub.lineage import lineage_of
 from medhiera.hub.model_card import TEMPLATES
-from medhiera.hub.publish import REQUIRED_FILES, _check_folder
+from medhiera.hub.publish import _check_folder
+from medhiera.hub.record import read_record
+from medhiera.layout import STAGE_FILES
 from medhiera.run import choose_preprocessing
 from medhiera.training.model import start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -27,7 +30,7 @@ def converted(tmp_path):
 
 def test_it_is_a_whole_stage(converted):
     record = complete(converted, "facebook/hiera_tiny_224")
-    assert all((converted / name).is_file() for name in REQUIRED_FILES)
+    assert all((converted / name).is_file() for name in STAGE_FILES)
     assert _check_folder(converted, 0) == 0
     card = (converted / "README.md").read_text()
     metadata = yaml.safe_load(card.split("---\n")[1])
@@ -35,7 +38,7 @@ def test_it_is_a_whole_stage(converted):
     assert metadata["base_model"] == "facebook/hiera_tiny_224"
     assert metadata["license"] == "cc-by-nc-4.0" and "non-commercial use" in card
     assert "It has seen no medical image" in card
-    assert json.loads((converted / "metrics.json").read_text()) == record
+    assert read_record(converted) == record
 
 
 def test_training_goes_on_from_it_with_the_datas_own_normalisation(converted):
@@ -44,12 +47,13 @@ def test_training_goes_on_from_it_with_the_datas_own_normalisation(converted):
     source = str(converted)
     chosen = choose_preprocessing(source, 64, 73, 0.5, 0.2)
     assert (chosen.mean, chosen.std) == (0.5, 0.2)
-    _, lineage = start_model(
+    _, new_weights = start_model(
         HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), num_labels=2
     )
-    assert lineage["started_from"] == "stage 0 (from a file of mine)"
-    assert lineage["base_model"] == "me/stage0"  # the repository it was published to
-    assert lineage["license"] == "cc-by-nc-4.0"
+    lineage = lineage_of(source, new_weights)
+    assert lineage.started_from == "stage 0 (from a file of mine)"
+    assert lineage.base_model == "me/stage0"  # the repository it was published to
+    assert lineage.license == "cc-by-nc-4.0"
 
 
 def test_what_is_no_converted_checkpoint_is_refused(converted, tmp_path_factory):

@@ -1,0 +1,93 @@
+"""By what the best checkpoint is chosen: which findings count, and the numbers of each validation.
+
+Stands beside metrics.py; train_cls.py hands it to the Trainer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import EvalPrediction
+
+from medhiera.errors import UserError
+from medhiera.evaluation.metrics import NO_DISEASE, MultilabelRanking
+from medhiera.inference.classifier import chances_of
+
+FEWEST_PATIENTS = 30
+"""A finding of fewer positive validation patients moves by chance more than a better checkpoint moves it."""
+
+
+def choose_findings(
+    labels: NDArray[np.floating[Any]], patient_ids: Sequence[str], names: Sequence[str]
+) -> tuple[list[str], str]:
+    """The findings whose mean validation AUROC chooses the checkpoint.
+
+    Diseases with at least 30 positive patients; where there is none, all diseases with both label values, and
+    where there is none of these either, all labels with both.
+
+    Args:
+        labels: (images, findings) of the validation split; 1, 0 or NaN.
+        patient_ids: one per image.
+        names: of the findings.
+
+    Returns:
+        The names, and the rule in words.
+
+    Raises:
+        UserError: no finding has both label values: no checkpoint could be chosen.
+    """
+    patients = np.asarray(patient_ids)
+    both = [
+        name
+        for column, name in enumerate(names)
+        if (labels[:, column] == 1).any() and (labels[:, column] == 0).any()
+    ]
+    if not both:
+        raise UserError(
+            f"no finding has both present and absent images among the {len(labels)} of the validation split, "
+            "so no checkpoint can be chosen by AUROC; hold out more images"
+        )
+    positives = {name: len(set(patients[labels[:, names.index(name)] == 1])) for name in both}
+    diseases = [name for name in both if name != NO_DISEASE]
+    common = [name for name in diseases if positives[name] >= FEWEST_PATIENTS]
+    if common:
+        return common, f"diseases with at least {FEWEST_PATIENTS} positive validation patients"
+    if diseases:
+        return diseases, f"all diseases, as none has {FEWEST_PATIENTS} positive validation patients"
+    return both, "all findings"
+
+
+@dataclass
+class ValidationScores:
+    """The Trainer's compute_metrics: logits of a validation → numbers of training_log.csv.
+
+    Attributes:
+        names: of the findings.
+        selected: those that choose the checkpoint.
+        legacy_head: rank by sigmoid(softmax(logits)), med-hiera's defect.
+    """
+
+    names: Sequence[str]
+    selected: Sequence[str]
+    legacy_head: bool = False
+    metric: MultilabelRanking = field(default_factory=lambda: MultilabelRanking(keep_in_memory=True))
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """`selection_auroc` (the best checkpoint has the highest), `mean_auroc`, and one for each finding."""
+        logits = torch.from_numpy(np.asarray(prediction.predictions))
+        result = self.metric.compute(
+            predictions=np.asarray(chances_of(logits, self.legacy_head)),
+            references=prediction.label_ids,
+            finding_names=self.names,
+        )
+        known = {
+            name: entry["auroc"] for name, entry in result["findings"].items() if entry["auroc"] is not None
+        }
+        return {
+            "selection_auroc": float(np.mean([known[name] for name in self.selected])),
+            "mean_auroc": result["mean_auroc"],
+            "findings_in_mean": len(known),
+        } | {f"auroc_{name}": value for name, value in known.items()}

@@ -1,0 +1,95 @@
+"""The stages as one table: what each is trained by, loaded as, described with and published under.
+
+A new kind of stage is one row here, its arguments in config/, its record in hub/record.py and its card's
+template. Stands on config/; hub/, run.py and the scripts read it.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from transformers import PreTrainedModel
+
+from medhiera.config.arguments import ClassifierOptions, MAEOptions, StageArguments
+from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
+
+S = TypeVar("S", bound=StageArguments)
+
+
+@dataclass(frozen=True)
+class Stage(Generic[S]):
+    """One row.
+
+    Attributes:
+        number: as in the paper; metrics.json names it.
+        title: of the model card.
+        note: beside the model in a Hub collection.
+        arguments: a recipe's fields that this stage alone has.
+        model_class: what is trained and saved.
+        card_template: in model_cards/.
+        pipeline_tag: the Hub's task.
+        tags: of the model card, beside those that the data gives.
+        datasets: Hub names for the model card, beside the sources that the record names.
+        metrics: of the model card.
+        has_figures: a finished folder holds some.
+        keeps_normalization: starts with the pixel mean and deviation of the stage it starts from, not the
+            data's.
+        has_widget_examples: phantoms for the Hub's widget stand beside it where it is trained on chests.
+    """
+
+    number: int
+    title: str
+    note: str
+    arguments: type[S]
+    model_class: type[PreTrainedModel]
+    card_template: str
+    pipeline_tag: str
+    tags: tuple[str, ...] = ("hiera", "masked-autoencoder", "medical", "radiology")
+    datasets: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    has_figures: bool = True
+    keeps_normalization: bool = False
+    has_widget_examples: bool = False
+
+    @property
+    def architecture(self) -> str:
+        """How the class's name ends, ours and stock transformers' alike: "ForPreTraining"."""
+        return "For" + self.model_class.__name__.split("For", 1)[1]
+
+
+IMAGENET = Stage(
+    number=0,
+    title="Hiera MAE, pre-trained on ImageNet",
+    note="Stage 0: masked autoencoder on ImageNet.",
+    arguments=StageArguments,
+    model_class=HieraMAEForPreTraining,
+    card_template="imagenet.md.j2",
+    pipeline_tag="image-feature-extraction",
+    tags=("hiera", "masked-autoencoder"),
+    datasets=("imagenet-1k",),
+    has_figures=False,
+)
+PRETRAINING = Stage(
+    number=1,
+    title="Hiera MAE, pre-trained on medical images",
+    note="Stage 1: masked autoencoder on medical images.",
+    arguments=MAEOptions,
+    model_class=HieraMAEForPreTraining,
+    card_template="pretraining.md.j2",
+    pipeline_tag="image-feature-extraction",
+)
+CLASSIFICATION = Stage(
+    number=2,
+    title="Hiera, chest X-ray findings",
+    note="Stage 2: classifier of findings.",
+    arguments=ClassifierOptions,
+    model_class=HieraMAEForImageClassification,
+    card_template="classification.md.j2",
+    pipeline_tag="image-classification",
+    metrics=("roc_auc", "average_precision"),
+    keeps_normalization=True,
+    has_widget_examples=True,
+)
+STAGES: dict[int, Stage[StageArguments]] = {
+    stage.number: stage  # type: ignore[misc]  # a table of rows of different arguments
+    for stage in (IMAGENET, PRETRAINING, CLASSIFICATION)
+}

@@ -1,0 +1,70 @@
+"""Whole records of stages with small numbers, for tests that write or render metrics.json."""
+
+from medhiera.data.cocktail import LeakageCounts
+from medhiera.hub.record import (
+    ClassificationRecord,
+    DataRecord,
+    Geometry,
+    ImagenetRecord,
+    Lineage,
+    PreprocessingRecord,
+    PretrainingRecord,
+    ReconstructionReport,
+    TrainingRecord,
+)
+
+CLEAN = LeakageCounts(is_checked=True, held_out=305, compared=436, dropped=25, allowed=0)
+
+
+def facts(lineage=None, trained_on=None, leakage=CLEAN, is_phantom=False, tested_on=None, **changes):
+    data = DataRecord(
+        images={"train": {"ChestX-ray14": 1000}},
+        is_phantom=is_phantom,
+        split_scheme="official",
+        leakage=leakage,
+        trained_on={"ChestX-ray14": 1000} if trained_on is None else trained_on,
+        validated_on={"ChestX-ray14": 100},
+        tested_on=tested_on or {},
+    )
+    return {
+        "kind": "full",
+        "lineage": lineage or Lineage(),
+        "libraries": {"torch": "2.15.0"},
+        "commit": "0123abc",
+        "data": data,
+        "preprocessing": PreprocessingRecord(image_size=224, resize_size=256, mean=0.5, std=0.25),
+        "recipe": {"learning_rate": 1e-4, "sources": None},
+    } | changes
+
+
+def training(**changes):
+    numbers = {
+        "steps": 10, "epochs": 2.0, "seconds": 3725.0, "images_per_second": 12.0, "parameters": 27_900_000,
+        "best_step": 5, "best_validation": 0.7,
+    }  # fmt: skip
+    return TrainingRecord(**(numbers | changes))
+
+
+def imagenet_record(**changes):
+    model = Geometry(image_size=224, parameters=27_000_000, depths=[1, 2, 7, 2], embed_dim=96)
+    return ImagenetRecord(
+        kind="full", lineage=Lineage("facebook/hiera", "cc-by-nc-4.0"), model=model, **changes
+    )
+
+
+def pretraining_record(steps=10, evaluation=None, **changes):
+    return PretrainingRecord(
+        **facts(**changes),
+        training=training(steps=steps, best_step=None, best_validation=None),
+        evaluation=evaluation or ReconstructionReport(1.2, 0.8, 0.6),
+    )
+
+
+def classification_record(evaluation, best_step=5, split="test", **changes):
+    tested_on = {"ChestX-ray14": 214} if split == "test" else {}
+    return ClassificationRecord(
+        **facts(**({"tested_on": tested_on} | changes)),
+        training=training(best_step=best_step),
+        split=split,
+        evaluation=evaluation,
+    )
