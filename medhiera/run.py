@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel, TrainingArguments
 
+from dataset_scripts import SOURCES
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.hub.lineage import stage_record
 from medhiera.hub.model_card import card_of
@@ -64,7 +65,8 @@ def write_stage(
     (folder / "metrics.json").write_text(
         json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
-    if metrics["stage"] == 2 and "ChestX-ray14" in metrics["data"]["trained_on"]:
+    tasks = {source.name for source in SOURCES if source.is_default_task}
+    if metrics["stage"] == 2 and tasks & metrics["data"]["trained_on"].keys():
         write_examples(folder / "examples")
     (folder / "README.md").write_text(card_of(folder), encoding="utf-8")
 

@@ -15,13 +15,14 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from dataset_scripts import SOURCES, chestxray14, image_folder
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from medhiera.evaluation.metrics import RARE
 from medhiera.formatting import duration, interval_text
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 
-NIH = "ChestX-ray14"
+NIH = chestxray14.SOURCE.name
 
 CAPTIONS = {
     "reconstructions": "Original, masked and reconstructed validation images",
@@ -33,12 +34,7 @@ CAPTIONS = {
     "heat_maps": "Test images with a finding's box and the classifier's heat map",
 }
 
-DATASETS = {
-    "ChestX-ray14": "chestxray14",
-    "COVID-19 Radiography": "covid-19-radiography",
-    "COVIDx CXR-3": "covidx-cxr-3",
-    "BraTS 2020": "brats-2020",
-}
+DATASETS = {source.name: source.hub_dataset for source in SOURCES if source.hub_dataset}
 """Source to the name in the card's metadata; the Hub wants names without spaces."""
 
 NAMES = {0: "Hiera MAE, pre-trained on ImageNet", 1: "Hiera MAE, pre-trained on medical images"}
@@ -78,7 +74,7 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str], examples: Se
         figures=figures,
         title=title,
         is_nih=is_nih,
-        sources=_real_sources(metrics),
+        citations=_citations(metrics),
         few=RARE,
         rare=metrics["stage"] == 2
         and any(e["is_rare"] and e["auroc"] is not None for e in metrics["evaluation"]["findings"].values()),
@@ -104,13 +100,19 @@ def _real_sources(metrics: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*own, *metrics["lineage"].get("trained_before", [])]))
 
 
+def _citations(metrics: Mapping[str, Any]) -> list[str]:
+    """Whom to cite for the images that the weights have seen."""
+    seen = _real_sources(metrics)
+    return [source.citation for source in SOURCES if source.name in seen and source.citation]
+
+
 def _metadata(metrics: Mapping[str, Any], name: str, examples: Sequence[str]) -> ModelCardData:
     """The block the Hub reads: pipeline tag, lineage, licence, results, widget."""
     is_classifier = metrics["stage"] == 2
     trained_on = metrics["data"]["trained_on"] if metrics["stage"] else {}
     tags = ["hiera", "masked-autoencoder"]
     tags += ["medical", "radiology"] if metrics["stage"] else []
-    tags += ["chest-x-ray"] if NIH in trained_on else []
+    tags += dict.fromkeys(tag for source in SOURCES if source.name in trained_on for tag in source.hub_tags)
     if metrics["stage"] == 0:
         datasets: list[str] | None = ["imagenet-1k"]
     else:  # phantoms are synthetic, made by the project itself
@@ -137,12 +139,12 @@ def _results(metrics: Mapping[str, Any]) -> list[EvalResult]:
     evaluation = metrics["evaluation"]
     if metrics["data"]["is_phantom"]:
         data, kind = "Phantom chest radiographs", "phantom"
-    elif NIH in metrics["data"]["tested_on"]:
-        data, kind = "NIH ChestX-ray14", "chestxray14"
-        if evaluation["images"] != OFFICIAL_TEST_IMAGES:
-            data += f", {evaluation['images']:,} images, not the official test list"
     else:
-        data, kind = "images of one's own", "image-folder"
+        tested_on = metrics["data"]["tested_on"]
+        tested = next((source for source in SOURCES if source.name in tested_on), image_folder.SOURCE)
+        data, kind = tested.title, tested.hub_dataset or "image-folder"
+        if tested.name == NIH and evaluation["images"] != OFFICIAL_TEST_IMAGES:
+            data += f", {evaluation['images']:,} images, not the official test list"
     found = [
         ("roc_auc", "mean AUROC", evaluation["mean_auroc"]),
         ("roc_auc", "mean AUROC of the diseases", evaluation["diseases"]["mean_auroc"]),
@@ -186,13 +188,13 @@ def _leakage(leakage: Mapping[str, Any]) -> str:
         return "not checked; held-out images may stand in the training data under another name."
     if leakage["allowed"]:
         return (
-            f"ALLOWED. {leakage['allowed']:,} training images show a held-out ChestX-ray14 image and were "
-            "kept, as in the paper; scores on the test split are too high."
+            f"ALLOWED. {leakage['allowed']:,} training images show a held-out image of another source and "
+            "were kept, as in the paper; scores on the test split are too high."
         )
     return (
-        f"{leakage['compared']:,} images of other sources were compared with the {leakage['held_out']:,} "
-        f"held-out ChestX-ray14 images by pixels and by name; the {leakage['dropped']:,} that show one "
-        "of them were left out."
+        f"{leakage['compared']:,} training images were compared with the {leakage['held_out']:,} held-out "
+        f"images of other sources by pixels and by name; the {leakage['dropped']:,} that show one of them "
+        "were left out."
     )
 
 
