@@ -26,6 +26,7 @@ from dataset_scripts import write_phantom_cohort
 from medhiera.config.arguments import MAEOptions
 from medhiera.config.parser import read_recipe
 from medhiera.data.cocktail import OpenCocktail, open_cocktail
+from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
 from medhiera.evaluation.tables import as_lines
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
@@ -162,7 +163,8 @@ def main(argv: list[str]) -> None:
 def stock_check(cocktail: OpenCocktail, stage2: Path) -> dict[str, Any]:
     """Classify one test image in a process that has stock transformers only, and compare with ours."""
     rows = cocktail.rows["test"]
-    row = next(row for row in rows if row["source"] == "ChestX-ray14")
+    names = default_sources(rows) or rows.unique("source")
+    row = next(row for row in rows if row["source"] in names)
     classifier = Classifier.open(stage2)
     ours = dict(zip(classifier.names, classifier.probabilities([row["image"]])[0].tolist(), strict=True))
     with tempfile.TemporaryDirectory() as elsewhere:

@@ -1,42 +1,31 @@
 """BraTS 2020: multi-modal brain MRI with gliomas, as axial slices.
 
-Raw folder → `list_images` → builder → `volumes.read_slices`. 369 training subjects, each with four volumes
-(FLAIR, T1, T1 with contrast, T2) of 240x240x155 voxels of 1 mm, skull-stripped, co-registered, int16 NIfTI.
-Ten slices a volume make 14,760 images. Free for research after registration. Get it from
-https://www.med.upenn.edu/cbica/brats2020/data.html.
+Raw folder → `list_images` → builder, which reads the volumes by reading/nifti.py. What it holds, its terms
+and whom to cite stand in `SOURCE` below.
 
-Cite: Menze et al., "The Multimodal Brain Tumor Image Segmentation Benchmark (BRATS)", IEEE TMI 2015; Bakas
-et al., "Advancing The Cancer Genome Atlas glioma MRI collections with expert segmentation labels and radiomic
-features", Scientific Data 2017.
-
-Layout: `BraTS20_*_NNN/*_{flair,t1,t1ce,t2}.nii` or `.nii.gz`; the segmentation is never an image. There is no
-chest in it, so every label is NaN (not annotated).
+Layout: `BraTS20_*_NNN/*_{flair,t1,t1ce,t2}.nii` or `.nii.gz`; the segmentation is never an image.
 """
 
 import re
-from typing import ClassVar
 
-from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
-from dataset_scripts.build.records import FolderScan, ImageRecord, Listing
+from dataset_scripts.build.builder import SourceBuilder
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import no_labels
-
-SOURCE = "BraTS 2020"
-
-FOLDER = "MICCAI_BraTS2020_TrainingData"
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 
 _VOLUME = re.compile(r"(?:.*/)?([^/]+)/[^/]*_(flair|t1ce|t1|t2)\.nii(?:\.gz)?", re.IGNORECASE)
 
 
-def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
+def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the volumes of a BraTS folder: all train, a record a volume.
 
     Raises:
         DataLayoutError: no volume.
     """
-    listing = Listing(SOURCE, scan.root)
+    listing = SourceListing(SOURCE, scan.root)
     volumes: dict[str, dict[str, str]] = {}
     for path in scan.files:
         match = _VOLUME.fullmatch(path)
@@ -50,8 +39,8 @@ def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
             known[modality] = path
     if not volumes:
         raise DataLayoutError(
-            f"{FOLDER}: no volume found. Wanted BraTS20_*_NNN/*_flair.nii[.gz] and t1, t1ce, t2 beside it; "
-            f"found {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
+            f"{SOURCE.folder}: no volume found. Wanted BraTS20_*_NNN/*_flair.nii[.gz] and t1, t1ce, t2 "
+            f"beside it; found {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
             "Point data_dir at the folder that holds the subjects."
         )
     for link in scan.links_out:
@@ -64,9 +53,9 @@ def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
                 )
                 continue
             record = ImageRecord(
-                image_id=f"{SOURCE}/{subject}/{modality}",
-                source=SOURCE,
-                patient_id=f"{SOURCE}/{subject}",
+                image_id=f"{SOURCE.name}/{subject}/{modality}",
+                source=SOURCE.name,
+                patient_id=f"{SOURCE.name}/{subject}",
                 path=volumes[subject][modality],
                 labels=no_labels(),
                 is_volume=True,
@@ -75,7 +64,24 @@ def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
     return listing
 
 
+SOURCE = Source(
+    name="BraTS 2020",
+    folder="MICCAI_BraTS2020_TrainingData",
+    list_images=list_images,
+    title="BraTS 2020",
+    description="Multi-modal brain MRI with gliomas, as axial slices: 369 training subjects, each with four "
+    "volumes (FLAIR, T1, T1 with contrast, T2) of 240x240x155 voxels of 1 mm, skull-stripped, co-registered, "
+    "int16 NIfTI. Ten slices a volume make 14,760 images. There is no chest in it.",
+    license="Free for research after registration.",
+    homepage="https://www.med.upenn.edu/cbica/brats2020/data.html",
+    citation='Menze et al., "The Multimodal Brain Tumor Image Segmentation Benchmark (BRATS)", IEEE TMI '
+    '2015; Bakas et al., "Advancing The Cancer Genome Atlas glioma MRI collections with expert segmentation '
+    'labels and radiomic features", Scientific Data 2017.',
+    hub_dataset="brats-2020",
+)
+
+
 class Brats2020(SourceBuilder):
     """Builder of BraTS 2020; `data_dir` is the folder described above."""
 
-    LISTERS: ClassVar[dict[str, Lister]] = {".": list_images}
+    SOURCES = (SOURCE,)

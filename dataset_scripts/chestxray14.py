@@ -1,12 +1,6 @@
 """NIH ChestX-ray14: frontal chest X-rays with 14 findings mined from reports.
 
-Raw folder → `list_images` → builder. 112,120 images of 30,805 patients, 1024x1024 PNG (8-bit gray, some
-RGBA), frontal (PA and AP). Labels come from report mining, not from reading the image. No restriction of
-use is stated; the NIH asks for a link to its page and a citation. Get it from
-https://nihcc.app.box.com/v/ChestXray-NIHCC.
-
-Cite: Wang, Peng, Lu, Lu, Bagheri, Summers, "ChestX-ray8: Hospital-scale Chest X-ray Database and
-Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases", CVPR 2017.
+Raw folder → `list_images` → builder. What it holds, its terms and whom to cite stand in `SOURCE` below.
 
 Layout: `images/` or `images_001/images` … `images_012/images`, `Data_Entry_2017.csv` or
 `Data_Entry_2017_v2020.csv`, `train_val_list.txt`, `test_list.txt`, and perhaps `BBox_List_2017.csv`.
@@ -19,17 +13,21 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
-from dataset_scripts.build.records import Box, FolderScan, ImageRecord, Listing, read_lines, read_text
+from dataset_scripts.build.builder import SourceBuilder
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import (
+    Box,
+    FolderScan,
+    ImageRecord,
+    Source,
+    SourceListing,
+    read_lines,
+    read_text,
+)
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS, label_vector, no_labels
-from dataset_scripts.splits import MEDTRANSFORMER_PARTS, stratified_patients, thirds
-
-SOURCE = "ChestX-ray14"
-
-FOLDER = "ChestXray-NIHCC"
+from dataset_scripts.splits import HELD_OUT, MEDTRANSFORMER_PARTS, stratified_patients, thirds
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 
@@ -39,7 +37,7 @@ LIST_FILES = ("train_val_list.txt", "test_list.txt")
 
 REQUIRED_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 
-BOXES_FRAME = (1024, 1024)  # the published images' size, in which the boxes were drawn
+BOXES_SIZE = (1024, 1024)  # the published images' size, in which the boxes were drawn
 
 OLDEST_AGE_YEARS = 120  # the table holds ages up to 414
 
@@ -63,14 +61,14 @@ class _Entry:
     view: str
 
 
-def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
+def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images of a ChestX-ray14 folder by split.
 
     Raises:
         DataLayoutError: a list or the label file is missing, or there is no image.
         LabelFileError: the label file lacks a column.
     """
-    listing = Listing(SOURCE, scan.root)
+    listing = SourceListing(SOURCE, scan.root)
     label_file = _find_file(scan, LABEL_FILES)
     list_files = [_find_file(scan, (name,)) for name in LIST_FILES]
     paths = _index_images(scan, listing)
@@ -83,17 +81,17 @@ def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
             continue
         entry = entries[name]
         record = ImageRecord(
-            image_id=f"{SOURCE}/{name}",
-            source=SOURCE,
-            patient_id=f"{SOURCE}/{entry.patient}",
+            image_id=f"{SOURCE.name}/{name}",
+            source=SOURCE.name,
+            patient_id=f"{SOURCE.name}/{entry.patient}",
             path=paths[name],
             labels=entry.labels,
             age_years=entry.age_years,
             sex=entry.sex,
             view=entry.view,
             boxes=tuple(boxes.get(name, ())),
-            boxes_frame=BOXES_FRAME,
-            shows=name,
+            boxes_size=BOXES_SIZE,
+            nih_image=name,
         )
         listing.splits.setdefault(split, []).append(record)
     for name in sorted(paths.keys() - set(train_val) - set(test)):
@@ -108,13 +106,12 @@ def _find_file(scan: FolderScan, names: tuple[str, ...]) -> str:
             return by_name[name]
     found = sorted({path.split("/", 1)[0] for path in scan.files})[:12]
     raise DataLayoutError(
-        f"{FOLDER}: {' or '.join(names)} is missing. Wanted it beside the images; found {found}. "
-        "Get it from https://nihcc.app.box.com/v/ChestXray-NIHCC, or point data_dir at the folder "
-        "that holds it."
+        f"{SOURCE.folder}: {' or '.join(names)} is missing. Wanted it beside the images; found {found}. "
+        f"Get it from {SOURCE.homepage}, or point data_dir at the folder that holds it."
     )
 
 
-def _index_images(scan: FolderScan, listing: Listing) -> dict[str, str]:
+def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
     """Map file name → relative path; the second of two files with one name is reported."""
     paths: dict[str, str] = {}
     for path in scan.images():
@@ -133,11 +130,11 @@ def _index_images(scan: FolderScan, listing: Listing) -> dict[str, str]:
             if packed
             else "Wanted PNG files in images/ or images_001/images … images_012/images."
         )
-        raise DataLayoutError(f"{FOLDER}: no image found among {len(scan.files)} files. {advice}")
+        raise DataLayoutError(f"{SOURCE.folder}: no image found among {len(scan.files)} files. {advice}")
     return paths
 
 
-def _read_entries(path: Path, listing: Listing) -> dict[str, _Entry]:
+def _read_entries(path: Path, listing: SourceListing) -> dict[str, _Entry]:
     rows = csv.reader(io.StringIO(read_text(path)))
     header = [column.strip() for column in next(rows, [])]
     missing = [column for column in REQUIRED_COLUMNS if column not in header]
@@ -165,7 +162,7 @@ def _read_entries(path: Path, listing: Listing) -> dict[str, _Entry]:
     return entries
 
 
-def _parse_entry(name: str, cells: dict[str, str], listing: Listing) -> _Entry:
+def _parse_entry(name: str, cells: dict[str, str], listing: SourceListing) -> _Entry:
     found = [finding.strip() for finding in cells.get("Finding Labels", "").split("|")]
     unknown = [finding for finding in found if finding not in _FINDING_INDEX]
     if unknown:
@@ -184,7 +181,7 @@ def _parse_entry(name: str, cells: dict[str, str], listing: Listing) -> _Entry:
     )
 
 
-def _parse_age(name: str, text: str, listing: Listing) -> float:
+def _parse_age(name: str, text: str, listing: SourceListing) -> float:
     """Read "58", "058Y", "013M" or "011D" in years; NaN where absent or implausible."""
     match = _AGE.fullmatch(text)
     if match is None:
@@ -196,7 +193,7 @@ def _parse_age(name: str, text: str, listing: Listing) -> float:
     return years
 
 
-def _read_boxes(scan: FolderScan, listing: Listing) -> dict[str, list[Box]]:
+def _read_boxes(scan: FolderScan, listing: SourceListing) -> dict[str, list[Box]]:
     """Read the box file where there is one: image, finding, then x, y, width, height by position."""
     by_name = {path.rsplit("/", 1)[-1]: path for path in reversed(scan.files)}
     file_name = next((by_name[name] for name in BOX_FILES if name in by_name), None)
@@ -227,7 +224,7 @@ def _assign_splits(
     test: list[str],
     entries: dict[str, _Entry],
     config: SourceConfig,
-    listing: Listing,
+    listing: SourceListing,
 ) -> dict[str, str]:
     """Map image name → split, for images that have a row in the label file."""
     for name in [*train_val, *test]:
@@ -262,7 +259,7 @@ def _official_splits(
 
 
 def _medtransformer_splits(
-    train_val: list[str], test: list[str], entries: dict[str, _Entry], listing: Listing
+    train_val: list[str], test: list[str], entries: dict[str, _Entry], listing: SourceListing
 ) -> dict[str, str]:
     """Cut the test list as the MedTransformer paper does; a patient in two parts is named, not moved."""
     splits = dict.fromkeys(sorted(train_val), "train")
@@ -277,10 +274,30 @@ def _medtransformer_splits(
     return splits
 
 
+SOURCE = Source(
+    name="ChestX-ray14",
+    folder="ChestXray-NIHCC",
+    list_images=list_images,
+    title="NIH ChestX-ray14",
+    description="Frontal chest X-rays (PA and AP) with 14 findings: 112,120 images of 30,805 patients, PNG "
+    "of 1024x1024 (8-bit gray, some RGBA). The labels were mined from reports by software, not read from the "
+    "images, and are partly wrong.",
+    license="No restriction of use is stated; the NIH asks for a link to its page and a citation.",
+    homepage="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+    citation='Wang, Peng, Lu, Lu, Bagheri, Summers, "ChestX-ray8: Hospital-scale Chest X-ray Database and '
+    'Benchmarks on Weakly-Supervised Classification and Localization of Common Thorax Diseases", CVPR 2017.',
+    label_names=FINDINGS,
+    held_out_splits=HELD_OUT,
+    is_default_task=True,
+    hub_dataset="chestxray14",
+    hub_tags=("chest-x-ray",),
+)
+
+
 class ChestXray14(SourceBuilder):
     """Builder of NIH ChestX-ray14; `data_dir` is the folder described above."""
 
-    LISTERS: ClassVar[dict[str, Lister]] = {".": list_images}
+    SOURCES = (SOURCE,)
 
 
 OFFICIAL_TEST_IMAGES = 25_596

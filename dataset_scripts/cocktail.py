@@ -1,35 +1,38 @@
-"""The merge: whichever of the four sources stand under one folder, as one dataset without a leak.
+"""The merge: whichever of the sources stand under one folder, as one dataset without a leak.
 
-Four listings → leakage guard → builder → one dataset. Stage 1 pre-trains on all of it; stage 2 takes the rows
-of ChestX-ray14. On the command line it writes Parquet that anyone can load:
+Listings → leakage guard → builder → one dataset. Stage 1 pre-trains on all of it; stage 2 takes the rows of
+the sources that are its task. `python -m dataset_scripts` writes it as Parquet that anyone can load.
 
-    python -m dataset_scripts --data_dir data/phantom --output_dir data/cocktail
-    python -m dataset_scripts --data_dir data/raw --output_dir data/native --image_size 0
+A new source is a file beside this one that holds a `SOURCE`, and its line in `_SOURCE_FILES`.
 """
 
+from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
 
-from dataset_scripts import brats2020, chestxray14, covid_radiography, covidx_cxr, image_folder
-from dataset_scripts.build.builder import Lister, SourceBuilder
-from dataset_scripts.build.records import FolderScan, Listing, scan_folder
+from dataset_scripts.build.builder import SourceBuilder
+from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError
-from dataset_scripts.leakage.guard import drop_leaks, name_from_mapping
+from dataset_scripts.leakage.guard import name_from_mapping, remove_leaks
+
+_SOURCE_FILES = (
+    "chestxray14",
+    "covid_radiography",
+    "covidx_cxr",
+    "brats2020",
+    "image_folder",
+)
+
+SOURCES: tuple[Source, ...] = tuple(import_module(f"dataset_scripts.{name}").SOURCE for name in _SOURCE_FILES)
+"""Every source that is known, in the order in which listings and citations name them."""
 
 
 class Cocktail(SourceBuilder):
-    """ChestX-ray14, COVIDx CXR-3, COVID-19 Radiography, BraTS 2020 and own images in one dataset."""
+    """The sources that stand under one folder, in one dataset."""
 
-    LISTERS: ClassVar[dict[str, Lister]] = {
-        chestxray14.FOLDER: chestxray14.list_images,
-        covid_radiography.FOLDER: covid_radiography.list_images,
-        covidx_cxr.FOLDER: covidx_cxr.list_images,
-        brats2020.FOLDER: brats2020.list_images,
-        image_folder.FOLDER: image_folder.list_for_cocktail,
-    }
+    SOURCES = SOURCES
 
-    def _scan(self, data_dir: Path) -> dict[str, FolderScan]:
-        present = [folder for folder in self.LISTERS if (data_dir / folder).is_dir()]
+    def _scan(self, data_dir: Path) -> list[tuple[Source, FolderScan]]:
+        present = [source for source in self.SOURCES if (data_dir / source.folder).is_dir()]
         if not present:
             found = (
                 sorted(path.name for path in data_dir.iterdir())[:12]
@@ -37,16 +40,16 @@ class Cocktail(SourceBuilder):
                 else "no such folder"
             )
             raise DataLayoutError(
-                f"{data_dir} holds none of the four sources. Wanted at least one of the folders "
-                f"{list(self.LISTERS)}; found {found}. Point data_dir at the folder above them; for one "
-                "source alone use its own builder, for example ChestXray14. Your own images/ and CSV are "
-                f"built by ImageFolder, or here from a folder named {image_folder.FOLDER}."
+                f"{data_dir} holds none of the sources. Wanted at least one of the folders "
+                f"{[source.folder for source in self.SOURCES]}; found {found}. Point data_dir at the folder "
+                "above them; for one source alone use its own builder, for example ChestXray14. Your own "
+                "images/ and CSV are built by ImageFolder, or here as one of these folders."
             )
-        return {folder: scan_folder(data_dir / folder) for folder in present}
+        return [(source, scan_folder(data_dir / source.folder)) for source in present]
 
-    def _drop_leaks(
-        self, listings: list[Listing], log_dir: Path | None, num_proc: int | None
-    ) -> list[Listing]:
+    def _remove_leaks(
+        self, listings: list[SourceListing], log_dir: Path | None, num_proc: int | None
+    ) -> list[SourceListing]:
         if self.config.nih_mapping:
             name_from_mapping(listings, Path(self.config.nih_mapping))
-        return drop_leaks(listings, chestxray14.SOURCE, log_dir, num_proc, self.config.allow_leakage)
+        return remove_leaks(listings, log_dir, num_proc, self.config.allow_leakage)

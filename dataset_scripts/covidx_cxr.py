@@ -1,34 +1,22 @@
 """COVIDx CXR-3: chest X-rays for COVID-19 detection, collected from eight public sets.
 
-Raw folder → `list_images` → builder. 30,386 images of about 16,600 patients, JPEG and PNG of many sizes,
-classes positive and negative for COVID-19. Its negatives are largely RSNA images, which are NIH
-ChestX-ray14 images: see leakage/guard.py. Each of its parts keeps its own licence (the whole is offered for
-research, CC BY-NC-SA among them). Get it from https://www.kaggle.com/datasets/andyczhao/covidx-cxr2.
-
-Cite: Pavlova, Terhljan, Chung, Zhao, Surana, Aboutalebi, Gunraj, Sabri, Alaref, Wong, "COVID-Net CXR-2: An
-Enhanced Deep Convolutional Neural Network Design for Detection of COVID-19 Cases from Chest X-ray
-Images", Frontiers in Medicine 2022.
+Raw folder → `list_images` → builder. What it holds, its terms and whom to cite stand in `SOURCE` below.
 
 Layout: `train.txt`, `test.txt` (`patient file class source`, file names may hold spaces), `train/`, `test/`.
-COVID-19 is none of the 15 findings, so every label is NaN (not annotated).
 """
 
 from pathlib import Path
-from typing import ClassVar
 
-from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
-from dataset_scripts.build.records import FolderScan, ImageRecord, Listing, read_lines
+from dataset_scripts.build.builder import SourceBuilder
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_lines
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import no_labels
-
-SOURCE = "COVIDx CXR-3"
-
-FOLDER = "COVIDx_CXR"
 
 SPLITS = ("test", "train")  # test first: its patients are kept out of train
 
 
-def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
+def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images of a COVIDx folder: its own test list, everything else train.
 
     Raises:
@@ -39,11 +27,11 @@ def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
     images = set(scan.images())
     if not lists or not images:
         raise DataLayoutError(
-            f"{FOLDER}: wanted train.txt and test.txt beside train/ and test/ with jpg or png files; found "
-            f"{len(images)} images and {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
+            f"{SOURCE.folder}: wanted train.txt and test.txt beside train/ and test/ with jpg or png files; "
+            f"found {len(images)} images and {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
             "Point data_dir at the unpacked dataset."
         )
-    listing = Listing(SOURCE, scan.root)
+    listing = SourceListing(SOURCE, scan.root)
     for link in scan.links_out:
         listing.report("link_out_of_folder", link, "its target lies outside the folder; not followed")
     test_patients: set[str] = set()
@@ -51,7 +39,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
     for split in lists:
         for patient, name, origin in _read_list(scan.root / f"{split}.txt", listing, split):
             path = f"{split}/{name}"
-            patient_id = f"{SOURCE}/{origin}/{patient}"
+            patient_id = f"{SOURCE.name}/{origin}/{patient}"
             if path in listed:
                 listing.report("duplicate_row", path, "named twice in its list", split)
                 continue
@@ -64,14 +52,14 @@ def list_images(scan: FolderScan, config: SourceConfig) -> Listing:
             if path not in images:
                 listing.report("absent", path, "named in a list, not in the folder", split)
                 continue
-            record = ImageRecord(f"{SOURCE}/{path}", SOURCE, patient_id, path, no_labels())
+            record = ImageRecord(f"{SOURCE.name}/{path}", SOURCE.name, patient_id, path, no_labels())
             listing.splits.setdefault(split, []).append(record)
     for path in sorted(images - listed):
         listing.report("not_listed", path, "in the folder, in no list")
     return listing
 
 
-def _read_list(path: Path, listing: Listing, split: str) -> list[tuple[str, str, str]]:
+def _read_list(path: Path, listing: SourceListing, split: str) -> list[tuple[str, str, str]]:
     """Read `patient file class source` lines, where the file name may hold spaces."""
     rows = []
     lines = read_lines(path)
@@ -90,7 +78,29 @@ def _read_list(path: Path, listing: Listing, split: str) -> list[tuple[str, str,
     return rows
 
 
+SOURCE = Source(
+    name="COVIDx CXR-3",
+    folder="COVIDx_CXR",
+    list_images=list_images,
+    title="COVIDx CXR-3",
+    description="Chest X-rays for COVID-19 detection, collected from eight public sets: 30,386 images of "
+    "about 16,600 patients, JPEG and PNG of many sizes, classes positive and negative for COVID-19. Its "
+    "negatives are largely RSNA images, which are NIH ChestX-ray14 images. COVID-19 is none of the 15 "
+    "findings.",
+    license="Each of its parts keeps its own licence, CC BY-NC-SA among them; the whole is for research.",
+    homepage="https://www.kaggle.com/datasets/andyczhao/covidx-cxr2",
+    citation='Wang, Lin, Wong, "COVID-Net: a tailored deep convolutional neural network design for detection '
+    'of COVID-19 cases from chest X-ray images", Scientific Reports 2020; Pavlova, Terhljan, Chung, Zhao, '
+    'Surana, Aboutalebi, Gunraj, Sabri, Alaref, Wong, "COVID-Net CXR-2: An Enhanced Deep Convolutional '
+    'Neural Network Design for Detection of COVID-19 Cases from Chest X-ray Images", Frontiers in Medicine '
+    "2022.",
+    held_out_splits=("test",),
+    hub_dataset="covidx-cxr-3",
+    hub_tags=("chest-x-ray",),
+)
+
+
 class CovidxCxr(SourceBuilder):
     """Builder of COVIDx CXR-3; `data_dir` is the folder described above."""
 
-    LISTERS: ClassVar[dict[str, Lister]] = {".": list_images}
+    SOURCES = (SOURCE,)

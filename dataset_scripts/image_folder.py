@@ -1,4 +1,4 @@
-"""A folder of one's own: `images/` and a CSV, with one's own label names.
+"""Your own image folder: `images/` and a CSV, with your own label names.
 
 Raw folder → `list_own_images` → builder. The CSV (the only one in the folder, or `labels.csv`) has a column
 `image` (file name below `images/`), and may have `patient`, `split` (train, validation or test), `age_years`,
@@ -7,28 +7,32 @@ label's name.
 Without `split`, a tenth of the patients is held out for test and a tenth for validation, stratified by label.
 Without `patient`, every image is its own patient.
 
-Stands also in the merge: a folder `own_images` beside the four sources joins the cocktail, with those of its
-labels that are ChestX-ray14's.
+Stands also in the merge (`list_for_cocktail`): a folder `own_images` beside the other sources joins the
+cocktail, with those of its labels that are ChestX-ray14's.
 """
 
 import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import datasets
 
-from dataset_scripts.build.builder import Lister, SourceBuilder, SourceConfig
-from dataset_scripts.build.records import FolderScan, ImageRecord, Listing, read_text, scan_folder
+from dataset_scripts.build.builder import SourceBuilder
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import (
+    FolderScan,
+    ImageRecord,
+    Source,
+    SourceListing,
+    read_text,
+    scan_folder,
+)
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED, make_features
 from dataset_scripts.splits import stratified_patients
-
-SOURCE = "image folder"
-
-FOLDER = "own_images"
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -49,12 +53,12 @@ def read_label_names(scan: FolderScan) -> list[str]:
     return _label_names(*_read_rows(scan))
 
 
-def list_own_images(scan: FolderScan, config: SourceConfig) -> Listing:
+def list_own_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images with all labels of their CSV."""
     return _list_images(scan, config, read_label_names(scan))
 
 
-def list_for_cocktail(scan: FolderScan, config: SourceConfig) -> Listing:
+def list_for_cocktail(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images with the labels of ChestX-ray14; other label columns are named and left out."""
     listing = _list_images(scan, config, FINDINGS)
     for name in read_label_names(scan):
@@ -101,8 +105,8 @@ def _label_names(file_name: str, header: list[str], rows: list[Row]) -> list[str
     return labels
 
 
-def _list_images(scan: FolderScan, config: SourceConfig, names: Sequence[str]) -> Listing:
-    listing = Listing(SOURCE, scan.root)
+def _list_images(scan: FolderScan, config: SourceConfig, names: Sequence[str]) -> SourceListing:
+    listing = SourceListing(SOURCE, scan.root)
     file_name, header, rows = _read_rows(scan)
     _label_names(file_name, header, rows)
     paths = {path.removeprefix("images/"): path for path in scan.images()}
@@ -125,9 +129,9 @@ def _list_images(scan: FolderScan, config: SourceConfig, names: Sequence[str]) -
             listing.report("absent", image, f"named in {file_name}, not in the folder", splits[image])
             continue
         record = ImageRecord(
-            image_id=f"{SOURCE}/{image}",
-            source=SOURCE,
-            patient_id=f"{SOURCE}/{patients[image]}",
+            image_id=f"{SOURCE.name}/{image}",
+            source=SOURCE.name,
+            patient_id=f"{SOURCE.name}/{patients[image]}",
             path=paths[image],
             labels=tuple(_VALUES[row.get(name, "")] for name in names),
             age_years=_age(row.get("age_years", "")),
@@ -178,10 +182,22 @@ def _splits(
     }
 
 
-class ImageFolder(SourceBuilder):
-    """Builder of a folder of one's own; `data_dir` is the folder described above."""
+SOURCE = Source(
+    name="image folder",
+    folder="own_images",
+    list_images=list_for_cocktail,
+    title="your own images",
+    description="Your own image folder: `images/` and a CSV with your labels, patients and splits.",
+    license="Yours to state.",
+    label_names=None,
+    held_out_splits=("validation", "test"),
+)
 
-    LISTERS: ClassVar[dict[str, Lister]] = {".": list_own_images}
+
+class ImageFolder(SourceBuilder):
+    """Builder of your own image folder; `data_dir` is the folder described above."""
+
+    SOURCES = (replace(SOURCE, list_images=list_own_images),)
 
     def _info(self) -> datasets.DatasetInfo:
         names = read_label_names(scan_folder(Path(self.config.data_dir)))

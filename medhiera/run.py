@@ -15,6 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
+from dataset_scripts import SOURCES
 from medhiera.config.arguments import Recipe, images_per_step
 from medhiera.config.parser import read_recipe
 from medhiera.data.augmentation import random_crop
@@ -246,7 +247,8 @@ def write_stage(
     model.save_pretrained(folder, state_dict=weights)
     preprocessing.to_processor().save_pretrained(folder)
     record.write(folder)
-    if stage.has_widget_examples and "ChestX-ray14" in record.trained_on:
+    chests = {source.name for source in SOURCES if source.is_default_task}
+    if stage.has_widget_examples and chests & record.trained_on.keys():
         write_examples(folder / EXAMPLES_FOLDER)
     (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
 

@@ -7,19 +7,20 @@ Raw folder → a source's `list_images` → here → Arrow or Parquet in `builde
 import errno
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import datasets
 
 from dataset_scripts.build.build_log import BuildLog, most_bad_files, write_reports
+from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.records import (
     FolderScan,
     ImageRecord,
-    Listing,
     Problem,
+    Source,
+    SourceListing,
     manifest_hash,
     scan_folder,
 )
@@ -28,50 +29,15 @@ from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.reading.grayscale import Compression, GrayImage, encode_png, resize_shorter_side
 from dataset_scripts.reading.images import DICOM_SUFFIX, read_image
 from dataset_scripts.reading.nifti import axial_slices, read_volume
-from dataset_scripts.splits import SPLITS, VALIDATION_FRACTION
+from dataset_scripts.splits import SPLITS
 
 _RECORDS_PER_SHARD = 64  # a builder's unit of work: small enough to share out, large enough to hand over
 
 
-@dataclass
-class SourceConfig(datasets.BuilderConfig):
-    """What a build may be asked for, and the manifest that names its source files.
-
-    Args:
-        image_size: shrink the shorter side to this many pixels; 0 keeps the native size.
-        slices_per_volume: axial slices of each MRI volume.
-        validation_fraction: share of the official training patients held out, by patient.
-        max_bad_fraction: stop when more than this share of the files (and more than ten) is unreadable.
-        allow_leakage: keep training images that show held-out ones, as in the paper; they are reported.
-        nih_mapping: a file that names the ChestX-ray14 image behind RSNA's identifiers; "" for none.
-        compression: of the stored PNGs: "fast"; "none" (twice the bytes, read several times faster); "auto"
-            is "none" for shrunk images, where it is a few gigabytes, and "fast" at native size.
-        manifest: hash of the source files' names, sizes and times; set by the builder.
-    """
-
-    image_size: int = 0
-    slices_per_volume: int = 10
-    validation_fraction: float = VALIDATION_FRACTION
-    max_bad_fraction: float = 0.01
-    allow_leakage: bool = False
-    nih_mapping: str = ""
-    compression: Compression | Literal["auto"] = "auto"
-    manifest: str = ""
-
-    def png_compression(self) -> Compression:
-        """Return what `compression` comes to."""
-        if self.compression == "auto":
-            return "none" if self.image_size else "fast"
-        return self.compression
-
-
-Lister = Callable[[FolderScan, SourceConfig], Listing]
-
-
 class SourceBuilder(datasets.GeneratorBasedBuilder):
-    """A datasets builder over one or several source folders.
+    """A datasets builder over one source, or over several that stand under one folder (the Cocktail).
 
-    Children name, in `LISTERS`, which folder below `data_dir` is read by which function.
+    Children name their sources in `SOURCES`.
 
     Args:
         cache_dir: where built data lies; the datasets library's cache if None.
@@ -84,7 +50,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         DataLayoutError: data_dir is absent or holds none of the source's folders.
     """
 
-    VERSION = datasets.Version("1.0.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.1.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),
@@ -92,7 +58,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     ]
     DEFAULT_CONFIG_NAME = "official"
     DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
-    LISTERS: ClassVar[dict[str, Lister]]
+    SOURCES: ClassVar[tuple[Source, ...]]
 
     def __init__(
         self,
@@ -109,7 +75,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             )
         mapping = options.get("nih_mapping")
         extra = [Path(mapping)] if mapping else []
-        options["manifest"] = manifest_hash(self._scan(Path(data_dir)).values(), extra)
+        options["manifest"] = manifest_hash((scan for _, scan in self._scan(Path(data_dir))), extra)
         super().__init__(
             cache_dir=None if cache_dir is None else str(cache_dir),
             config_name=config_name,
@@ -117,9 +83,9 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             **options,
         )
 
-    def _scan(self, data_dir: Path) -> dict[str, FolderScan]:
-        """Scan the folders of `LISTERS` that stand under data_dir."""
-        return {folder: scan_folder(data_dir / folder) for folder in self.LISTERS}
+    def _scan(self, data_dir: Path) -> list[tuple[Source, FolderScan]]:
+        """Scan the folder of each source; the one source of a builder of its own is data_dir itself."""
+        return [(source, scan_folder(data_dir)) for source in self.SOURCES]
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=make_features(FINDINGS))
@@ -132,7 +98,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     ) -> list[datasets.SplitGenerator]:
         log_dir = None if dl_manager.is_streaming else Path(self._output_dir)
         listings = self.list_records(log_dir, num_proc)
-        roots = {listing.source: str(listing.root) for listing in listings}
+        roots = {listing.source.name: str(listing.root) for listing in listings}
         total = sum(len(records) for listing in listings for records in listing.splits.values())
         most_bad = most_bad_files(total, self.config.max_bad_fraction)
         generators = []
@@ -149,7 +115,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                 generators.append(datasets.SplitGenerator(name=split, gen_kwargs=gen_kwargs))
         return generators
 
-    def list_records(self, log_dir: Path | None, num_proc: int | None = None) -> list[Listing]:
+    def list_records(self, log_dir: Path | None, num_proc: int | None = None) -> list[SourceListing]:
         """List what will be built, without leaks; problems so far are logged to `log_dir`.
 
         Raises:
@@ -157,8 +123,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             LabelFileError: a label file cannot be understood.
         """
         scans = self._scan(Path(self.config.data_dir))
-        listings = [self.LISTERS[folder](scan, self.config) for folder, scan in scans.items()]
-        listings = self._drop_leaks(listings, log_dir, num_proc)
+        listings = [source.list_images(scan, self.config) for source, scan in scans]
+        for listing in listings:
+            assert listing.splits.keys() <= {"train", *listing.source.held_out_splits}, listing.source.name
+        listings = self._remove_leaks(listings, log_dir, num_proc)
         log = BuildLog(log_dir)
         for listing in listings:
             for problem in listing.problems:
@@ -169,9 +137,9 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         _check_extras(listings)
         return listings
 
-    def _drop_leaks(
-        self, listings: list[Listing], log_dir: Path | None, num_proc: int | None
-    ) -> list[Listing]:
+    def _remove_leaks(
+        self, listings: list[SourceListing], log_dir: Path | None, num_proc: int | None
+    ) -> list[SourceListing]:
         """Hook for the merge: one source alone holds no other source's images."""
         del log_dir, num_proc
         return listings
@@ -243,7 +211,7 @@ def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
     return [tuple(records[start : start + size]) for start in range(0, len(records), size)]
 
 
-def _check_extras(listings: list[Listing]) -> None:
+def _check_extras(listings: list[SourceListing]) -> None:
     records = (record for listing in listings for part in listing.splits.values() for record in part)
     has_dicom = any(record.path.lower().endswith(DICOM_SUFFIX) for record in records)
     if has_dicom and importlib.util.find_spec("pydicom") is None:
@@ -253,7 +221,7 @@ def _check_extras(listings: list[Listing]) -> None:
         )
 
 
-def _nothing_listed(listings: list[Listing]) -> str:
+def _nothing_listed(listings: list[SourceListing]) -> str:
     kinds = sorted({problem.kind for listing in listings for problem in listing.problems})
     examples = [problem.name for listing in listings for problem in listing.problems][:5]
     return (
@@ -281,7 +249,7 @@ def _read(
 
 def _example(record: ImageRecord, suffix: str, stored: GrayImage, compression: Compression) -> dict[str, Any]:
     height, width = stored.shape
-    x_scale, y_scale = width / record.boxes_frame[0], height / record.boxes_frame[1]
+    x_scale, y_scale = width / record.boxes_size[0], height / record.boxes_size[1]
     return {
         "image": {"bytes": encode_png(stored, compression), "path": None},
         "image_id": record.image_id + suffix,

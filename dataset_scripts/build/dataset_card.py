@@ -1,31 +1,33 @@
 """The README.md of an exported dataset: what `load_dataset` needs to know, and what a reader should.
 
-The JSON reports and statistics beside the data → here → `README.md`. It computes nothing.
+The JSON reports and statistics beside the data, and what each `Source` says of itself → here → `README.md`.
+It computes nothing.
 """
 
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
 
-from dataset_scripts import brats2020, chestxray14, covid_radiography, covidx_cxr, image_folder
-from dataset_scripts.build.builder import SourceConfig
-from dataset_scripts.build.layout import BUILD_REPORT_FILE, STATISTICS_FILE
-from dataset_scripts.build.layout import LEAKAGE_REPORT_FILE as LEAKAGE_FILE
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.layout import BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, STATISTICS_FILE
+from dataset_scripts.build.records import Source
 from dataset_scripts.splits import SPLITS
 
-_MODULES: dict[str, ModuleType] = {
-    module.SOURCE: module for module in (chestxray14, covid_radiography, covidx_cxr, brats2020, image_folder)
-}
 
+def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], sources: Sequence[Source]) -> None:
+    """Write README.md: a configuration a source and "all", labels, counts, sources, leakage, statistics.
 
-def write_card(folder: Path, config: SourceConfig, labels: Sequence[str]) -> None:
-    """Write README.md: a configuration a source and "all", labels, counts, sources, leakage, statistics."""
+    Args:
+        folder: of the exported dataset, with its reports.
+        config: what it was built with.
+        labels: names, in the order of the `labels` column.
+        sources: at least those that have an image in it.
+    """
     report = _read(folder / BUILD_REPORT_FILE)
+    built = [source for source in sources if source.name in report["images"]]
     header = {
         "license": "other",
         "license_name": "see-sources",
@@ -43,9 +45,9 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str]) -> Non
         "## Labels\n\nIn the order of `labels`: " + ", ".join(labels) + ".",
         "## Images\n\n" + _count_table(report["images"]),
         "## Left out or noteworthy\n\n" + _problem_table(report["problem_counts"]),
-        "## Leakage\n\n" + _leakage(folder / LEAKAGE_FILE),
+        "## Leakage\n\n" + _leakage(folder / LEAKAGE_REPORT_FILE),
         "## Pixel statistics\n\n" + _statistics(folder / STATISTICS_FILE),
-        "## Sources\n\n" + "\n\n".join(_source(source) for source in report["images"]),
+        "## Sources\n\n" + "\n\n".join(_source(source, labels) for source in built),
         "## Use\n\nFor research. Nothing here is fit for diagnosis. Each source keeps its own licence: read "
         "it before you share this dataset.",
     ]
@@ -103,13 +105,22 @@ def _leakage(path: Path) -> str:
     if report["allow_leakage"]:
         return (
             f"**Leakage allowed**, as in the MedTransformer paper: {len(report['allowed'])} training images "
-            "show held-out ChestX-ray14 images. Test results of a model trained on this are not clean."
+            f"show held-out images{_whose(report)}. Test results of a model trained on this are not clean."
         )
-    return (
-        f"{len(report['dropped'])} training images that show held-out ChestX-ray14 images were removed; "
-        f"{len(report['training_duplicates'])} more show ChestX-ray14 training images and were kept. Pairs "
-        f"in `{LEAKAGE_FILE}`."
-    )
+    count = len(report["dropped"])
+    text = f"{count} training images that show held-out images were removed{_whose(report)}. "
+    if report["training_duplicates"]:
+        count, names = len(report["training_duplicates"]), " and ".join(report["training_reference"])
+        text += f"{count} more show training images of {names} and were kept. "
+    return text + f"Pairs in `{LEAKAGE_REPORT_FILE}`."
+
+
+def _whose(report: dict[str, Any]) -> str:
+    """Whose held-out images they show, in brackets."""
+    counts = [
+        f"{name} {held_out['shown']}" for name, held_out in report["held_out"].items() if held_out["shown"]
+    ]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 def _statistics(path: Path) -> str:
@@ -123,6 +134,17 @@ def _statistics(path: Path) -> str:
     )
 
 
-def _source(source: str) -> str:
-    facts = inspect.getdoc(_MODULES[source]) or ""
-    return f"### {source}\n\n{facts}"
+def _source(source: Source, labels: Sequence[str]) -> str:
+    parts = [f"### {source.name}", source.description]
+    if source.label_names is not None:
+        annotated = [name for name in labels if name in source.label_names]
+        if len(annotated) == len(labels):
+            parts.append("Labels: all are annotated.")
+        else:
+            parts.append(f"Labels: {', '.join(annotated) or 'none'} annotated; the others are NaN.")
+    parts.append(f"License: {source.license}")
+    if source.homepage:
+        parts.append(f"Get it from {source.homepage}.")
+    if source.citation:
+        parts.append(f"Cite: {source.citation}")
+    return "\n\n".join(parts)

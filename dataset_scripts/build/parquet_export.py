@@ -26,10 +26,11 @@ from datasets.utils import tqdm
 from filelock import FileLock
 
 from dataset_scripts.build.build_log import BuildLog, most_bad_files, write_reports
-from dataset_scripts.build.builder import SourceBuilder, SourceConfig, build_examples
+from dataset_scripts.build.builder import SourceBuilder, build_examples
+from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.dataset_card import write_card
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, PHANTOM_FILE
-from dataset_scripts.build.records import ImageRecord, Listing
+from dataset_scripts.build.records import ImageRecord, SourceListing
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import label_names
 
@@ -107,7 +108,7 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
             max_bad_fraction=builder.config.max_bad_fraction,
         )
         _copy_phantom_mark(Path(builder.config.data_dir), output_dir)
-        write_card(output_dir, builder.config, label_names(builder.info.features))
+        write_card(output_dir, builder.config, label_names(builder.info.features), builder.SOURCES)
         (output_dir / BUILD_FILE).write_text(json.dumps({**key, "complete": True}) + "\n", encoding="utf-8")
         shutil.rmtree(work)
     return True
@@ -161,10 +162,9 @@ def _plan(builder: SourceBuilder, output_dir: Path, num_proc: int) -> list[Shard
     return tasks
 
 
-def _cut(listings: list[Listing]) -> Iterator[ShardTask]:
+def _cut(listings: list[SourceListing]) -> Iterator[ShardTask]:
     """Shuffle the records of each source and split, and cut them into shards of even size."""
     for listing in listings:
-        folder = source_slug(listing.source)
         for split, records in listing.splits.items():
             if not records:
                 continue
@@ -174,16 +174,11 @@ def _cut(listings: list[Listing]) -> Iterator[ShardTask]:
             count = min(wanted, len(shuffled))
             for shard in range(count):
                 yield ShardTask(
-                    path=f"data/{folder}/{split}-{shard:05d}-of-{count:05d}.parquet",
+                    path=f"data/{listing.source.slug}/{split}-{shard:05d}-of-{count:05d}.parquet",
                     split=split,
                     root=str(listing.root),
                     records=tuple(shuffled[shard::count]),
                 )
-
-
-def source_slug(source: str) -> str:
-    """Return a source's name as a folder and configuration name."""
-    return "".join(letter if letter.isalnum() else "_" for letter in source.lower())
 
 
 def _write_shards(tasks: list[ShardTask], builder: SourceBuilder, output_dir: Path, num_proc: int) -> None:

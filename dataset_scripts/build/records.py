@@ -1,14 +1,15 @@
 """What a source holds before any image is opened: its files, its records and its problems.
 
-Raw folder → `scan_folder` → a source's own `list_images` → `Listing` → builder.
+Raw folder → `scan_folder` → `Source.list_images` → `SourceListing` → builder.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
@@ -16,7 +17,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A finding's box; left, top, width and height in pixels of `ImageRecord.boxes_frame`."""
+    """A finding's box; left, top, width and height in pixels of `ImageRecord.boxes_size`."""
 
     finding: int
     x: float
@@ -30,8 +31,8 @@ class ImageRecord:
     """One file to build: an image, or a volume that becomes several images.
 
     `path` is relative to the listing's root; `image_id` is unique in the whole cocktail (a volume's
-    slices append to it). `shows` is the ChestX-ray14 file name this image is known to show, where the
-    source says so. `boxes_frame` is the (width, height) the boxes were drawn in.
+    slices append to it). `nih_image` is the ChestX-ray14 file name this image is known to show, where
+    the source says so. `boxes_size` is the (width, height) the boxes were drawn in.
     """
 
     image_id: str
@@ -43,8 +44,8 @@ class ImageRecord:
     sex: str = ""
     view: str = ""
     boxes: tuple[Box, ...] = ()
-    boxes_frame: tuple[int, int] = (1, 1)
-    shows: str = ""
+    boxes_size: tuple[int, int] = (1, 1)
+    nih_image: str = ""
     is_volume: bool = False
 
 
@@ -59,20 +60,6 @@ class Problem:
     split: str = ""
 
 
-@dataclass(slots=True)
-class Listing:
-    """What one source contributes: records by split, and what was wrong."""
-
-    source: str
-    root: Path
-    splits: dict[str, list[ImageRecord]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    def report(self, kind: str, name: str, detail: str = "", split: str = "") -> None:
-        """Count and name one problem."""
-        self.problems.append(Problem(self.source, kind, name, detail, split))
-
-
 @dataclass(frozen=True, slots=True)
 class FolderScan:
     """The regular files below one folder and the links that were not followed."""
@@ -84,6 +71,65 @@ class FolderScan:
     def images(self) -> list[str]:
         """Return the relative paths that are image files by their suffix, sorted."""
         return [path for path in self.files if path.lower().endswith(IMAGE_SUFFIXES)]
+
+
+ListImages = Callable[[FolderScan, SourceConfig], "SourceListing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What this software knows of one source of images; cocktail.py holds the tuple of all.
+
+    Attributes:
+        name: the value of the `source` column, and the start of image and patient ids.
+        folder: where its files lie below the cocktail's data_dir.
+        list_images: reads the lists and labels of a scanned folder; it opens no image.
+        title: the name as a model card's results give it.
+        description: what it holds and how it was labeled, in Markdown, for the dataset card.
+        license: its terms, in words.
+        homepage: where to get it; "" for the user's own.
+        citation: whom to cite; "" for nobody.
+        label_names: the labels it annotates, of those in findings.py; every other is NaN (not annotated).
+            None: what its own label file names.
+        held_out_splits: the splits other than train that its listing may hold. No image of them is trained
+            on under another source's name.
+        is_default_task: stage 2 reads it by default.
+        hub_dataset: the data set's name in a model card's metadata, which has no spaces; "" leaves it out.
+        hub_tags: tags of a model trained on it.
+    """
+
+    name: str
+    folder: str
+    list_images: ListImages
+    title: str
+    description: str
+    license: str
+    homepage: str = ""
+    citation: str = ""
+    label_names: tuple[str, ...] | None = ()
+    held_out_splits: tuple[str, ...] = ()
+    is_default_task: bool = False
+    hub_dataset: str = ""
+    hub_tags: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """The name as a configuration and a folder of the exported Parquet."""
+        return "".join(letter if letter.isalnum() else "_" for letter in self.name.lower())
+
+
+@dataclass(slots=True)
+class SourceListing:
+    """What one source contributes: records by split, and what was wrong."""
+
+    source: Source
+    root: Path
+    splits: dict[str, list[ImageRecord]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def report(self, kind: str, name: str, detail: str = "", split: str = "") -> None:
+        """Count and name one problem."""
+        self.problems.append(Problem(self.source.name, kind, name, detail, split))
 
 
 def scan_folder(root: Path) -> FolderScan:

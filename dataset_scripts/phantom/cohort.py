@@ -23,6 +23,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dataset_scripts import brats2020, chestxray14, covid_radiography, covidx_cxr
+from dataset_scripts.build.layout import PHANTOM_FILE
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.films import Film, choose_leaks, draw_film, keyed_generator, plan_films
 from dataset_scripts.phantom.findings import SIGNS, draw_radiograph
@@ -31,15 +33,13 @@ from dataset_scripts.phantom.head import draw_head, write_nifti
 logger = logging.getLogger(__name__)
 
 
-CHESTXRAY14 = "ChestXray-NIHCC"
+CHESTXRAY14 = chestxray14.SOURCE.folder
 
-RADIOGRAPHY = "COVID-19_Radiography_Dataset"
+RADIOGRAPHY = covid_radiography.SOURCE.folder
 
-COVIDX = "COVIDx_CXR"
+COVIDX = covidx_cxr.SOURCE.folder
 
-BRATS = "MICCAI_BraTS2020_TrainingData"
-
-SUMMARY_FILE = "phantom.json"
+BRATS = brats2020.SOURCE.folder
 
 UNFINISHED_FILE = "phantom.unfinished.json"
 
@@ -126,7 +126,7 @@ def write_phantom_cohort(
         "files": _count_files(root),
     }
     (root / UNFINISHED_FILE).unlink()
-    (root / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n")
+    (root / PHANTOM_FILE).write_text(json.dumps(summary, indent=1) + "\n")
     logger.info("Wrote %d files to %s in %.0f s.", summary["files"], root, time.perf_counter() - started)
     return summary
 
@@ -144,11 +144,11 @@ def _existing_cohort(root: Path, settings: dict[str, int]) -> CohortSummary | No
         raise FileExistsError(f"{root} is a file; name a folder for the phantom cohort.")
     if not root.exists() or not any(root.iterdir()) or (root / UNFINISHED_FILE).is_file():
         return None
-    if not (root / SUMMARY_FILE).is_file():
+    if not (root / PHANTOM_FILE).is_file():
         raise FileExistsError(
-            f"{root} is not empty and holds no {SUMMARY_FILE}: it is no phantom cohort; name another folder."
+            f"{root} is not empty and holds no {PHANTOM_FILE}: it is no phantom cohort; name another folder."
         )
-    found: CohortSummary = json.loads((root / SUMMARY_FILE).read_text())
+    found: CohortSummary = json.loads((root / PHANTOM_FILE).read_text())
     if found["settings"] != settings:
         raise FileExistsError(
             f"{root} holds a phantom cohort with {found['settings']}, not {settings}; "

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import snapshot_download
 from transformers import TrainingArguments
 
-from dataset_scripts import Cocktail, chestxray14, image_folder, label_names
+from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
@@ -31,12 +31,13 @@ def missing_validation(data_dir: Path) -> list[str]:
     Args:
         data_dir: as the recipe has it; folders of one's own and built data are not looked into.
     """
-    present = [folder for folder in Cocktail.LISTERS if (data_dir / folder).is_dir()]
-    if not present or {chestxray14.FOLDER, image_folder.FOLDER} & set(present):
+    present = [source.folder for source in SOURCES if (data_dir / source.folder).is_dir()]
+    holding = [source.folder for source in SOURCES if "validation" in source.held_out_splits]
+    if not present or set(holding) & set(present):
         return []
     return [
-        f"data_dir holds {', '.join(present)} and so no validation images; add {chestxray14.FOLDER}, whose "
-        f"lists hold some out, or {image_folder.FOLDER} with yours"
+        f"data_dir holds {', '.join(present)} and so no validation images; add {' or '.join(holding)}, which "
+        "hold some out"
     ]
 
 
@@ -90,9 +91,10 @@ class OpenCocktail:
             UserError: the data has no such split.
         """
         if name not in self.rows:
+            holding = [source.name for source in SOURCES if name in source.held_out_splits]
             raise UserError(
-                f"the data has no {name} split, only {sorted(self.rows)}; add ChestX-ray14, whose official "
-                "lists hold images out"
+                f"the data has no {name} split, only {sorted(self.rows)}; add one of the sources that hold "
+                f"images out for it: {holding}"
             )
         return self.rows[name]
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, interleave_datasets
 
+from dataset_scripts import SOURCES
 from medhiera.data.cocktail import by_source
 from medhiera.errors import UserError
 
@@ -18,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def default_sources(rows: Dataset) -> list[str] | None:
-    """Stage 2 reads ChestX-ray14 where it is in the data, else all there is (a folder of one's own)."""
-    return ["ChestX-ray14"] if "ChestX-ray14" in by_source(rows) else None
+    """Stage 2 reads its task's sources where the data has them, else all there is (your image folder)."""
+    present = by_source(rows)
+    return [source.name for source in SOURCES if source.is_default_task and source.name in present] or None
 
 
 def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | None, seed: int) -> Dataset:

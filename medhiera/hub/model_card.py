@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from dataset_scripts import SOURCES, chestxray14, image_folder
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
@@ -26,7 +27,7 @@ from medhiera.stages import STAGES, Stage
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 
-NIH = "ChestX-ray14"
+NIH = chestxray14.SOURCE.name
 
 CAPTIONS = {
     "reconstructions": "Original, masked and reconstructed validation images",
@@ -38,12 +39,7 @@ CAPTIONS = {
     "heat_maps": "Test images with a finding's box and the classifier's heat map",
 }
 
-DATASETS = {
-    "ChestX-ray14": "chestxray14",
-    "COVID-19 Radiography": "covid-19-radiography",
-    "COVIDx CXR-3": "covidx-cxr-3",
-    "BraTS 2020": "brats-2020",
-}
+DATASETS = {source.name: source.hub_dataset for source in SOURCES if source.hub_dataset}
 """Source to the name in the card's metadata; the Hub wants names without spaces."""
 
 
@@ -78,7 +74,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         figures=figures,
         title=title,
         is_nih=NIH in record.trained_on,
-        sources=record.real_sources,
+        citations=_citations(record),
         few=RARE,
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
@@ -94,11 +90,18 @@ def _suffix(record: AnyRecord) -> str:
     return " (on phantoms)" if record.is_phantom else ""
 
 
+def _citations(record: AnyRecord) -> list[str]:
+    """Whom to cite for the images that the weights have seen."""
+    seen = record.real_sources
+    return [source.citation for source in SOURCES if source.name in seen and source.citation]
+
+
 def _metadata(
     record: AnyRecord, stage: Stage[StageArguments], name: str, examples: Sequence[str]
 ) -> ModelCardData:
     """The block the Hub reads: pipeline tag, lineage, licence, results, widget."""
-    tags = [*stage.tags, *(["chest-x-ray"] if NIH in record.trained_on else [])]
+    seen = [source for source in SOURCES if source.name in record.trained_on]
+    tags = [*stage.tags, *dict.fromkeys(tag for source in seen for tag in source.hub_tags)]
     # Phantoms are synthetic, made by the project itself: they are no dataset of the Hub's.
     datasets = [*stage.datasets, *(DATASETS[name] for name in record.real_sources if name in DATASETS)]
     results = _results(record)
@@ -122,12 +125,12 @@ def _results(record: AnyRecord) -> list[EvalResult]:
     """The model-index: what this run measured on the test split, verified by nobody else."""
     if record.is_phantom:
         data, kind = "Phantom chest radiographs", "phantom"
-    elif NIH in record.tested_on:
-        data, kind = "NIH ChestX-ray14", "chestxray14"
-        if record.tested_on[NIH] != OFFICIAL_TEST_IMAGES:
-            data += f", {record.tested_on[NIH]:,} images, not the official test list"
     else:
-        data, kind = "the user's own images", "image-folder"
+        tested = next((source for source in SOURCES if source.name in record.tested_on), image_folder.SOURCE)
+        data, kind = tested.title, tested.hub_dataset or "image-folder"
+        count = record.tested_on.get(NIH, 0)
+        if tested.name == NIH and count != OFFICIAL_TEST_IMAGES:
+            data += f", {count:,} images, not the official test list"
     return [
         EvalResult(
             task_type="image-classification",
@@ -165,13 +168,13 @@ def _leakage(leakage: LeakageCounts) -> str:
         return "not checked; held-out images may stand in the training data under another name."
     if leakage.allowed:
         return (
-            f"ALLOWED. {leakage.allowed:,} training images show a held-out ChestX-ray14 image and were "
-            "kept, as in the paper; scores on the test split are too high."
+            f"ALLOWED. {leakage.allowed:,} training images show a held-out image of another source and "
+            "were kept, as in the paper; scores on the test split are too high."
         )
     return (
-        f"{leakage.compared:,} images of other sources were compared with the {leakage.held_out:,} "
-        f"held-out ChestX-ray14 images by pixels and by name; the {leakage.dropped:,} that show one "
-        "of them were left out."
+        f"{leakage.compared:,} training images were compared with the {leakage.held_out:,} held-out images "
+        f"of other sources by pixels and by name; the {leakage.dropped:,} that show one of them were left "
+        "out."
     )
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 DATASET = "tester/cocktail"
 BUILD_AND_PUSH = """
 import sys
-from dataset_scripts.cocktail import main
+from dataset_scripts.__main__ import main
 raw, out, name = sys.argv[1:]
 status = main(["--data_dir", raw, "--output_dir", out, "--image_size", "64", "--num_proc", "1",
                "--push_to_hub", name])
@@ -36,7 +36,7 @@ print(len(whole["train"].features["findings"].feature.names), "dataset_scripts" 
 OPEN = """
 import sys
 from medhiera.config.parser import DataOptions
-from medhiera.data.selection import open_cocktail
+from medhiera.data.cocktail import open_cocktail
 opened = open_cocktail(DataOptions(sys.argv[1], build_dir=sys.argv[2]))
 record = opened.record()
 print(len(opened.split("train")), len(opened.names), record["is_phantom"], record["leakage"]["is_checked"])

@@ -1,6 +1,8 @@
 """Tiny raw folders in the sources' layouts, written by the tests; no file is downloaded."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -8,6 +10,10 @@ from PIL import Image
 
 CHEST = "ChestXray-NIHCC"
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
+
+
+def read_leakage_report(folder: Path | str) -> dict[str, Any]:
+    return json.loads((Path(folder) / "leakage_report.json").read_text())
 
 
 def gray(seed: int, side: int = 64) -> Image.Image:

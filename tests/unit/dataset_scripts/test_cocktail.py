@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from raw_folders import ChestFolder, gray
+from raw_folders import ChestFolder, gray, read_leakage_report
 
 from dataset_scripts import Cocktail
 from dataset_scripts.build.build_log import read_report
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.errors import DataLayoutError
-from dataset_scripts.leakage.guard import read_leakage_report
 
 AddCovidx = Callable[[str, str, int], Path]
 
@@ -118,9 +117,9 @@ def test_image_size_shrinks_the_shorter_side(chest: ChestFolder) -> None:
     assert {image.size for image in builder.as_dataset()["train"]["image"]} == {(24, 24)}
 
 
-def test_none_of_the_four_folders(tmp_path: Path) -> None:
+def test_none_of_the_folders(tmp_path: Path) -> None:
     (tmp_path / "something").mkdir()
-    with pytest.raises(DataLayoutError, match=r"none of the four sources.*ChestXray-NIHCC.*something"):
+    with pytest.raises(DataLayoutError, match=r"none of the sources.*ChestXray-NIHCC.*something"):
         Cocktail(data_dir=tmp_path, cache_dir=tmp_path / "cache")
 
 

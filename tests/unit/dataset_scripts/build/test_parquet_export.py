@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
-from raw_folders import ChestFolder
+from raw_folders import ChestFolder, read_leakage_report
 
 import dataset_scripts.build.parquet_export as parquet_export
 from dataset_scripts import FINDINGS, Cocktail, label_names
@@ -19,7 +19,6 @@ from dataset_scripts.build.build_log import read_report
 from dataset_scripts.build.parquet_export import export_parquet
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.errors import DataLayoutError, TooManyBadFilesError
-from dataset_scripts.leakage.guard import read_leakage_report
 
 AddCovidx = Callable[[str, str, int], Path]
 

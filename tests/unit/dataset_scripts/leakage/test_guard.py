@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from raw_folders import ChestFolder
+from raw_folders import ChestFolder, read_leakage_report
 
 from dataset_scripts import Cocktail
 from dataset_scripts.build.build_log import read_report
 from dataset_scripts.build.layout import LEAKAGE_SHEET_FILE as SHEET_FILE
 from dataset_scripts.errors import LabelFileError
-from dataset_scripts.leakage.guard import THRESHOLD, read_leakage_report, read_thumbnails
+from dataset_scripts.leakage.guard import THRESHOLD, read_thumbnails
 from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, best_matches
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph

@@ -116,7 +116,7 @@ def test_numbers_reasons_and_metadata(record):
 @pytest.mark.parametrize(
     ("leakage", "sentence"),
     [
-        ({}, "436 images of other sources were compared with the 305 held-out"),
+        ({}, "436 training images were compared with the 305 held-out images of other"),
         ({"is_checked": False}, "Leakage: not checked"),
         ({"allowed": 25, "dropped": 0}, "Leakage: ALLOWED. 25 training images show a held-out"),
     ],
@@ -142,12 +142,12 @@ def test_what_earlier_stages_saw_is_stated_and_cited(record):
     assert lines[at + 2].startswith("- Leakage in stage 2, which it started from: not checked")
     assert lines[at + 3] == ""
     assert card.data.datasets == ["chestxray14", "brats-2020"]
-    assert "Menze et al." in card.text and "Wang et al." in card.text and "Chowdhury" not in card.text
+    assert "Menze et al." in card.text and "ChestX-ray8" in card.text and "Chowdhury" not in card.text
     record["data"]["is_phantom"] = True  # phantoms after real images: these are still named
     assert "Menze et al." in render_card(record, [])
     record["lineage"] |= {"trained_before": [], "leakage_before": None}
     assert "- Leakage before this stage: not known; nothing is recorded" in render_card(record, [])
-    assert "Wang et al." not in render_card(record, [])
+    assert "ChestX-ray8" not in render_card(record, [])
 
 
 @pytest.mark.parametrize(
