@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from dataset_scripts import write_phantom_cohort
 from medhiera.config.arguments import MAEOptions
 from medhiera.config.parser import read_recipe
 from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.errors import run_script
-from medhiera.evaluation.tables import as_lines
+from medhiera.evaluation.results import ClassificationReport
+from medhiera.evaluation.tables import format_table
 from medhiera.inference.classifier import Classifier
 from medhiera.training.checkpoints import newest_whole
 
@@ -188,7 +190,8 @@ def closing_summary(
 ) -> str:
     """What the user takes away, as text."""
     first, second = (json.loads((stage / "metrics.json").read_text()) for stage in (stage1, stage2))
-    mae, test, recipe = first["evaluation"], second["evaluation"], second["recipe"]
+    mae, recipe = first["evaluation"], second["recipe"]
+    test = TypeAdapter(ClassificationReport).validate_python(second["evaluation"])
     lines = ["", "══ summary " + "═" * 60, ""]
     for name, seconds in demo.seconds.items():
         lines.append(f"  {name:<16} " + ("reused" if seconds is None else f"{seconds:6.0f} s"))
@@ -204,7 +207,7 @@ def closing_summary(
         f"  stage 2   {second['training']['steps']} steps, the best by validation AUROC was step "
         f"{second['training']['best_step']}",
         "",
-        *(f"  {line}" for line in as_lines(test)),
+        *(f"  {line}" for line in format_table(test)),
         "",
         f"  stock {check['class']} on {check['image_id']}: "
         + ", ".join(f"{name} {score:.2f}" for name, score in check["highest"]),

@@ -8,6 +8,7 @@ from another model on the same images.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -21,11 +22,12 @@ from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
 from medhiera.errors import RecipeError, run_script
 from medhiera.evaluation import predictions, report
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_models
-from medhiera.evaluation.localization import play
+from medhiera.evaluation.localization import evaluate_localization
 from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.published_results import beside_the_paper
-from medhiera.evaluation.tables import as_lines, comparison_lines
+from medhiera.evaluation.published_results import compare_with_published
+from medhiera.evaluation.tables import comparison_lines, format_table
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import public_name
 
@@ -64,35 +66,34 @@ def main(argv: list[str]) -> None:
         scores = [
             classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches
         ]
-        return Predictions.of(rows, np.concatenate(scores)[:, columns])
+        return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
 
     test = predict(rows)
     validation = None
     if options.split != "validation" and "validation" in cocktail.rows:
         validation = predict(choose_rows(cocktail.split("validation"), sources, None, seed=0))
-    names, resamples = cocktail.names, options.bootstrap_resamples
-    record = report.report(names, test, validation, resamples)
-    record["pointing_game"], shown = play(classifier, rows, options.batch_size, resamples)
+    bootstrap = Bootstrap(options.bootstrap_resamples)
+    game, examples = evaluate_localization(classifier, rows, bootstrap, options.batch_size)
+    comparison = None
+    if other is not None:
+        # Without intervals there is still a difference to tell, and its p-value wants one resample.
+        paired = bootstrap if bootstrap.resamples else Bootstrap(1)
+        comparison = compare_models(test, dataclasses.replace(test, scores=other), paired)
+    scored = report.report(
+        test, validation, bootstrap, split=options.split, pointing_game=game, comparison=comparison
+    )
 
     output = options.output_dir
     output.mkdir(parents=True, exist_ok=True)
-    test.table(names).to_parquet(output / "predictions.parquet")
+    test.table().to_parquet(output / "predictions.parquet")
     title = cocktail.caption(f"{options.split.capitalize()} split")
-    report.draw(record, names, test, shown, output / "figures", title)
-    how = {
-        "model": public_name(options.model),
-        "fingerprint": classifier.fingerprint(),
-        "split": options.split,
-    }
+    report.draw(scored, test, examples, output / "figures", title)
+    how = {"model": public_name(options.model), "fingerprint": classifier.fingerprint()}
     how |= {"tta": options.tta, "legacy_head": options.legacy_head, "is_phantom": cocktail.is_phantom}
-    lines = [*as_lines(record), "", *beside_the_paper(record, cocktail.is_phantom), ""]
-    if other is not None:
-        patients = test.rows["patient_id"].tolist()
-        record["comparison"] = compare_models(
-            test.probabilities, other, test.labels, names, patients, max(resamples, 1)
-        )
-        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(record["comparison"])]
-    text = json.dumps(how | record, indent=2, allow_nan=False)
+    lines = [*format_table(scored), "", *compare_with_published(scored, cocktail.is_phantom), ""]
+    if comparison is not None:
+        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(comparison)]
+    text = json.dumps(how | dataclasses.asdict(scored), indent=2, allow_nan=False)
     (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
     for line in lines:
         logger.info("%s", line)

@@ -7,6 +7,7 @@ On a GPU, and on a CPU:
     python train_cls.py configs/cls_smoke.yaml --data_dir DATA --output_dir runs/stage2 --use_cpu true
 """
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from medhiera.data.dataset import Collator, RadiographTable
 from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
 from medhiera.errors import RecipeError, run_script
 from medhiera.evaluation import report as evaluation
-from medhiera.evaluation.localization import play
-from medhiera.evaluation.metrics import RARE, MultilabelRanking
-from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.localization import evaluate_localization
+from medhiera.evaluation.metrics import MultilabelRanking
+from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
+from medhiera.evaluation.results import LocalizationReport
 from medhiera.evaluation.tables import mean_as_text
 from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import start_record, training_record
@@ -123,7 +126,7 @@ def main(argv: list[str]) -> None:
     )
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.leave_autocast()
-    chances = {
+    scores = {
         name: scores_of(
             trainer.predict(RadiographTable(rows, preprocessing, with_labels=True)).predictions,
             stage.legacy_head,
@@ -134,29 +137,29 @@ def main(argv: list[str]) -> None:
     if not trainer.is_world_process_zero():
         return
 
-    test = Predictions.of(test_rows, chances["test"])
-    validation = Predictions.of(eval_rows, chances["validation"])
-    scored = evaluation.report(cocktail.names, test, validation, stage.bootstrap_resamples, training.seed)
+    test = Predictions.of(test_rows, scores["test"], cocktail.names)
+    validation = Predictions.of(eval_rows, scores["validation"], cocktail.names)
+    bootstrap = Bootstrap(stage.bootstrap_resamples)
     if trainer.is_fsdp_enabled:  # one rank alone cannot run a sharded model
-        scored["pointing_game"], shown = {"reason": "sharded training; see evaluate_cls.py", "pairs": 0}, []
+        game, examples = LocalizationReport(reason="sharded training; see evaluate_cls.py"), []
     else:
-        scored["pointing_game"], shown = play(
-            Classifier(trainer.model.eval(), preprocessing, cocktail.names), test_rows,
-            training.per_device_eval_batch_size, stage.bootstrap_resamples, training.seed,
-        )  # fmt: skip
+        classifier = Classifier(trainer.model.eval(), preprocessing, cocktail.names)
+        batch_size = training.per_device_eval_batch_size
+        game, examples = evaluate_localization(classifier, test_rows, bootstrap, batch_size)
+    scored = evaluation.report(test, validation, bootstrap, split="test", pointing_game=game)
     pictures = output / "figures"
     history = trainer.state.log_history
     figures.training_curves(history, pictures / "loss.png", loss_name="binary cross-entropy")
-    evaluation.draw(scored, cocktail.names, test, shown, pictures, cocktail.caption("Test split"))
+    evaluation.draw(scored, test, examples, pictures, cocktail.caption("Test split"))
     record["training"] = training_record(trainer, result)
-    record["evaluation"] = {"split": "test"} | scored
+    record["evaluation"] = dataclasses.asdict(scored)
     write_stage(output, trainer.model, preprocessing, record, weights)
     logger.info("test mean AUROC %s", mean_as_text(scored))
-    if rare := [name for name in scored["findings_in_mean"] if scored["findings"][name]["is_rare"]]:
+    if few := [name for name in scored.findings_in_mean if scored.findings[name].has_few_cases]:
         logger.warning(
-            "fewer than %d positive or negative test images of %s: do not trust this mean",
-            RARE,
-            ", ".join(rare),
+            "fewer than %d positive or negative test patients of %s: do not trust this mean",
+            FEWEST_PATIENTS,
+            ", ".join(few),
         )
     logger.info("stage 2 lies in %s", output)
     if recipe.hub_id:

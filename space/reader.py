@@ -15,6 +15,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RecipeError
 from medhiera.evaluation.calibration import rescale
+from medhiera.evaluation.results import Rescaling
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.grad_cam import heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
@@ -50,7 +51,7 @@ class Operation:
     """
 
     thresholds: dict[str, float]
-    rescaling: dict[str, dict[str, float] | None]
+    rescaling: dict[str, Rescaling | None]
     is_demo: bool
 
     @classmethod
@@ -61,8 +62,8 @@ class Operation:
         result = record.get("evaluation") or {}
         points = (result.get("operating_points") or {}).get("findings") or {}
         return cls(
-            {name: float(point[RULE]["threshold"]) for name, point in points.items() if RULE in point},
-            result.get("rescaling") or {},
+            {name: float(point[RULE]["threshold"]) for name, point in points.items() if point.get(RULE)},
+            {name: fit and Rescaling(**fit) for name, fit in (result.get("rescaling") or {}).items()},
             record.get("kind") == "smoke" or bool(record.get("data", {}).get("is_phantom")),
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from medhiera.evaluation.metrics import RARE
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.published_results import (
     FOOTNOTES,
     OURS,
@@ -75,7 +75,7 @@ def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
     records = values_of(laboratory, arm, seeds, "findings")
     for name, entry in records[0].items():
         values = [100 * record[name]["auroc"] for record in records if record[name]["auroc"] is not None]
-        star = "*" if entry["is_rare"] else ""
+        star = "*" if entry["has_few_cases"] else ""
         ours = f"{np.mean(values):.2f}{star}" if values else f"– ({entry['reason']})"
         lines.append(
             f"| {name.replace('_', ' ')} | {ours} | {PAPER_AUROC.get(name, '–')} | {entry['positives']} |"
@@ -84,7 +84,7 @@ def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
         *lines,
         "",
         "The paper's are of a third of the official test list; its cocktail shows some of those images. "
-        f"A star: fewer than {RARE} positive or negative images, the value says little.",
+        f"A star: fewer than {FEWEST_PATIENTS} positive or negative patients, the value says little.",
     ]
 
 

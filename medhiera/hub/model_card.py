@@ -16,7 +16,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
-from medhiera.evaluation.metrics import RARE
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
@@ -79,9 +79,12 @@ def render_card(metrics: Mapping[str, Any], figures: Sequence[str], examples: Se
         title=title,
         is_nih=is_nih,
         sources=_real_sources(metrics),
-        few=RARE,
-        rare=metrics["stage"] == 2
-        and any(e["is_rare"] and e["auroc"] is not None for e in metrics["evaluation"]["findings"].values()),
+        few=FEWEST_PATIENTS,
+        has_starred=metrics["stage"] == 2
+        and any(
+            entry["has_few_cases"] and entry["auroc"] is not None
+            for entry in metrics["evaluation"]["findings"].values()
+        ),
         leakage=_leakage(metrics["data"]["leakage"]) if metrics["stage"] else None,
         leakage_before=_leakage_before(metrics["lineage"]),
         licence=_licence(metrics["lineage"]),
