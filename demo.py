@@ -28,7 +28,7 @@ from medhiera.config.parser import read_recipe
 from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
-from medhiera.evaluation.tables import as_lines
+from medhiera.evaluation.tables import format_table
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import is_finished
@@ -209,7 +209,7 @@ def closing_summary(
         f"  stage 2   {second.training.steps} steps, the best by validation AUROC was step "
         f"{second.training.best_step}",
         "",
-        *(f"  {line}" for line in as_lines(test)),
+        *(f"  {line}" for line in format_table(test)),
         "",
         f"  stock {check['class']} on {check['image_id']}: "
         + ", ".join(f"{name} {score:.2f}" for name, score in check["highest"]),

@@ -8,26 +8,30 @@ from another model on the same images.
 """
 
 import argparse
-import json
+import dataclasses
 import logging
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from medhiera.config.arguments import DataOptions
 from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
 from medhiera.errors import UserError, run_script
-from medhiera.evaluation import predictions, report
+from medhiera.evaluation import report
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_models
-from medhiera.evaluation.localization import play
-from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.published_results import beside_the_paper
-from medhiera.evaluation.tables import as_lines, comparison_lines
+from medhiera.evaluation.localization import evaluate_localization
+from medhiera.evaluation.predictions import Predictions, read_predictions
+from medhiera.evaluation.published_results import compare_with_published
+from medhiera.evaluation.tables import comparison_lines, format_table
+from medhiera.hub.lineage import find_record
+from medhiera.hub.record import AnyRecord, EvaluationRecord, TrainedRecord
 from medhiera.inference.classifier import Classifier
-from medhiera.layout import public_name
+from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
 
 logger = logging.getLogger("evaluate_cls")
 
@@ -36,66 +40,96 @@ def main(argv: list[str]) -> None:
     """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     options = read_options(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-
-    if (options.output_dir / "config.json").is_file():
+    if (options.output_dir / CONFIG_FILE).is_file():
         raise UserError(
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
             "overwritten; name another folder"
         )
     classifier = Classifier.open(options.model)
+    record = find_record(options.model)
+    cocktail = open_data(options, classifier, record)
+    warn_of_model(record, cocktail.is_phantom)
+    sources = options.sources or sources_of(cocktail)
+    rows = choose_rows(cocktail.split(options.split), sources, None, seed=0)
+    warn_of_small_images(rows, classifier.preprocessing.resize_size)
+    other = read_other(options.compare, cocktail.names, list(rows["image_id"]))
+
+    test = predict(options, classifier, cocktail, rows)
+    validation = None
+    if options.split != "validation" and "validation" in cocktail.rows:
+        held_out = choose_rows(cocktail.split("validation"), sources, None, seed=0)
+        validation = predict(options, classifier, cocktail, held_out)
+    bootstrap = Bootstrap(options.bootstrap_resamples)
+    game, examples = evaluate_localization(classifier, rows, bootstrap, options.batch_size)
+    comparison = None
+    if other is not None:
+        # Without intervals there is still a difference to tell, and its p-value wants one resample.
+        paired = bootstrap if bootstrap.resamples else Bootstrap(1)
+        comparison = compare_models(test, dataclasses.replace(test, scores=other), paired)
+    scored = report.report(
+        test, validation, bootstrap, split=options.split, pointing_game=game, comparison=comparison
+    )
+
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    test.table().to_parquet(options.output_dir / "predictions.parquet")
+    title = cocktail.caption(f"{options.split.capitalize()} split")
+    report.draw(scored, test, examples, options.output_dir / FIGURES_FOLDER, title)
+    EvaluationRecord(
+        model=public_name(options.model), fingerprint=classifier.fingerprint(),
+        split_scheme=cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
+        is_phantom=cocktail.is_phantom, evaluation=scored,
+    ).write(options.output_dir)  # fmt: skip
+    lines = [*format_table(scored), "", *compare_with_published(scored, cocktail.is_phantom), ""]
+    if comparison is not None:
+        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(comparison)]
+    for line in lines:
+        logger.info("%s", line)
+
+
+def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRecord | None) -> OpenCocktail:
+    """The data, split as it was when the model was trained: other held-out images would be no held-out ones.
+
+    Args:
+        options: the command line; `split_scheme` there wins, and is said to differ.
+        classifier: says at which size images are read.
+        record: the model's; None of a model that was not trained here.
+
+    Raises:
+        UserError: built data of another scheme, or see open_cocktail.
+    """
+    trained = record.data.split_scheme if isinstance(record, TrainedRecord) else None
+    scheme = options.split_scheme or trained or "official"
+    if trained not in (None, scheme):
+        logger.warning(
+            "the model was trained with the %s split and is scored on the %s one, as asked for: images it "
+            "was trained on may be among them", trained, scheme,
+        )  # fmt: skip
     beside = Path(options.model).parent / "cocktail"  # where training built, if it was here
     build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
     size = classifier.preprocessing.resize_size
-    cocktail = open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size))
+    return open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size, split=scheme))
+
+
+def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> NDArray[np.float64] | None:
+    """Another model's probabilities of the same images; None where no file is named.
+
+    Raises:
+        UserError: it cannot be read, or is of other images.
+    """
+    try:
+        return None if path is None else read_predictions(path, names, image_ids)
+    except ValueError as error:
+        raise UserError(f"--compare {error}") from error
+
+
+def predict(
+    options: argparse.Namespace, classifier: Classifier, cocktail: OpenCocktail, rows: Dataset
+) -> Predictions:
+    """The model's probabilities of some rows, in the order of the data's findings."""
     columns = match_findings(classifier.names, cocktail.names)
-    warn_of_model(options.model, cocktail.is_phantom)
-    sources = options.sources or sources_of(cocktail)
-    rows = choose_rows(cocktail.split(options.split), sources, None, seed=0)
-    warn_of_small_images(rows, size)
-    other = None
-    if options.compare:
-        try:
-            other = predictions.read_predictions(options.compare, cocktail.names, list(rows["image_id"]))
-        except ValueError as error:
-            raise UserError(f"--compare {error}") from error
-
-    def predict(rows: Dataset) -> Predictions:
-        batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
-        scores = [
-            classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches
-        ]
-        return Predictions.of(rows, np.concatenate(scores)[:, columns])
-
-    test = predict(rows)
-    validation = None
-    if options.split != "validation" and "validation" in cocktail.rows:
-        validation = predict(choose_rows(cocktail.split("validation"), sources, None, seed=0))
-    names, resamples = cocktail.names, options.bootstrap_resamples
-    record = report.report(names, test, validation, resamples)
-    record["pointing_game"], shown = play(classifier, rows, options.batch_size, resamples)
-
-    output = options.output_dir
-    output.mkdir(parents=True, exist_ok=True)
-    test.table(names).to_parquet(output / "predictions.parquet")
-    title = cocktail.caption(f"{options.split.capitalize()} split")
-    report.draw(record, names, test, shown, output / "figures", title)
-    how = {
-        "model": public_name(options.model),
-        "fingerprint": classifier.fingerprint(),
-        "split": options.split,
-    }
-    how |= {"tta": options.tta, "legacy_head": options.legacy_head, "is_phantom": cocktail.is_phantom}
-    lines = [*as_lines(record), "", *beside_the_paper(record, cocktail.is_phantom), ""]
-    if other is not None:
-        patients = test.rows["patient_id"].tolist()
-        record["comparison"] = compare_models(
-            test.probabilities, other, test.labels, names, patients, max(resamples, 1)
-        )
-        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(record["comparison"])]
-    text = json.dumps(how | record, indent=2, allow_nan=False)
-    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    for line in lines:
-        logger.info("%s", line)
+    batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
+    scores = [classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches]
+    return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -116,6 +150,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument(
+        "--split_scheme", choices=("official", "medtransformer"),
+        help="how ChestX-ray14 is split (default: as when the model was trained, else official)",
+    )  # fmt: skip
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--bootstrap_resamples", type=int, default=2000)
@@ -134,13 +172,13 @@ def sources_of(cocktail: OpenCocktail) -> list[str] | None:
     return default_sources(cocktail.rows["test" if "test" in cocktail.rows else "train"])
 
 
-def warn_of_model(model: str, is_phantom: bool) -> None:
+def warn_of_model(record: AnyRecord | None, is_phantom: bool) -> None:
     """Say so where the numbers to come mean nothing because of what the model was trained on."""
-    file = Path(model) / "metrics.json"
-    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if record.get("data", {}).get("is_phantom") and not is_phantom:
+    if record is None:
+        return
+    if record.is_phantom and not is_phantom:
         logger.warning("this model was trained on synthetic phantoms, and these images are none")
-    if record.get("kind") == "smoke":
+    if record.kind == "smoke":
         logger.warning("this model is a smoke run's: it proves the software and is no trained model")
 
 

@@ -21,9 +21,10 @@ from medhiera.data.dataset import RadiographTable
 from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
 from medhiera.evaluation import report
-from medhiera.evaluation.localization import Shown, play
-from medhiera.evaluation.metrics import RARE
-from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.localization import evaluate_localization
+from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
+from medhiera.evaluation.results import ClassificationReport, LocalizationReport
 from medhiera.evaluation.selection import ValidationScores, choose_findings
 from medhiera.evaluation.tables import mean_as_text
 from medhiera.hub.record import ClassificationRecord, Selection, TrainingRecord
@@ -90,7 +91,6 @@ def main(argv: list[str]) -> None:
     record = ClassificationRecord(
         **run.facts,
         training=TrainingRecord.of(trainer, result, Selection(selected, rule)),
-        split="test" if options.score_test else "validation",
         evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
     )
     run.finish(record, trainer.model, weights)
@@ -100,7 +100,7 @@ def predict(run: Run[ClassifierOptions], trainer: MedHieraTrainer, rows: Dataset
     """The model's probabilities of a split, beside what is true; every rank takes part."""
     table = RadiographTable(rows, run.preprocessing, with_labels=True)
     scores = scores_of(trainer.predict(table).predictions, run.config.stage.legacy_head)
-    return Predictions.of(rows, scores)
+    return Predictions.of(rows, scores, run.data.names)
 
 
 def evaluate(
@@ -109,7 +109,7 @@ def evaluate(
     scored: Predictions,
     validation: Predictions | None,
     rows: Dataset,
-) -> dict[str, Any]:
+) -> ClassificationReport:
     """Every number of the split, and its figures.
 
     Args:
@@ -119,24 +119,22 @@ def evaluate(
         validation: where thresholds and rescaling are chosen; None where it is what is reported.
         rows: of the split that is reported.
     """
-    names, resamples = run.data.names, run.config.stage.bootstrap_resamples
-    result = report.report(names, scored, validation, resamples, run.config.training.seed)
-    shown: list[Shown] = []
-    if trainer.is_fsdp_enabled:  # one rank alone cannot run a sharded model
-        result["pointing_game"] = {"reason": "sharded training; see evaluate_cls.py", "pairs": 0}
-    else:
-        result["pointing_game"], shown = play(
-            Classifier(trainer.model.eval(), run.preprocessing, names), rows,
-            run.config.training.per_device_eval_batch_size, resamples, run.config.training.seed,
-        )  # fmt: skip
-    title = run.data.caption("Test split" if validation else "Validation split")
-    report.draw(result, names, scored, shown, run.output / FIGURES_FOLDER, title)
-    logger.info("%s mean AUROC %s", "test" if validation else "validation", mean_as_text(result))
-    if rare := [name for name in result["findings_in_mean"] if result["findings"][name]["is_rare"]]:
+    split, names = "test" if validation else "validation", run.data.names
+    bootstrap = Bootstrap(run.config.stage.bootstrap_resamples)
+    game, examples = LocalizationReport(reason="sharded training; see evaluate_cls.py"), []
+    if not trainer.is_fsdp_enabled:  # one rank alone cannot run a sharded model
+        classifier = Classifier(trainer.model.eval(), run.preprocessing, names)
+        batch_size = run.config.training.per_device_eval_batch_size
+        game, examples = evaluate_localization(classifier, rows, bootstrap, batch_size)
+    result = report.report(scored, validation, bootstrap, split=split, pointing_game=game)
+    title = run.data.caption(f"{split.capitalize()} split")
+    report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title)
+    logger.info("%s mean AUROC %s", split, mean_as_text(result))
+    if few := [name for name in result.findings_in_mean if result.findings[name].has_few_cases]:
         logger.warning(
-            "fewer than %d positive or negative images of %s: do not trust this mean",
-            RARE,
-            ", ".join(rare),
+            "fewer than %d positive or negative patients of %s: do not trust this mean",
+            FEWEST_PATIENTS,
+            ", ".join(few),
         )
     return result
 

@@ -10,7 +10,9 @@ import time
 
 import numpy as np
 
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.metrics import rank_findings
+from medhiera.evaluation.predictions import Predictions
 
 IMAGES, PATIENTS = 25_596, 2_797
 # Positive images of the official test list (Wang et al. 2017), then No Finding, roughly.
@@ -45,9 +47,10 @@ def main() -> None:
     scores = generator.normal(size=labels.shape) + labels
     patients = [str(number) for number in generator.integers(PATIENTS, size=IMAGES)]
     names = [str(column) for column in range(len(SHARES))]
+    predictions = Predictions(scores, labels, names, patients)
     for resamples in (0, options.resamples):
         started = time.perf_counter()
-        rank_findings(scores, labels, names, patients, resamples)
+        rank_findings(predictions, Bootstrap(resamples))
         print(f"{IMAGES:,} × {len(SHARES)}, {resamples:,} resamples: {time.perf_counter() - started:.1f} s")
 
 

@@ -140,8 +140,8 @@ def laboratory_of(options: argparse.Namespace, recipe: str, mixed_root: Path) ->
 
 def mean_of(record: ClassificationRecord) -> float:
     """Mean test AUROC of the findings that count; of those with both values in the test split."""
-    findings = record.evaluation["findings"]
-    values = [findings[name]["auroc"] for name in COUNTED]
+    findings = record.evaluation.findings
+    values = [findings[name].auroc for name in COUNTED]
     return statistics.mean(value for value in values if value is not None)
 
 

@@ -14,6 +14,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
 from medhiera.evaluation.calibration import rescale
+from medhiera.evaluation.results import Rescaling
 from medhiera.hub.record import ClassificationRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.grad_cam import heat_maps
@@ -50,7 +51,7 @@ class Operation:
     """
 
     thresholds: dict[str, float]
-    rescaling: dict[str, dict[str, float] | None]
+    rescaling: dict[str, Rescaling | None]
     is_demo: bool
 
     @classmethod
@@ -60,10 +61,10 @@ class Operation:
         is_demo = record is not None and (record.kind == "smoke" or record.is_phantom)
         if not isinstance(record, ClassificationRecord):
             return cls({}, {}, is_demo)
-        points = record.evaluation["operating_points"]["findings"]
+        points = record.evaluation.operating_points.findings
         return cls(
-            {name: float(point[RULE]["threshold"]) for name, point in points.items() if RULE in point},
-            record.evaluation["rescaling"],
+            {name: point.youden.threshold for name, point in points.items() if point.youden},
+            record.evaluation.rescaling,
             is_demo,
         )
 

@@ -1,6 +1,13 @@
 """Whole records of stages with small numbers, for tests that write or render metrics.json."""
 
+import numpy as np
+import pandas as pd
+
 from medhiera.data.cocktail import LeakageCounts
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.report import report
+from medhiera.evaluation.results import LocalizationReport
 from medhiera.hub.record import (
     ClassificationRecord,
     DataRecord,
@@ -45,6 +52,29 @@ def training(**changes):
     return TrainingRecord(**(numbers | changes))
 
 
+def some_report(split="test"):
+    """Of random probabilities for ninety images: Edema common, no Hernia."""
+    names = ["Edema", "Hernia", "No Finding"]
+    return report(predictions_of(names, 0), predictions_of(names, 1), Bootstrap(20), split=split,
+                  pointing_game=LocalizationReport(reason="no image has a box"))  # fmt: skip
+
+
+def predictions_of(names, seed):
+    generator = np.random.default_rng(seed)
+    labels = (generator.random((90, len(names))) < 0.1).astype(float)
+    labels[:8, 0], labels[8:, 0], labels[:, 1] = 1, 0, 0
+    ids = np.arange(90).astype(str)
+    rows = pd.DataFrame(
+        {"image_id": ids, "patient_id": ids, "sex": ["F", "M"] * 45, "age_years": np.nan, "view": "PA"}
+    )
+    return Predictions(
+        generator.random((90, len(names))) * 0.7 + 0.3 * labels, labels, names, ids.tolist(), rows
+    )
+
+
+SOME_REPORT = some_report()
+
+
 def imagenet_record(**changes):
     model = Geometry(image_size=224, parameters=27_000_000, depths=[1, 2, 7, 2], embed_dim=96)
     return ImagenetRecord(
@@ -60,11 +90,10 @@ def pretraining_record(steps=10, evaluation=None, **changes):
     )
 
 
-def classification_record(evaluation, best_step=5, split="test", **changes):
-    tested_on = {"ChestX-ray14": 214} if split == "test" else {}
+def classification_record(evaluation=SOME_REPORT, best_step=5, **changes):
+    tested_on = {"ChestX-ray14": 214} if evaluation.split == "test" else {}
     return ClassificationRecord(
         **facts(**({"tested_on": tested_on} | changes)),
         training=training(best_step=best_step),
-        split=split,
         evaluation=evaluation,
     )

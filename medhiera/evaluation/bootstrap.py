@@ -6,7 +6,7 @@ negatives between and at these scores. Both are sums of patients' weights, hence
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,12 @@ CHUNK = 128
 """Resamples at a time: bounds the memory at a few arrays of positives × this."""
 
 
-def group_patients(images: int, patient_ids: Sequence[str] | None) -> NDArray[np.intp]:
-    """Number the patients: (images,), from 0; every image its own patient where patient_ids is None.
+SEED = 0
+"""Of every draw: a split's intervals do not depend on the seed that a model was trained with."""
 
-    Raises:
-        ValueError: not one patient per image.
-    """
-    if patient_ids is None:
-        return np.arange(images)
-    if len(patient_ids) != images:
-        raise ValueError(f"{len(patient_ids)} patient_ids for {images} images; wanted one per image")
+
+def group_patients(patient_ids: Sequence[str]) -> NDArray[np.intp]:
+    """Number the patients from 0, in the order of their sorted names: (images,)."""
     return np.asarray(np.unique(np.asarray(patient_ids), return_inverse=True)[1], dtype=np.intp)
 
 
@@ -37,70 +33,81 @@ def count_patients(patients: NDArray[np.intp]) -> int:
     return int(patients.max()) + 1 if len(patients) else 0
 
 
-def patient_weights(count: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each patient stands in each resample, some resamples at a time.
+@dataclass(frozen=True)
+class Bootstrap:
+    """The resamples of patients behind the intervals of one report.
 
-    The same arguments give the same weights: two models weighed by them are compared on the same patients.
+    One object is handed to all scorers of a report: those with the same patients share one draw, so two
+    models, or two measures, are weighed by the same resamples.
 
-    Args:
-        count: patients there are.
-        resamples: how many in all.
-        seed: of the draw.
-
-    Yields:
-        (patients, at most CHUNK resamples), whole numbers as float64.
+    Attributes:
+        resamples: how many; 0 for no intervals.
     """
-    generator = np.random.default_rng(seed)
-    for begin in range(0, resamples, CHUNK):
-        weights = np.empty((count, min(CHUNK, resamples - begin)))
-        for column in range(weights.shape[1]):
-            weights[:, column] = np.bincount(generator.integers(count, size=count), minlength=count)
-        yield weights
+
+    resamples: int = 2000
+    _drawn: dict[int, NDArray[np.uint8]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def weights(self, count: int) -> Iterator[Floats]:
+        """How often each patient stands in each resample, some resamples at a time.
+
+        Args:
+            count: patients there are.
+
+        Yields:
+            (patients, at most CHUNK resamples), whole numbers as float64.
+        """
+        if count not in self._drawn:
+            self._drawn[count] = _draw(count, self.resamples)
+        for begin in range(0, self.resamples, CHUNK):
+            yield self._drawn[count][:, begin : begin + CHUNK].astype(np.float64)
+
+    def resample(
+        self, measures: Mapping[str, Callable[[Floats], tuple[Floats, Floats]]], count: int
+    ) -> dict[str, Floats]:
+        """Two measures of each finding, such as `WeightedRanking.weigh`'s, under the same resamples.
+
+        Args:
+            measures: name → patients' weights (patients, some resamples) → the two, each (those resamples,).
+            count: patients there are.
+
+        Returns:
+            name → (2, resamples).
+        """
+        parts: dict[str, list[Floats]] = {name: [np.empty((2, 0))] for name in measures}
+        for weights in self.weights(count):
+            for name, measure in measures.items():
+                parts[name].append(np.stack(measure(weights)))
+        return {name: np.concatenate(drawn, axis=1) for name, drawn in parts.items()}
 
 
-def resample(
-    measures: Mapping[str, Callable[[Floats], tuple[Floats, Floats]]],
-    count: int,
-    resamples: int,
-    seed: int,
-) -> dict[str, Floats]:
-    """Two measures of each finding, such as `Ranking.weigh`'s, under the same resamples of patients.
-
-    Args:
-        measures: name → patients' weights (patients, some resamples) → the two, each (those resamples,).
-        count: patients there are.
-        resamples: how many in all.
-        seed: of the draw.
-
-    Returns:
-        name → (2, resamples).
-    """
-    parts: dict[str, list[Floats]] = {name: [np.empty((2, 0))] for name in measures}
-    for weights in patient_weights(count, resamples, seed):
-        for name, measure in measures.items():
-            parts[name].append(np.stack(measure(weights)))
-    return {name: np.concatenate(drawn, axis=1) for name, drawn in parts.items()}
+def _draw(count: int, resamples: int) -> NDArray[np.uint8]:
+    """Draw: (patients, resamples). No patient is drawn 256 times, the probability is below 1e-500."""
+    generator = np.random.default_rng(SEED)
+    drawn = np.empty((count, resamples), dtype=np.uint8)
+    for column in range(resamples):
+        drawn[:, column] = np.bincount(generator.integers(count, size=count), minlength=count)
+    return drawn
 
 
-def interval(draws: Floats, centred_on: float | None = None) -> list[float] | None:
+def interval(draws: Floats, centered_on: float | None = None) -> list[float] | None:
     """The 2.5 and 97.5 percentiles of the resamples that have a value; None where not one has.
 
     Args:
         draws: (resamples,), NaN where there is no value.
-        centred_on: a measure of [0, 1] that resampling inflates: average precision, because an image drawn
+        centered_on: a measure of [0, 1] that resampling inflates: average precision, because an image drawn
             twice stands beside itself. The percentiles are moved by the bias that the resamples show.
     """
     known = draws[~np.isnan(draws)]
     if not len(known):
         return None
     limits = np.percentile(known, [2.5, 97.5])
-    if centred_on is not None:
-        limits = np.clip(limits - (known.mean() - centred_on), 0.0, 1.0)
+    if centered_on is not None:
+        limits = np.clip(limits - (known.mean() - centered_on), 0.0, 1.0)
     return [float(limits[0]), float(limits[1])]
 
 
 @dataclass(frozen=True)
-class Ranking:
+class WeightedRanking:
     """One finding's images sorted by score, ready to be weighed.
 
     Attributes:
@@ -113,7 +120,9 @@ class Ranking:
     negatives: csr_array
 
     @classmethod
-    def of(cls, score: Floats, truth: NDArray[np.bool_], patients: NDArray[np.intp], count: int) -> "Ranking":
+    def of(
+        cls, score: Floats, truth: NDArray[np.bool_], patients: NDArray[np.intp], count: int
+    ) -> "WeightedRanking":
         """Sort.
 
         Args:

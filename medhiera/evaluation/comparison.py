@@ -6,111 +6,131 @@ overlap do not answer it.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from medhiera.evaluation.bootstrap import Floats, Ranking, count_patients, group_patients, interval, resample
-from medhiera.evaluation.metrics import NO_DISEASE, mean_of_known, rank_findings
-from medhiera.evaluation.predictions import check_scores
+from medhiera.evaluation.bootstrap import Bootstrap, Floats, WeightedRanking, interval
+from medhiera.evaluation.metrics import MEASURES, NO_DISEASE, mean_of_known, rank_findings
+from medhiera.evaluation.predictions import FindingColumn, Predictions
+from medhiera.evaluation.results import (
+    Comparison,
+    Difference,
+    FindingComparison,
+    MeanComparison,
+    MeanScores,
+    RankingReport,
+)
 
-MEASURES = ("auroc", "average_precision")
 
-
-def compare_models(
-    scores: Floats,
-    other_scores: Floats,
-    labels: Floats,
-    finding_names: Sequence[str],
-    patient_ids: Sequence[str] | None = None,
-    bootstrap_resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Any]:
+def compare_models(predictions: Predictions, other: Predictions, bootstrap: Bootstrap) -> Comparison:
     """Differences of AUROC and average precision, the first model's minus the second's.
 
     Both models are weighed by the same resamples of patients, so what is hard for both cancels out.
 
     Args:
-        scores: (images, findings) of the first model.
-        other_scores: of the second, same images and findings.
-        labels: (images, findings); 1, 0 or NaN.
-        finding_names: one per column.
-        patient_ids: one per image (default: each its own).
-        bootstrap_resamples: behind the intervals; at least 1.
-        seed: of the resampling.
-
-    Returns:
-        `findings`: name → `auroc` and `average_precision`, each with `difference`, `interval` and `p_value`
-        (two-sided, from the resamples), and `delong_p_value` of the AUROC, which takes every image for a
-        patient of its own; a finding with one label value has a `reason` instead. `mean` and `diseases`: the
-        same of the means.
+        predictions: of the first model.
+        other: of the second, same images, findings and labels in the same order.
+        bootstrap: behind the intervals and p-values; at least one resample.
 
     Raises:
-        ValueError: as `rank_findings`.
+        ValueError: the two are not of the same images and findings.
     """
-    check_scores(other_scores, labels, finding_names)
-    ours, theirs = (rank_findings(each, labels, finding_names) for each in (scores, other_scores))
-    patients = group_patients(len(scores), patient_ids)
-    count = count_patients(patients)
-    findings: dict[str, dict[str, Any]] = {}
-    pairs: dict[str, tuple[Ranking, Ranking]] = {}
-    for column, name in enumerate(finding_names):
-        if name not in ours["findings_in_mean"]:
-            findings[name] = {"reason": ours["findings"][name]["reason"]}
-            continue
-        is_annotated = ~np.isnan(labels[:, column])
-        truth = labels[is_annotated, column] == 1.0
-        columns = np.stack([each[is_annotated, column] for each in (scores, other_scores)])
-        one, other = (Ranking.of(each, truth, patients[is_annotated], count) for each in columns)
-        pairs[name] = (one, other)
-        findings[name] = {"delong_p_value": delong_p_value(columns, truth)}
-
-    measures = {name: partial(_weigh_apart, *pair) for name, pair in pairs.items()}
-    draws = resample(measures, count, bootstrap_resamples, seed)
-    for name, drawn in draws.items():
-        for row, measure in enumerate(MEASURES):
-            difference = ours["findings"][name][measure] - theirs["findings"][name][measure]
-            findings[name][measure] = _difference(difference, drawn[row])
-
-    diseases = [name for name in pairs if name != NO_DISEASE]
-    return {
-        "mean": _of_means(ours, theirs, draws, list(pairs)),
-        "diseases": _of_means(ours["diseases"], theirs["diseases"], draws, diseases),
-        "findings": findings,
-        "images": len(scores),
-        "bootstrap_resamples": bootstrap_resamples,
+    _check_same_split(predictions, other)
+    ours, theirs = (rank_findings(each, Bootstrap(0)) for each in (predictions, other))
+    pairs = {
+        column.name: (column, another)
+        for column, another in zip(predictions.columns(), other.columns(), strict=True)
+        if column.one_sided_reason is None
     }
+    count = predictions.patient_count
+    measures = {
+        name: partial(_weigh_apart, _ranking(one, count), _ranking(another, count))
+        for name, (one, another) in pairs.items()
+    }
+    draws = bootstrap.resample(measures, count)
+    findings = {
+        name: _compare_finding(ours, theirs, name, pairs.get(name), draws)
+        for name in predictions.finding_names
+    }
+    diseases = [name for name in pairs if name != NO_DISEASE]
+    return Comparison(
+        mean=_of_means(ours, theirs, draws, list(pairs)),
+        diseases=_of_means(ours.diseases, theirs.diseases, draws, diseases),
+        findings=findings,
+        images=len(predictions),
+        bootstrap_resamples=bootstrap.resamples,
+    )
 
 
-def _weigh_apart(one: Ranking, other: Ranking, weights: Floats) -> tuple[Floats, Floats]:
+def _check_same_split(predictions: Predictions, other: Predictions) -> None:
+    """Refuse a pair that does not pair."""
+    if list(predictions.finding_names) != list(other.finding_names):
+        raise ValueError(
+            f"the findings {list(predictions.finding_names)} and {list(other.finding_names)} differ; both "
+            "models must be scored for the same findings in the same order"
+        )
+    if not np.array_equal(predictions.labels, other.labels, equal_nan=True) or not np.array_equal(
+        predictions.patients, other.patients
+    ):
+        raise ValueError(
+            f"{len(predictions)} and {len(other)} images with other labels or patients; both models must be "
+            "scored on the same images in the same order"
+        )
+
+
+def _ranking(column: FindingColumn, patient_count: int) -> WeightedRanking:
+    return WeightedRanking.of(column.scores, column.is_present, column.patients, patient_count)
+
+
+def _compare_finding(
+    ours: RankingReport,
+    theirs: RankingReport,
+    name: str,
+    pair: tuple[FindingColumn, FindingColumn] | None,
+    draws: Mapping[str, Floats],
+) -> FindingComparison:
+    """One finding's differences; the reason where it has one label value."""
+    one, other = ours.findings[name], theirs.findings[name]
+    if pair is None:
+        return FindingComparison(reason=one.reason)
+    assert one.auroc is not None and other.auroc is not None
+    assert one.average_precision is not None and other.average_precision is not None
+    auroc, average_precision = draws[name]
+    return FindingComparison(
+        auroc=_difference(one.auroc - other.auroc, auroc),
+        average_precision=_difference(one.average_precision - other.average_precision, average_precision),
+        delong_p_value=delong_p_value(np.stack([column.scores for column in pair]), pair[0].is_present),
+    )
+
+
+def _weigh_apart(one: WeightedRanking, other: WeightedRanking, weights: Floats) -> tuple[Floats, Floats]:
     """What the first has more than the second of each measure."""
     (auroc, precision), (other_auroc, other_precision) = one.weigh(weights), other.weigh(weights)
     return auroc - other_auroc, precision - other_precision
 
 
 def _of_means(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], draws: Mapping[str, Floats], names: Sequence[str]
-) -> dict[str, Any] | None:
+    ours: MeanScores, theirs: MeanScores, draws: Mapping[str, Floats], names: Sequence[str]
+) -> MeanComparison | None:
     """The difference of the means over some findings; None where there are none."""
-    if not names:
+    if ours.mean_auroc is None or theirs.mean_auroc is None:
         return None
-    return {
-        measure: _difference(
-            ours[f"mean_{measure}"] - theirs[f"mean_{measure}"],
-            mean_of_known(np.stack([draws[name][row] for name in names])),
-        )
-        for row, measure in enumerate(MEASURES)
-    }
+    assert ours.mean_average_precision is not None and theirs.mean_average_precision is not None
+    drawn = [mean_of_known(np.stack([draws[name][row] for name in names])) for row in range(len(MEASURES))]
+    return MeanComparison(
+        auroc=_difference(ours.mean_auroc - theirs.mean_auroc, drawn[0]),
+        average_precision=_difference(ours.mean_average_precision - theirs.mean_average_precision, drawn[1]),
+    )
 
 
-def _difference(value: float, drawn: Floats) -> dict[str, Any]:
+def _difference(value: float, drawn: Floats) -> Difference:
     """A difference, its interval, and twice the share of resamples beyond zero (never zero)."""
     known = drawn[~np.isnan(drawn)]
     beyond = min((known <= 0).sum(), (known >= 0).sum()) if len(known) else 0
     p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if len(known) else None
-    return {"difference": float(value), "interval": interval(drawn), "p_value": p_value}
+    return Difference(difference=float(value), interval=interval(drawn), p_value=p_value)
 
 
 def delong(scores: Floats, truth: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -4,27 +4,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from medhiera.evaluation.localization import Shown
+from medhiera.evaluation.localization import HeatMapExample
+from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
+from medhiera.evaluation.results import (
+    CalibrationReport,
+    FindingCalibration,
+    GroupScore,
+    LocalizationReport,
+    RankingReport,
+    SubgroupReport,
+)
 from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save
 
 
-def reliability(calibration: Mapping[str, Any], path: Path, *, title: str) -> None:
+def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> None:
     """One small panel a finding: share of positives against mean probability, in bins of equally many images.
 
     Each panel reaches as far as its own values do, for rare findings would otherwise be a dot in a corner.
 
     Args:
-        calibration: what calibration.measure_calibration returned.
+        calibration: from calibration.measure_calibration.
         path: the PNG to write.
         title: above the panels.
     """
-    names = list(calibration["findings"])
+    names = list(calibration.findings)
     columns = min(5, len(names))
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(
@@ -34,27 +41,10 @@ def reliability(calibration: Mapping[str, Any], path: Path, *, title: str) -> No
         if index >= len(names):
             axis.set_axis_off()
             continue
-        entry = calibration["findings"][names[index]]
         axis.set_title(names[index].replace("_", " "), fontsize=9)
         axis.tick_params(labelsize=7)
         axis.set_aspect("equal")
-        if "reason" in entry:
-            axis.text(0.5, 0.5, entry["reason"], ha="center", va="center", fontsize=8, color=GRAY, wrap=True)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            continue
-        predicted = [part["predicted"] for part in entry["curve"]]
-        observed = [part["observed"] for part in entry["curve"]]
-        highest = [part["interval"][1] for part in entry["curve"]]
-        end = min(1.0, 1.05 * max(*predicted, *highest, 0.01))
-        axis.plot([0, end], [0, end], color=GRAY, linewidth=0.8, linestyle="--")
-        for part in entry["curve"]:
-            axis.plot([part["predicted"]] * 2, part["interval"], color=BLUE, linewidth=0.8, alpha=0.5)
-        axis.plot(predicted, observed, color=BLUE, marker="o", markersize=3, linewidth=1.2)
-        axis.set_xlim(0, end)
-        axis.set_ylim(0, end)
-        axis.locator_params(nbins=4)
-        axis.text(0.96, 0.04, f"ECE {entry['ece']:.3f}", transform=axis.transAxes, ha="right", fontsize=8)
+        _reliability_panel(axis, calibration.findings[names[index]])
     figure.suptitle(f"{title}: are the probabilities right?", fontsize=11)
     figure.supxlabel(
         "mean probability given (ten parts of equally many images; bars: 95 %; dashed: calibrated)",
@@ -64,63 +54,119 @@ def reliability(calibration: Mapping[str, Any], path: Path, *, title: str) -> No
     save(figure, path)
 
 
-def subgroup_dots(subgroups: Mapping[str, Any], path: Path, *, title: str) -> None:
+def _reliability_panel(axis: Any, entry: FindingCalibration) -> None:
+    """One finding's curve with its bars, or why it has none."""
+    if entry.ece is None:
+        axis.text(0.5, 0.5, entry.reason, ha="center", va="center", fontsize=8, color=GRAY, wrap=True)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        return
+    predicted = [part.predicted for part in entry.curve]
+    observed = [part.observed for part in entry.curve]
+    highest = [part.interval[1] for part in entry.curve]
+    end = min(1.0, 1.05 * max(*predicted, *highest, 0.01))
+    axis.plot([0, end], [0, end], color=GRAY, linewidth=0.8, linestyle="--")
+    for part in entry.curve:
+        axis.plot([part.predicted] * 2, part.interval, color=BLUE, linewidth=0.8, alpha=0.5)
+    axis.plot(predicted, observed, color=BLUE, marker="o", markersize=3, linewidth=1.2)
+    axis.set_xlim(0, end)
+    axis.set_ylim(0, end)
+    axis.locator_params(nbins=4)
+    axis.text(0.96, 0.04, f"ECE {entry.ece:.3f}", transform=axis.transAxes, ha="right", fontsize=8)
+
+
+def subgroup_dots(subgroups: Mapping[str, SubgroupReport], path: Path, *, title: str) -> None:
     """A dot a group with its interval: mean AUROC over the findings that all groups of the attribute share.
 
     Args:
-        subgroups: what subgroups.score_subgroups returned.
+        subgroups: from subgroups.score_subgroups.
         path: the PNG to write.
         title: above the dots.
     """
-    lines: list[tuple[str, str, Mapping[str, Any]]] = []
+    lines: list[tuple[str, str, GroupScore | str]] = []
     for attribute, table in subgroups.items():
-        count = len(table["findings_in_mean"])
-        heading = f"{attribute} ({count} findings)" if count else attribute
-        if not table["groups"]:
-            lines.append((heading, "", {"reason": table["reason"]}))
-        lines += [(heading, name, entry) for name, entry in table["groups"].items()]
-    figure, axis = plt.subplots(figsize=(7, 1.5 + 0.34 * len(lines)), layout="constrained")
+        count, total = len(table.findings_in_mean), len(table.findings_in_mean + table.findings_left_out)
+        star = "*" if table.findings_left_out else ""
+        heading = f"{attribute} ({count} of {total} findings{star})" if total else attribute
+        if not table.groups:
+            lines.append((heading, "", table.reason or ""))
+        lines += [(heading, name, entry) for name, entry in table.groups.items()]
+    notes = left_out_notes(subgroups)
+    figure, axis = plt.subplots(
+        figsize=(7.5, 1.5 + 0.34 * len(lines) + 0.3 * len(notes)), layout="constrained"
+    )
+    _group_lines(axis, lines)
+    axis.set_xlabel("mean AUROC, 95 % patient-level interval; compare within a color only", fontsize=9)
+    axis.set_title(title, fontsize=11)
+    if notes:
+        figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)
+    save(figure, path)
+
+
+def _group_lines(axis: Any, lines: Sequence[tuple[str, str, GroupScore | str]]) -> None:
+    """Dots and intervals from top to bottom.
+
+    Args:
+        axis: to draw on.
+        lines: heading, the group's name, and its numbers or the reason why the attribute has no groups.
+    """
     headings = list(dict.fromkeys(heading for heading, _, _ in lines))
-    limits = [v for *_, entry in lines for v in entry.get("mean_auroc_interval") or []] or [0.5, 1.0]
+    scores = [entry for _, _, entry in lines if isinstance(entry, GroupScore)]
+    limits = [limit for score in scores for limit in score.mean_auroc_interval or []] or [0.5, 1.0]
     low, high = min(*limits, 0.5) - 0.03, min(1.0, max(limits) + 0.03)
-    for row, (heading, _, entry) in enumerate(reversed(lines)):
-        color = OKABE_ITO[headings.index(heading) % len(OKABE_ITO)]
-        if entry.get("mean_auroc") is None:
-            axis.text(low + 0.01, row, entry["reason"], va="center", fontsize=8, color=GRAY)
-            continue
-        if entry["mean_auroc_interval"]:
-            axis.plot(entry["mean_auroc_interval"], [row, row], color=color, linewidth=1.6)
-        axis.plot([entry["mean_auroc"]], [row], "o", color=color, markersize=6)
-        axis.text(1.01, row, f"{entry['mean_auroc']:.3f}", va="center", fontsize=8,
-                  transform=axis.get_yaxis_transform())  # fmt: skip
     ticks = []
-    for heading, name, entry in reversed(lines):
-        images = f" · {entry['images']:,} images" if "images" in entry else ""
-        ticks.append(f"{heading}: {name}{images}" if name else heading)
+    for row, (heading, name, entry) in enumerate(reversed(lines)):
+        color = OKABE_ITO[headings.index(heading) % len(OKABE_ITO)]
+        if isinstance(entry, str):
+            ticks.append(heading)
+            axis.text(low + 0.01, row, entry, va="center", fontsize=8, color=GRAY)
+            continue
+        ticks.append(f"{heading}: {name} · {entry.images:,} images")
+        if entry.mean_auroc is None:
+            axis.text(low + 0.01, row, entry.reason, va="center", fontsize=8, color=GRAY)
+            continue
+        if entry.mean_auroc_interval:
+            axis.plot(entry.mean_auroc_interval, [row, row], color=color, linewidth=1.6)
+        axis.plot([entry.mean_auroc], [row], "o", color=color, markersize=6)
+        axis.text(1.01, row, f"{entry.mean_auroc:.3f}", va="center", fontsize=8,
+                  transform=axis.get_yaxis_transform())  # fmt: skip
     axis.set_yticks(range(len(lines)), ticks, fontsize=8)
     axis.set_xlim(low, high)
     axis.set_ylim(-0.6, len(lines) - 0.4)
     axis.axvline(0.5, color=GRAY, linewidth=0.8, linestyle="--")
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_xlabel("mean AUROC, 95 % patient-level interval; compare within a colour only", fontsize=9)
-    axis.set_title(title, fontsize=11)
-    save(figure, path)
+
+
+def left_out_notes(subgroups: Mapping[str, SubgroupReport]) -> list[str]:
+    """Which findings are in no group's mean, a line an attribute; none where all are in."""
+    notes = [
+        f"{attribute}: {', '.join(name.replace('_', ' ') for name in table.findings_left_out)}"
+        for attribute, table in subgroups.items()
+        if table.findings_left_out
+    ]
+    why = f"* left out, fewer than {FEWEST_PATIENTS} positive or negative patients in a group:"
+    return [why, *notes] if notes else []
 
 
 def heat_map_rows(
-    shown: Sequence[Shown], game: Mapping[str, Any], path: Path, *, title: str, count: int = 8
+    examples: Sequence[HeatMapExample],
+    report: LocalizationReport,
+    path: Path,
+    *,
+    title: str,
+    count: int = 8,
 ) -> None:
     """Pairs of image and overlay with the finding's box, hits and misses alike, evenly through the findings.
 
     Args:
-        shown: from pointing_game.play.
-        game: its record.
+        examples: from localization.evaluate_localization, at least one.
+        report: from the same call.
         path: the PNG to write.
         title: above the rows.
         count: how many pairs at most.
     """
-    ordered = sorted(shown, key=lambda one: (one.finding, one.image_id))
+    ordered = sorted(examples, key=lambda example: (example.finding, example.image_id))
     step = max(1.0, len(ordered) / count)
     chosen = [ordered[int(step * number)] for number in range(min(count, len(ordered)))]
     columns = min(4, len(chosen))
@@ -130,58 +176,59 @@ def heat_map_rows(
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    for number, one in enumerate(chosen):
+    for number, example in enumerate(chosen):
         row, column = 2 * (number // columns), number % columns
-        verdict = "hit" if one.is_hit else "miss"
-        axes[row, column].set_title(
-            f"{one.finding.replace('_', ' ')}, p = {one.probability:.2f}: {verdict}", fontsize=8
-        )
-        for axis in (axes[row, column], axes[row + 1, column]):
-            axis.imshow(one.pixels, cmap="gray", vmin=0, vmax=1)
-            for left, top, right, bottom in one.boxes:
-                frame = Rectangle(
-                    (left, top), right - left, bottom - top, fill=False, edgecolor=ORANGE, linewidth=1.4
-                )
-                axis.add_patch(frame)
-        axes[row + 1, column].imshow(one.heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55 * one.heat**0.5)
-        peak_row, peak_column = divmod(int(one.heat.argmax()), one.heat.shape[1])
-        axes[row + 1, column].plot(
-            [peak_column], [peak_row], marker="+", color="cyan", markersize=9, markeredgewidth=1.6
-        )
+        _heat_map_pair(axes[row, column], axes[row + 1, column], example)
     figure.suptitle(f"{title}: where the classifier looks", fontsize=11)
     figure.supxlabel(
         f"Box: where the finding is. Cross: highest point of the heat map. It lies in a box in "
-        f"{game['hit_rate']:.0%} of {game['pairs']} cases\n(a random point would in {game['chance']:.0%}, "
-        f"the image's centre in {game['centre']:.0%}). The map says where, not whether.",
+        f"{report.hit_rate:.0%} of {report.pairs} cases\n(a random point would in {report.chance:.0%}, "
+        f"the image's center in {report.center:.0%}). The map says where, not whether.",
         fontsize=8,
     )
     save(figure, path)
 
 
-def roc_curves(
-    scores: NDArray[Any], labels: NDArray[Any], evaluation: Mapping[str, Any], path: Path, *, title: str
-) -> None:
+def _heat_map_pair(above: Any, below: Any, example: HeatMapExample) -> None:
+    """The image with its boxes, and below it the same with the heat map and its highest point."""
+    verdict = "hit" if example.is_hit else "miss"
+    above.set_title(
+        f"{example.finding.replace('_', ' ')}, p = {example.probability:.2f}: {verdict}", fontsize=8
+    )
+    for axis in (above, below):
+        axis.imshow(example.pixels, cmap="gray", vmin=0, vmax=1)
+        for left, top, right, bottom in example.boxes:
+            frame = Rectangle(
+                (left, top), right - left, bottom - top, fill=False, edgecolor=ORANGE, linewidth=1.4
+            )
+            axis.add_patch(frame)
+    below.imshow(example.heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55 * example.heat**0.5)
+    peak_row, peak_column = divmod(int(example.heat.argmax()), example.heat.shape[1])
+    below.plot([peak_column], [peak_row], marker="+", color="cyan", markersize=9, markeredgewidth=1.6)
+
+
+def roc_curves(predictions: Predictions, report: RankingReport, path: Path, *, title: str) -> None:
     """One small ROC panel a finding; those without an AUROC say why.
 
     Args:
-        scores: (images, findings).
-        labels: (images, findings); 1, 0 or NaN.
-        evaluation: what metrics.rank_findings returned for them.
+        predictions: of the split.
+        report: from metrics.rank_findings for them.
         path: the PNG to write.
         title: above the panels.
     """
-    names = list(evaluation["findings"])
+    data = list(predictions.columns())
     columns = 5
-    rows = -(-len(names) // columns)
+    rows = -(-len(data) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.3 * columns, 2.45 * rows), squeeze=False, layout="constrained"
     )
     for index, axis in enumerate(axes.flat):
-        if index >= len(names):
+        if index >= len(data):
             axis.set_axis_off()
             continue
-        entry = evaluation["findings"][names[index]]
-        axis.set_title(names[index].replace("_", " "), fontsize=9)
+        finding = data[index]
+        entry = report.findings[finding.name]
+        axis.set_title(finding.name.replace("_", " "), fontsize=9)
         axis.set_aspect("equal")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
@@ -189,15 +236,12 @@ def roc_curves(
         axis.set_yticks([0, 1])
         axis.tick_params(labelsize=7)
         axis.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle="--")
-        if entry["auroc"] is None:
-            axis.text(0.5, 0.5, entry["reason"], ha="center", va="center", fontsize=8, color=GRAY, wrap=True)
+        if entry.auroc is None:
+            axis.text(0.5, 0.5, entry.reason, ha="center", va="center", fontsize=8, color=GRAY, wrap=True)
             continue
-        is_annotated = ~np.isnan(labels[:, index])
-        false_rate, true_rate, _ = roc_curve(labels[is_annotated, index], scores[is_annotated, index])
+        false_rate, true_rate, _ = roc_curve(finding.truth, finding.scores)
         axis.plot(false_rate, true_rate, color=BLUE, linewidth=1.6)
-        text = (
-            f"AUROC {entry['auroc']:.2f}\n{entry['positives']} of {entry['positives'] + entry['negatives']}"
-        )
+        text = f"AUROC {entry.auroc:.2f}\n{entry.positives} of {entry.positives + entry.negatives}"
         axis.text(0.97, 0.05, text, ha="right", va="bottom", fontsize=8)
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("false positive rate", fontsize=9)
@@ -205,42 +249,40 @@ def roc_curves(
     save(figure, path)
 
 
-def auroc_bars(evaluation: Mapping[str, Any], path: Path, *, title: str) -> None:
+def auroc_bars(report: RankingReport, path: Path, *, title: str) -> None:
     """AUROC a finding with its 95 % interval, sorted, and the mean.
 
     Args:
-        evaluation: what metrics.rank_findings returned.
+        report: from metrics.rank_findings.
         path: the PNG to write.
         title: above the bars.
     """
-    entries = {name: entry for name, entry in evaluation["findings"].items() if entry["auroc"] is not None}
-    missing = [
-        name.replace("_", " ") for name, entry in evaluation["findings"].items() if entry["auroc"] is None
-    ]
-    names = sorted(entries, key=lambda name: entries[name]["auroc"])
+    values = {name: entry.auroc for name, entry in report.findings.items() if entry.auroc is not None}
+    missing = [name.replace("_", " ") for name in report.findings if name not in values]
+    names = sorted(values, key=lambda name: values[name])
     figure, axis = plt.subplots(figsize=(7, 1.4 + 0.32 * (len(names) + 1)), layout="constrained")
     for row, name in enumerate(names):
-        entry = entries[name]
-        axis.barh(row, entry["auroc"], color=BLUE, height=0.7)
-        if entry["interval"]:
-            low, high = entry["interval"]
-            axis.plot([low, high], [row, row], color="black", linewidth=1.2)
-        axis.text(1.01, row, f"{entry['auroc']:.3f}", va="center", fontsize=8)
-    if evaluation["mean_auroc"] is not None:
-        axis.axvline(evaluation["mean_auroc"], color=ORANGE, linewidth=1.4)
+        axis.barh(row, values[name], color=BLUE, height=0.7)
+        limits = report.findings[name].auroc_interval
+        if limits:
+            axis.plot(limits, [row, row], color="black", linewidth=1.2)
+        axis.text(1.01, row, f"{values[name]:.3f}", va="center", fontsize=8)
+    if report.mean_auroc is not None:
+        axis.axvline(report.mean_auroc, color=ORANGE, linewidth=1.4)
         axis.text(
-            evaluation["mean_auroc"], len(names) - 0.35, f"mean {evaluation['mean_auroc']:.3f}",
+            report.mean_auroc, len(names) - 0.35, f"mean {report.mean_auroc:.3f}",
             color=ORANGE, ha="center", va="bottom", fontsize=9, backgroundcolor="white",
         )  # fmt: skip
     axis.axvline(0.5, color=GRAY, linewidth=0.8, linestyle="--")
-    ticks = [name.replace("_", " ") + ("*" if entries[name]["is_rare"] else "") for name in names]
+    ticks = [name.replace("_", " ") + "*" * report.findings[name].has_few_cases for name in names]
     axis.set_yticks(range(len(names)), ticks, fontsize=9)
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(names) + 0.4)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_xlabel("AUROC (bar), 95 % patient-level interval (line), chance (dashed)", fontsize=9)
     axis.set_title(title, fontsize=11)
-    notes = ["* fewer than ten positive or negative images"] if any("*" in tick for tick in ticks) else []
+    starred = any("*" in tick for tick in ticks)
+    notes = [f"* fewer than {FEWEST_PATIENTS} positive or negative patients"] if starred else []
     notes += ["no AUROC, one label value only: " + ", ".join(missing)] if missing else []
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)

@@ -3,7 +3,7 @@
 Stands on the inference room. A heat map scores a hit when its highest point lies in a box of the finding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medhiera.evaluation.bootstrap import count_patients, group_patients, interval, patient_weights
+from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
+from medhiera.evaluation.results import HitRate, LocalizationReport
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.grad_cam import heat_maps
 
@@ -20,8 +21,8 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the model's input."""
 
 
-@dataclass(frozen=True)
-class Shown:
+@dataclass(frozen=True, eq=False)
+class HeatMapExample:
     """One image, one of its findings, and where the model looked.
 
     Attributes:
@@ -33,6 +34,8 @@ class Shown:
         heat: (height, width) in [0, 1].
         boxes: of this finding.
         is_hit: the highest point lies in one of them.
+        is_center_hit: the middle of the image lies in one of them.
+        covered_share: of the image's pixels, by these boxes.
     """
 
     image_id: str
@@ -43,11 +46,13 @@ class Shown:
     heat: NDArray[np.float32]
     boxes: list[Box]
     is_hit: bool
+    is_center_hit: bool
+    covered_share: float
 
 
-def play(
-    classifier: Classifier, rows: Dataset, batch_size: int = 32, bootstrap_resamples: int = 0, seed: int = 0
-) -> tuple[dict[str, Any], list[Shown]]:
+def evaluate_localization(
+    classifier: Classifier, rows: Dataset, bootstrap: Bootstrap, batch_size: int = 32
+) -> tuple[LocalizationReport, list[HeatMapExample]]:
     """Point at every finding that has a box.
 
     No margin is granted around a box (Zhang et al. 2018 grant 15 pixels), and a finding is asked for whatever
@@ -56,93 +61,105 @@ def play(
     Args:
         classifier: its findings are matched with the boxes' by name.
         rows: of the cocktail, with the column `boxes`.
+        bootstrap: of patients, behind the intervals.
         batch_size: images at a time.
-        bootstrap_resamples: of patients, behind the interval; 0 for none.
-        seed: of the resampling.
 
     Returns:
-        The record: `hit_rate` and its `interval`, `chance` (a random point: the mean share of the image that
-        boxes cover), `centre` (always the middle of the image), `pairs` of image and finding, and the same by
-        finding; or a `reason`. And what was shown.
+        Hit rates over all pairs of image and finding and by finding, or a reason; and each pair's heat map.
 
     Source: Zhang et al. 2018, "Top-down Neural Attention by Excitation Backprop", IJCV 126.
     """
     crop = classifier.preprocessing.crop
+    if crop is None:
+        return LocalizationReport(reason="this image processor's crop is not known"), []
     names = rows.features["boxes"].feature["finding"].names
     boxed = rows.select(np.flatnonzero([len(boxes) > 0 for boxes in rows["boxes"]]))
-    if crop is None or not len(boxed):
-        what = "no image has a box" if crop is not None else "this image processor's crop is not known"
-        return {"reason": what, "pairs": 0}, []
-    shown: list[Shown] = []
-    covered: list[float] = []
-    central: list[bool] = []
-    for batch in boxed.iter(batch_size):
-        pixels = classifier.preprocessing.pixel_values(batch["image"])
-        probabilities = classifier.probabilities(batch["image"]).numpy()
-        places = [
-            _by_finding(boxes, image.size, crop)
-            for boxes, image in zip(batch["boxes"], batch["image"], strict=True)
-        ]
-        for finding in sorted({finding for place in places for finding in place}):
-            if names[finding] not in classifier.names:
-                continue
-            output = classifier.names.index(names[finding])
-            chosen = [index for index, place in enumerate(places) if finding in place]
-            maps = heat_maps(classifier.model, pixels[chosen], output).numpy()
-            for index, heat in zip(chosen, maps, strict=True):
-                is_inside = _inside(places[index][finding], heat.shape)
-                row, column = np.unravel_index(int(heat.argmax()), heat.shape)
-                covered.append(float(is_inside.mean()))
-                central.append(bool(is_inside[heat.shape[0] // 2, heat.shape[1] // 2]))
-                shown.append(
-                    Shown(
-                        batch["image_id"][index],
-                        batch["patient_id"][index],
-                        names[finding],
-                        float(probabilities[index, output]),
-                        _as_picture(pixels[index]),
-                        heat,
-                        places[index][finding],
-                        bool(heat.max() > 0 and is_inside[row, column]),
-                    )
-                )
-    if not shown:
-        return {"reason": "no box of the model's findings lies in the crop", "pairs": 0}, []
-    return _record(shown, np.array(covered), np.array(central), bootstrap_resamples, seed), shown
+    if not len(boxed):
+        return LocalizationReport(reason="no image has a box"), []
+    examples = [
+        example
+        for batch in boxed.iter(batch_size)
+        for example in _point_at_boxes(classifier, batch, names, crop)
+    ]
+    if not examples:
+        return LocalizationReport(reason="no box of the model's findings lies in the crop"), []
+    return _report(examples, bootstrap), examples
 
 
-def _record(
-    shown: Sequence[Shown],
-    covered: NDArray[np.float64],
-    central: NDArray[np.bool_],
-    bootstrap_resamples: int,
-    seed: int,
-) -> dict[str, Any]:
+def _point_at_boxes(
+    classifier: Classifier, batch: Mapping[str, Any], names: Sequence[str], crop: tuple[int, int]
+) -> Iterator[HeatMapExample]:
+    """Every pair of image and finding of a batch, finding by finding."""
+    pixels = classifier.preprocessing.pixel_values(batch["image"])
+    probabilities = classifier.probabilities(batch["image"]).numpy()
+    boxes_of = [
+        _by_finding(boxes, image.size, crop)
+        for boxes, image in zip(batch["boxes"], batch["image"], strict=True)
+    ]
+    for finding in sorted({finding for boxes in boxes_of for finding in boxes}):
+        if names[finding] not in classifier.names:
+            continue
+        output = classifier.names.index(names[finding])
+        chosen = [index for index, boxes in enumerate(boxes_of) if finding in boxes]
+        maps = heat_maps(classifier.model, pixels[chosen], output).numpy()
+        for index, heat in zip(chosen, maps, strict=True):
+            is_inside = _inside(boxes_of[index][finding], heat.shape)
+            row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+            yield HeatMapExample(
+                image_id=batch["image_id"][index],
+                patient_id=batch["patient_id"][index],
+                finding=names[finding],
+                probability=float(probabilities[index, output]),
+                pixels=_stretched(pixels[index]),
+                heat=heat,
+                boxes=boxes_of[index][finding],
+                is_hit=bool(heat.max() > 0 and is_inside[row, column]),
+                is_center_hit=bool(is_inside[heat.shape[0] // 2, heat.shape[1] // 2]),
+                covered_share=float(is_inside.mean()),
+            )
+
+
+def _report(examples: Sequence[HeatMapExample], bootstrap: Bootstrap) -> LocalizationReport:
     """Rates over all pairs and by finding."""
-    hits = np.array([one.is_hit for one in shown])
-    patients = group_patients(len(shown), [one.patient_id for one in shown])
-    findings = np.array([one.finding for one in shown])
+    patients = group_patients([example.patient_id for example in examples])
+    findings = np.array([example.finding for example in examples])
+    overall = _hit_rate(examples, patients, np.ones(len(examples), dtype=bool), bootstrap)
+    by_finding = {
+        name: _hit_rate(examples, patients, findings == name, bootstrap)
+        for name in sorted(set(findings.tolist()))
+    }
+    return LocalizationReport(**vars(overall), findings=by_finding)
 
-    def rates(is_in: NDArray[np.bool_]) -> dict[str, Any]:
-        tallies = np.stack(
-            [np.bincount(patients[is_in], v[is_in], count) for v in (hits, np.ones(len(hits)))]
-        )
-        draws = [tallies @ weights for weights in patient_weights(count, bootstrap_resamples, seed)]
-        limits = None
-        if draws:
-            right, asked = np.concatenate(draws, axis=1)
-            limits = interval(np.divide(right, asked, out=np.full_like(right, np.nan), where=asked > 0))
-        return {
-            "hit_rate": float(hits[is_in].mean()),
-            "interval": limits,
-            "chance": float(covered[is_in].mean()),
-            "centre": float(central[is_in].mean()),
-            "pairs": int(is_in.sum()),
-        }
 
+def _hit_rate(
+    examples: Sequence[HeatMapExample],
+    patients: NDArray[np.intp],
+    is_in: NDArray[np.bool_],
+    bootstrap: Bootstrap,
+) -> HitRate:
+    """Rates over some of the pairs.
+
+    Args:
+        examples: all pairs.
+        patients: (pairs,), numbered; all of them are resampled, whichever pairs count.
+        is_in: (pairs,), True counts.
+        bootstrap: behind the interval.
+    """
     count = count_patients(patients)
-    by_finding = {name: rates(findings == name) for name in sorted(set(findings.tolist()))}
-    return rates(np.ones(len(hits), dtype=bool)) | {"findings": by_finding}
+    hits = np.array([example.is_hit for example in examples])
+    counts = np.stack([np.bincount(patients[is_in], v[is_in], count) for v in (hits, np.ones(len(hits)))])
+    draws = [counts @ weights for weights in bootstrap.weights(count)]
+    limits = None
+    if draws:
+        right, pairs = np.concatenate(draws, axis=1)
+        limits = interval(np.divide(right, pairs, out=np.full_like(right, np.nan), where=pairs > 0))
+    return HitRate(
+        hit_rate=float(hits[is_in].mean()),
+        interval=limits,
+        chance=float(np.array([example.covered_share for example in examples])[is_in].mean()),
+        center=float(np.array([example.is_center_hit for example in examples])[is_in].mean()),
+        pairs=int(is_in.sum()),
+    )
 
 
 def _by_finding(
@@ -178,7 +195,7 @@ def _inside(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return result
 
 
-def _as_picture(pixels: Tensor) -> NDArray[np.float32]:
+def _stretched(pixels: Tensor) -> NDArray[np.float32]:
     """Normalised input, stretched to [0, 1] for showing."""
     gray = pixels.float().mean(dim=0).numpy()
     low, high = float(gray.min()), float(gray.max())

@@ -1,10 +1,9 @@
 """What the paper and others report on ChestX-ray14, to stand beside a result of ours."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
-from medhiera.evaluation.metrics import NO_DISEASE, RARE
+from medhiera.evaluation.metrics import NO_DISEASE
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
+from medhiera.evaluation.results import RankingReport
 
 PAPER_AUROC = {
     "Atelectasis": 77.55, "Cardiomegaly": 85.03, "Consolidation": 77.28, "Edema": 87.24, "Effusion": 85.83,
@@ -62,37 +61,6 @@ FOOTNOTES = {
 }
 
 
-def settings_of(record: Mapping[str, Any]) -> dict[str, str]:
-    """A run's settings under the names of PAPER_SETTINGS.
-
-    Args:
-        record: a stage's metrics.json.
-    """
-    recipe, training = record["recipe"], record["training"]
-    batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
-    words = {
-        "random_crop_scale": "random crop from {:g} of the area",
-        "horizontal_flip": "flip",
-        "rand_augment": "RandAugment",
-        "rotation_degrees": "rotation ±{:g}°",
-        "mixup_alpha": "Mixup {:g}",
-    }
-    augmentation = [text.format(recipe[key]) for key, text in words.items() if recipe.get(key)]
-    optimiser = recipe.get("optim", recipe["optimizer"])
-    settings = {
-        "optimiser": f"{optimiser}, β {recipe['adam_beta1']:g} and {recipe['adam_beta2']:g}",
-        "weight decay": f"{recipe['weight_decay']:g}",
-        "schedule": recipe.get("lr_scheduler_type", recipe["schedule"]),
-        "highest learning rate": f"{recipe['learning_rate']:g}",
-        "images a step": str(batch * recipe["world_size"]),
-        "epochs": f"{training['epochs']:.3g} ({training['steps']} steps)",
-        "input": f"{recipe['image_size']} px",
-        "augmentation": ", ".join(augmentation) or "none",
-        "starts from": record["lineage"]["started_from"],
-    }
-    return settings | ({"mask ratio": f"{recipe['mask_ratio']:g}"} if "mask_ratio" in recipe else {})
-
-
 def among_peers(ours: float | None) -> list[tuple[str, float, str]]:
     """Table 3, highest first: model, mean AUROC of the 14 diseases in percent, footnote.
 
@@ -103,41 +71,41 @@ def among_peers(ours: float | None) -> list[tuple[str, float, str]]:
     return sorted(rows, key=lambda row: -row[1])
 
 
-def beside_the_paper(evaluation: Mapping[str, Any], is_phantom: bool) -> list[str]:
+def compare_with_published(report: RankingReport, is_phantom: bool) -> list[str]:
     """Tables 2 (by finding) and 3 (means) with ours in them, as lines of text; none for other findings.
 
     Args:
-        evaluation: from metrics.rank_findings.
+        report: of the model that is compared.
         is_phantom: the images are synthetic: said above the tables, for they then compare nothing.
     """
-    ours = {name: entry["auroc"] for name, entry in evaluation["findings"].items()}
+    ours = {name: entry.auroc for name, entry in report.findings.items()}
     if not ours.keys() & PAPER_AUROC.keys():
         return []
     lines = ["Beside the paper, AUROC in %" + (" (OURS IS ON PHANTOMS: no comparison)" if is_phantom else "")]
-    if not is_phantom and evaluation["images"] != OFFICIAL_TEST_IMAGES:
+    if not is_phantom and report.images != OFFICIAL_TEST_IMAGES:
         lines.append(
-            f"(ours is on {evaluation['images']:,} images, not the official list's {OFFICIAL_TEST_IMAGES:,}: "
+            f"(ours is on {report.images:,} images, not the official list's {OFFICIAL_TEST_IMAGES:,}: "
             "the columns do not compare)"
         )
     lines.append(f"{'Table 2: finding':<28} ours    paper (a)")
     for name, theirs in PAPER_AUROC.items():
         if name in ours:
-            star = "*" if evaluation["findings"][name].get("is_rare") else " "
+            star = "*" if report.findings[name].has_few_cases else " "
             lines.append(f"{name.replace('_', ' '):<28} {_percent(ours[name])}{star}  {theirs:.2f}")
     everything = list(PAPER_AUROC.values())
     mean = sum(everything) / len(everything)
     count = sum(ours.get(name) is not None for name in PAPER_AUROC)
     complete = "" if count == len(PAPER_AUROC) else f"   (ours: {count} findings only)"
-    lines.append(f"{'mean of 15':<28} {_percent(evaluation['mean_auroc'])}   {mean:.2f}{complete}")
+    lines.append(f"{'mean of 15':<28} {_percent(report.mean_auroc)}   {mean:.2f}{complete}")
     lines.append("Table 3: mean of 14 diseases")
-    count = len(evaluation["diseases"]["findings_in_mean"])
+    count = len(report.diseases.findings_in_mean)
     few = "" if count == len(PAPER_AUROC) - (NO_DISEASE in PAPER_AUROC) else f"({count} diseases only)"
-    value = evaluation["diseases"]["mean_auroc"]
+    value = report.diseases.mean_auroc
     for name, percent, mark in among_peers(None if value is None else 100 * value):
         note = few if name == OURS else mark and f"({mark})"
         lines.append(f"{name:<28} {percent:5.2f}   {note}".rstrip())
-    if any(entry.get("is_rare") for entry in evaluation["findings"].values()):
-        lines.append(f"* fewer than {RARE} positive or negative images: the value says little")
+    if any(entry.has_few_cases for entry in report.findings.values()):
+        lines.append(f"* fewer than {FEWEST_PATIENTS} positive or negative patients: the value says little")
     return lines + [f"({mark}) {text}" for mark, text in FOOTNOTES.items()]
 
 

@@ -3,108 +3,101 @@
 Stands on the other files of this room, which compute one thing each; figures and cards show its record.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from medhiera.evaluation import figures
-from medhiera.evaluation import figures as evaluation_figures
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.calibration import fit_rescaling, measure_calibration, rescale
-from medhiera.evaluation.localization import Shown
+from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.metrics import rank_findings
-from medhiera.evaluation.predictions import Predictions, without_nan
-from medhiera.evaluation.subgroups import groups_of, score_subgroups
-from medhiera.evaluation.thresholds import RULES, apply_thresholds, choose_thresholds
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.results import (
+    CalibrationReport,
+    ClassificationReport,
+    Comparison,
+    LocalizationReport,
+    MeanCalibration,
+    Rescaling,
+)
+from medhiera.evaluation.subgroups import score_subgroups
+from medhiera.evaluation.thresholds import score_thresholds
 
 
 def report(
-    names: Sequence[str],
-    test: Predictions,
+    predictions: Predictions,
     validation: Predictions | None,
-    bootstrap_resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Any]:
+    bootstrap: Bootstrap,
+    *,
+    split: str,
+    pointing_game: LocalizationReport,
+    comparison: Comparison | None = None,
+) -> ClassificationReport:
     """Every number of a split.
 
     Args:
-        names: of the findings, one per column.
-        test: the split that is reported.
+        predictions: of the split that is reported: probabilities, with rows.
         validation: another split of the same data, on which thresholds and rescaling are chosen; None leaves
             both out.
-        bootstrap_resamples: of patients, behind every interval.
-        seed: of the resampling.
+        bootstrap: of patients, behind every interval.
+        split: the reported split's name.
+        pointing_game: from localization.evaluate_localization, or the reason why it was not played.
+        comparison: from comparison.compare_models; None where there is no other model.
 
-    Returns:
-        What metrics.rank_findings returns, and `calibration` (as the model is, and `rescaled`),
-        `operating_points`, `subgroups`; fit for JSON.
+    Raises:
+        ValueError: the scores are no probabilities, or the predictions have no rows.
     """
-    patients = test.rows["patient_id"].tolist()
-    result = rank_findings(test.probabilities, test.labels, names, patients, bootstrap_resamples, seed)
-    result["calibration"] = measure_calibration(test.probabilities, test.labels, names)
-    if validation is None:
-        reason = "no validation split to choose thresholds on"
-        result["operating_points"] = {"findings": {}, "reason": reason}
-        result["rescaling"] = {}
-    else:
-        chosen = choose_thresholds(validation.probabilities, validation.labels, names)
-        applied = apply_thresholds(
-            chosen, test.probabilities, test.labels, names, patients, bootstrap_resamples, seed
-        )
-        result["operating_points"] = {
-            "findings": applied,
-            "validation_images": len(validation.labels),
-        } | _mean_rates(applied)
-        result["rescaling"] = fit_rescaling(validation.probabilities, validation.labels, names)
-        repaired = rescale(test.probabilities, result["rescaling"], names)
-        after = measure_calibration(repaired, test.labels, names)
-        result["calibration"]["rescaled"] = {key: after[key] for key in ("mean_ece", "mean_brier")}
-        for name, entry in after["findings"].items():
-            if "ece" in entry:
-                result["calibration"]["findings"][name]["rescaled_ece"] = entry["ece"]
-    groups = groups_of(*(without_nan(test.rows[column]) for column in ("sex", "age_years", "view")))
-    result["subgroups"] = score_subgroups(
-        test.probabilities, test.labels, names, groups, patients, bootstrap_resamples, seed
+    ranking = rank_findings(predictions, bootstrap)
+    calibration, rescaling = _calibration(predictions, validation)
+    return ClassificationReport(
+        **vars(ranking),
+        split=split,
+        calibration=calibration,
+        operating_points=score_thresholds(predictions, validation, bootstrap),
+        rescaling=rescaling,
+        subgroups=score_subgroups(predictions, bootstrap),
+        pointing_game=pointing_game,
+        comparison=comparison,
     )
-    return result
 
 
-def _mean_rates(applied: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean sensitivity and specificity over findings, by rule."""
-    known = [entry for entry in applied.values() if "reason" not in entry]
-    means: dict[str, Any] = {}
-    for rule in RULES:
-        means[rule] = {}
-        for measure in ("sensitivity", "specificity"):
-            values = [entry[rule][measure] for entry in known if entry[rule][measure] is not None]
-            means[rule][measure] = float(np.mean(values)) if values else None
-    return {"means": means}
+def _calibration(
+    predictions: Predictions, validation: Predictions | None
+) -> tuple[CalibrationReport, dict[str, Rescaling | None]]:
+    """Calibration as the model is and, where there is a validation split, after rescaling fitted there."""
+    before = measure_calibration(predictions)
+    if validation is None:
+        return before, {}
+    rescaling = fit_rescaling(validation)
+    rescaled = rescale(predictions.scores, rescaling, predictions.finding_names)
+    after = measure_calibration(replace(predictions, scores=rescaled))
+    findings = {
+        name: replace(entry, rescaled_ece=after.findings[name].ece) for name, entry in before.findings.items()
+    }
+    means = MeanCalibration(mean_ece=after.mean_ece, mean_brier=after.mean_brier)
+    return replace(before, findings=findings, rescaled=means), rescaling
 
 
 def draw(
-    record: Mapping[str, Any],
-    names: Sequence[str],
-    test: Predictions,
-    shown: Sequence[Shown],
+    result: ClassificationReport,
+    predictions: Predictions,
+    examples: Sequence[HeatMapExample],
     folder: Path,
     title: str,
 ) -> None:
     """All figures of a report.
 
     Args:
-        record: from `report`, with `pointing_game` where it was played.
-        names: of the findings.
-        test: the split.
-        shown: heat maps on findings with boxes; may be empty.
+        result: from `report`.
+        predictions: what it was made from.
+        examples: heat maps on findings with boxes; may be empty.
         folder: where the PNGs go.
         title: above each.
     """
-    figures.roc_curves(test.probabilities, test.labels, record, folder / "roc.png", title=title)
-    figures.auroc_bars(record, folder / "auroc.png", title=title)
-    evaluation_figures.reliability(record["calibration"], folder / "reliability.png", title=title)
-    evaluation_figures.subgroup_dots(record["subgroups"], folder / "subgroups.png", title=title)
-    if shown:
-        evaluation_figures.heat_map_rows(
-            shown, record["pointing_game"], folder / "heat_maps.png", title=title
-        )
+    figures.roc_curves(predictions, result, folder / "roc.png", title=title)
+    figures.auroc_bars(result, folder / "auroc.png", title=title)
+    figures.reliability(result.calibration, folder / "reliability.png", title=title)
+    figures.subgroup_dots(result.subgroups, folder / "subgroups.png", title=title)
+    if examples:
+        figures.heat_map_rows(examples, result.pointing_game, folder / "heat_maps.png", title=title)

@@ -1,17 +1,19 @@
 """The same numbers by sex, age band and view: whom a model serves less well.
 
-Stands on metrics.py. Groups are compared over the same findings: those with present and absent images in
-every group that is large enough.
+Stands on metrics.py. Groups are compared over the same findings: those with enough positive and negative
+patients in every group that is large enough. A finding with one positive patient in a group would move the
+group's mean by that patient alone.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medhiera.evaluation.bootstrap import Floats
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.metrics import rank_findings
+from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
+from medhiera.evaluation.results import GroupScore, SubgroupReport
 
 AGE_BANDS = (
     (0, 18, "0–17"),
@@ -23,7 +25,7 @@ AGE_BANDS = (
 """From, below (years), and the name."""
 
 FEWEST_IMAGES = 30
-"""A smaller group is counted and not scored."""
+"""A smaller group is counted and not scored, nor does it decide which findings are compared."""
 
 UNKNOWN = "unknown"
 
@@ -49,68 +51,88 @@ def _named(values: Sequence[str | None]) -> NDArray[np.object_]:
     return np.array([value or UNKNOWN for value in values], dtype=object)
 
 
-def score_subgroups(
-    scores: Floats,
-    labels: Floats,
-    finding_names: Sequence[str],
-    groups: Mapping[str, NDArray[np.object_]],
-    patient_ids: Sequence[str],
-    bootstrap_resamples: int = 0,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
+def score_subgroups(predictions: Predictions, bootstrap: Bootstrap) -> dict[str, SubgroupReport]:
     """Mean AUROC and average precision in each group.
 
     Args:
-        scores: (images, findings).
-        labels: (images, findings); 1, 0 or NaN.
-        finding_names: one per column.
-        groups: from `groups_of`.
-        patient_ids: one per image.
-        bootstrap_resamples: behind the intervals; 0 for none.
-        seed: of the resampling.
+        predictions: with rows, which say sex, age and view.
+        bootstrap: behind the intervals.
 
     Returns:
-        attribute → `groups` (name → `images`, `patients`, and `mean_auroc`, `mean_average_precision`, their
-        `…_interval` and `auroc` by finding, or a `reason`), `findings_in_mean` and, where the data says
-        nothing about this attribute, a `reason`.
+        By attribute, with a reason where the data says nothing about it.
+
+    Raises:
+        ValueError: the predictions have no rows.
     """
-    patients = np.asarray(patient_ids, dtype=object)
-    result: dict[str, dict[str, Any]] = {}
-    for attribute, names in groups.items():
-        present = [name for name in _in_order(attribute, set(names.tolist()))]
-        if present in ([], [UNKNOWN]):
-            result[attribute] = {
-                "groups": {},
-                "findings_in_mean": [],
-                "reason": f"the data says nothing about {attribute}",
-            }
-            continue
-        large = [n for n in present if n != UNKNOWN and (names == n).sum() >= FEWEST_IMAGES]
-        is_shared = np.ones(labels.shape[1], dtype=bool)
-        for name in large:
-            here = labels[names == name]
-            is_shared &= (here == 1).any(axis=0) & (here == 0).any(axis=0)
-        shared = [name for name, is_in in zip(finding_names, is_shared, strict=True) if is_in and large]
-        table: dict[str, dict[str, Any]] = {}
-        for name in present:
-            rows = names == name
-            table[name] = {"images": int(rows.sum()), "patients": len(set(patients[rows].tolist()))}
-            if name not in large:
-                is_small = name != UNKNOWN
-                table[name]["reason"] = (
-                    f"fewer than {FEWEST_IMAGES} images" if is_small else f"{attribute} not given"
-                )
-            elif not shared:
-                table[name]["reason"] = "no finding has present and absent images in every group"
-            else:
-                ranked = rank_findings(
-                    scores[rows][:, is_shared], labels[rows][:, is_shared], shared,
-                    patients[rows].tolist(), bootstrap_resamples, seed,
-                )  # fmt: skip
-                table[name] |= {key: value for key, value in ranked.items() if key.startswith("mean_")}
-                table[name]["auroc"] = {each: entry["auroc"] for each, entry in ranked["findings"].items()}
-        result[attribute] = {"groups": table, "findings_in_mean": shared}
-    return result
+    groups = groups_of(*(predictions.values(column) for column in ("sex", "age_years", "view")))
+    return {
+        attribute: _compare(predictions, attribute, names, bootstrap) for attribute, names in groups.items()
+    }
+
+
+def _compare(
+    predictions: Predictions, attribute: str, names: NDArray[np.object_], bootstrap: Bootstrap
+) -> SubgroupReport:
+    """The groups of one attribute.
+
+    Args:
+        predictions: of the split.
+        attribute: its name.
+        names: (images,), each image's group.
+        bootstrap: behind the intervals.
+    """
+    present = _in_order(attribute, set(names.tolist()))
+    if present in ([], [UNKNOWN]):
+        reason = f"the data says nothing about {attribute}"
+        return SubgroupReport(groups={}, findings_in_mean=[], findings_left_out=[], reason=reason)
+    parts = {name: predictions.select(names == name) for name in present}
+    large = [name for name in present if name != UNKNOWN and len(parts[name]) >= FEWEST_IMAGES]
+    shared = _shared_findings([parts[name] for name in large])
+    groups: dict[str, GroupScore] = {}
+    for name, part in parts.items():
+        if name == UNKNOWN:
+            groups[name] = _unscored(part, f"{attribute} not given")
+        elif name not in large:
+            groups[name] = _unscored(part, f"fewer than {FEWEST_IMAGES} images")
+        elif not shared:
+            groups[name] = _unscored(
+                part,
+                f"no finding has {FEWEST_PATIENTS} positive and {FEWEST_PATIENTS} negative patients in every "
+                "group",
+            )
+        else:
+            groups[name] = _scored(part, shared, bootstrap)
+    left_out = [name for name in predictions.finding_names if large and name not in shared]
+    return SubgroupReport(groups=groups, findings_in_mean=shared, findings_left_out=left_out)
+
+
+def _shared_findings(parts: Sequence[Predictions]) -> list[str]:
+    """The findings with enough patients on both sides in each of the groups; none where there is no group."""
+    enough: dict[str, bool] = {}
+    for part in parts:
+        here = {column.name: not column.has_few_cases for column in part.columns()}
+        enough = {name: is_enough and enough.get(name, True) for name, is_enough in here.items()}
+    return [name for name, is_enough in enough.items() if is_enough]
+
+
+def _scored(part: Predictions, shared: Sequence[str], bootstrap: Bootstrap) -> GroupScore:
+    """A large group over the shared findings."""
+    everything = np.ones(len(part), dtype=bool)
+    # A bootstrap of its own: no other scorer has this group's patients, so its draws need not be kept.
+    ranked = rank_findings(part.select(everything, shared), Bootstrap(bootstrap.resamples))
+    return GroupScore(
+        images=len(part),
+        patients=part.patient_count,
+        mean_auroc=ranked.mean_auroc,
+        mean_auroc_interval=ranked.mean_auroc_interval,
+        mean_average_precision=ranked.mean_average_precision,
+        mean_average_precision_interval=ranked.mean_average_precision_interval,
+        auroc={name: entry.auroc for name, entry in ranked.findings.items()},
+    )
+
+
+def _unscored(part: Predictions, reason: str) -> GroupScore:
+    return GroupScore(images=len(part), patients=part.patient_count, reason=reason)
 
 
 def _in_order(attribute: str, names: set[str]) -> list[str]:

@@ -1,73 +1,75 @@
-"""Where to draw the line: thresholds chosen on validation, sensitivity and specificity with them on test.
+"""Thresholds chosen on validation, and the sensitivity and specificity they reach on test.
 
-Stands beside metrics.py. A finding is called present where its probability is at least the threshold.
+Stands on predictions.py, beside metrics.py. A finding is called present where its probability is at least the
+threshold.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients, interval, patient_weights
-from medhiera.evaluation.predictions import check_scores, why_one_sided
-
-RULES = ("youden", "sensitivity_90")
-"""Largest sensitivity + specificity; the highest threshold that finds at least 90 % of the positives."""
-
-MEASURES = ("sensitivity", "specificity")
+from medhiera.evaluation.bootstrap import Bootstrap, Floats, interval
+from medhiera.evaluation.predictions import FindingColumn, Predictions
+from medhiera.evaluation.results import (
+    ChosenThresholds,
+    FindingOperatingPoints,
+    Interval,
+    MeanRates,
+    OperatingPoint,
+    OperatingPoints,
+)
 
 SENSITIVITY = 0.9
+"""Of the rule `sensitivity_90`; the other, `youden`, takes the largest sensitivity + specificity."""
+
+NOT_CHOSEN = ChosenThresholds(
+    youden=None,
+    sensitivity_90=None,
+    positives=None,
+    positive_patients=None,
+    reason="no threshold was chosen for it",
+)
 
 
-def choose_thresholds(
-    probabilities: Floats, labels: Floats, finding_names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Thresholds by both rules, on validation images.
+def choose_thresholds(predictions: Predictions) -> dict[str, ChosenThresholds]:
+    """Thresholds by both rules.
 
     Args:
-        probabilities: (images, findings).
-        labels: (images, findings); 1, 0 or NaN.
-        finding_names: one per column.
+        predictions: of the validation split, probabilities.
 
     Returns:
-        name → `youden`, `sensitivity_90`, `positives`; or a `reason` where a label value is missing.
-
-    Raises:
-        ValueError: as metrics.rank_findings.
+        By finding, with a reason where a label value is missing.
     """
-    check_scores(probabilities, labels, finding_names)
-    chosen: dict[str, dict[str, Any]] = {}
-    for column, name in enumerate(finding_names):
-        is_annotated = ~np.isnan(labels[:, column])
-        truth, chance = labels[is_annotated, column], probabilities[is_annotated, column]
-        positives = int(truth.sum())
-        if positives in (0, len(truth)):
-            reason = why_one_sided(positives, len(truth) - positives)
-            chosen[name] = {"reason": f"{reason} on validation"}
-            continue
-        false_rate, true_rate, thresholds = roc_curve(truth, chance, drop_intermediate=False)
-        thresholds[0] = np.nextafter(chance.max(), 2)  # scikit-learn's infinity: nothing is called present
-        enough = int(np.argmax(true_rate >= SENSITIVITY - 1e-12))
-        chosen[name] = {
-            "youden": float(thresholds[np.argmax(true_rate - false_rate)]),
-            "sensitivity_90": float(thresholds[enough]),
-            "positives": positives,
-        }
-    return chosen
+    return {column.name: _choose(column) for column in predictions.columns()}
+
+
+def _choose(column: FindingColumn) -> ChosenThresholds:
+    """One finding's thresholds."""
+    if column.one_sided_reason is not None:
+        return ChosenThresholds(
+            youden=None,
+            sensitivity_90=None,
+            positives=None,
+            positive_patients=None,
+            reason=f"{column.one_sided_reason} on validation",
+        )
+    false_rate, true_rate, thresholds = roc_curve(column.truth, column.scores, drop_intermediate=False)
+    thresholds[0] = np.nextafter(column.scores.max(), 2)  # scikit-learn's infinity: nothing is called present
+    sensitive = int(np.argmax(true_rate >= SENSITIVITY - 1e-12))
+    return ChosenThresholds(
+        youden=float(thresholds[np.argmax(true_rate - false_rate)]),
+        sensitivity_90=float(thresholds[sensitive]),
+        positives=column.positives,
+        positive_patients=column.positive_patients,
+    )
 
 
 def apply_thresholds(
-    thresholds: Mapping[str, Mapping[str, Any]],
-    probabilities: Floats,
-    labels: Floats,
-    finding_names: Sequence[str],
-    patient_ids: Sequence[str] | None = None,
-    bootstrap_resamples: int = 0,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
+    thresholds: Mapping[str, ChosenThresholds], predictions: Predictions, bootstrap: Bootstrap
+) -> dict[str, FindingOperatingPoints]:
     """Sensitivity and specificity of thresholds that were chosen elsewhere, with patient-level intervals.
 
     The interval is of the test images alone: the threshold is taken as given. Where all images or none are
@@ -75,63 +77,128 @@ def apply_thresholds(
 
     Args:
         thresholds: from `choose_thresholds`.
-        probabilities: (images, findings).
-        labels: (images, findings); 1, 0 or NaN.
-        finding_names: one per column.
-        patient_ids: one per image (default: each its own).
-        bootstrap_resamples: behind the intervals; 0 for none.
-        seed: of the resampling.
+        predictions: of the split that is reported, probabilities.
+        bootstrap: behind the intervals.
 
     Returns:
-        name → `positives` (those the thresholds were chosen on) and rule → `threshold`, `sensitivity`,
-        `specificity`, `…_interval` (None where no image is there to tell); or a `reason`.
-
-    Raises:
-        ValueError: as metrics.rank_findings.
+        By finding, with a reason where no threshold was chosen.
     """
-    check_scores(probabilities, labels, finding_names)
-    patients = group_patients(len(labels), patient_ids)
-    count = count_patients(patients)
-    result: dict[str, dict[str, Any]] = {}
-    tallies: list[Floats] = []
-    places: list[dict[str, Any]] = []
-    for column, name in enumerate(finding_names):
-        chosen = thresholds.get(name, {"reason": "no threshold was chosen for it"})
-        kept = "reason" if "reason" in chosen else "positives"
-        result[name] = {kept: chosen[kept]}
-        for rule in [] if "reason" in chosen else RULES:
-            called = probabilities[:, column] >= chosen[rule]
-            place: dict[str, Any] = {"threshold": chosen[rule]}
-            for measure, value in zip(MEASURES, (1.0, 0.0), strict=True):
-                is_asked = labels[:, column] == value
-                is_right = is_asked & (called == bool(value))
-                place[measure] = float(is_right.sum() / is_asked.sum()) if is_asked.any() else None
-                place[f"{measure}_interval"] = None
-                tallies += [_per_patient(each, patients, count) for each in (is_right, is_asked)]
-            result[name][rule] = place
-            places.append(place)
-    if not tallies or not bootstrap_resamples:
-        return result
-    table = np.stack(tallies)
-    sums = np.concatenate(
-        [table @ weights for weights in patient_weights(count, bootstrap_resamples, seed)], 1
-    )
-    shares = np.divide(sums[::2], sums[1::2], out=np.full_like(sums[::2], np.nan), where=sums[1::2] > 0)
-    totals = table.sum(axis=1).reshape(len(places), 2, 2)
-    for place, drawn, counts in zip(places, shares.reshape(len(places), 2, -1), totals, strict=True):
-        for measure, draws, (right, asked) in zip(MEASURES, drawn, counts, strict=True):
-            place[f"{measure}_interval"] = _share_interval(draws, int(right), int(asked))
+    pairs = [
+        (column, threshold)
+        for column in predictions.columns()
+        for threshold in _both(thresholds.get(column.name, NOT_CHOSEN))
+    ]
+    counts = [_count_calls(column, threshold, predictions.patient_count) for column, threshold in pairs]
+    shares = _resample_shares(counts, bootstrap, predictions.patient_count)
+    points: dict[str, list[OperatingPoint]] = {name: [] for name in predictions.finding_names}
+    for (column, threshold), of_patients, drawn in zip(pairs, counts, shares, strict=True):
+        points[column.name].append(_operating_point(threshold, of_patients, drawn))
+    result: dict[str, FindingOperatingPoints] = {}
+    for name, both in points.items():
+        chosen = thresholds.get(name, NOT_CHOSEN)
+        youden, sensitivity_90 = both or (None, None)
+        result[name] = FindingOperatingPoints(
+            youden=youden,
+            sensitivity_90=sensitivity_90,
+            positives=chosen.positives,
+            positive_patients=chosen.positive_patients,
+            reason=chosen.reason,
+        )
     return result
 
 
-def _share_interval(draws: Floats, right: int, asked: int) -> list[float] | None:
+def _both(chosen: ChosenThresholds) -> list[float]:
+    """The thresholds Youden's first; none where none was chosen."""
+    if chosen.youden is None or chosen.sensitivity_90 is None:
+        return []
+    return [chosen.youden, chosen.sensitivity_90]
+
+
+def _count_calls(column: FindingColumn, threshold: float, patient_count: int) -> NDArray[np.float64]:
+    """Each patient's images behind sensitivity and specificity.
+
+    Returns:
+        (2, 2, patients): of sensitivity and of specificity, the images called rightly and all.
+    """
+    is_called = column.scores >= threshold
+    counts = np.empty((2, 2, patient_count))
+    for row, is_counted in enumerate((column.is_present, ~column.is_present)):
+        is_right = is_counted & (is_called == column.is_present)
+        for place, each in enumerate((is_right, is_counted)):
+            counts[row, place] = np.bincount(column.patients, weights=each, minlength=patient_count)
+    return counts
+
+
+def _resample_shares(
+    counts: list[NDArray[np.float64]], bootstrap: Bootstrap, patient_count: int
+) -> list[NDArray[np.float64]]:
+    """Sensitivity and specificity in each resample: a (2, resamples) each, NaN where no image is drawn."""
+    if not counts or not bootstrap.resamples:
+        return [np.empty((2, 0)) for _ in counts]
+    table = np.concatenate(counts).reshape(-1, patient_count)
+    sums = np.concatenate([table @ weights for weights in bootstrap.weights(patient_count)], axis=1)
+    right, images = sums[::2], sums[1::2]
+    shares = np.divide(right, images, out=np.full_like(right, np.nan), where=images > 0)
+    return list(shares.reshape(len(counts), 2, -1))
+
+
+def _operating_point(threshold: float, counts: Floats, drawn: Floats) -> OperatingPoint:
+    """Values over all patients, and intervals of the resamples.
+
+    Args:
+        threshold: what was applied.
+        counts: from `_count_calls`.
+        drawn: (2, resamples).
+    """
+    values: list[float | None] = []
+    intervals: list[Interval] = []
+    for (right, images), draws in zip(counts.sum(axis=-1), drawn, strict=True):
+        values.append(float(right / images) if images else None)
+        intervals.append(_share_interval(draws, int(right), int(images)) if len(draws) else None)
+    return OperatingPoint(
+        threshold=threshold,
+        sensitivity=values[0],
+        sensitivity_interval=intervals[0],
+        specificity=values[1],
+        specificity_interval=intervals[1],
+    )
+
+
+def _share_interval(draws: Floats, right: int, images: int) -> Interval:
     """Of the resamples; exact where all or none are right, for resampling cannot leave 0 or 1."""
-    if asked and right in (0, asked):
-        limits = binomtest(right, asked).proportion_ci(method="exact")
+    if images and right in (0, images):
+        limits = binomtest(right, images).proportion_ci(method="exact")
         return [float(limits.low), float(limits.high)]
     return interval(draws)
 
 
-def _per_patient(is_counted: NDArray[np.bool_], patients: NDArray[np.intp], count: int) -> Floats:
-    """How many of each patient's images are counted: (patients,)."""
-    return np.asarray(np.bincount(patients, weights=is_counted, minlength=count), dtype=np.float64)
+def score_thresholds(
+    predictions: Predictions, validation: Predictions | None, bootstrap: Bootstrap
+) -> OperatingPoints:
+    """Choose thresholds on validation and apply them.
+
+    Args:
+        predictions: of the split that is reported, probabilities.
+        validation: another split of the same data; None chooses nothing.
+        bootstrap: behind the intervals.
+    """
+    if validation is None:
+        return OperatingPoints(findings={}, reason="no validation split to choose thresholds on")
+    findings = apply_thresholds(choose_thresholds(validation), predictions, bootstrap)
+    by_rule: dict[str, list[OperatingPoint]] = {
+        "youden": [entry.youden for entry in findings.values() if entry.youden],
+        "sensitivity_90": [entry.sensitivity_90 for entry in findings.values() if entry.sensitivity_90],
+    }
+    means = {
+        rule: MeanRates(
+            sensitivity=_mean([point.sensitivity for point in points]),
+            specificity=_mean([point.specificity for point in points]),
+        )
+        for rule, points in by_rule.items()
+    }
+    return OperatingPoints(findings=findings, validation_images=len(validation), means=means)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from medhiera.evaluation.metrics import RARE
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.published_results import (
     FOOTNOTES,
     OURS,
     PAPER_AUROC,
     PAPER_SETTINGS,
     among_peers,
-    settings_of,
 )
+from medhiera.evaluation.results import ClassificationReport, MeanScores
 from medhiera.experiments.arms import Arm
 from medhiera.experiments.runner import Laboratory, read_column
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, StageRecord, TrainedRecord
@@ -35,14 +35,15 @@ def records_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int], kind: typ
     return [record for record in records if isinstance(record, kind)]
 
 
-def reports_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def reports_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[ClassificationReport]:
     """What an arm's classifiers reached, one report a seed."""
     return [record.evaluation for record in records_of(laboratory, arm, seeds, ClassificationRecord)]
 
 
 def aurocs_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[float]:
-    """Mean test AUROC of an arm's classifiers, one a seed."""
-    return [report["mean_auroc"] for report in reports_of(laboratory, arm, seeds)]
+    """Mean test AUROC of an arm's classifiers, one a seed; NaN where no finding has one."""
+    values = (report.mean_auroc for report in reports_of(laboratory, arm, seeds))
+    return [math.nan if value is None else value for value in values]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -79,7 +80,7 @@ def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence
         "",
         "## Table 3",
         "",
-        *table3([report["diseases"] for report in reports_of(laboratory, best, seeds)]),
+        *table3([report.diseases for report in reports_of(laboratory, best, seeds)]),
     ]
     for arm, table in ((best, "Table 1, classification"), (arms[0], "Table 4, pre-training")):
         record = records_of(laboratory, arm, seeds[:1], TrainedRecord)[0]
@@ -90,26 +91,26 @@ def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence
 def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
     """AUROC a finding, the paper's beside ours."""
     lines = ["| finding | ours, % | paper's Table 2, % | positives in our test split |", "|---|---|---|---|"]
-    records = [report["findings"] for report in reports_of(laboratory, arm, seeds)]
-    for name, entry in records[0].items():
-        values = [100 * record[name]["auroc"] for record in records if record[name]["auroc"] is not None]
-        star = "*" if entry["is_rare"] else ""
-        ours = f"{np.mean(values):.2f}{star}" if values else f"– ({entry['reason']})"
+    records = [report.findings for report in reports_of(laboratory, arm, seeds)]
+    for name, score in records[0].items():
+        values = [100 * auroc for record in records if (auroc := record[name].auroc) is not None]
+        star = "*" if score.has_few_cases else ""
+        ours = f"{np.mean(values):.2f}{star}" if values else f"– ({score.reason})"
         lines.append(
-            f"| {name.replace('_', ' ')} | {ours} | {PAPER_AUROC.get(name, '–')} | {entry['positives']} |"
+            f"| {name.replace('_', ' ')} | {ours} | {PAPER_AUROC.get(name, '–')} | {score.positives} |"
         )
     return [
         *lines,
         "",
         "The paper's are of a third of the official test list; its cocktail shows some of those images. "
-        f"A star: fewer than {RARE} positive or negative images, the value says little.",
+        f"A star: fewer than {FEWEST_PATIENTS} positive or negative patients, the value says little.",
     ]
 
 
-def table3(diseases: Sequence[dict[str, Any]]) -> list[str]:
+def table3(diseases: Sequence[MeanScores]) -> list[str]:
     """Mean AUROC of the 14 diseases: others', and ours over seeds, highest first."""
-    values = [100 * entry["mean_auroc"] for entry in diseases if entry["mean_auroc"] is not None]
-    counts = sorted({len(entry["findings_in_mean"]) for entry in diseases})
+    values = [100 * mean for entry in diseases if (mean := entry.mean_auroc) is not None]
+    counts = sorted({len(entry.findings_in_mean) for entry in diseases})
     few = "" if counts == [14] else f"{' to '.join(map(str, counts))} diseases only"
     lines = ["| model | mean AUROC of 14 diseases, % | |", "|---|---|---|"]
     for name, percent, mark in among_peers(float(np.mean(values)) if values else None):
@@ -122,11 +123,42 @@ def table3(diseases: Sequence[dict[str, Any]]) -> list[str]:
 
 def settings_table(record: TrainedRecord) -> list[str]:
     """A run's settings beside the paper's."""
-    ours = settings_of(record.to_json())
+    ours = settings_of(record)
     lines = ["| | ours | paper |", "|---|---|---|"]
     return lines + [
         f"| {key} | {ours[key]} | {value} |" for key, value in PAPER_SETTINGS[record.stage].items()
     ]
+
+
+def settings_of(record: TrainedRecord) -> dict[str, str]:
+    """A run's settings under the names of PAPER_SETTINGS.
+
+    Args:
+        record: of a stage.
+    """
+    recipe, training = record.recipe, record.training
+    batch = recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"]
+    words = {
+        "random_crop_scale": "random crop from {:g} of the area",
+        "horizontal_flip": "flip",
+        "rand_augment": "RandAugment",
+        "rotation_degrees": "rotation ±{:g}°",
+        "mixup_alpha": "Mixup {:g}",
+    }
+    augmentation = [text.format(recipe[key]) for key, text in words.items() if recipe.get(key)]
+    optimiser = recipe.get("optim", recipe["optimizer"])
+    settings = {
+        "optimiser": f"{optimiser}, β {recipe['adam_beta1']:g} and {recipe['adam_beta2']:g}",
+        "weight decay": f"{recipe['weight_decay']:g}",
+        "schedule": recipe.get("lr_scheduler_type", recipe["schedule"]),
+        "highest learning rate": f"{recipe['learning_rate']:g}",
+        "images a step": str(batch * recipe["world_size"]),
+        "epochs": f"{training.epochs:.3g} ({training.steps} steps)",
+        "input": f"{recipe['image_size']} px",
+        "augmentation": ", ".join(augmentation) or "none",
+        "starts from": record.lineage.started_from,
+    }
+    return settings | ({"mask ratio": f"{recipe['mask_ratio']:g}"} if "mask_ratio" in recipe else {})
 
 
 def explode_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:

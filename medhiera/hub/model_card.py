@@ -19,7 +19,7 @@ from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.errors import UserError
-from medhiera.evaluation.metrics import RARE
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
 from medhiera.hub.record import AnyRecord, Lineage, read_record
 from medhiera.layout import EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
@@ -75,7 +75,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         title=title,
         is_nih=NIH in record.trained_on,
         citations=_citations(record),
-        few=RARE,
+        few=FEWEST_PATIENTS,
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
         licence=_licence(record.lineage),

@@ -20,6 +20,7 @@ from transformers.trainer_utils import TrainOutput
 
 from medhiera.data.cocktail import LeakageCounts, OpenCocktail, by_source
 from medhiera.errors import UserError
+from medhiera.evaluation.results import ClassificationReport
 from medhiera.layout import METRICS_FILE
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
@@ -208,18 +209,13 @@ class StageRecord:
         """What the guard counted; None where there was nothing to guard."""
         return None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
     def write(self, folder: Path) -> None:
         """Write metrics.json.
 
         Raises:
             ValueError: a value is NaN or infinite, which JSON has no word for.
         """
-        text = json.dumps(self.to_json(), indent=2, allow_nan=False)
-        (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        _write_json(self, folder / METRICS_FILE)
 
 
 @dataclass(kw_only=True)
@@ -270,28 +266,49 @@ class PretrainingRecord(TrainedRecord):
 
 @dataclass(kw_only=True)
 class ClassificationRecord(TrainedRecord):
-    """Stage 2: classifier.
-
-    Attributes:
-        split: the one that was scored; "validation" where the test split was not read.
-    """
+    """Stage 2: classifier; `evaluation.split` is "validation" where the test split was not read."""
 
     stage: Literal[2] = 2
-    split: Literal["test", "validation"]
-    evaluation: dict[str, Any]
+    evaluation: ClassificationReport
 
     @property
     def results(self) -> list[Result]:
         """Means over findings, and over the diseases among them."""
-        if self.split != "test":
+        if self.evaluation.split != "test":
             return []
         report = self.evaluation
         found = [
-            ("roc_auc", "mean AUROC", report["mean_auroc"]),
-            ("roc_auc", "mean AUROC of the diseases", report["diseases"]["mean_auroc"]),
-            ("average_precision", "mean average precision", report["mean_average_precision"]),
+            ("roc_auc", "mean AUROC", report.mean_auroc),
+            ("roc_auc", "mean AUROC of the diseases", report.diseases.mean_auroc),
+            ("average_precision", "mean average precision", report.mean_average_precision),
         ]
         return [Result(metric, title, value) for metric, title, value in found if value is not None]
+
+
+@dataclass(kw_only=True)
+class EvaluationRecord:
+    """What evaluate_cls.py writes as metrics.json: a model's report on a split, and how it was made.
+
+    Attributes:
+        model: a folder's own name or a Hub id.
+        fingerprint: of its weights.
+        split_scheme: how ChestX-ray14 was split.
+        tta: the mean probability of each image and its mirror image was scored.
+        legacy_head: sigmoid(softmax(logits)) was scored.
+        is_phantom: the images are synthetic.
+    """
+
+    model: str
+    fingerprint: str
+    split_scheme: str
+    tta: bool
+    legacy_head: bool
+    is_phantom: bool
+    evaluation: ClassificationReport
+
+    def write(self, folder: Path) -> None:
+        """Write metrics.json."""
+        _write_json(self, folder / METRICS_FILE)
 
 
 AnyRecord = ImagenetRecord | PretrainingRecord | ClassificationRecord
@@ -332,6 +349,10 @@ def _parse(content: Any, file: Path) -> AnyRecord:
             f"{file} is not the record of a stage that this version can read ({'; '.join(faults)}); name a "
             "folder that train_mae.py or train_cls.py finished, or train it again"
         ) from error
+
+
+def _write_json(record: StageRecord | EvaluationRecord, file: Path) -> None:
+    file.write_text(json.dumps(asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def library_versions() -> dict[str, str]:

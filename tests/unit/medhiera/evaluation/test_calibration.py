@@ -3,13 +3,8 @@
 import numpy as np
 import pytest
 
-from medhiera.evaluation.calibration import (
-    MultilabelCalibration,
-    calibration_error,
-    fit_rescaling,
-    measure_calibration,
-    rescale,
-)
+from medhiera.evaluation.calibration import calibration_error, fit_rescaling, measure_calibration, rescale
+from medhiera.evaluation.predictions import Predictions
 
 
 @pytest.fixture
@@ -32,22 +27,23 @@ def test_error_of_known_gaps():
 
 def test_true_probabilities_are_calibrated_and_overconfident_ones_are_not(shifted):
     true, labels, overconfident = shifted
-    good = measure_calibration(true, labels, ["a"])["findings"]["a"]
-    bad = measure_calibration(overconfident, labels, ["a"])["findings"]["a"]
-    assert good["ece"] < 0.015 < 0.05 < bad["ece"]
-    assert bad["brier"] > good["brier"] == pytest.approx(np.mean((true - labels) ** 2))
-    assert [part["images"] for part in good["curve"]] == [2000] * 10
-    for part in good["curve"]:
-        assert part["predicted"] == pytest.approx(part["observed"], abs=0.04)
+    good = measure_calibration(Predictions(true, labels, ["a"])).findings["a"]
+    bad = measure_calibration(Predictions(overconfident, labels, ["a"])).findings["a"]
+    assert good.ece < 0.015 < 0.05 < bad.ece
+    assert bad.brier > good.brier == pytest.approx(np.mean((true - labels) ** 2))
+    assert [part.images for part in good.curve] == [2000] * 10
+    for part in good.curve:
+        assert part.predicted == pytest.approx(part.observed, abs=0.04)
+        assert part.interval[0] < part.observed < part.interval[1]
 
 
 def test_rescaling_finds_the_distortion_and_keeps_the_order(shifted):
     true, labels, overconfident = shifted
-    found = fit_rescaling(overconfident[::2], labels[::2], ["a"])
-    assert found["a"]["slope"] == pytest.approx(0.5, abs=0.03)
-    assert found["a"]["intercept"] == pytest.approx(-0.5, abs=0.05)
-    repaired = rescale(overconfident[1::2], found, ["a"])
-    assert measure_calibration(repaired, labels[1::2], ["a"])["mean_ece"] < 0.02
+    fits = fit_rescaling(Predictions(overconfident[::2], labels[::2], ["a"]))
+    assert fits["a"].slope == pytest.approx(0.5, abs=0.03)
+    assert fits["a"].intercept == pytest.approx(-0.5, abs=0.05)
+    repaired = rescale(overconfident[1::2], fits, ["a"])
+    assert measure_calibration(Predictions(repaired, labels[1::2], ["a"])).mean_ece < 0.02
     np.testing.assert_array_equal(np.argsort(repaired[:, 0]), np.argsort(overconfident[1::2, 0]))
 
 
@@ -55,19 +51,26 @@ def test_too_few_or_reversed_scores_are_left_alone(shifted):
     true, labels, _ = shifted
     few = labels.copy()
     few[np.flatnonzero(few)[9:]] = 0  # nine positives
-    assert fit_rescaling(true, few, ["a"]) == {"a": None}
-    assert fit_rescaling(1 - true, labels, ["a"]) == {"a": None}
+    assert fit_rescaling(Predictions(true, few, ["a"])) == {"a": None}
+    assert fit_rescaling(Predictions(1 - true, labels, ["a"])) == {"a": None}
     np.testing.assert_array_equal(rescale(true, {"a": None}, ["a"]), true)
+
+
+def test_many_positives_of_few_patients_are_too_few(shifted):
+    true, labels, _ = shifted
+    patients = np.array([f"p{number}" for number in range(len(labels))], dtype=object)
+    patients[labels[:, 0] == 1] = [f"q{number % 9}" for number in range(int(labels.sum()))]
+    assert fit_rescaling(Predictions(true, labels, ["a"], patients.tolist())) == {"a": None}
 
 
 def test_unannotated_images_do_not_count_and_bad_input_is_refused(shifted):
     true, labels, _ = shifted
     labels = np.concatenate([labels, np.full_like(labels, np.nan)], axis=1)
     both = np.concatenate([true, true], axis=1)
-    result = MultilabelCalibration(keep_in_memory=True).compute(
-        predictions=both, references=labels, finding_names=["a", "b"]
-    )
-    assert result["findings"]["b"] == {"reason": "no image is annotated for it"}
-    assert result["mean_ece"] == result["findings"]["a"]["ece"]
+    result = measure_calibration(Predictions(both, labels, ["a", "b"]))
+    unknown = result.findings["b"]
+    assert unknown.reason == "no image is annotated for it"
+    assert unknown.ece is None and unknown.brier is None and unknown.curve == []
+    assert result.mean_ece == result.findings["a"].ece
     with pytest.raises(ValueError, match="apply a sigmoid"):
-        measure_calibration(both * 5, labels, ["a", "b"])
+        measure_calibration(Predictions(both * 5, labels, ["a", "b"]))

@@ -5,8 +5,11 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_models, delong, delong_p_value
 from medhiera.evaluation.metrics import rank_findings
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.results import FindingComparison
 from medhiera.evaluation.tables import comparison_lines
 
 
@@ -58,33 +61,39 @@ def test_delong_p_value_is_the_normal_tail(two_models):
         delong(np.zeros((1, 5)), np.array([True, False, False, False, False]))
 
 
-def test_pairing_finds_a_difference_that_two_intervals_hide(two_models):
+def both(two_models, names=("a", "b")):
+    """The two models' predictions."""
     first, second, labels, patients = two_models
-    result = compare_models(first, second, labels, ["a", "b"], patients, 1000)
-    alone = [rank_findings(s, labels, ["a", "b"], patients, 1000)["findings"]["a"] for s in (first, second)]
-    assert alone[0]["interval"][0] < alone[1]["interval"][1]  # the two overlap
-    found = result["findings"]["a"]["auroc"]
-    assert found["difference"] == pytest.approx(alone[0]["auroc"] - alone[1]["auroc"])
-    assert found["interval"][0] > 0
-    assert found["p_value"] < 0.01
-    same = result["findings"]["b"]["auroc"]
-    assert same["interval"][0] < 0 < same["interval"][1]
-    assert same["p_value"] > 0.05
+    return [Predictions(scores, labels, list(names), patients) for scores in (first, second)]
+
+
+def test_pairing_finds_a_difference_that_two_intervals_hide(two_models):
+    ours, theirs = both(two_models)
+    result = compare_models(ours, theirs, Bootstrap(1000))
+    alone = [rank_findings(each, Bootstrap(1000)).findings["a"] for each in (ours, theirs)]
+    assert alone[0].auroc_interval[0] < alone[1].auroc_interval[1]  # the two overlap
+    auroc = result.findings["a"].auroc
+    assert auroc.difference == pytest.approx(alone[0].auroc - alone[1].auroc)
+    assert auroc.interval[0] > 0
+    assert auroc.p_value < 0.01
+    same = result.findings["b"].auroc
+    assert same.interval[0] < 0 < same.interval[1]
+    assert same.p_value > 0.05
 
 
 def test_the_interval_is_that_of_brute_force(two_models):
-    first, second, labels, patients = two_models
-    result = compare_models(first, second, labels, ["a", "b"], patients, 130, seed=3)
-    generator = np.random.default_rng(3)
+    first, second, labels, _ = two_models
+    result = compare_models(*both(two_models), Bootstrap(130)).findings["a"]
+    generator = np.random.default_rng(0)
     draws = []
     for _ in range(130):  # more than are weighed at once
         rows = np.concatenate([[2 * p, 2 * p + 1] for p in _in_order(generator.integers(200, size=200))])
         truth = labels[rows, 0]
         draws.append([m(truth, first[rows, 0]) - m(truth, second[rows, 0])
                       for m in (roc_auc_score, average_precision_score)])  # fmt: skip
-    for row, measure in enumerate(("auroc", "average_precision")):
+    for row, measure in enumerate((result.auroc, result.average_precision)):
         expected = np.percentile(np.array(draws)[:, row], [2.5, 97.5])
-        np.testing.assert_allclose(result["findings"]["a"][measure]["interval"], expected, atol=1e-12)
+        np.testing.assert_allclose(measure.interval, expected, atol=1e-12)
 
 
 def _in_order(numbers):
@@ -94,14 +103,25 @@ def _in_order(numbers):
 
 
 def test_a_finding_without_an_answer_and_the_lines(two_models):
-    first, second, labels, _ = two_models
+    first, second, labels, patients = two_models
     labels[:, 1] = 0
-    result = compare_models(first, second, labels, ["a", "No Finding"], None, 50)
-    assert result["findings"]["No Finding"] == {"reason": "no positive image"}
-    assert result["mean"] == result["diseases"]
-    assert result["mean"]["auroc"] == result["findings"]["a"]["auroc"]
+    result = compare_models(*both(two_models, ("a", "No Finding")), Bootstrap(50))
+    assert result.findings["No Finding"] == FindingComparison(reason="no positive image")
+    assert result.mean == result.diseases
+    assert result.mean.auroc == result.findings["a"].auroc
     lines = comparison_lines(result)
     assert lines[1].startswith("a ") and "no positive image" in lines[2]
-    assert compare_models(first[:, 1:], second[:, 1:], labels[:, 1:], ["b"], None, 5)["mean"] is None
-    with pytest.raises(ValueError, match="do not fit"):
-        compare_models(first, second[:5], labels, ["a", "b"])
+    assert lines[3].startswith("mean (mean) ") and lines[4].startswith("mean (diseases) ")
+    nothing = both((first[:, 1:], second[:, 1:], labels[:, 1:], patients), ["b"])
+    assert compare_models(*nothing, Bootstrap(5)).mean is None
+
+
+def test_other_images_are_not_compared(two_models):
+    first, second, labels, patients = two_models
+    ours, theirs = both(two_models)
+    with pytest.raises(ValueError, match="findings .* differ"):
+        compare_models(ours, Predictions(second, labels, ["b", "a"], patients), Bootstrap(5))
+    with pytest.raises(ValueError, match="400 and 399 images"):
+        compare_models(ours, theirs.select(np.arange(400) > 0), Bootstrap(5))
+    with pytest.raises(ValueError, match="other labels or patients"):
+        compare_models(ours, Predictions(second, labels, ["a", "b"], patients[::-1]), Bootstrap(5))

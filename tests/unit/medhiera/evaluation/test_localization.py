@@ -8,8 +8,10 @@ from PIL import Image
 
 from dataset_scripts.findings import make_features
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.evaluation import localization as pointing_game
-from medhiera.evaluation.localization import _by_finding, play
+from medhiera.evaluation import localization
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.localization import _by_finding, evaluate_localization
+from medhiera.evaluation.results import LocalizationReport
 from medhiera.inference.classifier import Classifier
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 
@@ -53,34 +55,35 @@ def test_hits_chance_and_centre(classifier, monkeypatch):
         ],
         features=make_features(NAMES),
     )
-    asked = []
+    calls = []
 
     def peak_at_fifteen(model, pixels, finding):
-        asked.append((finding, len(pixels)))
+        calls.append((finding, len(pixels)))
         heat = torch.zeros(len(pixels), 64, 64)
         heat[:, 15, 15] = 1
         return heat
 
-    monkeypatch.setattr(pointing_game, "heat_maps", peak_at_fifteen)
-    record, shown = play(classifier, rows, batch_size=10, bootstrap_resamples=50)
-    assert asked == [(1, 2), (0, 1)]  # Mass is the model's second output
-    assert [one.is_hit for one in shown] == [True, False, True]
-    assert record["hit_rate"] == pytest.approx(2 / 3) and record["pairs"] == 3
-    assert record["chance"] == pytest.approx((200 / 4096 + 1 + (100 + 25) / 4096) / 3)
-    assert record["centre"] == pytest.approx(1 / 3)
-    assert record["findings"]["Nodule"]["hit_rate"] == 1 and record["findings"]["Mass"]["pairs"] == 2
-    low, high = record["interval"]
+    monkeypatch.setattr(localization, "heat_maps", peak_at_fifteen)
+    report, examples = evaluate_localization(classifier, rows, Bootstrap(50), batch_size=10)
+    assert calls == [(1, 2), (0, 1)]  # Mass is the model's second output
+    assert [example.is_hit for example in examples] == [True, False, True]
+    assert report.hit_rate == pytest.approx(2 / 3) and report.pairs == 3
+    assert report.chance == pytest.approx((200 / 4096 + 1 + (100 + 25) / 4096) / 3)
+    assert report.center == pytest.approx(1 / 3)
+    assert report.findings["Nodule"].hit_rate == 1 and report.findings["Mass"].pairs == 2
+    low, high = report.interval
     assert low <= 2 / 3 <= high
     expected = classifier.probabilities([rows[3]["image"]])[0, 1].item()
-    assert shown[1].probability == pytest.approx(expected, abs=1e-5)
-    assert shown[1].heat.shape == shown[1].pixels.shape == (64, 64)
+    assert examples[1].probability == pytest.approx(expected, abs=1e-5)
+    assert examples[1].heat.shape == examples[1].pixels.shape == (64, 64)
 
 
 def test_real_heat_maps_run_and_no_box_is_a_reason(classifier):
-    rows = datasets.Dataset.from_list([row(0, (0, 60, 40, 40, 20))], features=make_features(NAMES))
-    record, shown = play(classifier, rows)
-    assert record["pairs"] == 1 and record["interval"] is None and np.isfinite(shown[0].heat).all()
-    without = datasets.Dataset.from_list([row(0)], features=make_features(NAMES))
-    assert play(classifier, without) == ({"reason": "no image has a box", "pairs": 0}, [])
-    outside = datasets.Dataset.from_list([row(0, (0, 0, 0, 5, 5))], features=make_features(NAMES))
-    assert "lies in the crop" in play(classifier, outside)[0]["reason"]
+    def evaluate(one_row):
+        rows = datasets.Dataset.from_list([one_row], features=make_features(NAMES))
+        return evaluate_localization(classifier, rows, Bootstrap(0))
+
+    report, examples = evaluate(row(0, (0, 60, 40, 40, 20)))
+    assert report.pairs == 1 and report.interval is None and np.isfinite(examples[0].heat).all()
+    assert evaluate(row(0)) == (LocalizationReport(reason="no image has a box"), [])
+    assert "lies in the crop" in evaluate(row(0, (0, 0, 0, 5, 5)))[0].reason

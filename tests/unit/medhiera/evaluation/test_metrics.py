@@ -1,13 +1,21 @@
 """AUROC against scikit-learn, intervals against brute force, and the cases with no answer."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medhiera.evaluation.bootstrap import Ranking, group_patients
+from medhiera.evaluation.bootstrap import Bootstrap, WeightedRanking, group_patients
 from medhiera.evaluation.comparison import delong
-from medhiera.evaluation.metrics import MultilabelRanking, rank_findings
-from medhiera.evaluation.tables import as_lines
+from medhiera.evaluation.metrics import MultilabelRanking
+from medhiera.evaluation.metrics import rank_findings as rank_predictions
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.tables import format_table
+
+
+def rank_findings(scores, labels, names, patients=None, resamples=0):
+    return rank_predictions(Predictions(scores, labels, names, patients), Bootstrap(resamples))
 
 
 @pytest.fixture
@@ -22,26 +30,26 @@ def cohort():
 def test_equals_scikit_learn_over_annotated_labels(cohort):
     scores, labels, _ = cohort
     result = rank_findings(scores, labels, ["a", "No Finding", "c"])
-    for column, entry in enumerate(result["findings"].values()):
+    for column, entry in enumerate(result.findings.values()):
         known = ~np.isnan(labels[:, column])
         truth, score = labels[known, column], scores[known, column]
-        assert entry["auroc"] == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
+        assert entry.auroc == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
         expected = average_precision_score(truth, score)
-        assert entry["average_precision"] == pytest.approx(expected, abs=1e-12)
+        assert entry.average_precision == pytest.approx(expected, abs=1e-12)
     for measure in ("auroc", "average_precision"):
-        values = [entry[measure] for entry in result["findings"].values()]
-        assert result[f"mean_{measure}"] == pytest.approx(np.mean(values))
-        assert result["diseases"][f"mean_{measure}"] == pytest.approx(np.mean(values[::2]))
-    assert result["diseases"]["findings_in_mean"] == ["a", "c"]
+        values = [getattr(entry, measure) for entry in result.findings.values()]
+        assert getattr(result, f"mean_{measure}") == pytest.approx(np.mean(values))
+        assert getattr(result.diseases, f"mean_{measure}") == pytest.approx(np.mean(values[::2]))
+    assert result.diseases.findings_in_mean == ["a", "c"]
 
 
 def test_weighing_patients_equals_repeating_their_images(cohort):
     scores, labels, patient_ids = cohort
     known = ~np.isnan(labels[:, 0])
     score, truth = scores[known, 0], labels[known, 0] == 1
-    patients = group_patients(300, patient_ids)
+    patients = group_patients(patient_ids)
     weights = np.random.default_rng(1).integers(0, 4, (patients.max() + 1, 20)).astype(float)
-    fast = Ranking.of(score, truth, patients[known], patients.max() + 1).weigh(weights)
+    fast = WeightedRanking.of(score, truth, patients[known], patients.max() + 1).weigh(weights)
     for column, times in enumerate(weights[patients[known]].T.astype(int)):
         again = np.repeat(truth, times), np.repeat(score, times)
         assert fast[0][column] == pytest.approx(roc_auc_score(*again), abs=1e-12)
@@ -49,7 +57,7 @@ def test_weighing_patients_equals_repeating_their_images(cohort):
 
 
 def test_a_resample_without_positives_has_no_value():
-    ranking = Ranking.of(np.array([0.1, 0.9, 0.5]), np.array([False, True, False]), np.arange(3), 3)
+    ranking = WeightedRanking.of(np.array([0.1, 0.9, 0.5]), np.array([False, True, False]), np.arange(3), 3)
     auroc, precision = ranking.weigh(np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 2.0], [1.0, 2.0, 0.0]]))
     np.testing.assert_array_equal(auroc, [1.0, np.nan, np.nan])
     np.testing.assert_array_equal(precision, [1.0, np.nan, np.nan])
@@ -61,10 +69,10 @@ def test_interval_covers_the_truth_and_patients_widen_it(cohort):
     patients = [str(n // 4) for n in range(1200)]
     by_image = rank_findings(repeated_scores, repeated_labels, list("abc"), None, 400)
     by_patient = rank_findings(repeated_scores, repeated_labels, list("abc"), patients, 400)
-    low, high = by_patient["findings"]["a"]["interval"]
-    assert low < by_patient["findings"]["a"]["auroc"] < high
+    low, high = by_patient.findings["a"].auroc_interval
+    assert low < by_patient.findings["a"].auroc < high
     width = high - low
-    narrow = np.diff(by_image["findings"]["a"]["interval"])[0]
+    narrow = np.diff(by_image.findings["a"].auroc_interval)[0]
     assert width > 1.5 * narrow  # four copies of an image are one observation: the width doubles
 
 
@@ -72,7 +80,7 @@ def test_interval_has_the_width_of_delong(cohort):
     scores, labels, _ = cohort
     known = ~np.isnan(labels[:, 0])
     _, variance = delong(scores[known, :1].T, labels[known, 0] == 1)
-    low, high = rank_findings(scores, labels, list("abc"), None, 2000)["findings"]["a"]["interval"]
+    low, high = rank_findings(scores, labels, list("abc"), None, 2000).findings["a"].auroc_interval
     assert (high - low) == pytest.approx(2 * 1.96 * variance.item() ** 0.5, rel=0.1)
 
 
@@ -83,36 +91,48 @@ def test_a_finding_with_one_label_value_has_a_reason_not_a_number():
     labels[:, 2] = np.nan
     labels[:5, 3] = 1
     result = rank_findings(scores, labels, ["none", "all", "unknown", "fine"], None, 50)
-    reasons = {name: entry.get("reason") for name, entry in result["findings"].items()}
+    reasons = {name: entry.reason for name, entry in result.findings.items()}
     assert reasons == {
         "none": "no positive image",
         "all": "no negative image",
         "unknown": "no image is annotated for it",
         "fine": None,
     }
-    assert result["findings_in_mean"] == ["fine"]
-    assert result["findings"]["fine"]["is_rare"]  # five positives say little
-    assert result["findings"]["none"]["auroc"] is None
-    assert result["findings"]["none"]["average_precision"] is None
+    assert result.findings_in_mean == ["fine"]
+    assert result.findings["fine"].has_few_cases  # five positives say little
+    assert result.findings["none"].auroc is None
+    assert result.findings["none"].average_precision is None
 
 
 def test_nothing_to_average_is_none_not_zero():
     result = rank_findings(np.zeros((4, 1)), np.zeros((4, 1)), ["a"], None, 10)
-    assert result["mean_auroc"] is None
-    assert result["mean_auroc_interval"] is None
+    assert result.mean_auroc is None
+    assert result.mean_auroc_interval is None
 
 
-@pytest.mark.parametrize(
-    ("scores", "labels", "message"),
-    [
-        (np.zeros((3, 2)), np.zeros((3, 1)), "do not fit"),
-        (np.full((3, 1), np.nan), np.zeros((3, 1)), "3 scores are NaN or infinite"),
-        (np.zeros((3, 1)), np.full((3, 1), 2.0), "other than 0, 1 and NaN"),
-    ],
-)
-def test_bad_input_is_refused(scores, labels, message):
-    with pytest.raises(ValueError, match=message):
-        rank_findings(scores, labels, ["a"])
+def test_cases_are_patients_not_images():
+    """Twelve positive images of nine patients are few cases, of ten are enough; the same for negatives."""
+    labels = np.repeat([1.0, 0.0], [12, 40])[:, None]
+    scores = np.arange(52.0)[:, None]
+
+    def score(labels, positive_patients):
+        patients = [f"ill {n % positive_patients}" for n in range(12)] + [f"well {n}" for n in range(40)]
+        return rank_findings(scores, labels, ["a"], patients).findings["a"]
+
+    few, enough = score(labels, 9), score(labels, 10)
+    assert few.has_few_cases and (few.positives, few.positive_patients, few.negative_patients) == (12, 9, 40)
+    assert not enough.has_few_cases and enough.positive_patients == 10
+    assert score(1 - labels, 9).has_few_cases and not score(1 - labels, 10).has_few_cases
+    told = Predictions(scores, labels, ["a"], ["one"] * 12 + [str(n) for n in range(40)])
+    lines = format_table(rank_predictions(told, Bootstrap(0)))
+    assert "*" in lines[1] and lines[-1].startswith("* fewer than 10 patients")
+
+
+def test_a_patient_with_both_values_counts_on_both_sides():
+    labels = np.tile([1.0, 0.0], 10)[:, None]
+    entry = rank_findings(np.arange(20.0)[:, None], labels, ["a"], [f"p{n // 2}" for n in range(20)])
+    entry = entry.findings["a"]
+    assert entry.positive_patients == entry.negative_patients == 10 and not entry.has_few_cases
 
 
 def test_works_as_an_evaluate_metric_offline(cohort):
@@ -122,14 +142,14 @@ def test_works_as_an_evaluate_metric_offline(cohort):
         predictions=scores, references=labels, finding_names=list("abc"), patient_ids=patients,
         bootstrap_resamples=50,
     )  # fmt: skip
-    assert result == rank_findings(scores, labels, list("abc"), patients, 50)
+    assert result == asdict(rank_findings(scores, labels, list("abc"), patients, 50))
 
 
 @pytest.mark.parametrize("resamples", [0, 50])
 def test_lines_for_people_say_what_is_missing(cohort, resamples):
     scores, labels, patients = cohort
     labels[:, 1] = 0.0
-    lines = as_lines(rank_findings(scores, labels, ["a", "b_c", "d"], patients, resamples))
+    lines = format_table(rank_findings(scores, labels, ["a", "b_c", "d"], patients, resamples))
     assert "no positive image" in lines[2] and lines[2].startswith("b c")
     assert lines[1].count("none") == (2 if resamples == 0 else 0)
     assert lines[4].startswith("mean of all 2") and len(lines) == 5
@@ -139,7 +159,7 @@ def test_lines_for_people_say_what_is_missing(cohort, resamples):
 
 
 def test_lines_for_people_without_any_auroc():
-    lines = as_lines(rank_findings(np.zeros((4, 1)), np.zeros((4, 1)), ["a"], None, 10))
+    lines = format_table(rank_findings(np.zeros((4, 1)), np.zeros((4, 1)), ["a"], None, 10))
     assert "no finding has both" in lines[-1]
 
 
@@ -149,12 +169,12 @@ def test_the_interval_of_average_precision_covers_the_truth(cohort):
     covered, lies_above = 0, 0
     labels = (generator.random((400, 30)) < 0.06).astype(float)
     scores = generator.normal(size=labels.shape) + labels
-    entries = rank_findings(scores, labels, [str(n) for n in range(30)], None, 200)["findings"].values()
+    entries = rank_findings(scores, labels, [str(n) for n in range(30)], None, 200).findings.values()
     big = (generator.random((200_000, 1)) < 0.06).astype(float)
     truth = average_precision_score(big, generator.normal(size=big.shape) + big)
     for entry in entries:
-        low, high = entry["average_precision_interval"]
-        assert low < entry["average_precision"] < high
+        low, high = entry.average_precision_interval
+        assert low < entry.average_precision < high
         covered += low <= truth <= high
         lies_above += low > truth
     assert covered >= 24 and lies_above <= 3

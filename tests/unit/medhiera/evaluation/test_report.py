@@ -1,26 +1,39 @@
-"""One report: its parts agree, it is fit for JSON, and its figures and files can be read back."""
+"""One report: its parts agree, it is fit for JSON and read back from it, and its figures are drawn."""
 
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from medhiera.evaluation import report as evaluation
-from medhiera.evaluation.predictions import Predictions, read_predictions
-from medhiera.evaluation.published_results import PAPER_AUROC, beside_the_paper
-from medhiera.evaluation.report import report
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.comparison import compare_models
+from medhiera.evaluation.localization import HeatMapExample
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.published_results import PAPER_AUROC, compare_with_published
+from medhiera.evaluation.results import (
+    ClassificationReport,
+    FindingScore,
+    HitRate,
+    LocalizationReport,
+    MeanScores,
+    RankingReport,
+)
 from medhiera.evaluation.thresholds import choose_thresholds
 
 NAMES = ["Edema", "Hernia", "No Finding"]
+NO_BOXES = LocalizationReport(reason="no image has a box")
 
 
 def cohort(seed, images=200):
     generator = np.random.default_rng(seed)
     labels = (generator.random((images, 3)) < 0.3).astype(float)
     labels[:, 1] = 0  # no hernia
-    chances = 1 / (1 + np.exp(-(generator.normal(size=labels.shape) + 2 * labels - 1)))
+    probabilities = 1 / (1 + np.exp(-(generator.normal(size=labels.shape) + 2 * labels - 1)))
     rows = pd.DataFrame(
         {
             "image_id": [f"i{n}" for n in range(images)],
@@ -30,70 +43,143 @@ def cohort(seed, images=200):
             "view": ["PA"] * images,
         }
     )
-    return Predictions(chances, labels, rows)
+    return Predictions(probabilities, labels, NAMES, rows["patient_id"].tolist(), rows)
 
 
-def test_a_report_is_whole_and_json(tmp_path):
-    test, validation = cohort(0), cohort(1)
-    record = json.loads(json.dumps(report(NAMES, test, validation, 50), allow_nan=False))
-    edema = record["operating_points"]["findings"]["Edema"]
-    chosen = choose_thresholds(validation.probabilities, validation.labels, NAMES)
-    assert edema["youden"]["threshold"] == chosen["Edema"]["youden"]  # chosen on validation, not on test
-    assert record["operating_points"]["findings"]["Hernia"]["reason"] == "no positive image on validation"
-    assert record["operating_points"]["means"]["youden"]["sensitivity"] == pytest.approx(
-        np.mean([record["operating_points"]["findings"][n]["youden"]["sensitivity"] for n in NAMES[::2]])
+def full_report(resamples=50, **parts):
+    parts = {"pointing_game": NO_BOXES} | parts
+    return evaluation.report(cohort(0), cohort(1), Bootstrap(resamples), split="test", **parts)
+
+
+def test_the_parts_agree():
+    validation, result = cohort(1), full_report()
+    points = result.operating_points
+    edema = points.findings["Edema"]
+    # Chosen on validation, not on test:
+    assert edema.youden.threshold == choose_thresholds(validation)["Edema"].youden
+    assert points.validation_images == len(validation)
+    assert points.findings["Hernia"].reason == "no positive image on validation"
+    sensitivities = [points.findings[name].youden.sensitivity for name in NAMES[::2]]
+    assert points.means["youden"].sensitivity == pytest.approx(np.mean(sensitivities))
+    assert result.calibration.findings["Edema"].rescaled_ece is not None
+    assert set(result.subgroups) == {"sex", "age", "view"}
+    assert result.subgroups["age"].reason == "the data says nothing about age"
+    assert result.split == "test"
+
+
+def test_the_intervals_are_those_of_each_scorer_alone():
+    """One bootstrap is shared by all scorers of a report; another one gives the same."""
+    shared = Bootstrap(150)
+    first = evaluation.report(cohort(0), cohort(1), shared, split="test", pointing_game=NO_BOXES)
+    again = evaluation.report(cohort(0), cohort(1), shared, split="test", pointing_game=NO_BOXES)
+    assert first == again == full_report(150)
+    assert compare_models(cohort(0), cohort(0), shared) == compare_models(
+        cohort(0), cohort(0), Bootstrap(150)
     )
-    assert record["calibration"]["findings"]["Edema"].keys() >= {"ece", "brier", "rescaled_ece"}
-    assert set(record["subgroups"]) == {"sex", "age", "view"}
-    assert record["subgroups"]["age"]["reason"] == "the data says nothing about age"
-    record["pointing_game"] = {"reason": "no image has a box", "pairs": 0}
-    evaluation.draw(record, NAMES, test, [], tmp_path, "Test split")
+
+
+def test_a_report_goes_to_json_and_back():
+    hits = HitRate(hit_rate=0.5, interval=[0.25, 0.75], chance=0.1, center=0.2, pairs=4)
+    other = replace(cohort(0), scores=cohort(5).scores)
+    result = full_report(
+        pointing_game=LocalizationReport(**asdict(hits), findings={"Edema": hits}),
+        comparison=compare_models(cohort(0), other, Bootstrap(50)),
+    )
+    adapter = TypeAdapter(ClassificationReport)
+    text = json.dumps(adapter.dump_python(result, mode="json"), allow_nan=False)
+    assert adapter.validate_python(json.loads(text)) == result
+    assert json.loads(text) == json.loads(json.dumps(asdict(result), allow_nan=False))
+    damaged = json.loads(text)
+    damaged["findings"]["Edema"]["auroc"] = "high"
+    with pytest.raises(ValidationError, match="findings.Edema.auroc"):
+        adapter.validate_python(damaged)
+
+
+def example(finding, *, is_hit):
+    heat = np.zeros((32, 32), dtype=np.float32)
+    heat[10, 12] = 1
+    return HeatMapExample(
+        image_id="i0",
+        patient_id="p0",
+        finding=finding,
+        probability=0.5,
+        pixels=np.full((32, 32), 0.5, dtype=np.float32),
+        heat=heat,
+        boxes=[(8.0, 8.0, 20.0, 20.0)],
+        is_hit=is_hit,
+        is_center_hit=True,
+        covered_share=0.14,
+    )
+
+
+def test_all_figures_are_drawn(tmp_path):
+    game = LocalizationReport(hit_rate=0.5, interval=[0.2, 0.8], chance=0.1, center=0.2, pairs=2)
+    examples = [example("Edema", is_hit=True), example("Hernia", is_hit=False)]
+    evaluation.draw(full_report(pointing_game=game), cohort(0), examples, tmp_path, "Test split")
     written = {path.stem for path in tmp_path.glob("*.png")}
-    assert written == {"roc", "auroc", "reliability", "subgroups"}
+    assert written == {"roc", "auroc", "reliability", "subgroups", "heat_maps"}
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 150
 
 
+def test_without_boxes_there_are_no_heat_maps(tmp_path):
+    evaluation.draw(full_report(0), cohort(0), [], tmp_path, "Test split")
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"roc", "auroc", "reliability", "subgroups"}
+
+
 def test_without_validation_no_threshold_is_invented():
-    record = report(NAMES, cohort(0), None, 0)
-    assert record["operating_points"] == {
-        "findings": {}, "reason": "no validation split to choose thresholds on",
-    }  # fmt: skip
-    assert record["rescaling"] == {} and "rescaled" not in record["calibration"]
+    result = evaluation.report(cohort(0), None, Bootstrap(0), split="validation", pointing_game=NO_BOXES)
+    assert result.operating_points.findings == {} and result.operating_points.means == {}
+    assert result.operating_points.reason == "no validation split to choose thresholds on"
+    assert result.rescaling == {} and result.calibration.rescaled is None
 
 
-def test_predictions_go_there_and_back_in_any_order(tmp_path):
-    test = cohort(0)
-    path = tmp_path / "predictions.parquet"
-    test.table(NAMES).sample(frac=1, random_state=0).to_parquet(path)
-    images = test.rows["image_id"].tolist()
-    np.testing.assert_array_equal(read_predictions(path, NAMES, images), test.probabilities)
-    with pytest.raises(ValueError, match="lacks 1 of 201 images, such as other"):
-        read_predictions(path, NAMES, [*images, "other"])
-    with pytest.raises(ValueError, match="no column 'Mass'"):
-        read_predictions(path, ["Mass"], images)
-    with pytest.raises(ValueError, match="no such file"):
-        read_predictions(tmp_path / "absent.parquet", NAMES, images)
+def means(value, names):
+    return {
+        "mean_auroc": value,
+        "mean_auroc_interval": None,
+        "mean_average_precision": value,
+        "mean_average_precision_interval": None,
+        "findings_in_mean": names,
+    }
+
+
+def ranking_of(names, images):
+    findings = {
+        name: FindingScore(
+            auroc=0.9,
+            auroc_interval=None,
+            average_precision=0.5,
+            average_precision_interval=None,
+            positives=20,
+            negatives=20,
+            positive_patients=9 if name == "Hernia" else 20,
+            negative_patients=20,
+            has_few_cases=name == "Hernia",
+        )
+        for name in names
+    }
+    diseases = [name for name in names if name != "No Finding"]
+    return RankingReport(
+        **means(0.9, list(names)),
+        diseases=MeanScores(**means(0.825, diseases)),
+        findings=findings,
+        images=images,
+        bootstrap_resamples=0,
+    )
 
 
 def test_the_papers_tables_have_ours_in_its_place():
-    findings = {name: {"auroc": 0.9, "is_rare": name == "Hernia"} for name in PAPER_AUROC}
-    diseases = [name for name in PAPER_AUROC if name != "No Finding"]
-    record = {
-        "findings": findings,
-        "mean_auroc": 0.9,
-        "diseases": {"findings_in_mean": diseases, "mean_auroc": 0.825},
-        "images": 25_596,
-    }
-    lines = beside_the_paper(record, is_phantom=False)
+    ranking = ranking_of(PAPER_AUROC, 25_596)
+    lines = compare_with_published(ranking, is_phantom=False)
     assert [line.split()[0] for line in lines if "90.00*" in line] == ["Hernia"]
-    assert any(line.startswith("* fewer than 10") for line in lines)
+    assert any(line.startswith("* fewer than 10 positive or negative patients") for line in lines)
     assert "compare" not in lines[1]
-    assert "not the official list's 25,596" in beside_the_paper(record | {"images": 214}, False)[1]
-    means = [line.split()[0] for line in lines[lines.index("Table 3: mean of 14 diseases") + 1 :]]
-    assert means[3:5] == ["this", "EVA-X-Ti"]
+    fewer = compare_with_published(replace(ranking, images=214), is_phantom=False)
+    assert "not the official list's 25,596" in fewer[1]
+    names = [line.split()[0] for line in lines[lines.index("Table 3: mean of 14 diseases") + 1 :]]
+    assert names[3:5] == ["this", "EVA-X-Ti"]
     assert any(line.startswith("mean of 15") and line.endswith("81.68") for line in lines)
-    assert "no comparison" in beside_the_paper(record, is_phantom=True)[0]
-    record["findings"] = {"disk": {"auroc": 0.9}}
-    assert beside_the_paper(record, is_phantom=False) == []
+    assert "no comparison" in compare_with_published(ranking, is_phantom=True)[0]
+    assert compare_with_published(ranking_of(["disk"], 10), is_phantom=False) == []

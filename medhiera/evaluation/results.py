@@ -1,0 +1,400 @@
+"""What each scorer of this room returns: plain dataclasses, so that mypy knows every key of a report.
+
+Below the scorers, beside bootstrap.py. Fields hold str, int, float, None, lists, dicts and other such
+classes only: `dataclasses.asdict` gives JSON, and hub/record.py reads and writes them. A value that cannot be
+computed is None, never NaN, and `reason` says why. An interval is [low, high] at 95 %, or None; `X_interval`
+is that of the field `X`.
+"""
+
+from dataclasses import dataclass, field
+
+Interval = list[float] | None
+"""The lower and upper limit, or None where no interval was computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingScore:
+    """How well one finding is ranked.
+
+    Attributes:
+        auroc: area under the ROC curve.
+        average_precision: area under the precision-recall curve, as steps; the level of a random ranking is
+            the share of positives.
+        positives: images with the finding.
+        negatives: images annotated as without it.
+        positive_patients: patients with at least one positive image.
+        negative_patients: patients with at least one negative image; a patient may count in both.
+        has_few_cases: too few patients on one side for the value or its interval to be trusted.
+        reason: why there is no value.
+    """
+
+    auroc: float | None
+    auroc_interval: Interval
+    average_precision: float | None
+    average_precision_interval: Interval
+    positives: int
+    negatives: int
+    positive_patients: int
+    negative_patients: int
+    has_few_cases: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanScores:
+    """Unweighted means over some findings.
+
+    Attributes:
+        mean_auroc: None where no finding has one.
+        mean_average_precision: None where no finding has one.
+        findings_in_mean: those with a value, in the data's order.
+    """
+
+    mean_auroc: float | None
+    mean_auroc_interval: Interval
+    mean_average_precision: float | None
+    mean_average_precision_interval: Interval
+    findings_in_mean: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingReport(MeanScores):
+    """Every finding's score and their means.
+
+    Attributes:
+        diseases: the means without No Finding.
+        findings: by name, in the data's order.
+        images: of the split.
+        bootstrap_resamples: of patients, behind every interval; 0 for none.
+    """
+
+    diseases: MeanScores
+    findings: dict[str, FindingScore]
+    images: int
+    bootstrap_resamples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveBin:
+    """One part of a reliability curve.
+
+    Attributes:
+        predicted: mean probability.
+        observed: share of positive images.
+        interval: of `observed`.
+        images: in this part.
+    """
+
+    predicted: float
+    observed: float
+    interval: list[float]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingCalibration:
+    """How far one finding's probabilities lie from shares of images.
+
+    Attributes:
+        ece: expected calibration error.
+        brier: mean squared distance from the label.
+        curve: bins of equally many images, by probability.
+        rescaled_ece: `ece` after rescaling; None where nothing was to be fitted on.
+        reason: why there is no value.
+    """
+
+    ece: float | None
+    brier: float | None
+    curve: list[CurveBin]
+    rescaled_ece: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanCalibration:
+    """Means over the findings with annotated images; None where there is none.
+
+    Attributes:
+        mean_ece: of expected calibration errors.
+        mean_brier: of Brier scores.
+    """
+
+    mean_ece: float | None
+    mean_brier: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationReport(MeanCalibration):
+    """Calibration of every finding, as the model is.
+
+    Attributes:
+        findings: by name.
+        bins: of equal width, behind the calibration error.
+        rescaled: the means after rescaling; None without a validation split.
+    """
+
+    findings: dict[str, FindingCalibration]
+    bins: int
+    rescaled: MeanCalibration | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescaling:
+    """Platt's two numbers: the rescaled probability is sigmoid(slope × logit + intercept).
+
+    Attributes:
+        slope: of the logit, above 0.
+        intercept: added to it.
+    """
+
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenThresholds:
+    """One finding's thresholds, chosen on validation images.
+
+    Attributes:
+        youden: with the largest sum of sensitivity and specificity.
+        sensitivity_90: the highest that finds at least 90 % of the positives.
+        positives: images with the finding that they were chosen on.
+        positive_patients: patients with such an image.
+        reason: why there is none.
+    """
+
+    youden: float | None
+    sensitivity_90: float | None
+    positives: int | None
+    positive_patients: int | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """What a threshold reaches on the split that is reported.
+
+    Attributes:
+        threshold: a finding is called present where its probability is at least this.
+        sensitivity: None where no image is positive.
+        specificity: None where no image is negative.
+    """
+
+    threshold: float
+    sensitivity: float | None
+    sensitivity_interval: Interval
+    specificity: float | None
+    specificity_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingOperatingPoints:
+    """One finding's operating point by each rule.
+
+    Attributes:
+        youden: at this threshold.
+        sensitivity_90: at this threshold.
+        positives: as in ChosenThresholds, on validation.
+        positive_patients: as in ChosenThresholds, on validation.
+        reason: why there are no points.
+    """
+
+    youden: OperatingPoint | None
+    sensitivity_90: OperatingPoint | None
+    positives: int | None
+    positive_patients: int | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanRates:
+    """Means over the findings that have a value.
+
+    Attributes:
+        sensitivity: None where no finding has one.
+        specificity: None where no finding has one.
+    """
+
+    sensitivity: float | None
+    specificity: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoints:
+    """Thresholds from validation and what they reach.
+
+    Attributes:
+        findings: by name; empty where there is no validation split.
+        validation_images: that the thresholds were chosen on.
+        means: by rule.
+        reason: why there are no points at all.
+    """
+
+    findings: dict[str, FindingOperatingPoints]
+    validation_images: int | None = None
+    means: dict[str, MeanRates] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupScore:
+    """One group of images, such as the women.
+
+    Attributes:
+        images: in this group.
+        patients: in this group.
+        mean_auroc: over the findings that all compared groups share.
+        mean_average_precision: over the same findings.
+        auroc: of each of these findings.
+        reason: why the group was counted and not scored.
+    """
+
+    images: int
+    patients: int
+    mean_auroc: float | None = None
+    mean_auroc_interval: Interval = None
+    mean_average_precision: float | None = None
+    mean_average_precision_interval: Interval = None
+    auroc: dict[str, float | None] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubgroupReport:
+    """The groups of one attribute, compared over the same findings.
+
+    Attributes:
+        groups: by name.
+        findings_in_mean: those with enough patients in every compared group.
+        findings_left_out: the others; empty where no groups were compared.
+        reason: why there are no groups.
+    """
+
+    groups: dict[str, GroupScore]
+    findings_in_mean: list[str]
+    findings_left_out: list[str]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HitRate:
+    """How often the highest point of a heat map lies in a box of its finding.
+
+    Attributes:
+        hit_rate: share of pairs.
+        interval: of the hit rate.
+        chance: what a random point would reach: the mean share of the image that boxes cover.
+        center: what the middle of the image would reach.
+        pairs: of image and finding.
+    """
+
+    hit_rate: float
+    interval: Interval
+    chance: float
+    center: float
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizationReport:
+    """The pointing game: HitRate's numbers over all pairs of image and finding, None where there is none.
+
+    Attributes:
+        findings: the same of each finding with a box.
+        reason: why it was not played.
+    """
+
+    hit_rate: float | None = None
+    interval: Interval = None
+    chance: float | None = None
+    center: float | None = None
+    pairs: int = 0
+    findings: dict[str, HitRate] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The first model's value minus the second's.
+
+    Attributes:
+        difference: of the values.
+        interval: of the difference, from the same resamples for both.
+        p_value: two-sided, from the resamples; None where none has a value.
+    """
+
+    difference: float
+    interval: Interval
+    p_value: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingComparison:
+    """Two models on one finding.
+
+    Attributes:
+        auroc: None where there is no value.
+        average_precision: None where there is no value.
+        delong_p_value: of the AUROC; takes every image for a patient of its own.
+        reason: why there is no value.
+    """
+
+    auroc: Difference | None = None
+    average_precision: Difference | None = None
+    delong_p_value: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanComparison:
+    """Two models by their means.
+
+    Attributes:
+        auroc: of the mean AUROCs.
+        average_precision: of the mean average precisions.
+    """
+
+    auroc: Difference
+    average_precision: Difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        mean: over all findings with a value; None where none has.
+        diseases: the same without No Finding.
+        findings: by name.
+        images: of the split.
+        bootstrap_resamples: of patients.
+    """
+
+    mean: MeanComparison | None
+    diseases: MeanComparison | None
+    findings: dict[str, FindingComparison]
+    images: int
+    bootstrap_resamples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationReport(RankingReport):
+    """Everything that is measured of a classifier on one split.
+
+    Attributes:
+        split: train, validation or test.
+        calibration: as the model is, and after rescaling.
+        operating_points: thresholds from validation, applied here.
+        rescaling: by finding; None where validation did not allow it; empty without a validation split.
+        subgroups: by attribute: sex, age and view.
+        pointing_game: heat maps against boxes.
+        comparison: with another model; None where none was named.
+    """
+
+    split: str
+    calibration: CalibrationReport
+    operating_points: OperatingPoints
+    rescaling: dict[str, Rescaling | None]
+    subgroups: dict[str, SubgroupReport]
+    pointing_game: LocalizationReport
+    comparison: Comparison | None = None

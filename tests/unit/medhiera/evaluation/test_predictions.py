@@ -1,0 +1,75 @@
+"""Predictions are refused when they are made, not by each scorer; and go to a file and back."""
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dataset_scripts.findings import make_features
+from medhiera.evaluation.predictions import Predictions, read_predictions
+
+NAMES = ["Edema", "No Finding"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.zeros((3, 1))}, "do not fit"),
+        ({"scores": np.zeros(3), "labels": np.zeros(3)}, "do not fit"),
+        ({"finding_names": ["Edema"]}, "1 names do not fit"),
+        ({"scores": np.full((3, 2), np.nan)}, "6 scores are NaN or infinite"),
+        ({"scores": np.full((3, 2), np.inf)}, "6 scores are NaN or infinite"),
+        ({"labels": np.full((3, 2), 2.0)}, "other than 0, 1 and NaN"),
+        ({"patient_ids": ["a", "b"]}, "2 patient_ids for 3 images"),
+        ({"rows": pd.DataFrame({"image_id": ["a"]})}, "1 rows for 3 images"),
+    ],
+)
+def test_bad_input_is_refused(changes, message):
+    good = {"scores": np.zeros((3, 2)), "labels": np.zeros((3, 2)), "finding_names": NAMES}
+    assert len(Predictions(**good)) == 3
+    with pytest.raises(ValueError, match=message):
+        Predictions(**good | changes)
+
+
+@pytest.fixture
+def predictions():
+    rows = [
+        {
+            "image": Image.new("L", (8, 8)), "image_id": f"i{n}", "source": "s", "patient_id": f"p{n // 2}",
+            "labels": [1.0, np.nan if n == 3 else 0.0], "findings": [], "boxes": [], "view": "PA",
+            "age_years": None if n else 40.0, "sex": "F",
+        }
+        for n in range(4)
+    ]  # fmt: skip
+    dataset = datasets.Dataset.from_list(rows, features=make_features(NAMES))
+    return Predictions.of(dataset, np.linspace(0, 1, 8).reshape(4, 2), NAMES)
+
+
+def test_rows_and_outputs_are_joined(predictions):
+    assert list(predictions.patient_ids) == ["p0", "p0", "p1", "p1"] and predictions.patient_count == 2
+    assert predictions.values("age_years") == [40.0, None, None, None]
+    edema, no_finding = predictions.columns()
+    assert (edema.positives, edema.positive_patients, edema.negatives) == (4, 2, 0)
+    assert len(no_finding.scores) == 3 and no_finding.one_sided_reason == "no positive image"
+
+
+def test_a_part_keeps_its_patients_and_findings(predictions):
+    part = predictions.select(np.array([False, True, True, True]), ["No Finding"])
+    assert part.patient_ids == ["p0", "p1", "p1"] and part.finding_names == ["No Finding"]
+    np.testing.assert_array_equal(part.scores[:, 0], predictions.scores[1:, 1])
+    assert part.rows["image_id"].tolist() == ["i1", "i2", "i3"]
+    assert len(part.table()) == 3
+
+
+def test_predictions_go_there_and_back_in_any_order(predictions, tmp_path):
+    path = tmp_path / "predictions.parquet"
+    predictions.table().sample(frac=1, random_state=0).to_parquet(path)
+    images = predictions.rows["image_id"].tolist()
+    np.testing.assert_array_equal(read_predictions(path, NAMES, images), predictions.scores)
+    with pytest.raises(ValueError, match="lacks 1 of 5 images, such as other"):
+        read_predictions(path, NAMES, [*images, "other"])
+    with pytest.raises(ValueError, match="no column 'Mass'"):
+        read_predictions(path, ["Mass"], images)
+    with pytest.raises(ValueError, match="no such file"):
+        read_predictions(tmp_path / "absent.parquet", NAMES, images)
