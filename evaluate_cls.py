@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from medhiera.config.arguments import DataOptions
@@ -22,7 +21,7 @@ from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
-from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.comparison import compare_models
 from medhiera.evaluation.localization import evaluate_localization
 from medhiera.evaluation.predictions import Predictions, read_predictions
@@ -110,7 +109,7 @@ def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRe
     return open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size, split=scheme))
 
 
-def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> NDArray[np.float64] | None:
+def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Floats | None:
     """Another model's probabilities of the same images; None where no file is named.
 
     Raises:

@@ -22,7 +22,7 @@ from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
-from medhiera.evaluation.localization import evaluate_localization
+from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
 from medhiera.evaluation.results import ClassificationReport, LocalizationReport
 from medhiera.evaluation.selection import ValidationScores, choose_findings
@@ -121,7 +121,8 @@ def evaluate(
     """
     split, names = "test" if validation else "validation", run.data.names
     bootstrap = Bootstrap(run.config.stage.bootstrap_resamples)
-    game, examples = LocalizationReport(reason="sharded training; see evaluate_cls.py"), []
+    game = LocalizationReport(reason="sharded training; see evaluate_cls.py")
+    examples: list[HeatMapExample] = []
     if not trainer.is_fsdp_enabled:  # one rank alone cannot run a sharded model
         classifier = Classifier(trainer.model.eval(), run.preprocessing, names)
         batch_size = run.config.training.per_device_eval_batch_size

@@ -64,12 +64,10 @@ def predictions_of(names, seed):
     labels = (generator.random((90, len(names))) < 0.1).astype(float)
     labels[:8, 0], labels[8:, 0], labels[:, 1] = 1, 0, 0
     ids = np.arange(90).astype(str)
-    rows = pd.DataFrame(
-        {"image_id": ids, "patient_id": ids, "sex": ["F", "M"] * 45, "age_years": np.nan, "view": "PA"}
-    )
-    return Predictions(
-        generator.random((90, len(names))) * 0.7 + 0.3 * labels, labels, names, ids.tolist(), rows
-    )
+    rows = pd.DataFrame({"image_id": ids, "patient_id": ids, "sex": ["F", "M"] * 45})
+    rows = rows.assign(age_years=np.nan, view="PA")
+    scores = generator.random((90, len(names))) * 0.7 + 0.3 * labels
+    return Predictions(scores, labels, names, ids.tolist(), rows)
 
 
 SOME_REPORT = some_report()

@@ -1,75 +1,37 @@
 """The card says what metrics.json says, and nothing it does not know."""
 
 import contextlib
-import copy
 import io
 import json
 import re
+from dataclasses import replace
 
 import jinja2
 import jsonschema
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from page_fixtures import phantom, write_stage1, write_stage2
 from PIL import Image
+from stage_records import classification_record, pretraining_record, some_report
 
-from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.report import report
+from medhiera.evaluation.results import LocalizationReport, Rescaling
 from medhiera.hub.model_card import TEMPLATES, card_of, render_card
+from medhiera.hub.record import Lineage, Selection, StageLeakage
 from medhiera.hub.widget_examples import EXAMPLES, write_examples
 from medhiera.inference.classifier import Classifier
 
 NAMES = ["Edema", "Hernia", "No Finding"]
 
 
-def split(seed):
-    """Ninety images without a hernia."""
-    generator = np.random.default_rng(seed)
-    labels = (generator.random((90, 3)) < 0.1).astype(float)
-    labels[:8, 0], labels[8:, 0], labels[:, 1] = 1, 0, 0
-    rows = pd.DataFrame({"image_id": np.arange(90).astype(str), "patient_id": np.arange(90).astype(str)})
-    rows = rows.assign(sex=["F", "M"] * 45, age_years=np.nan, view="PA")
-    return Predictions(generator.random((90, 3)) * 0.7 + 0.3 * labels, labels, rows)
-
-
-RECORD = {
-    "stage": 2,
-    "kind": "full",
-    "lineage": {
-        "started_from": "stage 1 (facebook/hiera-tiny-224-mae-hf)",
-        "base_model": None,
-        "license": "cc-by-nc-4.0",
-        "new_weights": ["classifier.bias"],
-    },
-    "data": {
-        "is_phantom": False,
-        "leakage": {"is_checked": True, "held_out": 305, "compared": 436, "dropped": 25, "allowed": 0},
-        "trained_on": {"ChestX-ray14": 1000},
-        "validated_on": {"ChestX-ray14": 100},
-        "tested_on": {"ChestX-ray14": 214},
-    },
-    "preprocessing": {"image_size": 224, "resize_size": 256, "mean": 0.5, "std": 0.25},
-    "recipe": {"learning_rate": 1e-4, "sources": None},
-    "training": {
-        "steps": 10,
-        "seconds": 3725.0,
-        "images_per_second": 12.0,
-        "parameters": 27_900_000,
-        "best_step": 5,
-    },
-    "evaluation": json.loads(json.dumps(report(NAMES, split(0), split(1), 20), allow_nan=False))
-    | {"pointing_game": {"reason": "no image has a box", "pairs": 0}},
-    "commit": "0123abc",
-    "libraries": {"torch": "2.15.0"},
-}  # fmt: skip
-
-
 @pytest.fixture
 def record():
-    return copy.deepcopy(RECORD)
+    """Stage 2 from ImageNet weights by way of stage 1."""
+    lineage = Lineage(
+        "stage 1 (facebook/hiera-tiny-224-mae-hf)", "cc-by-nc-4.0", new_weights=["classifier.bias"]
+    )
+    return classification_record(lineage=lineage)
 
 
 def cell(value):
@@ -77,22 +39,22 @@ def cell(value):
 
 
 def test_numbers_reasons_and_metadata(record):
-    evaluation = record["evaluation"]
+    evaluation = record.evaluation
     card = ModelCard(render_card(record, ["figures/roc.png"]))
-    edema, hernia = evaluation["findings"]["Edema"], evaluation["findings"]["Hernia"]
-    for value in (evaluation["mean_auroc"], evaluation["diseases"]["mean_auroc"]):
+    edema, hernia = evaluation.findings["Edema"], evaluation.findings["Hernia"]
+    for value in (evaluation.mean_auroc, evaluation.diseases.mean_auroc):
         assert f"| **{cell(value)}** |" in card.text
     row = next(line for line in card.text.splitlines() if line.startswith("| Edema* |"))
     assert row.split(" | ")[1:] == [
-        cell(edema["auroc"]), " to ".join(map(cell, edema["interval"])), cell(edema["average_precision"]),
-        " to ".join(map(cell, edema["average_precision_interval"])), "8", "82 |",
+        cell(edema.auroc), " to ".join(map(cell, edema.auroc_interval)), cell(edema.average_precision),
+        " to ".join(map(cell, edema.average_precision_interval)), "8 (8)", "82 (82) |",
     ]  # fmt: skip
-    assert hernia["auroc"] is None
-    assert "| Hernia | – | no positive image | – | – | 0 | 90 |" in card.text
-    youden = evaluation["operating_points"]["findings"]["Edema"]["youden"]
+    assert hernia.auroc is None
+    assert "| Hernia | – | no positive image | – | – | 0 (0) | 90 (90) |" in card.text
+    youden = evaluation.operating_points.findings["Edema"].youden
     assert f"| Edema* | {cell(youden['threshold'])} | {cell(youden['sensitivity'])} (" in card.text
     assert "| Hernia | – | no positive image on validation |" in card.text
-    women = evaluation["subgroups"]["sex"]["groups"]["F"]
+    women = evaluation.subgroups.sex.groups["F"]
     assert f"| F | 45 | 45 | {cell(women['mean_auroc'])} |" in card.text
     assert "Age: the data says nothing about age." in card.text
     assert f"calibration error over findings {cell(evaluation['calibration']['mean_ece'])}" in card.text
@@ -100,15 +62,15 @@ def test_numbers_reasons_and_metadata(record):
     assert "commit `0123abc`" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "62 min" in card.text
-    assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative" in card.text
+    assert "| Edema* |" in card.text and "\\* Fewer than ten patients with" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == (
-        "NIH ChestX-ray14, 90 images, not the official test list"
+        "NIH ChestX-ray14, 214 images, not the official test list"
     )
     values = [result.metric_value for result in card.data.eval_results]
-    assert values[0] == round(evaluation["mean_auroc"], 4)
-    assert values[2] == round(evaluation["mean_average_precision"], 4)
+    assert values[0] == round(evaluation.mean_auroc, 4)
+    assert values[2] == round(evaluation.mean_average_precision, 4)
     assert card.data.datasets == ["chestxray14"]
     assert "no trained model" not in card.text
 
@@ -122,17 +84,17 @@ def test_numbers_reasons_and_metadata(record):
     ],
 )
 def test_leakage_is_stated(record, leakage, sentence):
-    record["data"]["leakage"] |= leakage
+    record.data.leakage = replace(record.data.leakage, **leakage)
     assert sentence in render_card(record, [])
 
 
 def test_what_earlier_stages_saw_is_stated_and_cited(record):
-    assert "which it started from" not in render_card(record, [])  # an older record
-    first = {"is_checked": True, "held_out": 305, "compared": 436, "dropped": 0, "allowed": 25}
-    record["lineage"] |= {
-        "trained_before": ["BraTS 2020", "ChestX-ray14"],
-        "leakage_before": [{"stage": 1, **first}, {"stage": 2, **first, "is_checked": False}],
-    }
+    assert "which it started from" not in render_card(record, [])
+    record.lineage.earlier_sources = ["BraTS 2020", "ChestX-ray14"]
+    record.lineage.leakage_before = [
+        StageLeakage(stage=1, is_checked=True, held_out=305, compared=436, allowed=25),
+        StageLeakage(stage=2, is_checked=False),
+    ]
     card = ModelCard(render_card(record, []))
     lines = card.text.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("- Leakage: "))
@@ -143,9 +105,9 @@ def test_what_earlier_stages_saw_is_stated_and_cited(record):
     assert lines[at + 3] == ""
     assert card.data.datasets == ["chestxray14", "brats-2020"]
     assert "Menze et al." in card.text and "ChestX-ray8" in card.text and "Chowdhury" not in card.text
-    record["data"]["is_phantom"] = True  # phantoms after real images: these are still named
+    record.data.is_phantom = True  # phantoms after real images: these are still named
     assert "Menze et al." in render_card(record, [])
-    record["lineage"] |= {"trained_before": [], "leakage_before": None}
+    record.lineage.earlier_sources, record.lineage.leakage_before = [], None
     assert "- Leakage before this stage: not known; nothing is recorded" in render_card(record, [])
     assert "ChestX-ray8" not in render_card(record, [])
 
@@ -159,14 +121,14 @@ def test_what_earlier_stages_saw_is_stated_and_cited(record):
     ],
 )
 def test_licence_is_inherited(record, licence, field, sentence):
-    record["lineage"]["license"] = licence
+    record.lineage.license = licence
     card = ModelCard(render_card(record, []))
     assert card.data.license == field
     assert sentence in card.text
 
 
 def test_a_smoke_run_says_so_at_its_top(record):
-    record["kind"] = "smoke"
+    record.kind = "smoke"
     card = ModelCard(render_card(record, []))
     title, warning = card.text.strip().splitlines()[:3:2]
     assert title.endswith("(smoke run)")
@@ -175,73 +137,91 @@ def test_a_smoke_run_says_so_at_its_top(record):
     assert card.data.model_name == title.removeprefix("# ")
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_so_does_a_whole_run_on_phantoms(record, stage):
-    record["stage"], record["data"]["is_phantom"] = stage, True
-    record["evaluation"] |= {"mask_ratio": 0.6, "masked_loss": 0.8, "masked_loss_before": 1.2}
+@pytest.mark.parametrize("make", [pretraining_record, classification_record])
+def test_so_does_a_whole_run_on_phantoms(make):
+    record = make(is_phantom=True)
     card = ModelCard(render_card(record, []))
     title, warning = card.text.strip().splitlines()[:3:2]
     assert title.endswith("(on phantoms)")
     assert warning.startswith("> **This is no model of patients.** It was trained on synthetic phantom")
     assert "Its numbers say nothing about medicine." in card.text
-    if stage == 2:
+    if record.stage == 2:
         assert card.data.model_name == title.removeprefix("# ")
         assert card.data.eval_results[0].dataset_name == "Phantom chest radiographs"
 
 
 def test_the_official_test_list_needs_no_count(record):
-    record["evaluation"]["images"] = 25_596
+    record.data.tested_on = {"ChestX-ray14": 25_596}
     assert ModelCard(render_card(record, [])).data.eval_results[0].dataset_name == "NIH ChestX-ray14"
 
 
-def test_which_weights_were_kept(record):
-    assert "was chosen on validation (step 5), the test split was read once." in render_card(record, [])
-    record["training"]["best_step"] = None
+def test_which_weights_were_kept_and_by_what_they_were_chosen(record):
+    assert "\nThe checkpoint was chosen on validation (step 5).\n" in render_card(record, [])
+    record.training.selection = Selection(["Edema", "Pleural_Thickening"], "some diseases")
+    assert (
+        "was chosen on validation (step 5), by the mean AUROC of some diseases: Edema, Pleural Thickening.\n"
+    ) in render_card(record, [])
+    record.training.best_step = None
     card = render_card(record, [])
-    assert "\nThe last weights were kept (step 10); the test split was read once.\n" in card
+    assert "\nThe last weights were kept (step 10).\n" in card
     assert "chosen on validation (" not in card
 
 
-def test_few_validation_images_show(record):
-    evaluation = record["evaluation"]
-    points = evaluation["operating_points"]["findings"]
-    points["Edema"]["positives"], points["No Finding"]["positives"] = 9, 10
+def test_what_was_not_tested_is_not_said_to_be(record):
+    tested = render_card(record, [])
+    assert "Tested on: ChestX-ray14 214 images; this run scored them once, when training had ended." in tested
+    assert "on the test split | mean AUROC" in tested
+    untested = classification_record(some_report("validation"))
+    card = ModelCard(render_card(untested, []))
+    assert "Tested on nothing: this run did not read the test split." in card.text
+    assert "on the validation split | mean AUROC" in card.text
+    assert "**These numbers are of the same validation images**" in card.text
+    assert card.data.eval_results is None
+
+
+def test_few_validation_patients_show(record):
+    points = dict(record.evaluation.operating_points.findings)
+    points["Edema"] = replace(points["Edema"], positive_patients=9)
+    points["No Finding"] = replace(points["No Finding"], positive_patients=10)
+    record.evaluation = replace(
+        record.evaluation, operating_points=replace(record.evaluation.operating_points, findings=points)
+    )
     table = render_card(record, []).split("### Operating points")[1].split("### Calibration")[0]
     assert "\n| Edema* |" in table and "\n| No Finding |" in table and "\n| Hernia |" in table
-    assert "\\* Chosen on fewer than ten positive validation images" in table
-    del points["Edema"]["positives"]  # as older records
-    assert "Chosen on fewer" not in render_card(record, [])
-    fit = {"slope": 1.0, "intercept": 0.0}
-    evaluation["rescaling"] = {"Edema": fit, "Hernia": None, "No Finding": fit}
+    assert "\\* Chosen on fewer than ten validation patients with the finding" in table
+    fit = Rescaling(slope=1.0, intercept=0.0)
+    rescaling = {"Edema": fit, "Hernia": None, "No Finding": fit}
+    record.evaluation = replace(record.evaluation, rescaling=rescaling)
     assert "each of the 2 of 3 findings that validation allowed, fitted there: 0." in render_card(record, [])
-    evaluation["rescaling"] = dict.fromkeys(NAMES)
+    record.evaluation = replace(record.evaluation, rescaling=dict.fromkeys(NAMES))
     assert "Nothing is rescaled" in render_card(record, [])
 
 
 def test_a_missing_field_is_an_error_not_a_blank(record):
-    del record["training"]["steps"]
+    del record.training.steps
     with pytest.raises(jinja2.UndefinedError, match="steps"):
         render_card(record, [])
 
 
 def test_a_test_split_without_an_answer_is_stated(record):
-    record["evaluation"]["mean_auroc_interval"] = None
-    assert "No interval was computed." in render_card(record, [])
-    record["evaluation"]["pointing_game"] = {
-        "hit_rate": 0.25, "chance": 0.1, "centre": 0.0, "interval": [0.2, 0.3], "pairs": 40,
-    }  # fmt: skip
-    assert "of the finding in 25 % of 40 cases\n(95 % interval 20 to 30 %); a random" in render_card(
-        record, []
-    )
-    record["evaluation"]["pointing_game"]["chance"] = 0.2
-    assert "(95 % interval 20 to 30 %): not above chance; a random" in render_card(record, [])
-    record["evaluation"]["pointing_game"]["interval"] = None
-    assert "(no interval was computed); a random" in render_card(record, [])
-    record["evaluation"] |= {"mean_auroc": None, "mean_average_precision": None, "findings_in_mean": []}
-    record["evaluation"]["diseases"]["mean_auroc"] = None
-    card = ModelCard(render_card(record, []))
-    assert "No AUROC: no finding has both" in card.text
-    assert card.data.eval_results is None
+    def card(**changes):
+        record.evaluation = replace(record.evaluation, **changes)
+        return ModelCard(render_card(record, []))
+
+    assert "No interval was computed." in card(mean_auroc_interval=None).text
+    game = LocalizationReport(hit_rate=0.25, chance=0.1, center=0.0, interval=[0.2, 0.3], pairs=40)
+    text = card(pointing_game=game).text
+    assert "of the finding in 25 % of 40 cases\n(95 % interval 20 to 30 %); a random" in text
+    text = card(pointing_game=replace(game, chance=0.2)).text
+    assert "(95 % interval 20 to 30 %): not above chance; a random" in text
+    text = card(pointing_game=replace(game, chance=0.2, interval=None)).text
+    assert "(no interval was computed); a random" in text
+    nothing = card(
+        mean_auroc=None, mean_average_precision=None, findings_in_mean=[],
+        diseases=replace(record.evaluation.diseases, mean_auroc=None),
+    )  # fmt: skip
+    assert "No AUROC: no finding has both" in nothing.text
+    assert nothing.data.eval_results is None
 
 
 def snippets(card):
@@ -279,7 +259,7 @@ def check(card):
 
 
 def test_the_metadata_fits_the_schema_and_damage_does_not(record):
-    record["lineage"]["base_model"] = "facebook/hiera-tiny-224-mae-hf"
+    record.lineage.base_model = "facebook/hiera-tiny-224-mae-hf"
     card = render_card(record, [], ["examples/Phantom_one.png"])
     metadata = check(card)
     assert metadata["widget"] == [{"src": "examples/Phantom_one.png", "example_title": "Phantom one"}]
