@@ -28,6 +28,7 @@ from medhiera.evaluation.localization import play
 from medhiera.evaluation.metrics import RARE, MultilabelRanking
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.tables import mean_as_text
+from medhiera.hub.lineage import RANDOM, lineage_of
 from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import start_record, training_record
 from medhiera.inference.classifier import Classifier, chances_of
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
     if recipe.hub_id:
         check_can_push(recipe.hub_id, stage=2, token=training.hub_token)
 
-    check_source(recipe.model)
+    check_source(recipe.model, HieraMAEForImageClassification)
     cocktail = open_cocktail(data, training)
     preprocessing = choose_preprocessing(
         recipe.model.model_name_or_path, data.image_size, data.resize_size, cocktail.mean, cocktail.std
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> None:
     warn_of_small_images(train_rows, preprocessing.resize_size)
     refuse_one_sided(np.array(eval_rows["labels"]))
 
-    model, lineage = start_model(
+    model, new_weights = start_model(
         HieraMAEForImageClassification,
         recipe.model,
         image_size=[data.image_size] * 2,
@@ -78,7 +79,9 @@ def main(argv: list[str]) -> None:
         drop_path_rate=recipe.optimization.drop_path_rate,
         classifier_dropout=stage.classifier_dropout,
     )
-    if stage.prior_bias and ("classifier.bias" in lineage["new_weights"] or lineage["new_weights"] == "all"):
+    source = recipe.model.model_name_or_path
+    lineage = (lineage_of(source) if source else RANDOM) | {"new_weights": new_weights}
+    if stage.prior_bias and (new_weights == "all" or "classifier.bias" in new_weights):
         set_prior_bias(model.classifier, torch.tensor(train_rows["labels"]))
     crop_scale = recipe.augmentation.random_crop_scale
     auroc = MultilabelRanking(keep_in_memory=True)

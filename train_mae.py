@@ -8,6 +8,7 @@ On a GPU, and on a CPU:
 """
 
 import logging
+import math
 from pathlib import Path
 
 from transformers import set_seed
@@ -20,6 +21,7 @@ from medhiera.data.dataset import Collator, RadiographTable
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import choose_rows, mix_rows, spread_over_sources, warn_of_small_images
 from medhiera.errors import run_script
+from medhiera.hub.lineage import RANDOM, lineage_of
 from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import start_record, training_record
 from medhiera.inference.reconstruction import reconstruct
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> None:
     if recipe.hub_id:
         check_can_push(recipe.hub_id, stage=1, token=training.hub_token)
 
-    check_source(recipe.model)
+    check_source(recipe.model, HieraMAEForPreTraining)
     cocktail = open_cocktail(data, training)
     preprocessing = Preprocessing(data.image_size, data.resize_size, cocktail.mean, cocktail.std)
     held_out_split = "validation_mae" if "validation_mae" in cocktail.rows else "validation"
@@ -55,14 +57,16 @@ def main(argv: list[str]) -> None:
     warn_of_small_images(train_rows, data.resize_size)
     eval_rows = choose_rows(cocktail.split(held_out_split), data.sources, data.max_eval_images, training.seed)
 
-    model, lineage = start_model(
+    model, new_weights = start_model(
         HieraMAEForPreTraining,
         recipe.model,
         image_size=[data.image_size] * 2,
         mask_ratio=stage.mask_ratio,
         drop_path_rate=recipe.optimization.drop_path_rate,
     )
-    mask_units = (data.image_size // 32) ** 2
+    source = recipe.model.model_name_or_path
+    lineage = (lineage_of(source) if source else RANDOM) | {"new_weights": new_weights}
+    mask_units = math.prod(model.config.unit_grid)
     held_out = RadiographTable(
         eval_rows, preprocessing, mask_units=mask_units, mask_ratio=stage.eval_mask_ratio
     )

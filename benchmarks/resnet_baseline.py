@@ -33,14 +33,13 @@ class ResNet18(TimmWrapperForImageClassification):
 
 def start_resnet(
     model_class: type[PreTrainedModel], options: ModelOptions, *, id2label: dict[int, str], **fields: Any
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """In place of stage.start_model."""
+) -> tuple[PreTrainedModel, str]:
+    """In place of training.model.start_model."""
     config = TimmWrapperConfig(
         architecture="resnet18", id2label=id2label, problem_type=fields["problem_type"]
     )
     config.depths = []  # one learning rate for all
-    lineage = {"started_from": "random weights", "new_weights": "all", "base_model": None, "license": None}
-    return ResNet18(config), lineage
+    return ResNet18(config), "all"
 
 
 def write_record(

@@ -19,10 +19,10 @@ TINY = '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "dec
 
 @pytest.fixture
 def mae_folder(tmp_path):
-    model, lineage = start_model(
+    model, new_weights = start_model(
         HieraMAEForPreTraining, ModelOptions(model_overrides=TINY), image_size=[64, 64], decoder_num_heads=2
     )
-    assert lineage["started_from"] == "random weights"
+    assert new_weights == "all"
     model.save_pretrained(tmp_path / "mae")
     return tmp_path / "mae"
 
@@ -35,7 +35,7 @@ def test_a_new_head_predicts_the_share_of_each_finding():
 
 
 def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
-    model, lineage = start_model(
+    model, new_weights = start_model(
         HieraMAEForImageClassification,
         ModelOptions(model_name_or_path=str(mae_folder)),
         image_size=[64, 64],
@@ -43,11 +43,10 @@ def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
         label2id={"a": 0, "b": 1},
     )
     assert model.config.num_query_pool == 3
-    assert lineage["new_weights"] == [
+    assert new_weights == [
         "classifier.bias", "classifier.weight",
         "hiera.pooler.layernorm.bias", "hiera.pooler.layernorm.weight",
     ]  # fmt: skip
-    assert lineage["started_from"] == "the folder mae"
     encoder = HieraMAEForPreTraining.from_pretrained(mae_folder).hiera.state_dict()
     for name, weight in model.hiera.state_dict().items():
         if not name.startswith("pooler."):
@@ -71,8 +70,8 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
 def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
     source = str(tmp_path) if name == "EMPTY" else name
     with pytest.raises(RecipeError, match=f"--model_name_or_path.*{message}"):
-        check_source(ModelOptions(model_name_or_path=source))
-    check_source(ModelOptions())
+        check_source(ModelOptions(model_name_or_path=source), HieraMAEForPreTraining)
+    check_source(ModelOptions(), HieraMAEForPreTraining)
 
 
 def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):
@@ -102,11 +101,11 @@ def classifier_folder(tmp_path):
 def test_a_classifier_goes_on_at_a_larger_size(classifier_folder):
     """224 → 512 in small: every weight is kept, the position embeddings are stretched."""
     small = HieraMAEForImageClassification.from_pretrained(classifier_folder)
-    large, lineage = start_model(
+    large, new_weights = start_model(
         HieraMAEForImageClassification, ModelOptions(model_name_or_path=str(classifier_folder)),
         image_size=[160, 160], id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, drop_path_rate=0.3,
     )  # fmt: skip
-    assert lineage["new_weights"] == []
+    assert new_weights == []
     assert large.hiera.encoder.stages[3].layers[0].drop_path == pytest.approx(0.3)
     for name, weight in large.state_dict().items():
         if name.endswith("position_embeddings"):
@@ -136,9 +135,9 @@ def test_a_supervised_checkpoint_starts_with_a_new_head_where_asked(tmp_path):
     with pytest.raises(RecipeError, match=r"classifies into 5 labels; wanted 3.*new_head: true"):
         start_model(HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), **labels)
     options = ModelOptions(model_name_or_path=source, new_head=True)
-    model, lineage = start_model(HieraMAEForImageClassification, options, **labels)
+    model, new_weights = start_model(HieraMAEForImageClassification, options, **labels)
     assert model.classifier.weight.shape[0] == 3 and model.classifier.weight.std() > 0
-    assert lineage["new_weights"] == ["classifier.bias", "classifier.weight"]
+    assert new_weights == ["classifier.bias", "classifier.weight"]
 
 
 def test_a_new_head_forgets_a_head_of_the_same_size(tmp_path):
@@ -151,6 +150,6 @@ def test_a_new_head_forgets_a_head_of_the_same_size(tmp_path):
     old.save_pretrained(tmp_path / "three")
     labels = {"id2label": dict(enumerate("abc")), "label2id": {name: i for i, name in enumerate("abc")}}
     options = ModelOptions(model_name_or_path=str(tmp_path / "three"), new_head=True)
-    model, lineage = start_model(HieraMAEForImageClassification, options, **labels)
+    model, new_weights = start_model(HieraMAEForImageClassification, options, **labels)
     assert model.classifier.weight.abs().max() < 1
-    assert "classifier.weight" in lineage["new_weights"]
+    assert "classifier.weight" in new_weights

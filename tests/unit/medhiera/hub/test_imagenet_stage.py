@@ -9,6 +9,7 @@ import yaml
 from medhiera.config.arguments import ModelOptions
 from medhiera.errors import RecipeError
 from medhiera.hub.imagenet_stage import complete
+from medhiera.hub.lineage import lineage_of
 from medhiera.hub.model_card import TEMPLATES
 from medhiera.hub.publish import REQUIRED_FILES, _check_folder
 from medhiera.run import choose_preprocessing
@@ -44,9 +45,8 @@ def test_training_goes_on_from_it_with_the_datas_own_normalisation(converted):
     source = str(converted)
     chosen = choose_preprocessing(source, 64, 73, 0.5, 0.2)
     assert (chosen.mean, chosen.std) == (0.5, 0.2)
-    _, lineage = start_model(
-        HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), num_labels=2
-    )
+    start_model(HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), num_labels=2)
+    lineage = lineage_of(source)
     assert lineage["started_from"] == "stage 0 (from a file of mine)"
     assert lineage["base_model"] == "me/stage0"  # the repository it was published to
     assert lineage["license"] == "cc-by-nc-4.0"
