@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medhiera.data.preprocessing import CenterCrop
 from medhiera.evaluation.bootstrap import count_patients, group_patients, interval, patient_weights
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.grad_cam import heat_maps
@@ -146,22 +147,20 @@ def _record(
 
 
 def _by_finding(
-    boxes: Sequence[dict[str, Any]], size: tuple[int, int], crop: tuple[int, int]
+    boxes: Sequence[dict[str, Any]], size: tuple[int, int], crop: CenterCrop
 ) -> dict[int, list[Box]]:
     """Boxes of a stored image in pixels of the crop, those that lie in it.
 
     Args:
         boxes: the row's.
         size: width and height of the stored image.
-        crop: (resize_size, image_size), see Preprocessing.
+        crop: of the model's preprocessing.
     """
-    resize_size, side = crop
-    width, height = size
-    scale = resize_size / min(width, height)
-    left, top = ((round(scale * length) - side) // 2 for length in (width, height))
+    square = crop.box(*size)
+    scale, side = square.scale, square.side
     result: dict[int, list[Box]] = {}
     for box in boxes:
-        x, y = scale * box["x"] - left, scale * box["y"] - top
+        x, y = scale * box["x"] - square.left, scale * box["y"] - square.top
         right, bottom = x + scale * box["width"], y + scale * box["height"]
         inside = (max(x, 0.0), max(y, 0.0), min(right, float(side)), min(bottom, float(side)))
         if inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1:
