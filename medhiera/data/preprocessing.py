@@ -17,12 +17,12 @@ STEPS = ("do_resize", "resample", "do_center_crop", "do_rescale", "rescale_facto
 
 
 class CropBox(NamedTuple):
-    """Where the model's input lies in one image: a square of the image after its resize.
+    """Where the model's input lies in one image: a square of the resized image.
 
     Attributes:
         left: first column of the crop in the resized image, in whole pixels; negative where it is padded.
         top: first row of it.
-        side: of the crop in pixels, which are the model's.
+        side: of the crop in pixels of the resized image, which are those of the model's input.
         resized: shorter side of the resized image, in pixels.
         shorter: shorter side of the image itself.
     """
@@ -35,7 +35,11 @@ class CropBox(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """Pixels of the resized image for one of the image; along the longer side, to half a pixel in all."""
+        """Pixels of the resized image per pixel of the image.
+
+        Exact for the shorter side; the longer one is rounded down to whole pixels, so that a place at its far
+        end is off by less than one pixel.
+        """
         return self.resized / self.shorter
 
     def in_image(self) -> tuple[float, float, float, float]:
@@ -68,7 +72,7 @@ class CenterCrop:
             height: of the image in pixels.
 
         Returns:
-            In pixels of the resized image; what it is in the image, the box can say.
+            The box in pixels of the resized image; its `in_image` is the same in pixels of the image.
         """
         shorter = min(width, height)
         left, top = (
@@ -126,7 +130,7 @@ class Preprocessing:
         return (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
 
     def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """What Collator hands over → what the model takes, on the device that the batch lies on.
+        """Turn the collator's batch into the model's inputs, on the batch's device.
 
         Args:
             batch: `pixel_values` (batch, 1, height, width), uint8; with Mixup also `mixup_share`.
