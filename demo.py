@@ -83,11 +83,8 @@ class Demo:
             sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
             "--mixed_precision", "no", "--dynamo_backend", "no",
             "--num_cpu_threads_per_process", str(os.cpu_count()),
-            script, f"configs/{config}", "--output_dir", str(output),
-            "--data_dir", str(self.data), "--build_dir", str(self.folder / "cocktail"),
+            script, *self.arguments(config, output, model),
         ]  # fmt: skip
-        if model:
-            command += ["--model_name_or_path", model]
         if newest_whole(output) is not None:
             command += ["--resume_from_checkpoint", "true"]
             say(f"stage {number}: {script} {config}, going on from the checkpoint of a former run")
@@ -97,6 +94,16 @@ class Demo:
         subprocess.run(command, cwd=HERE, check=True)
         self.seconds[f"stage {number}"] = time.monotonic() - started
         return output, wanted
+
+    def arguments(self, config: str, output: Path, model: str | None) -> list[str]:
+        """What a training script is given: the recipe, where data and results lie, what it starts from."""
+        arguments = [
+            f"configs/{config}", "--output_dir", str(output),
+            "--data_dir", str(self.data), "--build_dir", str(self.folder / "cocktail"),
+        ]  # fmt: skip
+        if model:  # a checkpoint has a geometry of its own, which the recipe's would contradict
+            arguments += ["--model_name_or_path", model, "--model_overrides", "{}"]
+        return arguments
 
 
 def code_state(config: str) -> str:

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:
         raise UserError("--seeds must be at least 1")
-    budget = {script: (*recipe, *words) for script, recipe in BUDGETS[options.budget].items()}
+    budget = script_arguments(options.budget, options.stage0, words)
     laboratory = Laboratory(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
     check_settings(laboratory.output, options, words)
     if options.stage0 is None:
@@ -104,6 +104,21 @@ def main(argv: list[str]) -> None:
              "Learning rate too high, as Fig. 5", "eval_loss", "masked validation loss", note)  # fmt: skip
         report = explode_report(laboratory, arms, seeds, note)
     finish(laboratory, report)
+
+
+def script_arguments(budget: str, stage0: str | None, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The arguments that each script gets in every arm.
+
+    A recipe's own small geometry is dropped where there is a stage 0: it would contradict the checkpoint's,
+    and arms from random weights are compared with those that start from it.
+
+    Args:
+        budget: a key of BUDGETS.
+        stage0: folder or Hub id of ImageNet MAE weights, or None.
+        words: the user's own; they come last and win.
+    """
+    geometry = () if stage0 is None else ("--model_overrides", "{}")
+    return {script: (*recipe, *geometry, *words) for script, recipe in BUDGETS[budget].items()}
 
 
 def check_settings(output: Path, options: argparse.Namespace, words: Sequence[str]) -> None:

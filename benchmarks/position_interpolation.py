@@ -9,6 +9,7 @@ transformers) and once with what repeats in every mask unit tiled ("windowed", a
 """
 
 import argparse
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ def losses(
     for path in paths:
         pixels = preprocessing.normalise(preprocessing.pixels(Image.fromarray(read_image(path)))[None])
         generator = torch.Generator().manual_seed(key_to_seed(0, side, path.name, "mask"))
-        noise = torch.rand(1, (side // 32) ** 2, generator=generator)
+        units = math.prod(side // unit for unit in model.config.unit_pixels)
+        noise = torch.rand(1, units, generator=generator)
         found.append(float(model(pixels, noise=noise, mask_ratio=0.6, output_logits=False).loss))
     return found
 

@@ -14,6 +14,7 @@ The last times the parts of the trainer's step, in this process, by the Trainer'
 
 import argparse
 import csv
+import math
 import statistics
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def bare_step(recipe: Recipe, device: torch.device) -> float:
         optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
     batch = recipe.training.per_device_train_batch_size
     pixels = torch.randn(batch, 3, size, size, device=device)
-    noise = torch.rand(batch, (size // 32) ** 2, device=device)
+    noise = torch.rand(batch, math.prod(model.config.unit_grid), device=device)
     seconds = []
     for _ in range(recipe.training.max_steps):
         start = time.perf_counter()

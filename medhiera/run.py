@@ -196,7 +196,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     resume = last_checkpoint(training)
     if config.hub_id:
         check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
-    check_source(config.model)
+    check_source(config.model, stage.model_class)
     data = open_cocktail(config.data, training)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(

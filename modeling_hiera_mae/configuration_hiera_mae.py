@@ -8,13 +8,13 @@ import copy
 import dataclasses
 import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import HieraConfig
 
-# Ryali et al. 2023, table 2 of the appendix: embed_dim, depths, heads of each stage.
-_SIZES: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "depths": [1, 2, 7, 2], "num_heads": [1, 2, 4, 8]},
     "small": {"embed_dim": 96, "depths": [1, 2, 11, 2], "num_heads": [1, 2, 4, 8]},
     "base": {"embed_dim": 96, "depths": [2, 3, 16, 3], "num_heads": [1, 2, 4, 8]},
@@ -22,6 +22,24 @@ _SIZES: dict[str, dict[str, Any]] = {
     "large": {"embed_dim": 144, "depths": [2, 6, 36, 4], "num_heads": [2, 4, 8, 16]},
     "huge": {"embed_dim": 256, "depths": [2, 6, 36, 4], "num_heads": [4, 8, 16, 32]},
 }
+"""The published sizes: embed_dim, depths and heads of each stage (Ryali et al. 2023, appendix, table 2)."""
+
+ENCODER_GEOMETRY = (
+    "embed_dim",
+    "depths",
+    "num_heads",
+    "mlp_ratio",
+    "embed_dim_multiplier",
+    "patch_size",
+    "patch_stride",
+    "patch_padding",
+    "masked_unit_size",
+    "query_stride",
+)
+"""Fields that a checkpoint's encoder fixes: the shapes or the meaning of its weights depend on them."""
+
+DECODER_GEOMETRY = ("decoder_hidden_size", "decoder_depth", "decoder_num_heads")
+"""The same for the MAE's decoder."""
 
 _DECODER = {"decoder_hidden_size": 512, "decoder_depth": 8, "decoder_num_heads": 16}
 
@@ -75,27 +93,39 @@ class HieraMAEConfig(HieraConfig):
         """Build the configuration of one of the six published sizes.
 
         Args:
-            size: "tiny", "small", "base", "base_plus", "large" or "huge".
+            size: a key of SIZES.
             overrides: any field of the configuration (also `num_labels` and `attn_implementation`).
 
         Raises:
             ValueError: an unknown size or field; the message names the nearest known one.
         Source: Ryali et al. 2023, arXiv:2306.00989, appendix.
         """
-        if size not in _SIZES:
-            raise ValueError(f"Unknown Hiera size {size!r}; wanted one of {', '.join(_SIZES)}.")
+        if size not in SIZES:
+            raise ValueError(f"Unknown Hiera size {size!r}; wanted one of {', '.join(SIZES)}.")
+        cls.check_fields(overrides)
+        return cls(**{**copy.deepcopy(SIZES[size]), **overrides})
+
+    @classmethod
+    def check_fields(cls, names: Iterable[str]) -> None:
+        """Refuse names that are not fields of the configuration.
+
+        Args:
+            names: of fields; `num_labels` and `attn_implementation` count as such.
+
+        Raises:
+            ValueError: an unknown one; the message names the nearest known one.
+        """
         known = {field.name for field in dataclasses.fields(cls)} | {"num_labels", "attn_implementation"}
-        for name in overrides:
+        for name in names:
             if name not in known:
                 nearest = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
                 raise ValueError(f"Unknown field {name!r} for HieraMAEConfig{hint}")
-        return cls(**{**copy.deepcopy(_SIZES[size]), **overrides})
 
     @property
     def size_name(self) -> str | None:
         """The published size this geometry is, or None."""
-        for name, geometry in _SIZES.items():
+        for name, geometry in SIZES.items():
             if all(list_or_value(getattr(self, field)) == value for field, value in geometry.items()):
                 return name
         return None
@@ -113,9 +143,9 @@ class HieraMAEConfig(HieraConfig):
         return height, width
 
     def for_class(self, stock_class: str) -> "HieraMAEConfig":
-        """Copy with `num_query_pool` settled for one task.
+        """Copy with `num_query_pool` set for one task.
 
-        A number that came with a checkpoint of another task (an MAE's 2 in a classifier) gives way to the
+        A number that came with a checkpoint of another task (an MAE's 2 in a classifier) is replaced by the
         default of this one.
 
         Args:
@@ -137,8 +167,7 @@ class HieraMAEConfig(HieraConfig):
         if len(self.num_heads) != stages or len(self.masked_unit_attention) != stages:
             raise ValueError(
                 "depths, num_heads and masked_unit_attention must have one entry per stage; got "
-                f"{self.depths}, "
-                f"{self.num_heads} and {self.masked_unit_attention}."
+                f"{self.depths}, {self.num_heads} and {self.masked_unit_attention}."
             )
         if self.num_query_pool is not None and not 0 <= self.num_query_pool < stages:
             raise ValueError(
@@ -167,6 +196,18 @@ class HieraMAEConfig(HieraConfig):
         return content
 
 
+class ImageSizeError(ValueError):
+    """An image size that does not split into whole mask units.
+
+    Attributes:
+        unit_pixels: (height, width) of a mask unit in pixels.
+    """
+
+    def __init__(self, message: str, unit_pixels: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.unit_pixels = unit_pixels
+
+
 def stock_name(class_name: str) -> str:
     """Name of stock transformers' class with the same weights: HieraMAEModel → HieraModel."""
     return class_name.replace("HieraMAE", "Hiera")
@@ -186,7 +227,8 @@ def check_image_size(size: tuple[int, ...], unit_pixels: tuple[int, int], name: 
         name: what `size` is called in the message.
 
     Raises:
-        ValueError: with the nearest sizes that fit.
+        ValueError: not two numbers.
+        ImageSizeError: with the nearest sizes that fit.
     """
     if len(size) != 2:
         raise ValueError(f"{name} is {tuple(size)}; wanted (height, width).")
@@ -195,8 +237,8 @@ def check_image_size(size: tuple[int, ...], unit_pixels: tuple[int, int], name: 
     below = tuple(max(side // unit, 1) * unit for side, unit in zip(size, unit_pixels, strict=True))
     above = tuple(max(math.ceil(side / unit), 1) * unit for side, unit in zip(size, unit_pixels, strict=True))
     nearest = f"{below[0]}×{below[1]}" + (f" or {above[0]}×{above[1]}" if above != below else "")
-    raise ValueError(
+    raise ImageSizeError(
         f"{name} is {size[0]}×{size[1]} pixels; wanted multiples of {unit_pixels[0]}×{unit_pixels[1]} (one "
-        "mask "
-        f"unit). Resize or pad the image to {nearest}."
+        f"mask unit). Resize or pad the image to {nearest}.",
+        unit_pixels,
     )

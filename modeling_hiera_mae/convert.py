@@ -24,7 +24,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 
-from .configuration_hiera_mae import HieraMAEConfig
+from .configuration_hiera_mae import SIZES, HieraMAEConfig
 from .modeling_hiera import HieraMAEForImageClassification, HieraMAEModel
 from .modeling_hiera_mae import HieraMAEForPreTraining
 from .pretrained import HieraMAEPreTrainedModel
@@ -214,15 +214,13 @@ def _infer_config(state: Mapping[str, torch.Tensor], num_heads: int | None) -> H
         kind = "a video Hiera" if "pos_embed_spatial" in state else "not a Hiera"
         raise ValueError(
             f"These weights are {kind} ({len(state)} tensors, first {next(iter(state), 'none')}); wanted an "
-            "image "
-            "Hiera of Meta or timm, with patch_embed.proj and pos_embed."
+            "image Hiera of Meta or timm, with patch_embed.proj and pos_embed."
         )
     patch, positions = state["patch_embed.proj.weight"], state["pos_embed"]
     if patch.dim() != 4 or positions.dim() != 3:
         raise ValueError(
             f"patch_embed.proj.weight has shape {tuple(patch.shape)} and pos_embed {tuple(positions.shape)}; "
-            "wanted "
-            "4 and 3 dimensions. Video models and timm's abswin models are other architectures."
+            "wanted 4 and 3 dimensions. Video models and timm's abswin models are other architectures."
         )
     side = int(positions.shape[1] ** 0.5)
     blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
@@ -251,15 +249,14 @@ def _infer_config(state: Mapping[str, torch.Tensor], num_heads: int | None) -> H
 def _with_heads(config: HieraMAEConfig, num_heads: int | None) -> HieraMAEConfig:
     """Settle the heads, which no weight shows: those stated, or those of the published size."""
     if num_heads is None:
-        for size in ("tiny", "small", "base", "base_plus", "large", "huge"):
+        for size in SIZES:
             named = HieraMAEConfig.from_size(size)
             if (named.embed_dim, list(named.depths)) == (config.embed_dim, list(config.depths)):
                 config.num_heads = named.num_heads
                 return config
         raise ValueError(
             f"embed_dim {config.embed_dim} with depths {list(config.depths)} is none of the published sizes, "
-            "and "
-            "weights do not show their attention heads; state those of the first stage with --num-heads."
+            "and weights do not show their attention heads; state those of the first stage with --num-heads."
         )
     config.num_heads = [num_heads * 2**stage for stage in range(len(config.depths))]
     return config
@@ -356,8 +353,7 @@ def _card(conversion: Conversion) -> str:
         f"# Hiera {model.config.size_name or ''} {kind}\n\n"
         "Converted with `python -m modeling_hiera_mae.convert`; the weights themselves are unchanged.\n\n"
         f"- source: {conversion.source}\n- licence of the weights: {conversion.license}; whatever is trained "
-        "from "
-        f"them inherits it\n- {len(conversion.mapped)} tensors mapped\n{left_out}"
+        f"from them inherits it\n- {len(conversion.mapped)} tensors mapped\n{left_out}"
     )
 
 

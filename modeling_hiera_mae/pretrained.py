@@ -12,24 +12,15 @@ import torch
 from torch import nn
 from transformers import HieraConfig, PreTrainedModel
 
-from .configuration_hiera_mae import HieraMAEConfig, check_image_size, list_or_value, stock_name
-from .initialization import init_classifier_weights
-
-# Fields that say which weights a checkpoint holds; the encoder's first, then the MAE decoder's.
-_ENCODER_GEOMETRY = (
-    "embed_dim",
-    "depths",
-    "num_heads",
-    "mlp_ratio",
-    "embed_dim_multiplier",
-    "patch_size",
-    "patch_stride",
-    "patch_padding",
-    "masked_unit_size",
-    "query_stride",
+from .configuration_hiera_mae import (
+    DECODER_GEOMETRY,
+    ENCODER_GEOMETRY,
+    HieraMAEConfig,
+    check_image_size,
+    list_or_value,
+    stock_name,
 )
-
-_DECODER_GEOMETRY = ("decoder_hidden_size", "decoder_depth", "decoder_num_heads")
+from .initialization import init_classifier_weights
 
 _HUB_OPTIONS = (
     "cache_dir",
@@ -131,8 +122,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         if self.config.num_channels != 3:
             raise ValueError(
                 f"This checkpoint has {self.config.num_channels} channels; only 3 can be folded into 1. Load "
-                "it with "
-                f"num_channels={self.config.num_channels}."
+                f"it with num_channels={self.config.num_channels}."
             )
         projection = self.base_model.embeddings.patch_embeddings.projection
         projection.weight = nn.Parameter(projection.weight.detach().sum(dim=1, keepdim=True))
@@ -150,8 +140,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         if requested_attention not in (None, "eager", "sdpa"):
             raise ValueError(
                 f"attn_implementation is {requested_attention!r}; wanted 'eager', 'sdpa', or None to choose "
-                "by "
-                "device, and by training or inference."
+                "by device, and by training or inference."
             )
         return requested_attention
 
@@ -177,16 +166,14 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
                 )
             raise ValueError(
                 f"{name} holds {key} of shape {tuple(found)}; wanted {tuple(expected)}. Its config.json does "
-                "not "
-                "describe its weights: load the configuration that was saved with them."
+                "not describe its weights: load the configuration that was saved with them."
             )
         may_be_new = () if same_task else self.new_weights
         absent = sorted(key for key in info["missing_keys"] if not key.startswith(may_be_new))
         if absent:
             raise ValueError(
                 f"{name} lacks {len(absent)} weights of {type(self).__name__}, first {absent[0]}. The file "
-                "is damaged "
-                "or not a Hiera checkpoint: get it again, or convert it with python -m "
+                "is damaged or not a Hiera checkpoint: get it again, or convert it with python -m "
                 "modeling_hiera_mae.convert."
             )
 
@@ -200,8 +187,7 @@ def _read_configs(
         found = content.get("model_type") or content.get("architecture") or "none"
         raise ValueError(
             f"{name} holds a model of type {found!r}; wanted 'hiera'. Choose a Hiera checkpoint; Meta's or "
-            "timm's "
-            "own files become one with python -m modeling_hiera_mae.convert."
+            "timm's own files become one with python -m modeling_hiera_mae.convert."
         )
     stored = HieraMAEConfig.from_dict(copy.deepcopy(content))
     config = kwargs.pop("config", None)
@@ -231,7 +217,7 @@ def _refuse_other_geometry(
     name: str, stored: HieraMAEConfig, wanted: HieraMAEConfig, *, with_decoder: bool
 ) -> None:
     """Raise a ValueError that names every field in which the checkpoint differs from what is wanted."""
-    fields = _ENCODER_GEOMETRY + (_DECODER_GEOMETRY if with_decoder else ())
+    fields = ENCODER_GEOMETRY + (DECODER_GEOMETRY if with_decoder else ())
     different = [
         f"{field} {list_or_value(getattr(stored, field))} (wanted {list_or_value(getattr(wanted, field))})"
         for field in fields
@@ -241,6 +227,5 @@ def _refuse_other_geometry(
         found = f" (size {stored.size_name!r})" if stored.size_name else ""
         raise ValueError(
             f"{name} is a Hiera of another size{found}: {', '.join(different)}. Choose a checkpoint of the "
-            "size you "
-            "configured, or leave the configuration to the checkpoint."
+            "size you configured, or leave the configuration to the checkpoint."
         )

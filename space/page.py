@@ -65,8 +65,7 @@ def findings_table(findings: Sequence[Finding], notes: Sequence[str], seconds: f
 
 def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
     """The picture as the model sees it, and heat on it whose opacity the slider sets."""
-    resize_size, image_size = reader.crop
-    picture = what_the_model_sees(gray, image_size, resize_size)
+    picture = what_the_model_sees(gray, reader.crop)
     heat = reader.heat(gray, name)
     label = shown_name(name)
     nothing = "" if heat.any() else " Nothing in this picture speaks for it."

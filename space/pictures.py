@@ -19,6 +19,7 @@ from PIL import Image
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.grayscale import GrayImage
 from dataset_scripts.reading.images import is_dicom, read_image
+from medhiera.data.preprocessing import CenterCrop
 
 WHAT_IS_CHECKED = (
     "Checked: the picture is gray, no side more than twice the other, not of one brightness, and a DICOM "
@@ -123,21 +124,20 @@ def _refuse_colour(path: Path) -> None:
         raise RefusedError("This is a colour picture, and radiographs are gray; it was not analysed.")
 
 
-def what_the_model_sees(gray: GrayImage, image_size: int, resize_size: int) -> GrayImage:
+def what_the_model_sees(gray: GrayImage, crop: CenterCrop) -> GrayImage:
     """The centre square that preprocessing cuts out, at a size for the screen.
 
     Args:
         gray: (height, width), uint8.
-        image_size: side of the model's input in pixels.
-        resize_size: shorter side before the crop, in pixels.
+        crop: of the model's preprocessing.
 
     Returns:
         (SHOWN_SIDE, SHOWN_SIDE), uint8.
     """
     height, width = gray.shape
-    side = min(height, width) * min(1.0, image_size / resize_size)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
+    # A crop that is larger than the resized image pads it; shown is what there is of it.
+    inside = CenterCrop(crop.resize_size, min(crop.image_size, crop.resize_size))
+    box = inside.box(width, height).in_image()
     picture = Image.fromarray(gray).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC, box=box)
     return np.asarray(picture)
 

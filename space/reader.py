@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from dataset_scripts.reading.grayscale import GrayImage
-from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import UserError
 from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.results import Rescaling
@@ -126,8 +126,8 @@ class ChestReader:
         return heat.numpy()
 
     @property
-    def crop(self) -> tuple[int, int]:
-        """Shorter side after the resize and side of the square the model sees, in pixels."""
+    def crop(self) -> CenterCrop:
+        """Which part of a picture the model sees."""
         crop = self.classifier.preprocessing.crop
         assert crop is not None  # open_folder refuses such a folder
         return crop

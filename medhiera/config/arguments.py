@@ -12,6 +12,8 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from transformers import TrainingArguments
 
+from modeling_hiera_mae.configuration_hiera_mae import SIZES
+
 
 @dataclass
 class OptimizationOptions:
@@ -233,12 +235,16 @@ class ModelOptions:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "A stage's folder or a Hub id. Without it the weights are random."}
     )
-    model_size: Literal["tiny", "small", "base", "base_plus", "large", "huge"] = field(
-        default="tiny", metadata={"help": "Geometry of a model with random weights."}
+    model_size: str = field(
+        default="tiny",
+        metadata={"choices": list(SIZES), "help": "Geometry of a model with random weights."},
     )
     model_overrides: str | None = field(
         default=None,
-        metadata={"help": "Config fields that differ from model_size, as a YAML mapping or JSON text."},
+        metadata={
+            "help": "Config fields that differ from model_size, or from the checkpoint where its weights "
+            "allow it, as a YAML mapping or JSON text. {} drops the recipe's."
+        },
     )
 
     new_head: bool = field(
@@ -292,7 +298,7 @@ class Recipe(Generic[S]):
             "reconstruction_steps",
         }
         if self.model.model_name_or_path:  # the geometry is the checkpoint's
-            hidden |= {"model_size", "model_overrides"}
+            hidden |= {"model_size"} | (set() if self.model.overrides() else {"model_overrides"})
         shown = (
             "learning_rate per_device_train_batch_size gradient_accumulation_steps world_size weight_decay "
             "adam_beta1 adam_beta2 max_grad_norm seed bf16"

@@ -20,6 +20,7 @@ from medhiera.config.arguments import (
     OptimizationOptions,
     Recipe,
 )
+from medhiera.config.model_config import local_config, override_faults, unit_pixels
 from medhiera.errors import UserError
 from modeling_hiera_mae.masking import count_kept
 
@@ -172,10 +173,6 @@ def _hub_faults(training: TrainingArguments, given: set[str]) -> list[str]:
     return faults
 
 
-MASKED_UNIT_PIXELS = 32
-"""Side of one mask unit in pixels: patch stride 4 times 8 tokens (arXiv:2306.00989, section 3.2)."""
-
-
 def check_recipe(recipe: Recipe[Any], given: set[str], more_faults: Sequence[str] = ()) -> None:
     """Refuse values that cannot work, all at once.
 
@@ -191,24 +188,13 @@ def check_recipe(recipe: Recipe[Any], given: set[str], more_faults: Sequence[str
     data, training = recipe.data, recipe.training
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
-    if data.image_size % MASKED_UNIT_PIXELS or data.image_size < MASKED_UNIT_PIXELS:
-        lower = max(1, data.image_size // MASKED_UNIT_PIXELS) * MASKED_UNIT_PIXELS
-        faults.append(
-            f"image_size is {data.image_size}; wanted a multiple of {MASKED_UNIT_PIXELS}, "
-            f"such as {lower} or {lower + MASKED_UNIT_PIXELS}"
-        )
-    elif isinstance(recipe.stage, MAEOptions):
-        faults += _mask_faults(recipe.stage, (data.image_size // MASKED_UNIT_PIXELS) ** 2)
+    faults += _model_faults(recipe)
     if data.build_size and data.build_size < (data.resize_size or data.image_size):
         faults.append(
             f"build_size {data.build_size} is below what is read; raise it, or 0 for the native size"
         )
     if data.resize_size is not None and data.resize_size < data.image_size:
         faults.append(f"resize_size {data.resize_size} is below image_size {data.image_size}; raise it")
-    try:
-        recipe.model.overrides()
-    except (ValueError, TypeError) as error:
-        faults.append(f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields")
     faults += _mixing_faults(data, recipe.stage)
     if recipe.model.new_head and isinstance(recipe.stage, MAEOptions):
         faults.append("new_head is for stage 2; the masked autoencoder has no classifier")
@@ -217,6 +203,26 @@ def check_recipe(recipe: Recipe[Any], given: set[str], more_faults: Sequence[str
     faults += more_faults
     if faults:
         raise UserError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
+
+
+def _model_faults(recipe: Recipe[Any]) -> list[str]:
+    """Overrides that cannot be applied, and an image size or mask ratios that do not fit the mask units."""
+    options, stage, image_size = recipe.model, recipe.stage, recipe.data.image_size
+    stored = local_config(options)
+    try:
+        faults = override_faults(options, stored, is_mae=isinstance(stage, MAEOptions))
+    except (ValueError, TypeError) as error:
+        faults = [f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields"]
+    height, width = unit_pixels(options, stored)
+    side = math.lcm(height, width)
+    if image_size % side or image_size < side:
+        lower = max(1, image_size // side) * side
+        faults.append(
+            f"image_size is {image_size}; wanted a multiple of {side}, such as {lower} or {lower + side}"
+        )
+    elif isinstance(stage, MAEOptions):
+        faults += _mask_faults(stage, (image_size // height) * (image_size // width))
+    return faults
 
 
 def _mask_faults(stage: MAEOptions, units: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,71 @@ from transformers import BitImageProcessor
 
 STEPS = ("do_resize", "resample", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
 """What an image processor does, beside its sizes, mean and deviation."""
+
+
+class CropBox(NamedTuple):
+    """Where the model's input lies in one image: a square of the resized image.
+
+    Attributes:
+        left: first column of the crop in the resized image, in whole pixels; negative where it is padded.
+        top: first row of it.
+        side: of the crop in pixels of the resized image, which are those of the model's input.
+        resized: shorter side of the resized image, in pixels.
+        shorter: shorter side of the image itself.
+    """
+
+    left: int
+    top: int
+    side: int
+    resized: int
+    shorter: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the resized image per pixel of the image.
+
+        Exact for the shorter side; the longer one is rounded down to whole pixels, so that a place at its far
+        end is off by less than one pixel.
+        """
+        return self.resized / self.shorter
+
+    def in_image(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in pixels of the image before its resize, with fractions."""
+        corners = (self.left, self.top, self.left + self.side, self.top + self.side)
+        left, top, right, bottom = (corner * self.shorter / self.resized for corner in corners)
+        return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """A resize of the shorter side, then the square in the middle: which part of an image the model sees.
+
+    Args:
+        resize_size: shorter side after the resize, in pixels.
+        image_size: side of the crop in pixels.
+    """
+
+    resize_size: int
+    image_size: int
+
+    def box(self, width: int, height: int) -> CropBox:
+        """The crop of an image, rounded as torchvision and the stock image processors do.
+
+        The longer side after the resize and the crop's corner are both rounded down; torchvision's own centre
+        crop rounds the corner to the nearest pixel, one apart.
+
+        Args:
+            width: of the image in pixels, before the resize.
+            height: of the image in pixels.
+
+        Returns:
+            The box in pixels of the resized image; its `in_image` is the same in pixels of the image.
+        """
+        shorter = min(width, height)
+        left, top = (
+            (int(self.resize_size * length / shorter) - self.image_size) // 2 for length in (width, height)
+        )
+        return CropBox(left, top, self.image_size, self.resize_size, shorter)
 
 
 @dataclass(frozen=True)
@@ -46,9 +111,8 @@ class Preprocessing:
         gray = tvf.resize(
             gray_bytes(image), [self.resize_size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
         )
-        # torchvision's own centre crop rounds where the stock processor truncates: one pixel apart.
-        top, left = ((side - self.image_size) // 2 for side in gray.shape[-2:])
-        return gray[:, top : top + self.image_size, left : left + self.image_size]
+        box = self.crop_box(*image.size)
+        return gray[:, box.top : box.top + box.side, box.left : box.left + box.side]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Gray bytes to the model's input.
@@ -66,7 +130,7 @@ class Preprocessing:
         return (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
 
     def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """What Collator hands over → what the model takes, on the device that the batch lies on.
+        """Turn the collator's batch into the model's inputs, on the batch's device.
 
         Args:
             batch: `pixel_values` (batch, 1, height, width), uint8; with Mixup also `mixup_share`.
@@ -87,9 +151,13 @@ class Preprocessing:
         return self.normalise(torch.stack([self.pixels(image) for image in images]))
 
     @property
-    def crop(self) -> tuple[int, int]:
-        """`resize_size` and `image_size`: what maps a place in an image to one in the model's input."""
-        return self.resize_size, self.image_size
+    def crop(self) -> CenterCrop:
+        """Which part of an image the model sees."""
+        return CenterCrop(self.resize_size, self.image_size)
+
+    def crop_box(self, width: int, height: int) -> CropBox:
+        """Where the model's input lies in an image of this size, in pixels; see CenterCrop.box."""
+        return self.crop.box(width, height)
 
     def to_processor(self) -> BitImageProcessor:
         """The stock image processor that does the same, for preprocessor_config.json.

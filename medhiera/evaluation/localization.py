@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medhiera.data.preprocessing import CenterCrop
 from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
 from medhiera.evaluation.results import HitRate, LocalizationReport
 from medhiera.inference.classifier import Classifier
@@ -87,7 +88,7 @@ def evaluate_localization(
 
 
 def _point_at_boxes(
-    classifier: Classifier, batch: Mapping[str, Any], names: Sequence[str], crop: tuple[int, int]
+    classifier: Classifier, batch: Mapping[str, Any], names: Sequence[str], crop: CenterCrop
 ) -> Iterator[HeatMapExample]:
     """Every pair of image and finding of a batch, finding by finding."""
     pixels = classifier.preprocessing.pixel_values(batch["image"])
@@ -163,22 +164,20 @@ def _hit_rate(
 
 
 def _by_finding(
-    boxes: Sequence[dict[str, Any]], size: tuple[int, int], crop: tuple[int, int]
+    boxes: Sequence[dict[str, Any]], size: tuple[int, int], crop: CenterCrop
 ) -> dict[int, list[Box]]:
     """Boxes of a stored image in pixels of the crop, those that lie in it.
 
     Args:
         boxes: the row's.
         size: width and height of the stored image.
-        crop: (resize_size, image_size), see Preprocessing.
+        crop: of the model's preprocessing.
     """
-    resize_size, side = crop
-    width, height = size
-    scale = resize_size / min(width, height)
-    left, top = ((round(scale * length) - side) // 2 for length in (width, height))
+    square = crop.box(*size)
+    scale, side = square.scale, square.side
     result: dict[int, list[Box]] = {}
     for box in boxes:
-        x, y = scale * box["x"] - left, scale * box["y"] - top
+        x, y = scale * box["x"] - square.left, scale * box["y"] - square.top
         right, bottom = x + scale * box["width"], y + scale * box["height"]
         inside = (max(x, 0.0), max(y, 0.0), min(right, float(side)), min(bottom, float(side)))
         if inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import UserError
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -48,7 +48,7 @@ class StockPreprocessing:
         return int(size.get("shortest_edge") or min(size.get("height", 0), size.get("width", 0)))
 
     @property
-    def crop(self) -> tuple[int, int] | None:
+    def crop(self) -> CenterCrop | None:
         """As Preprocessing's; None where it does not crop the middle of what it has resized."""
         size = dict(getattr(self.processor, "crop_size", None) or {})
         is_cropped = (
@@ -56,7 +56,7 @@ class StockPreprocessing:
         )
         if not is_cropped or size.get("height") != size.get("width") or "height" not in size:
             return None
-        return self.resize_size, int(size["height"])
+        return CenterCrop(self.resize_size, int(size["height"]))
 
 
 @dataclass(frozen=True)

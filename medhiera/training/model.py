@@ -1,4 +1,7 @@
-"""What a stage starts from: a checkpoint, or a geometry with random weights."""
+"""The model that a stage starts from: a checkpoint's, or one of random weights.
+
+Stands on the config room. The scripts call check_source before any data is built and start_model after it.
+"""
 
 import logging
 from typing import Any, Literal
@@ -8,48 +11,61 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from medhiera.config.arguments import ModelOptions
+from medhiera.config.model_config import CONFIG_ERRORS, override_faults
 from medhiera.errors import UserError
 from medhiera.layout import read_config
-from modeling_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
 
 logger = logging.getLogger(__name__)
 
 
-def check_source(options: ModelOptions) -> None:
-    """Refuse a checkpoint that is not there before any data is built, which may take hours.
+def check_source(options: ModelOptions, model_class: type[PreTrainedModel]) -> None:
+    """Refuse a missing checkpoint, or overrides that it rules out, before data is built, which takes hours.
 
     Args:
         options: names a folder, a Hub id, or nothing.
+        model_class: HieraMAEForPreTraining or HieraMAEForImageClassification.
 
     Raises:
-        UserError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+        UserError: no such folder, no such model on the Hub (or none that can be reached), not a Hiera; or
+            model_overrides that name an unknown field, cannot be built, or contradict the checkpoint.
     """
-    if options.model_name_or_path is None:
-        return
-    try:
-        read_config(options.model_name_or_path)
-    except UserError as error:
-        raise UserError(f"--model_name_or_path {error}") from error
+    stored, source = None, options.model_name_or_path
+    if source is not None:
+        try:
+            stored = HieraMAEConfig.from_dict(read_config(source))
+        except UserError as error:
+            raise UserError(f"--model_name_or_path {error}") from error
+        except CONFIG_ERRORS as error:
+            raise UserError(f"--model_name_or_path {source} has a bad config.json: {error}") from error
+    faults = override_faults(options, stored, is_mae=issubclass(model_class, HieraMAEForPreTraining))
+    if faults:
+        raise UserError("\n".join(faults))
 
 
 def start_model(
     model_class: type[PreTrainedModel], options: ModelOptions, **config_fields: Any
 ) -> tuple[PreTrainedModel, list[str] | Literal["all"]]:
-    """The model a stage starts from, and where its weights come from.
+    """Build the model that a stage starts from.
 
     Args:
         model_class: HieraMAEForPreTraining or HieraMAEForImageClassification.
-        options: a folder or Hub id, or the geometry of a model with random weights.
-        **config_fields: what this stage sets in the config (image_size, labels).
+        options: a folder or Hub id, or the size of a model with random weights; its `model_overrides` apply
+            to both.
+        **config_fields: what this stage sets in the config (image_size, labels); overrides win.
 
     Returns:
-        The model, and the names of the parameters that no checkpoint held ("all" of random weights).
+        The model, and the names of the weights that no checkpoint has filled in; "all" where none is named.
 
     Raises:
-        UserError: no checkpoint, or one of another architecture or size.
+        UserError: no checkpoint, or one of another architecture or size than asked for.
     """
+    config_fields |= options.overrides()
     if options.model_name_or_path is None:
-        config = HieraMAEConfig.from_size(options.model_size, **(config_fields | options.overrides()))
+        try:
+            config = HieraMAEConfig.from_size(options.model_size, **config_fields)
+        except ValueError as error:
+            raise UserError(f"this model cannot be built: {error}") from error
         logger.warning("no --model_name_or_path: all weights are RANDOM (%s geometry)", options.model_size)
         return model_class._from_config(config), "all"
 

@@ -69,8 +69,8 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
 def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
     source = str(tmp_path) if name == "EMPTY" else name
     with pytest.raises(UserError, match=f"--model_name_or_path.*{message}"):
-        check_source(ModelOptions(model_name_or_path=source))
-    check_source(ModelOptions())
+        check_source(ModelOptions(model_name_or_path=source), HieraMAEForPreTraining)
+    check_source(ModelOptions(), HieraMAEForPreTraining)
 
 
 def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):

@@ -10,6 +10,7 @@ from page_fixtures import NAMES, phantom, write_stage1, write_stage2
 from PIL import Image
 from transformers import pipeline
 
+from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import PublishError, UserError
 from space import page
 from space.bundle import BundleError, bundle
@@ -97,10 +98,21 @@ def test_heat_is_transparent_where_there_is_none():
 
 def test_the_view_shows_what_is_cut_out():
     wide = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1))
-    seen = what_the_model_sees(wide, 224, 256)
+    seen = what_the_model_sees(wide, CenterCrop(256, 224))
     side = 100 * 224 / 256
     assert seen[:, 0].mean() == pytest.approx(100 - side / 2, abs=1.5)
     assert seen[:, -1].mean() == pytest.approx(100 + side / 2, abs=1.5)
+
+
+def test_the_view_is_the_models_input_where_halves_are_rounded():
+    wide = np.tile(np.arange(0, 203, dtype=np.uint8), (160, 1))
+    pixels = Preprocessing(64, 80, 0.5, 0.25).pixels(Image.fromarray(wide))
+    seen = what_the_model_sees(wide, CenterCrop(80, 64))
+    assert seen.mean() == pytest.approx(pixels.float().mean().item(), abs=0.6)
+
+
+def test_a_crop_larger_than_the_picture_shows_all_of_it():
+    assert what_the_model_sees(GRAY, CenterCrop(64, 96)).shape == (640, 640)
 
 
 def test_pictures_are_inside_the_page(reader):
@@ -158,7 +170,7 @@ def test_a_space_is_bundled(stage2, tmp_path):
         "model/config.json",
         "medhiera/inference/classifier.py",
     } <= names
-    assert not any("optimizer" in name or "__pycache__" in name for name in names)
+    assert not any("optimizer.pt" in name or "__pycache__" in name for name in names)
     with pytest.raises(BundleError, match="not empty"):
         bundle(stage2, tmp_path / "space")
     with pytest.raises(BundleError, match="no finished stage"):

@@ -43,6 +43,26 @@ def test_same_pixels_as_the_published_processor(size, mode):
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(100, 100), (203, 160), (160, 203), (97, 130), (64, 127), (511, 300)])
+def test_the_crop_box_is_where_the_pixels_come_from(size):
+    """A white patch is found where the box puts it, in the model's input and back in the image."""
+    width, height = size
+    preprocessing = Preprocessing(64, 80, 0.5, 0.25)
+    box = preprocessing.crop_box(width, height)
+    assert box == preprocessing.crop.box(width, height)
+    left, top, right, bottom = box.in_image()
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert right - left == pytest.approx(64 / box.scale) == bottom - top
+    pixels = np.zeros((height, width), np.uint8)
+    x, y = int(left) + 8, int(top) + 8
+    pixels[y : y + 8, x : x + 8] = 255
+    seen = preprocessing.pixels(PillowImage.fromarray(pixels))[0].numpy().astype(float)
+    weights = seen / seen.sum()
+    rows, columns = np.mgrid[:64, :64] + 0.5
+    assert (weights * columns).sum() == pytest.approx(box.scale * (x + 4) - box.left, abs=0.4)
+    assert (weights * rows).sum() == pytest.approx(box.scale * (y + 4) - box.top, abs=0.4)
+
+
 def test_processor_survives_the_round_trip(tmp_path):
     from transformers import AutoImageProcessor
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dataset_scripts.findings import make_features
-from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.evaluation import localization
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.localization import _by_finding, evaluate_localization
@@ -41,8 +41,14 @@ def test_a_box_moves_with_resize_and_crop():
     box = {"finding": 1, "x": 60, "y": 40, "width": 40, "height": 20}
     outside = {"finding": 0, "x": 0, "y": 0, "width": 30, "height": 10}
     cut = {"finding": 0, "x": 0, "y": 100, "width": 56, "height": 60}
-    found = _by_finding([box, outside, cut], (200, 160), (80, 64))
+    found = _by_finding([box, outside, cut], (200, 160), CenterCrop(80, 64))
     assert found == {1: [(12, 12, 32, 22)], 0: [(0, 42, 10, 64)]}
+
+
+def test_a_box_lies_where_the_model_sees_it():
+    """203 pixels become 101.5: the resize rounds down, and so does the box."""
+    box = {"finding": 0, "x": 60, "y": 40, "width": 40, "height": 20}
+    assert _by_finding([box], (203, 160), CenterCrop(80, 64)) == {0: [(12, 12, 32, 22)]}
 
 
 def test_hits_chance_and_centre(classifier, monkeypatch):

@@ -29,7 +29,8 @@ def test_a_leak_of_stage_1_is_still_known_after_two_clean_stages(tmp_path):
 
 def test_what_is_not_recorded_is_not_known(tmp_path):
     (tmp_path / "bare").mkdir()
-    assert lineage_of(str(tmp_path / "bare"))["leakage_before"] is None
+    bare = lineage_of(str(tmp_path / "bare"))
+    assert bare["leakage_before"] is None and bare["started_from"] == "the folder bare"
     after = write(tmp_path / "1", 1, lineage_of(str(tmp_path / "bare")), {"ChestX-ray14": 4}, CLEAN)
     assert lineage_of(after)["leakage_before"] is None
 

@@ -52,12 +52,12 @@ def test_numbers_reasons_and_metadata(record):
     assert hernia.auroc is None
     assert "| Hernia | – | no positive image | – | – | 0 (0) | 90 (90) |" in card.text
     youden = evaluation.operating_points.findings["Edema"].youden
-    assert f"| Edema* | {cell(youden['threshold'])} | {cell(youden['sensitivity'])} (" in card.text
+    assert f"| Edema* | {cell(youden.threshold)} | {cell(youden.sensitivity)} (" in card.text
     assert "| Hernia | – | no positive image on validation |" in card.text
-    women = evaluation.subgroups.sex.groups["F"]
-    assert f"| F | 45 | 45 | {cell(women['mean_auroc'])} |" in card.text
+    women = evaluation.subgroups["sex"].groups["F"]
+    assert f"| F | 45 | 45 | {cell(women.mean_auroc)} |" in card.text
     assert "Age: the data says nothing about age." in card.text
-    assert f"calibration error over findings {cell(evaluation['calibration']['mean_ece'])}" in card.text
+    assert f"calibration error over findings {cell(evaluation.calibration.mean_ece)}" in card.text
     assert "Not scored: no image has a box." in card.text
     assert "commit `0123abc`" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text

@@ -1,0 +1,193 @@
+"""What `model_overrides` do where a stage starts from a checkpoint, and where its weights are random."""
+
+import json
+
+import pytest
+import torch
+
+import demo
+import reproduce
+from medhiera.config.arguments import ClassifierOptions, MAEOptions, ModelOptions
+from medhiera.config.parser import read_recipe
+from medhiera.errors import UserError
+from medhiera.experiments.arms import ablation_arms, explode_arms
+from medhiera.experiments.runner import Laboratory
+from medhiera.training.model import check_source, start_model
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+
+GEOMETRY = {
+    "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "decoder_hidden_size": 16,
+    "decoder_depth": 1, "decoder_num_heads": 2,
+}  # fmt: skip
+STAGES = {MAEOptions: HieraMAEForPreTraining, ClassifierOptions: HieraMAEForImageClassification}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    config = HieraMAEConfig.from_size("tiny", image_size=[64, 64], **GEOMETRY)
+    HieraMAEForPreTraining(config).save_pretrained(folder)
+    return str(folder)
+
+
+def started(source, model_class=HieraMAEForPreTraining, side=64, **overrides):
+    options = ModelOptions(model_name_or_path=source, model_overrides=json.dumps(overrides))
+    check_source(options, model_class)
+    model, _ = start_model(model_class, options, image_size=[side] * 2, drop_path_rate=0.0)
+    return model
+
+
+def masked_loss(model):
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(1, 3, 128, 128, generator=generator)
+    noise = torch.rand(1, 16, generator=generator)
+    with torch.no_grad():
+        return model.eval()(pixels, noise=noise, mask_ratio=0.5).loss
+
+
+@pytest.mark.parametrize("model_class", STAGES.values())
+def test_an_override_acts_on_a_checkpoint(checkpoint, model_class):
+    model = started(checkpoint, model_class, drop_path_rate=0.3, layer_norm_eps=1e-3)
+    assert model.config.drop_path_rate == 0.3
+    assert model.hiera.encoder.stages[3].layers[0].drop_path == pytest.approx(0.3)
+    assert model.hiera.encoder.stages[0].layers[0].layernorm_before.eps == 1e-3
+
+
+def test_position_interpolation_acts_at_another_size_and_survives_saving(checkpoint, tmp_path):
+    plain = started(checkpoint, side=128)
+    bicubic = started(checkpoint, side=128, position_interpolation="bicubic")
+    windowed = started(checkpoint, side=128, position_interpolation="windowed")
+    assert torch.equal(masked_loss(bicubic), masked_loss(plain))
+    assert not torch.equal(masked_loss(bicubic), masked_loss(windowed))
+    windowed.save_pretrained(tmp_path)
+    later = started(str(tmp_path), side=128)
+    assert later.config.position_interpolation == "windowed"
+    assert torch.equal(masked_loss(later), masked_loss(windowed))
+    # Read again at a third size, the saved setting stretches the embeddings once more.
+    kept = started(str(tmp_path), side=256)
+    other = started(str(tmp_path), side=256, position_interpolation="bicubic")
+    assert not torch.equal(masked_loss(kept), masked_loss(other))
+
+
+def test_what_equals_the_checkpoint_is_no_contradiction(checkpoint):
+    model = started(checkpoint, HieraMAEForImageClassification, **GEOMETRY, num_channels=3)
+    assert model.config.embed_dim == 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"embed_dim": 16}, r"embed_dim 16 \(the checkpoint has 8\)"),
+        ({"depths": [1, 1, 2, 1]}, r"depths \[1, 1, 2, 1\] \(the checkpoint has \[1, 1, 1, 1\]\)"),
+        ({"num_heads": [1, 2, 2, 2]}, r"num_heads \[1, 2, 2, 2\] \(the checkpoint has \[1, 1, 1, 1\]\)"),
+        ({"decoder_depth": 2, "num_channels": 1}, r"num_channels 1 \(.*has 3\), decoder_depth 2 \(.*has 1\)"),
+        ({"patch_stride": [8, 8]}, r"patch_stride \[8, 8\] \(the checkpoint has \[4, 4\]\)"),
+        ({"num_query_pool": 3}, r"num_query_pool 3 \(the checkpoint has 2\)"),
+        ({"embed_dimm": 8}, "Unknown field 'embed_dimm' for HieraMAEConfig; did you mean 'embed_dim'"),
+        ({"position_interpolation": "nearest"}, "position_interpolation is 'nearest'"),
+        ({"drop_path_rate": "much"}, "model_overrides cannot be used: .*drop_path_rate"),
+        ({"image_size": [64, 64]}, "cannot set image_size: set the recipe's own image_size"),
+        ({"num_labels": 3}, "cannot set num_labels: the labels are the dataset's"),
+    ],
+)
+def test_what_a_checkpoint_rules_out_is_refused_before_data_is_read(checkpoint, overrides, message):
+    """By the recipe's reader where the checkpoint is a folder here, with everything else that is wrong."""
+    with pytest.raises(UserError, match=rf"(?s){message}"):
+        started(checkpoint, **overrides)
+    words = ["--data_dir", "d", "--output_dir", "o", "--mask_ratio", "2", "--model_name_or_path", checkpoint]
+    with pytest.raises(UserError, match=rf"(?s)mask_ratio is 2.*{message}"):
+        read_recipe(MAEOptions, [*words, "--model_overrides", json.dumps(overrides)])
+
+
+def test_the_refusal_says_how_to_drop_the_recipes_own_geometry(checkpoint, tmp_path):
+    recipe = tmp_path / "smoke.yaml"
+    recipe.write_text("image_size: 64\nmodel_overrides: {embed_dim: 32}\n")
+    words = [str(recipe), "--data_dir", "d", "--output_dir", "o", "--model_name_or_path", checkpoint]
+    with pytest.raises(UserError, match=r"contradicts the checkpoint .*--model_overrides \{\}"):
+        read_recipe(MAEOptions, words)
+    model = read_recipe(MAEOptions, [*words, "--model_overrides", "{}"]).model
+    check_source(model, HieraMAEForPreTraining)
+    assert start_model(HieraMAEForPreTraining, model, image_size=[64, 64])[1] == []
+
+
+def test_a_classifier_may_pool_as_it_likes(checkpoint):
+    model = started(checkpoint, HieraMAEForImageClassification, num_query_pool=2)
+    assert model.config.num_query_pool == 2
+
+
+def test_a_decoder_that_the_checkpoint_lacks_takes_any_size(tmp_path):
+    config = HieraMAEConfig.from_size("tiny", image_size=[64, 64], **GEOMETRY)
+    HieraMAEForImageClassification(config).save_pretrained(tmp_path)
+    model = started(str(tmp_path), decoder_hidden_size=24, decoder_depth=2, decoder_num_heads=3)
+    assert model.decoder.mask_token.shape[-1] == 24 and len(model.decoder.decoder_block.layers) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"embed_dimm": 8}, "Unknown field 'embed_dimm' for HieraMAEConfig; did you mean 'embed_dim'"),
+        ({"depths": [1, 1]}, "model_overrides cannot be used: .*one entry per stage"),
+        ({"image_size": [64, 64]}, "cannot set image_size"),
+    ],
+)
+def test_random_weights_refuse_what_no_model_has(overrides, message):
+    with pytest.raises(UserError, match=message):
+        started(None, **overrides)
+    words = ["--data_dir", "d", "--output_dir", "o", "--model_overrides", json.dumps(overrides)]
+    with pytest.raises(UserError, match=message):
+        read_recipe(ClassifierOptions, words)
+
+
+def test_overrides_of_a_checkpoint_stand_in_the_record(checkpoint):
+    words = ["--data_dir", "d", "--output_dir", "o", "--model_name_or_path", checkpoint, "--model_overrides"]
+    record = read_recipe(MAEOptions, [*words, '{"position_interpolation": "windowed"}']).as_json()
+    assert record["model_overrides"] == '{"position_interpolation": "windowed"}'
+    assert "model_overrides" not in read_recipe(MAEOptions, [*words, "{}"]).as_json()
+
+
+SMALL_UNITS = {"patch_size": [3, 3], "patch_stride": [2, 2], "patch_padding": [1, 1]}
+LARGE_UNITS = {"patch_size": [15, 15], "patch_stride": [8, 8], "patch_padding": [7, 7]}
+
+
+@pytest.mark.parametrize("source", ["random", "folder"])
+def test_the_mask_unit_is_the_models_own(source, tmp_path):
+    """16 and 64 pixels in place of the usual 32."""
+
+    def words(units, image_size):
+        given = ["--data_dir", "d", "--output_dir", "o", "--image_size", str(image_size)]
+        if source == "random":
+            return [*given, "--model_overrides", json.dumps(units)]
+        folder = tmp_path / f"unit{units['patch_stride'][0]}"
+        HieraMAEConfig.from_size("tiny", image_size=[128, 128], **units).save_pretrained(folder)
+        return [*given, "--model_name_or_path", str(folder)]
+
+    assert read_recipe(MAEOptions, words(SMALL_UNITS, 48)).data.image_size == 48
+    with pytest.raises(UserError, match="image_size is 96; wanted a multiple of 64, such as 64 or 128"):
+        read_recipe(MAEOptions, words(LARGE_UNITS, 96))
+    with pytest.raises(UserError, match="mask_ratio 0.8 keeps 0 of 4 mask units"):
+        read_recipe(MAEOptions, [*words(LARGE_UNITS, 128), "--mask_ratio", "0.8"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "config"), [(MAEOptions, "mae_smoke.yaml"), (ClassifierOptions, "cls_smoke.yaml")]
+)
+def test_the_demo_starts_from_weights_of_any_geometry(checkpoint, tmp_path, stage, config):
+    arguments = demo.Demo(tmp_path, tmp_path / "raw").arguments(config, tmp_path / "out", checkpoint)
+    recipe = read_recipe(stage, arguments)
+    check_source(recipe.model, STAGES[stage])
+
+
+@pytest.mark.parametrize("arms", [ablation_arms(True), explode_arms(True, 1e-4)])
+@pytest.mark.parametrize("budget", ["smoke", "paper"])
+def test_the_experiments_start_from_weights_of_any_geometry(checkpoint, tmp_path, arms, budget):
+    words = reproduce.script_arguments(budget, checkpoint, ["--use_cpu", "true"])
+    laboratory = Laboratory(tmp_path, str(tmp_path / "raw"), checkpoint, words)
+    stages = {"train_mae.py": MAEOptions, "train_cls.py": ClassifierOptions}
+    for arm in arms:
+        if arm.start not in (None, "stage 0") or arm.as_long_as is not None:
+            continue  # starts from an arm that has not run
+        stage = stages[arm.script]
+        command = laboratory.command(arm, 0)
+        recipe = read_recipe(stage, command[command.index(arm.script) + 1 :])
+        check_source(recipe.model, STAGES[stage])
