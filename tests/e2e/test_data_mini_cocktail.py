@@ -1,16 +1,18 @@
 """The merge on real images: counts, splits and the leakage whose answer is known."""
 
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
 
 from dataset_scripts import Cocktail
 from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.layout import LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
-from dataset_scripts.leakage.guard import read_leakage_report
 
 REAL = Path(os.environ.get("MEDHIERA_REALDATA", Path(__file__).parents[3] / "shared" / "mini_cocktail"))
 pytestmark = [
@@ -24,6 +26,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Cocktail:
     builder = Cocktail(data_dir=REAL, cache_dir=tmp_path_factory.mktemp("cache"), image_size=224)
     builder.download_and_prepare(num_proc=2)
     return builder
+
+
+def leakage_report(built: Cocktail) -> dict[str, Any]:
+    return json.loads((Path(built.cache_dir) / LEAKAGE_REPORT_FILE).read_text())
 
 
 def test_every_file_is_built_or_named(built: Cocktail) -> None:
@@ -59,7 +65,8 @@ def test_the_known_leaks_and_no_other_radiography_image_are_dropped(built: Cockt
         if source == "ChestX-ray14"
     }
     wanted = {image_id: held_out[name] for image_id, name in shown.items() if name in held_out}
-    dropped = read_leakage_report(built.cache_dir)["dropped"]
+    report = leakage_report(built)
+    dropped = report["dropped"]
     radiography = [leak for leak in dropped if leak["image_id"].startswith("COVID-19 Radiography")]
     assert {leak["image_id"]: leak["held_out_split"] for leak in radiography} == wanted
     assert sum(split == "test" for split in wanted.values()) == 13
@@ -68,8 +75,18 @@ def test_the_known_leaks_and_no_other_radiography_image_are_dropped(built: Cockt
     # One COVIDx "COVID-19 positive" image is an NIH image too: seen by eye, correlation .9995.
     others = [leak["image_id"] for leak in dropped if leak not in radiography]
     assert others == ["COVIDx CXR-3/train/COVID-00048.png"]
-    kept = read_leakage_report(built.cache_dir)["training_duplicates"]
+    kept = report["training_duplicates"]
     assert {leak["image_id"] for leak in kept} == shown.keys() - wanted.keys()
+
+
+def test_each_held_out_image_is_compared_with_the_training_images_of_other_sources(built: Cocktail) -> None:
+    report = leakage_report(built)
+    assert report["reference"] == ["ChestX-ray14", "COVIDx CXR-3"]
+    assert report["held_out"] == {
+        "ChestX-ray14": {"images": 305, "compared": 340 + 112, "shown": 25},
+        "COVIDx CXR-3": {"images": 24, "compared": 799 + 340, "shown": 0},  # the highest pair is a stranger's
+    }
+    assert report["compared_images"] == 799 + 340 + 112
 
 
 def test_statistics_are_those_of_the_training_images(built: Cocktail) -> None:

@@ -45,7 +45,7 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
     assert set(record["data"]["trained_on"]) == {"image folder"}
     card = (output / "README.md").read_text()
     assert "findings of one's own" in card
-    assert "NIH" not in card and "Wang et al. 2017" not in card
+    assert "NIH" not in card and "ChestX-ray8" not in card
     scored = subprocess.run(
         [sys.executable, "evaluate_cls.py", "--model", str(output), "--data_dir", str(own_folder),
          "--output_dir", str(tmp_path / "scores")],

@@ -8,6 +8,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from dataset_scripts import ChestXray14
+
 CHEST = "ChestXray-NIHCC"
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
 
@@ -29,10 +31,12 @@ class ChestFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.rows: list[str] = []
+        self.seeds: dict[str, int] = {}
         (root / "images").mkdir(parents=True)
 
     def add(self, split: str, name: str, findings: str, patient: int, age: str = "50", seed: int = 0) -> None:
-        gray(seed or len(self.rows) + 1).save(self.root / "images" / name)
+        self.seeds[name] = seed or len(self.rows) + 1
+        gray(self.seeds[name]).save(self.root / "images" / name)
         self.rows.append(f"{name},{findings},0,{patient},{age},M,PA")
         with (self.root / f"{split}_list.txt").open("a") as file:
             file.write(name + "\n")
@@ -42,6 +46,11 @@ class ChestFolder:
             (self.root / f"{split}_list.txt").touch()
         (self.root / "Data_Entry_2017_v2020.csv").write_text("\n".join([HEADER, *self.rows]) + "\n")
         return self.root
+
+    def trained(self) -> str:
+        """The name of an image of the official training split; adding to the test list does not move it."""
+        (listing,) = ChestXray14(data_dir=self.root, cache_dir=self.root.parent / "unused").list_records(None)
+        return listing.splits["train"][0].nih_image
 
 
 def write_volume(path: Path, affine: np.ndarray | None = None, voxels: np.ndarray | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from raw_folders import ChestFolder, read_leakage_report
+from raw_folders import ChestFolder, gray, read_leakage_report
 
 from dataset_scripts import Cocktail
 from dataset_scripts.build.build_log import read_report
@@ -191,3 +191,105 @@ def test_a_file_that_is_no_mapping(leaking: Path, tmp_path: Path) -> None:
     mapping.write_text('[{"image": 1}]')
     with pytest.raises(LabelFileError, match=r"mapping\.json is no mapping.*Wanted the RSNA"):
         build(leaking, nih_mapping=str(mapping))
+
+
+def add_radiography(raw: Path, name: str, picture: Image.Image) -> str:
+    """Adds a training image of the Radiography database and returns its id."""
+    path = raw / "COVID-19_Radiography_Dataset" / "COVID" / "images" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return f"COVID-19 Radiography/COVID/images/{name}"
+
+
+def add_own(raw: Path, pictures: dict[str, tuple[str, int]]) -> None:
+    """Writes own_images: name → (split, seed)."""
+    (raw / "own_images" / "images").mkdir(parents=True)
+    for name, (_, seed) in pictures.items():
+        gray(seed, 96).save(raw / "own_images" / "images" / name)
+    lines = ["image,split,Mass", *(f"{name},{split},1" for name, (split, _) in pictures.items())]
+    (raw / "own_images" / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+def copy_of(seed: int) -> Image.Image:
+    """The picture of a seed as another set would hold it: smaller, and recompressed."""
+    return jpeg(gray(seed, 96).resize((75, 80), Image.Resampling.BICUBIC), 60)
+
+
+def test_a_test_image_of_covidx_is_guarded_without_chestxray14(tmp_path: Path, covidx: AddCovidx) -> None:
+    raw = tmp_path / "raw"
+    covidx("test", "1 held out.png", 600)
+    covidx("train", "2 mine.png", 601)
+    leak, harmless = (add_radiography(raw, f"{seed}.jpg", copy_of(seed)) for seed in (600, 602))
+    twin = add_radiography(raw, "601.jpg", copy_of(601))  # shows a training image: harmless
+    builder = build(raw)
+    assert sorted(builder.as_dataset()["train"]["image_id"]) == sorted(
+        [harmless, twin, "COVIDx CXR-3/train/mine.png"]
+    )
+    report = read_leakage_report(builder.cache_dir)
+    (dropped,) = report["dropped"]
+    assert (dropped["image_id"], dropped["held_out_image_id"]) == (leak, "COVIDx CXR-3/test/held out.png")
+    assert (dropped["held_out_source"], dropped["held_out_split"]) == ("COVIDx CXR-3", "test")
+    assert dropped["guards"] == ["pixels"]
+    assert report["reference"] == ["COVIDx CXR-3"]
+    assert report["held_out"] == {"COVIDx CXR-3": {"images": 1, "compared": 3, "shown": 1}}
+    assert (report["held_out_images"], report["compared_images"]) == (1, 3)
+    assert read_report(builder.cache_dir)["problem_counts"] == {"COVID-19 Radiography": {"leak": 1}}
+    allowed = build(raw, allow_leakage=True)
+    assert leak in allowed.as_dataset()["train"]["image_id"]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_what_own_images_hold_out_is_guarded(tmp_path: Path, covidx: AddCovidx, split: str) -> None:
+    raw = tmp_path / "raw"
+    add_own(raw, {"a.png": (split, 610), "b.png": ("train", 611)})
+    covidx("train", "1 harmless.png", 612)
+    leak = add_radiography(raw, "610.jpg", copy_of(610))
+    builder = build(raw)
+    assert sorted(builder.as_dataset()["train"]["image_id"]) == [
+        "COVIDx CXR-3/train/harmless.png",
+        "image folder/b.png",
+    ]
+    (dropped,) = read_leakage_report(builder.cache_dir)["dropped"]
+    assert (dropped["image_id"], dropped["held_out_image_id"]) == (leak, "image folder/a.png")
+    assert dropped["held_out_split"] == split
+
+
+def test_each_source_guards_against_the_others(chest: ChestFolder, covidx: AddCovidx) -> None:
+    chest.add("test", "00000052_000.png", "Mass", 52, seed=621)
+    raw, trained = chest.finish().parent, chest.trained()
+    covidx("test", "1 held out.png", chest.seeds[trained])
+    covidx("train", "2 leak.png", 621)
+    report = read_leakage_report(build(raw).cache_dir)
+    assert {leak["image_id"]: leak["held_out_source"] for leak in report["dropped"]} == {
+        f"ChestX-ray14/{trained}": "COVIDx CXR-3",
+        "COVIDx CXR-3/train/leak.png": "ChestX-ray14",
+    }
+    assert {source: counts["shown"] for source, counts in report["held_out"].items()} == {
+        "ChestX-ray14": 1,
+        "COVIDx CXR-3": 1,
+    }
+
+
+def test_within_one_source_the_identifier_decides_and_not_the_pixels(
+    tmp_path: Path, covidx: AddCovidx
+) -> None:
+    covidx("test", "1 held.png", 630)
+    covidx("train", "2 alike.png", 630)
+    covidx("train", "3 named.png", 631)
+    mapping = tmp_path / "mapping.csv"
+    mapping.write_text("rsna,nih\nheld,00000001_000.png\nnamed,00000001_000.png\n")
+    builder = build(tmp_path / "raw", nih_mapping=str(mapping))
+    assert builder.as_dataset()["train"]["image_id"][:] == ["COVIDx CXR-3/train/alike.png"]
+    (dropped,) = read_leakage_report(builder.cache_dir)["dropped"]
+    assert (dropped["image_id"], dropped["guards"]) == ("COVIDx CXR-3/train/named.png", ["identifier"])
+
+
+def test_nothing_is_compared_where_no_source_holds_images_out(tmp_path: Path, covidx: AddCovidx) -> None:
+    raw = tmp_path / "raw"
+    covidx("train", "1 a.png", 640)
+    add_radiography(raw, "640.jpg", copy_of(640))
+    builder = build(raw)
+    report = read_leakage_report(builder.cache_dir)
+    assert (report["reference"], report["held_out"], report["dropped"]) == ([], {}, [])
+    assert (report["held_out_images"], report["compared_images"]) == (0, 0)
+    assert len(builder.as_dataset()["train"]) == 2
