@@ -1,5 +1,7 @@
 """A phantom as the files people bring, and a tiny model's folder."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from PIL import Image
@@ -10,8 +12,12 @@ from stage_records import SOME_REPORT, classification_record, pretraining_record
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
 from medhiera.data.preprocessing import Preprocessing
+from medhiera.evaluation.results import OperatingPoints
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
+NOT_CALIBRATED = replace(
+    SOME_REPORT, rescaling={}, operating_points=OperatingPoints(findings={}, reason="no validation split")
+)
 NAMES = ["Edema", "Mass", "No Finding", "Pleural_Thickening"]
 PREPROCESSING = Preprocessing(image_size=64, resize_size=72, mean=0.45, std=0.28)
 
@@ -67,9 +73,9 @@ def write_stage(folder, model_class, record):
     return folder
 
 
-def write_stage2(folder, kind="smoke", is_phantom=True, evaluation=SOME_REPORT):
+def write_stage2(folder, kind="smoke", is_phantom=True, evaluation=NOT_CALIBRATED, **facts):
     """A classifier's folder; `evaluation` holds thresholds and rescaling."""
-    record = classification_record(evaluation, kind=kind, is_phantom=is_phantom)
+    record = classification_record(evaluation, kind=kind, is_phantom=is_phantom, **facts)
     return write_stage(folder, HieraMAEForImageClassification, record)
 
 

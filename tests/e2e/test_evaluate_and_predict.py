@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ def test_evaluate_cls_repeats_the_test_numbers_of_training(stage2, workshop, tmp
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    again = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    again = json.loads((tmp_path / "scores" / "metrics.json").read_text())["evaluation"]
     trained = json.loads((stage2 / "metrics.json").read_text())["evaluation"]
     for name, entry in trained["findings"].items():
         assert again["findings"][name]["positives"] == entry["positives"]
@@ -33,9 +34,37 @@ def test_evaluate_cls_repeats_the_test_numbers_of_training(stage2, workshop, tmp
     assert again["pointing_game"]["pairs"] == trained["pointing_game"]["pairs"] > 0
     assert "Table 3: mean of 14 diseases" in done.stderr and "OURS IS ON PHANTOMS" in done.stderr
     assert "this model is a smoke run's" in done.stderr and "synthetic phantoms, and" not in done.stderr
-    assert "comparison" not in again
+    assert again["comparison"] is None
     table = pd.read_parquet(tmp_path / "scores" / "predictions.parquet")
     assert len(table) == again["images"] and "Edema (label)" in table
+
+
+def test_a_model_is_scored_on_the_split_it_was_trained_with(stage2, workshop, tmp_path):
+    """Another split's test images may have been trained on; it is scored where it is asked for by name."""
+    model = tmp_path / "thirds"
+    shutil.copytree(stage2, model, ignore=shutil.ignore_patterns("checkpoint-*"))
+    record = json.loads((model / "metrics.json").read_text())
+    record["data"]["split_scheme"] = "medtransformer"
+    (model / "metrics.json").write_text(json.dumps(record))
+
+    def evaluate(name, *words):
+        done = subprocess.run(
+            [sys.executable, "evaluate_cls.py", "--model", str(model), "--data_dir", str(workshop.raw),
+             "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / name),
+             "--bootstrap_resamples", "0", *words],
+            cwd=workshop.root, text=True, capture_output=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / name / "metrics.json").read_text()), done.stderr
+
+    thirds, said = evaluate("own")
+    assert thirds["split_scheme"] == "medtransformer" and "as asked for" not in said
+    official, said = evaluate("other", "--split_scheme", "official")
+    assert official["split_scheme"] == "official"
+    assert "was trained with the medtransformer split and is scored on the official one" in said
+    listed = len((workshop.raw / "ChestXray-NIHCC" / "test_list.txt").read_text().split())
+    assert official["evaluation"]["images"] == listed
+    assert thirds["evaluation"]["images"] == listed - 2 * listed // 3
 
 
 def test_evaluate_cls_takes_a_stock_checkpoint_and_compares_two_models(stage2, workshop, tmp_path):
@@ -64,11 +93,12 @@ def test_evaluate_cls_takes_a_stock_checkpoint_and_compares_two_models(stage2, w
     assert first.returncode == 0, first.stderr
     assert "1 outputs of the model are not in the data" in first.stderr
     one = json.loads((tmp_path / "first" / "metrics.json").read_text())
-    assert list(one["findings"]) == list(FINDINGS) and one["tta"] and one["model"] == "stock"
+    assert list(one["evaluation"]["findings"]) == list(FINDINGS) and one["tta"] and one["model"] == "stock"
     predictions = str(tmp_path / "first" / "predictions.parquet")
     second = evaluate(stage2, "second", "--legacy_head", "--compare", predictions)
     assert second.returncode == 0, second.stderr
     other = json.loads((tmp_path / "second" / "metrics.json").read_text())
+    one, other = one["evaluation"], other["evaluation"]
     difference = other["comparison"]["mean"]["auroc"]["difference"]
     assert difference == pytest.approx(other["mean_auroc"] - one["mean_auroc"], abs=1e-9)
     assert "paired:" in second.stderr

@@ -12,6 +12,7 @@ import torch
 from loopback_hub import Fault, LoopbackHub
 from PIL import Image
 from stage_folders import CODE, LABELS, run, start
+from stage_records import classification_record
 from transformers import AutoImageProcessor
 
 from medhiera.errors import PublishError
@@ -131,7 +132,7 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
     lineage = second["lineage"]
     assert lineage["started_from"].startswith("stage 1 (from random weights; synthetic phantoms")
     assert (lineage["base_model"], lineage["license"]) == ("tester/pushed-mae", "apache-2.0")
-    assert lineage["leakage_before"] == [{"stage": 1} | first["data"]["leakage"]]
+    assert lineage["leakage_before"] == [first["data"]["leakage"] | {"stage": 1}]
     assert second["preprocessing"]["mean"] == first["preprocessing"]["mean"]
 
 
@@ -204,9 +205,9 @@ def test_publishing_again_replaces_the_files_and_drops_stale_ones(hub, stage_fol
     repository.files |= {"removed_module.py": b"", "notes.md": b"by hand"}
     publish_stage(stage_folder, "tester/model", stage=2)
     (stage_folder / "figures" / "roc.png").rename(stage_folder / "figures" / "roc_curves.png")
-    (stage_folder / "metrics.json").write_text(json.dumps({"stage": 2, "auroc": {"mean": 0.6}}))
+    classification_record(commit="another").write(stage_folder)
     publish_stage(stage_folder, "tester/model")
-    assert json.loads(repository.files["metrics.json"])["auroc"]["mean"] == 0.6
+    assert json.loads(repository.files["metrics.json"])["commit"] == "another"
     assert {name for name in repository.files if name.startswith("figures")} == {
         "figures/loss.png",
         "figures/roc_curves.png",

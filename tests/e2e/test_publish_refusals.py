@@ -11,6 +11,7 @@ from loopback_hub import LoopbackHub
 from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 from stage_folders import REPOSITORY, start
+from stage_records import pretraining_record
 
 from medhiera.errors import PublishError
 from medhiera.hub.publish import check_can_push, publish_stage
@@ -48,14 +49,17 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         lambda f: (f / "metrics.json").write_text('{"stage": 2'),
         r"metrics\.json is not valid JSON",
     ),
-    "no stage": (lambda f: (f / "metrics.json").write_text("{}"), "says stage None; wanted 0, 1 or 2"),
+    "no stage": (
+        lambda f: (f / "metrics.json").write_text("{}"),
+        "not the record of a stage; wanted stage",
+    ),
     "other model": (
         lambda f: (f / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}'),
         r"describes vit \['ViTModel'\]",
     ),
-    "stage of another": (lambda f: add_metric(f, stage=1), "stage 1 is a Hiera model for PreTraining"),
+    "stage of another": (lambda f: pretraining_record().write(f), "stage 1 is a Hiera model ForPreTraining"),
     "metrics name a path": (
-        lambda f: add_metric(f, data={"folder": "/mnt/hospital/images"}),
+        lambda f: add_metric(f, recipe={"folder": "/mnt/hospital/images"}),
         r"metrics\.json .*'/mnt/hospital/images'",
     ),
     "metrics name a Windows path": (

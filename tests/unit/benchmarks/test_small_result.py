@@ -1,10 +1,11 @@
 """The small real experiment: whoever is held out of the task is held out of its pre-training."""
 
 import csv
-import json
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
+from stage_records import SOME_REPORT, classification_record
 
 from benchmarks.small_result import COUNTED, NIH, arms_of, laboratory_of, prepare, report, with_interval
 from dataset_scripts.phantom.cohort import write_phantom_cohort
@@ -53,8 +54,9 @@ def test_the_report_pairs_by_seed(tmp_path):
         for seed, value in enumerate(values):
             folder = laboratory.folder(name, seed)
             folder.mkdir(parents=True)
-            findings = {finding: {"auroc": value} for finding in COUNTED}
-            (folder / "metrics.json").write_text(json.dumps({"evaluation": {"findings": findings}}))
+            score = replace(SOME_REPORT.findings["Edema"], auroc=value)
+            evaluation = replace(SOME_REPORT, findings=dict.fromkeys(COUNTED, score))
+            classification_record(evaluation).write(folder)
             (folder / "README.md").write_text("done")
     text = report({"paper": laboratory}, arms, [0, 1])
     assert "| paper | Hiera, MAE on ChestX-ray14 |" in text and "| 0.100 (0.100 to 0.100) |" in text

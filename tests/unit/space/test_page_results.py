@@ -3,15 +3,19 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from page_fixtures import NAMES, phantom, write_stage1, write_stage2
 from PIL import Image
+from stage_records import SOME_REPORT
 from transformers import pipeline
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import PublishError, UserError
+from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, OperatingPoints, Rescaling
+from medhiera.hub.record import Lineage
 from space import page
 from space.bundle import BundleError, bundle
 from space.pictures import RefusedError, colour_heat, what_the_model_sees
@@ -47,9 +51,16 @@ def test_without_a_record_it_says_so(reader):
 
 
 def test_thresholds_and_calibration_of_the_folder(reader, tmp_path):
-    points = {name: {"youden": {"threshold": 0.2}, "sensitivity_90": {"threshold": 0.1}} for name in NAMES}
-    fits = {name: {"slope": 2.0, "intercept": -1.0} for name in NAMES[:3]} | {NAMES[3]: None}
-    folder = write_stage2(tmp_path, evaluation={"operating_points": {"findings": points}, "rescaling": fits})
+    youden, other = (
+        OperatingPoint(threshold=threshold, sensitivity=0.8, sensitivity_interval=None, specificity=0.7,
+                       specificity_interval=None)
+        for threshold in (0.2, 0.1)
+    )  # fmt: skip
+    both = FindingOperatingPoints(youden=youden, sensitivity_90=other, positives=40, positive_patients=40)
+    points = OperatingPoints(findings=dict.fromkeys(NAMES, both), validation_images=90)
+    fit = Rescaling(slope=2.0, intercept=-1.0)
+    fits = dict.fromkeys(NAMES[:3], fit) | {NAMES[3]: None}
+    folder = write_stage2(tmp_path, evaluation=replace(SOME_REPORT, operating_points=points, rescaling=fits))
     plain = {row.name: row for row in reader.findings(GRAY)}
     for row in open_folder(folder).findings(GRAY):
         raw = plain[row.name].probability
@@ -181,7 +192,7 @@ def test_a_space_is_bundled(stage2, tmp_path):
 def test_a_space_has_the_licence_and_the_card_of_its_model(tmp_path, licence, said):
     import yaml
 
-    folder = write_stage2(tmp_path / "stage2", lineage={"license": licence})
+    folder = write_stage2(tmp_path / "stage2", lineage=Lineage(license=licence))
     (folder / "README.md").write_text('pipeline(model="THIS_FOLDER")')
     bundle(folder, tmp_path / "space")
     assert yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])["license"] == said
@@ -189,7 +200,7 @@ def test_a_space_has_the_licence_and_the_card_of_its_model(tmp_path, licence, sa
 
 
 def test_a_space_gives_no_private_path_away(tmp_path):
-    folder = write_stage2(tmp_path / "stage2", note=str(tmp_path / "patients"))
+    folder = write_stage2(tmp_path / "stage2", recipe={"note": str(tmp_path / "patients")})
     with pytest.raises(PublishError, match=r"metrics\.json .* belongs to this machine"):
         bundle(folder, tmp_path / "space")
     assert not (tmp_path / "space").exists()
@@ -212,11 +223,18 @@ def _png(pixels):
     return buffer.getvalue()
 
 
-def test_metrics_of_an_older_folder_are_read(tmp_path):
+def test_a_folder_without_a_record_or_with_another_projects_is_read(tmp_path):
     folder = write_stage2(tmp_path)
-    (folder / "metrics.json").write_text(
-        json.dumps({"evaluation": {"operating_points": {"findings": {}, "reason": "x"}}})
-    )
+    (folder / "metrics.json").write_text(json.dumps({"accuracy": 0.9}))
     assert open_folder(folder).operation.thresholds == {}
     (folder / "metrics.json").unlink()
     assert not open_folder(folder).operation.is_demo
+
+
+def test_a_damaged_record_is_refused_in_words(tmp_path):
+    folder = write_stage2(tmp_path)
+    record = json.loads((folder / "metrics.json").read_text())
+    del record["training"]["steps"]
+    (folder / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"not the record of a stage that this .*training.steps: Field req"):
+        open_folder(folder)

@@ -1,12 +1,15 @@
 """A sweep over a stand-in script (a real process that writes a real log): values, pruning, resuming."""
 
+import json
 import logging
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 
 import optuna
 import pytest
+from stage_records import pretraining_record
 
 import reproduce
 from medhiera.errors import RunFailedError
@@ -25,21 +28,23 @@ from medhiera.experiments.sweep import (
 # Writes what a training script would, in no time: the loss is the rate, and a rate above 0.9 fails.
 SCRIPT = """
 import csv, json, pathlib, sys, time
+RECORD = %r
 words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 rate, out, steps = float(words["--rate"]), pathlib.Path(words["--output_dir"]), int(words["--max_steps"])
 if rate > 0.9:
     sys.exit("too high")
 with open(out / "training_log.csv", "w", newline="") as file:
-    writer = csv.DictWriter(file, ("step", "epoch", "eval_loss", "eval_mean_auroc"))
+    writer = csv.DictWriter(file, ("step", "epoch", "eval_loss", "eval_selection_auroc"))
     writer.writeheader()
     for step in range(steps + 1):
         row = {"step": step, "epoch": step / steps}
         auroc = "" if rate < 0.1 else {1: 0.9, steps: 0.7}.get(step, 0.5)
-        writer.writerow(row | {"eval_loss": rate, "eval_mean_auroc": auroc})
+        writer.writerow(row | {"eval_loss": rate, "eval_selection_auroc": auroc})
         file.flush()
         time.sleep(float(words["--pause"]))
 best = int(words["--best_step"]) if "--best_step" in words else None
-record = {"evaluation": {"masked_loss": rate, "mean_auroc": 0.1}, "training": {"best_step": best}}
+record = json.loads(RECORD)
+record["training"]["best_step"] = best
 (out / "metrics.json").write_text(json.dumps(record))
 (out / "README.md").write_text("card")
 """
@@ -49,7 +54,7 @@ record = {"evaluation": {"masked_loss": rate, "mean_auroc": 0.1}, "training": {"
 def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "_POLL_SECONDS", 0.02)
     script, recipe = tmp_path / "script.py", tmp_path / "recipe.yaml"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT % json.dumps(asdict(pretraining_record())))
     recipe.write_text("max_steps: 3")
     words = (str(recipe), "--pause", "0", "--max_steps", "3")
     laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): words})
@@ -139,9 +144,9 @@ def test_a_classifier_is_judged_by_the_validation_split_at_the_weights_it_keeps(
 
 def test_a_classifier_without_a_validation_value_is_a_failed_trial(workplace, tmp_path, caplog):
     laboratory, make = workplace
-    sweep = Sweep(make(0, 1).script, "eval_mean_auroc", "AUROC", "maximize", make(0.01, 0.09).propose)
+    sweep = Sweep(make(0, 1).script, "eval_selection_auroc", "AUROC", "maximize", make(0.01, 0.09).propose)
     study = open_study(sweep, tmp_path / "sweep.db", "cls")
-    with pytest.raises(RunFailedError, match=r"trial 2 has no AUROC .* eval_mean_auroc"):
+    with pytest.raises(RunFailedError, match=r"trial 2 has no AUROC .* eval_selection_auroc"):
         run_sweep(laboratory, sweep, study, 1, {})
     assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL] * 3
 
