@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from dataset_scripts import write_phantom_cohort
-from medhiera.config.arguments import MAEOptions
 from medhiera.config.parser import read_recipe
+from medhiera.config.stage_arguments import MAEOptions
 from medhiera.data.cocktail import OpenCocktail, open_cocktail
 from medhiera.data.selection import default_sources
 from medhiera.errors import run_script

@@ -106,7 +106,7 @@ def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRe
     beside = Path(options.model).parent / "cocktail"  # where training built, if it was here
     build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
     size = classifier.preprocessing.resize_size
-    return open_cocktail(DataOptions(options.data_dir, build_dir, build_size=size, split=scheme))
+    return open_cocktail(DataOptions(options.data_dir, build_dir, stored_size=size, split_scheme=scheme))
 
 
 def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Floats | None:

@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from medhiera.config.arguments import ClassifierOptions
+from medhiera.config.stage_arguments import ClassifierOptions
 from medhiera.data.augmentation import choose_augmentation
 from medhiera.data.dataset import RadiographTable
 from medhiera.data.selection import default_sources

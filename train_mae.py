@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from medhiera.config.arguments import MAEOptions
+from medhiera.config.stage_arguments import MAEOptions
 from medhiera.data.augmentation import choose_augmentation
 from medhiera.data.dataset import Collator, RadiographTable
 from medhiera.data.selection import mix_rows, spread_over_sources
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     config, options, training = run.config, run.config.stage, run.config.training
     held_out_split = "validation_mae" if "validation_mae" in run.data.rows else "validation"
     train_rows = run.select("train", config.data.sources, config.data.max_train_images)
-    train_rows = mix_rows(train_rows, config.data.weights(), training.seed)
+    train_rows = mix_rows(train_rows, config.data.source_weights, training.seed)
     eval_rows = run.select(held_out_split, config.data.sources, config.data.max_eval_images)
 
     model = run.start_model(mask_ratio=options.mask_ratio)

@@ -27,8 +27,8 @@ from pathlib import Path
 import scipy.stats
 
 from dataset_scripts.splits import stratified_patients
-from medhiera.config.arguments import ClassifierOptions
 from medhiera.config.parser import read_recipe
+from medhiera.config.stage_arguments import ClassifierOptions
 from medhiera.data.cocktail import open_cocktail
 from medhiera.experiments.arms import Arm
 from medhiera.experiments.report import records_of

@@ -28,8 +28,9 @@ from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
 import train_mae
-from medhiera.config.arguments import MAEOptions, Recipe
+from medhiera.config.arguments import Recipe
 from medhiera.config.parser import read_recipe
+from medhiera.config.stage_arguments import MAEOptions
 from medhiera.training.model import start_model
 from medhiera.training.optimizers import layer_decay_groups
 from modeling_hiera_mae import HieraMAEForPreTraining

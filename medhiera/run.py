@@ -107,7 +107,7 @@ class Run(Generic[S]):
         """
         warn_of_small_images(used["trained_on"], self.preprocessing.resize_size)
         self.facts = {
-            "kind": self.config.optimization.recipe_kind,
+            "kind": "smoke" if self.config.optimization.smoke_run else "full",
             "lineage": self.lineage,
             "data": DataRecord.of(self.data, used),
             "preprocessing": PreprocessingRecord(**vars(self.preprocessing)),

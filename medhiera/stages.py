@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from transformers import PreTrainedModel
 
-from medhiera.config.arguments import ClassifierOptions, MAEOptions, StageArguments
+from medhiera.config.arguments import StageArguments
+from medhiera.config.stage_arguments import ClassifierOptions, MAEOptions
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
 S = TypeVar("S", bound=StageArguments)

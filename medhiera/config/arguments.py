@@ -1,271 +1,211 @@
-"""The fields of a recipe: one dataclass a subject, one field a key.
+"""The fields of a config that every stage has, one dataclass a subject; and Config, all of them.
 
-What the paper does is the default; what the modern recipes add is off until a recipe names it. parser.py
-reads them, validation.py says which of them cannot stand together.
+What the modern recipes add to the paper's is off until a recipe names it. stage_arguments.py has what one stage
+alone has, parser.py reads a config, validation.py says what cannot stand together.
 """
 
-import json
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from transformers import TrainingArguments
 
 from modeling_hiera_mae.configuration_hiera_mae import SIZES
 
-
-@dataclass
-class OptimizationOptions:
-    """What transformers' Trainer cannot name: optimisers, schedules, averaged weights, guards."""
-
-    optimizer: Literal["adam", "adamw", "trainer"] = field(
-        default="adam",
-        metadata={
-            "help": "`adam`: torch.optim.Adam, coupled L2, as the paper. `adamw`: AdamW with layer_decay, no "
-            "weight decay on norms, biases, position embeddings and mask token. `trainer`: what `optim` says."
-        },
-    )
-    layer_decay: float = field(
-        default=1.0,
-        metadata={"help": "Learning rate of each block as a share of the block's above it; `adamw` only."},
-    )
-    base_learning_rate: float = field(
-        default=0.0,
-        metadata={"help": "Learning rate for 256 images a step; × global batch / 256. 0: unused."},
-    )
-    schedule: Literal["one_cycle", "trainer"] = field(
-        default="one_cycle",
-        metadata={"help": "`one_cycle`: OneCycleLR per step, learning_rate is its maximum, as the paper. "
-                          "`trainer`: what `lr_scheduler_type` says."},
-    )  # fmt: skip
-    drop_path_rate: float = field(
-        default=0.0, metadata={"help": "Chance that the last block's branch is left out; earlier ones less."}
-    )
-    ema_decay: float = field(
-        default=0.0,
-        metadata={"help": "Decay of the moving average of weights that is evaluated and kept; 0: none."},
-    )
-    keep: Literal["best", "last"] = field(
-        default="best",
-        metadata={"help": "`last` keeps the last weights where load_best_model_at_end is set, as med-hiera."},
-    )
-    early_stopping_patience: int = field(
-        default=0, metadata={"help": "End after so many evaluations in a row without a new best; 0: never."}
-    )
-    halt_on_explosion: bool = field(
-        default=False,
-        metadata={"help": "End the run when the evaluation loss stands above its start after warm-up."},
-    )
-    precision: Literal["auto", "bf16", "fp32"] = field(
-        default="auto",
-        metadata={"help": "`auto`: bf16 autocast where the machine computes in bf16, else fp32."},
-    )
-    recipe_kind: Literal["full", "smoke"] = field(
-        default="full",
-        metadata={"help": "`smoke` marks a run that only proves the software; its card says so at its top."},
-    )
+Card = Literal["always", "where set", "never"]
+"""Whether a model card's table shows a field: always, where it differs from its default, or never (paths, and
+what has no influence on the result)."""
 
 
-@dataclass
-class AugmentationOptions:
-    """What is done to a training image in either stage; every draw is keyed by (seed, epoch, image_id)."""
+def option(default: Any, text: str, *, card: Card = "always", **metadata: Any) -> Any:
+    """A field of a config.
 
-    random_crop_scale: float = field(
-        default=0.0,
-        metadata={
-            "help": "Smallest share of the area that a random crop keeps, in place of resize and centre "
-            "crop; 0: no random crop."
-        },
-    )
-    horizontal_flip: bool = field(default=False, metadata={"help": "Mirror every second image."})
-    rand_augment: bool = field(
-        default=False,
-        metadata={"help": "RandAugment, N=2, M=9 of 31, without Color; never together with rotation."},
-    )
+    Args:
+        default: its value where neither file nor command line name it.
+        text: what --help says.
+        card: whether the model card shows it.
+        **metadata: for HfArgumentParser, such as `choices`.
+    """
+    return field(default=default, metadata={"help": text, "card": card, **metadata})
 
 
-@dataclass
-class StageArguments:
-    """The fields that one stage alone has; a stage without any takes this."""
-
-
-@dataclass
-class MAEOptions(StageArguments):
-    """Stage 1: what is masked."""
-
-    mask_ratio: float = field(default=0.6, metadata={"help": "Share of mask units hidden from the encoder."})
-    eval_mask_ratio: float = field(
-        default=0.6, metadata={"help": "The same in evaluation, fixed so that runs can be compared."}
-    )
-    fixed_eval_masks: bool = field(
-        default=True, metadata={"help": "`false` draws new masks at each evaluation, as med-hiera."}
-    )
-    reconstruction_rows: int = field(default=6, metadata={"help": "Images in the reconstruction figure."})
-    reconstruction_steps: int = field(
-        default=0, metadata={"help": "Also draw it every so many steps; 0: at each evaluation only."}
-    )
-
-
-@dataclass
-class ClassifierOptions(StageArguments):
-    """Stage 2: what is trained beside the encoder."""
-
-    rotation_degrees: float = field(
-        default=0.0, metadata={"help": "Random rotation after the crop, black fill; the paper uses 30."}
-    )
-    classifier_dropout: float = field(
-        default=0.0,
-        metadata={"help": "Dropout on the pooled features before the head; the paper's sweep: 0–0.5."},
-    )
-    mixup_alpha: float = field(
-        default=0.0, metadata={"help": "Mixup's Beta(α, α) on images and labels of a batch; 0: none."}
-    )
-    label_smoothing: float = field(
-        default=0.0, metadata={"help": "Moves training labels towards one half by this share."}
-    )
-    loss: Literal["bce", "asymmetric"] = field(
-        default="bce",
-        metadata={"help": "`bce`: binary cross-entropy. `asymmetric`: arXiv:2009.14119, in training only."},
-    )
-    legacy_head: bool = field(
-        default=False,
-        metadata={"help": "Score validation and test by sigmoid(softmax(logits)), med-hiera's defect."},
-    )
-    prior_bias: bool = field(
-        default=False,
-        metadata={
-            "help": "A new head starts at each finding's share of the training images, not at one half."
-        },
-    )
-    score_test: bool = field(
-        default=True,
-        metadata={
-            "help": "`false` leaves the test split unread, as a trial of a sweep must; the report is of "
-            "validation."
-        },
-    )
-    bootstrap_resamples: int = field(
-        default=2000, metadata={"help": "Patient-level resamples behind each 95 %% interval."}
-    )
-
-
-SWITCHES = frozenset(
-    "layer_decay base_learning_rate drop_path_rate ema_decay keep early_stopping_patience random_crop_scale "
-    "horizontal_flip rand_augment fixed_eval_masks classifier_dropout mixup_alpha label_smoothing loss "
-    "legacy_head new_head".split()
-)
-"""What a recipe may add to the paper's; not recorded where it is as by default."""
+def mapping(text: str, *, card: Card = "where set") -> Any:
+    """A field that is a mapping: YAML in a file, JSON text on the command line; empty by default."""
+    return field(default_factory=dict, metadata={"help": text, "card": card, "is_mapping": True})
 
 
 @dataclass
 class DataOptions:
     """Which images, and how they reach the model."""
 
-    data_dir: str = field(
-        default="",
-        metadata={"help": "Folder that holds one or more of the four sources in their own layout."},
+    data_dir: str = option(
+        "", "Folder that holds one or more of the sources in their own layout.", card="never"
     )
-    build_dir: str | None = field(
-        default=None,
-        metadata={"help": "Where the built cocktail is kept (default: `cocktail` beside output_dir)."},
+    build_dir: str | None = option(
+        None, "Where built data is kept (default: `cocktail` beside output_dir).", card="never"
     )
-    build_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Shorter side of the built images in pixels; default resize_size, nothing shrinks twice; "
-            "0 keeps the native size."
-        },
+    stored_size: int | None = option(
+        None,
+        "Shorter side of the built images in pixels; default resize_size, nothing shrinks twice; 0 keeps the "
+        "native size.",
     )
-    build_num_proc: int = field(default=1, metadata={"help": "Processes that build the cocktail."})
-    split: Literal["official", "medtransformer"] = field(
-        default="official",
-        metadata={
-            "help": "`official`: the whole official test list and a patient-disjoint validation. "
-            "`medtransformer`: the paper's thirds of the test list."
-        },
+    build_num_proc: int = option(1, "Processes that build the data.", card="never")
+    split_scheme: Literal["official", "medtransformer"] = option(
+        "official",
+        "`official`: the whole official test list and a patient-disjoint validation. `medtransformer`: the "
+        "paper's thirds of the test list.",
     )
-    allow_leakage: bool = field(
-        default=False,
-        metadata={
-            "help": "Keep training images that show held-out ones, as the paper does; the card says so."
-        },
+    allow_leakage: bool = option(
+        False, "Keep training images that show held-out ones, as the paper does; the card says so."
     )
-    nih_mapping: str | None = field(
-        default=None,
-        metadata={"help": "File that names the NIH image behind RSNA's identifiers, if you have it."},
+    nih_mapping: str | None = option(
+        None, "File that names the NIH image behind RSNA's identifiers, if you have it.", card="never"
     )
-    max_bad_fraction: float = field(
-        default=0.01,
-        metadata={"help": "Stop the build when more than this share of the files is unreadable."},
+    max_bad_fraction: float = option(
+        0.01, "Stop the build when more than this share of the files is unreadable."
     )
-    sources: list[str] | None = field(
-        default=None,
-        metadata={"help": "Train on these sources only (names of the `source` column). Default: stage 1 all, "
-                          "stage 2 ChestX-ray14."},
-    )  # fmt: skip
-    mixing: str | None = field(
-        default=None,
-        metadata={
-            "help": "Stage 1: weight of each source in the training rows, a YAML mapping or JSON text. "
-            "Sources not named are left out; small ones repeat. Default: every image once."
-        },
+    sources: list[str] | None = option(
+        None,
+        "Train on these sources only (names of the `source` column). Default: stage 1 all, stage 2 "
+        "ChestX-ray14.",
     )
-    image_size: int = field(default=224, metadata={"help": "Side of the model's input in pixels."})
-    resize_size: int | None = field(
-        default=None,
-        metadata={"help": "Shorter side before the centre crop; default image_size × 256/224, as the paper."},
+    source_weights: dict[str, float] = mapping(
+        "Stage 1: weight of each source in the training rows. Sources not named are left out; small ones "
+        "repeat. Default: every image once."
     )
-    max_train_images: int | None = field(
-        default=None, metadata={"help": "Use only this many training images, drawn by the seed."}
+    image_size: int = option(224, "Side of the model's input in pixels.")
+    resize_size: int | None = option(
+        None, "Shorter side before the center crop; default image_size × 256/224, as the paper."
     )
-    max_eval_images: int | None = field(
-        default=None, metadata={"help": "Use only this many validation images, drawn by the seed."}
-    )
-
-    def weights(self) -> dict[str, float]:
-        """The source weights in `mixing`, parsed; empty without it."""
-        return {str(name): weight for name, weight in json.loads(self.mixing or "{}").items()}
+    max_train_images: int | None = option(None, "Use only this many training images, drawn by the seed.")
+    max_eval_images: int | None = option(None, "Use only this many validation images, drawn by the seed.")
 
 
 @dataclass
 class ModelOptions:
     """Which weights to start from, or which geometry to start anew."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A stage's folder or a Hub id. Without it the weights are random."}
+    model_name_or_path: str | None = option(
+        None, "A stage's folder or a Hub id. Without it the weights are random.", card="never"
     )
-    model_size: str = field(
-        default="tiny",
-        metadata={"choices": list(SIZES), "help": "Geometry of a model with random weights."},
+    model_size: str = option("tiny", "Geometry of a model with random weights.", choices=list(SIZES))
+    model_overrides: dict[str, Any] = mapping(
+        "Config fields that differ from model_size, or from the checkpoint where its weights allow it. {} "
+        "drops the recipe's."
     )
-    model_overrides: str | None = field(
-        default=None,
-        metadata={
-            "help": "Config fields that differ from model_size, or from the checkpoint where its weights "
-            "allow it, as a YAML mapping or JSON text. {} drops the recipe's."
-        },
-    )
-
-    new_head: bool = field(
-        default=False,
-        metadata={
-            "help": "Stage 2: leave the checkpoint's own classifier out, as where it names other findings or "
-            "is supervised ImageNet's, which med-hiera took for its MAE weights."
-        },
+    reset_head: bool = option(
+        False,
+        "Stage 2: leave the checkpoint's own classifier out, as where it names other findings or is "
+        "supervised ImageNet's, which med-hiera took for its MAE weights.",
+        card="where set",
     )
 
-    def overrides(self) -> dict[str, Any]:
-        """The config fields in `model_overrides`, parsed."""
-        return dict(json.loads(self.model_overrides)) if self.model_overrides else {}
+
+@dataclass
+class OptimizationOptions:
+    """What transformers' Trainer cannot name: optimizers, schedules, averaged weights, guards."""
+
+    optimizer: Literal["adam", "adamw"] | None = option(
+        None,
+        "`adam`: torch.optim.Adam, coupled L2, as the paper. `adamw`: AdamW with layer_decay, no weight decay "
+        "on norms, biases, position embeddings and mask token. Unset: what `optim` says.",
+    )
+    layer_decay: float = option(
+        1.0,
+        "Learning rate of each block as a share of the block's above it; `adamw` only.",
+        card="where set",
+    )
+    base_learning_rate: float = option(
+        0.0, "Learning rate for 256 images a step; × global batch / 256. 0: unused.", card="where set"
+    )
+    schedule: Literal["one_cycle"] | None = option(
+        None,
+        "`one_cycle`: OneCycleLR per step, learning_rate is its maximum, as the paper. Unset: what "
+        "`lr_scheduler_type` says.",
+    )
+    drop_path_rate: float = option(
+        0.0, "Chance that the last block's branch is left out; earlier ones less.", card="where set"
+    )
+    ema_decay: float = option(
+        0.0,
+        "Decay of the moving average of weights that is evaluated and kept; 0: none.",
+        card="where set",
+    )
+    keep_checkpoint: Literal["best", "last"] = option(
+        "best",
+        "`last` keeps the last weights where load_best_model_at_end is set, as med-hiera.",
+        card="where set",
+    )
+    early_stopping_patience: int = option(
+        0, "End after so many evaluations in a row without a new best; 0: never.", card="where set"
+    )
+    halt_on_explosion: bool = option(
+        False, "End the run when the evaluation loss stands above its start after warm-up.", card="never"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = option(
+        "auto", "`auto`: bf16 autocast where the machine computes in bf16, else fp32.", card="never"
+    )
+    smoke_run: bool = option(False, "Marks a run that only proves the software; its card says so at its top.")
+
+
+@dataclass
+class AugmentationOptions:
+    """What is done to a training image in every stage; every draw is keyed by (seed, epoch, image_id)."""
+
+    random_crop_scale: float = option(
+        0.0,
+        "Smallest share of the area that a random crop keeps, in place of resize and center crop; 0: no "
+        "random crop.",
+        card="where set",
+    )
+    horizontal_flip: bool = option(False, "Mirror every second image.", card="where set")
+    rand_augment: bool = option(
+        False, "RandAugment, N=2, M=9 of 31, without Color; never together with rotation.", card="where set"
+    )
+
+
+@dataclass
+class StageArguments:
+    """What every stage's own arguments have; a stage without any takes this."""
+
+    training_defaults: ClassVar[dict[str, Any]] = {}
+    """Fields of TrainingArguments that the stage sets where neither file nor command line do."""
+
+    is_mae: ClassVar[bool] = False
+    """The stage trains a masked autoencoder: decoder and query pooling are its checkpoint's."""
+
+    def faults(self, config: "Recipe[Any]") -> list[str]:
+        """What is out of range or cannot stand together with this stage: a sentence each, with its fix."""
+        return []
+
+    def mask_faults(self, mask_units: int) -> list[str]:
+        """The same of images of so many mask units."""
+        return []
 
 
 S = TypeVar("S", bound=StageArguments)
 
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "max_grad_norm": 0.0,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "logging_steps": 50,
+}
+"""Where our defaults differ from transformers': med-hiera does not clip, and what was not kept is lost."""
+
+SHOWN_OF_TRAINING = (
+    "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size",
+    "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "seed", "bf16",
+)  # fmt: skip
+"""Fields of transformers' TrainingArguments that shape a result; ours say it in their metadata."""
+
 
 @dataclass
 class Recipe(Generic[S]):
-    """One parsed recipe: ours and transformers' arguments side by side."""
+    """One parsed config: ours and transformers' arguments side by side."""
 
     data: DataOptions
     model: ModelOptions
@@ -277,43 +217,22 @@ class Recipe(Generic[S]):
     """The repository that the finished stage is published in."""
 
     def as_json(self) -> dict[str, Any]:
-        """What the card and metrics.json show: our fields, and the training fields that shape the result.
-
-        A switch that is off is left out: a recipe says what it does.
-        """
+        """What the card and metrics.json show: our fields by their metadata, and those of theirs that count."""
         record: dict[str, Any] = {}
-        off: set[str] = set()
         groups: tuple[Any, ...] = (self.data, self.model, self.optimization, self.augmentation, self.stage)
         for options in groups:
-            record |= {f.name: getattr(options, f.name) for f in fields(options)}
-            off |= {f.name for f in fields(options) if f.name in SWITCHES and record[f.name] == f.default}
-        hidden = off | {
-            "data_dir",
-            "build_dir",
-            "build_num_proc",
-            "nih_mapping",
-            "model_name_or_path",
-            "precision",
-            "halt_on_explosion",
-            "reconstruction_steps",
-        }
-        if self.model.model_name_or_path:  # the geometry is the checkpoint's
-            hidden |= {"model_size"} | (set() if self.model.overrides() else {"model_overrides"})
-        shown = (
-            "learning_rate per_device_train_batch_size gradient_accumulation_steps world_size weight_decay "
-            "adam_beta1 adam_beta2 max_grad_norm seed bf16"
-        ).split()
-        shown.append("max_steps" if self.training.max_steps > 0 else "num_train_epochs")
-        if self.optimization.optimizer == "trainer":
-            shown.append("optim")
-        if self.optimization.schedule == "trainer":
-            shown += ["lr_scheduler_type", "warmup_steps"]
+            for one in fields(options):
+                value = getattr(options, one.name)
+                is_set = bool(value) if isinstance(value, dict) else value != one.default
+                if one.metadata["card"] == "always" or (one.metadata["card"] == "where set" and is_set):
+                    record[one.name] = value
+        if self.model.model_name_or_path:
+            del record["model_size"]  # the geometry is the checkpoint's
+        shown = [*SHOWN_OF_TRAINING, "max_steps" if self.training.max_steps > 0 else "num_train_epochs"]
+        shown += [] if self.optimization.optimizer else ["optim"]
+        shown += [] if self.optimization.schedule else ["lr_scheduler_type", "warmup_steps"]
         record |= {name: getattr(self.training, name) for name in shown}
-        return {
-            key: value.value if isinstance(value, Enum) else value
-            for key, value in record.items()
-            if key not in hidden
-        }
+        return {key: value.value if isinstance(value, Enum) else value for key, value in record.items()}
 
 
 def images_per_step(training: TrainingArguments) -> int:

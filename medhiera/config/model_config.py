@@ -58,14 +58,14 @@ def override_faults(options: ModelOptions, stored: HieraMAEConfig | None, *, is_
     """Every reason why `model_overrides` cannot be applied, or an empty list.
 
     Args:
-        options: with `model_overrides` that parse.
+        options: whose `model_overrides` are judged.
         stored: the checkpoint's configuration; None for random weights, or where it is not known yet.
         is_mae: the stage trains HieraMAEForPreTraining.
 
     Returns:
         One sentence for each fault, with its fix.
     """
-    overrides = options.overrides()
+    overrides = options.model_overrides
     faults = [fault for name in overrides if (fault := _field_fault(name))]
     contradictions = _contradictions(overrides, stored, is_mae=is_mae) if stored else []
     if contradictions:
@@ -102,7 +102,7 @@ def unit_pixels(options: ModelOptions, stored: HieraMAEConfig | None) -> tuple[i
     if stored is not None:
         return stored.unit_pixels
     try:
-        return HieraMAEConfig.from_size(options.model_size, **options.overrides()).unit_pixels
+        return HieraMAEConfig.from_size(options.model_size, **options.model_overrides).unit_pixels
     except ImageSizeError as error:
         return error.unit_pixels
     except CONFIG_ERRORS:

@@ -4,6 +4,7 @@ A recipe is one flat YAML mapping whose keys are the fields of arguments.py and 
 TrainingArguments. The command line overrides the file, key by key.
 """
 
+import argparse
 import difflib
 import json
 import logging
@@ -11,12 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from medhiera.config.arguments import (
+    TRAINING_DEFAULTS,
     AugmentationOptions,
     DataOptions,
     ModelOptions,
@@ -51,6 +54,11 @@ def read_recipe(
     parser = HfArgumentParser(groups, allow_abbrev=False, exit_on_error=False)
     # TrainingArguments take one tracker or several; HfArgumentParser makes that an option of one word.
     next(action for action in parser._actions if action.dest == "report_to").nargs = "+"
+    mappings = {f.name for group in groups for f in fields(group) if f.metadata.get("is_mapping")}
+    for action in parser._actions:
+        if action.dest in mappings:
+            action.type = _parse_mapping
+    parser.set_defaults(**TRAINING_DEFAULTS, **stage.training_defaults)
     known = {f.name for group in groups for f in fields(group) if f.init}
     words = list(argv)
     if not words or "-h" in words or "--help" in words:
@@ -100,6 +108,17 @@ def _yaml_words(path: Path, known: set[str]) -> list[str]:
     return words
 
 
+def _parse_mapping(text: str) -> dict[str, Any]:
+    """A mapping from JSON text, as a YAML mapping becomes on its way to the parser."""
+    try:
+        mapping = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mapping ({error}); write JSON fields") from error
+    if not isinstance(mapping, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mapping; write JSON fields, such as {{}}")
+    return mapping
+
+
 def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
     """One sentence per unknown key, with the nearest known one."""
     sentences = []
@@ -117,7 +136,7 @@ def _finish(recipe: Recipe[S], given: set[str]) -> None:
     """Fill in what depends on other fields and on the machine."""
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
-    data.build_size = data.resize_size if data.build_size is None else data.build_size
+    data.stored_size = data.resize_size if data.stored_size is None else data.stored_size
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if optimization.precision == "auto":
         training.bf16 = machine_computes_bf16(training.use_cpu) and not training.fp16
@@ -127,7 +146,7 @@ def _finish(recipe: Recipe[S], given: set[str]) -> None:
     training.mixed_precision = "bf16" if training.bf16 else "fp16" if training.fp16 else "no"
     if optimization.base_learning_rate:
         training.learning_rate = optimization.base_learning_rate * images_per_step(training) / 256
-    if optimization.keep == "last":
+    if optimization.keep_checkpoint == "last":
         training.load_best_model_at_end = False
     if optimization.early_stopping_patience:
         training.restore_callback_states_from_checkpoint = True  # a resumed run has not lost its patience

@@ -12,64 +12,22 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from medhiera.config.arguments import (
-    AugmentationOptions,
-    ClassifierOptions,
-    DataOptions,
-    MAEOptions,
-    OptimizationOptions,
-    Recipe,
-)
+from medhiera.config.arguments import DataOptions, OptimizationOptions, Recipe
 from medhiera.config.model_config import local_config, override_faults, unit_pixels
 from medhiera.errors import UserError
-from modeling_hiera_mae.masking import count_kept
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
-
-
-def contradictions(
-    optimization: OptimizationOptions,
-    augmentation: AugmentationOptions,
-    stage: MAEOptions | ClassifierOptions,
-    training: TrainingArguments,
-    given: set[str],
-) -> list[str]:
-    """Every fault of these options, or an empty list.
-
-    Args:
-        optimization: parsed.
-        augmentation: parsed.
-        stage: parsed.
-        training: parsed.
-        given: names that the file or the command line set, as against defaults.
-    """
-    faults = _optimization_faults(optimization, training, given) + _selection_faults(optimization, training)
-    if not 0 <= augmentation.random_crop_scale <= 1:
-        faults.append(
-            f"random_crop_scale is {augmentation.random_crop_scale}; wanted a share from 0 (off) to 1, "
-            "such as 0.5"
-        )
-    if isinstance(stage, MAEOptions):
-        for name in ("mask_ratio", "eval_mask_ratio"):
-            ratio = getattr(stage, name)
-            if not 0 < ratio < 1:
-                faults.append(f"{name} is {ratio}; wanted a share between 0 and 1, such as 0.6")
-    else:
-        faults += _classifier_faults(stage, augmentation, training)
-        if optimization.halt_on_explosion:
-            faults.append("halt_on_explosion is for stage 1; stage 2 has early_stopping_patience")
-    return faults + _tracker_faults(training) + _hub_faults(training, given)
 
 
 def unused_options(optimization: OptimizationOptions, given: set[str]) -> list[str]:
     """What was set and has no effect, because another option has taken its place; a sentence each."""
     names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
     unused = [
-        f"{name} has no effect with schedule: one_cycle; set schedule: trainer" for name in sorted(names)
-        if optimization.schedule == "one_cycle"
+        f"{name} has no effect with schedule: one_cycle; leave schedule out" for name in sorted(names)
+        if optimization.schedule
     ]  # fmt: skip
-    if "optim" in given and optimization.optimizer != "trainer":
-        unused.append(f"optim has no effect with optimizer: {optimization.optimizer}; set optimizer: trainer")
+    if "optim" in given and optimization.optimizer:
+        unused.append(f"optim has no effect with optimizer: {optimization.optimizer}; leave optimizer out")
     return unused
 
 
@@ -121,36 +79,9 @@ def _selection_faults(optimization: OptimizationOptions, training: TrainingArgum
         )
     if training.eval_strategy == IntervalStrategy.NO:
         faults.append("early_stopping_patience needs eval_strategy steps or epoch: nothing is evaluated now")
-    if optimization.keep == "last":
-        faults.append("early_stopping_patience ends at the best checkpoint; `keep: last` would drop it")
-    return faults
-
-
-def _classifier_faults(
-    stage: ClassifierOptions, augmentation: AugmentationOptions, training: TrainingArguments
-) -> list[str]:
-    """Augmentation, dropout and loss of stage 2."""
-    faults = []
-    if stage.rotation_degrees < 0:
-        faults.append(f"rotation_degrees is {stage.rotation_degrees}; wanted 0 or above")
-    if stage.rotation_degrees and augmentation.rand_augment:
+    if optimization.keep_checkpoint == "last":
         faults.append(
-            "rotation_degrees and rand_augment are both set; RandAugment rotates by itself: set one to 0 or "
-            "false"
-        )
-    if not 0 <= stage.classifier_dropout < 1:
-        faults.append(f"classifier_dropout is {stage.classifier_dropout}; wanted from 0 to below 1")
-    if stage.mixup_alpha < 0:
-        faults.append(f"mixup_alpha is {stage.mixup_alpha}; wanted 0 (off) or above, such as 0.8")
-    if stage.mixup_alpha and training.per_device_train_batch_size < 2:
-        faults.append(
-            "mixup_alpha mixes the images of one batch; per_device_train_batch_size 1 has none to mix"
-        )
-    if not 0 <= stage.label_smoothing < 1:
-        faults.append(f"label_smoothing is {stage.label_smoothing}; wanted from 0 to below 1, such as 0.1")
-    if training.label_smoothing_factor:
-        faults.append(
-            "label_smoothing_factor is for one label an image; use label_smoothing, which keeps NaN apart"
+            "early_stopping_patience ends at the best checkpoint; `keep_checkpoint: last` would drop it"
         )
     return faults
 
@@ -184,20 +115,22 @@ def check_recipe(recipe: Recipe[Any], given: set[str], more_faults: Sequence[str
     Raises:
         UserError: there is a fault.
     """
-    faults = contradictions(recipe.optimization, recipe.augmentation, recipe.stage, recipe.training, given)
-    data, training = recipe.data, recipe.training
+    data, training, optimization = recipe.data, recipe.training, recipe.optimization
+    faults = _optimization_faults(optimization, training, given) + _selection_faults(optimization, training)
+    scale = recipe.augmentation.random_crop_scale
+    if not 0 <= scale <= 1:
+        faults.append(f"random_crop_scale is {scale}; wanted a share from 0 (off) to 1, such as 0.5")
+    faults += recipe.stage.faults(recipe) + _tracker_faults(training) + _hub_faults(training, given)
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
     faults += _model_faults(recipe)
-    if data.build_size and data.build_size < (data.resize_size or data.image_size):
+    if data.stored_size and data.stored_size < (data.resize_size or data.image_size):
         faults.append(
-            f"build_size {data.build_size} is below what is read; raise it, or 0 for the native size"
+            f"stored_size {data.stored_size} is below what is read; raise it, or 0 for the native size"
         )
     if data.resize_size is not None and data.resize_size < data.image_size:
         faults.append(f"resize_size {data.resize_size} is below image_size {data.image_size}; raise it")
-    faults += _mixing_faults(data, recipe.stage)
-    if recipe.model.new_head and isinstance(recipe.stage, MAEOptions):
-        faults.append("new_head is for stage 2; the masked autoencoder has no classifier")
+    faults += _weight_faults(data)
     if training.output_dir in (None, "", "trainer_output"):
         faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
     faults += more_faults
@@ -209,10 +142,7 @@ def _model_faults(recipe: Recipe[Any]) -> list[str]:
     """Overrides that cannot be applied, and an image size or mask ratios that do not fit the mask units."""
     options, stage, image_size = recipe.model, recipe.stage, recipe.data.image_size
     stored = local_config(options)
-    try:
-        faults = override_faults(options, stored, is_mae=isinstance(stage, MAEOptions))
-    except (ValueError, TypeError) as error:
-        faults = [f"model_overrides is not a mapping ({error}); write it as YAML or JSON fields"]
+    faults = override_faults(options, stored, is_mae=stage.is_mae)
     height, width = unit_pixels(options, stored)
     side = math.lcm(height, width)
     if image_size % side or image_size < side:
@@ -220,46 +150,23 @@ def _model_faults(recipe: Recipe[Any]) -> list[str]:
         faults.append(
             f"image_size is {image_size}; wanted a multiple of {side}, such as {lower} or {lower + side}"
         )
-    elif isinstance(stage, MAEOptions):
-        faults += _mask_faults(stage, (image_size // height) * (image_size // width))
+    else:
+        faults += stage.mask_faults((image_size // height) * (image_size // width))
     return faults
 
 
-def _mask_faults(stage: MAEOptions, units: int) -> list[str]:
-    """Ratios within their range that leave nothing visible, or hide nothing, of so few mask units."""
-    faults = []
-    for name in ("mask_ratio", "eval_mask_ratio"):
-        ratio = getattr(stage, name)
-        if not 0 < ratio < 1:
-            continue  # contradictions() has said so
-        try:
-            count_kept(units, ratio)
-        except ValueError as error:
-            faults.append(f"{name}: {error}")
-    return faults
-
-
-def _mixing_faults(data: DataOptions, stage: MAEOptions | ClassifierOptions) -> list[str]:
-    """What is wrong with `mixing`, apart from names that only the data knows."""
-    if data.mixing is None:
-        return []
-    wanted = 'wanted source: weight, such as {"ChestX-ray14": 0.5, "BraTS 2020": 0.1}'
-    try:
-        weights = data.weights()
-    except (ValueError, AttributeError) as error:
-        return [f"mixing is not a mapping ({error}); {wanted}"]
+def _weight_faults(data: DataOptions) -> list[str]:
+    """What is wrong with `source_weights`, apart from names that only the data knows."""
+    weights = data.source_weights
     faults = [
-        f"mixing gives {name!r} the weight {weight!r}; wanted a positive number, or the name left out"
+        f"source_weights gives {name!r} the weight {weight!r}; wanted a positive number, or the name left out"
         for name, weight in weights.items()
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf
     ]
-    if not weights:
-        faults.append(f"mixing is empty; {wanted}")
-    if isinstance(stage, ClassifierOptions):
-        faults.append("mixing is for stage 1; stage 2 sees every image once, name its sources in `sources`")
     outside = sorted(weights.keys() - set(data.sources or weights))
     if outside:
         faults.append(
-            f"mixing names {outside}, which `sources` leaves out; name them there too, or drop `sources`"
+            f"source_weights names {outside}, which `sources` leaves out; name them there too, or drop "
+            "`sources`"
         )
     return faults

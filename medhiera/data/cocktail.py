@@ -137,7 +137,7 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
             rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
         else:
             rows, built, is_reused = _build(options)
-    scheme = _built_scheme(built) or options.split
+    scheme = _built_scheme(built) or options.split_scheme
     if (built / BUILD_FILE).is_file():
         _check_build(options, built, scheme, is_training=training is not None)
     if is_reused:
@@ -165,8 +165,8 @@ def _build(options: DataOptions) -> tuple[DatasetDict, Path, bool]:
     builder = builder_class(
         data_dir=options.data_dir,
         cache_dir=options.build_dir,
-        config_name=options.split,
-        image_size=options.build_size or 0,
+        config_name=options.split_scheme,
+        image_size=options.stored_size or 0,
         max_bad_fraction=options.max_bad_fraction,
         allow_leakage=options.allow_leakage,
         nih_mapping=options.nih_mapping or "",
@@ -189,7 +189,7 @@ def _check_sources(options: DataOptions, rows: DatasetDict) -> None:
         present |= sources.keys()
         counts = ", ".join(f"{source} {count:,}" for source, count in sources.items())
         logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
-    for field, wanted in (("sources", options.sources or []), ("mixing", options.weights())):
+    for field, wanted in (("sources", options.sources or []), ("source_weights", options.source_weights)):
         if unknown := sorted(set(wanted) - present):
             raise UserError(
                 f"{field} names {unknown}, which no split holds; the data holds {sorted(present)}"
@@ -230,8 +230,8 @@ def _check_build(options: DataOptions, built: Path, scheme: str, is_training: bo
     """
     faults = []
     report = built / LEAKAGE_REPORT_FILE
-    if scheme != options.split:
-        faults.append(f"it was built with split: {scheme}, wanted is {options.split}")
+    if scheme != options.split_scheme:
+        faults.append(f"it was built with split_scheme: {scheme}, wanted is {options.split_scheme}")
     if is_training and report.is_file():
         is_allowed = json.loads(report.read_text(encoding="utf-8"))["allow_leakage"]
         if is_allowed != options.allow_leakage:

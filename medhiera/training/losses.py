@@ -11,7 +11,7 @@ import torch
 from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 
-from medhiera.config.arguments import ClassifierOptions
+from medhiera.config.stage_arguments import ClassifierOptions
 from modeling_hiera_mae.modeling_hiera import masked_binary_cross_entropy
 
 

@@ -60,7 +60,7 @@ def start_model(
     Raises:
         UserError: no checkpoint, or one of another architecture or size than asked for.
     """
-    config_fields |= options.overrides()
+    config_fields |= options.model_overrides
     if options.model_name_or_path is None:
         try:
             config = HieraMAEConfig.from_size(options.model_size, **config_fields)
@@ -72,13 +72,13 @@ def start_model(
     source = options.model_name_or_path
     try:
         model, loading = model_class.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=options.new_head, **config_fields
+            source, output_loading_info=True, ignore_mismatched_sizes=options.reset_head, **config_fields
         )
     except (ValueError, OSError) as error:
-        hint = " (in a recipe: new_head: true)" if "ignore_mismatched_sizes" in str(error) else ""
+        hint = " (in a recipe: reset_head: true)" if "ignore_mismatched_sizes" in str(error) else ""
         raise UserError(f"--model_name_or_path {source} cannot be loaded: {error}{hint}") from error
     missing = set(loading["missing_keys"])
-    if options.new_head:
+    if options.reset_head:
         model.classifier = torch.nn.Linear(model.classifier.in_features, model.classifier.out_features)
         model._init_weights(model.classifier)
         missing |= {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}

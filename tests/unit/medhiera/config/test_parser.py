@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from medhiera.config.arguments import AugmentationOptions, ClassifierOptions, MAEOptions, OptimizationOptions
+from medhiera.config.arguments import AugmentationOptions, OptimizationOptions
 from medhiera.config.parser import read_recipe
+from medhiera.config.stage_arguments import ClassifierOptions, MAEOptions
 from medhiera.errors import UserError
 
 CONFIGS = Path(__file__).parents[4] / "configs"

@@ -7,8 +7,9 @@ import torch
 
 import demo
 import reproduce
-from medhiera.config.arguments import ClassifierOptions, MAEOptions, ModelOptions
+from medhiera.config.arguments import ModelOptions
 from medhiera.config.parser import read_recipe
+from medhiera.config.stage_arguments import ClassifierOptions, MAEOptions
 from medhiera.errors import UserError
 from medhiera.experiments.arms import ablation_arms, explode_arms
 from medhiera.experiments.runner import Laboratory

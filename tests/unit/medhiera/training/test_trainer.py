@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny_training import PREPROCESSING, make_rows, make_trainer, tiny_classifier, tiny_mae, weights
 
-from medhiera.config.arguments import ClassifierOptions, OptimizationOptions
+from medhiera.config.arguments import OptimizationOptions
 from medhiera.config.parser import read_recipe
+from medhiera.config.stage_arguments import ClassifierOptions
 from medhiera.data.dataset import Collator, RadiographTable
 from medhiera.errors import RunEndedError
 from medhiera.training.losses import TrainingLoss, choose_loss
