@@ -53,7 +53,7 @@ demo: setup  ## the three stages, on phantoms or on real images: make demo DATA=
 app: setup  ## the page to try the demo's stage 2 on, or another: make app MODEL=FOLDER
 	@$(PY) space/app.py "$(MODEL)"
 
-lint: setup
+lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

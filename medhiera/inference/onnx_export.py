@@ -113,7 +113,7 @@ def largest_difference(
         batches: batch sizes to try.
 
     Returns:
-        The largest difference of a probability.
+        The largest difference of a probability; NaN where one of them is NaN.
 
     Raises:
         UserError: the graph does not run at one of the batch sizes.
@@ -122,7 +122,7 @@ def largest_difference(
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
-    largest = 0.0
+    largest = torch.tensor(0.0)
     for batch in batches:
         shape = (batch, model.config.num_channels, *model.config.image_size)
         pixels = torch.randn(shape, generator=generator)
@@ -135,8 +135,8 @@ def largest_difference(
             raise UserError(
                 f"the graph gives {tuple(found.shape)} at batch {batch}, not {tuple(wanted.shape)}"
             )
-        largest = max(largest, (found - wanted).abs().max().item())
-    return largest
+        largest = torch.maximum(largest, (found - wanted).abs().max())  # Python's max would drop a NaN
+    return largest.item()
 
 
 def _require_packages() -> None:

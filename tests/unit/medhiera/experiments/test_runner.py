@@ -7,21 +7,24 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
 
 import reproduce
 from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms
-from medhiera.experiments.runner import Laboratory, leave_on_signals, run_all, running
+from medhiera.experiments.runner import Laboratory, keep_settings, leave_on_signals, run_all, running
+from medhiera.experiments.sweep import SWEEPS, TESTED, open_study
 from medhiera.training.checkpoints import seal
 
 WORDS = {"train_mae.py": ("mae.yaml",), "train_cls.py": ("cls.yaml",)}
 
 
-def finish(laboratory, arm, seed, steps=7):
+def finish(laboratory, arm, seed, steps=7, evaluation=None):
     folder = laboratory.folder(arm, seed)
     folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps({"training": {"steps": steps}}))
+    record = {"training": {"steps": steps}, "evaluation": evaluation or {}}
+    (folder / "metrics.json").write_text(json.dumps(record))
     (folder / "README.md").write_text("card")
 
 
@@ -203,29 +206,38 @@ def test_a_script_that_outlives_its_caller_keeps_a_second_writer_out(busy):
 
 
 def explode(tmp_path, *words):
-    """reproduce.py explode up to the point where it would train."""
-    shared = ["explode", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), *words]
-    reproduce.main(shared)
+    reproduce.main(["explode", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), *words])
 
 
 @pytest.fixture
-def no_runs(monkeypatch):
-    """Arms are not run and nothing is drawn."""
-    monkeypatch.setattr(reproduce, "run_all", lambda *given: None)
-    monkeypatch.setattr(reproduce, "draw", lambda *given: None)
-    monkeypatch.setattr(reproduce, "search", lambda *given: "")
-    monkeypatch.setattr(reproduce, "explode_report", lambda *given: "")
+def finished_arms(tmp_path):
+    """Every run of `explode` has finished, so that the command only draws and reports."""
+    laboratory = Laboratory(tmp_path / "out", "DATA", None, WORDS)
+    for arm in explode_arms(False, 1e-4):
+        for seed in range(5):
+            finish(laboratory, arm.name, seed, evaluation={"masked_loss": 1.0})
+            has_trained(laboratory.folder(arm.name, seed))
 
 
 def has_trained(folder):
-    folder.mkdir(parents=True)
-    (folder / "training_log.csv").write_text("step\n1\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "training_log.csv").write_text("step,epoch,eval_loss\n0,0,1.5\n1,1,1.0\n")
 
 
-def test_runs_of_other_settings_are_not_gone_on_with(tmp_path, no_runs):
-    explode(tmp_path, "--budget", "paper")
-    explode(tmp_path)  # nothing had trained: nothing to mix with
-    has_trained(tmp_path / "out" / "rate-1" / "seed0")
+def test_settings_may_change_until_something_has_trained(tmp_path):
+    file = tmp_path / "experiment.json"
+    for budget in ("paper", "smoke"):
+        keep_settings(file, {"budget": budget}, has_runs=False)
+    assert json.loads(file.read_text()) == {"budget": "smoke"}
+    with pytest.raises(UserError, match="budget was 'smoke', now 'paper'"):
+        keep_settings(file, {"budget": "paper"}, has_runs=True)
+
+
+def test_runs_of_other_settings_are_not_resumed(tmp_path, finished_arms):
+    settings = {"experiment": "explode", "budget": "smoke", "data_dir": str(tmp_path), "stage0": None}
+    (tmp_path / "out" / "experiment.json").write_text(json.dumps(settings | {"words": []}))
+    explode(tmp_path)
+    assert "| learning rate 0.01 | 1.5000" in (tmp_path / "out" / "report.md").read_text()
     explode(tmp_path, "--seeds", "5")  # more of the same
     for words, difference in (
         (["--budget", "paper"], r"budget was 'smoke', now 'paper'"),
@@ -236,20 +248,35 @@ def test_runs_of_other_settings_are_not_gone_on_with(tmp_path, no_runs):
             explode(tmp_path, *words)
 
 
-def test_runs_that_nobody_wrote_the_settings_of_are_left_alone(tmp_path, no_runs):
-    has_trained(tmp_path / "out" / "rate-1" / "seed0")
+def test_runs_that_nobody_wrote_the_settings_of_are_left_alone(tmp_path, finished_arms):
     with pytest.raises(UserError, match=r"no experiment\.json .*write this") as caught:
         explode(tmp_path)
     (tmp_path / "out" / "experiment.json").write_text(str(caught.value).splitlines()[-1])
     explode(tmp_path)
+    assert (tmp_path / "out" / "fig5.png").is_file()
 
 
-def test_a_sweep_keeps_its_settings_by_stage(tmp_path, no_runs):
-    words = ["sweep", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
+def complete_trials(file, stage, count):
+    """A study as an earlier sweep left it."""
+    made = optuna.create_study(direction=SWEEPS[stage].direction)
+    for number in range(count):
+        trial = made.ask()
+        SWEEPS[stage].propose(trial)
+        trial.set_user_attr(TESTED, None)
+        made.tell(trial, 0.5 + number / 10)
+    open_study(SWEEPS[stage], file, stage).add_trials(made.trials)
+
+
+def test_a_sweep_keeps_its_settings_by_stage(tmp_path):
+    (tmp_path / "out").mkdir()
+    for stage in ("mae", "cls"):
+        complete_trials(tmp_path / "out" / "sweep.db", stage, 2)
+    words = ["sweep", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), "--trials", "2"]
     reproduce.main(words)
     has_trained(tmp_path / "out" / "trials" / "mae" / "0" / "seed0")
-    reproduce.main([*words, "--trials", "99"])
+    reproduce.main([*words, "--trials", "1"])
     reproduce.main([*words, "--sweep_stage", "cls", "--budget", "paper"])
+    assert "2 trials complete" in (tmp_path / "out" / "report.md").read_text()
     with pytest.raises(UserError, match="budget was 'smoke', now 'paper'"):
         reproduce.main([*words, "--budget", "paper"])
     has_trained(tmp_path / "out" / "trials" / "0" / "seed0")

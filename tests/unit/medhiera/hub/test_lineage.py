@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import pytest
 
 from medhiera.hub.lineage import RANDOM, lineage_of, stage_record
@@ -35,9 +36,9 @@ def test_what_is_not_recorded_is_not_known(tmp_path):
     assert lineage_of(after)["leakage_before"] is None
 
 
-def test_imagenet_weights_have_seen_no_radiograph(monkeypatch):
-    monkeypatch.setattr("medhiera.hub.lineage.stage_record", lambda source: None)
-    monkeypatch.setattr("medhiera.hub.lineage._licence_in_card", lambda source: None)
+def test_imagenet_weights_have_seen_no_radiograph(monkeypatch, tmp_path):
+    """With no network and nothing cached: neither a record nor a card is to be had."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     found = lineage_of("facebook/hiera-tiny-224-mae-hf")
     assert found["leakage_before"] == [] and found["license"] == "cc-by-nc-4.0"
     assert lineage_of("someone/else")["leakage_before"] is None

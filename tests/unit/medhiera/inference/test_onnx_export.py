@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_training import tiny_config, tiny_mae
 from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification, pipeline
 
@@ -157,9 +158,13 @@ def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob(".export-*"))
 
 
-def test_a_graph_that_differs_is_not_written(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_write", lambda module, file, metadata: None)
-    monkeypatch.setattr(export, "largest_difference", lambda *arguments: float("nan"))
+def test_a_graph_that_differs_is_not_written(folder, tmp_path):
+    """A NaN in the weights makes every probability NaN, which equals nothing."""
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["classifier.bias"].fill_(float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="nothing was written"):
-        export_onnx(folder, tmp_path / "a.onnx")
-    assert not list(tmp_path.iterdir())
+        export_onnx(broken, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == [broken]
