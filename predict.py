@@ -3,7 +3,7 @@
     python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-The second reads a folder that `make demo` left. The same command again goes on where a killed one stopped.
+The second uses the folder that `make demo` wrote. Repeating a command that was killed resumes it.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from medhiera.inference.classifier import Classifier
 logger = logging.getLogger("predict")
 
 AS_NAMED: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
-"""Of every CSV: a file name that is no UTF-8 comes out byte for byte as it went in."""
+"""How every CSV is opened: file names that are not UTF-8 are kept byte for byte."""
 
 
 def main(argv: list[str]) -> None:
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="a classifier's folder or Hub id")
-    parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to go on with")
+    parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER_OR_FILES")
     options = parser.parse_args(argv)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     rows = rows_done(options.output, ["path", "model", *classifier.names], fingerprint)
     done = {place_of(Path(name)) for name in rows}
     if done:
-        logger.info("%s holds %d images already: going on", options.output, len(done))
+        logger.info("%s already holds %d images: resuming", options.output, len(done))
     remaining = [path for place, path in files.items() if place not in done]
     bad: list[tuple[Path, str]] = []
     with options.output.open("a", newline="", **AS_NAMED) as file:
@@ -71,20 +71,20 @@ def main(argv: list[str]) -> None:
                     [str(path), fingerprint, *(f"{p:.6f}" for p in row)]
                     for path, row in zip(images, scores, strict=True)
                 )
-                file.flush()  # a killed run keeps what it has
+                file.flush()  # so that a killed run keeps its rows
     report_bad(bad, files.keys(), options.output.with_suffix(".unreadable.csv"))
     logger.info("%d images → %s; not for clinical use", len(files) - len(bad), options.output)
     if len(bad) == len(files):
-        raise UserError("not one image could be read")
+        raise UserError("none of the images could be read")
 
 
 def place_of(path: Path) -> Path:
-    """The same for a file however its folder is named; a link to a file is a file of its own."""
+    """The same path however the file's folder is named; a link counts as a file of its own."""
     return path.parent.resolve() / path.name
 
 
 def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.Image | BadImageError]]:
-    """Batches of images, or why there is none; threads read the next batch while this one is computed."""
+    """Batches of images, or of what is wrong with them; threads read a batch ahead of the model."""
 
     def read(path: Path) -> Image.Image | BadImageError:
         try:
@@ -94,7 +94,7 @@ def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.
 
     batches = [paths[begin : begin + batch_size] for begin in range(0, len(paths), batch_size)]
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")  # as read_image does; what it changes and restores, threads share
+        warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads
         coming = pool.map(read, paths[:batch_size])
         for batch, following in zip(tqdm(batches), [*batches, []][1:], strict=True):
             images, coming = dict(zip(batch, coming, strict=True)), pool.map(read, following)
@@ -102,9 +102,9 @@ def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.
 
 
 def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
-    """The images that a CSV of the same model holds; a line cut short by a kill is taken off its end.
+    """The images that a CSV of the same model holds; an incomplete last line is removed.
 
-    Writes the header where the file is new or empty.
+    Writes the header if the file is new or empty.
 
     Raises:
         UserError: the file is something else, or of another model.
@@ -116,13 +116,13 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
             csv.writer(file, lineterminator="\n").writerow(header)
         return set()
     try:
-        whole.split(b"\n", 1)[0].decode("utf-8")  # only file names may be of other bytes
+        whole.split(b"\n", 1)[0].decode("utf-8")  # only file names may hold other bytes
         first, *rows = csv.reader(io.StringIO(whole.decode(**AS_NAMED), newline=""))
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise UserError(f"--output {output} is there and is no CSV; name another file") from error
+        raise UserError(f"--output {output} exists and is not a CSV; name another file") from error
     if first != header:
         raise UserError(
-            f"--output {output} is there with the columns {first[:4]} …, not those of this model; name "
+            f"--output {output} exists with the columns {first[:4]} …, not those of this model; name "
             "another file or delete it"
         )
     others = {row[1] for row in rows if len(row) == len(header)} - {fingerprint}
@@ -138,11 +138,11 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
 
 
 def report_bad(bad: list[tuple[Path, str]], looked_at: Collection[Path], listing: Path) -> None:
-    """Name the files that could not be read, on the screen and in a CSV; it goes when there is none.
+    """Report the files that could not be read, in the log and in a CSV, which is deleted if there is none.
 
     Args:
-        bad: files of this run, and why.
-        looked_at: the places of all its files; what an older list says of others stays.
+        bad: unreadable files of this run, and why.
+        looked_at: all files of this run; what an older CSV says of other files is kept.
         listing: the CSV.
     """
     older: list[list[str]] = []
@@ -165,10 +165,10 @@ def report_bad(bad: list[tuple[Path, str]], looked_at: Collection[Path], listing
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:
-    """Files as named, folders searched through; DICOM files are known by their content too.
+    """The files among `paths` and the images below its folders; DICOM files are recognised by content too.
 
     Raises:
-        UserError: a path that is neither.
+        UserError: a path that is neither a file nor a folder.
     """
     for path in paths:
         if path.is_dir():

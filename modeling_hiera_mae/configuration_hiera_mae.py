@@ -56,7 +56,7 @@ class HieraMAEConfig(HieraConfig):
     Every field of transformers' HieraConfig keeps its name and meaning. Differences:
 
     Args:
-        num_query_pool: stages that begin by pooling their queries; None means "as the task wants": 2 for
+        num_query_pool: stages that begin by pooling their queries; None means the task's default: 2 for
             HieraMAEForPreTraining, 3 for HieraMAEForImageClassification and HieraMAEModel.
         decoder_hidden_size: width of the MAE decoder; None means 512.
         decoder_depth: blocks of the MAE decoder; None means 8.
@@ -64,8 +64,8 @@ class HieraMAEConfig(HieraConfig):
         position_interpolation: "bicubic" (as stock transformers) or "windowed" (arXiv:2311.05613: the part
             that repeats in every mask unit is tiled, only the rest is interpolated). Used where an image's
             size is not `image_size`.
-        classifier_dropout: chance that a pooled feature is zeroed before the classifier's head, in training.
-            Stock transformers ignores it.
+        classifier_dropout: probability that a pooled feature is zeroed before the classifier's head, in
+            training. Stock transformers ignores it.
 
     Raises:
         ValueError: the geometry cannot be built, or `image_size` does not split into whole mask units.

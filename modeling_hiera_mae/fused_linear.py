@@ -72,7 +72,7 @@ def project(
 ) -> torch.Tensor:
     """Run a linear layer, then GELU or a sum; see `linear`.
 
-    A layer that somebody has wrapped, replaced or hooked (adapters, quantisation) is called as it is.
+    A layer that has been wrapped, replaced or hooked (adapters, quantisation) is called as it is.
 
     Args:
         tokens: (…, in).

@@ -152,7 +152,7 @@ class HieraMAELayer(GradientCheckpointingLayer):
         dim: channels in.
         dim_out: channels out; where it differs, the shortcut is projected too.
         heads: attention heads.
-        drop_path: chance of leaving a branch out, per sample, in training.
+        drop_path: probability of dropping a branch, per sample, in training.
         pools_queries: this block merges tokens by `config.query_stride`.
         within_units: attention stays within each mask unit.
     """
@@ -201,21 +201,21 @@ class HieraMAELayer(GradientCheckpointingLayer):
                 shortcut = pool_queries(shortcut, self.config.query_stride)
         if self.drop_path == 0.0 or not self.training:
             tokens, attentions = self.attn(normed, output_attentions, first_query, added=shortcut)
-            del normed, shortcut  # their memory is wanted for the MLP's wide tensor
+            del normed, shortcut  # frees memory for the MLP's wide tensor
             return self.mlp(self.layernorm_after(tokens), added=tokens), attentions
         attended, attentions = self.attn(normed, output_attentions, first_query)
         tokens = shortcut + self._drop(attended)
         return tokens + self._drop(self.mlp(self.layernorm_after(tokens))), attentions
 
     def _drop(self, branch: torch.Tensor) -> torch.Tensor:
-        """Stochastic depth (Huang et al. 2016): leave the branch out of some samples, scale up the others."""
+        """Stochastic depth (Huang et al. 2016): drop the branch of some samples, scale up the others."""
         keep = 1 - self.drop_path
         is_kept = torch.rand(branch.shape[0], 1, 1, 1, dtype=branch.dtype, device=branch.device) < keep
         return branch * is_kept / keep
 
 
 class HieraMAEStage(nn.Module):
-    """Blocks in a row. A module of its own because transformers' parameter names say `.layers`."""
+    """Blocks in a row. A separate module because transformers' parameter names have `.layers`."""
 
     def __init__(self, layers: Sequence[HieraMAELayer]) -> None:
         super().__init__()

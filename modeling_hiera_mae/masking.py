@@ -1,6 +1,7 @@
-"""Which mask units the encoder sees: noise → indices of static shape, and scores → noise.
+"""Which mask units the encoder sees: a forward's inputs are checked, noise → a mask, and scores → noise.
 
-Stands between the caller, who chooses the mask, and the model, which only obeys. Torch only.
+Stands between the caller, who decides what to mask by `noise`, and both model files, which call `choose_mask`
+(masked forward) or `check_pixel_values` (whole images). A mask is indices of static shape. Torch only.
 """
 
 from typing import NamedTuple
@@ -86,9 +87,7 @@ def noise_from_scores(scores: torch.Tensor, tie_break: torch.Tensor | None = Non
     if scores.dim() != 2:
         raise ValueError(f"scores have shape {tuple(scores.shape)}; wanted (batch, mask units).")
     if scores.is_floating_point() and bool(scores.isnan().any()):
-        raise ValueError(
-            "scores hold NaN, which has no place in an order; give such units a low score instead."
-        )
+        raise ValueError("scores hold NaN, which cannot be sorted; give such units a low score instead.")
     if tie_break is None:
         by_tie = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
     elif tie_break.shape == scores.shape:
@@ -107,7 +106,7 @@ def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> No
 
     Args:
         config: the model's.
-        pixel_values: what the caller passed.
+        pixel_values: (batch, channels, height, width).
 
     Raises:
         ValueError: not four-dimensional, not floating point, wrong channels, or not whole mask units.
@@ -132,7 +131,7 @@ def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> No
 def choose_mask(
     config: HieraMAEConfig, pixel_values: torch.Tensor, noise: torch.Tensor | None, mask_ratio: float | None
 ) -> UnitMask:
-    """Check the inputs of a masked forward, draw noise where none is given, and sort it.
+    """The mask of a forward: check its inputs, draw noise if none is given, keep the smallest.
 
     Args:
         config: the model's.

@@ -26,7 +26,7 @@ class EncoderOutput(NamedTuple):
 
     Attributes:
         last: (batch, units, tokens, channels) of the last stage.
-        stages: outputs of the stages that were asked for, by index.
+        stages: outputs of the requested stages, by index.
         attentions: the last block's weights of every stage, or None.
     """
 
@@ -40,7 +40,7 @@ class HieraMAEEncoder(nn.Module):
 
     def __init__(self, config: HieraMAEConfig) -> None:
         super().__init__()
-        assert config.num_query_pool is not None  # settled by the model's __init__
+        assert config.num_query_pool is not None  # set by the model's __init__
         drop_paths = torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist()
         self.stages = nn.ModuleList()
         dim = config.embed_dim
@@ -74,7 +74,7 @@ class HieraMAEEncoder(nn.Module):
 
         Args:
             tokens: (batch, units, tokens, embed_dim), unrolled.
-            keep_stages: stages whose outputs are wanted; the others are let go.
+            keep_stages: stages whose outputs are wanted; the others are dropped.
             output_attentions: also return attention weights.
         """
         kept: dict[int, torch.Tensor] = {}
@@ -89,7 +89,7 @@ class HieraMAEEncoder(nn.Module):
 
 
 class HieraMAEPooler(nn.Module):
-    """Mean over tokens, then the final norm. A module of its own because transformers' names say `pooler`."""
+    """Mean over tokens, then the final norm. A separate module because transformers' names have `pooler`."""
 
     def __init__(self, config: HieraMAEConfig) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
     """Hiera's encoder, whole images or visible mask units only.
 
     Args:
-        config: the geometry; copied where `num_query_pool` has to be settled.
+        config: the geometry; copied where `num_query_pool` has to be set.
         add_pooling_layer: end with the mean of all tokens and the final norm.
         is_mae: mask units by `noise`, as transformers' HieraModel(is_mae=True) does.
     Source: Ryali et al. 2023, arXiv:2306.00989.
@@ -296,10 +296,10 @@ def masked_binary_cross_entropy(
 
 
 def wants_attentions(config: HieraMAEConfig, output_attentions: bool | None) -> bool:
-    """Settle whether attention weights are returned.
+    """Decide whether attention weights are returned.
 
     Raises:
-        ValueError: they are wanted of the fused path, which never forms them.
+        ValueError: they are requested with the fused path, which never forms them.
     """
     wanted = bool(config.output_attentions if output_attentions is None else output_attentions)
     if wanted and config._attn_implementation == "sdpa":
@@ -324,13 +324,13 @@ def stock_hidden_states(
         tokens: the embeddings, (batch, units, tokens, embed_dim), unrolled.
         encoded: with every stage kept.
         pixel_values: for the image's size.
-        mask: None where every unit is there.
+        mask: None where all units are present.
 
     Returns:
         hidden_states, each (batch, tokens × units, channels), and reshaped_hidden_states, each (batch,
         height, width, channels), or (batch, kept units, unit height, unit width, channels) where masked.
     """
-    assert config.num_query_pool is not None  # settled by the model's __init__
+    assert config.num_query_pool is not None  # set by the model's __init__
     grid = [side // unit for side, unit in zip(pixel_values.shape[2:], config.unit_pixels, strict=True)]
     all_levels = len(config.depths) - 1
     states = [tokens, *encoded.stages.values()]

@@ -36,7 +36,7 @@ class HieraMAEMultiScaleFusion(nn.Module):
 
     def __init__(self, config: HieraMAEConfig) -> None:
         super().__init__()
-        assert config.num_query_pool is not None  # settled by the model's __init__
+        assert config.num_query_pool is not None  # set by the model's __init__
         self.stride = tuple(config.query_stride)
         self.pools = config.num_query_pool
         self.multi_scale_fusion_heads = nn.ModuleList()
@@ -82,7 +82,7 @@ class HieraMAEDecoder(nn.Module):
 
     def __init__(self, config: HieraMAEConfig) -> None:
         super().__init__()
-        assert config.num_query_pool is not None  # settled by the model's __init__
+        assert config.num_query_pool is not None  # set by the model's __init__
         self.config = config
         self.levels = len(config.depths) - 1 - config.num_query_pool
         self.unit = tuple(side**self.levels for side in config.query_stride)  # tokens a mask unit has here
@@ -155,7 +155,7 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
     """Hiera's masked autoencoder.
 
     Args:
-        config: the geometry; copied where `num_query_pool` has to be settled (2 unless a checkpoint says
+        config: the geometry; copied where `num_query_pool` has to be set (2 unless a checkpoint says
             otherwise).
     Source: Ryali et al. 2023, arXiv:2306.00989, section 3; He et al. 2021, arXiv:2111.06377.
     """

@@ -1,7 +1,7 @@
 """What the three models share: loading any Hiera checkpoint, and the switches the Trainer reads.
 
 Stands between a folder (or Hub id) and the models. A checkpoint is first judged by its config.json, loaded at
-its own size, then stretched or folded to the size that was asked for.
+its own size, then stretched or folded to the requested one.
 """
 
 import copy
@@ -75,7 +75,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             name, stored, wanted, with_decoder=same_task and cls.__name__.endswith("PreTraining")
         )
 
-        # Load at the checkpoint's own size; what was asked for follows below.
+        # Load at the checkpoint's own size; resize and fold below.
         as_stored = copy.deepcopy(wanted)
         as_stored.image_size, as_stored.num_channels = stored.image_size, stored.num_channels
         with_info = kwargs.pop("output_loading_info", False)
@@ -155,7 +155,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
     def _refuse_unfit_weights(
         self, name: str, info: dict[str, Any], *, same_task: bool, new_head: bool
     ) -> None:
-        """Raise where weights have other shapes, or are absent without being those another task lacks."""
+        """Raise where weights have other shapes, or are missing although the checkpoint's task has them."""
         for key, found, expected in sorted(info["mismatched_keys"]):
             if key.startswith("classifier."):
                 if new_head:
@@ -181,7 +181,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
 def _read_configs(
     name: str, hub_options: dict[str, Any], kwargs: dict[str, Any]
 ) -> tuple[HieraMAEConfig, HieraMAEConfig, dict[str, Any]]:
-    """What the checkpoint is, what the caller wants, and the options left for transformers."""
+    """The checkpoint's configuration, the requested one, and the options left for transformers."""
     content, _ = HieraMAEConfig.get_config_dict(name, **hub_options)
     if content.get("model_type") != HieraMAEConfig.model_type:
         found = content.get("model_type") or content.get("architecture") or "none"
@@ -195,7 +195,7 @@ def _read_configs(
         return stored, _as_ours(config), kwargs
     if config is not None:
         content, _ = HieraMAEConfig.get_config_dict(config, **hub_options)
-    # Asked for in so many words, the pooling of another task's checkpoint stays.
+    # A pooling that the caller names is kept; otherwise another task's gives way to this one's default.
     chosen_pool = kwargs.get("num_query_pool")
     wanted, unused = HieraMAEConfig.from_dict(copy.deepcopy(content), return_unused_kwargs=True, **kwargs)
     if chosen_pool is not None:

@@ -123,7 +123,7 @@ def cut_units(
     *,
     reach: Sequence[int] = (0, 0),
 ) -> torch.Tensor:
-    """Cut images into units, or only the chosen ones, each with what its neighbours lend it.
+    """Cut images into units, or only the chosen ones, each with the pixels it needs of its neighbours.
 
     Args:
         images: (batch, channels, height + reach[0], width + reach[1]).

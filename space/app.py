@@ -52,9 +52,9 @@ logger = logging.getLogger(__name__)
 SECONDS_IN_MEMORY = 1800
 LARGEST_UPLOAD = "64mb"
 EXAMPLES = ("", "Cardiomegaly", "Effusion", "Pneumothorax", "Mass", "Consolidation")
-"""What the phantom of each example was drawn with."""
+"""The finding that each example phantom is drawn with."""
 ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-"""One picture passes through the model at a time: two would share the cores, and both visitors wait."""
+"""One picture at a time goes through the model: two would share the cores and make both visitors wait."""
 NO_FINDING = "No Finding"
 BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
 
@@ -68,7 +68,7 @@ def draw_examples() -> list[tuple[Image.Image, str]]:
 
 
 def take_upload(sent: str) -> Picture:
-    """Read an uploaded file and delete it, whatever comes of it.
+    """Read an uploaded file and delete it, whether or not it can be read.
 
     Args:
         sent: where Gradio put it.
@@ -81,7 +81,7 @@ def take_upload(sent: str) -> Picture:
         return read_upload(path)
     except RefusedError:
         raise
-    except Exception as error:  # what no reader foresaw; the user gets a sentence, the log the trace
+    except Exception as error:  # unforeseen; the user sees a sentence, the log has the trace
         logger.exception("an upload could not be read")
         raise RefusedError(BAD_LUCK) from error
     finally:
@@ -155,7 +155,7 @@ def answer(
     Args:
         reader: the open folder.
         picture: what was read.
-        started: perf_counter when it came.
+        started: perf_counter at its arrival.
         settings: for a MaskedReader the share to hide and the seed.
     """
     shown = gr.update(visible=True)
@@ -227,7 +227,7 @@ def launch(blocks: gr.Blocks, port: int | None = None, *, wait: bool = True) -> 
     Args:
         blocks: from `build_page`.
         port: None takes a free one from 7860 on.
-        wait: come back only when it is ended.
+        wait: return only when the page is closed.
 
     Returns:
         Its address.

@@ -23,7 +23,7 @@ NEEDED = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE)
 
 
 class BundleError(UserError):
-    """No Space was made; the message says why."""
+    """The Space could not be made; the message says why."""
 
 
 def bundle(stage: Path, output: Path) -> None:
@@ -34,14 +34,14 @@ def bundle(stage: Path, output: Path) -> None:
         output: a folder that is empty or absent.
 
     Raises:
-        BundleError: the stage is incomplete, or the output is in the way.
+        BundleError: the stage is incomplete, or the output folder is not empty.
         PublishError: a file of the stage names a folder of this machine or its user.
     """
     absent = [name for name in NEEDED if not (stage / name).is_file()]
     if absent:
         raise BundleError(f"{stage} is no finished stage: it has no {', '.join(absent)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise BundleError(f"{output} is there and not empty; name another folder, or remove it first")
+        raise BundleError(f"{output} exists and is not empty; name another folder, or remove it first")
     present = [name for name in STAGE_FILES if (stage / name).is_file()]
     refuse_private_text({name: str(stage / name) for name in present}, stage, "")
     for room in ROOMS:

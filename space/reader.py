@@ -85,9 +85,7 @@ class Operation:
         if with_threshold == len(names):
             second = "Thresholds have the largest sum of sensitivity and specificity on validation images."
         elif with_threshold:
-            second = (
-                f"{len(names) - with_threshold} findings have no threshold: {DEFAULT_THRESHOLD} stands in."
-            )
+            second = f"{len(names) - with_threshold} findings have no threshold: {DEFAULT_THRESHOLD} is used."
         else:
             second = f"The threshold is {DEFAULT_THRESHOLD} for every finding: the model's folder holds none."
         return [first, second]
@@ -101,7 +99,7 @@ class ChestReader:
     operation: Operation
 
     def findings(self, gray: GrayImage) -> list[Finding]:
-        """Every finding of a picture, the likeliest first.
+        """Every finding of a picture, the most likely first.
 
         Args:
             gray: (height, width), uint8.
@@ -117,7 +115,7 @@ class ChestReader:
         return sorted(rows, key=lambda row: -row.probability)
 
     def heat(self, gray: GrayImage, name: str) -> npt.NDArray[np.float32]:
-        """Where the picture speaks for a finding: (image_size, image_size), 0…1, of what the model sees."""
+        """Heat map of a finding: (image_size, image_size), 0…1, over the model's input."""
         [heat] = heat_maps(
             self.classifier.model,
             self.classifier.preprocessing.pixel_values([Image.fromarray(gray)]),
@@ -142,7 +140,7 @@ class MaskedReader:
     operation: Operation
 
     def fill_in(self, gray: GrayImage, mask_ratio: float, seed: int) -> Reconstruction:
-        """Hide part of a picture and draw it again.
+        """Hide part of a picture and reconstruct it.
 
         Args:
             gray: (height, width), uint8.

@@ -1,4 +1,4 @@
-"""Random changes of a training image: crop, flip, rotation, RandAugment. seeding.py says when they repeat."""
+"""Random changes of a training image: crop, flip, rotation, RandAugment; seeded by dataset.py."""
 
 from collections.abc import Callable
 
@@ -41,14 +41,14 @@ class GrayRandAugment(v2.RandAugment):
 def choose_augmentation(
     options: AugmentationOptions, rotation_degrees: float = 0.0
 ) -> Callable[[Tensor], Tensor] | None:
-    """What the recipe does to a training image after its crop: flip, then rotation or RandAugment.
+    """The recipe's augmentation after the crop: flip, then rotation or RandAugment.
 
     Args:
         options: flip and RandAugment.
         rotation_degrees: largest angle in degrees; 0 for none.
 
     Returns:
-        A random function of (1, height, width) uint8 pixels, or None where nothing is asked for.
+        A random function of (1, height, width) uint8 pixels, or None where the recipe has no augmentation.
     """
     steps: list[Callable[[Tensor], Tensor]] = []
     if options.horizontal_flip:

@@ -1,7 +1,7 @@
-"""Rows of the cocktail → examples → batches, in an order keyed by seed and epoch.
+"""Rows of the cocktail → examples → batches, in an order derived from seed and epoch.
 
-Every random choice (augmentation and MAE mask alike) is keyed by (seed, epoch, image_id) and, where a mix
-repeats an image, by which showing it is; see seeding.py.
+Every random choice (augmentation and MAE mask alike) is seeded by (seed, epoch, image_id) and, where a mix
+repeats an image, by the number of the repetition; see seeding.py.
 """
 
 from collections import Counter
@@ -21,17 +21,17 @@ EVALUATION_EPOCH = -1
 
 
 class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
-    """Rows of the cocktail as examples for one of the two stages.
+    """Rows of the cocktail as examples for a stage.
 
     Args:
-        rows: columns `image` and `image_id`, and `labels` where they are asked for.
+        rows: columns `image` and `image_id`, and `labels` if `with_labels`.
         preprocessing: resize, crop and normalisation.
         seed: the run's seed.
         crop: a random function from whole gray bytes to the model's input, in place of preprocessing's resize
             and centre crop; or None.
         augment: a random function of (1, height, width) uint8 pixels, or None.
         mask_units: number of mask units to draw MAE noise for; None in stage 2.
-        mask_ratio: handed to the model with each batch where it is not the config's own (evaluation).
+        mask_ratio: passed to the model with each batch in place of the config's (evaluation).
         with_labels: whether examples carry `labels`.
     """
 
@@ -66,7 +66,7 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
-        """The examples of a batch, read from the table at once: torch's DataLoader asks for them so."""
+        """The examples of a batch, read from the table at once; torch's DataLoader calls this."""
         pairs = [key if isinstance(key, tuple) else (EVALUATION_EPOCH, key) for key in keys]
         columns = self.rows[[index for _, index in pairs]]
         rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
@@ -85,7 +85,7 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
                     pixels = self.augment(pixels)
         example: dict[str, Any] = {"pixels": pixels, "image_id": image_id, "epoch": epoch}
         if self.mask_units is not None:
-            # Evaluation masks do not know the run's seed, so that two runs can be compared.
+            # Evaluation masks do not depend on the run's seed, so that runs can be compared.
             seed = 0 if epoch == EVALUATION_EPOCH else self.seed
             generator = torch.Generator().manual_seed(key_to_seed(seed, epoch, key_id, "mask"))
             example["noise"] = torch.rand(self.mask_units, generator=generator)
@@ -97,7 +97,7 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def _repeats(rows: Dataset) -> dict[int, int]:
-    """Rows that show an image again, and for the how-manieth time: a mixed source may repeat its images."""
+    """Row → n for rows that repeat an image for the n-th time: a mixed source may repeat its images."""
     seen: Counter[str] = Counter()
     turns = {}
     for row, image_id in enumerate(rows.select_columns("image_id")[:]["image_id"]):
@@ -109,16 +109,16 @@ def _repeats(rows: Dataset) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples → a batch of contiguous tensors, gray bytes still: a quarter of a float, a third of RGB.
+    """Examples → a batch of contiguous tensors, still gray bytes, a quarter of floats and a third of RGB.
 
-    Workers hand it over, it can be pinned, and `Preprocessing.model_inputs` makes the model's input of it on
-    the device.
+    Such a batch is cheap to send from a worker and can be pinned; `Preprocessing.model_inputs` turns it into
+    the model's input on the device.
 
     Args:
         with_ids: the batch says which images it holds (`image_ids`), for the Trainer's guards.
         mixup_alpha: each training image and its labels are mixed with the one before it in the batch, by a
-            share from Beta(α, α), keyed by seed, epoch and the batch's images; 0 for none. A label that
-            either lacks is NaN. The pixels are mixed with the normalisation, by `mixup_share`.
+            share from Beta(α, α), seeded by seed, epoch and the batch's images; 0 for none. A label that
+            is missing from either is NaN. The pixels are mixed with the normalisation, by `mixup_share`.
         seed: the run's seed, for Mixup.
 
     Source: Zhang et al. 2018, arXiv:1710.09412.
@@ -129,7 +129,7 @@ class Collator:
     seed: int = 0
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Stack; see RadiographTable for the examples."""
+        """Stack the examples of a RadiographTable into a batch."""
         batch: dict[str, Any] = {"pixel_values": torch.stack([example["pixels"] for example in examples])}
         for name in ("noise", "labels"):
             if name in examples[0]:

@@ -1,4 +1,8 @@
-"""PIL image → pixel_values: one preprocessing for training, evaluation and the published processor."""
+"""PIL image → pixel_values: one preprocessing for training, evaluation and the published processor.
+
+Stands between reading and the dataset; inference, localization and the page ask it which part of an image the
+model sees.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +17,7 @@ from torchvision.transforms.v2 import functional as tvf
 from transformers import BitImageProcessor
 
 STEPS = ("do_resize", "resample", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
-"""What an image processor does, beside its sizes, mean and deviation."""
+"""Settings of an image processor other than its sizes, mean and standard deviation."""
 
 
 class CropBox(NamedTuple):
@@ -122,7 +126,7 @@ class Preprocessing:
 
         Returns:
             (batch, 3, height, width), float32, on the pixels' device; the three channels are equal and share
-            memory, so such a tensor is made where it is used: it cannot be pinned.
+            memory, so the tensor cannot be pinned: make it on the device that uses it.
         """
         return self._normalise_gray(pixels).expand(-1, 3, -1, -1)
 
@@ -141,7 +145,7 @@ class Preprocessing:
         inputs = dict(batch)
         gray = self._normalise_gray(inputs["pixel_values"])
         share = inputs.pop("mixup_share", None)
-        if share is not None:  # mixed once, not once a channel
+        if share is not None:  # mixed once, before it is widened to three channels
             gray = gray.roll(1, 0).mul(1.0 - share).add(gray.mul(share))
         inputs["pixel_values"] = gray.expand(-1, 3, -1, -1)
         return inputs
@@ -173,7 +177,7 @@ class Preprocessing:
 
     @classmethod
     def from_processor(cls, processor: Any) -> "Preprocessing":
-        """Read back what a stage's preprocessor_config.json holds.
+        """Read a stage's preprocessor_config.json back.
 
         Raises:
             ValueError: the processor is not one that `to_processor` could have written.
@@ -190,7 +194,7 @@ class Preprocessing:
         if found[0] != found[1] or len(set(mean)) != 1 or len(set(std)) != 1:
             raise ValueError(
                 f"crop {found}, mean {mean} and std {std}: wanted a square crop and equal channels; "
-                "radiographs are gray. Write the processor anew with Preprocessing(...).to_processor()"
+                "radiographs are gray. Write a new processor with Preprocessing(...).to_processor()"
             )
         result = cls(int(found[0]), resize_size, float(mean[0]), float(std[0]))
         ours = result.to_processor()

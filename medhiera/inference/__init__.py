@@ -1,1 +1,1 @@
-"""A finished model, used: probabilities, heat maps, reconstructions, ONNX."""
+"""Using a finished model: probabilities, heat maps, reconstructions, ONNX."""

@@ -24,7 +24,7 @@ NOTICE = "Not for clinical use: nothing here has been validated for any patient'
 
 @dataclass(frozen=True)
 class StockPreprocessing:
-    """Another project's image processor, used as it is: its channels are normalised each in its own way.
+    """Another project's image processor, used as it is; it may normalise each channel differently.
 
     Attributes:
         processor: transformers' own.
@@ -38,18 +38,18 @@ class StockPreprocessing:
         return self.processor(images=rgb, return_tensors="pt")["pixel_values"]
 
     def to_processor(self) -> Any:
-        """The processor itself, as Preprocessing makes one."""
+        """The processor itself; Preprocessing has the same method."""
         return self.processor
 
     @property
     def resize_size(self) -> int:
-        """The shorter side it resizes to, in pixels; 0 where it does not say."""
+        """The shorter side it resizes to, in pixels; 0 where it has none."""
         size = dict(self.processor.size or {})
         return int(size.get("shortest_edge") or min(size.get("height", 0), size.get("width", 0)))
 
     @property
     def crop(self) -> CenterCrop | None:
-        """As Preprocessing's; None where it does not crop the middle of what it has resized."""
+        """As Preprocessing.crop; None where it does not crop the centre of the resized image."""
         size = dict(getattr(self.processor, "crop_size", None) or {})
         is_cropped = (
             getattr(self.processor, "do_center_crop", False) and "shortest_edge" in self.processor.size
@@ -78,8 +78,8 @@ class Classifier:
         """Load it.
 
         Raises:
-            UserError: there is no such folder or repository, or it is no Hiera classifier, or nothing says
-                how to prepare images for it.
+            UserError: there is no such folder or repository, it is not a Hiera classifier, or it has no
+                usable preprocessor_config.json.
         """
         read_config(source)
         try:
@@ -106,7 +106,7 @@ class Classifier:
             return cls(model, StockPreprocessing(processor), names)
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with the weights, the findings and the preprocessing."""
+        """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
         digest = hashlib.sha256(f"{self.names}{self.preprocessing}".encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
@@ -122,10 +122,10 @@ class Classifier:
         Args:
             images: 8 bits a channel, any mode and size.
             with_flip: the mean over each image and its mirror image (test-time augmentation).
-            legacy_head: med-hiera's sigmoid(softmax(logits)) instead, to compare; no probability.
+            legacy_head: med-hiera's sigmoid(softmax(logits)) instead, for comparison; not a probability.
 
         Returns:
-            (images, findings), float64, on the CPU: in single precision the sure ones would tie.
+            (images, findings), float64, on the CPU: in single precision scores near 1 would tie.
         """
         pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
@@ -135,13 +135,13 @@ class Classifier:
 
 
 def chances_of(logits: Tensor, legacy_head: bool = False) -> Tensor:
-    """What images are ranked by: sigmoid(logits); or, to compare, sigmoid(softmax(logits)) as med-hiera did.
+    """The scores that images are ranked by: sigmoid(logits), or sigmoid(softmax(logits)) as in med-hiera.
 
-    Softmax makes findings compete, so an image with two findings scores lower on both.
+    Softmax makes findings compete, so an image with two findings scores lower on both; for comparison only.
 
     Args:
         logits: (images, findings).
-        legacy_head: as med-hiera.
+        legacy_head: as in med-hiera.
 
     Returns:
         (images, findings), float64.

@@ -1,4 +1,7 @@
-"""Where a classifier looks: Grad-CAM on the tokens of a stage."""
+"""Where a classifier looks: Grad-CAM on the tokens of a stage.
+
+Localization and the page stand on it.
+"""
 
 import torch
 from torch import Tensor
@@ -11,21 +14,21 @@ from modeling_hiera_mae.windowing import reroll, undo_windowing
 def heat_maps(
     model: HieraMAEForImageClassification, pixel_values: Tensor, finding: int, stage: int = -2
 ) -> Tensor:
-    """Where a stage's tokens speak for a finding: Grad-CAM, brought back to image space.
+    """Heat maps of a finding: Grad-CAM on a stage's tokens, brought back to image space.
 
-    Each token is weighed by the gradient of the finding's logit, averaged over the tokens; what speaks
-    against the finding is cut off. The largest value of an image is 1 however small the probability is: the
-    map says where, not whether.
+    Each token is weighted by the gradient of the finding's logit, averaged over the tokens; evidence against
+    the finding is set to 0. The largest value of an image is 1 however small the probability is: the map says
+    where, not whether.
 
     Args:
         model: put into evaluation mode and back; its parameters get no gradients.
         pixel_values: (batch, channels, height, width), normalised.
         finding: index of the output.
-        stage: whose tokens; the last (-1) has one for every 32 × 32 pixels, the one before for 16 × 16 and
-            points better (docs/decisions.md).
+        stage: whose tokens; the last (-1) has one for every mask unit, usually 32 × 32 pixels, the one before
+            one for a quarter of it, which points better (docs/decisions.md).
 
     Returns:
-        (batch, height, width), float32 in [0, 1] on the CPU; all 0 where nothing speaks for the finding.
+        (batch, height, width), float32 in [0, 1] on the CPU; all 0 without evidence for the finding.
 
     Raises:
         ValueError: no such finding or stage.
@@ -41,11 +44,11 @@ def heat_maps(
     model.train(was_training)
 
     weights = gradient.mean(dim=(1, 2), keepdim=True)
-    # Differs from Grad-CAM: each token as it differs from the image's mean token. The norm behind the mean
-    # takes offsets away, so the sign of the plain product means nothing (a map may come out empty).
+    # Differs from Grad-CAM: the image's mean token is subtracted from each token. The norm after the mean
+    # removes offsets, so the sign of the plain product means nothing (a map may come out empty).
     apart = tokens - tokens.mean(dim=(1, 2), keepdim=True)
-    speaks_for = (weights * apart).sum(dim=-1, keepdim=True).relu().float()
-    return _to_image(model, speaks_for, stage, pixel_values.shape[2:])
+    evidence = (weights * apart).sum(dim=-1, keepdim=True).relu().float()
+    return _to_image(model, evidence, stage, pixel_values.shape[2:])
 
 
 def _check(model: HieraMAEForImageClassification, finding: int, stage: int) -> None:

@@ -1,13 +1,13 @@
-"""A classifier's folder or Hub id → one ONNX file that onnxruntime runs with no PyTorch.
+"""A classifier's folder or Hub id → one ONNX file that onnxruntime runs without PyTorch.
 
     python -m medhiera.inference.onnx_export runs/stage2 runs/stage2.onnx
     python -m medhiera.inference.onnx_export demo/phantom/stage2 demo.onnx
 
 Needs the extra `medhiera[onnx]`. The graph takes `pixel_values` (batch, channels, height, width), float32,
 already resized, cropped and normalised; the batch is free, the size is the model's. It gives `probabilities`
-(batch, labels): the sigmoid (for a stock single-label classifier the softmax) is inside. What was done to the
-pixels and what the labels are called stands in the file's metadata, as JSON: `labels`, `preprocessing`,
-`activation`, `model`, `notice`.
+(batch, labels): the sigmoid (for a stock single-label classifier the softmax) is inside. The labels
+and the preprocessing are in the file's metadata, as JSON: `labels`, `preprocessing`, `activation`, `model`,
+`notice`.
 """
 
 import argparse
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 TOLERANCE = 1e-4
-"""The largest difference in a probability that an export may show; float32 alone makes some 1e-6."""
+"""The largest difference in a probability that is accepted; float32 rounding alone gives about 1e-6."""
 
 CHECKED_BATCHES = (1, 2, 5)
 
 _LARGEST_FILE = 1_900_000_000
-"""Bytes of weights above which they go to FILE.onnx.data beside it: one protobuf message holds 2 GiB."""
+"""Bytes of weights above which they are written to FILE.onnx.data: a protobuf message holds at most 2 GiB."""
 
 
 class _Probabilities(nn.Module):
@@ -55,18 +55,18 @@ class _Probabilities(nn.Module):
 
 
 def export_onnx(source: str | Path, file: Path) -> float:
-    """Write the graph, run it beside PyTorch, and only then give it its name.
+    """Export the graph, compare it with PyTorch, and only then move it to its name.
 
     Args:
         source: a Hiera classifier's folder or Hub id, ours or stock.
-        file: the .onnx file to write; must not exist. Above 1.9 GB of weights a .onnx.data stands beside it.
+        file: the .onnx file to write; must not exist. Weights above 1.9 GB go to a .onnx.data beside it.
 
     Returns:
         The largest difference of a probability from PyTorch's, over batches of 1, 2 and 5.
 
     Raises:
         UserError: a package is missing, the file exists, or onnxruntime computes something else.
-        UserError: the source is no classifier or cannot be read.
+        UserError: the source is not a classifier or cannot be read.
     """
     _require_packages()
     if file.exists():
@@ -83,8 +83,8 @@ def export_onnx(source: str | Path, file: Path) -> float:
         "notice": NOTICE,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as place:
-        written = Path(place) / file.name
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as scratch:
+        written = Path(scratch) / file.name
         _write(_Probabilities(model, activation), written, metadata)
         difference = largest_difference(model, activation, written)
         if not difference <= TOLERANCE:
@@ -92,7 +92,7 @@ def export_onnx(source: str | Path, file: Path) -> float:
                 f"onnxruntime's probabilities differ from PyTorch's by {difference:.1e}, wanted at most "
                 f"{TOLERANCE:.0e}; nothing was written. Please report it with the versions of torch and onnx"
             )
-        for part in sorted(Path(place).iterdir(), reverse=True):  # the weights before what points to them
+        for part in sorted(Path(scratch).iterdir(), reverse=True):  # weights first
             os.replace(part, file.parent / part.name)
     return difference
 
@@ -104,10 +104,10 @@ def largest_difference(
     file: Path,
     batches: Iterable[int] = CHECKED_BATCHES,
 ) -> float:
-    """Run the file and the model on the same random pixels.
+    """Run the file and the model on the same random pixels and compare.
 
     Args:
-        model: what the file was made from, in evaluation mode.
+        model: the source of the file, in evaluation mode.
         activation: "sigmoid" or "softmax".
         file: the .onnx file.
         batches: batch sizes to try.
@@ -151,10 +151,10 @@ def _require_packages() -> None:
 
 
 def activation_of(config: Mapping[str, Any], labels: int) -> str:
-    """What transformers' own pipeline would apply to the logits: "sigmoid" or "softmax".
+    """The function that transformers' own pipeline applies to the logits: "sigmoid" or "softmax".
 
     Args:
-        config: config.json as it was written: our class makes a multi-label model of every one.
+        config: config.json as it was written; our class turns every model into a multi-label one.
         labels: how many the model has.
     """
     is_multi_label = config.get("problem_type") == "multi_label_classification"
@@ -162,7 +162,7 @@ def activation_of(config: Mapping[str, Any], labels: int) -> str:
 
 
 def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None:
-    """Trace the plain path (modeling_hiera_mae/fused_linear.py steps aside for exporters) and save it."""
+    """Trace the plain path (modeling_hiera_mae/fused_linear.py does not fuse for exporters) and save it."""
     config = module.model.config
     example = torch.zeros(2, config.num_channels, *config.image_size)  # a batch of 1 would be taken as fixed
     weights = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
@@ -177,14 +177,14 @@ def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None
             dynamo=True,
             verbose=False,
         )
-        assert program is not None  # given no file, it returns the program
+        assert program is not None  # without a file, it returns the program
         _forget_origin(program.model)
         program.model.metadata_props.update(metadata)
         program.save(str(file), external_data=weights > _LARGEST_FILE)
 
 
 def _forget_origin(model: Any) -> None:
-    """Drop the exporter's notes: each node tells the source lines it came from, with this machine's paths."""
+    """Drop the exporter's notes: they name the source lines of each node, with paths of this machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     values = [*model.graph.inputs, *model.graph.initializers.values()]

@@ -1,4 +1,7 @@
-"""What the masked autoencoder fills in: three gray pictures an image."""
+"""What the masked autoencoder fills in: three gray pictures for each image.
+
+Stage 1's figure and the page are drawn from it.
+"""
 
 from dataclasses import dataclass
 
@@ -14,9 +17,9 @@ class Reconstruction:
     """Gray pictures in [0, 1], each (batch, height, width), float32 on the CPU.
 
     Attributes:
-        original: what went in.
+        original: the model's input.
         masked: the same with hidden patches at one half.
-        filled: hidden patches as the decoder draws them, visible ones as they were.
+        filled: hidden patches as the decoder predicts them, visible ones unchanged.
     """
 
     original: Tensor
@@ -32,13 +35,13 @@ def reconstruct(
     noise: Tensor,
     mask_ratio: float,
 ) -> Reconstruction:
-    """Fill in what the mask hides.
+    """Predict the patches that the mask hides.
 
     The decoder predicts patches normalised by their own mean and deviation (He et al. 2022, section 3,
     "reconstruction target"); these two numbers are taken from the original, as the paper's figures do.
 
     Args:
-        model: HieraMAEForPreTraining; put into evaluation mode and back.
+        model: HieraMAEForPreTraining; switched to evaluation mode and back.
         pixel_values: (batch, 3, height, width), normalised.
         preprocessing: its mean and std undo the normalisation.
         noise: (batch, mask_units); the smallest stay visible.

@@ -87,14 +87,14 @@ def start_model(
     logger.info("weights from %s", source)
     logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
     if unused:
-        logger.info("left out, no place in this model: %s", _by_module(unused))
+        logger.info("left out, not part of this model: %s", _by_module(unused))
     return model, new
 
 
 def set_prior_bias(head: torch.nn.Linear, labels: Tensor) -> None:
-    """Let a new head predict each finding's share of the annotated images before it has learned anything.
+    """Make a new head predict each finding's share of the annotated images before training.
 
-    Without it the first steps are spent on learning how rare findings are.
+    Otherwise the first steps are spent on learning how rare findings are.
 
     Args:
         head: the classifier's last layer; its bias is set in place.
@@ -103,13 +103,13 @@ def set_prior_bias(head: torch.nn.Linear, labels: Tensor) -> None:
     Source: Lin et al. 2017, arXiv:1708.02002, section 4.1, one prior for all; here one each.
     """
     images = (~labels.isnan()).sum(dim=0)
-    share = (labels.nansum(dim=0) + 0.5) / (images + 1)  # half an image more on each side: never 0 or 1
+    share = (labels.nansum(dim=0) + 0.5) / (images + 1)  # half an image added on each side: never 0 or 1
     with torch.no_grad():
         head.bias.copy_(torch.logit(share))
 
 
 def _by_module(keys: list[str]) -> str:
-    """`decoder (120 tensors), …`: keys counted by their first name."""
+    """`decoder (120 tensors), …`: keys counted by their first part."""
     counts: dict[str, int] = {}
     for key in keys:
         module = key.split(".")[0]

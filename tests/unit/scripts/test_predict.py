@@ -32,7 +32,7 @@ def test_a_new_file_gets_a_header_and_a_cut_line_goes(tmp_path):
     [
         (b"path,model,Hernia\n", "not those of this model"),
         (b"path,model,Mass\na.png,xyz,0.5\n", "predictions of another model .xyz, this one is abc"),
-        (b"\xff\xfe\x00\n", "is no CSV"),
+        (b"\xff\xfe\x00\n", "is not a CSV"),
     ],
 )
 def test_another_file_is_not_written_into(tmp_path, content, message):
