@@ -84,7 +84,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _scan(self, data_dir: Path) -> list[tuple[Source, FolderScan]]:
-        """Scan the folder of each source; the one source of a builder of its own is data_dir itself."""
+        """Scan the folder of each source; a builder of one source reads data_dir itself."""
         return [(source, scan_folder(data_dir)) for source in self.SOURCES]
 
     def _info(self) -> datasets.DatasetInfo:
