@@ -23,16 +23,16 @@ from typing import Any
 import torch
 
 from dataset_scripts import write_phantom_cohort
-from medhiera.config.parser import read_recipe
-from medhiera.config.stage_arguments import MAEOptions
-from medhiera.data.cocktail import OpenCocktail, open_cocktail
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import MAEArguments
+from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
 from medhiera.evaluation.tables import format_table
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import is_finished
-from medhiera.training.checkpoints import newest_whole
+from medhiera.training.checkpoints import latest_complete
 
 HERE = Path(__file__).resolve().parent
 
@@ -85,7 +85,7 @@ class Demo:
             "--num_cpu_threads_per_process", str(os.cpu_count()),
             script, *self.arguments(config, output, model),
         ]  # fmt: skip
-        if newest_whole(output) is not None:
+        if latest_complete(output) is not None:
             command += ["--resume_from_checkpoint", "true"]
             say(f"stage {number}: {script} {config}, going on from the checkpoint of a former run")
         else:
@@ -149,7 +149,7 @@ def main(argv: list[str]) -> None:
         "--output_dir",
         str(folder),
     ]
-    recipe = read_recipe(MAEOptions, [str(HERE / "configs" / "mae_smoke.yaml"), *words])
+    recipe = parse_config(MAEArguments, [str(HERE / "configs" / "mae_smoke.yaml"), *words])
     recipe.data.build_num_proc = os.cpu_count() or 1
     cocktail = open_cocktail(recipe.data)
     demo.seconds["cocktail"] = None if cocktail.is_reused else time.monotonic() - begun
@@ -167,7 +167,7 @@ def main(argv: list[str]) -> None:
     print(summary_text)
 
 
-def stock_check(cocktail: OpenCocktail, stage2: Path) -> dict[str, Any]:
+def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:
     """Classify one test image in a process that has stock transformers only, and compare with ours."""
     rows = cocktail.rows["test"]
     names = default_sources(rows) or rows.unique("source")
@@ -195,7 +195,7 @@ def stock_check(cocktail: OpenCocktail, stage2: Path) -> dict[str, Any]:
 
 
 def closing_summary(
-    demo: Demo, cocktail: OpenCocktail, stage1: Path, stage2: Path, check: dict[str, Any], total: float
+    demo: Demo, cocktail: BuiltDataset, stage1: Path, stage2: Path, check: dict[str, Any], total: float
 ) -> str:
     """What the user takes away, as text."""
     first, second = read_record(stage1), read_record(stage2)

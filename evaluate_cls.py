@@ -16,9 +16,9 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from medhiera.config.arguments import DataOptions
-from medhiera.data.cocktail import OpenCocktail, open_cocktail
-from medhiera.data.selection import choose_rows, default_sources, warn_of_small_images
+from medhiera.config.arguments import DataArguments
+from medhiera.data.cocktail import BuiltDataset, open_cocktail
+from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
@@ -49,14 +49,14 @@ def main(argv: list[str]) -> None:
     cocktail = open_data(options, classifier, record)
     warn_of_model(record, cocktail.is_phantom)
     sources = options.sources or sources_of(cocktail)
-    rows = choose_rows(cocktail.split(options.split), sources, None, seed=0)
+    rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
     warn_of_small_images(rows, classifier.preprocessing.resize_size)
     other = read_other(options.compare, cocktail.names, list(rows["image_id"]))
 
     test = predict(options, classifier, cocktail, rows)
     validation = None
     if options.split != "validation" and "validation" in cocktail.rows:
-        held_out = choose_rows(cocktail.split("validation"), sources, None, seed=0)
+        held_out = select_examples(cocktail.split("validation"), sources, None, seed=0)
         validation = predict(options, classifier, cocktail, held_out)
     bootstrap = Bootstrap(options.bootstrap_resamples)
     game, examples = evaluate_localization(classifier, rows, bootstrap, options.batch_size)
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
         logger.info("%s", line)
 
 
-def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRecord | None) -> OpenCocktail:
+def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRecord | None) -> BuiltDataset:
     """The data, split as it was when the model was trained: other held-out images would be no held-out ones.
 
     Args:
@@ -106,7 +106,7 @@ def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRe
     beside = Path(options.model).parent / "cocktail"  # where training built, if it was here
     build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
     size = classifier.preprocessing.resize_size
-    return open_cocktail(DataOptions(options.data_dir, build_dir, stored_size=size, split_scheme=scheme))
+    return open_cocktail(DataArguments(options.data_dir, build_dir, stored_size=size, split_scheme=scheme))
 
 
 def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Floats | None:
@@ -122,7 +122,7 @@ def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Flo
 
 
 def predict(
-    options: argparse.Namespace, classifier: Classifier, cocktail: OpenCocktail, rows: Dataset
+    options: argparse.Namespace, classifier: Classifier, cocktail: BuiltDataset, rows: Dataset
 ) -> Predictions:
     """The model's probabilities of some rows, in the order of the data's findings."""
     columns = match_findings(classifier.names, cocktail.names)
@@ -166,7 +166,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def sources_of(cocktail: OpenCocktail) -> list[str] | None:
+def sources_of(cocktail: BuiltDataset) -> list[str] | None:
     """Those of the test split, whichever split is scored."""
     return default_sources(cocktail.rows["test" if "test" in cocktail.rows else "train"])
 

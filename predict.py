@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
 
     files: dict[Path, Path] = {}
     for path in find_images(options.paths):
-        files.setdefault(place_of(path), path)
+        files.setdefault(canonical_path(path), path)
     if not files:
         raise UserError(
             f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     fingerprint = classifier.fingerprint()
     options.output.parent.mkdir(parents=True, exist_ok=True)
     rows = rows_done(options.output, ["path", "model", *classifier.names], fingerprint)
-    done = {place_of(Path(name)) for name in rows}
+    done = {canonical_path(Path(name)) for name in rows}
     if done:
         logger.info("%s already holds %d images: resuming", options.output, len(done))
     remaining = [path for place, path in files.items() if place not in done]
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
         raise UserError("none of the images could be read")
 
 
-def place_of(path: Path) -> Path:
+def canonical_path(path: Path) -> Path:
     """The same path however the file's folder is named; a link counts as a file of its own."""
     return path.parent.resolve() / path.name
 
@@ -149,7 +149,7 @@ def report_bad(bad: list[tuple[Path, str]], looked_at: Collection[Path], listing
     if listing.is_file():
         with listing.open(newline="", **AS_NAMED) as file:
             older = [row for row in csv.reader(file) if len(row) == 2][1:]
-    rows = [row for row in older if place_of(Path(row[0])) not in looked_at]
+    rows = [row for row in older if canonical_path(Path(row[0])) not in looked_at]
     rows += [[str(path), reason] for path, reason in bad]
     if not rows:
         listing.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
 from medhiera.experiments.arms import Arm, ablation_arms, explode_arms
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
-from medhiera.experiments.runner import ROOT, Laboratory, keep_settings, leave_on_signals, run_all
+from medhiera.experiments.runner import ROOT, ExperimentRunner, leave_on_signals, pin_settings, run_all
 from medhiera.experiments.sweep import SWEEPS, correlations, importances, open_study, run_sweep
 from medhiera.layout import LOG_FILE
 
@@ -74,36 +74,36 @@ def main(argv: list[str]) -> None:
     if not seeds:
         raise UserError("--seeds must be at least 1")
     budget = script_arguments(options.budget, options.stage0, words)
-    laboratory = Laboratory(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
-    check_settings(laboratory.output, options, words)
+    runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
+    check_settings(runner.output, options, words)
     if options.stage0 is None:
         logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
     has_stage0 = options.stage0 is not None
     note = SMOKE_NOTE if options.budget == "smoke" else ""
     if options.experiment == "sweep":
         fixed = {"num_train_epochs": 2} if note else {}
-        finish(laboratory, search(laboratory, options.sweep_stage, options.trials, fixed, note))
+        finish(runner, search(runner, options.sweep_stage, options.trials, fixed, note))
         return
     if options.experiment == "ablation":
         arms = ablation_arms(has_stage0)
     else:
         recipe = yaml.safe_load((ROOT / budget["train_mae.py"][0]).read_text(encoding="utf-8"))
         arms = explode_arms(has_stage0, float(recipe["learning_rate"]))
-    run_all(laboratory, arms, seeds)
+    run_all(runner, arms, seeds)
 
     if options.experiment == "ablation":
-        draw(laboratory, [a for a in arms if a.script == "train_mae.py"], seeds, "fig4.png",
+        draw(runner, [a for a in arms if a.script == "train_mae.py"], seeds, "fig4.png",
              "Pre-training, as Fig. 4", "eval_loss", "masked validation loss", note)  # fmt: skip
-        draw(laboratory, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1.png",
+        draw(runner, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1.png",
              "Classification, as Fig. 1", "eval_loss", "validation loss", note)  # fmt: skip
-        draw(laboratory, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1_auroc.png",
+        draw(runner, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1_auroc.png",
              "Classification", "eval_mean_auroc", "validation mean AUROC", note)  # fmt: skip
-        report = ablation_report(laboratory, arms, seeds, note)
+        report = ablation_report(runner, arms, seeds, note)
     else:
-        draw(laboratory, [a for a in arms if a.name != "before"], seeds, "fig5.png",
+        draw(runner, [a for a in arms if a.name != "before"], seeds, "fig5.png",
              "Learning rate too high, as Fig. 5", "eval_loss", "masked validation loss", note)  # fmt: skip
-        report = explode_report(laboratory, arms, seeds, note)
-    finish(laboratory, report)
+        report = explode_report(runner, arms, seeds, note)
+    finish(runner, report)
 
 
 def script_arguments(budget: str, stage0: str | None, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -130,8 +130,8 @@ def check_settings(output: Path, options: argparse.Namespace, words: Sequence[st
     settings = {
         "experiment": options.experiment,
         "budget": options.budget,
-        "data_dir": place_of(options.data_dir),
-        "stage0": place_of(options.stage0),
+        "data_dir": canonical_path(options.data_dir),
+        "stage0": canonical_path(options.stage0),
         "words": list(words),
     }
     name, runs = "experiment", "."
@@ -143,27 +143,27 @@ def check_settings(output: Path, options: argparse.Namespace, words: Sequence[st
             )
         name, runs = f"experiment_{options.sweep_stage}", f"trials/{options.sweep_stage}"
     has_runs = any((output / runs).glob(f"*/seed*/{LOG_FILE}"))
-    keep_settings(output / f"{name}.json", settings, has_runs)
+    pin_settings(output / f"{name}.json", settings, has_runs)
 
 
-def place_of(name: str | None) -> str | None:
+def canonical_path(name: str | None) -> str | None:
     """A folder by its whole path, as the scripts find it; a Hub id, or nothing, as it is."""
     folder = ROOT / (name or "")
     return str(folder.resolve()) if name and folder.exists() else name
 
 
-def finish(laboratory: Laboratory, report: str) -> None:
+def finish(runner: ExperimentRunner, report: str) -> None:
     """Write the report and show it."""
-    (laboratory.output / "report.md").write_text(report, encoding="utf-8")
+    (runner.output / "report.md").write_text(report, encoding="utf-8")
     logger.info("%s", report)
-    logger.info("report.md and the figures lie in %s", laboratory.output)
+    logger.info("report.md and the figures lie in %s", runner.output)
 
 
-def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any], note: str) -> str:
+def search(runner: ExperimentRunner, stage: str, trials: int, fixed: dict[str, Any], note: str) -> str:
     """Run the sweep, draw Fig. 3, and return Fig. 2's table as Markdown."""
     sweep = SWEEPS[stage]
-    study = open_study(sweep, laboratory.output / "sweep.db", stage, seed=None)
-    run_sweep(laboratory, sweep, study, trials, fixed)
+    study = open_study(sweep, runner.output / "sweep.db", stage, seed=None)
+    run_sweep(runner, sweep, study, trials, fixed)
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     pruned = study.get_trials(states=(TrialState.PRUNED,))
     failed = study.get_trials(states=(TrialState.FAIL,))
@@ -182,7 +182,7 @@ def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any
     by_forest = importances(study, names) if len(complete) > 1 else {}
     by_correlation = {name: value for name, value in correlations(study).items() if name in names}
     figures.influence_bars(
-        by_correlation, by_forest, laboratory.output / "fig3.png",
+        by_correlation, by_forest, runner.output / "fig3.png",
         title=f"Influence on {sweep.label}, as Fig. 3 ({len(complete)} trials)", note=note,
     )  # fmt: skip
     lines += ["", "| hyper-parameter | correlation | importance (random forest) |", "|---|---|---|"]
@@ -192,17 +192,17 @@ def search(laboratory: Laboratory, stage: str, trials: int, fixed: dict[str, Any
 
 
 def draw(
-    laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], name: str, title: str, column: str,
+    runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int], name: str, title: str, column: str,
     value: str, note: str,
 ) -> None:  # fmt: skip
     """One figure: a line an arm, from the logs; a run whose loss became no number has one of its own."""
     curves: dict[str, list[dict[int, float]]] = {}
     for arm in arms:
         for seed in seeds:
-            step = laboratory.lost_at(arm.name, seed)
+            step = runner.diverged_at(arm.name, seed)
             label = arm.label if step is None else f"{arm.label}, seed {seed}, no number from step {step} on"
-            curves.setdefault(label, []).append(curve_of(laboratory, arm, seed, column))
-    figures.arm_curves(curves, laboratory.output / name, title=title, value=value, note=note)
+            curves.setdefault(label, []).append(curve_of(runner, arm, seed, column))
+    figures.arm_curves(curves, runner.output / name, title=title, value=value, note=note)
 
 
 if __name__ == "__main__":

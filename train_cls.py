@@ -15,9 +15,9 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from medhiera.config.stage_arguments import ClassifierOptions
+from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import choose_augmentation
-from medhiera.data.dataset import RadiographTable
+from medhiera.data.dataset import RadiographDataset
 from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
 from medhiera.evaluation import report
@@ -28,12 +28,12 @@ from medhiera.evaluation.results import ClassificationReport, LocalizationReport
 from medhiera.evaluation.selection import ValidationScores, choose_findings
 from medhiera.evaluation.tables import mean_as_text
 from medhiera.hub.record import ClassificationRecord, Selection, TrainingRecord
-from medhiera.inference.classifier import Classifier, chances_of
+from medhiera.inference.classifier import Classifier, scores
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
 from medhiera.stages import CLASSIFICATION
 from medhiera.training import figures
-from medhiera.training.callbacks import Pictures
+from medhiera.training.callbacks import FigureCallback
 from medhiera.training.losses import choose_loss
 from medhiera.training.model import set_prior_bias
 from medhiera.training.trainer import MedHieraTrainer
@@ -67,21 +67,21 @@ def main(argv: list[str]) -> None:
     trainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
-        callbacks=[Pictures(run.output, LOSS_NAME)],
+        callbacks=[FigureCallback(run.output, LOSS_NAME)],
         train_dataset=run.training_table(
             train_rows,
             augment=choose_augmentation(config.augmentation, options.rotation_degrees),
             with_labels=True,
         ),
-        eval_dataset=RadiographTable(eval_rows, run.preprocessing, with_labels=True),
+        eval_dataset=RadiographDataset(eval_rows, run.preprocessing, with_labels=True),
         compute_loss_func=choose_loss(options),
         compute_metrics=ValidationScores(names, selected, options.legacy_head),
     )
     result = trainer.train(resume_from_checkpoint=run.resume)
-    trainer.leave_autocast()
+    trainer.disable_autocast()
     validation = predict(run, trainer, eval_rows)
     scored = predict(run, trainer, scored_rows) if options.score_test else validation
-    weights = trainer.whole_weights()
+    weights = trainer.gather_state_dict()
     if not trainer.is_world_process_zero():
         return
 
@@ -96,15 +96,15 @@ def main(argv: list[str]) -> None:
     run.finish(record, trainer.model, weights)
 
 
-def predict(run: Run[ClassifierOptions], trainer: MedHieraTrainer, rows: Dataset) -> Predictions:
+def predict(run: Run[ClassificationArguments], trainer: MedHieraTrainer, rows: Dataset) -> Predictions:
     """The model's probabilities of a split, beside what is true; every rank takes part."""
-    table = RadiographTable(rows, run.preprocessing, with_labels=True)
+    table = RadiographDataset(rows, run.preprocessing, with_labels=True)
     scores = scores_of(trainer.predict(table).predictions, run.config.stage.legacy_head)
     return Predictions.of(rows, scores, run.data.names)
 
 
 def evaluate(
-    run: Run[ClassifierOptions],
+    run: Run[ClassificationArguments],
     trainer: MedHieraTrainer,
     scored: Predictions,
     validation: Predictions | None,
@@ -141,8 +141,8 @@ def evaluate(
 
 
 def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
-    """What images are ranked by, see classifier.chances_of."""
-    return np.asarray(chances_of(torch.from_numpy(np.asarray(logits)), legacy_head))
+    """What images are ranked by, see classifier.scores."""
+    return np.asarray(scores(torch.from_numpy(np.asarray(logits)), legacy_head))
 
 
 if __name__ == "__main__":

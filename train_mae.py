@@ -14,10 +14,10 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from medhiera.config.stage_arguments import MAEOptions
+from medhiera.config.stage_arguments import MAEArguments
 from medhiera.data.augmentation import choose_augmentation
-from medhiera.data.dataset import Collator, RadiographTable
-from medhiera.data.selection import mix_rows, spread_over_sources
+from medhiera.data.dataset import RadiographCollator, RadiographDataset
+from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
 from medhiera.hub.record import PretrainingRecord, ReconstructionReport, TrainingRecord
 from medhiera.inference.reconstruction import reconstruct
@@ -25,7 +25,7 @@ from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
 from medhiera.stages import PRETRAINING
 from medhiera.training import figures
-from medhiera.training.callbacks import Pictures
+from medhiera.training.callbacks import FigureCallback
 from medhiera.training.trainer import MedHieraTrainer
 
 logger = logging.getLogger("train_mae")
@@ -39,14 +39,14 @@ def main(argv: list[str]) -> None:
     config, options, training = run.config, run.config.stage, run.config.training
     held_out_split = "validation_mae" if "validation_mae" in run.data.rows else "validation"
     train_rows = run.select("train", config.data.sources, config.data.max_train_images)
-    train_rows = mix_rows(train_rows, config.data.source_weights, training.seed)
+    train_rows = mix_sources(train_rows, config.data.source_weights, training.seed)
     eval_rows = run.select(held_out_split, config.data.sources, config.data.max_eval_images)
 
     model = run.start_model(mask_ratio=options.mask_ratio)
     run.describe(trained_on=train_rows, validated_on=eval_rows)
     mask_units = math.prod(model.config.unit_grid)
     fixed, unseeded = (
-        RadiographTable(eval_rows, run.preprocessing, mask_units=units, mask_ratio=options.eval_mask_ratio)
+        RadiographDataset(eval_rows, run.preprocessing, mask_units=units, mask_ratio=options.eval_mask_ratio)
         for units in (mask_units, None)
     )
     training.label_names = ["pixel_values"]  # the target of the loss is the input
@@ -60,13 +60,13 @@ def main(argv: list[str]) -> None:
         eval_dataset=fixed if options.fixed_eval_masks else unseeded,
     )
     draw = make_drawing(run, trainer, eval_rows, fixed)
-    trainer.add_callback(Pictures(run.output, LOSS_NAME, draw, options.reconstruction_steps))
+    trainer.add_callback(FigureCallback(run.output, LOSS_NAME, draw, options.reconstruction_steps))
     result = trainer.train(resume_from_checkpoint=run.resume)
     after = trainer.evaluate()["eval_loss"]
     history = trainer.state.log_history
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
     logger.info("masked validation loss %.4f → %.4f", before, after)
-    weights = trainer.whole_weights()
+    weights = trainer.gather_state_dict()
     if not trainer.is_world_process_zero():
         return
 
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
 
 
 def make_drawing(
-    run: Run[MAEOptions], trainer: MedHieraTrainer, rows: Dataset, table: RadiographTable
+    run: Run[MAEArguments], trainer: MedHieraTrainer, rows: Dataset, table: RadiographDataset
 ) -> Callable[[Path], None] | None:
     """What draws the reconstructions of a few validation images; None where the model is sharded.
 
@@ -90,8 +90,8 @@ def make_drawing(
     """
     if trainer.is_fsdp_enabled:
         return None
-    chosen = spread_over_sources(rows, run.config.stage.reconstruction_rows)
-    batch = run.preprocessing.model_inputs(Collator()([table[row] for row in chosen]))
+    chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
+    batch = run.preprocessing.model_inputs(RadiographCollator()([table[row] for row in chosen]))
     captions = [("phantom, " if run.data.is_phantom else "") + rows[row]["source"] for row in chosen]
 
     def draw(path: Path) -> None:

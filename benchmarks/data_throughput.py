@@ -36,7 +36,7 @@ from benchmarks.peak_memory import PeakMemory
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
 from dataset_scripts.reading.images import read_image
-from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 
 DIFFERENT = 16  # drawn chests; the rest are copies
@@ -49,7 +49,7 @@ from pathlib import Path
 from dataset_scripts import ImageFolder
 from dataset_scripts.build.parquet_export import export_parquet
 raw, out, num_proc, compression = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-builder = ImageFolder(data_dir=raw, cache_dir=out.parent / "cache", image_size=256, compression=compression)
+builder = ImageFolder(data_dir=raw, build_dir=out.parent / "cache", stored_size=256, compression=compression)
 started = time.perf_counter()
 export_parquet(builder, out, num_proc)
 print(time.perf_counter() - started)
@@ -151,10 +151,10 @@ def loaders(raw: Path, built: dict[str, Path], cache: Path, workers: int) -> dic
         streamed = load_dataset(str(out), split="train", streaming=True).select_columns("image")
         mapped = streamed.map(tensors, batched=True, batch_size=BATCH, remove_columns="image")
         preprocessing = Preprocessing(224, 256, 0.5, 0.25)
-        table = RadiographTable(rows, preprocessing, mask_units=49)
+        table = RadiographDataset(rows, preprocessing, mask_units=49)
         sources[f"{compression}: local"] = load(local)
         sources[f"{compression}: streaming"] = load(mapped)
-        sources[f"{compression}: training path"] = load(table, collate_fn=Collator())
+        sources[f"{compression}: training path"] = load(table, collate_fn=RadiographCollator())
     return sources
 
 

@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor
 from dataset_scripts.build.records import IMAGE_SUFFIXES
 from dataset_scripts.reading.images import read_image
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.data.seeding import key_to_seed
+from medhiera.data.seeding import derive_seed
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 
@@ -42,7 +42,7 @@ def losses(
     found = []
     for path in paths:
         pixels = preprocessing.normalise(preprocessing.pixels(Image.fromarray(read_image(path)))[None])
-        generator = torch.Generator().manual_seed(key_to_seed(0, side, path.name, "mask"))
+        generator = torch.Generator().manual_seed(derive_seed(0, side, path.name, "mask"))
         units = math.prod(side // unit for unit in model.config.unit_pixels)
         noise = torch.rand(1, units, generator=generator)
         found.append(float(model(pixels, noise=noise, mask_ratio=0.6, output_logits=False).loss))

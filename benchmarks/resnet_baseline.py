@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImage
 
 import train_cls
 from medhiera import run
-from medhiera.config.arguments import ModelOptions
+from medhiera.config.arguments import ModelArguments
 from medhiera.errors import run_script
 from medhiera.hub.record import AnyRecord
 from medhiera.layout import CARD_FILE
@@ -32,7 +32,7 @@ class ResNet18(TimmWrapperForImageClassification):
 
 
 def start_resnet(
-    model_class: type[PreTrainedModel], options: ModelOptions, *, id2label: dict[int, str], **fields: Any
+    model_class: type[PreTrainedModel], options: ModelArguments, *, id2label: dict[int, str], **fields: Any
 ) -> tuple[PreTrainedModel, str]:
     """In place of training.model.start_model."""
     config = TimmWrapperConfig(

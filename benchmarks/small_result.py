@@ -27,12 +27,12 @@ from pathlib import Path
 import scipy.stats
 
 from dataset_scripts.splits import stratified_patients
-from medhiera.config.parser import read_recipe
-from medhiera.config.stage_arguments import ClassifierOptions
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.cocktail import open_cocktail
 from medhiera.experiments.arms import Arm
 from medhiera.experiments.report import records_of
-from medhiera.experiments.runner import ROOT, Laboratory, leave_on_signals, run_all
+from medhiera.experiments.runner import ROOT, ExperimentRunner, leave_on_signals, run_all
 from medhiera.hub.record import ClassificationRecord
 
 logger = logging.getLogger(__name__)
@@ -90,8 +90,8 @@ def prepare(task: Path, cocktail: Path, output: Path, seed: int) -> tuple[Path, 
             has[findings.index(name)] += 1
     tested = set(stratified_patients(counts, TEST_SHARE, seed))
     write_root(task_root, {task / NIH / "images" / row["Image Index"]: row for row in entries}, tested)
-    recipe = read_recipe(
-        ClassifierOptions,
+    recipe = parse_config(
+        ClassificationArguments,
         ["configs/cls_smoke.yaml", "--data_dir", str(task_root), "--output_dir", str(output / "none"),
          "--build_dir", str(output / "built"), "--use_cpu", "true"],
     )  # fmt: skip
@@ -114,7 +114,7 @@ def prepare(task: Path, cocktail: Path, output: Path, seed: int) -> tuple[Path, 
 def arms_of(mae_steps: int, steps: int, task_root: Path) -> list[Arm]:
     """Two pre-trainings of as many steps, three classifiers, and the baseline."""
     longer = ("--max_steps", str(mae_steps), "--eval_steps", str(mae_steps), "--save_steps", str(mae_steps))
-    own = ("--data_dir", str(task_root), "--keep", "last", "--max_steps", str(steps))
+    own = ("--data_dir", str(task_root), "--keep_checkpoint", "last", "--max_steps", str(steps))
     own += ("--eval_steps", str(steps), "--save_steps", str(steps), "--early_stopping_patience", "0")
     return [
         Arm("mae-nih", "", "train_mae.py", None, ("--sources", "ChestX-ray14", *longer)),
@@ -126,7 +126,7 @@ def arms_of(mae_steps: int, steps: int, task_root: Path) -> list[Arm]:
     ]
 
 
-def laboratory_of(options: argparse.Namespace, recipe: str, mixed_root: Path) -> Laboratory:
+def runner_of(options: argparse.Namespace, recipe: str, mixed_root: Path) -> ExperimentRunner:
     """Where the runs of one recipe lie."""
     mae_recipe, cls_recipe, *more = RECIPES[recipe]
     shared = ("--use_cpu", "true", "--image_size", str(options.image_size))
@@ -135,7 +135,7 @@ def laboratory_of(options: argparse.Namespace, recipe: str, mixed_root: Path) ->
         "train_cls.py": (cls_recipe, *shared, *more),
         BASELINE: (cls_recipe, *shared, *more),
     }
-    return Laboratory(options.output_dir / recipe, str(mixed_root), None, words)
+    return ExperimentRunner(options.output_dir / recipe, str(mixed_root), None, words)
 
 
 def mean_of(record: ClassificationRecord) -> float:
@@ -154,7 +154,7 @@ def with_interval(values: Sequence[float]) -> str:
     return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"
 
 
-def report(laboratories: dict[str, Laboratory], arms: Sequence[Arm], seeds: Sequence[int]) -> str:
+def report(laboratories: dict[str, ExperimentRunner], arms: Sequence[Arm], seeds: Sequence[int]) -> str:
     """The table: what each arm reached and its paired difference from random Hiera weights."""
     lines = [
         f"{len(seeds)} seeds, each with its own patients, weights and order; mean test AUROC of "
@@ -163,11 +163,11 @@ def report(laboratories: dict[str, Laboratory], arms: Sequence[Arm], seeds: Sequ
         "| recipe | classifier | mean AUROC | difference from random, paired | by seed |",
         "|---|---|---|---|---|",
     ]
-    for recipe, laboratory in laboratories.items():
+    for recipe, runner in laboratories.items():
         scores: dict[str, list[float]] = {}
         for arm in arms:
             if arm.label:
-                records = records_of(laboratory, arm, seeds, ClassificationRecord)
+                records = records_of(runner, arm, seeds, ClassificationRecord)
                 scores[arm.name] = [mean_of(record) for record in records]
         for arm in arms:
             if arm.label:
@@ -196,12 +196,12 @@ def main() -> None:
     options.output_dir = options.output_dir.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     os.environ["PYTHONPATH"] = str(ROOT)  # the baseline is a script in benchmarks/
-    laboratories: dict[str, Laboratory] = {}
+    laboratories: dict[str, ExperimentRunner] = {}
     arms: list[Arm] = []
     for seed in range(options.seeds):
         task_root, mixed_root = prepare(options.task, options.cocktail, options.output_dir, seed)
         for recipe in options.recipes:
-            laboratories[recipe] = laboratory_of(options, recipe, mixed_root)
+            laboratories[recipe] = runner_of(options, recipe, mixed_root)
             arms = arms_of(options.mae_steps, options.steps, task_root)
             run_all(laboratories[recipe], arms, [seed])
         written = report(laboratories, arms, range(seed + 1))

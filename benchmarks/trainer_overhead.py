@@ -28,9 +28,9 @@ from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
 import train_mae
-from medhiera.config.arguments import Recipe
-from medhiera.config.parser import read_recipe
-from medhiera.config.stage_arguments import MAEOptions
+from medhiera.config.arguments import Config
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import MAEArguments
 from medhiera.training.model import start_model
 from medhiera.training.optimizers import layer_decay_groups
 from modeling_hiera_mae import HieraMAEForPreTraining
@@ -51,7 +51,7 @@ def words_of(options: argparse.Namespace, output: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def bare_step(recipe: Recipe, device: torch.device) -> float:
+def bare_step(recipe: Config, device: torch.device) -> float:
     """Images a second of the step alone: the median of the timed ones."""
     torch.manual_seed(0)
     size = recipe.data.image_size
@@ -152,7 +152,7 @@ def main() -> None:
         profile(options)
         return
     if options.bare:
-        recipe = read_recipe(MAEOptions, words_of(options, Path("/nonexistent")))
+        recipe = parse_config(MAEArguments, words_of(options, Path("/nonexistent")))
         sys.stdout.write(f"{bare_step(recipe, torch.device(options.device))}\n")
         return
     rows = []

@@ -1,6 +1,6 @@
 """The merge as a command: raw folders → Parquet that `load_dataset` reads, here or on the Hub.
 
-    python -m dataset_scripts --data_dir DATA --output_dir COCKTAIL --image_size 256
+    python -m dataset_scripts --data_dir DATA --output_dir COCKTAIL --stored_size 256
 
 Stands above every room of dataset_scripts.
 """
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="the folder above the sources' folders")
     parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
-    parser.add_argument("--config", default="official", choices=["official", "medtransformer"])
-    parser.add_argument("--image_size", type=int, default=256, help="shorter side in pixels; 0 is native")
+    parser.add_argument("--split_scheme", default="official", choices=["official", "medtransformer"])
+    parser.add_argument("--stored_size", type=int, default=256, help="shorter side in pixels; 0 is native")
     parser.add_argument("--slices_per_volume", type=int, default=10)
     parser.add_argument("--num_proc", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="unreadable files allowed")
@@ -44,16 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     options = parser.parse_args(arguments)
-    if options.image_size < 0:
-        parser.error(f"--image_size {options.image_size}: wanted a side in pixels, or 0 for the native size")
+    if options.stored_size < 0:
+        parser.error(
+            f"--stored_size {options.stored_size}: wanted a side in pixels, or 0 for the native size"
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with tempfile.TemporaryDirectory() as unused_cache:
             builder = Cocktail(
                 data_dir=options.data_dir,
-                config_name=options.config,
-                cache_dir=unused_cache,
-                image_size=options.image_size,
+                split_scheme=options.split_scheme,
+                build_dir=unused_cache,
+                stored_size=options.stored_size,
                 slices_per_volume=options.slices_per_volume,
                 max_bad_fraction=options.max_bad_fraction,
                 nih_mapping=options.nih_mapping,

@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from dataset_scripts import SOURCES
-from medhiera.config.arguments import Recipe, images_per_step
-from medhiera.config.parser import read_recipe
+from medhiera.config.arguments import Config, images_per_step
+from medhiera.config.parser import parse_config
 from medhiera.data.augmentation import random_crop
-from medhiera.data.cocktail import OpenCocktail, missing_validation, open_cocktail
-from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cocktail
+from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.data.selection import choose_rows, warn_of_small_images
+from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import check_can_push, publish_stage
@@ -37,7 +37,7 @@ from medhiera.hub.record import (
 from medhiera.hub.widget_examples import write_examples
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE
 from medhiera.stages import S, Stage
-from medhiera.training.callbacks import ProgressLines, TrainingLog
+from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
 from medhiera.training.model import check_source, start_model
 from medhiera.training.trainer import MedHieraTrainer
@@ -59,9 +59,9 @@ class Run(Generic[S]):
     """
 
     stage: Stage[S]
-    config: Recipe[S]
+    config: Config[S]
     resume: str | None
-    data: OpenCocktail
+    data: BuiltDataset
     preprocessing: Preprocessing
     lineage: Lineage = field(default_factory=Lineage)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Run(Generic[S]):
         Raises:
             UserError: no such split, or no such row.
         """
-        return choose_rows(self.data.split(split), sources, at_most, self.config.training.seed)
+        return select_examples(self.data.split(split), sources, at_most, self.config.training.seed)
 
     def start_model(self, **config_fields: Any) -> PreTrainedModel:
         """The stage's model, from a checkpoint or random weights, and its lineage.
@@ -116,11 +116,11 @@ class Run(Generic[S]):
             "commit": code_commit(),
         }
 
-    def training_table(self, rows: Dataset, **own: Any) -> RadiographTable:
-        """Rows as training examples, cropped as the config says; `own` goes to RadiographTable."""
+    def training_table(self, rows: Dataset, **own: Any) -> RadiographDataset:
+        """Rows as training examples, cropped as the config says; `own` goes to RadiographDataset."""
         scale = self.config.augmentation.random_crop_scale
         crop = random_crop(self.config.data.image_size, scale) if scale else None
-        return RadiographTable(rows, self.preprocessing, seed=self.config.training.seed, crop=crop, **own)
+        return RadiographDataset(rows, self.preprocessing, seed=self.config.training.seed, crop=crop, **own)
 
     def make_trainer(
         self,
@@ -134,7 +134,7 @@ class Run(Generic[S]):
 
         Args:
             model: from `start_model`.
-            mixup_alpha: see Collator.
+            mixup_alpha: see RadiographCollator.
             callbacks: beside those.
             **own: transformers' own: datasets, loss, metrics.
         """
@@ -144,10 +144,10 @@ class Run(Generic[S]):
             preprocessing=self.preprocessing,
             model=model,
             args=training,
-            data_collator=Collator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed),
+            data_collator=RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed),
             callbacks=[
-                TrainingLog(self.output / LOG_FILE),
-                ProgressLines(images_per_step(training)),
+                CSVLoggerCallback(self.output / LOG_FILE),
+                ThroughputCallback(images_per_step(training)),
                 *callbacks,
             ],
             **own,
@@ -163,7 +163,7 @@ class Run(Generic[S]):
         Args:
             record: the whole record; the card renders it and nothing else.
             model: the best or last model, on any device.
-            weights: the model's, where it holds a part of them alone (`MedHieraTrainer.whole_weights`).
+            weights: the model's, where it holds a part of them alone (`MedHieraTrainer.gather_state_dict`).
         """
         write_stage(self.output, self.stage, record, model, self.preprocessing, weights)
         logger.info("stage %d lies in %s", self.stage.number, self.output)
@@ -189,7 +189,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     Raises:
         UserError: whatever is wrong, before hours of building or training.
     """
-    config = read_recipe(stage.arguments, argv, checks=(_data_faults, _output_faults))
+    config = parse_config(stage.arguments, argv, checks=(_data_faults, _output_faults))
     training = config.training
     start_logging(training)
     set_seed(training.seed)
@@ -205,11 +205,11 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     return Run(stage, config, resume, data, preprocessing)
 
 
-def _data_faults(config: Recipe[S]) -> list[str]:
+def _data_faults(config: Config[S]) -> list[str]:
     return missing_validation(Path(config.data.data_dir))
 
 
-def _output_faults(config: Recipe[S]) -> list[str]:
+def _output_faults(config: Config[S]) -> list[str]:
     training = config.training
     return checkpoint_faults(Path(training.output_dir or "."), training.resume_from_checkpoint)
 
@@ -226,7 +226,7 @@ def choose_preprocessing(
         mean: of the data, in units of [0, 1].
         std: of the data.
     """
-    assert resize_size is not None, "read_recipe fills it in"
+    assert resize_size is not None, "parse_config fills it in"
     record = find_record(source) if source else None
     if record is not None and record.stage:  # stage 0's is of photographs
         inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from transformers import PreTrainedModel
 
 from medhiera.config.arguments import StageArguments
-from medhiera.config.stage_arguments import ClassifierOptions, MAEOptions
+from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
 S = TypeVar("S", bound=StageArguments)
@@ -73,7 +73,7 @@ PRETRAINING = Stage(
     number=1,
     title="Hiera MAE, pre-trained on medical images",
     note="Stage 1: masked autoencoder on medical images.",
-    arguments=MAEOptions,
+    arguments=MAEArguments,
     model_class=HieraMAEForPreTraining,
     card_template="pretraining.md.j2",
     pipeline_tag="image-feature-extraction",
@@ -82,7 +82,7 @@ CLASSIFICATION = Stage(
     number=2,
     title="Hiera, chest X-ray findings",
     note="Stage 2: classifier of findings.",
-    arguments=ClassifierOptions,
+    arguments=ClassificationArguments,
     model_class=HieraMAEForImageClassification,
     card_template="classification.md.j2",
     pipeline_tag="image-classification",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medhiera.errors import UserError
-from medhiera.hub.private_text import refuse_private_text
+from medhiera.hub.private_text import check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE
 
@@ -43,7 +43,7 @@ def bundle(stage: Path, output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output} exists and is not empty; name another folder, or remove it first")
     present = [name for name in STAGE_FILES if (stage / name).is_file()]
-    refuse_private_text({name: str(stage / name) for name in present}, stage, "")
+    check_private_text({name: str(stage / name) for name in present}, stage, "")
     for room in ROOMS:
         shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     for name in ("README.md", "requirements.txt"):  # a Space wants them at its top

@@ -40,8 +40,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     Children name their sources in `SOURCES`.
 
     Args:
-        cache_dir: where built data lies; the datasets library's cache if None.
-        config_name: the split of ChestX-ray14: "official" (test = the official list, validation = a part of
+        build_dir: where built data lies; the datasets library's cache if None.
+        split_scheme: how ChestX-ray14 is split: "official" (test = the official list, validation = a part of
             the official training patients) or "medtransformer" (the test list in thirds, as in the paper).
         data_dir: the folder with the raw files.
         **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
@@ -62,9 +62,9 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
 
     def __init__(
         self,
-        cache_dir: str | Path | None = None,
+        build_dir: str | Path | None = None,
         *,
-        config_name: str | None = None,
+        split_scheme: str | None = None,
         data_dir: str | Path | None = None,
         **options: Any,
     ) -> None:
@@ -77,14 +77,14 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         extra = [Path(mapping)] if mapping else []
         options["manifest"] = manifest_hash((scan for _, scan in self._scan(Path(data_dir))), extra)
         super().__init__(
-            cache_dir=None if cache_dir is None else str(cache_dir),
-            config_name=config_name,
+            cache_dir=None if build_dir is None else str(build_dir),
+            config_name=split_scheme,
             data_dir=str(data_dir),
             **options,
         )
 
     def _scan(self, data_dir: Path) -> list[tuple[Source, FolderScan]]:
-        """Scan the folder of each source; the one source of a builder of its own is data_dir itself."""
+        """Scan the folder of each source; a builder of one source reads data_dir itself."""
         return [(source, scan_folder(data_dir)) for source in self.SOURCES]
 
     def _info(self) -> datasets.DatasetInfo:
@@ -198,7 +198,7 @@ def build_examples(
     """Yield the rows of one record; a file that cannot be read is reported to the log and yields none."""
     try:
         for suffix, image in _read(record, root, split, config, log):
-            stored = resize_shorter_side(image, config.image_size)
+            stored = resize_shorter_side(image, config.stored_size)
             log.count(record.source, split, stored)
             yield _example(record, suffix, stored, config.png_compression())
     except BadImageError as error:
@@ -237,7 +237,7 @@ def _read(
     """Yield (suffix of the image id, image) for one record."""
     path = Path(root) / record.path
     if not record.is_volume:
-        yield "", read_image(path, config.image_size)
+        yield "", read_image(path, config.stored_size)
         return
     volume = read_volume(path)
     if volume.bad_voxels:

@@ -17,7 +17,7 @@ class SourceConfig(datasets.BuilderConfig):
     """What a build may be asked for, and the manifest that names its source files.
 
     Args:
-        image_size: shrink the shorter side to this many pixels; 0 keeps the native size.
+        stored_size: shrink the shorter side to this many pixels; 0 keeps the native size.
         slices_per_volume: axial slices of each MRI volume.
         validation_fraction: share of the official training patients held out, by patient.
         max_bad_fraction: stop when more than this share of the files (and more than ten) is unreadable.
@@ -28,7 +28,7 @@ class SourceConfig(datasets.BuilderConfig):
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
-    image_size: int = 0
+    stored_size: int = 0
     slices_per_volume: int = 10
     validation_fraction: float = VALIDATION_FRACTION
     max_bad_fraction: float = 0.01
@@ -40,5 +40,5 @@ class SourceConfig(datasets.BuilderConfig):
     def png_compression(self) -> Compression:
         """Return what `compression` comes to."""
         if self.compression == "auto":
-            return "none" if self.image_size else "fast"
+            return "none" if self.stored_size else "fast"
         return self.compression

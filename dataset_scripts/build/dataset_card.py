@@ -41,7 +41,7 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image (8-bit '
         "gray), image_id, source, patient_id, labels (1 present, 0 absent, NaN not annotated; names in "
         "`findings`), age_years, sex, view, boxes (pixels of the stored image). Split: "
-        f"`{config.name}`. Image size: {_size(config.image_size)}.",
+        f"`{config.name}`. Image size: {_size(config.stored_size)}.",
         "## Labels\n\nIn the order of `labels`: " + ", ".join(labels) + ".",
         "## Images\n\n" + _count_table(report["images"]),
         "## Left out or noteworthy\n\n" + _problem_table(report["problem_counts"]),

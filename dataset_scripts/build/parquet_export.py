@@ -96,7 +96,7 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
             raise OSError(
                 errno.ENOSPC,
                 "The disk is full. What is written stays: free some space and run the same command again, or "
-                "choose another --output_dir or a smaller --image_size.",
+                "choose another --output_dir or a smaller --stored_size.",
             ) from error
         work = output_dir / _WORK_FOLDER
         write_reports(

@@ -1,7 +1,7 @@
 """The fields of a config that every stage has, one dataclass a subject; and Config, all of them.
 
-What the modern recipes add to the paper's is off until a recipe names it. stage_arguments.py has what one stage
-alone has, parser.py reads a config, validation.py says what cannot stand together.
+What the modern recipes add to the paper's is off until a recipe names it. stage_arguments.py has what one
+stage alone has, parser.py reads a config, validation.py says what cannot stand together.
 """
 
 from dataclasses import dataclass, field, fields
@@ -36,7 +36,7 @@ def mapping(text: str, *, card: Card = "where set") -> Any:
 
 
 @dataclass
-class DataOptions:
+class DataArguments:
     """Which images, and how they reach the model."""
 
     data_dir: str = option(
@@ -83,7 +83,7 @@ class DataOptions:
 
 
 @dataclass
-class ModelOptions:
+class ModelArguments:
     """Which weights to start from, or which geometry to start anew."""
 
     model_name_or_path: str | None = option(
@@ -103,13 +103,13 @@ class ModelOptions:
 
 
 @dataclass
-class OptimizationOptions:
+class OptimizationArguments:
     """What transformers' Trainer cannot name: optimizers, schedules, averaged weights, guards."""
 
     optimizer: Literal["adam", "adamw"] | None = option(
         None,
-        "`adam`: torch.optim.Adam, coupled L2, as the paper. `adamw`: AdamW with layer_decay, no weight decay "
-        "on norms, biases, position embeddings and mask token. Unset: what `optim` says.",
+        "`adam`: torch.optim.Adam, coupled L2, as the paper. `adamw`: AdamW with layer_decay, no weight "
+        "decay on norms, biases, position embeddings and mask token. Unset: what `optim` says.",
     )
     layer_decay: float = option(
         1.0,
@@ -150,7 +150,7 @@ class OptimizationOptions:
 
 
 @dataclass
-class AugmentationOptions:
+class AugmentationArguments:
     """What is done to a training image in every stage; every draw is keyed by (seed, epoch, image_id)."""
 
     random_crop_scale: float = option(
@@ -175,7 +175,7 @@ class StageArguments:
     is_mae: ClassVar[bool] = False
     """The stage trains a masked autoencoder: decoder and query pooling are its checkpoint's."""
 
-    def faults(self, config: "Recipe[Any]") -> list[str]:
+    def faults(self, config: "Config[Any]") -> list[str]:
         """What is out of range or cannot stand together with this stage: a sentence each, with its fix."""
         return []
 
@@ -204,20 +204,20 @@ SHOWN_OF_TRAINING = (
 
 
 @dataclass
-class Recipe(Generic[S]):
+class Config(Generic[S]):
     """One parsed config: ours and transformers' arguments side by side."""
 
-    data: DataOptions
-    model: ModelOptions
-    optimization: OptimizationOptions
-    augmentation: AugmentationOptions
+    data: DataArguments
+    model: ModelArguments
+    optimization: OptimizationArguments
+    augmentation: AugmentationArguments
     stage: S
     training: TrainingArguments
     hub_id: str | None = None
     """The repository that the finished stage is published in."""
 
     def as_json(self) -> dict[str, Any]:
-        """What the card and metrics.json show: our fields by their metadata, and those of theirs that count."""
+        """What card and metrics.json show: our fields by their metadata, and those of theirs that count."""
         record: dict[str, Any] = {}
         groups: tuple[Any, ...] = (self.data, self.model, self.optimization, self.augmentation, self.stage)
         for options in groups:

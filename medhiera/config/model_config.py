@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from medhiera.config.arguments import ModelOptions
+from medhiera.config.arguments import ModelArguments
 from medhiera.errors import UserError
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEConfig
@@ -35,7 +35,7 @@ SET_ELSEWHERE = {
 """Config fields that model_overrides cannot set, and why."""
 
 
-def local_config(options: ModelOptions) -> HieraMAEConfig | None:
+def local_config(options: ModelArguments) -> HieraMAEConfig | None:
     """The configuration of the checkpoint that training starts from, where it lies on this machine.
 
     Args:
@@ -54,7 +54,7 @@ def local_config(options: ModelOptions) -> HieraMAEConfig | None:
         return None
 
 
-def override_faults(options: ModelOptions, stored: HieraMAEConfig | None, *, is_mae: bool) -> list[str]:
+def override_faults(options: ModelArguments, stored: HieraMAEConfig | None, *, is_mae: bool) -> list[str]:
     """Every reason why `model_overrides` cannot be applied, or an empty list.
 
     Args:
@@ -89,7 +89,7 @@ def override_faults(options: ModelOptions, stored: HieraMAEConfig | None, *, is_
     return faults
 
 
-def unit_pixels(options: ModelOptions, stored: HieraMAEConfig | None) -> tuple[int, int]:
+def unit_pixels(options: ModelArguments, stored: HieraMAEConfig | None) -> tuple[int, int]:
     """Height and width in pixels of a mask unit of the model that a recipe asks for.
 
     Args:

@@ -20,24 +20,24 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
-    AugmentationOptions,
-    DataOptions,
-    ModelOptions,
-    OptimizationOptions,
-    Recipe,
+    AugmentationArguments,
+    Config,
+    DataArguments,
+    ModelArguments,
+    OptimizationArguments,
     S,
     images_per_step,
     machine_computes_bf16,
 )
-from medhiera.config.validation import check_recipe, unused_options
+from medhiera.config.validation import check_config, unused_options
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-def read_recipe(
-    stage: type[S], argv: Sequence[str], checks: Sequence[Callable[[Recipe[S]], list[str]]] = ()
-) -> Recipe[S]:
+def parse_config(
+    stage: type[S], argv: Sequence[str], checks: Sequence[Callable[[Config[S]], list[str]]] = ()
+) -> Config[S]:
     """Read `CONFIG.yaml [--field value …]` into a recipe.
 
     Args:
@@ -50,7 +50,14 @@ def read_recipe(
         UserError: no such file, not a mapping, an unknown or abbreviated key, a value of the wrong type,
             or values that contradict each other.
     """
-    groups = (DataOptions, ModelOptions, OptimizationOptions, AugmentationOptions, stage, TrainingArguments)
+    groups = (
+        DataArguments,
+        ModelArguments,
+        OptimizationArguments,
+        AugmentationArguments,
+        stage,
+        TrainingArguments,
+    )
     parser = HfArgumentParser(groups, allow_abbrev=False, exit_on_error=False)
     # TrainingArguments take one tracker or several; HfArgumentParser makes that an option of one word.
     next(action for action in parser._actions if action.dest == "report_to").nargs = "+"
@@ -76,9 +83,9 @@ def read_recipe(
     *options, unknown = parsed
     if unknown:
         raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
-    recipe = Recipe(*options)
+    recipe = Config(*options)
     given = {word.lstrip("-").split("=")[0] for word in from_file + words}
-    check_recipe(recipe, given, [fault for check in checks for fault in check(recipe)])
+    check_config(recipe, given, [fault for check in checks for fault in check(recipe)])
     _finish(recipe, given)
     return recipe
 
@@ -132,7 +139,7 @@ def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
     return "\n".join(sentences)
 
 
-def _finish(recipe: Recipe[S], given: set[str]) -> None:
+def _finish(recipe: Config[S], given: set[str]) -> None:
     """Fill in what depends on other fields and on the machine."""
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
@@ -160,7 +167,7 @@ def _finish(recipe: Recipe[S], given: set[str]) -> None:
     training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes
 
 
-def _choose_repository(recipe: Recipe[S]) -> None:
+def _choose_repository(recipe: Config[S]) -> None:
     """What `push_to_hub` asks for is ours to publish; the Trainer would upload all there is."""
     training = recipe.training
     if training.push_to_hub:

@@ -6,12 +6,12 @@ Beside arguments.py, whose fields every stage has. stages.py names one of these 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from medhiera.config.arguments import Recipe, StageArguments, option
+from medhiera.config.arguments import Config, StageArguments, option
 from modeling_hiera_mae.masking import count_kept
 
 
 @dataclass
-class MAEOptions(StageArguments):
+class MAEArguments(StageArguments):
     """Stage 1: what is masked."""
 
     is_mae: ClassVar[bool] = True
@@ -26,7 +26,7 @@ class MAEOptions(StageArguments):
         0, "Also draw it every so many steps; 0: at each evaluation only.", card="never"
     )
 
-    def faults(self, config: Recipe[Any]) -> list[str]:
+    def faults(self, config: Config[Any]) -> list[str]:
         """Ratios out of range, and what only a classifier has."""
         faults = [
             f"{name} is {ratio}; wanted a share between 0 and 1, such as 0.6"
@@ -54,7 +54,7 @@ class MAEOptions(StageArguments):
 
 
 @dataclass
-class ClassifierOptions(StageArguments):
+class ClassificationArguments(StageArguments):
     """Stage 2: what is trained beside the encoder."""
 
     training_defaults: ClassVar[dict[str, Any]] = {
@@ -93,7 +93,7 @@ class ClassifierOptions(StageArguments):
     )
     bootstrap_resamples: int = option(2000, "Patient-level resamples behind each 95 %% interval.")
 
-    def faults(self, config: Recipe[Any]) -> list[str]:
+    def faults(self, config: Config[Any]) -> list[str]:
         """Augmentation, dropout and loss; and what only pre-training has."""
         faults = []
         if self.rotation_degrees < 0:
@@ -120,7 +120,7 @@ class ClassifierOptions(StageArguments):
         return faults + _of_stage_1(config)
 
 
-def _of_stage_1(config: Recipe[Any]) -> list[str]:
+def _of_stage_1(config: Config[Any]) -> list[str]:
     """What is asked of a classifier's training and only pre-training has."""
     faults = []
     if config.optimization.halt_on_explosion:

@@ -12,14 +12,14 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from medhiera.config.arguments import DataOptions, OptimizationOptions, Recipe
+from medhiera.config.arguments import Config, DataArguments, OptimizationArguments
 from medhiera.config.model_config import local_config, override_faults, unit_pixels
 from medhiera.errors import UserError
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
-def unused_options(optimization: OptimizationOptions, given: set[str]) -> list[str]:
+def unused_options(optimization: OptimizationArguments, given: set[str]) -> list[str]:
     """What was set and has no effect, because another option has taken its place; a sentence each."""
     names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
     unused = [
@@ -32,7 +32,7 @@ def unused_options(optimization: OptimizationOptions, given: set[str]) -> list[s
 
 
 def _optimization_faults(
-    optimization: OptimizationOptions, training: TrainingArguments, given: set[str]
+    optimization: OptimizationArguments, training: TrainingArguments, given: set[str]
 ) -> list[str]:
     """Optimiser, learning rate, precision, averaged weights."""
     faults = []
@@ -64,7 +64,7 @@ def _optimization_faults(
     return faults
 
 
-def _selection_faults(optimization: OptimizationOptions, training: TrainingArguments) -> list[str]:
+def _selection_faults(optimization: OptimizationArguments, training: TrainingArguments) -> list[str]:
     """Which weights are kept, and when to end."""
     patience = optimization.early_stopping_patience
     if patience < 0:
@@ -104,7 +104,7 @@ def _hub_faults(training: TrainingArguments, given: set[str]) -> list[str]:
     return faults
 
 
-def check_recipe(recipe: Recipe[Any], given: set[str], more_faults: Sequence[str] = ()) -> None:
+def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str] = ()) -> None:
     """Refuse values that cannot work, all at once.
 
     Args:
@@ -138,7 +138,7 @@ def check_recipe(recipe: Recipe[Any], given: set[str], more_faults: Sequence[str
         raise UserError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
 
 
-def _model_faults(recipe: Recipe[Any]) -> list[str]:
+def _model_faults(recipe: Config[Any]) -> list[str]:
     """Overrides that cannot be applied, and an image size or mask ratios that do not fit the mask units."""
     options, stage, image_size = recipe.model, recipe.stage, recipe.data.image_size
     stored = local_config(options)
@@ -155,7 +155,7 @@ def _model_faults(recipe: Recipe[Any]) -> list[str]:
     return faults
 
 
-def _weight_faults(data: DataOptions) -> list[str]:
+def _weight_faults(data: DataArguments) -> list[str]:
     """What is wrong with `source_weights`, apart from names that only the data knows."""
     weights = data.source_weights
     faults = [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torchvision.transforms import v2
 
-from medhiera.config.arguments import AugmentationOptions
+from medhiera.config.arguments import AugmentationArguments
 
 
 def random_crop(image_size: int, smallest_scale: float) -> Callable[[Tensor], Tensor]:
@@ -39,7 +39,7 @@ class GrayRandAugment(v2.RandAugment):
 
 
 def choose_augmentation(
-    options: AugmentationOptions, rotation_degrees: float = 0.0
+    options: AugmentationArguments, rotation_degrees: float = 0.0
 ) -> Callable[[Tensor], Tensor] | None:
     """The recipe's augmentation after the crop: flip, then rotation or RandAugment.
 

@@ -19,7 +19,7 @@ from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import ImageFolder
-from medhiera.config.arguments import DataOptions
+from medhiera.config.arguments import DataArguments
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class LeakageCounts:
 
 
 @dataclass(frozen=True)
-class OpenCocktail:
+class BuiltDataset:
     """The built cocktail, ready to read.
 
     Attributes:
@@ -117,7 +117,7 @@ class OpenCocktail:
         )
 
 
-def open_cocktail(options: DataOptions, training: TrainingArguments | None = None) -> OpenCocktail:
+def open_cocktail(options: DataArguments, training: TrainingArguments | None = None) -> BuiltDataset:
     """Open the data that data_dir names, and build it first where it is raw.
 
     Args:
@@ -128,7 +128,7 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
 
     Raises:
         UserError: data_dir is neither a folder nor a dataset on the Hub that can be reached; `sources` or
-            `mixing` names a source that is in none of its splits.
+            `source_weights` names a source that is in none of its splits.
         DataLayoutError: the folder holds none of this.
     """
     folder = Path(options.data_dir)
@@ -147,7 +147,7 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
             logger.info("%s; the report lies in %s", line, built)
     _check_sources(options, rows)
     statistics = read_statistics(built)
-    return OpenCocktail(
+    return BuiltDataset(
         rows=rows,
         names=label_names(rows["train"].features),
         mean=statistics["mean"],
@@ -159,14 +159,14 @@ def open_cocktail(options: DataOptions, training: TrainingArguments | None = Non
     )
 
 
-def _build(options: DataOptions) -> tuple[DatasetDict, Path, bool]:
+def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
     """The rows of raw folders, built unless they were before; where they lie; whether they were there."""
     builder_class = ImageFolder if (Path(options.data_dir) / "images").is_dir() else Cocktail
     builder = builder_class(
         data_dir=options.data_dir,
-        cache_dir=options.build_dir,
-        config_name=options.split_scheme,
-        image_size=options.stored_size or 0,
+        build_dir=options.build_dir,
+        split_scheme=options.split_scheme,
+        stored_size=options.stored_size or 0,
         max_bad_fraction=options.max_bad_fraction,
         allow_leakage=options.allow_leakage,
         nih_mapping=options.nih_mapping or "",
@@ -177,7 +177,7 @@ def _build(options: DataOptions) -> tuple[DatasetDict, Path, bool]:
     return builder.as_dataset(), built, is_reused
 
 
-def _check_sources(options: DataOptions, rows: DatasetDict) -> None:
+def _check_sources(options: DataArguments, rows: DatasetDict) -> None:
     """Say what each split holds.
 
     Raises:
@@ -222,7 +222,7 @@ def _built_scheme(built: Path) -> str | None:
     return scheme if scheme in ("official", "medtransformer") else None
 
 
-def _check_build(options: DataOptions, built: Path, scheme: str, is_training: bool) -> None:
+def _check_build(options: DataArguments, built: Path, scheme: str, is_training: bool) -> None:
     """Options that only a build obeys must be those this data was built with.
 
     Raises:

@@ -14,13 +14,13 @@ from datasets import Dataset
 from torch import Tensor
 
 from medhiera.data.preprocessing import Preprocessing, gray_bytes
-from medhiera.data.seeding import key_to_seed, keyed_randomness
+from medhiera.data.seeding import derive_seed, seeded
 
 EVALUATION_EPOCH = -1
 """The epoch in the key of evaluation masks: the same masks in every evaluation of every run."""
 
 
-class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
+class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
     """Rows of the cocktail as examples for a stage.
 
     Args:
@@ -78,7 +78,7 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         if self.crop is None:
             pixels = self.preprocessing.pixels(row["image"])
         if self.crop is not None or self.augment is not None:
-            with keyed_randomness(key_to_seed(self.seed, epoch, key_id, "augment")):
+            with seeded(derive_seed(self.seed, epoch, key_id, "augment")):
                 if self.crop is not None:
                     pixels = self.crop(gray_bytes(row["image"]))
                 if self.augment is not None:
@@ -87,7 +87,7 @@ class RadiographTable(torch.utils.data.Dataset[dict[str, Any]]):
         if self.mask_units is not None:
             # Evaluation masks do not depend on the run's seed, so that runs can be compared.
             seed = 0 if epoch == EVALUATION_EPOCH else self.seed
-            generator = torch.Generator().manual_seed(key_to_seed(seed, epoch, key_id, "mask"))
+            generator = torch.Generator().manual_seed(derive_seed(seed, epoch, key_id, "mask"))
             example["noise"] = torch.rand(self.mask_units, generator=generator)
         if self.mask_ratio is not None:
             example["mask_ratio"] = self.mask_ratio
@@ -108,7 +108,7 @@ def _repeats(rows: Dataset) -> dict[int, int]:
 
 
 @dataclass(frozen=True)
-class Collator:
+class RadiographCollator:
     """Examples → a batch of contiguous tensors, still gray bytes, a quarter of floats and a third of RGB.
 
     Such a batch is cheap to send from a worker and can be pinned; `Preprocessing.model_inputs` turns it into
@@ -129,7 +129,7 @@ class Collator:
     seed: int = 0
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Stack the examples of a RadiographTable into a batch."""
+        """Stack the examples of a RadiographDataset into a batch."""
         batch: dict[str, Any] = {"pixel_values": torch.stack([example["pixels"] for example in examples])}
         for name in ("noise", "labels"):
             if name in examples[0]:
@@ -138,8 +138,8 @@ class Collator:
             batch["mask_ratio"] = examples[0]["mask_ratio"]
         image_ids = [example["image_id"] for example in examples]
         if self.mixup_alpha and examples[0]["epoch"] != EVALUATION_EPOCH:
-            key = key_to_seed(self.seed, examples[0]["epoch"], "\x1f".join(image_ids), "mixup")
-            with keyed_randomness(key):
+            key = derive_seed(self.seed, examples[0]["epoch"], "\x1f".join(image_ids), "mixup")
+            with seeded(key):
                 share = torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample().item()
             labels = batch["labels"]
             batch["labels"] = labels.roll(1, 0).mul(1.0 - share).add(labels.mul(share))
@@ -170,7 +170,7 @@ class KeyedSampler(torch.utils.data.Sampler[tuple[int, int]]):
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(key_to_seed(self.seed, self.epoch, "", "order"))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch, "", "order"))
         order = torch.randperm(self.length, generator=generator).tolist()
         epoch = self.epoch
         yield from ((epoch, row) for row in order)

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 
-def key_to_seed(seed: int, epoch: int, image_id: str, purpose: str) -> int:
+def derive_seed(seed: int, epoch: int, image_id: str, purpose: str) -> int:
     """A 63-bit seed from what a random choice may depend on."""
     key = f"{seed}\x1f{epoch}\x1f{image_id}\x1f{purpose}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
 
 
 @contextlib.contextmanager
-def keyed_randomness(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Run a library's random transform under one seed, then put all generators back.
 
     torchvision draws from torch, timm's RandAugment from random and numpy: all three are seeded.

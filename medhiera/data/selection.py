@@ -24,7 +24,7 @@ def default_sources(rows: Dataset) -> list[str] | None:
     return [source.name for source in SOURCES if source.is_default_task and source.name in present] or None
 
 
-def choose_rows(rows: Dataset, sources: Sequence[str] | None, at_most: int | None, seed: int) -> Dataset:
+def select_examples(rows: Dataset, sources: Sequence[str] | None, at_most: int | None, seed: int) -> Dataset:
     """The rows of some sources, at most so many of them, drawn by the seed.
 
     A name that stands in no split at all is refused by `open_cocktail`.
@@ -61,11 +61,11 @@ def warn_of_small_images(rows: Dataset, resize_size: int) -> None:
         )  # fmt: skip
 
 
-def mix_rows(rows: Dataset, weights: Mapping[str, float], seed: int) -> Dataset:
+def mix_sources(rows: Dataset, weights: Mapping[str, float], seed: int) -> Dataset:
     """Training rows with each source's share as weighted; a source that is not named is left out.
 
     `all_exhausted`: an epoch shows every image at least once, and those of a source that is small for its
-    weight several times (RadiographTable masks each showing anew). `first_exhausted` would never repeat an
+    weight several times (RadiographDataset masks each showing anew). `first_exhausted` would never repeat an
     image, but drop most of the large sources.
 
     Args:
@@ -80,7 +80,7 @@ def mix_rows(rows: Dataset, weights: Mapping[str, float], seed: int) -> Dataset:
         return rows
     absent = sorted(weights.keys() - by_source(rows).keys())
     if absent:
-        raise UserError(f"mixing names {absent}, of which no training row is chosen; see --sources")
+        raise UserError(f"source_weights names {absent}, of which no training row is chosen; see --sources")
     total = sum(weights.values())
     return interleave_datasets(
         [rows.select(_rows_of(rows, [source])) for source in weights],
@@ -95,7 +95,7 @@ def _rows_of(rows: Dataset, sources: Sequence[str]) -> npt.NDArray[np.intp]:
     return np.flatnonzero([source in wanted for source in rows["source"]])
 
 
-def spread_over_sources(rows: Dataset, count: int) -> list[int]:
+def sample_across_sources(rows: Dataset, count: int) -> list[int]:
     """Row numbers for a figure: each source in turn, evenly through the split."""
     places: dict[str, list[int]] = {}
     for row, source in enumerate(rows["source"]):

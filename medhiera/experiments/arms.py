@@ -17,7 +17,7 @@ class Arm:
         start: STAGE0, the name of a train_mae.py arm, or None for random weights.
         words: its own options of the script.
         as_long_as: an arm whose number of optimiser steps it takes.
-        may_explode: a loss that becomes no number is an ending too: it is what the arm shows.
+        may_diverge: a loss that becomes no number is an ending too: it is what the arm shows.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Arm:
     start: str | None = None
     words: tuple[str, ...] = ()
     as_long_as: str | None = None
-    may_explode: bool = False
+    may_diverge: bool = False
 
 
 def ablation_arms(has_stage0: bool) -> list[Arm]:
@@ -82,7 +82,7 @@ def explode_arms(has_stage0: bool, learning_rate: float) -> list[Arm]:
             "train_mae.py",
             start,
             ("--learning_rate", str(factor * learning_rate)),
-            may_explode=True,
+            may_diverge=True,
         )
         for factor in (1, 10, 100)
     ]

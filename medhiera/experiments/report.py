@@ -16,33 +16,33 @@ from medhiera.evaluation.published_results import (
 )
 from medhiera.evaluation.results import ClassificationReport, MeanScores
 from medhiera.experiments.arms import Arm
-from medhiera.experiments.runner import Laboratory, read_column
+from medhiera.experiments.runner import ExperimentRunner, read_column
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, StageRecord, TrainedRecord
 from medhiera.layout import LOG_FILE
 
 R = TypeVar("R", bound=StageRecord)
 
 
-def curve_of(laboratory: Laboratory, arm: Arm, seed: int, column: str) -> dict[int, float]:
+def curve_of(runner: ExperimentRunner, arm: Arm, seed: int, column: str) -> dict[int, float]:
     """Step → value of a run's log, as far as the values are numbers."""
-    curve = read_column(laboratory.folder(arm.name, seed) / LOG_FILE, column)
+    curve = read_column(runner.folder(arm.name, seed) / LOG_FILE, column)
     return {step: value for step, value in curve.items() if math.isfinite(value)}
 
 
-def records_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int], kind: type[R]) -> list[R]:
+def records_of(runner: ExperimentRunner, arm: Arm, seeds: Sequence[int], kind: type[R]) -> list[R]:
     """The records of an arm's finished runs, one a seed."""
-    records = (laboratory.record(arm.name, seed) for seed in seeds)
+    records = (runner.record(arm.name, seed) for seed in seeds)
     return [record for record in records if isinstance(record, kind)]
 
 
-def reports_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[ClassificationReport]:
+def reports_of(runner: ExperimentRunner, arm: Arm, seeds: Sequence[int]) -> list[ClassificationReport]:
     """What an arm's classifiers reached, one report a seed."""
-    return [record.evaluation for record in records_of(laboratory, arm, seeds, ClassificationRecord)]
+    return [record.evaluation for record in records_of(runner, arm, seeds, ClassificationRecord)]
 
 
-def aurocs_of(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[float]:
+def aurocs_of(runner: ExperimentRunner, arm: Arm, seeds: Sequence[int]) -> list[float]:
     """Mean test AUROC of an arm's classifiers, one a seed; NaN where no finding has one."""
-    values = (report.mean_auroc for report in reports_of(laboratory, arm, seeds))
+    values = (report.mean_auroc for report in reports_of(runner, arm, seeds))
     return [math.nan if value is None else value for value in values]
 
 
@@ -53,13 +53,13 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
-def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
+def ablation_report(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
     """Markdown: what each arm reached, paired differences, and Table 2 beside the paper's."""
     lines = ["# Ablation", "", *([f"**{note}**", ""] if note else [])]
     lines += [f"{len(seeds)} seeds; in brackets the lowest and highest.", ""]
     lines += ["| pre-training | steps | masked validation loss before | after |", "|---|---|---|---|"]
     for arm in (a for a in arms if a.script == "train_mae.py"):
-        records = records_of(laboratory, arm, seeds, PretrainingRecord)
+        records = records_of(runner, arm, seeds, PretrainingRecord)
         before = spread([record.evaluation.masked_loss_before for record in records])
         after = spread([record.evaluation.masked_loss for record in records])
         lines.append(f"| {arm.label} | {records[0].training.steps} | {before} | {after} |")
@@ -69,29 +69,29 @@ def ablation_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence
         "| classifier from | test mean AUROC | difference from random, same seed |",
         "|---|---|---|",
     ]
-    random = aurocs_of(laboratory, classifiers[0], seeds)
+    random = aurocs_of(runner, classifiers[0], seeds)
     for arm in classifiers:
-        values = aurocs_of(laboratory, arm, seeds)
+        values = aurocs_of(runner, arm, seeds)
         paired = spread([own - other for own, other in zip(values, random, strict=True)])
         lines.append(f"| {arm.label} | {spread(values)} | {'–' if arm is classifiers[0] else paired} |")
     best = next(a for a in classifiers if a.name == "cls-cocktail")
-    lines += ["", "## Table 2", "", *table2(laboratory, best, seeds)]
+    lines += ["", "## Table 2", "", *table2(runner, best, seeds)]
     lines += [
         "",
         "## Table 3",
         "",
-        *table3([report.diseases for report in reports_of(laboratory, best, seeds)]),
+        *table3([report.diseases for report in reports_of(runner, best, seeds)]),
     ]
     for arm, table in ((best, "Table 1, classification"), (arms[0], "Table 4, pre-training")):
-        record = records_of(laboratory, arm, seeds[:1], TrainedRecord)[0]
+        record = records_of(runner, arm, seeds[:1], TrainedRecord)[0]
         lines += ["", f"## {table}", "", *settings_table(record)]
     return "\n".join(lines) + "\n"
 
 
-def table2(laboratory: Laboratory, arm: Arm, seeds: Sequence[int]) -> list[str]:
+def table2(runner: ExperimentRunner, arm: Arm, seeds: Sequence[int]) -> list[str]:
     """AUROC a finding, the paper's beside ours."""
     lines = ["| finding | ours, % | paper's Table 2, % | positives in our test split |", "|---|---|---|---|"]
-    records = [report.findings for report in reports_of(laboratory, arm, seeds)]
+    records = [report.findings for report in reports_of(runner, arm, seeds)]
     for name, score in records[0].items():
         values = [100 * auroc for record in records if (auroc := record[name].auroc) is not None]
         star = "*" if score.has_few_cases else ""
@@ -161,18 +161,18 @@ def settings_of(record: TrainedRecord) -> dict[str, str]:
     return settings | ({"mask ratio": f"{recipe['mask_ratio']:g}"} if "mask_ratio" in recipe else {})
 
 
-def explode_report(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
+def explode_report(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
     """Markdown: masked loss before and after at each learning rate, or where it stopped being a number."""
     lines = ["# Learning rate too high", "", *([f"**{note}**", ""] if note else [])]
     lines += ["| arm | masked loss before | highest seen | after |", "|---|---|---|---|"]
     for arm in (a for a in arms if a.name != "before"):
-        curves = [curve for seed in seeds if (curve := curve_of(laboratory, arm, seed, "eval_loss"))]
+        curves = [curve for seed in seeds if (curve := curve_of(runner, arm, seed, "eval_loss"))]
         before = spread([curve[min(curve)] for curve in curves])
         highest = spread([max(curve.values()) for curve in curves])
-        records = records_of(laboratory, arm, seeds, PretrainingRecord)
+        records = records_of(runner, arm, seeds, PretrainingRecord)
         reached = [record.evaluation.masked_loss for record in records]
         after = [spread(reached)] if reached else []
-        lost = ((seed, laboratory.lost_at(arm.name, seed)) for seed in seeds)
+        lost = ((seed, runner.diverged_at(arm.name, seed)) for seed in seeds)
         after += [f"no number from step {step} on (seed {seed})" for seed, step in lost if step is not None]
         lines.append(f"| {arm.label} | {before} | {highest} | {'; '.join(after)} |")
     return "\n".join(lines) + "\n"

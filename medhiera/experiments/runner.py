@@ -24,7 +24,7 @@ from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm
 from medhiera.hub.record import AnyRecord, TrainedRecord, read_record
 from medhiera.layout import LOG_FILE, is_finished
-from medhiera.training.checkpoints import newest_whole
+from medhiera.training.checkpoints import latest_complete
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class ExperimentRunner:
     """Where the runs lie and what they share.
 
     Attributes:
@@ -70,11 +70,11 @@ class Laboratory:
             longer = self.record(arm.as_long_as, seed)
             assert isinstance(longer, TrainedRecord), f"{arm.name} comes after {arm.as_long_as}"
             words += ["--max_steps", str(longer.training.steps)]
-        if newest_whole(folder) is not None:
+        if latest_complete(folder) is not None:
             words += ["--resume_from_checkpoint", "true"]
         return [sys.executable, "-W", "ignore", arm.script, *words]
 
-    def lost_at(self, arm: str, seed: int) -> int | None:
+    def diverged_at(self, arm: str, seed: int) -> int | None:
         """The step from which an unfinished run's loss is no number; None where it is one."""
         folder = self.folder(arm, seed)
         if is_finished(folder):
@@ -92,29 +92,29 @@ class Laboratory:
         Raises:
             RunFailedError: the script failed, or another process writes into the run's folder.
         """
-        has_exploded = arm.may_explode and self.lost_at(arm.name, seed) is not None
+        has_exploded = arm.may_diverge and self.diverged_at(arm.name, seed) is not None
         if has_exploded or self.record(arm.name, seed) is not None:
             return False
         folder = self.folder(arm.name, seed)
-        with running(self.command(arm, seed), folder) as process:
+        with locked_process(self.command(arm, seed), folder) as process:
             status = process.wait()
-        step = self.lost_at(arm.name, seed) if arm.may_explode else None
+        step = self.diverged_at(arm.name, seed) if arm.may_diverge else None
         if step is not None:
             logger.info("        the loss is no number from step %d on: the run ends there", step)
         elif status:
-            raise failure(f"{arm.name} with seed {seed}", status, folder)
+            raise failure_message(f"{arm.name} with seed {seed}", status, folder)
         return True
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def locked_process(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A script as a process of its own; whoever leaves before its end ends it.
 
     It is sent SIGTERM, after which a training script writes a checkpoint, and waited for. Its folder is
     locked as long as it lives, even where this process is killed and it goes on alone.
 
     Args:
-        command: from Laboratory.command.
+        command: from ExperimentRunner.command.
         folder: where the script writes; printed.txt there takes what it prints.
 
     Raises:
@@ -162,7 +162,7 @@ def leave_on_signals() -> None:
         signal.signal(each, leave)
 
 
-def failure(what: str, status: int, folder: Path) -> RunFailedError:
+def failure_message(what: str, status: int, folder: Path) -> RunFailedError:
     """What a failed script said last."""
     printed = folder / "printed.txt"
     said = printed.read_text(encoding="utf-8").strip().splitlines()[-8:]
@@ -181,7 +181,7 @@ def read_column(log: Path, column: str) -> dict[int, float]:
     return {int(row["step"]): float(row[column]) for row in rows}
 
 
-def keep_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> None:
+def pin_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> None:
     """Write down what defines an experiment, and refuse to mix it with runs of another one.
 
     Args:
@@ -217,16 +217,16 @@ def keep_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> No
     os.replace(partial, file)
 
 
-def run_all(laboratory: Laboratory, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+def run_all(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
     """Run every arm with every seed, in order; what has ended is skipped.
 
     Raises:
-        RunFailedError: see Laboratory.run; the finished runs stay, the same command goes on.
+        RunFailedError: see ExperimentRunner.run; the finished runs stay, the same command goes on.
     """
     total, number = len(arms) * len(seeds), 0
     for seed in seeds:
         for arm in arms:
             number += 1
             logger.info("[%d/%d] %s, seed %d: %s", number, total, arm.name, seed, arm.label)
-            if not laboratory.run(arm, seed):
+            if not runner.run(arm, seed):
                 logger.info("        finished before, skipped")

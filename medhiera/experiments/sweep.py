@@ -20,7 +20,7 @@ import yaml
 
 from medhiera.errors import RunFailedError
 from medhiera.experiments.arms import STAGE0, Arm
-from medhiera.experiments.runner import ROOT, Laboratory, failure, read_column, running
+from medhiera.experiments.runner import ROOT, ExperimentRunner, failure_message, locked_process, read_column
 from medhiera.hub.record import TrainedRecord
 from medhiera.layout import LOG_FILE
 
@@ -124,14 +124,14 @@ def open_study(sweep: Sweep, file: Path, name: str, seed: int | None = 0) -> opt
 
 
 def run_sweep(
-    laboratory: Laboratory, sweep: Sweep, study: optuna.Study, trials: int, fixed: Mapping[str, Any]
+    runner: ExperimentRunner, sweep: Sweep, study: optuna.Study, trials: int, fixed: Mapping[str, Any]
 ) -> None:
     """Run trials until the study holds so many finished or pruned ones.
 
     A trial whose script fails (a learning rate at which the loss is no number) is told and left behind.
 
     Args:
-        laboratory: where the runs lie; a folder `trials/STUDY/NUMBER` each.
+        runner: where the runs lie; a folder `trials/STUDY/NUMBER` each.
         sweep: what is searched.
         study: from open_study.
         trials: in all, those of former runs and other processes included.
@@ -146,7 +146,7 @@ def run_sweep(
     def objective(trial: optuna.Trial) -> float:
         nonlocal failures
         try:
-            value = _run_trial(laboratory, sweep, trial, sweep.propose(trial) | dict(fixed))
+            value = _run_trial(runner, sweep, trial, sweep.propose(trial) | dict(fixed))
         except optuna.TrialPruned:
             failures = 0
             raise
@@ -164,7 +164,7 @@ def run_sweep(
 
 
 def _run_trial(
-    laboratory: Laboratory, sweep: Sweep, trial: optuna.Trial, options: Mapping[str, Any]
+    runner: ExperimentRunner, sweep: Sweep, trial: optuna.Trial, options: Mapping[str, Any]
 ) -> float:
     """One trial in a process of its own, ended early where its log falls behind the median."""
     frozen = trial.study.get_trials(deepcopy=False)[trial.number]
@@ -172,15 +172,13 @@ def _run_trial(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         retried = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen)
     name = f"trials/{trial.study.study_name}/{trial.number if retried is None else retried}"
-    folder = laboratory.folder(name, 0)
+    folder = runner.folder(name, 0)
     words = tuple(word for key, value in options.items() for word in (f"--{key}", str(value).lower()))
-    command = laboratory.command(
-        Arm(name, name, sweep.script, STAGE0 if laboratory.stage0 else None, words), 0
-    )
-    schedule = schedule_of((*laboratory.words[sweep.script], *words))
+    command = runner.command(Arm(name, name, sweep.script, STAGE0 if runner.stage0 else None, words), 0)
+    schedule = schedule_of((*runner.words[sweep.script], *words))
     logger.info("trial %d: %s", trial.number, " ".join(words))
     reported: set[int] = set()
-    with running(command, folder) as process:
+    with locked_process(command, folder) as process:
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
             _report(trial, folder / LOG_FILE, sweep.column, schedule, reported)
@@ -189,9 +187,9 @@ def _run_trial(
                 process.kill()  # it need not write a checkpoint
                 raise optuna.TrialPruned
     _report(trial, folder / LOG_FILE, sweep.column, schedule, reported)  # what came after the last look
-    record = laboratory.record(name, 0)
+    record = runner.record(name, 0)
     if process.returncode or not isinstance(record, TrainedRecord):
-        raise failure(f"trial {trial.number}", process.returncode, folder)
+        raise failure_message(f"trial {trial.number}", process.returncode, folder)
     curve = read_column(folder / LOG_FILE, sweep.column)
     kept = record.training.best_step  # None where the last weights are kept
     value = curve.get(max(curve, default=0) if kept is None else kept, float("nan"))

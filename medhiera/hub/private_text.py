@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 _HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
 
 
-def refuse_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
+def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
     """Refuse a file that names a folder of this machine or its user."""
     places = {str(path) for path in (Path.home(), PROJECT, folder.resolve().parent) if len(path.parts) > 1}
     private = re.compile("|".join(rf"{re.escape(place)}(?![\w-])" for place in sorted(places, reverse=True)))

@@ -34,7 +34,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from medhiera.errors import PublishError, UserError
 from medhiera.hub.collection import add_to_collection
-from medhiera.hub.private_text import PROJECT, refuse_private_text
+from medhiera.hub.private_text import PROJECT, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import (
     CARD_FILE,
@@ -95,7 +95,7 @@ def publish_stage(
     """
     folder = Path(folder)
     stage = _check_folder(folder, stage)
-    refuse_private_text(_collect_files(folder, repo_id), folder, repo_id)
+    check_private_text(_collect_files(folder, repo_id), folder, repo_id)
     api, repo_id = _check_token(repo_id, token)
     retry = ["python", "-m", "medhiera.hub.publish", str(folder), repo_id, "--stage", str(stage)]
     retry += ["--collection", collection] if collection else []

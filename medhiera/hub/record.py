@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
-from medhiera.data.cocktail import LeakageCounts, OpenCocktail, by_source
+from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source
 from medhiera.errors import UserError
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.layout import METRICS_FILE
@@ -68,7 +68,7 @@ class DataRecord:
     tested_on: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: OpenCocktail, used: Mapping[str, Dataset]) -> "DataRecord":
+    def of(cls, data: BuiltDataset, used: Mapping[str, Dataset]) -> "DataRecord":
         """Count.
 
         Args:

@@ -19,7 +19,7 @@ from medhiera.training import figures
 logger = logging.getLogger(__name__)
 
 
-class TrainingLog(TrainerCallback):
+class CSVLoggerCallback(TrainerCallback):
     """Writes training_log.csv as the run goes: one row a logged step, one a validation.
 
     Args:
@@ -78,7 +78,7 @@ class TrainingLog(TrainerCallback):
             writer.writerow(row)
 
 
-class ProgressLines(TrainerCallback):
+class ThroughputCallback(TrainerCallback):
     """One line at each logging step, also where there is no terminal: step, loss, images/s, time left.
 
     Args:
@@ -119,7 +119,7 @@ class ProgressLines(TrainerCallback):
         )  # fmt: skip
 
 
-class Pictures(TrainerCallback):
+class FigureCallback(TrainerCallback):
     """Refreshes figures/loss.png at each evaluation, and what else is to be drawn of the model.
 
     Args:
@@ -158,7 +158,7 @@ class Pictures(TrainerCallback):
             self.draw(self.folder / "steps" / f"reconstructions-{state.global_step:07d}.png")
 
 
-class ExplosionWatch(TrainerCallback):
+class DivergenceCallback(TrainerCallback):
     """Says when the evaluation loss stands above its start after warm-up, and ends the run if asked to.
 
     Args:

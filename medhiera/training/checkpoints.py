@@ -22,7 +22,7 @@ SEAL = "whole.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def seal(checkpoint: Path) -> None:
+def mark_complete(checkpoint: Path) -> None:
     """Declare a checkpoint whole: everything in it has been written."""
     sizes = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
@@ -34,7 +34,7 @@ def seal(checkpoint: Path) -> None:
     os.replace(partial, checkpoint / SEAL)
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
     """Whether the checkpoint is sealed and each of its files has the size it was sealed with."""
     try:
         sizes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
@@ -51,12 +51,12 @@ def by_step(output: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
 
 
-def newest_whole(output: Path) -> Path | None:
+def latest_complete(output: Path) -> Path | None:
     """The newest whole checkpoint, or None."""
-    return next((path for path in by_step(output) if is_whole(path)), None)
+    return next((path for path in by_step(output) if is_complete(path)), None)
 
 
-def refuse_finished(output: Path, wanted: str | bool | None) -> None:
+def check_unfinished(output: Path, wanted: str | bool | None) -> None:
     """Refuse a new run where a finished stage lies, card and all: its weights would be overwritten.
 
     Args:
@@ -81,7 +81,7 @@ def checkpoint_faults(output: Path, wanted: str | bool | None) -> list[str]:
         wanted: `resume_from_checkpoint`.
     """
     try:
-        refuse_finished(output, wanted)
+        check_unfinished(output, wanted)
         find_checkpoint(output, wanted)
     except CheckpointError as error:
         return [str(error)]
@@ -99,7 +99,7 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
         CheckpointError: `true` where there is no whole checkpoint; a folder that is none or is damaged; or a
             new run in a folder that already holds a whole one.
     """
-    whole = newest_whole(output)
+    whole = latest_complete(output)
     if wanted in (None, False, "false", "False"):
         if whole is not None:
             raise CheckpointError(
@@ -123,14 +123,14 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
         raise CheckpointError(
             f"{wanted} is no checkpoint (it has no trainer_state.json); name a checkpoint-N folder"
         )
-    if not is_whole(named):
+    if not is_complete(named):
         raise CheckpointError(f"{wanted} is incomplete: it was not written to its end; name an earlier one")
     return str(named)
 
 
 def incomplete(output: Path) -> list[Path]:
     """Checkpoints that do not count."""
-    return [path for path in by_step(output) if not is_whole(path)]
+    return [path for path in by_step(output) if not is_complete(path)]
 
 
 def rotate(output: Path, limit: int | None, best: str | None) -> None:
@@ -173,7 +173,7 @@ def is_failed_write(error: BaseException) -> bool:
 
 def failed_write_message(checkpoint: Path, error: BaseException) -> str:
     """Where the run can go on from."""
-    before = newest_whole(checkpoint.parent)
+    before = latest_complete(checkpoint.parent)
     reason = str(error).splitlines()[0]
     if "inline_container" in reason:  # torch.save counts bytes and does not say what the disk said
         reason = "the disk took only a part of it"

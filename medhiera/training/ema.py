@@ -19,7 +19,7 @@ EMA_FILE = "ema.safetensors"
 """The average's weights in a checkpoint-N folder, beside the raw model.safetensors."""
 
 
-class WeightAverage:
+class EMA:
     """timm's ModelEmaV3 with its warm-up, a file, and a loan of its weights.
 
     Args:
@@ -48,7 +48,7 @@ class WeightAverage:
         self.average.module.load_state_dict(load_file(checkpoint / EMA_FILE))
 
     @contextlib.contextmanager
-    def lent_to(self, model: nn.Module) -> Iterator[None]:
+    def swapped_into(self, model: nn.Module) -> Iterator[None]:
         """Inside, the model has the average's weights and the average the model's; after, as before.
 
         In place, one tensor at a time: compiled graphs and wrappers see the same storage.
@@ -68,17 +68,17 @@ class WeightAverage:
             average.copy_(kept)
 
     @torch.no_grad()
-    def give_to(self, model: nn.Module) -> None:
+    def copy_to(self, model: nn.Module) -> None:
         """The model takes the average's weights for good."""
         pairs = zip(model.state_dict().values(), self.average.module.state_dict().values(), strict=True)
         for raw, average in pairs:
             raw.copy_(average)
 
 
-class FollowSteps(TrainerCallback):
+class EMACallback(TrainerCallback):
     """Updates the moving average after each optimiser step, before anything is evaluated or saved."""
 
-    def __init__(self, average: WeightAverage) -> None:
+    def __init__(self, average: EMA) -> None:
         self.average = average
 
     def on_step_end(

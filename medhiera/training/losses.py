@@ -11,7 +11,7 @@ import torch
 from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 
-from medhiera.config.stage_arguments import ClassifierOptions
+from medhiera.config.stage_arguments import ClassificationArguments
 from modeling_hiera_mae.modeling_hiera import masked_binary_cross_entropy
 
 
@@ -51,7 +51,7 @@ class TrainingLoss:
         return total / (is_annotated.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
 
-def choose_loss(options: ClassifierOptions) -> TrainingLoss | None:
+def choose_loss(options: ClassificationArguments) -> TrainingLoss | None:
     """The recipe's loss, or None where the model's own is it."""
     if options.loss == "bce" and not options.label_smoothing:
         return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from medhiera.config.arguments import ModelOptions
+from medhiera.config.arguments import ModelArguments
 from medhiera.config.model_config import CONFIG_ERRORS, override_faults
 from medhiera.errors import UserError
 from medhiera.layout import read_config
@@ -19,7 +19,7 @@ from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
 logger = logging.getLogger(__name__)
 
 
-def check_source(options: ModelOptions, model_class: type[PreTrainedModel]) -> None:
+def check_source(options: ModelArguments, model_class: type[PreTrainedModel]) -> None:
     """Refuse a missing checkpoint, or overrides that it rules out, before data is built, which takes hours.
 
     Args:
@@ -44,7 +44,7 @@ def check_source(options: ModelOptions, model_class: type[PreTrainedModel]) -> N
 
 
 def start_model(
-    model_class: type[PreTrainedModel], options: ModelOptions, **config_fields: Any
+    model_class: type[PreTrainedModel], options: ModelArguments, **config_fields: Any
 ) -> tuple[PreTrainedModel, list[str] | Literal["all"]]:
     """Build the model that a stage starts from.
 

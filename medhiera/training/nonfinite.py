@@ -10,7 +10,7 @@ from torch import Tensor
 from medhiera.errors import RunEndedError
 
 
-class LossGuard:
+class NonFiniteLossGuard:
     """Ends the run at a loss that is NaN or infinite, with the names of the batch's images.
 
     A step's loss is looked at when the next one has been started, so no step waits for the GPU.
@@ -64,7 +64,7 @@ class LossGuard:
         )
 
 
-def refuse_nonfinite(model: torch.nn.Module, step: int) -> None:
+def check_finite_weights(model: torch.nn.Module, step: int) -> None:
     """Never write a checkpoint that nothing can go on from.
 
     Raises:

@@ -19,7 +19,7 @@ PREEMPTED = 143
 """Exit status after SIGTERM, as the shell gives it: 128 + 15."""
 
 
-class Preemption(TrainerCallback):
+class PreemptionCallback(TrainerCallback):
     """After SIGTERM, writes a checkpoint at the end of the current step and ends the process with 143.
 
     Ranks agree on the step: each step reduces who has heard the signal, and the next one reads it.
@@ -98,7 +98,7 @@ class Preemption(TrainerCallback):
         return is_agreed
 
 
-class _Shielded:
+class _IgnoreSigterm:
     """A data loader's worker_init_fn that also leaves SIGTERM to the main process."""
 
     def __init__(self, before: Callable[[int], None] | None) -> None:
@@ -110,7 +110,7 @@ class _Shielded:
             self.before(worker)
 
 
-def shield_workers(loader: Any) -> None:
+def ignore_sigterm_in_workers(loader: Any) -> None:
     """A signal to the whole process group must not kill the workers while the last checkpoint is written."""
     inner: DataLoader[Any] = getattr(loader, "base_dataloader", loader)
-    inner.worker_init_fn = _Shielded(inner.worker_init_fn)
+    inner.worker_init_fn = _IgnoreSigterm(inner.worker_init_fn)

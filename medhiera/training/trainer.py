@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import EarlyStoppingCallback, Trainer
 
-from medhiera.config.arguments import OptimizationOptions
+from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
-from medhiera.training.callbacks import ExplosionWatch
-from medhiera.training.checkpoints import failed_write_message, is_failed_write, rotate, seal
-from medhiera.training.ema import FollowSteps, WeightAverage
-from medhiera.training.nonfinite import LossGuard, refuse_nonfinite
+from medhiera.training.callbacks import DivergenceCallback
+from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
+from medhiera.training.ema import EMA, EMACallback
+from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import layer_decay_groups
 from medhiera.training.out_of_memory import (
     first_images,
@@ -30,7 +30,7 @@ from medhiera.training.out_of_memory import (
     largest_fitting,
     out_of_memory_message,
 )
-from medhiera.training.preemption import Preemption, shield_workers
+from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
 
 ONE_CYCLE_RISE = 0.3
 """OneCycleLR's default pct_start: share of the steps in which the learning rate rises."""
@@ -56,21 +56,21 @@ class MedHieraTrainer(Trainer):
     lr_scheduler: LRScheduler | None
 
     def __init__(
-        self, *, optimization: OptimizationOptions, preprocessing: Preprocessing, **kwargs: Any
+        self, *, optimization: OptimizationArguments, preprocessing: Preprocessing, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.optimization = optimization
         self.preprocessing = preprocessing
-        self.average: WeightAverage | None = None
+        self.average: EMA | None = None
         self._order: KeyedSampler | None = None
-        self.loss_guard = LossGuard(Path(self.args.output_dir))
+        self.loss_guard = NonFiniteLossGuard(Path(self.args.output_dir))
         if self.args.should_save:
             self.loss_guard.path.unlink(missing_ok=True)  # of a run before this one
         warmup_share = ONE_CYCLE_RISE if optimization.schedule == "one_cycle" else None
-        self.add_callback(ExplosionWatch(warmup_share, optimization.halt_on_explosion))
+        self.add_callback(DivergenceCallback(warmup_share, optimization.halt_on_explosion))
         if optimization.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
-        self.add_callback(Preemption())
+        self.add_callback(PreemptionCallback())
 
     # Optimisation
 
@@ -131,7 +131,7 @@ class MedHieraTrainer(Trainer):
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         loader = super()._get_dataloader(*args, **kwargs)
-        shield_workers(loader)
+        ignore_sigterm_in_workers(loader)
         return loader
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -221,15 +221,15 @@ class MedHieraTrainer(Trainer):
     ) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         if self.optimization.ema_decay:
-            self.average = WeightAverage(self.model, self.optimization.ema_decay)
+            self.average = EMA(self.model, self.optimization.ema_decay)
             if resume_from_checkpoint is not None:
                 self.average.load(Path(resume_from_checkpoint))
-            self.add_callback(FollowSteps(self.average))
+            self.add_callback(EMACallback(self.average))
         return prepared
 
     def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
         """Inside, the model has the weights that count: the average's, where there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.lent_to(self.model)
+        return contextlib.nullcontext() if self.average is None else self.average.swapped_into(self.model)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the weights that count."""
@@ -265,11 +265,11 @@ class MedHieraTrainer(Trainer):
         if self.average is not None:
             if self.args.should_save:
                 self.model.save_pretrained(Path(self.args.output_dir) / "raw")
-            self.average.give_to(self.model)
+            self.average.copy_to(self.model)
             self.average = None
         return result
 
-    def leave_autocast(self) -> None:
+    def disable_autocast(self) -> None:
         """From here on compute in single precision, as evaluate_cls.py does; a sharded model stays as it is.
 
         Half precision would give images with nearly equal scores the same one.
@@ -279,7 +279,7 @@ class MedHieraTrainer(Trainer):
 
     # Checkpoints
 
-    def whole_weights(self) -> dict[str, Tensor] | None:
+    def gather_state_dict(self) -> dict[str, Tensor] | None:
         """The weights where each rank holds a part (FSDP), gathered on the CPU of the first; else None.
 
         Every rank must call it.
@@ -306,7 +306,7 @@ class MedHieraTrainer(Trainer):
         )  # rotated below, when it is whole
         try:
             if not self.is_fsdp_enabled:
-                refuse_nonfinite(self.model, self.state.global_step)
+                check_finite_weights(self.model, self.state.global_step)
             super()._save_checkpoint(model, trial)
             if self.average is not None and self.args.should_save:
                 self.average.save(checkpoint)
@@ -319,5 +319,5 @@ class MedHieraTrainer(Trainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()  # each rank writes its random state
         if self.args.should_save:
-            seal(checkpoint)
+            mark_complete(checkpoint)
             rotate(output, limit, self.state.best_model_checkpoint)

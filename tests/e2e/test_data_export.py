@@ -43,7 +43,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(cohort: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dataset_scripts", "--data_dir", str(cohort)]
-    command += ["--output_dir", str(out), "--image_size", "64", "--num_proc", "2", *more]
+    command += ["--output_dir", str(out), "--stored_size", "64", "--num_proc", "2", *more]
     return subprocess.Popen(
         command,
         cwd=ROOT,

@@ -17,7 +17,7 @@ BUILD_AND_PUSH = """
 import sys
 from dataset_scripts.__main__ import main
 raw, out, name = sys.argv[1:]
-status = main(["--data_dir", raw, "--output_dir", out, "--image_size", "64", "--num_proc", "1",
+status = main(["--data_dir", raw, "--output_dir", out, "--stored_size", "64", "--num_proc", "1",
                "--push_to_hub", name])
 sys.exit(status)
 """
@@ -35,9 +35,9 @@ print(len(whole["train"].features["findings"].feature.names), "dataset_scripts" 
 """
 OPEN = """
 import sys
-from medhiera.config.parser import DataOptions
+from medhiera.config.parser import DataArguments
 from medhiera.data.cocktail import open_cocktail
-opened = open_cocktail(DataOptions(sys.argv[1], build_dir=sys.argv[2]))
+opened = open_cocktail(DataArguments(sys.argv[1], build_dir=sys.argv[2]))
 record = opened.record()
 print(len(opened.split("train")), len(opened.names), record["is_phantom"], record["leakage"]["is_checked"])
 print(round(opened.mean, 4), opened.split("train")[0]["image"].size[0])

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pytest
+from PIL import Image
 
 from dataset_scripts import Cocktail
 from dataset_scripts.build.build_log import read_report
@@ -23,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Cocktail:
-    builder = Cocktail(data_dir=REAL, cache_dir=tmp_path_factory.mktemp("cache"), image_size=224)
+    builder = Cocktail(data_dir=REAL, build_dir=tmp_path_factory.mktemp("cache"), stored_size=224)
     builder.download_and_prepare(num_proc=2)
     return builder
 
@@ -87,6 +89,22 @@ def test_each_held_out_image_is_compared_with_the_training_images_of_other_sourc
         "COVIDx CXR-3": {"images": 24, "compared": 799 + 340, "shown": 0},  # the highest pair is a stranger's
     }
     assert report["compared_images"] == 799 + 340 + 112
+
+
+def test_copies_of_covidx_test_images_are_dropped_without_chestxray14(tmp_path: Path) -> None:
+    shutil.copytree(REAL / "COVIDx_CXR", tmp_path / "raw" / "COVIDx_CXR")
+    copies = tmp_path / "raw" / "COVID-19_Radiography_Dataset" / "COVID" / "images"
+    copies.mkdir(parents=True)
+    for number, path in enumerate(sorted((REAL / "COVIDx_CXR" / "test").iterdir())):
+        with Image.open(path) as image:
+            image.convert("L").resize((299, 299)).save(copies / f"COVID-{number}.jpg", quality=60)
+    builder = Cocktail(data_dir=tmp_path / "raw", build_dir=tmp_path / "cache")
+    listings = {listing.source.name: listing for listing in builder.list_records(tmp_path, 2)}
+    assert listings["COVID-19 Radiography"].splits["train"] == []
+    report = json.loads((tmp_path / LEAKAGE_REPORT_FILE).read_text())
+    assert report["held_out"] == {"COVIDx CXR-3": {"images": 24, "compared": 24, "shown": 24}}
+    shown = {leak["held_out_image_id"] for leak in report["dropped"]}
+    assert len(shown) == 24 and min(leak["correlation"] for leak in report["dropped"]) > 0.9
 
 
 def test_statistics_are_those_of_the_training_images(built: Cocktail) -> None:

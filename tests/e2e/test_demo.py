@@ -99,7 +99,7 @@ def test_the_demo_goes_to_a_hub_and_comes_back_by_four_routes(root, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     with LoopbackHub() as hub:
         run(hub, tmp_path / "ours", "-m", "medhiera.hub.publish", str(folder / "stage2"), names[0])
-        options = ("--output_dir", str(tmp_path / "parquet"), "--image_size", "0", "--push_to_hub", names[1])
+        options = ("--output_dir", str(tmp_path / "parquet"), "--stored_size", "0", "--push_to_hub", names[1])
         merge = ("-m", "dataset_scripts", "--data_dir", str(folder / "raw"))
         run(hub, tmp_path / "ours", *merge, *options)
         script = ("-I", "-W", "ignore", "-c", FOUR_ROUTES, *names)

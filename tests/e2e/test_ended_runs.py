@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medhiera.training.checkpoints import is_whole
+from medhiera.training.checkpoints import is_complete
 
 NO_EVALUATION = ("--eval_strategy", "no", "--load_best_model_at_end", "false")
 LONG = ("--max_steps", "100000", "--save_steps", "100000", *NO_EVALUATION)
@@ -62,7 +62,7 @@ def test_sigterm_to_the_whole_group_writes_a_checkpoint_and_ends_with_143(worker
     os.killpg(process.pid, signal.SIGTERM)
     printed = process.end(143)
     (checkpoint,) = tmp_path.glob("checkpoint-*")
-    assert is_whole(checkpoint)
+    assert is_complete(checkpoint)
     assert f"SIGTERM: writing {checkpoint.name} and ending" in printed
     assert not (tmp_path / "README.md").exists() and not (tmp_path / "model.safetensors").exists()
 
@@ -83,7 +83,7 @@ def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=100) != 0
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
-    assert is_whole(checkpoint)
+    assert is_complete(checkpoint)
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
 
 
@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(workshop, tmp_path):
     printed = process.end(1)
     assert "could not be written" in printed and "before it is whole" in printed
     left = list(tmp_path.glob("checkpoint-*"))
-    assert left and all(is_whole(path) for path in left)
+    assert left and all(is_complete(path) for path in left)
     resumed = Run(
         workshop, "train_cls.py", tmp_path, "--resume_from_checkpoint", "true", *NO_EVALUATION,
         "--max_steps", str(max(int(path.name.split("-")[1]) for path in left) + 2),

@@ -58,7 +58,7 @@ def test_the_exported_cocktail_trains_like_the_raw_one(workshop, stage1, tmp_pat
     exported = tmp_path / "exported"
     subprocess.run(
         [sys.executable, "-m", "dataset_scripts", "--data_dir", str(workshop.raw),
-         "--output_dir", str(exported), "--image_size", "73"],
+         "--output_dir", str(exported), "--stored_size", "73"],
         cwd=workshop.root, check=True, capture_output=True,
     )  # fmt: skip
     done = workshop.run(

@@ -34,7 +34,7 @@ def test_label_file_without_a_column(workshop, tmp_path):
     table = tmp_path / "ChestXray-NIHCC" / "Data_Entry_2017_v2020.csv"
     table.write_text(table.read_text().replace("Finding Labels", "Labels", 1))
     with pytest.raises(LabelFileError, match="Finding Labels"):
-        builder = ChestXray14(data_dir=tmp_path / "ChestXray-NIHCC", cache_dir=tmp_path / "cache")
+        builder = ChestXray14(data_dir=tmp_path / "ChestXray-NIHCC", build_dir=tmp_path / "cache")
         builder.download_and_prepare()
 
 
@@ -45,7 +45,7 @@ def test_absent_and_truncated_images_are_named_and_the_rest_is_built(workshop, t
     count = len(list((source / "images").iterdir()))
     absent.unlink()
     cut.write_bytes(cut.read_bytes()[:-2000])
-    builder = ChestXray14(data_dir=source, cache_dir=tmp_path / "cache")
+    builder = ChestXray14(data_dir=source, build_dir=tmp_path / "cache")
     builder.download_and_prepare(num_proc=2)
     report = json.loads((tmp_path / "cache").rglob("build_report.json").__next__().read_text())
     named = {(problem["kind"], problem["name"].split("/")[-1]) for problem in report["problems"]}

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from medhiera.experiments.arms import Arm
-from medhiera.experiments.runner import Laboratory
-from medhiera.training.checkpoints import newest_whole
+from medhiera.experiments.runner import ExperimentRunner
+from medhiera.training.checkpoints import latest_complete
 
 GEOMETRY = (
     '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1,'
@@ -95,13 +95,13 @@ def test_sigterm_leaves_a_checkpoint_that_the_same_command_goes_on_from(workshop
         status = process.wait(200)
     assert status == 143, (tmp_path / "printed").read_text()
     assert "SIGTERM: writing" in (log.parent / "printed.txt").read_text()
-    assert newest_whole(log.parent) is not None
+    assert latest_complete(log.parent) is not None
 
 
 def test_the_guards_ending_is_one_that_explode_accepts(workshop, tmp_path):
     words = {"train_mae.py": (str(workshop.configs["train_mae.py"]), "--use_cpu", "true")}
-    laboratory = Laboratory(tmp_path, str(workshop.raw), None, words)
+    runner = ExperimentRunner(tmp_path, str(workshop.raw), None, words)
     rate = ("--learning_rate", "1e30", "--precision", "fp32")
-    arm = Arm("arm", "arm", "train_mae.py", None, rate, may_explode=True)
-    assert laboratory.run(arm, 0) and not laboratory.run(arm, 0)
-    assert laboratory.lost_at("arm", 0) is not None
+    arm = Arm("arm", "arm", "train_mae.py", None, rate, may_diverge=True)
+    assert runner.run(arm, 0) and not runner.run(arm, 0)
+    assert runner.diverged_at("arm", 0) is not None

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medhiera.training.checkpoints import by_step, newest_whole
+from medhiera.training.checkpoints import by_step, latest_complete
 
 LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "4", "--logging_steps", "3")
 
@@ -76,7 +76,7 @@ def test_two_ranks_go_on_in_the_middle_of_a_later_epoch(script, workshop, tmp_pa
     done = workshop.run(script, whole, *words, ranks=2)
     assert done.returncode == 0, done.stdout
     kill_after_checkpoint(workshop, script, killed, *words, step=12, ranks=2)
-    epoch = json.loads((newest_whole(killed) / "trainer_state.json").read_text())["epoch"]
+    epoch = json.loads((latest_complete(killed) / "trainer_state.json").read_text())["epoch"]
     assert epoch > 1 and epoch % 1, "killed in the middle of an epoch after the first"
     done = workshop.run(script, killed, *words, "--resume_from_checkpoint", "true", ranks=2)
     assert done.returncode == 0, done.stdout

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from stage_records import SOME_REPORT, classification_record
 
-from benchmarks.small_result import COUNTED, NIH, arms_of, laboratory_of, prepare, report, with_interval
+from benchmarks.small_result import COUNTED, NIH, arms_of, prepare, report, runner_of, with_interval
 from dataset_scripts.phantom.cohort import write_phantom_cohort
 
 
@@ -48,17 +48,17 @@ def test_another_seed_tests_other_patients(roots):
 
 def test_the_report_pairs_by_seed(tmp_path):
     options = Namespace(output_dir=tmp_path, image_size=96)
-    laboratory, arms = laboratory_of(options, "paper", tmp_path), arms_of(4, 4, tmp_path)
+    runner, arms = runner_of(options, "paper", tmp_path), arms_of(4, 4, tmp_path)
     reached = {"random": (0.5, 0.6), "nih": (0.6, 0.7), "cocktail": (0.5, 0.7), "resnet18": (0.4, 0.4)}
     for name, values in reached.items():
         for seed, value in enumerate(values):
-            folder = laboratory.folder(name, seed)
+            folder = runner.folder(name, seed)
             folder.mkdir(parents=True)
             score = replace(SOME_REPORT.findings["Edema"], auroc=value)
             evaluation = replace(SOME_REPORT, findings=dict.fromkeys(COUNTED, score))
             classification_record(evaluation).write(folder)
             (folder / "README.md").write_text("done")
-    text = report({"paper": laboratory}, arms, [0, 1])
+    text = report({"paper": runner}, arms, [0, 1])
     assert "| paper | Hiera, MAE on ChestX-ray14 |" in text and "| 0.100 (0.100 to 0.100) |" in text
     assert with_interval([0.0, 0.1]) in text  # the cocktail's differences
     assert text.count("| – |") == 1

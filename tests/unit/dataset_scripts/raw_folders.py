@@ -49,7 +49,7 @@ class ChestFolder:
 
     def trained(self) -> str:
         """The name of an image of the official training split; adding to the test list does not move it."""
-        (listing,) = ChestXray14(data_dir=self.root, cache_dir=self.root.parent / "unused").list_records(None)
+        (listing,) = ChestXray14(data_dir=self.root, build_dir=self.root.parent / "unused").list_records(None)
         return listing.splits["train"][0].nih_image
 
 

@@ -24,7 +24,7 @@ NAME = "00000001_000.png"
 
 
 def build(root: Path, builder_class: type[SourceBuilder] = ChestXray14, **options: object) -> SourceBuilder:
-    builder = builder_class(data_dir=root, cache_dir=root.parent.parent / "cache", **options)
+    builder = builder_class(data_dir=root, build_dir=root.parent.parent / "cache", **options)
     builder.download_and_prepare(num_proc=options.pop("num_proc", 1))
     return builder
 
@@ -114,7 +114,7 @@ def test_too_many_unreadable_files_stop_the_build(chest: ChestFolder, num_proc: 
     root = chest.finish()
     for path in sorted((root / "images").iterdir())[:11]:
         path.write_bytes(b"")
-    builder = ChestXray14(data_dir=root, cache_dir=root.parent.parent / "cache")
+    builder = ChestXray14(data_dir=root, build_dir=root.parent.parent / "cache")
     with pytest.raises(
         TooManyBadFilesError, match=r"(?s)11 files are unreadable.*at most 10.*00000001_000\.png"
     ) as caught:
@@ -164,7 +164,7 @@ def test_a_full_disk_says_what_to_do(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(datasets.arrow_writer.ArrowWriter, "write", fail)
-    builder = ChestXray14(data_dir=root, cache_dir=root.parent.parent / "cache")
+    builder = ChestXray14(data_dir=root, build_dir=root.parent.parent / "cache")
     with pytest.raises(OSError, match="disk is full.*cache_dir") as caught:
         builder.download_and_prepare(num_proc=num_proc)
     assert caught.value.errno == errno.ENOSPC
@@ -232,7 +232,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path, builder_class: type[SourceBu
     with pytest.raises(DataLayoutError, match="Point data_dir|point data_dir"):
         build(root, builder_class)
     with pytest.raises(DataLayoutError, match="not a folder"):
-        builder_class(data_dir=tmp_path / "nowhere", cache_dir=tmp_path / "cache")
+        builder_class(data_dir=tmp_path / "nowhere", build_dir=tmp_path / "cache")
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def test_a_folder_that_cannot_be_listed(chest: ChestFolder, monkeypatch: pytest.
         "os.scandir", lambda path: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no", path))
     )
     with pytest.raises(DataLayoutError, match="may not be listed"):
-        ChestXray14(data_dir=root, cache_dir=root.parent.parent / "cache")
+        ChestXray14(data_dir=root, build_dir=root.parent.parent / "cache")
 
 
 def test_an_absent_image_has_its_own_kind(tmp_path: Path) -> None:
@@ -323,6 +323,6 @@ def test_an_absent_image_has_its_own_kind(tmp_path: Path) -> None:
 
 def test_a_source_file_that_vanishes_during_the_build(chest: ChestFolder) -> None:
     root = chest.finish()
-    rows = ChestXray14(data_dir=root, cache_dir=root.parent.parent / "cache").as_streaming_dataset("train")
+    rows = ChestXray14(data_dir=root, build_dir=root.parent.parent / "cache").as_streaming_dataset("train")
     shutil.rmtree(root / "images")
     assert list(rows) == []

@@ -13,7 +13,7 @@ from dataset_scripts.errors import DataLayoutError, LabelFileError
 
 
 def build(root: Path, **options: object) -> ChestXray14:
-    builder = ChestXray14(data_dir=root, cache_dir=root.parent.parent / "cache", **options)
+    builder = ChestXray14(data_dir=root, build_dir=root.parent.parent / "cache", **options)
     builder.download_and_prepare()
     return builder
 

@@ -16,7 +16,7 @@ AddCovidx = Callable[[str, str, int], Path]
 
 
 def build(root: Path, num_proc: int = 1, **options: object) -> Cocktail:
-    builder = Cocktail(data_dir=root, cache_dir=root.parent / "cache", **options)
+    builder = Cocktail(data_dir=root, build_dir=root.parent / "cache", **options)
     builder.download_and_prepare(num_proc=num_proc)
     return builder
 
@@ -88,7 +88,7 @@ def test_workers_do_not_change_what_is_built(chest: ChestFolder) -> None:
     root = chest.finish()
     (root / "images" / "00000003_000.png").write_bytes(b"")
     one = build(root.parent)
-    two = Cocktail(data_dir=root.parent, cache_dir=root.parent.parent / "cache2")
+    two = Cocktail(data_dir=root.parent, build_dir=root.parent.parent / "cache2")
     two.download_and_prepare(num_proc=2)
     assert read_report(one.cache_dir) == read_report(two.cache_dir)
     assert read_statistics(one.cache_dir) == read_statistics(two.cache_dir)
@@ -107,20 +107,20 @@ def test_statistics_count_the_training_split_alone(chest: ChestFolder) -> None:
 
 def test_streaming_reads_the_same_rows(chest: ChestFolder) -> None:
     builder = build(chest.finish().parent)
-    streamed = Cocktail(data_dir=chest.root.parent, cache_dir=chest.root.parent.parent / "cache")
+    streamed = Cocktail(data_dir=chest.root.parent, build_dir=chest.root.parent.parent / "cache")
     ids = [row["image_id"] for row in streamed.as_streaming_dataset(split="train")]
     assert ids == builder.as_dataset()["train"]["image_id"][:]
 
 
 def test_image_size_shrinks_the_shorter_side(chest: ChestFolder) -> None:
-    builder = build(chest.finish().parent, image_size=24)
+    builder = build(chest.finish().parent, stored_size=24)
     assert {image.size for image in builder.as_dataset()["train"]["image"]} == {(24, 24)}
 
 
 def test_none_of_the_folders(tmp_path: Path) -> None:
     (tmp_path / "something").mkdir()
     with pytest.raises(DataLayoutError, match=r"none of the sources.*ChestXray-NIHCC.*something"):
-        Cocktail(data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        Cocktail(data_dir=tmp_path, build_dir=tmp_path / "cache")
 
 
 def test_no_data_dir() -> None:

@@ -20,7 +20,7 @@ def write(root: Path, text: str, images: int = 40) -> Path:
 
 
 def build(root: Path, tmp_path: Path) -> ImageFolder:
-    builder = ImageFolder(data_dir=root, cache_dir=tmp_path / "cache")
+    builder = ImageFolder(data_dir=root, build_dir=tmp_path / "cache")
     builder.download_and_prepare()
     return builder
 
@@ -99,7 +99,7 @@ def test_no_csv_or_no_images(tmp_path: Path) -> None:
 def test_it_joins_the_cocktail_with_the_labels_they_share(chest: ChestFolder, tmp_path: Path) -> None:
     raw = chest.finish().parent
     write(raw / "own_images", "image,split,Hernia,fracture\n0.png,train,1,1\n1.png,train,,0\n", 2)
-    builder = Cocktail(data_dir=raw, cache_dir=tmp_path / "cache")
+    builder = Cocktail(data_dir=raw, build_dir=tmp_path / "cache")
     builder.download_and_prepare()
     rows = [row for row in builder.as_dataset()["train"] if row["source"] == "image folder"]
     assert [row["findings"] for row in rows] == [[FINDINGS.index("Hernia")], []]

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
-from medhiera.config.arguments import ModelOptions
+from medhiera.config.arguments import ModelArguments
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
@@ -19,7 +19,7 @@ TINY = '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "dec
 @pytest.fixture
 def mae_folder(tmp_path):
     model, new_weights = start_model(
-        HieraMAEForPreTraining, ModelOptions(model_overrides=TINY), image_size=[64, 64], decoder_num_heads=2
+        HieraMAEForPreTraining, ModelArguments(model_overrides=TINY), image_size=[64, 64], decoder_num_heads=2
     )
     assert new_weights == "all"
     model.save_pretrained(tmp_path / "mae")
@@ -36,7 +36,7 @@ def test_a_new_head_predicts_the_share_of_each_finding():
 def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
     model, new_weights = start_model(
         HieraMAEForImageClassification,
-        ModelOptions(model_name_or_path=str(mae_folder)),
+        ModelArguments(model_name_or_path=str(mae_folder)),
         image_size=[64, 64],
         id2label={0: "a", 1: "b"},
         label2id={"a": 0, "b": 1},
@@ -55,7 +55,7 @@ def test_stage_2_keeps_the_encoder_and_names_what_is_new(mae_folder):
 def test_no_checkpoint_there_is_one_message(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="cannot be loaded"):
-        start_model(HieraMAEForPreTraining, ModelOptions(model_name_or_path=str(tmp_path / "empty")))
+        start_model(HieraMAEForPreTraining, ModelArguments(model_name_or_path=str(tmp_path / "empty")))
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
 def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
     source = str(tmp_path) if name == "EMPTY" else name
     with pytest.raises(UserError, match=f"--model_name_or_path.*{message}"):
-        check_source(ModelOptions(model_name_or_path=source), HieraMAEForPreTraining)
-    check_source(ModelOptions(), HieraMAEForPreTraining)
+        check_source(ModelArguments(model_name_or_path=source), HieraMAEForPreTraining)
+    check_source(ModelArguments(), HieraMAEForPreTraining)
 
 
 def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):
@@ -90,7 +90,7 @@ def classifier_folder(tmp_path):
     folder = tmp_path / "classifier"
     labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
     model, _ = start_model(
-        HieraMAEForImageClassification, ModelOptions(model_overrides=TINY), image_size=[64, 64], **labels
+        HieraMAEForImageClassification, ModelArguments(model_overrides=TINY), image_size=[64, 64], **labels
     )
     model.classifier.weight.data *= 50  # untrained scores hardly depend on the image
     model.save_pretrained(folder)
@@ -102,7 +102,7 @@ def test_a_classifier_goes_on_at_a_larger_size(classifier_folder):
     """224 → 512 in small: every weight is kept, the position embeddings are stretched."""
     small = HieraMAEForImageClassification.from_pretrained(classifier_folder)
     large, new_weights = start_model(
-        HieraMAEForImageClassification, ModelOptions(model_name_or_path=str(classifier_folder)),
+        HieraMAEForImageClassification, ModelArguments(model_name_or_path=str(classifier_folder)),
         image_size=[160, 160], id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, drop_path_rate=0.3,
     )  # fmt: skip
     assert new_weights == []
@@ -132,9 +132,9 @@ def test_a_supervised_checkpoint_starts_with_a_new_head_where_asked(tmp_path):
         HieraMAEConfig.from_size("tiny", **geometry, id2label=dict(enumerate("vwxyz")))
     ).save_pretrained(tmp_path / "five")
     source = str(tmp_path / "five")
-    with pytest.raises(UserError, match=r"classifies into 5 labels; wanted 3.*new_head: true"):
-        start_model(HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), **labels)
-    options = ModelOptions(model_name_or_path=source, new_head=True)
+    with pytest.raises(UserError, match=r"classifies into 5 labels; wanted 3.*reset_head: true"):
+        start_model(HieraMAEForImageClassification, ModelArguments(model_name_or_path=source), **labels)
+    options = ModelArguments(model_name_or_path=source, reset_head=True)
     model, new_weights = start_model(HieraMAEForImageClassification, options, **labels)
     assert model.classifier.weight.shape[0] == 3 and model.classifier.weight.std() > 0
     assert new_weights == ["classifier.bias", "classifier.weight"]
@@ -149,7 +149,7 @@ def test_a_new_head_forgets_a_head_of_the_same_size(tmp_path):
         old.classifier.weight.fill_(3.0)
     old.save_pretrained(tmp_path / "three")
     labels = {"id2label": dict(enumerate("abc")), "label2id": {name: i for i, name in enumerate("abc")}}
-    options = ModelOptions(model_name_or_path=str(tmp_path / "three"), new_head=True)
+    options = ModelArguments(model_name_or_path=str(tmp_path / "three"), reset_head=True)
     model, new_weights = start_model(HieraMAEForImageClassification, options, **labels)
     assert model.classifier.weight.abs().max() < 1
     assert "classifier.weight" in new_weights

@@ -6,8 +6,8 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 from transformers import TrainingArguments
 
-from medhiera.config.arguments import OptimizationOptions
-from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.config.arguments import OptimizationArguments
+from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.training.trainer import MedHieraTrainer
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -60,13 +60,13 @@ def make_trainer(folder, optimization=None, rows=None, model=None, table=None, c
         "logging_nan_inf_filter": False, "report_to": [],
     } | arguments  # fmt: skip
     return MedHieraTrainer(
-        optimization=optimization or OptimizationOptions(),
+        optimization=optimization or OptimizationArguments(),
         preprocessing=PREPROCESSING,
         model=model or tiny_classifier(),
         args=TrainingArguments(**settings),
-        train_dataset=table or RadiographTable(rows, PREPROCESSING, with_labels=True),
-        eval_dataset=RadiographTable(rows, PREPROCESSING, with_labels=True),
-        data_collator=collator or Collator(with_ids=True),
+        train_dataset=table or RadiographDataset(rows, PREPROCESSING, with_labels=True),
+        eval_dataset=RadiographDataset(rows, PREPROCESSING, with_labels=True),
+        data_collator=collator or RadiographCollator(with_ids=True),
         **own,
     )
 

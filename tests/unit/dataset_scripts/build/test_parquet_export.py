@@ -31,7 +31,7 @@ def raw(chest: ChestFolder, covidx: AddCovidx) -> Path:
 
 
 def cocktail(raw: Path, **options: object) -> Cocktail:
-    return Cocktail(data_dir=raw, cache_dir=raw.parent / "cache", **options)
+    return Cocktail(data_dir=raw, build_dir=raw.parent / "cache", **options)
 
 
 def test_anyone_can_load_it(raw: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_an_unchanged_build_is_reused_and_a_changed_one_is_not(raw: Path, tmp_pa
     (raw / "ChestXray-NIHCC" / "images" / "00000001_000.png").unlink()
     assert export_parquet(cocktail(raw), out)
     assert sum(sum(splits.values()) for splits in read_report(out)["images"].values()) == 48
-    assert export_parquet(cocktail(raw, image_size=32), out)
+    assert export_parquet(cocktail(raw, stored_size=32), out)
     assert load_dataset(str(out), split="test", streaming=True).take(1).__iter__().__next__()[
         "image"
     ].size == (
@@ -145,7 +145,7 @@ def test_the_card_says_what_is_in_it(raw: Path, tmp_path: Path) -> None:
 
 def test_the_command_line(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data_dir", str(raw), "--output_dir", str(tmp_path / "out"), "--num_proc", "1"]
-    assert main([*arguments, "--config", "medtransformer", "--image_size", "48"]) == 0
+    assert main([*arguments, "--split_scheme", "medtransformer", "--stored_size", "48"]) == 0
     assert json.loads((tmp_path / "out" / "build.json").read_text())["complete"]
     assert "Split: `medtransformer`" in (tmp_path / "out" / "README.md").read_text()
     assert main(["--data_dir", str(tmp_path / "none"), "--output_dir", str(tmp_path / "out2")]) == 1

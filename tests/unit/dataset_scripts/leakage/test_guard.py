@@ -123,7 +123,7 @@ def test_threads_read_the_same_thumbnails_and_leave_the_warnings_alone(
 
 
 def build(root: Path, **options: object) -> Cocktail:
-    builder = Cocktail(data_dir=root, cache_dir=root.parent / "cache", **options)
+    builder = Cocktail(data_dir=root, build_dir=root.parent / "cache", **options)
     builder.download_and_prepare()
     return builder
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from medhiera.config.arguments import AugmentationOptions, OptimizationOptions
-from medhiera.config.parser import read_recipe
-from medhiera.config.stage_arguments import ClassifierOptions, MAEOptions
+from medhiera.config.arguments import AugmentationArguments, OptimizationArguments
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.errors import UserError
 
 CONFIGS = Path(__file__).parents[4] / "configs"
@@ -24,8 +24,8 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_read(path, tmp_path):
-    stage = MAEOptions if path.stem.startswith("mae") else ClassifierOptions
-    recipe = read_recipe(
+    stage = MAEArguments if path.stem.startswith("mae") else ClassificationArguments
+    recipe = parse_config(
         stage, [str(path), "--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
     )
     assert recipe.data.image_size % 32 == 0
@@ -33,38 +33,38 @@ def test_every_shipped_recipe_is_read(path, tmp_path):
 
 
 def test_command_line_overrides_file(write):
-    recipe = read_recipe(
-        MAEOptions, [*write("mask_ratio: 0.7\nlearning_rate: 3.0e-4"), "--mask_ratio", "0.8"]
+    recipe = parse_config(
+        MAEArguments, [*write("mask_ratio: 0.7\nlearning_rate: 3.0e-4"), "--mask_ratio", "0.8"]
     )
     assert recipe.stage.mask_ratio == 0.8
     assert recipe.training.learning_rate == 3e-4
 
 
 def test_exponent_without_dot_is_a_number(write):
-    assert read_recipe(MAEOptions, write("learning_rate: 1e-4")).training.learning_rate == 1e-4
+    assert parse_config(MAEArguments, write("learning_rate: 1e-4")).training.learning_rate == 1e-4
 
 
 def test_mapping_and_list_reach_their_fields(write):
-    recipe = read_recipe(MAEOptions, write("model_overrides: {depths: [1, 1, 1, 1]}\nsources: [a b, c]"))
+    recipe = parse_config(MAEArguments, write("model_overrides: {depths: [1, 1, 1, 1]}\nsources: [a b, c]"))
     assert recipe.model.overrides() == {"depths": [1, 1, 1, 1]}
     assert recipe.data.sources == ["a b", "c"]
 
 
 def test_weights_come_from_the_file_or_the_command_line(write):
-    from_file = read_recipe(MAEOptions, write("mixing: {ChestX-ray14: 0.5, BraTS 2020: 1}"))
-    assert from_file.data.weights() == {"ChestX-ray14": 0.5, "BraTS 2020": 1}
-    typed = read_recipe(MAEOptions, [*write("seed: 1"), "--mixing", '{"ChestX-ray14": 2}'])
-    assert typed.data.weights() == {"ChestX-ray14": 2}
-    assert read_recipe(MAEOptions, write("seed: 1")).data.weights() == {}
+    from_file = parse_config(MAEArguments, write("source_weights: {ChestX-ray14: 0.5, BraTS 2020: 1}"))
+    assert from_file.data.source_weights == {"ChestX-ray14": 0.5, "BraTS 2020": 1}
+    typed = parse_config(MAEArguments, [*write("seed: 1"), "--source_weights", '{"ChestX-ray14": 2}'])
+    assert typed.data.source_weights == {"ChestX-ray14": 2}
+    assert parse_config(MAEArguments, write("seed: 1")).data.source_weights == {}
 
 
 def test_weights_are_for_stage_1(write):
-    with pytest.raises(UserError, match="mixing is for stage 1"):
-        read_recipe(ClassifierOptions, write("mixing: {ChestX-ray14: 1}"))
+    with pytest.raises(UserError, match="source_weights is for stage 1"):
+        parse_config(ClassificationArguments, write("source_weights: {ChestX-ray14: 1}"))
 
 
 def test_resize_follows_image_size_as_in_the_paper(write):
-    assert read_recipe(MAEOptions, write("image_size: 224")).data.resize_size == 256
+    assert parse_config(MAEArguments, write("image_size: 224")).data.resize_size == 256
 
 
 @pytest.mark.parametrize(
@@ -78,26 +78,33 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("a: [", [], "is not YAML"),
         ("model_size: giant", [], "cannot be read"),
         ("model_overrides: tiny", [], "model_overrides is not a mapping"),
-        ("mixing: much", [], "mixing is not a mapping"),
-        ("mixing: [ChestX-ray14, 1]", [], "cannot be read|unrecognized|unknown key|not a mapping"),
-        ("mixing: {}", [], "mixing is empty; wanted source: weight"),
-        ("mixing: {a: 0, b: 1}", [], "mixing gives 'a' the weight 0; wanted a positive number"),
-        ("mixing: {a: -1}", [], "mixing gives 'a' the weight -1"),
-        ("mixing: {a: lots}", [], "mixing gives 'a' the weight 'lots'"),
-        ("mixing: {a: .inf}", [], "mixing gives 'a' the weight inf"),
-        ("mixing: {a: 1, b: 1}\nsources: [a]", [], r"mixing names \['b'\], which `sources` leaves out"),
+        ("source_weights: much", [], "is not a mapping"),
+        ("source_weights: [ChestX-ray14, 1]", [], "cannot be read|unrecognized|unknown key|not a mapping"),
+        (
+            "source_weights: {a: 0, b: 1}",
+            [],
+            "source_weights gives 'a' the weight 0; wanted a positive number",
+        ),
+        ("source_weights: {a: -1}", [], "source_weights gives 'a' the weight -1"),
+        ("source_weights: {a: lots}", [], "source_weights gives 'a' the weight 'lots'"),
+        ("source_weights: {a: .inf}", [], "source_weights gives 'a' the weight inf"),
+        (
+            "source_weights: {a: 1, b: 1}\nsources: [a]",
+            [],
+            r"source_weights names \['b'\], which `sources` leaves out",
+        ),
         ("resize_size: 100", [], "below image_size"),
         ("image_size: 64\nmask_ratio: 0.8", [], "mask_ratio: mask_ratio 0.8 keeps 0 of 4 mask units"),
         ("image_size: 32", [], "eval_mask_ratio: mask_ratio 0.6 keeps 0 of 1 mask units"),
         ("precision: bf16\nbf16: true", [], "bf16 and precision are both set"),
         ("hub_model_id: me/mine", [], "hub_model_id is set without push_to_hub"),
         ("push_to_hub: true\nhub_strategy: checkpoint", [], "hub_strategy: only the finished stage"),
-        ("new_head: true", [], "new_head is for stage 2"),
+        ("reset_head: true", [], "reset_head is for stage 2"),
     ],
 )
 def test_faults_are_named(write, text, extra, message):
     with pytest.raises(UserError, match=message):
-        read_recipe(MAEOptions, [*write(text), *extra])
+        parse_config(MAEArguments, [*write(text), *extra])
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,7 @@ def test_faults_are_named(write, text, extra, message):
         ("early_stopping_patience: 3", "needs load_best_model_at_end"),
         ("early_stopping_patience: 3", "needs eval_strategy"),
         ("early_stopping_patience: -3", "early_stopping_patience is -3"),
-        ("early_stopping_patience: 3\nkeep: last", "`keep: last` would drop it"),
+        ("early_stopping_patience: 3\nkeep_checkpoint: last", "`keep_checkpoint: last` would drop it"),
         (
             "base_learning_rate: 1e-4\nlearning_rate: 1e-4",
             "learning_rate and base_learning_rate are both set",
@@ -130,35 +137,35 @@ def test_faults_are_named(write, text, extra, message):
 )
 def test_contradictions_of_stage_2_are_named(write, text, message):
     with pytest.raises(UserError, match=message):
-        read_recipe(ClassifierOptions, write(text))
+        parse_config(ClassificationArguments, write(text))
 
 
 def test_averaged_weights_are_refused_where_they_are_sharded(write, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match="cannot average sharded weights"):
-        read_recipe(MAEOptions, write("ema_decay: 0.99"))
+        parse_config(MAEArguments, write("ema_decay: 0.99"))
 
 
 def test_a_tracker_that_is_not_installed_is_named(write, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="report_to trackio needs the package trackio"):
-        read_recipe(MAEOptions, write("report_to: trackio"))
+        parse_config(MAEArguments, write("report_to: trackio"))
 
 
 def test_several_trackers_from_file_or_command_line(write, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
-    recipe = read_recipe(MAEOptions, write("report_to: [tensorboard, wandb]"))
+    recipe = parse_config(MAEArguments, write("report_to: [tensorboard, wandb]"))
     assert recipe.training.report_to == ["tensorboard", "wandb"]
     words = [*write("seed: 1"), "--report_to", "trackio", "tensorboard", "--seed", "2"]
-    assert read_recipe(MAEOptions, words).training.report_to == ["trackio", "tensorboard"]
-    assert read_recipe(MAEOptions, write("report_to: wandb")).training.report_to == ["wandb"]
+    assert parse_config(MAEArguments, words).training.report_to == ["trackio", "tensorboard"]
+    assert parse_config(MAEArguments, write("report_to: wandb")).training.report_to == ["wandb"]
 
 
 def test_the_learning_rate_follows_the_global_batch(write):
     text = "base_learning_rate: 1e-3\nper_device_train_batch_size: 32\ngradient_accumulation_steps: 4"
-    assert read_recipe(MAEOptions, write(text)).training.learning_rate == pytest.approx(5e-4)
+    assert parse_config(MAEArguments, write(text)).training.learning_rate == pytest.approx(5e-4)
     unset = [*write(text), "--base_learning_rate", "0", "--learning_rate", "2e-3"]
-    assert read_recipe(MAEOptions, unset).training.learning_rate == 2e-3
+    assert parse_config(MAEArguments, unset).training.learning_rate == 2e-3
 
 
 @pytest.mark.parametrize("asked", ["auto", "bf16", "fp32"])
@@ -166,7 +173,7 @@ def test_the_learning_rate_follows_the_global_batch(write):
 def test_precision_reaches_accelerate(write, monkeypatch, asked, computes_bf16):
     """`mixed_precision` is what the Trainer hands on; transformers sets it before our option is read."""
     monkeypatch.setattr("medhiera.config.parser.machine_computes_bf16", lambda use_cpu: computes_bf16)
-    training = read_recipe(MAEOptions, write(f"precision: {asked}")).training
+    training = parse_config(MAEArguments, write(f"precision: {asked}")).training
     wanted = {"auto": computes_bf16, "bf16": True, "fp32": False}[asked]
     assert (training.bf16, training.mixed_precision) == (wanted, "bf16" if wanted else "no")
 
@@ -174,24 +181,26 @@ def test_precision_reaches_accelerate(write, monkeypatch, asked, computes_bf16):
 def test_keep_last_does_not_load_the_best(write):
     best = "load_best_model_at_end: true\nmetric_for_best_model: mean_auroc\n"
     best += "eval_strategy: epoch\nsave_strategy: epoch"
-    assert read_recipe(ClassifierOptions, write(best)).training.load_best_model_at_end
-    assert not read_recipe(ClassifierOptions, write(best + "\nkeep: last")).training.load_best_model_at_end
+    assert parse_config(ClassificationArguments, write(best)).training.load_best_model_at_end
+    assert not parse_config(
+        ClassificationArguments, write(best + "\nkeep_checkpoint: last")
+    ).training.load_best_model_at_end
 
 
 def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
-    for stage, name in ((MAEOptions, "mae_paper"), (ClassifierOptions, "cls_paper")):
+    for stage, name in ((MAEArguments, "mae_paper"), (ClassificationArguments, "cls_paper")):
         words = [str(CONFIGS / f"{name}.yaml"), "--data_dir", "d", "--output_dir", str(tmp_path)]
-        recipe = read_recipe(stage, [*words, "--use_cpu", "true"])
-        assert recipe.optimization == OptimizationOptions()
-        assert recipe.augmentation == AugmentationOptions()
+        recipe = parse_config(stage, [*words, "--use_cpu", "true"])
+        assert recipe.optimization == OptimizationArguments()
+        assert recipe.augmentation == AugmentationArguments()
         assert recipe.stage == (
-            MAEOptions() if stage is MAEOptions else ClassifierOptions(rotation_degrees=30)
+            MAEArguments() if stage is MAEArguments else ClassificationArguments(rotation_degrees=30)
         )
 
 
 def test_all_faults_at_once(write):
     with pytest.raises(UserError) as caught:
-        read_recipe(MAEOptions, write("image_size: 100\nmask_ratio: 1.5\neval_mask_ratio: 0"))
+        parse_config(MAEArguments, write("image_size: 100\nmask_ratio: 1.5\neval_mask_ratio: 0"))
     message = str(caught.value)
     assert "image_size is 100; wanted a multiple of 32, such as 96 or 128" in message
     assert "mask_ratio is 1.5" in message
@@ -200,11 +209,11 @@ def test_all_faults_at_once(write):
 
 def test_what_another_option_replaces_is_said(write, caplog):
     with caplog.at_level("WARNING", logger="medhiera"):
-        read_recipe(ClassifierOptions, write("warmup_steps: 10\noptim: sgd"))
+        parse_config(ClassificationArguments, write("warmup_steps: 10\noptim: sgd"))
     assert "warmup_steps has no effect with schedule: one_cycle" in caplog.text
     assert "optim has no effect with optimizer: adam" in caplog.text
     caplog.clear()
-    read_recipe(ClassifierOptions, write("warmup_steps: 10\nschedule: trainer\noptimizer: adamw"))
+    parse_config(ClassificationArguments, write("warmup_steps: 10\nschedule: trainer\noptimizer: adamw"))
     assert "no effect" not in caplog.text
 
 
@@ -213,15 +222,15 @@ def test_a_finished_stage_is_not_trained_over(write, tmp_path):
     for name in ("metrics.json", "README.md"):
         (tmp_path / "out" / name).write_text("{}")
     with pytest.raises(UserError, match="already holds a finished stage; choose another --output_dir"):
-        read_recipe(MAEOptions, write("image_size: 64"))
+        parse_config(MAEArguments, write("image_size: 64"))
 
 
 def test_the_trainer_never_pushes_by_itself(write):
-    recipe = read_recipe(MAEOptions, [*write("image_size: 64"), "--push_to_hub", "true"])
+    recipe = parse_config(MAEArguments, [*write("image_size: 64"), "--push_to_hub", "true"])
     assert recipe.hub_id == "out" and recipe.training.push_to_hub is False
     named = ["--push_to_hub", "true", "--hub_model_id", "me/mine"]
-    assert read_recipe(MAEOptions, [*write("image_size: 64"), *named]).hub_id == "me/mine"
-    assert read_recipe(MAEOptions, write("image_size: 64")).hub_id is None
+    assert parse_config(MAEArguments, [*write("image_size: 64"), *named]).hub_id == "me/mine"
+    assert parse_config(MAEArguments, write("image_size: 64")).hub_id is None
 
 
 def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path):
@@ -229,33 +238,33 @@ def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path
         (tmp_path / "data" / name).mkdir(parents=True)
     words = [*write("image_size: 100"), "--data_dir", str(tmp_path / "data")]
     with pytest.raises(UserError, match="no validation images; add ChestXray-NIHCC or own_images") as caught:
-        read_recipe(MAEOptions, words)
+        parse_config(MAEArguments, words)
     assert "COVIDx_CXR, MICCAI_BraTS2020" in str(caught.value) and "multiple of 32" in str(caught.value)
     (tmp_path / "data" / "ChestXray-NIHCC").mkdir()
     with pytest.raises(UserError) as caught:
-        read_recipe(MAEOptions, words)
+        parse_config(MAEArguments, words)
     assert "validation images" not in str(caught.value)
 
 
 def test_missing_file_says_where_recipes_lie():
     with pytest.raises(UserError, match="configs/"):
-        read_recipe(MAEOptions, ["nowhere.yaml"])
+        parse_config(MAEArguments, ["nowhere.yaml"])
 
 
 def test_a_stage_1_key_is_unknown_in_stage_2(write):
     with pytest.raises(UserError, match="unknown key 'mask_ratio'"):
-        read_recipe(ClassifierOptions, write("mask_ratio: 0.6"))
+        parse_config(ClassificationArguments, write("mask_ratio: 0.6"))
 
 
 def test_what_is_off_is_not_recorded_and_what_is_on_is(write):
-    plain = read_recipe(ClassifierOptions, write("seed: 3")).as_json()
+    plain = parse_config(ClassificationArguments, write("seed: 3")).as_json()
     assert not {"mixup_alpha", "rand_augment", "legacy_head", "ema_decay", "loss"} & plain.keys()
-    text = "mixup_alpha: 0.4\nrand_augment: true\nkeep: last\nschedule: trainer\nwarmup_steps: 5"
-    record = read_recipe(ClassifierOptions, write(text)).as_json()
+    text = "mixup_alpha: 0.4\nrand_augment: true\nkeep_checkpoint: last\nschedule: trainer\nwarmup_steps: 5"
+    record = parse_config(ClassificationArguments, write(text)).as_json()
     expected = {"mixup_alpha": 0.4, "rand_augment": True, "keep": "last", "warmup_steps": 5}
     assert expected.items() <= record.items()
 
 
 def test_no_path_of_the_user_is_recorded(write, tmp_path):
-    recipe = read_recipe(MAEOptions, [*write("seed: 3"), "--model_name_or_path", str(tmp_path)])
+    recipe = parse_config(MAEArguments, [*write("seed: 3"), "--model_name_or_path", str(tmp_path)])
     assert str(tmp_path) not in str(recipe.as_json())

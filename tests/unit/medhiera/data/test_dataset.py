@@ -7,11 +7,11 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 from transformers import BitImageProcessor
 
-from medhiera.config.arguments import AugmentationOptions
+from medhiera.config.arguments import AugmentationArguments
 from medhiera.data.augmentation import GrayRandAugment, choose_augmentation, random_crop, random_rotation
-from medhiera.data.dataset import Collator, KeyedSampler, RadiographTable
+from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.data.seeding import keyed_randomness
+from medhiera.data.seeding import seeded
 
 PREPROCESSING = Preprocessing(image_size=64, resize_size=73, mean=0.5, std=0.25)
 
@@ -80,7 +80,7 @@ def test_unequal_channels_are_refused():
 
 def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows):
     def table(rows, seed=0):
-        return RadiographTable(rows, PREPROCESSING, seed=seed, augment=random_rotation(30), mask_units=4)
+        return RadiographDataset(rows, PREPROCESSING, seed=seed, augment=random_rotation(30), mask_units=4)
 
     backwards = rows.select(range(5, -1, -1))
     first, again, moved = table(rows)[3, 2], table(rows)[3, 2], table(backwards)[3, 3]
@@ -93,7 +93,9 @@ def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows):
 
 
 def test_a_batch_is_what_its_rows_are_alone(rows):
-    table = RadiographTable(rows, PREPROCESSING, augment=random_rotation(30), mask_units=4, with_labels=True)
+    table = RadiographDataset(
+        rows, PREPROCESSING, augment=random_rotation(30), mask_units=4, with_labels=True
+    )
     keys = [(2, 5), (2, 0), 3, (1, 0)]
     for one, other in zip(table.__getitems__(keys), [table[key] for key in keys], strict=True):
         assert one.keys() == other.keys()
@@ -103,13 +105,13 @@ def test_a_batch_is_what_its_rows_are_alone(rows):
 
 
 def test_evaluation_masks_are_fixed_across_runs(rows):
-    one, two = (RadiographTable(rows, PREPROCESSING, seed=seed, mask_units=4)[1] for seed in (0, 7))
+    one, two = (RadiographDataset(rows, PREPROCESSING, seed=seed, mask_units=4)[1] for seed in (0, 7))
     assert torch.equal(one["noise"], two["noise"])
 
 
 def test_rotation_turns_and_blackens_the_corners():
     white = torch.full((1, 64, 64), 255, dtype=torch.uint8)
-    with keyed_randomness(5):
+    with seeded(5):
         turned = random_rotation(30)(white)
     assert turned.shape == white.shape
     assert turned[0, 0, 0] == 0
@@ -119,7 +121,7 @@ def test_rotation_turns_and_blackens_the_corners():
 def test_a_random_crop_takes_the_place_of_resize_and_crop(rows):
     def table(seed=0, crops=True):
         crop = random_crop(64, 0.3) if crops else None
-        return RadiographTable(rows, PREPROCESSING, seed=seed, crop=crop)
+        return RadiographDataset(rows, PREPROCESSING, seed=seed, crop=crop)
 
     first, again, other_epoch = table()[3, 2], table()[3, 2], table()[4, 2]
     assert first["pixels"].shape == (1, 64, 64) and first["pixels"].dtype == torch.uint8
@@ -134,8 +136,8 @@ def test_a_random_crop_takes_the_place_of_resize_and_crop(rows):
 )
 def test_flip_and_randaugment_depend_on_their_key_alone(rows, options):
     def pixels(epoch, seed=0):
-        augment = choose_augmentation(AugmentationOptions(**options))
-        table = RadiographTable(rows, PREPROCESSING, seed=seed, augment=augment)
+        augment = choose_augmentation(AugmentationArguments(**options))
+        table = RadiographDataset(rows, PREPROCESSING, seed=seed, augment=augment)
         return torch.stack([table[epoch, row]["pixels"] for row in range(6)])
 
     assert pixels(0).shape == (6, 1, 64, 64)
@@ -144,7 +146,7 @@ def test_flip_and_randaugment_depend_on_their_key_alone(rows, options):
 
 
 def test_randaugment_knows_no_colour_and_nothing_is_asked_for_by_default():
-    assert choose_augmentation(AugmentationOptions()) is None
+    assert choose_augmentation(AugmentationArguments()) is None
     assert "Color" not in GrayRandAugment._AUGMENTATION_SPACE
     assert len(GrayRandAugment._AUGMENTATION_SPACE) == 13
     augment = GrayRandAugment()
@@ -152,8 +154,8 @@ def test_randaugment_knows_no_colour_and_nothing_is_asked_for_by_default():
 
 
 def test_mixup_depends_on_the_batch_and_keeps_nan(rows):
-    table = RadiographTable(rows, PREPROCESSING, seed=0, with_labels=True)
-    mixing, plain = Collator(mixup_alpha=0.8), Collator()
+    table = RadiographDataset(rows, PREPROCESSING, seed=0, with_labels=True)
+    mixing, plain = RadiographCollator(mixup_alpha=0.8), RadiographCollator()
 
     def batch(collator, epoch, order=(0, 1, 2, 3)):
         return collator([table[epoch, row] for row in order])
@@ -177,8 +179,8 @@ def test_mixup_depends_on_the_batch_and_keeps_nan(rows):
 
 
 def test_a_batch_names_its_images_where_asked(rows):
-    table = RadiographTable(rows, PREPROCESSING)
-    batch = Collator(with_ids=True)([table[4], table[2]])
+    table = RadiographDataset(rows, PREPROCESSING)
+    batch = RadiographCollator(with_ids=True)([table[4], table[2]])
     assert batch["image_ids"] == ["image 4", "image 2"]
 
 
@@ -188,14 +190,14 @@ def test_keyed_randomness_leaves_the_global_generators_alone():
     torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
     expected = (torch.rand(1).item(), random.random(), np.random.rand())  # noqa: NPY002
     torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
-    with keyed_randomness(99):
+    with seeded(99):
         torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
     assert (torch.rand(1).item(), random.random(), np.random.rand()) == expected  # noqa: NPY002
 
 
 def test_collator_hands_over_what_the_model_takes(rows):
-    table = RadiographTable(rows, PREPROCESSING, mask_units=4, mask_ratio=0.5, with_labels=True)
-    batch = Collator()([table[0], table[1]])
+    table = RadiographDataset(rows, PREPROCESSING, mask_units=4, mask_ratio=0.5, with_labels=True)
+    batch = RadiographCollator()([table[0], table[1]])
     assert batch["pixel_values"].shape == (2, 1, 64, 64) and batch["pixel_values"].dtype == torch.uint8
     inputs = PREPROCESSING.model_inputs(batch)
     assert inputs["pixel_values"].shape == (2, 3, 64, 64)
@@ -231,8 +233,8 @@ def test_another_processors_steps_are_not_taken_for_ours(step):
 @pytest.mark.parametrize("mixup_alpha", [0.0, 0.8])
 def test_every_tensor_of_a_batch_can_be_pinned(rows, mixup_alpha):
     """Pinning copies a tensor into its own strides, which fails where elements share memory."""
-    table = RadiographTable(rows, PREPROCESSING, mask_units=4, with_labels=True)
-    batch = Collator(with_ids=True, mixup_alpha=mixup_alpha)([table[0, row] for row in range(4)])
+    table = RadiographDataset(rows, PREPROCESSING, mask_units=4, with_labels=True)
+    batch = RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha)([table[0, row] for row in range(4)])
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
     assert tensors.keys() == {"pixel_values", "noise", "labels"}
     for tensor in tensors.values():

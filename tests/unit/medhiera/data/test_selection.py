@@ -1,6 +1,5 @@
 """Which rows a stage reads: names refused or taken, shares as weighted, phantoms known as such."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from transformers import TrainingArguments
 
 from dataset_scripts import Cocktail, write_phantom_cohort
 from dataset_scripts.build.parquet_export import export_parquet
-from medhiera.config.arguments import DataOptions
+from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import open_cocktail
-from medhiera.data.dataset import RadiographTable
+from medhiera.data.dataset import RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.data.selection import choose_rows, mix_rows, spread_over_sources, warn_of_small_images
+from medhiera.data.selection import mix_sources, sample_across_sources, select_examples, warn_of_small_images
 from medhiera.errors import UserError
 
 CHEST, BRAIN, COVIDX = "ChestX-ray14", "BraTS 2020", "COVIDx CXR-3"
@@ -38,12 +37,12 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(raw: Path) -> Path:
     out = raw.parent / "exported"
-    export_parquet(Cocktail(data_dir=raw, cache_dir=raw.parent / "cache"), out)
+    export_parquet(Cocktail(data_dir=raw, build_dir=raw.parent / "cache"), out)
     return out
 
 
-def options(folder: Path, **more: object) -> DataOptions:
-    return DataOptions(str(folder), build_dir=str(folder.parent / "built"), **more)
+def options(folder: Path, **more: object) -> DataArguments:
+    return DataArguments(str(folder), build_dir=str(folder.parent / "built"), **more)
 
 
 def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path, tmp_path: Path) -> None:
@@ -51,64 +50,64 @@ def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path, tmp_pat
     assert open_cocktail(options(exported)).is_phantom
     assert open_cocktail(options(exported)).record()["is_phantom"]
     (raw / "phantom.json").rename(tmp_path / "phantom.json")
-    again = export_parquet(Cocktail(data_dir=raw, cache_dir=raw.parent / "cache", image_size=32), exported)
+    again = export_parquet(Cocktail(data_dir=raw, build_dir=raw.parent / "cache", stored_size=32), exported)
     assert again
     assert not (exported / "phantom.json").exists()
     assert not open_cocktail(options(exported)).is_phantom
     (tmp_path / "phantom.json").rename(raw / "phantom.json")
 
 
-@pytest.mark.parametrize("field", ["sources", "mixing"])
+@pytest.mark.parametrize("field", ["sources", "source_weights"])
 def test_a_source_that_no_split_holds_is_refused(exported: Path, field: str) -> None:
     asked = [CHEST, "BraTS2020"]
-    value = json.dumps(dict.fromkeys(asked, 1)) if field == "mixing" else asked
+    value = dict.fromkeys(asked, 1.0) if field == "source_weights" else asked
     with pytest.raises(UserError, match=rf"{field} names \['BraTS2020'\], .*'BraTS 2020', 'COVID-19"):
         open_cocktail(options(exported, **{field: value}))
 
 
 def test_a_source_of_another_split_is_no_fault(exported: Path) -> None:
     opened = open_cocktail(options(exported, sources=[CHEST, BRAIN]))
-    held_out = choose_rows(opened.split("validation"), [CHEST, BRAIN], None, 0)
+    held_out = select_examples(opened.split("validation"), [CHEST, BRAIN], None, 0)
     assert set(held_out["source"]) == {CHEST}
     with pytest.raises(UserError, match="none is in this split"):
-        choose_rows(opened.split("validation"), [BRAIN], None, 0)
+        select_examples(opened.split("validation"), [BRAIN], None, 0)
 
 
 def test_shares_are_as_weighted_and_every_image_is_shown(rows: Dataset) -> None:
-    mixed = mix_rows(rows, {CHEST: 3, BRAIN: 1}, seed=0)
+    mixed = mix_sources(rows, {CHEST: 3, BRAIN: 1}, seed=0)
     counts = Counter(mixed["source"])
     assert counts.keys() == {CHEST, BRAIN}
     assert counts[BRAIN] / len(mixed) == pytest.approx(0.25, abs=0.05)
     assert set(mixed["image_id"]) == {f"image {n}" for n in range(320)}
-    assert mix_rows(rows, {CHEST: 3, BRAIN: 1}, seed=0)["image_id"][:] == mixed["image_id"][:]
-    assert mix_rows(rows, {CHEST: 3, BRAIN: 1}, seed=1)["image_id"][:] != mixed["image_id"][:]
-    assert mix_rows(rows, {}, seed=0) is rows
+    assert mix_sources(rows, {CHEST: 3, BRAIN: 1}, seed=0)["image_id"][:] == mixed["image_id"][:]
+    assert mix_sources(rows, {CHEST: 3, BRAIN: 1}, seed=1)["image_id"][:] != mixed["image_id"][:]
+    assert mix_sources(rows, {}, seed=0) is rows
 
 
 def test_a_weighted_source_without_a_chosen_row(rows: Dataset) -> None:
-    with pytest.raises(UserError, match=r"mixing names \['BraTS 2020'\], of which no training row"):
-        mix_rows(choose_rows(rows, [CHEST], None, 0), {CHEST: 1, BRAIN: 1}, seed=0)
+    with pytest.raises(UserError, match=r"source_weights names \['BraTS 2020'\], of which no training row"):
+        mix_sources(select_examples(rows, [CHEST], None, 0), {CHEST: 1, BRAIN: 1}, seed=0)
 
 
 def test_an_image_shown_again_is_masked_anew(rows: Dataset) -> None:
     pictures = Dataset.from_dict({"image": [Image.new("L", (64, 64), 100)] * len(rows)})
-    mixed = mix_rows(concatenate_datasets([rows, pictures], axis=1), {CHEST: 1, BRAIN: 1}, seed=0)
-    table = RadiographTable(mixed, Preprocessing(64, 64, 0.5, 0.25), mask_units=4)
+    mixed = mix_sources(concatenate_datasets([rows, pictures], axis=1), {CHEST: 1, BRAIN: 1}, seed=0)
+    table = RadiographDataset(mixed, Preprocessing(64, 64, 0.5, 0.25), mask_units=4)
     shown = [row for row, image_id in enumerate(mixed["image_id"]) if image_id == "image 310"]
     assert len(shown) > 3
     masks = {tuple(example["noise"].tolist()) for example in table.__getitems__([(0, row) for row in shown])}
     assert len(masks) == len(shown)
-    once = RadiographTable(mixed.select(shown[:1]), Preprocessing(64, 64, 0.5, 0.25), mask_units=4)
+    once = RadiographDataset(mixed.select(shown[:1]), Preprocessing(64, 64, 0.5, 0.25), mask_units=4)
     assert torch.equal(once[0, 0]["noise"], table[0, shown[0]]["noise"])
 
 
 def test_a_figure_takes_each_source_in_turn(rows: Dataset) -> None:
-    chosen = spread_over_sources(rows, 7)
+    chosen = sample_across_sources(rows, 7)
     assert [rows[row]["source"] for row in chosen] == [CHEST, BRAIN, COVIDX, CHEST, BRAIN, COVIDX, CHEST]
     assert len(set(chosen)) == 7
     assert chosen[-1] > 50
     few = rows.select([0, 1, 2, 300])
-    assert sorted(spread_over_sources(few, 9)) == [0, 1, 2, 3]
+    assert sorted(sample_across_sources(few, 9)) == [0, 1, 2, 3]
 
 
 def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:

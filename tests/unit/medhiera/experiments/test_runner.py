@@ -13,15 +13,21 @@ import pytest
 import reproduce
 from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms
-from medhiera.experiments.runner import Laboratory, keep_settings, leave_on_signals, run_all, running
+from medhiera.experiments.runner import (
+    ExperimentRunner,
+    leave_on_signals,
+    locked_process,
+    pin_settings,
+    run_all,
+)
 from medhiera.experiments.sweep import SWEEPS, TESTED, open_study
-from medhiera.training.checkpoints import seal
+from medhiera.training.checkpoints import mark_complete
 
 WORDS = {"train_mae.py": ("mae.yaml",), "train_cls.py": ("cls.yaml",)}
 
 
-def finish(laboratory, arm, seed, steps=7, evaluation=None):
-    folder = laboratory.folder(arm, seed)
+def finish(runner, arm, seed, steps=7, evaluation=None):
+    folder = runner.folder(arm, seed)
     folder.mkdir(parents=True)
     record = {"training": {"steps": steps}, "evaluation": evaluation or {}}
     (folder / "metrics.json").write_text(json.dumps(record))
@@ -45,32 +51,32 @@ def test_the_paper_has_three_and_four_arms_and_we_two_more_of_each():
 
 
 def test_a_command_says_all(tmp_path):
-    laboratory = Laboratory(tmp_path, "DATA", "ORG/STAGE0", WORDS)
-    finish(laboratory, "long", 3, steps=41)
+    runner = ExperimentRunner(tmp_path, "DATA", "ORG/STAGE0", WORDS)
+    finish(runner, "long", 3, steps=41)
     arm = Arm("short", "short", "train_mae.py", STAGE0, ("--sources", "A"), as_long_as="long")
-    command = " ".join(laboratory.command(arm, 3))
+    command = " ".join(runner.command(arm, 3))
     for words in ("train_mae.py mae.yaml --data_dir DATA", "--seed 3", "--sources A", "--max_steps 41"):
         assert words in command
     assert "--model_name_or_path ORG/STAGE0" in command and "resume" not in command
-    checkpoint = laboratory.folder("short", 3) / "checkpoint-2"
+    checkpoint = runner.folder("short", 3) / "checkpoint-2"
     checkpoint.mkdir(parents=True)
-    assert "resume" not in " ".join(laboratory.command(arm, 3))  # half written: not to be gone on from
-    seal(checkpoint)
-    assert "--resume_from_checkpoint true" in " ".join(laboratory.command(arm, 3))
+    assert "resume" not in " ".join(runner.command(arm, 3))  # half written: not to be gone on from
+    mark_complete(checkpoint)
+    assert "--resume_from_checkpoint true" in " ".join(runner.command(arm, 3))
 
 
 def test_a_later_arm_starts_from_the_same_seed(tmp_path):
-    laboratory = Laboratory(tmp_path, "DATA", None, WORDS)
-    command = laboratory.command(Arm("cls", "cls", "train_cls.py", "mae"), 1)
+    runner = ExperimentRunner(tmp_path, "DATA", None, WORDS)
+    command = runner.command(Arm("cls", "cls", "train_cls.py", "mae"), 1)
     assert str(tmp_path / "mae" / "seed1") in command
 
 
 def test_finished_runs_are_skipped_and_a_failure_shows_its_message(tmp_path):
-    laboratory = Laboratory(tmp_path, str(tmp_path / "nothing"), None, {"train_mae.py": ("no.yaml",)})
-    finish(laboratory, "done", 0)
-    run_all(laboratory, [Arm("done", "done", "train_mae.py")], [0])
+    runner = ExperimentRunner(tmp_path, str(tmp_path / "nothing"), None, {"train_mae.py": ("no.yaml",)})
+    finish(runner, "done", 0)
+    run_all(runner, [Arm("done", "done", "train_mae.py")], [0])
     with pytest.raises(RunFailedError, match=r"exit code 1.*\n.*no recipe at no.yaml"):
-        run_all(laboratory, [Arm("new", "new", "train_mae.py")], [0])
+        run_all(runner, [Arm("new", "new", "train_mae.py")], [0])
 
 
 # Trains two steps; at a rate above 1 it ends as the guards end a run, or fails for a reason of its own.
@@ -92,14 +98,14 @@ if rate > 1:
 def test_a_loss_that_is_no_number_is_an_ending_of_explodes_arms(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(EXPLODING)
-    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
+    runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
     arms = [
-        Arm(rate, f"rate {rate}", str(script), None, ("--learning_rate", rate), may_explode=True)
+        Arm(rate, f"rate {rate}", str(script), None, ("--learning_rate", rate), may_diverge=True)
         for rate in ("1", "1e2", "1e3")
     ]
-    run_all(laboratory, arms, [0, 1])
-    assert [laboratory.run(arm, 0) for arm in arms] == [False] * 3  # ended: not run again
-    report = reproduce.explode_report(laboratory, arms, [0, 1], "")
+    run_all(runner, arms, [0, 1])
+    assert [runner.run(arm, 0) for arm in arms] == [False] * 3  # ended: not run again
+    report = reproduce.explode_report(runner, arms, [0, 1], "")
     both = "no number from step {0} on (seed 0); no number from step {0} on (seed 1)"
     for line in (
         "| rate 1 | 1.2000 (1.2000 to 1.2000) | 1.5000 (1.5000 to 1.5000) | 1.5000 (1.5000 to 1.5000) |",
@@ -107,23 +113,23 @@ def test_a_loss_that_is_no_number_is_an_ending_of_explodes_arms(tmp_path):
         f"| rate 1e3 | 1.2000 (1.2000 to 1.2000) | 1.2000 (1.2000 to 1.2000) | {both.format(2)} |",
     ):
         assert line in report
-    reproduce.draw(laboratory, arms, [0, 1], "fig5.png", "title", "eval_loss", "loss", "")
-    assert (laboratory.output / "fig5.png").is_file()
+    reproduce.draw(runner, arms, [0, 1], "fig5.png", "title", "eval_loss", "loss", "")
+    assert (runner.output / "fig5.png").is_file()
 
 
-@pytest.mark.parametrize(("rate", "may_explode"), [("1e2", False), ("2", True)])
-def test_any_other_failure_is_one(rate, may_explode, tmp_path):
+@pytest.mark.parametrize(("rate", "may_diverge"), [("1e2", False), ("2", True)])
+def test_any_other_failure_is_one(rate, may_diverge, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(EXPLODING)
-    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
-    arm = Arm("arm", "", str(script), None, ("--learning_rate", rate), may_explode=may_explode)
+    runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
+    arm = Arm("arm", "", str(script), None, ("--learning_rate", rate), may_diverge=may_diverge)
     with pytest.raises(RunFailedError, match="exit code 1"):
-        laboratory.run(arm, 0)
+        runner.run(arm, 0)
 
 
 def test_only_the_rates_of_explode_may_explode():
-    assert [arm.may_explode for arm in explode_arms(False, 1e-4)] == [False, True, True, True]
-    assert not any(arm.may_explode for arm in ablation_arms(has_stage0=True))
+    assert [arm.may_diverge for arm in explode_arms(False, 1e-4)] == [False, True, True, True]
+    assert not any(arm.may_diverge for arm in ablation_arms(has_stage0=True))
 
 
 # A training script that is asked to end writes its checkpoint, and takes its time for it.
@@ -143,25 +149,25 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from medhiera.experiments.arms import Arm
-from medhiera.experiments.runner import Laboratory, leave_on_signals
+from medhiera.experiments.runner import ExperimentRunner, leave_on_signals
 leave_on_signals()
-Laboratory(Path(sys.argv[3]), "DATA", None, {sys.argv[2]: ()}).run(Arm("arm", "", sys.argv[2]), 0)
+ExperimentRunner(Path(sys.argv[3]), "DATA", None, {sys.argv[2]: ()}).run(Arm("arm", "", sys.argv[2]), 0)
 """
 
 
 @pytest.fixture
 def busy(root, tmp_path):
-    """A process that runs an arm, the arm's folder, and the laboratory; the arm's script has started."""
+    """A process that runs an arm, the arm's folder, and the runner; the arm's script has started."""
     script = tmp_path / "script.py"
     script.write_text(WORKING)
-    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): ()})
-    words = [sys.executable, "-W", "ignore", "-c", CALLER, str(root), str(script), str(laboratory.output)]
-    caller, folder = subprocess.Popen(words), laboratory.folder("arm", 0)
+    runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): ()})
+    words = [sys.executable, "-W", "ignore", "-c", CALLER, str(root), str(script), str(runner.output)]
+    caller, folder = subprocess.Popen(words), runner.folder("arm", 0)
     deadline = time.monotonic() + 100
     while not (folder / "started").exists():
         assert caller.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    yield caller, folder, laboratory, Arm("arm", "", str(script))
+    yield caller, folder, runner, Arm("arm", "", str(script))
     caller.kill()
     caller.wait()
 
@@ -189,19 +195,19 @@ def test_a_signal_ends_the_process_once(number, status):
 
 
 def test_a_script_that_outlives_its_caller_keeps_a_second_writer_out(busy):
-    caller, folder, laboratory, arm = busy
+    caller, folder, runner, arm = busy
     caller.kill()
     caller.wait()
     script = int((folder / "lock").read_text())
     with pytest.raises(RunFailedError, match=rf"process {script} still writes into .*seed0"):
-        laboratory.run(arm, 0)
+        runner.run(arm, 0)
     os.kill(script, signal.SIGTERM)
     deadline = time.monotonic() + 30
     while not (folder / "checkpoint").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.5)
-    with running([sys.executable, "-c", ""], folder) as process:
+    with locked_process([sys.executable, "-c", ""], folder) as process:
         assert process.wait() == 0
 
 
@@ -212,11 +218,11 @@ def explode(tmp_path, *words):
 @pytest.fixture
 def finished_arms(tmp_path):
     """Every run of `explode` has finished, so that the command only draws and reports."""
-    laboratory = Laboratory(tmp_path / "out", "DATA", None, WORDS)
+    runner = ExperimentRunner(tmp_path / "out", "DATA", None, WORDS)
     for arm in explode_arms(False, 1e-4):
         for seed in range(5):
-            finish(laboratory, arm.name, seed, evaluation={"masked_loss": 1.0})
-            has_trained(laboratory.folder(arm.name, seed))
+            finish(runner, arm.name, seed, evaluation={"masked_loss": 1.0})
+            has_trained(runner.folder(arm.name, seed))
 
 
 def has_trained(folder):
@@ -227,10 +233,10 @@ def has_trained(folder):
 def test_settings_may_change_until_something_has_trained(tmp_path):
     file = tmp_path / "experiment.json"
     for budget in ("paper", "smoke"):
-        keep_settings(file, {"budget": budget}, has_runs=False)
+        pin_settings(file, {"budget": budget}, has_runs=False)
     assert json.loads(file.read_text()) == {"budget": "smoke"}
     with pytest.raises(UserError, match="budget was 'smoke', now 'paper'"):
-        keep_settings(file, {"budget": "paper"}, has_runs=True)
+        pin_settings(file, {"budget": "paper"}, has_runs=True)
 
 
 def test_runs_of_other_settings_are_not_resumed(tmp_path, finished_arms):

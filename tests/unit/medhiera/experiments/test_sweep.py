@@ -14,7 +14,7 @@ from stage_records import pretraining_record
 import reproduce
 from medhiera.errors import RunFailedError
 from medhiera.experiments import sweep as sweep_module
-from medhiera.experiments.runner import Laboratory, read_column
+from medhiera.experiments.runner import ExperimentRunner, read_column
 from medhiera.experiments.sweep import (
     SWEEPS,
     Sweep,
@@ -57,7 +57,7 @@ def workplace(tmp_path, monkeypatch):
     script.write_text(SCRIPT % json.dumps(asdict(pretraining_record())))
     recipe.write_text("max_steps: 3")
     words = (str(recipe), "--pause", "0", "--max_steps", "3")
-    laboratory = Laboratory(tmp_path / "out", "DATA", None, {str(script): words})
+    runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): words})
 
     def sweep(low, high):
         return Sweep(
@@ -65,21 +65,21 @@ def workplace(tmp_path, monkeypatch):
             lambda trial: {"rate": trial.suggest_float("rate", low, high)},
         )  # fmt: skip
 
-    return laboratory, sweep
+    return runner, sweep
 
 
-def saying(laboratory, *more):
-    """The same laboratory with more words."""
-    words = {script: (*words, *more) for script, words in laboratory.words.items()}
-    return Laboratory(laboratory.output, "DATA", None, words)
+def saying(runner, *more):
+    """The same runner with more words."""
+    words = {script: (*words, *more) for script, words in runner.words.items()}
+    return ExperimentRunner(runner.output, "DATA", None, words)
 
 
 def test_trials_are_kept_and_a_second_call_adds_only_what_is_missing(workplace, tmp_path):
-    laboratory, make = workplace
+    runner, make = workplace
     sweep = make(0.1, 0.8)
     for wanted in (3, 3, 5):
         study = open_study(sweep, tmp_path / "sweep.db", "mae")
-        run_sweep(laboratory, sweep, study, wanted, {})
+        run_sweep(runner, sweep, study, wanted, {})
         ended = [trial for trial in study.trials if trial.state.is_finished()]
         assert len(ended) == wanted
     assert all(trial.value is None or trial.value == trial.params["rate"] for trial in ended)
@@ -87,21 +87,21 @@ def test_trials_are_kept_and_a_second_call_adds_only_what_is_missing(workplace, 
 
 
 def test_a_trial_far_behind_is_ended_early(workplace, tmp_path):
-    laboratory, make = workplace
+    runner, make = workplace
     study = open_study(make(0.1, 0.2), tmp_path / "sweep.db", "mae")
-    run_sweep(laboratory, make(0.1, 0.2), study, 5, {})
-    run_sweep(saying(laboratory, "--pause", "5"), make(0.7, 0.8), study, 6, {})
+    run_sweep(runner, make(0.1, 0.2), study, 5, {})
+    run_sweep(saying(runner, "--pause", "5"), make(0.7, 0.8), study, 6, {})
     assert study.trials[-1].state == optuna.trial.TrialState.PRUNED
-    assert not (laboratory.folder(f"trials/mae/{study.trials[-1].number}", 0) / "README.md").exists()
+    assert not (runner.folder(f"trials/mae/{study.trials[-1].number}", 0) / "README.md").exists()
 
 
 def test_trials_are_compared_at_the_same_share_of_their_schedules_after_a_warm_up(workplace, tmp_path):
-    laboratory, make = workplace
+    runner, make = workplace
     study = open_study(make(0.1, 0.2), tmp_path / "sweep.db", "mae")
-    run_sweep(saying(laboratory, "--max_steps", "8"), make(0.1, 0.2), study, 4, {})
+    run_sweep(saying(runner, "--max_steps", "8"), make(0.1, 0.2), study, 4, {})
     assert study.trials[0].intermediate_values.keys() == {12, 25, 37, 50, 62, 75, 87, 100}
     # Behind at once, and still let go on as long as its learning rate rises; half as long as the others.
-    slow = saying(laboratory, "--max_steps", "4", "--pause", "0.4")
+    slow = saying(runner, "--max_steps", "4", "--pause", "0.4")
     run_sweep(slow, make(0.7, 0.8), study, 5, {})
     assert study.trials[-1].state == optuna.trial.TrialState.PRUNED
     assert study.trials[-1].intermediate_values.keys() == {25, 50}
@@ -130,71 +130,71 @@ def test_where_only_epochs_are_asked_for_their_share_is_reported(tmp_path):
 def test_a_classifier_is_judged_by_the_validation_split_at_the_weights_it_keeps(
     words, expected, workplace, tmp_path, monkeypatch
 ):
-    laboratory, make = workplace
+    runner, make = workplace
     by_auroc = SWEEPS["cls"]
     sweep = Sweep(
         make(0.1, 0.8).script, by_auroc.column, by_auroc.label, by_auroc.direction, make(0.1, 0.8).propose,
         by_auroc.tested,
     )  # fmt: skip
     monkeypatch.setitem(SWEEPS, "cls", sweep)
-    report = reproduce.search(saying(laboratory, *words), "cls", 1, {}, "")
+    report = reproduce.search(saying(runner, *words), "cls", 1, {}, "")
     assert "| rate | validation mean AUROC | test, not searched by |" in report
     assert f"| {expected:.4f} | 0.1000 |" in report
 
 
 def test_a_classifier_without_a_validation_value_is_a_failed_trial(workplace, tmp_path, caplog):
-    laboratory, make = workplace
+    runner, make = workplace
     sweep = Sweep(make(0, 1).script, "eval_selection_auroc", "AUROC", "maximize", make(0.01, 0.09).propose)
     study = open_study(sweep, tmp_path / "sweep.db", "cls")
     with pytest.raises(RunFailedError, match=r"trial 2 has no AUROC .* eval_selection_auroc"):
-        run_sweep(laboratory, sweep, study, 1, {})
+        run_sweep(runner, sweep, study, 1, {})
     assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL] * 3
 
 
 def test_a_search_goes_on_after_a_failed_trial(workplace, tmp_path, caplog):
-    laboratory, make = workplace
+    runner, make = workplace
     study = open_study(make(0, 1), tmp_path / "sweep.db", "mae")
     for rate in (0.95, 0.95, 0.3, 0.95, 0.95, 0.4):
         study.enqueue_trial({"rate": rate})
     with caplog.at_level(logging.WARNING, "medhiera.experiments.sweep"):
-        run_sweep(laboratory, make(0, 1), study, 2, {})
+        run_sweep(runner, make(0, 1), study, 2, {})
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "COMPLETE"] * 2
     assert "trials/mae/0/seed0/printed.txt ends so:\n  too high\nthe search goes on" in caplog.text
 
 
 def test_three_failures_in_a_row_end_the_search_with_the_last_ones_message(workplace, tmp_path):
-    laboratory, make = workplace
+    runner, make = workplace
     study = open_study(make(0.95, 0.99), tmp_path / "sweep.db", "mae")
     with pytest.raises(
         RunFailedError, match=r"3 trials in a row failed; trial 2 .*printed\.txt.*\n  too high"
     ):
-        run_sweep(laboratory, make(0.95, 0.99), study, 20, {})
+        run_sweep(runner, make(0.95, 0.99), study, 20, {})
     assert len(study.trials) == 3
 
 
 def test_the_trials_of_two_stages_lie_apart(workplace, tmp_path):
-    laboratory, make = workplace
+    runner, make = workplace
     for name in ("mae", "cls"):
-        run_sweep(laboratory, make(0.1, 0.8), open_study(make(0.1, 0.8), tmp_path / "db", name), 1, {})
-        assert (laboratory.output / "trials" / name / "0" / "seed0" / "metrics.json").is_file()
+        run_sweep(runner, make(0.1, 0.8), open_study(make(0.1, 0.8), tmp_path / "db", name), 1, {})
+        assert (runner.output / "trials" / name / "0" / "seed0" / "metrics.json").is_file()
 
 
 def test_two_processes_share_the_trials(workplace, tmp_path):
-    laboratory, make = workplace
+    runner, make = workplace
     code = (
         "import sys; sys.path[:0] = [sys.argv[1]]\n"
         "from pathlib import Path\n"
         "from medhiera.experiments import sweep as s\n"
-        "from medhiera.experiments.runner import Laboratory\n"
+        "from medhiera.experiments.runner import ExperimentRunner\n"
         "s._POLL_SECONDS = 0.02\n"
         "script, recipe, out = sys.argv[2:]\n"
         "words = (recipe, '--max_steps', '3', '--pause', '0.1')\n"
-        "lab = Laboratory(Path(out), 'DATA', None, {script: words})\n"
+        "lab = ExperimentRunner(Path(out), 'DATA', None, {script: words})\n"
         "sw = s.Sweep(script, 'eval_loss', 'loss', 'minimize',"
         " lambda t: {'rate': t.suggest_float('rate', 0.1, 0.8)})\n"
         "s.run_sweep(lab, sw, s.open_study(sw, Path(out) / 'sweep.db', 'mae', seed=None), 6, {})\n"
     )
-    script = next(iter(laboratory.words))
+    script = next(iter(runner.words))
     words = [
         sys.executable,
         "-W",
@@ -203,13 +203,13 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         code,
         str(sweep_module.ROOT),
         script,
-        laboratory.words[script][0],
-        str(laboratory.output),
+        runner.words[script][0],
+        str(runner.output),
     ]
-    open_study(make(0.1, 0.8), laboratory.output / "sweep.db", "mae")
+    open_study(make(0.1, 0.8), runner.output / "sweep.db", "mae")
     both = [subprocess.Popen(words) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
-    study = open_study(make(0.1, 0.8), laboratory.output / "sweep.db", "mae")
+    study = open_study(make(0.1, 0.8), runner.output / "sweep.db", "mae")
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     assert 6 <= len(finished) <= 7  # the other may be in its last trial when the count is reached
     assert len({trial.params["rate"] for trial in finished}) == len(finished)

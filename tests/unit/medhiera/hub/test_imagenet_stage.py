@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 import yaml
 
-from medhiera.config.arguments import ModelOptions
+from medhiera.config.arguments import ModelArguments
 from medhiera.errors import UserError
 from medhiera.hub.imagenet_stage import complete
 from medhiera.hub.lineage import lineage_of
@@ -48,7 +48,7 @@ def test_training_goes_on_from_it_with_the_datas_own_normalisation(converted):
     chosen = choose_preprocessing(source, 64, 73, 0.5, 0.2)
     assert (chosen.mean, chosen.std) == (0.5, 0.2)
     _, new_weights = start_model(
-        HieraMAEForImageClassification, ModelOptions(model_name_or_path=source), num_labels=2
+        HieraMAEForImageClassification, ModelArguments(model_name_or_path=source), num_labels=2
     )
     lineage = lineage_of(source, new_weights)
     assert lineage.started_from == "stage 0 (from a file of mine)"

@@ -7,7 +7,7 @@ import pytest
 from tiny_training import make_trainer
 
 from medhiera.formatting import duration
-from medhiera.training.callbacks import Pictures, ProgressLines, TrainingLog
+from medhiera.training.callbacks import CSVLoggerCallback, FigureCallback, ThroughputCallback
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_durations_read_as_people_say_them(seconds, text):
 
 def test_each_logging_step_says_speed_and_time_left(tmp_path, caplog):
     caplog.set_level(logging.INFO, "medhiera")
-    trainer = make_trainer(tmp_path, callbacks=[ProgressLines(8)], logging_steps=2)
+    trainer = make_trainer(tmp_path, callbacks=[ThroughputCallback(8)], logging_steps=2)
     trainer.train()
     lines = [record.message for record in caplog.records if record.message.startswith("step ")]
     assert len(lines) == 2
@@ -38,12 +38,12 @@ def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
 
     seen = []
 
-    class Look(TrainingLog):
+    class Look(CSVLoggerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" in logs:
                 seen.append((state.global_step, (tmp_path / "figures" / "loss.png").exists()))
 
-    callbacks = [Pictures(tmp_path, "loss", draw, every=3), Look(tmp_path / "log.csv")]
+    callbacks = [FigureCallback(tmp_path, "loss", draw, every=3), Look(tmp_path / "log.csv")]
     trainer = make_trainer(tmp_path, callbacks=callbacks, eval_strategy="steps", eval_steps=2)
     trainer.train()
     assert seen == [(1, False), (2, False), (3, True), (4, True)]
@@ -56,7 +56,7 @@ def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
 
 def test_the_evaluation_after_training_is_logged_once_however_often_the_end_is_reached(tmp_path):
     def begin(resume=None):
-        callbacks = [TrainingLog(tmp_path / "log.csv")]
+        callbacks = [CSVLoggerCallback(tmp_path / "log.csv")]
         saving = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
         trainer = make_trainer(tmp_path, callbacks=callbacks, **saving)
         trainer.train(resume_from_checkpoint=resume)

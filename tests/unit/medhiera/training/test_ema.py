@@ -6,10 +6,10 @@ from safetensors.torch import load_file
 from tiny_training import make_trainer, tiny_classifier, weights
 from transformers import TrainerCallback
 
-from medhiera.config.arguments import OptimizationOptions
-from medhiera.training.ema import EMA_FILE, WeightAverage
+from medhiera.config.arguments import OptimizationArguments
+from medhiera.training.ema import EMA, EMA_FILE
 
-AVERAGED = OptimizationOptions(ema_decay=0.9)
+AVERAGED = OptimizationArguments(ema_decay=0.9)
 
 
 def same(one, other):
@@ -18,11 +18,11 @@ def same(one, other):
 
 def test_the_average_is_lent_bit_for_bit():
     model = tiny_classifier()
-    average = WeightAverage(model, 0.5)
+    average = EMA(model, 0.5)
     raw = {name: tensor.add(1) for name, tensor in model.state_dict().items()}
     model.load_state_dict(raw)
     before = weights(average.average.module)
-    with average.lent_to(model):
+    with average.swapped_into(model):
         assert same(model.state_dict(), before) and same(average.average.module.state_dict(), raw)
     assert same(model.state_dict(), raw) and same(average.average.module.state_dict(), before)
 
@@ -30,7 +30,7 @@ def test_the_average_is_lent_bit_for_bit():
 def test_it_follows_each_step_with_timms_warm_up(tmp_path):
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
-    average = WeightAverage(model, 0.9)
+    average = EMA(model, 0.9)
     expected = 0.0
     for step in range(1, 40):
         with torch.no_grad():
@@ -40,7 +40,7 @@ def test_it_follows_each_step_with_timms_warm_up(tmp_path):
         expected = decay * expected + (1 - decay) * step
         assert average.average.module.weight.item() == pytest.approx(expected, rel=1e-5)
     average.save(tmp_path)
-    restored = WeightAverage(model, 0.9)
+    restored = EMA(model, 0.9)
     restored.load(tmp_path)
     assert same(restored.average.module.state_dict(), average.average.module.state_dict())
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_ends_with_the_same_average(tmp_path):
 def test_the_best_checkpoints_average_is_loaded(tmp_path):
     """The highest loss counts as best here, so that it is not the last one."""
     trainer = make_trainer(
-        tmp_path, OptimizationOptions(ema_decay=0.9, schedule="trainer"), learning_rate=0.5,
+        tmp_path, OptimizationArguments(ema_decay=0.9, schedule="trainer"), learning_rate=0.5,
         eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2, max_steps=6,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True,
     )  # fmt: skip

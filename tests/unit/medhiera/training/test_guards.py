@@ -12,18 +12,18 @@ from safetensors import SafetensorError
 from tiny_training import PREPROCESSING, make_rows, make_trainer
 from transformers import TrainerCallback
 
-from medhiera.config.arguments import OptimizationOptions
-from medhiera.data.dataset import RadiographTable
+from medhiera.config.arguments import OptimizationArguments
+from medhiera.data.dataset import RadiographDataset
 from medhiera.errors import CheckpointError, RunEndedError
 from medhiera.training import checkpoints, out_of_memory
-from medhiera.training.checkpoints import find_checkpoint, is_whole, last_checkpoint
+from medhiera.training.checkpoints import find_checkpoint, is_complete, last_checkpoint
 from medhiera.training.out_of_memory import largest_fitting, out_of_memory_message
 from medhiera.training.preemption import PREEMPTED
 
 SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
 
 
-class Poisoned(RadiographTable):
+class Poisoned(RadiographDataset):
     """One image's labels are infinite; a NaN label only says "not annotated"."""
 
     def _example(self, epoch, index, row):
@@ -116,7 +116,7 @@ def test_out_of_memory_in_evaluation_names_its_own_batch(tmp_path):
 @pytest.mark.parametrize("halts", [False, True])
 def test_an_exploding_loss_is_said_in_words_and_halts_by_choice(halts, tmp_path, caplog):
     trainer = make_trainer(
-        tmp_path, OptimizationOptions(schedule="trainer", halt_on_explosion=halts), learning_rate=1.0,
+        tmp_path, OptimizationArguments(schedule="trainer", halt_on_explosion=halts), learning_rate=1.0,
         eval_on_start=True, eval_strategy="steps", eval_steps=2, max_steps=8, warmup_steps=2,
     )  # fmt: skip
     if halts:
@@ -162,7 +162,7 @@ def test_sigterm_writes_a_checkpoint_and_ends_with_143(step, epoch_steps, tmp_pa
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == PREEMPTED == 143
-    assert is_whole(tmp_path / f"checkpoint-{step}")
+    assert is_complete(tmp_path / f"checkpoint-{step}")
     evaluated = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     assert len(evaluated) == (step == epoch_steps)  # the epoch's evaluation is not lost
 
@@ -174,7 +174,7 @@ def test_a_run_that_is_not_ended_gives_the_signal_back(tmp_path):
 
 
 def test_what_a_killed_write_left_does_not_count(tmp_path, caplog):
-    steady = OptimizationOptions(schedule="trainer")  # OneCycleLR cannot be made longer
+    steady = OptimizationArguments(schedule="trainer")  # OneCycleLR cannot be made longer
     make_trainer(tmp_path, steady, **SAVING | {"max_steps": 4, "save_total_limit": 2}).train()
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
     optimizer = tmp_path / "checkpoint-4" / "optimizer.pt"
@@ -188,7 +188,7 @@ def test_what_a_killed_write_left_does_not_count(tmp_path, caplog):
     resumed.train(resume_from_checkpoint=found)
     left = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
     assert left == ["checkpoint-5", "checkpoint-6"]
-    assert all(is_whole(tmp_path / name) for name in left)
+    assert all(is_complete(tmp_path / name) for name in left)
 
 
 def test_a_damaged_checkpoint_by_name_is_refused(tmp_path):
@@ -203,7 +203,7 @@ def test_a_damaged_checkpoint_by_name_is_refused(tmp_path):
 
 @pytest.mark.parametrize("where", ["torch.save", "medhiera.training.ema.save_file", "safetensors"])
 def test_a_write_that_fails_leaves_the_checkpoint_before_it(where, tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path, OptimizationOptions(ema_decay=0.5), **SAVING | {"save_total_limit": 1})
+    trainer = make_trainer(tmp_path, OptimizationArguments(ema_decay=0.5), **SAVING | {"save_total_limit": 1})
 
     class FillDisk(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -222,7 +222,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(where, tmp_path, mon
     ):
         trainer.train()
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
-    assert is_whole(tmp_path / "checkpoint-2")
+    assert is_complete(tmp_path / "checkpoint-2")
 
 
 def test_the_first_checkpoint_that_fails_says_there_is_none(tmp_path):

@@ -7,12 +7,12 @@ import torch
 
 import demo
 import reproduce
-from medhiera.config.arguments import ModelOptions
-from medhiera.config.parser import read_recipe
-from medhiera.config.stage_arguments import ClassifierOptions, MAEOptions
+from medhiera.config.arguments import ModelArguments
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.errors import UserError
 from medhiera.experiments.arms import ablation_arms, explode_arms
-from medhiera.experiments.runner import Laboratory
+from medhiera.experiments.runner import ExperimentRunner
 from medhiera.training.model import check_source, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -20,7 +20,7 @@ GEOMETRY = {
     "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "decoder_hidden_size": 16,
     "decoder_depth": 1, "decoder_num_heads": 2,
 }  # fmt: skip
-STAGES = {MAEOptions: HieraMAEForPreTraining, ClassifierOptions: HieraMAEForImageClassification}
+STAGES = {MAEArguments: HieraMAEForPreTraining, ClassificationArguments: HieraMAEForImageClassification}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory):
 
 
 def started(source, model_class=HieraMAEForPreTraining, side=64, **overrides):
-    options = ModelOptions(model_name_or_path=source, model_overrides=json.dumps(overrides))
+    options = ModelArguments(model_name_or_path=source, model_overrides=json.dumps(overrides))
     check_source(options, model_class)
     model, _ = start_model(model_class, options, image_size=[side] * 2, drop_path_rate=0.0)
     return model
@@ -98,7 +98,7 @@ def test_what_a_checkpoint_rules_out_is_refused_before_data_is_read(checkpoint, 
         started(checkpoint, **overrides)
     words = ["--data_dir", "d", "--output_dir", "o", "--mask_ratio", "2", "--model_name_or_path", checkpoint]
     with pytest.raises(UserError, match=rf"(?s)mask_ratio is 2.*{message}"):
-        read_recipe(MAEOptions, [*words, "--model_overrides", json.dumps(overrides)])
+        parse_config(MAEArguments, [*words, "--model_overrides", json.dumps(overrides)])
 
 
 def test_the_refusal_says_how_to_drop_the_recipes_own_geometry(checkpoint, tmp_path):
@@ -106,8 +106,8 @@ def test_the_refusal_says_how_to_drop_the_recipes_own_geometry(checkpoint, tmp_p
     recipe.write_text("image_size: 64\nmodel_overrides: {embed_dim: 32}\n")
     words = [str(recipe), "--data_dir", "d", "--output_dir", "o", "--model_name_or_path", checkpoint]
     with pytest.raises(UserError, match=r"contradicts the checkpoint .*--model_overrides \{\}"):
-        read_recipe(MAEOptions, words)
-    model = read_recipe(MAEOptions, [*words, "--model_overrides", "{}"]).model
+        parse_config(MAEArguments, words)
+    model = parse_config(MAEArguments, [*words, "--model_overrides", "{}"]).model
     check_source(model, HieraMAEForPreTraining)
     assert start_model(HieraMAEForPreTraining, model, image_size=[64, 64])[1] == []
 
@@ -137,14 +137,14 @@ def test_random_weights_refuse_what_no_model_has(overrides, message):
         started(None, **overrides)
     words = ["--data_dir", "d", "--output_dir", "o", "--model_overrides", json.dumps(overrides)]
     with pytest.raises(UserError, match=message):
-        read_recipe(ClassifierOptions, words)
+        parse_config(ClassificationArguments, words)
 
 
 def test_overrides_of_a_checkpoint_stand_in_the_record(checkpoint):
     words = ["--data_dir", "d", "--output_dir", "o", "--model_name_or_path", checkpoint, "--model_overrides"]
-    record = read_recipe(MAEOptions, [*words, '{"position_interpolation": "windowed"}']).as_json()
+    record = parse_config(MAEArguments, [*words, '{"position_interpolation": "windowed"}']).as_json()
     assert record["model_overrides"] == '{"position_interpolation": "windowed"}'
-    assert "model_overrides" not in read_recipe(MAEOptions, [*words, "{}"]).as_json()
+    assert "model_overrides" not in parse_config(MAEArguments, [*words, "{}"]).as_json()
 
 
 SMALL_UNITS = {"patch_size": [3, 3], "patch_stride": [2, 2], "patch_padding": [1, 1]}
@@ -163,19 +163,19 @@ def test_the_mask_unit_is_the_models_own(source, tmp_path):
         HieraMAEConfig.from_size("tiny", image_size=[128, 128], **units).save_pretrained(folder)
         return [*given, "--model_name_or_path", str(folder)]
 
-    assert read_recipe(MAEOptions, words(SMALL_UNITS, 48)).data.image_size == 48
+    assert parse_config(MAEArguments, words(SMALL_UNITS, 48)).data.image_size == 48
     with pytest.raises(UserError, match="image_size is 96; wanted a multiple of 64, such as 64 or 128"):
-        read_recipe(MAEOptions, words(LARGE_UNITS, 96))
+        parse_config(MAEArguments, words(LARGE_UNITS, 96))
     with pytest.raises(UserError, match="mask_ratio 0.8 keeps 0 of 4 mask units"):
-        read_recipe(MAEOptions, [*words(LARGE_UNITS, 128), "--mask_ratio", "0.8"])
+        parse_config(MAEArguments, [*words(LARGE_UNITS, 128), "--mask_ratio", "0.8"])
 
 
 @pytest.mark.parametrize(
-    ("stage", "config"), [(MAEOptions, "mae_smoke.yaml"), (ClassifierOptions, "cls_smoke.yaml")]
+    ("stage", "config"), [(MAEArguments, "mae_smoke.yaml"), (ClassificationArguments, "cls_smoke.yaml")]
 )
 def test_the_demo_starts_from_weights_of_any_geometry(checkpoint, tmp_path, stage, config):
     arguments = demo.Demo(tmp_path, tmp_path / "raw").arguments(config, tmp_path / "out", checkpoint)
-    recipe = read_recipe(stage, arguments)
+    recipe = parse_config(stage, arguments)
     check_source(recipe.model, STAGES[stage])
 
 
@@ -183,12 +183,12 @@ def test_the_demo_starts_from_weights_of_any_geometry(checkpoint, tmp_path, stag
 @pytest.mark.parametrize("budget", ["smoke", "paper"])
 def test_the_experiments_start_from_weights_of_any_geometry(checkpoint, tmp_path, arms, budget):
     words = reproduce.script_arguments(budget, checkpoint, ["--use_cpu", "true"])
-    laboratory = Laboratory(tmp_path, str(tmp_path / "raw"), checkpoint, words)
-    stages = {"train_mae.py": MAEOptions, "train_cls.py": ClassifierOptions}
+    runner = ExperimentRunner(tmp_path, str(tmp_path / "raw"), checkpoint, words)
+    stages = {"train_mae.py": MAEArguments, "train_cls.py": ClassificationArguments}
     for arm in arms:
         if arm.start not in (None, "stage 0") or arm.as_long_as is not None:
             continue  # starts from an arm that has not run
         stage = stages[arm.script]
-        command = laboratory.command(arm, 0)
-        recipe = read_recipe(stage, command[command.index(arm.script) + 1 :])
+        command = runner.command(arm, 0)
+        recipe = parse_config(stage, command[command.index(arm.script) + 1 :])
         check_source(recipe.model, STAGES[stage])

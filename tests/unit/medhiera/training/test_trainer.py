@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny_training import PREPROCESSING, make_rows, make_trainer, tiny_classifier, tiny_mae, weights
 
-from medhiera.config.arguments import OptimizationOptions
-from medhiera.config.parser import read_recipe
-from medhiera.config.stage_arguments import ClassifierOptions
-from medhiera.data.dataset import Collator, RadiographTable
+from medhiera.config.arguments import OptimizationArguments
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import ClassificationArguments
+from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.errors import RunEndedError
 from medhiera.training.losses import TrainingLoss, choose_loss
 from medhiera.training.optimizers import layer_decay_groups
@@ -15,7 +15,7 @@ from medhiera.training.trainer import MedHieraTrainer
 from modeling_hiera_mae.modeling_hiera import masked_binary_cross_entropy
 
 LABELS = torch.tensor([[1.0, float("nan"), 0.0], [0.0, 1.0, float("nan")]])
-MODERN = OptimizationOptions(optimizer="adamw", schedule="trainer", layer_decay=0.5)
+MODERN = OptimizationArguments(optimizer="adamw", schedule="trainer", layer_decay=0.5)
 
 
 def rates_by_name(model, **options):
@@ -57,7 +57,7 @@ def test_the_decoder_learns_at_the_full_rate():
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "trainer"])
 def test_every_schedule_keeps_the_ratio_of_the_groups(schedule, tmp_path):
-    options = OptimizationOptions(optimizer="adamw", schedule=schedule, layer_decay=0.5)
+    options = OptimizationArguments(optimizer="adamw", schedule=schedule, layer_decay=0.5)
     trainer = make_trainer(tmp_path, options, lr_scheduler_type="cosine", warmup_steps=2, max_steps=10)
     optimizer = trainer.create_optimizer()
     scheduler = trainer.create_scheduler(10, optimizer)
@@ -75,7 +75,7 @@ def test_every_schedule_keeps_the_ratio_of_the_groups(schedule, tmp_path):
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_training_computes_in_the_precision_asked_for_and_the_report_in_single(tmp_path, precision):
     words = ["--data_dir", "data", "--output_dir", str(tmp_path), "--use_cpu", "true", "--max_steps", "2"]
-    recipe = read_recipe(ClassifierOptions, [*words, "--precision", precision])
+    recipe = parse_config(ClassificationArguments, [*words, "--precision", precision])
     recipe.training.report_to = []
     rows, model, seen = make_rows(), tiny_classifier(), []
     model.hiera.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
@@ -84,14 +84,14 @@ def test_training_computes_in_the_precision_asked_for_and_the_report_in_single(t
         preprocessing=PREPROCESSING,
         model=model,
         args=recipe.training,
-        train_dataset=RadiographTable(rows, PREPROCESSING, with_labels=True),
-        data_collator=Collator(with_ids=True),
+        train_dataset=RadiographDataset(rows, PREPROCESSING, with_labels=True),
+        data_collator=RadiographCollator(with_ids=True),
     )
     trainer.train()
     assert seen == [precision == "bf16"] * 2
     seen.clear()
-    trainer.leave_autocast()
-    table = RadiographTable(rows, PREPROCESSING, with_labels=True)
+    trainer.disable_autocast()
+    table = RadiographDataset(rows, PREPROCESSING, with_labels=True)
     given = trainer.predict(table).predictions
     assert seen == [False] * len(seen) and seen
     pixels = PREPROCESSING.pixel_values(rows["image"])
@@ -149,8 +149,8 @@ def test_evaluation_reports_plain_cross_entropy_for_every_loss():
 
 
 def test_the_papers_loss_is_the_models_own():
-    assert choose_loss(ClassifierOptions()) is None
-    assert choose_loss(ClassifierOptions(loss="asymmetric")) == TrainingLoss(0.0, True)
+    assert choose_loss(ClassificationArguments()) is None
+    assert choose_loss(ClassificationArguments(loss="asymmetric")) == TrainingLoss(0.0, True)
 
 
 @pytest.mark.parametrize("loss", [TrainingLoss(0.1), TrainingLoss(0.0, True)], ids=["smooth", "asymmetric"])
@@ -190,8 +190,8 @@ def test_a_one_cycle_run_is_not_resumed_longer(tmp_path):
 def test_mixup_in_training_reaches_the_model(tmp_path):
     rows = make_rows()
     trainer = make_trainer(
-        tmp_path, rows=rows, collator=Collator(with_ids=True, mixup_alpha=0.8),
-        table=RadiographTable(rows, PREPROCESSING, with_labels=True), max_steps=2,
+        tmp_path, rows=rows, collator=RadiographCollator(with_ids=True, mixup_alpha=0.8),
+        table=RadiographDataset(rows, PREPROCESSING, with_labels=True), max_steps=2,
     )  # fmt: skip
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0
