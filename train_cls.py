@@ -28,7 +28,7 @@ from medhiera.evaluation.results import ClassificationReport, LocalizationReport
 from medhiera.evaluation.selection import ValidationScores, choose_findings
 from medhiera.evaluation.tables import mean_as_text
 from medhiera.hub.record import ClassificationRecord, Selection, TrainingRecord
-from medhiera.inference.classifier import Classifier, scores
+from medhiera.inference.classifier import Classifier, score_logits
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
 from medhiera.stages import CLASSIFICATION
@@ -142,7 +142,7 @@ def evaluate(
 
 def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
     """What images are ranked by, see classifier.scores."""
-    return np.asarray(scores(torch.from_numpy(np.asarray(logits)), legacy_head))
+    return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head))
 
 
 if __name__ == "__main__":

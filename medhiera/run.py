@@ -189,7 +189,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     Raises:
         UserError: whatever is wrong, before hours of building or training.
     """
-    config = parse_config(stage.arguments, argv, checks=(_data_faults, _output_faults))
+    config = parse_run_config(stage, argv)
     training = config.training
     start_logging(training)
     set_seed(training.seed)
@@ -203,6 +203,15 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
         source, config.data.image_size, config.data.resize_size, data.mean, data.std
     )
     return Run(stage, config, resume, data, preprocessing)
+
+
+def parse_run_config(stage: Stage[S], argv: Sequence[str]) -> Config[S]:
+    """The config of a run; what its data and its output folder rule out is refused with all other faults.
+
+    Raises:
+        UserError: see parse_config.
+    """
+    return parse_config(stage.arguments, argv, checks=(_data_faults, _output_faults))
 
 
 def _data_faults(config: Config[S]) -> list[str]:

@@ -5,13 +5,15 @@ TrainingArguments. The command line overrides the file, key by key.
 """
 
 import argparse
+import copy
 import difflib
 import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,6 +35,17 @@ from medhiera.config.validation import check_config, unused_options
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+
+class _Parser(HfArgumentParser):
+    """HfArgumentParser hands all of a field's metadata to argparse; some of ours are for others."""
+
+    @staticmethod
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: Field[Any]) -> None:
+        known = copy.copy(field)
+        own = {"card", "is_mapping"}
+        known.metadata = MappingProxyType({key: field.metadata[key] for key in field.metadata.keys() - own})
+        HfArgumentParser._parse_dataclass_field(parser, known)
 
 
 def parse_config(
@@ -58,7 +71,7 @@ def parse_config(
         stage,
         TrainingArguments,
     )
-    parser = HfArgumentParser(groups, allow_abbrev=False, exit_on_error=False)
+    parser = _Parser(groups, allow_abbrev=False, exit_on_error=False)
     # TrainingArguments take one tracker or several; HfArgumentParser makes that an option of one word.
     next(action for action in parser._actions if action.dest == "report_to").nargs = "+"
     mappings = {f.name for group in groups for f in fields(group) if f.metadata.get("is_mapping")}
@@ -107,6 +120,8 @@ def _yaml_words(path: Path, known: set[str]) -> list[str]:
     for key, value in mapping.items():
         if value is None:
             continue
+        if value is False and key.endswith("_strategy"):
+            value = "no"  # which YAML reads as false
         words.append(f"--{key}")
         if isinstance(value, list):
             words += [str(item) for item in value]

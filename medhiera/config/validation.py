@@ -44,7 +44,9 @@ def _optimization_faults(
             f"layer_decay is {optimization.layer_decay}; wanted above 0 and at most 1 (1: none), such as 0.55"
         )
     elif optimization.layer_decay != 1 and optimization.optimizer != "adamw":
-        faults.append(f"layer_decay needs `optimizer: adamw`, not {optimization.optimizer}")
+        faults.append(
+            f"layer_decay needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
+        )
     if optimization.base_learning_rate < 0:
         faults.append(f"base_learning_rate is {optimization.base_learning_rate}; wanted a positive number")
     if optimization.base_learning_rate and "learning_rate" in given:

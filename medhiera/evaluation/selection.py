@@ -14,7 +14,7 @@ from transformers import EvalPrediction
 
 from medhiera.errors import UserError
 from medhiera.evaluation.metrics import NO_DISEASE, MultilabelRanking
-from medhiera.inference.classifier import scores
+from medhiera.inference.classifier import score_logits
 
 FEWEST_PATIENTS = 30
 """A finding of fewer positive validation patients moves by chance more than a better checkpoint moves it."""
@@ -79,7 +79,7 @@ class ValidationScores:
         """`selection_auroc` (the best checkpoint has the highest), `mean_auroc`, and one for each finding."""
         logits = torch.from_numpy(np.asarray(prediction.predictions))
         result = self.metric.compute(
-            predictions=np.asarray(scores(logits, self.legacy_head)),
+            predictions=np.asarray(score_logits(logits, self.legacy_head)),
             references=prediction.label_ids,
             finding_names=self.names,
         )

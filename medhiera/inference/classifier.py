@@ -130,11 +130,11 @@ class Classifier:
         pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         # To the CPU first: not every accelerator has double precision.
-        scores = [scores(self.model(view).logits.cpu(), legacy_head) for view in views]
+        scores = [score_logits(self.model(view).logits.cpu(), legacy_head) for view in views]
         return torch.stack(scores).mean(dim=0)
 
 
-def scores(logits: Tensor, legacy_head: bool = False) -> Tensor:
+def score_logits(logits: Tensor, legacy_head: bool = False) -> Tensor:
     """The scores that images are ranked by: sigmoid(logits), or sigmoid(softmax(logits)) as in med-hiera.
 
     Softmax makes findings compete, so an image with two findings scores lower on both; for comparison only.

@@ -13,7 +13,7 @@ from medhiera.run import choose_preprocessing
 from medhiera.training.model import check_source, set_prior_bias, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
-TINY = '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1}'
+TINY = {"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1}
 
 
 @pytest.fixture

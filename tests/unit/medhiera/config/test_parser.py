@@ -8,6 +8,8 @@ from medhiera.config.arguments import AugmentationArguments, OptimizationArgumen
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.errors import UserError
+from medhiera.run import parse_run_config
+from medhiera.stages import PRETRAINING
 
 CONFIGS = Path(__file__).parents[4] / "configs"
 
@@ -46,7 +48,7 @@ def test_exponent_without_dot_is_a_number(write):
 
 def test_mapping_and_list_reach_their_fields(write):
     recipe = parse_config(MAEArguments, write("model_overrides: {depths: [1, 1, 1, 1]}\nsources: [a b, c]"))
-    assert recipe.model.overrides() == {"depths": [1, 1, 1, 1]}
+    assert recipe.model.model_overrides == {"depths": [1, 1, 1, 1]}
     assert recipe.data.sources == ["a b", "c"]
 
 
@@ -77,7 +79,7 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("[1, 2]", [], "holds list; wanted one mapping"),
         ("a: [", [], "is not YAML"),
         ("model_size: giant", [], "cannot be read"),
-        ("model_overrides: tiny", [], "model_overrides is not a mapping"),
+        ("model_overrides: tiny", [], "argument --model_overrides.*: 'tiny' is not a mapping"),
         ("source_weights: much", [], "is not a mapping"),
         ("source_weights: [ChestX-ray14, 1]", [], "cannot be read|unrecognized|unknown key|not a mapping"),
         (
@@ -121,9 +123,12 @@ def test_faults_are_named(write, text, extra, message):
         ("drop_path_rate: 1", "drop_path_rate is 1.0"),
         ("layer_decay: 0", "layer_decay is 0.0; wanted above 0"),
         ("layer_decay: 1.2\noptimizer: adamw", "layer_decay is 1.2"),
-        ("layer_decay: 0.5", "layer_decay needs `optimizer: adamw`, not adam"),
-        ("early_stopping_patience: 3", "needs load_best_model_at_end"),
-        ("early_stopping_patience: 3", "needs eval_strategy"),
+        ("layer_decay: 0.5\noptimizer: adam", "layer_decay needs `optimizer: adamw`, not adam"),
+        ("early_stopping_patience: 3\nload_best_model_at_end: false", "needs load_best_model_at_end"),
+        (
+            "early_stopping_patience: 3\neval_strategy: no\nload_best_model_at_end: false",
+            "needs eval_strategy",
+        ),
         ("early_stopping_patience: -3", "early_stopping_patience is -3"),
         ("early_stopping_patience: 3\nkeep_checkpoint: last", "`keep_checkpoint: last` would drop it"),
         (
@@ -179,19 +184,26 @@ def test_precision_reaches_accelerate(write, monkeypatch, asked, computes_bf16):
 
 
 def test_keep_last_does_not_load_the_best(write):
-    best = "load_best_model_at_end: true\nmetric_for_best_model: mean_auroc\n"
-    best += "eval_strategy: epoch\nsave_strategy: epoch"
-    assert parse_config(ClassificationArguments, write(best)).training.load_best_model_at_end
-    assert not parse_config(
-        ClassificationArguments, write(best + "\nkeep_checkpoint: last")
-    ).training.load_best_model_at_end
+    kept = parse_config(ClassificationArguments, write("image_size: 64")).training
+    assert kept.load_best_model_at_end and kept.metric_for_best_model == "selection_auroc"
+    last = parse_config(ClassificationArguments, write("keep_checkpoint: last")).training
+    assert not last.load_best_model_at_end
+
+
+def test_what_repeats_in_every_recipe_is_a_default_that_a_recipe_can_change(write):
+    training = parse_config(MAEArguments, write("image_size: 64")).training
+    assert (training.seed, training.max_grad_norm, training.save_total_limit) == (0, 0.0, 2)
+    assert (training.eval_strategy, training.save_strategy) == ("epoch", "epoch")
+    assert not training.load_best_model_at_end
+    changed = parse_config(MAEArguments, write("seed: 7\nmax_grad_norm: 1\nsave_total_limit: 5")).training
+    assert (changed.seed, changed.max_grad_norm, changed.save_total_limit) == (7, 1.0, 5)
 
 
 def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
     for stage, name in ((MAEArguments, "mae_paper"), (ClassificationArguments, "cls_paper")):
         words = [str(CONFIGS / f"{name}.yaml"), "--data_dir", "d", "--output_dir", str(tmp_path)]
         recipe = parse_config(stage, [*words, "--use_cpu", "true"])
-        assert recipe.optimization == OptimizationArguments()
+        assert recipe.optimization == OptimizationArguments(optimizer="adam", schedule="one_cycle")
         assert recipe.augmentation == AugmentationArguments()
         assert recipe.stage == (
             MAEArguments() if stage is MAEArguments else ClassificationArguments(rotation_degrees=30)
@@ -209,11 +221,14 @@ def test_all_faults_at_once(write):
 
 def test_what_another_option_replaces_is_said(write, caplog):
     with caplog.at_level("WARNING", logger="medhiera"):
-        parse_config(ClassificationArguments, write("warmup_steps: 10\noptim: sgd"))
+        parse_config(
+            ClassificationArguments,
+            write("optimizer: adam\nschedule: one_cycle\nwarmup_steps: 10\noptim: sgd"),
+        )
     assert "warmup_steps has no effect with schedule: one_cycle" in caplog.text
     assert "optim has no effect with optimizer: adam" in caplog.text
     caplog.clear()
-    parse_config(ClassificationArguments, write("warmup_steps: 10\nschedule: trainer\noptimizer: adamw"))
+    parse_config(ClassificationArguments, write("warmup_steps: 10\noptimizer: adamw"))
     assert "no effect" not in caplog.text
 
 
@@ -222,7 +237,7 @@ def test_a_finished_stage_is_not_trained_over(write, tmp_path):
     for name in ("metrics.json", "README.md"):
         (tmp_path / "out" / name).write_text("{}")
     with pytest.raises(UserError, match="already holds a finished stage; choose another --output_dir"):
-        parse_config(MAEArguments, write("image_size: 64"))
+        parse_run_config(PRETRAINING, write("image_size: 64"))
 
 
 def test_the_trainer_never_pushes_by_itself(write):
@@ -238,11 +253,11 @@ def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path
         (tmp_path / "data" / name).mkdir(parents=True)
     words = [*write("image_size: 100"), "--data_dir", str(tmp_path / "data")]
     with pytest.raises(UserError, match="no validation images; add ChestXray-NIHCC or own_images") as caught:
-        parse_config(MAEArguments, words)
+        parse_run_config(PRETRAINING, words)
     assert "COVIDx_CXR, MICCAI_BraTS2020" in str(caught.value) and "multiple of 32" in str(caught.value)
     (tmp_path / "data" / "ChestXray-NIHCC").mkdir()
     with pytest.raises(UserError) as caught:
-        parse_config(MAEArguments, words)
+        parse_run_config(PRETRAINING, words)
     assert "validation images" not in str(caught.value)
 
 
@@ -259,9 +274,9 @@ def test_a_stage_1_key_is_unknown_in_stage_2(write):
 def test_what_is_off_is_not_recorded_and_what_is_on_is(write):
     plain = parse_config(ClassificationArguments, write("seed: 3")).as_json()
     assert not {"mixup_alpha", "rand_augment", "legacy_head", "ema_decay", "loss"} & plain.keys()
-    text = "mixup_alpha: 0.4\nrand_augment: true\nkeep_checkpoint: last\nschedule: trainer\nwarmup_steps: 5"
+    text = "mixup_alpha: 0.4\nrand_augment: true\nkeep_checkpoint: last\nwarmup_steps: 5"
     record = parse_config(ClassificationArguments, write(text)).as_json()
-    expected = {"mixup_alpha": 0.4, "rand_augment": True, "keep": "last", "warmup_steps": 5}
+    expected = {"mixup_alpha": 0.4, "rand_augment": True, "keep_checkpoint": "last", "warmup_steps": 5}
     assert expected.items() <= record.items()
 
 

@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory):
 
 
 def started(source, model_class=HieraMAEForPreTraining, side=64, **overrides):
-    options = ModelArguments(model_name_or_path=source, model_overrides=json.dumps(overrides))
+    options = ModelArguments(model_name_or_path=source, model_overrides=overrides)
     check_source(options, model_class)
     model, _ = start_model(model_class, options, image_size=[side] * 2, drop_path_rate=0.0)
     return model
@@ -143,7 +143,7 @@ def test_random_weights_refuse_what_no_model_has(overrides, message):
 def test_overrides_of_a_checkpoint_stand_in_the_record(checkpoint):
     words = ["--data_dir", "d", "--output_dir", "o", "--model_name_or_path", checkpoint, "--model_overrides"]
     record = parse_config(MAEArguments, [*words, '{"position_interpolation": "windowed"}']).as_json()
-    assert record["model_overrides"] == '{"position_interpolation": "windowed"}'
+    assert record["model_overrides"] == {"position_interpolation": "windowed"}
     assert "model_overrides" not in parse_config(MAEArguments, [*words, "{}"]).as_json()
 
 
