@@ -5,7 +5,7 @@ import pytest
 from transformers import EvalPrediction
 
 from medhiera.errors import UserError
-from medhiera.evaluation.selection import ValidationScores, choose_findings
+from medhiera.evaluation.checkpoint_selection import ValidationScores, choose_findings
 
 NAMES = ["Effusion", "Hernia", "No Finding"]
 
