@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import re
+from dataclasses import asdict
 
 import jinja2
 import jsonschema
@@ -16,8 +17,10 @@ from huggingface_hub import ModelCard
 from page_fixtures import phantom, write_stage1, write_stage2
 from PIL import Image
 
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
+from medhiera.evaluation.results import LocalizationReport
 from medhiera.hub.model_card import TEMPLATES, card_of, render_card
 from medhiera.hub.widget_examples import EXAMPLES, write_examples
 from medhiera.inference.classifier import Classifier
@@ -26,13 +29,21 @@ NAMES = ["Edema", "Hernia", "No Finding"]
 
 
 def split(seed):
-    """Ninety images without a hernia."""
+    """Ninety images of as many patients, eight with an edema and none with a hernia."""
     generator = np.random.default_rng(seed)
-    labels = (generator.random((90, 3)) < 0.1).astype(float)
+    labels = (generator.random((90, 3)) < 0.5).astype(float)
     labels[:8, 0], labels[8:, 0], labels[:, 1] = 1, 0, 0
     rows = pd.DataFrame({"image_id": np.arange(90).astype(str), "patient_id": np.arange(90).astype(str)})
     rows = rows.assign(sex=["F", "M"] * 45, age_years=np.nan, view="PA")
-    return Predictions(generator.random((90, 3)) * 0.7 + 0.3 * labels, labels, rows)
+    scores = generator.random((90, 3)) * 0.7 + 0.3 * labels
+    return Predictions(scores, labels, NAMES, rows["patient_id"].tolist(), rows)
+
+
+def scored():
+    """A report of the split as metrics.json holds it."""
+    no_boxes = LocalizationReport(reason="no image has a box")
+    result = report(split(0), split(1), Bootstrap(20), split="test", pointing_game=no_boxes)
+    return json.loads(json.dumps(asdict(result), allow_nan=False))
 
 
 RECORD = {
@@ -60,8 +71,7 @@ RECORD = {
         "parameters": 27_900_000,
         "best_step": 5,
     },
-    "evaluation": json.loads(json.dumps(report(NAMES, split(0), split(1), 20), allow_nan=False))
-    | {"pointing_game": {"reason": "no image has a box", "pairs": 0}},
+    "evaluation": scored(),
     "commit": "0123abc",
     "libraries": {"torch": "2.15.0"},
 }  # fmt: skip
@@ -84,23 +94,26 @@ def test_numbers_reasons_and_metadata(record):
         assert f"| **{cell(value)}** |" in card.text
     row = next(line for line in card.text.splitlines() if line.startswith("| Edema* |"))
     assert row.split(" | ")[1:] == [
-        cell(edema["auroc"]), " to ".join(map(cell, edema["interval"])), cell(edema["average_precision"]),
-        " to ".join(map(cell, edema["average_precision_interval"])), "8", "82 |",
+        cell(edema["auroc"]), " to ".join(map(cell, edema["auroc_interval"])),
+        cell(edema["average_precision"]), " to ".join(map(cell, edema["average_precision_interval"])),
+        "8 (8)", "82 (82) |",
     ]  # fmt: skip
     assert hernia["auroc"] is None
-    assert "| Hernia | – | no positive image | – | – | 0 | 90 |" in card.text
+    assert "| Hernia | – | no positive image | – | – | 0 (0) | 90 (90) |" in card.text
     youden = evaluation["operating_points"]["findings"]["Edema"]["youden"]
     assert f"| Edema* | {cell(youden['threshold'])} | {cell(youden['sensitivity'])} (" in card.text
     assert "| Hernia | – | no positive image on validation |" in card.text
     women = evaluation["subgroups"]["sex"]["groups"]["F"]
     assert f"| F | 45 | 45 | {cell(women['mean_auroc'])} |" in card.text
+    shared = "Sex, over the 1 finding with at least 10 positive and 10 negative patients in every group"
+    assert f"{shared} (left out: Edema, Hernia):" in card.text
     assert "Age: the data says nothing about age." in card.text
     assert f"calibration error over findings {cell(evaluation['calibration']['mean_ece'])}" in card.text
     assert "Not scored: no image has a box." in card.text
     assert "commit `0123abc`" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "62 min" in card.text
-    assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative" in card.text
+    assert "| Edema* |" in card.text and "\\* Fewer than ten patients with a positive image" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == (
@@ -205,11 +218,12 @@ def test_which_weights_were_kept(record):
 def test_few_validation_images_show(record):
     evaluation = record["evaluation"]
     points = evaluation["operating_points"]["findings"]
-    points["Edema"]["positives"], points["No Finding"]["positives"] = 9, 10
+    points["Edema"]["positive_patients"], points["No Finding"]["positive_patients"] = 9, 10
+    points["Edema"]["positives"] = 30  # images of nine patients
     table = render_card(record, []).split("### Operating points")[1].split("### Calibration")[0]
     assert "\n| Edema* |" in table and "\n| No Finding |" in table and "\n| Hernia |" in table
-    assert "\\* Chosen on fewer than ten positive validation images" in table
-    del points["Edema"]["positives"]  # as older records
+    assert "\\* Chosen on fewer than ten validation patients with the finding" in table
+    points["Edema"]["positive_patients"] = 10
     assert "Chosen on fewer" not in render_card(record, [])
     fit = {"slope": 1.0, "intercept": 0.0}
     evaluation["rescaling"] = {"Edema": fit, "Hernia": None, "No Finding": fit}
@@ -227,8 +241,8 @@ def test_a_missing_field_is_an_error_not_a_blank(record):
 def test_a_test_split_without_an_answer_is_stated(record):
     record["evaluation"]["mean_auroc_interval"] = None
     assert "No interval was computed." in render_card(record, [])
-    record["evaluation"]["pointing_game"] = {
-        "hit_rate": 0.25, "chance": 0.1, "centre": 0.0, "interval": [0.2, 0.3], "pairs": 40,
+    record["evaluation"]["pointing_game"] |= {
+        "hit_rate": 0.25, "chance": 0.1, "center": 0.0, "interval": [0.2, 0.3], "pairs": 40,
     }  # fmt: skip
     assert "of the finding in 25 % of 40 cases\n(95 % interval 20 to 30 %); a random" in render_card(
         record, []
