@@ -22,10 +22,10 @@ from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.checkpoint_selection import ValidationScores, choose_findings
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
 from medhiera.evaluation.results import ClassificationReport, LocalizationReport
-from medhiera.evaluation.checkpoint_selection import ValidationScores, choose_findings
 from medhiera.evaluation.tables import mean_as_text
 from medhiera.hub.record import ClassificationRecord, Selection, TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits

@@ -161,9 +161,9 @@ class WeightedRanking:
         nothing = np.full(weights.shape[1], np.nan)
         wins = np.einsum("gr,gr->r", positive, below + up_to) / 2
         auroc = np.divide(wins, all_positive * all_negative, out=nothing.copy(), where=is_known)
-        found = np.cumsum(positive[::-1], axis=0)[::-1]  # true positives at this threshold
-        called = found + all_negative - below
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        true_positives = np.cumsum(positive[::-1], axis=0)[::-1]  # at this threshold
+        called = true_positives + all_negative - below
+        precision = np.divide(true_positives, called, out=np.zeros_like(called), where=called > 0)
         gained = np.einsum("gr,gr->r", positive, precision)
         return auroc, np.divide(gained, all_positive, out=nothing, where=is_known)
 

@@ -62,8 +62,8 @@ class MultilabelRanking(evaluate.Metric):
     ) -> dict[str, Any]:
         scores = np.asarray(predictions, dtype=np.float64)
         labels = np.asarray(references, dtype=np.float64)
-        told = Predictions(scores, labels, finding_names, patient_ids)
-        return asdict(rank_findings(told, Bootstrap(bootstrap_resamples)))
+        joined = Predictions(scores, labels, finding_names, patient_ids)
+        return asdict(rank_findings(joined, Bootstrap(bootstrap_resamples)))
 
 
 def rank_findings(predictions: Predictions, bootstrap: Bootstrap) -> RankingReport:

@@ -34,7 +34,7 @@ def test_evaluate_cls_repeats_the_test_numbers_of_training(stage2, workshop, tmp
     assert again["pointing_game"]["pairs"] == trained["pointing_game"]["pairs"] > 0
     assert "Table 3: mean of 14 diseases" in done.stderr and "OURS IS ON PHANTOMS" in done.stderr
     assert "this model is a smoke run's" in done.stderr and "synthetic phantoms, and" not in done.stderr
-    assert again["comparison"] is None
+    assert again["comparison"] is None and again["split"] == "test"
     table = pd.read_parquet(tmp_path / "scores" / "predictions.parquet")
     assert len(table) == again["images"] and "Edema (label)" in table
 

@@ -123,8 +123,8 @@ def test_cases_are_patients_not_images():
     assert few.has_few_cases and (few.positives, few.positive_patients, few.negative_patients) == (12, 9, 40)
     assert not enough.has_few_cases and enough.positive_patients == 10
     assert score(1 - labels, 9).has_few_cases and not score(1 - labels, 10).has_few_cases
-    told = Predictions(scores, labels, ["a"], ["one"] * 12 + [str(n) for n in range(40)])
-    lines = format_table(rank_predictions(told, Bootstrap(0)))
+    predictions = Predictions(scores, labels, ["a"], ["one"] * 12 + [str(n) for n in range(40)])
+    lines = format_table(rank_predictions(predictions, Bootstrap(0)))
     assert "*" in lines[1] and lines[-1].startswith("* fewer than 10 patients")
 
 

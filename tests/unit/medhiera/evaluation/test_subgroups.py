@@ -70,8 +70,8 @@ def test_a_finding_needs_ten_patients_in_every_group(value, what):
 
     def findings(number):
         patients[200:230] = [f"man {n % number}" for n in range(30)]
-        told = predictions_of(scores, labels, ["a", "b"], sex=sex, patients=patients.tolist())
-        result = score_subgroups(told, Bootstrap(0))["sex"]
+        predictions = predictions_of(scores, labels, ["a", "b"], sex=sex, patients=patients.tolist())
+        result = score_subgroups(predictions, Bootstrap(0))["sex"]
         assert set(result.groups["M"].auroc) == set(result.findings_in_mean)
         return result.findings_in_mean, result.findings_left_out
 
@@ -85,10 +85,10 @@ def test_ages_become_bands_and_small_or_unknown_groups_are_counted(cohort):
     ages[:5], ages[5:7] = 17.9, np.nan
     ages[7:100] = 18
     patients = ["one"] * 7 + [str(n) for n in range(393)]
-    told = predictions_of(
+    predictions = predictions_of(
         scores, labels, ["a", "b"], sex=sex, age_years=ages, view=[""] * 400, patients=patients
     )
-    result = score_subgroups(told, Bootstrap(0))
+    result = score_subgroups(predictions, Bootstrap(0))
     table = result["age"].groups
     assert list(table) == ["0–17", "18–39", "40–59", "unknown"]
     # Too small to be scored, so it does not decide which findings are compared either:
@@ -102,8 +102,10 @@ def test_ages_become_bands_and_small_or_unknown_groups_are_counted(cohort):
 
 def test_no_shared_finding_is_a_reason(cohort):
     scores, labels, sex, view = cohort
-    told = predictions_of(scores[:, 1:], labels[:, 1:], ["b"], sex=sex, age_years=[30.0] * 400, view=view)
-    result = score_subgroups(told, Bootstrap(0))["sex"]
+    predictions = predictions_of(
+        scores[:, 1:], labels[:, 1:], ["b"], sex=sex, age_years=[30.0] * 400, view=view
+    )
+    result = score_subgroups(predictions, Bootstrap(0))["sex"]
     assert result.groups["M"].reason == "no finding has 10 positive and 10 negative patients in every group"
     assert result.findings_left_out == ["b"]
 

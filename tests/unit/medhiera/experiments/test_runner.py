@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import optuna
 import pytest
+from stage_records import pretraining_record
 
 import reproduce
 from medhiera.errors import RunFailedError, UserError
@@ -20,17 +22,20 @@ from medhiera.experiments.runner import (
     pin_settings,
     run_all,
 )
-from medhiera.experiments.sweep import SWEEPS, TESTED, open_study
+from medhiera.experiments.sweep import SWEEPS, open_study
+from medhiera.hub.record import ReconstructionReport
 from medhiera.training.checkpoints import mark_complete
 
 WORDS = {"train_mae.py": ("mae.yaml",), "train_cls.py": ("cls.yaml",)}
 
 
-def finish(runner, arm, seed, steps=7, evaluation=None):
+EXPLODED = json.dumps(asdict(pretraining_record(evaluation=ReconstructionReport(1.2, 1.5, 0.6))))
+
+
+def finish(runner, arm, seed, steps=7):
     folder = runner.folder(arm, seed)
     folder.mkdir(parents=True)
-    record = {"training": {"steps": steps}, "evaluation": evaluation or {}}
-    (folder / "metrics.json").write_text(json.dumps(record))
+    pretraining_record(steps=steps, evaluation=ReconstructionReport(1.2, 1.0, 0.6)).write(folder)
     (folder / "README.md").write_text("card")
 
 
@@ -82,6 +87,7 @@ def test_finished_runs_are_skipped_and_a_failure_shows_its_message(tmp_path):
 # Trains two steps; at a rate above 1 it ends as the guards end a run, or fails for a reason of its own.
 EXPLODING = """
 import json, pathlib, sys
+RECORD = %r
 words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 out, rate = pathlib.Path(words["--output_dir"]), float(words["--learning_rate"])
 last = {"1e3": "nan"}.get(words["--learning_rate"], "1.5")
@@ -90,14 +96,14 @@ if words["--learning_rate"] == "1e2":
     (out / "nonfinite_batch.json").write_text(json.dumps({"step": 3}))
 if rate > 1:
     sys.exit("the loss of step 3 is not a finite number")
-(out / "metrics.json").write_text(json.dumps({"evaluation": {"masked_loss": 1.5}, "training": {}}))
+(out / "metrics.json").write_text(RECORD)
 (out / "README.md").write_text("card")
 """
 
 
 def test_a_loss_that_is_no_number_is_an_ending_of_explodes_arms(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(EXPLODING)
+    script.write_text(EXPLODING % EXPLODED)
     runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
     arms = [
         Arm(rate, f"rate {rate}", str(script), None, ("--learning_rate", rate), may_diverge=True)
@@ -120,7 +126,7 @@ def test_a_loss_that_is_no_number_is_an_ending_of_explodes_arms(tmp_path):
 @pytest.mark.parametrize(("rate", "may_diverge"), [("1e2", False), ("2", True)])
 def test_any_other_failure_is_one(rate, may_diverge, tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(EXPLODING)
+    script.write_text(EXPLODING % EXPLODED)
     runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): ("recipe.yaml",)})
     arm = Arm("arm", "", str(script), None, ("--learning_rate", rate), may_diverge=may_diverge)
     with pytest.raises(RunFailedError, match="exit code 1"):
@@ -221,7 +227,7 @@ def finished_arms(tmp_path):
     runner = ExperimentRunner(tmp_path / "out", "DATA", None, WORDS)
     for arm in explode_arms(False, 1e-4):
         for seed in range(5):
-            finish(runner, arm.name, seed, evaluation={"masked_loss": 1.0})
+            finish(runner, arm.name, seed)
             has_trained(runner.folder(arm.name, seed))
 
 
@@ -268,7 +274,6 @@ def complete_trials(file, stage, count):
     for number in range(count):
         trial = made.ask()
         SWEEPS[stage].propose(trial)
-        trial.set_user_attr(TESTED, None)
         made.tell(trial, 0.5 + number / 10)
     open_study(SWEEPS[stage], file, stage).add_trials(made.trials)
 

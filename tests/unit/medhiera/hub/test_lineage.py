@@ -1,55 +1,88 @@
 """What a stage's record says of the stages before it."""
 
-import json
-
 import huggingface_hub
 import pytest
+from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
-from medhiera.hub.lineage import RANDOM, lineage_of, stage_record
+from medhiera.data.cocktail import LeakageCounts
+from medhiera.errors import UserError
+from medhiera.hub.lineage import find_record, lineage_of
+from medhiera.hub.record import Lineage, StageLeakage
 
-CLEAN = {"is_checked": True, "held_out": 5, "compared": 9, "dropped": 2, "allowed": 0}
-LEAKING = CLEAN | {"dropped": 0, "allowed": 2}
+CLEAN = LeakageCounts(is_checked=True, held_out=5, compared=9, dropped=2, allowed=0)
+LEAKING = LeakageCounts(is_checked=True, held_out=5, compared=9, dropped=0, allowed=2)
+NIH = {"ChestX-ray14": 4}
 
 
-def write(folder, stage, lineage, trained_on, leakage, is_phantom=False):
-    folder.mkdir()
-    data = {"trained_on": trained_on, "is_phantom": is_phantom, "leakage": leakage}
-    record = {"stage": stage, "lineage": lineage, "data": data}
-    (folder / "metrics.json").write_text(json.dumps(record))
+def write(folder, record):
+    folder.mkdir(exist_ok=True)
+    record.write(folder)
     return str(folder)
 
 
 def test_a_leak_of_stage_1_is_still_known_after_two_clean_stages(tmp_path):
-    first = write(tmp_path / "1", 1, RANDOM, {"COVIDx CXR-3": 3, "ChestX-ray14": 4}, LEAKING)
-    second = write(tmp_path / "2", 2, lineage_of(first), {"ChestX-ray14": 4}, CLEAN)
-    found = lineage_of(second)
-    assert found["leakage_before"] == [{"stage": 1} | LEAKING, {"stage": 2} | CLEAN]
-    assert found["trained_before"] == ["COVIDx CXR-3", "ChestX-ray14"]
-    assert found["license"] == "apache-2.0"
+    first = pretraining_record(trained_on={"COVIDx CXR-3": 3} | NIH, leakage=LEAKING)
+    lineage = lineage_of(write(tmp_path / "1", first), [])
+    second = classification_record(SOME_REPORT, lineage=lineage, trained_on=NIH, leakage=CLEAN)
+    found = lineage_of(write(tmp_path / "2", second), ["classifier.bias"])
+    assert found.leakage_before == [
+        StageLeakage(stage=1, **vars(LEAKING)), StageLeakage(stage=2, **vars(CLEAN))
+    ]  # fmt: skip
+    assert found.earlier_sources == ["COVIDx CXR-3", "ChestX-ray14"]
+    assert found.license == "apache-2.0" and found.new_weights == ["classifier.bias"]
+    assert found.started_from.startswith("stage 2 (from stage 1 (from random weights; COVIDx CXR-3 3, ")
 
 
 def test_what_is_not_recorded_is_not_known(tmp_path):
     (tmp_path / "bare").mkdir()
-    bare = lineage_of(str(tmp_path / "bare"))
-    assert bare["leakage_before"] is None and bare["started_from"] == "the folder bare"
-    after = write(tmp_path / "1", 1, lineage_of(str(tmp_path / "bare")), {"ChestX-ray14": 4}, CLEAN)
-    assert lineage_of(after)["leakage_before"] is None
+    bare = lineage_of(str(tmp_path / "bare"), [])
+    assert bare.leakage_before is None and bare.started_from == "the folder bare"
+    after = write(tmp_path / "1", pretraining_record(lineage=bare, leakage=CLEAN))
+    assert lineage_of(after, []).leakage_before is None
 
 
 def test_imagenet_weights_have_seen_no_radiograph(monkeypatch, tmp_path):
     """With no network and nothing cached: neither a record nor a card is to be had."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    found = lineage_of("facebook/hiera-tiny-224-mae-hf")
-    assert found["leakage_before"] == [] and found["license"] == "cc-by-nc-4.0"
-    assert lineage_of("someone/else")["leakage_before"] is None
+    found = lineage_of("facebook/hiera-tiny-224-mae-hf", [])
+    assert found.leakage_before == [] and found.license == "cc-by-nc-4.0"
+    assert lineage_of("someone/else", []).leakage_before is None
 
 
 def test_phantoms_are_no_images_of_a_source(tmp_path):
-    first = write(tmp_path / "1", 1, RANDOM, {"ChestX-ray14": 4}, CLEAN, is_phantom=True)
-    assert lineage_of(first)["trained_before"] == []
+    first = write(tmp_path / "1", pretraining_record(trained_on=NIH, is_phantom=True))
+    assert lineage_of(first, []).earlier_sources == []
+
+
+@pytest.mark.parametrize("make", [imagenet_record, pretraining_record, classification_record])
+def test_a_record_comes_back_as_it_was_written(tmp_path, make):
+    record = make()
+    assert find_record(write(tmp_path, record)) == record
+
+
+def test_a_record_with_a_nan_is_not_written(tmp_path):
+    record = pretraining_record()
+    record.evaluation.masked_loss = float("nan")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record.write(tmp_path)
+
+
+def test_a_damaged_record_names_what_is_wrong(tmp_path):
+    write(tmp_path, pretraining_record())
+    text = (tmp_path / "metrics.json").read_text()
+    (tmp_path / "metrics.json").write_text(text.replace('"steps": 10', '"steps": "many"'))
+    with pytest.raises(UserError, match=r"metrics.json is not the record .*training.steps: Input should be"):
+        find_record(tmp_path)
+    (tmp_path / "metrics.json").write_text(text[:50])
+    with pytest.raises(UserError, match=r"metrics.json is not valid JSON"):
+        find_record(tmp_path)
+
+
+def test_lineage_of_random_weights_is_the_default():
+    assert Lineage() == Lineage("random weights", "apache-2.0", None, "all", [], [])
 
 
 @pytest.mark.parametrize("content", ['{"model": "x", "mean_auroc": 0.5}', "[]"])
 def test_an_evaluation_s_record_is_no_stage_s(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
-    assert stage_record(tmp_path) is None
+    assert find_record(tmp_path) is None
