@@ -1,6 +1,11 @@
+"""The phantom cohort: the layouts of its sources, what it draws, and what it refuses to overwrite."""
+
 import json
 import logging
 import re
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +16,6 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.phantom import __main__
-from dataset_scripts.phantom import cohort as cohort_module
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.cohort import CohortSummary, write_phantom_cohort
 from dataset_scripts.phantom.films import plan_films
@@ -28,12 +32,6 @@ BRATS = "MICCAI_BraTS2020_TrainingData"
 def cohort(tmp_path_factory) -> tuple[Path, CohortSummary]:
     root = tmp_path_factory.mktemp("phantom") / "cohort"
     return root, write_phantom_cohort(root, patients=32, image_size=64)
-
-
-@pytest.fixture
-def no_heads(monkeypatch):
-    """The heads take most of a small cohort's time, and few tests need them."""
-    monkeypatch.setattr(cohort_module, "_write_brats", lambda folder, subjects, seed: folder.mkdir())
 
 
 def read_entries(root: Path) -> pd.DataFrame:
@@ -213,7 +211,6 @@ def test_brats_volumes_are_like_the_originals(cohort):
     assert volumes["t1ce"][rim].mean() > 1.5 * volumes["t1"][rim].mean()
 
 
-@pytest.mark.usefixtures("no_heads")
 def test_settings_decide_the_pixels(tmp_path):
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         write_phantom_cohort(tmp_path / name, patients=8, image_size=48, seed=seed)
@@ -246,15 +243,15 @@ def test_a_complete_cohort_is_reused_and_said_so(cohort, caplog):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-@pytest.mark.usefixtures("no_heads")
-def test_an_unfinished_cohort_is_started_afresh(tmp_path, monkeypatch):
-    def killed(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cohort_module, "_write_covidx", killed)
-        with pytest.raises(KeyboardInterrupt):
-            write_phantom_cohort(tmp_path, patients=16, image_size=32)
+def test_an_unfinished_cohort_is_started_afresh(root, tmp_path):
+    command = [sys.executable, "-m", "dataset_scripts.phantom", str(tmp_path), "--patients", "200"]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.glob(f"{CHEST}/images/*.png"))) < 20:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
     assert not (tmp_path / "phantom.json").exists()
     summary = write_phantom_cohort(tmp_path, patients=8, image_size=32)
     assert len(list((tmp_path / CHEST / "images").iterdir())) == summary["images"][CHEST]
@@ -337,7 +334,7 @@ def test_command_line_refuses_a_foreign_folder_in_one_line(tmp_path, capsys):
     assert "it is no phantom cohort" in capsys.readouterr().err
 
 
-def test_command_line_writes_and_sums_up(tmp_path, monkeypatch, no_heads, caplog):
+def test_command_line_writes_and_sums_up(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         __main__.main([str(tmp_path / "cohort"), "--patients", "8", "--image_size", "32", "--seed", "4"])
     assert "findings (ChestX-ray14): Atelectasis" in caplog.text
