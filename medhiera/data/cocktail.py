@@ -237,7 +237,7 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
         if is_allowed != options.allow_leakage:
             kept = "kept" if is_allowed else "left out"
             faults.append(f"its leaks are {kept}, and the recipe has allow_leakage: {options.allow_leakage}")
-    if options.nih_mapping:
+    if is_training and options.nih_mapping:
         faults.append("nih_mapping is read when data is built, and this is built already")
     if faults:
         raise UserError(

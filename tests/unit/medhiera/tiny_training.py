@@ -60,7 +60,7 @@ def make_trainer(folder, optimization=None, rows=None, model=None, table=None, c
         "logging_nan_inf_filter": False, "report_to": [],
     } | arguments  # fmt: skip
     return MedHieraTrainer(
-        optimization=optimization or OptimizationArguments(),
+        optimization=optimization or OptimizationArguments(optimizer="adam", schedule="one_cycle"),
         preprocessing=PREPROCESSING,
         model=model or tiny_classifier(),
         args=TrainingArguments(**settings),

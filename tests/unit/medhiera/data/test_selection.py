@@ -17,6 +17,7 @@ from medhiera.data.dataset import RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import mix_sources, sample_across_sources, select_examples, warn_of_small_images
 from medhiera.errors import UserError
+from medhiera.hub.record import DataRecord
 
 CHEST, BRAIN, COVIDX = "ChestX-ray14", "BraTS 2020", "COVIDx CXR-3"
 
@@ -48,7 +49,9 @@ def options(folder: Path, **more: object) -> DataArguments:
 def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path, tmp_path: Path) -> None:
     assert open_cocktail(options(raw)).is_phantom
     assert open_cocktail(options(exported)).is_phantom
-    assert open_cocktail(options(exported)).record()["is_phantom"]
+    data = open_cocktail(options(exported))
+    record = DataRecord.of(data, {"trained_on": data.split("train"), "validated_on": data.split("test")})
+    assert record.is_phantom and record.split_scheme == "official"
     (raw / "phantom.json").rename(tmp_path / "phantom.json")
     again = export_parquet(Cocktail(data_dir=raw, build_dir=raw.parent / "cache", stored_size=32), exported)
     assert again
@@ -122,7 +125,7 @@ def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"split": "medtransformer"}, "built with split: official, and the recipe has medtransformer"),
+        ({"split_scheme": "medtransformer"}, "with split_scheme: official, wanted is medtransformer"),
         ({"allow_leakage": True}, "its leaks are left out, and the recipe has allow_leakage: True"),
         ({"nih_mapping": "map.csv"}, "nih_mapping is read when data is built"),
     ],
@@ -134,4 +137,8 @@ def test_training_refuses_what_built_data_cannot_give(
     with pytest.raises(UserError, match=said):
         open_cocktail(options(exported, **asked), training)
     assert open_cocktail(options(exported), training).rows
-    assert open_cocktail(options(exported, **asked)).rows  # evaluation takes it as it is
+    if "split_scheme" in asked:  # another scheme's test images may have been trained on
+        with pytest.raises(UserError, match=said):
+            open_cocktail(options(exported, **asked))
+    else:
+        assert open_cocktail(options(exported, **asked)).rows  # evaluation takes it as it is

@@ -134,12 +134,16 @@ def test_a_classifier_is_judged_by_the_validation_split_at_the_weights_it_keeps(
     by_auroc = SWEEPS["cls"]
     sweep = Sweep(
         make(0.1, 0.8).script, by_auroc.column, by_auroc.label, by_auroc.direction, make(0.1, 0.8).propose,
-        by_auroc.tested,
     )  # fmt: skip
     monkeypatch.setitem(SWEEPS, "cls", sweep)
     report = reproduce.search(saying(runner, *words), "cls", 1, {}, "")
-    assert "| rate | validation mean AUROC | test, not searched by |" in report
-    assert f"| {expected:.4f} | 0.1000 |" in report
+    assert "| rate | validation AUROC |" in report
+    assert f"| {expected:.4f} |" in report
+
+
+def test_a_trial_of_a_classifier_does_not_read_the_test_split():
+    proposed = SWEEPS["cls"].propose(optuna.create_study().ask())
+    assert proposed["score_test"] is False
 
 
 def test_a_classifier_without_a_validation_value_is_a_failed_trial(workplace, tmp_path, caplog):

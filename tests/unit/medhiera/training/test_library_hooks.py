@@ -85,6 +85,7 @@ OTHER_OVERRIDES = (
         ("dl_manager", "verification_mode"),
         is_open=True,
     ),
+    LibraryName(transformers.HfArgumentParser, "_parse_dataclass_field", ("parser", "field")),
     LibraryName(evaluate.Metric, "_info", ()),
     LibraryName(evaluate.Metric, "_compute", (), is_open=True),
     LibraryName(v2.RandAugment, "_AUGMENTATION_SPACE"),

@@ -75,7 +75,10 @@ def test_every_schedule_keeps_the_ratio_of_the_groups(schedule, tmp_path):
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_training_computes_in_the_precision_asked_for_and_the_report_in_single(tmp_path, precision):
     words = ["--data_dir", "data", "--output_dir", str(tmp_path), "--use_cpu", "true", "--max_steps", "2"]
-    recipe = parse_config(ClassificationArguments, [*words, "--precision", precision])
+    recipe = parse_config(
+        ClassificationArguments,
+        [*words, "--precision", precision, "--eval_strategy", "no", "--load_best_model_at_end", "false"],
+    )
     recipe.training.report_to = []
     rows, model, seen = make_rows(), tiny_classifier(), []
     model.hiera.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
