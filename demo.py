@@ -141,7 +141,7 @@ def main(argv: list[str]) -> None:
 
     say(f"cocktail: {demo.data} → {shown(folder / 'cocktail')}")
     begun = time.monotonic()
-    words = [
+    args = [
         "--data_dir",
         str(demo.data),
         "--build_dir",
@@ -149,7 +149,7 @@ def main(argv: list[str]) -> None:
         "--output_dir",
         str(folder),
     ]
-    recipe = parse_config(MAEArguments, [str(HERE / "configs" / "mae_smoke.yaml"), *words])
+    recipe = parse_config(MAEArguments, [str(HERE / "configs" / "mae_smoke.yaml"), *args])
     recipe.data.build_num_proc = os.cpu_count() or 1
     cocktail = open_cocktail(recipe.data)
     demo.seconds["cocktail"] = None if cocktail.is_reused else time.monotonic() - begun

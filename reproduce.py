@@ -66,16 +66,16 @@ def main(argv: list[str]) -> None:
         "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
     )
     parser.epilog = "options for every run follow --"
-    own, words = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    own, arguments = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options = parser.parse_args(own)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:
         raise UserError("--seeds must be at least 1")
-    budget = script_arguments(options.budget, options.stage0, words)
+    budget = script_arguments(options.budget, options.stage0, arguments)
     runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
-    check_settings(runner.output, options, words)
+    check_settings(runner.output, options, arguments)
     if options.stage0 is None:
         logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
     has_stage0 = options.stage0 is not None
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
     finish(runner, report)
 
 
-def script_arguments(budget: str, stage0: str | None, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def script_arguments(budget: str, stage0: str | None, arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The arguments that each script gets in every arm.
 
     A recipe's own small geometry is dropped where there is a stage 0: it would contradict the checkpoint's,
@@ -115,13 +115,13 @@ def script_arguments(budget: str, stage0: str | None, words: Sequence[str]) -> d
     Args:
         budget: a key of BUDGETS.
         stage0: folder or Hub id of ImageNet MAE weights, or None.
-        words: the user's own; they come last and win.
+        arguments: the user's own; they come last and win.
     """
     geometry = () if stage0 is None else ("--model_overrides", "{}")
-    return {script: (*recipe, *geometry, *words) for script, recipe in BUDGETS[budget].items()}
+    return {script: (*recipe, *geometry, *arguments) for script, recipe in BUDGETS[budget].items()}
 
 
-def check_settings(output: Path, options: argparse.Namespace, words: Sequence[str]) -> None:
+def check_settings(output: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Keep what defines the experiment beside its runs; more seeds or trials of it may follow.
 
     Raises:
@@ -132,7 +132,7 @@ def check_settings(output: Path, options: argparse.Namespace, words: Sequence[st
         "budget": options.budget,
         "data_dir": canonical_path(options.data_dir),
         "stage0": canonical_path(options.stage0),
-        "words": list(words),
+        "arguments": list(arguments),
     }
     name, runs = "experiment", "."
     if options.experiment == "sweep":

@@ -130,12 +130,12 @@ def runner_of(options: argparse.Namespace, recipe: str, mixed_root: Path) -> Exp
     """Where the runs of one recipe lie."""
     mae_recipe, cls_recipe, *more = RECIPES[recipe]
     shared = ("--use_cpu", "true", "--image_size", str(options.image_size))
-    words = {
+    arguments = {
         "train_mae.py": (mae_recipe, *shared),
         "train_cls.py": (cls_recipe, *shared, *more),
         BASELINE: (cls_recipe, *shared, *more),
     }
-    return ExperimentRunner(options.output_dir / recipe, str(mixed_root), None, words)
+    return ExperimentRunner(options.output_dir / recipe, str(mixed_root), None, arguments)
 
 
 def mean_of(record: ClassificationRecord) -> float:

@@ -80,15 +80,15 @@ def parse_config(
             action.type = _parse_mapping
     parser.set_defaults(**TRAINING_DEFAULTS, **stage.training_defaults)
     known = {f.name for group in groups for f in fields(group) if f.init}
-    words = list(argv)
-    if not words or "-h" in words or "--help" in words:
+    args = list(argv)
+    if not args or "-h" in args or "--help" in args:
         parser.print_help()
         sys.exit(0)
     from_file: list[str] = []
-    if not words[0].startswith("--"):
-        from_file = _yaml_words(Path(words.pop(0)), known)
+    if not args[0].startswith("--"):
+        from_file = _yaml_args(Path(args.pop(0)), known)
     try:
-        parsed = parser.parse_args_into_dataclasses(from_file + words, return_remaining_strings=True)
+        parsed = parser.parse_args_into_dataclasses(from_file + args, return_remaining_strings=True)
     except UserError:
         raise
     except (SystemExit, Exception) as error:  # argparse ends the process on some faults; we answer instead
@@ -97,14 +97,14 @@ def parse_config(
     if unknown:
         raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
     recipe = Config(*options)
-    given = {word.lstrip("-").split("=")[0] for word in from_file + words}
+    given = {word.lstrip("-").split("=")[0] for word in from_file + args}
     check_config(recipe, given, [fault for check in checks for fault in check(recipe)])
     _finish(recipe, given)
     return recipe
 
 
-def _yaml_words(path: Path, known: set[str]) -> list[str]:
-    """The YAML file as command-line words, so that file and command line pass one parser."""
+def _yaml_args(path: Path, known: set[str]) -> list[str]:
+    """The YAML file as command-line args, so that file and command line pass one parser."""
     if not path.is_file():
         raise UserError(f"no recipe at {path}; the ones we ship lie in configs/")
     try:
@@ -116,18 +116,18 @@ def _yaml_words(path: Path, known: set[str]) -> list[str]:
     unknown = [str(key) for key in mapping if key not in known]
     if unknown:
         raise UserError(f"{path}: " + _unknown_keys(unknown, known))
-    words: list[str] = []
+    args: list[str] = []
     for key, value in mapping.items():
         if value is None:
             continue
         if value is False and key.endswith("_strategy"):
             value = "no"  # which YAML reads as false
-        words.append(f"--{key}")
+        args.append(f"--{key}")
         if isinstance(value, list):
-            words += [str(item) for item in value]
+            args += [str(item) for item in value]
         else:
-            words.append(json.dumps(value) if isinstance(value, dict) else str(value))
-    return words
+            args.append(json.dumps(value) if isinstance(value, dict) else str(value))
+    return args
 
 
 def _parse_mapping(text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class Arm:
         label: in figures and tables.
         script: train_mae.py or train_cls.py.
         start: STAGE0, the name of a train_mae.py arm, or None for random weights.
-        words: its own options of the script.
+        arguments: its own options of the script.
         as_long_as: an arm whose number of optimiser steps it takes.
         may_diverge: a loss that becomes no number is an ending too: it is what the arm shows.
     """
@@ -24,7 +24,7 @@ class Arm:
     label: str
     script: str
     start: str | None = None
-    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     as_long_as: str | None = None
     may_diverge: bool = False
 

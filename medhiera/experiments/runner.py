@@ -40,13 +40,13 @@ class ExperimentRunner:
         output: a folder for each arm and seed goes below it.
         data_dir: as the scripts take it.
         stage0: folder or Hub id of ImageNet MAE weights, or None.
-        words: options of each script, by its name; the recipe first.
+        arguments: options of each script, by its name; the recipe first.
     """
 
     output: Path
     data_dir: str
     stage0: str | None
-    words: Mapping[str, tuple[str, ...]]
+    arguments: Mapping[str, tuple[str, ...]]
 
     def folder(self, arm: str, seed: int) -> Path:
         """Where one run writes."""
@@ -60,19 +60,19 @@ class ExperimentRunner:
     def command(self, arm: Arm, seed: int) -> list[str]:
         """What a user would type for this run."""
         folder = self.folder(arm.name, seed)
-        words = [*self.words[arm.script], "--data_dir", self.data_dir, "--output_dir", str(folder)]
-        words += ["--build_dir", str(self.output / "cocktail"), "--seed", str(seed), *arm.words]
+        arguments = [*self.arguments[arm.script], "--data_dir", self.data_dir, "--output_dir", str(folder)]
+        arguments += ["--build_dir", str(self.output / "cocktail"), "--seed", str(seed), *arm.arguments]
         if arm.start is not None:
             source = self.stage0 if arm.start == STAGE0 else str(self.folder(arm.start, seed))
             assert source is not None, f"{arm.name} needs stage 0"
-            words += ["--model_name_or_path", source]
+            arguments += ["--model_name_or_path", source]
         if arm.as_long_as is not None:
             longer = self.record(arm.as_long_as, seed)
             assert isinstance(longer, TrainedRecord), f"{arm.name} comes after {arm.as_long_as}"
-            words += ["--max_steps", str(longer.training.steps)]
+            arguments += ["--max_steps", str(longer.training.steps)]
         if latest_complete(folder) is not None:
-            words += ["--resume_from_checkpoint", "true"]
-        return [sys.executable, "-W", "ignore", arm.script, *words]
+            arguments += ["--resume_from_checkpoint", "true"]
+        return [sys.executable, "-W", "ignore", arm.script, *arguments]
 
     def diverged_at(self, arm: str, seed: int) -> int | None:
         """The step from which an unfinished run's loss is no number; None where it is one."""

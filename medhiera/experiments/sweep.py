@@ -173,10 +173,10 @@ def _run_trial(
         retried = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen)
     name = f"trials/{trial.study.study_name}/{trial.number if retried is None else retried}"
     folder = runner.folder(name, 0)
-    words = tuple(word for key, value in options.items() for word in (f"--{key}", str(value).lower()))
-    command = runner.command(Arm(name, name, sweep.script, STAGE0 if runner.stage0 else None, words), 0)
-    schedule = schedule_of((*runner.words[sweep.script], *words))
-    logger.info("trial %d: %s", trial.number, " ".join(words))
+    arguments = tuple(word for key, value in options.items() for word in (f"--{key}", str(value).lower()))
+    command = runner.command(Arm(name, name, sweep.script, STAGE0 if runner.stage0 else None, arguments), 0)
+    schedule = schedule_of((*runner.arguments[sweep.script], *arguments))
+    logger.info("trial %d: %s", trial.number, " ".join(arguments))
     reported: set[int] = set()
     with locked_process(command, folder) as process:
         while process.poll() is None:
@@ -201,22 +201,22 @@ def _run_trial(
     return value
 
 
-def schedule_of(words: Sequence[str]) -> tuple[int, float]:
+def schedule_of(arguments: Sequence[str]) -> tuple[int, float]:
     """Optimiser steps and epochs that a script is to train; the epochs count where there are no steps.
 
     Args:
-        words: of the script, the recipe first; a word wins over the recipe, a later one over an earlier.
+        arguments: of the script, the recipe first; a word wins over the recipe, a later one over an earlier.
 
     Returns:
         Steps, not positive where only the epochs count; epochs.
     """
-    recipe = yaml.safe_load((ROOT / words[0]).read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((ROOT / arguments[0]).read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--max_steps", "--max-steps", type=int, default=recipe.get("max_steps", -1))
     parser.add_argument(
         "--num_train_epochs", "--num-train-epochs", type=float, default=recipe.get("num_train_epochs", 3)
     )
-    asked, _ = parser.parse_known_args(words[1:])
+    asked, _ = parser.parse_known_args(arguments[1:])
     return asked.max_steps, asked.num_train_epochs
 
 

@@ -16,7 +16,7 @@ from medhiera.layout import is_finished
 logger = logging.getLogger(__name__)
 
 
-SEAL = "whole.json"
+COMPLETE_FILE = "complete.json"
 """The list of a checkpoint's files and sizes in bytes; written when all of them are."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -27,17 +27,17 @@ def mark_complete(checkpoint: Path) -> None:
     sizes = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name != SEAL
+        if path.is_file() and path.name != COMPLETE_FILE
     }
-    partial = checkpoint / f"{SEAL}.part"
+    partial = checkpoint / f"{COMPLETE_FILE}.part"
     partial.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
-    os.replace(partial, checkpoint / SEAL)
+    os.replace(partial, checkpoint / COMPLETE_FILE)
 
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether the checkpoint is sealed and each of its files has the size it was sealed with."""
     try:
-        sizes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        sizes = json.loads((checkpoint / COMPLETE_FILE).read_text(encoding="utf-8"))
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False

@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(workshop, tmp_path):
     """A limit on the size of files, set while the run goes, stands for the disk: each write past it fails."""
     process = Run(workshop, "train_cls.py", tmp_path, *LONG, "--save_steps", "4")
     deadline = time.monotonic() + 200
-    while not list(tmp_path.glob("checkpoint-*/whole.json")):
+    while not list(tmp_path.glob("checkpoint-*/complete.json")):
         assert process.process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))

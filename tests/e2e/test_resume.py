@@ -35,7 +35,7 @@ def kill_after_checkpoint(workshop, script, output, *words, step=4, ranks=1):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 240
-    while not (output / f"checkpoint-{step}" / "whole.json").is_file():
+    while not (output / f"checkpoint-{step}" / "complete.json").is_file():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "no checkpoint in four minutes"
         time.sleep(0.02)

@@ -172,7 +172,7 @@ def test_lists_that_name_nothing_here_say_so(chest: ChestFolder) -> None:
 def test_the_papers_split_keeps_and_names_its_straddling_patient(chest: ChestFolder) -> None:
     for patient, follow_up in [(39, 1), (41, 0), (41, 1), (41, 2), (42, 0), (42, 1)]:
         chest.add("test", f"{patient:08d}_{follow_up:03d}.png", "Mass", patient)
-    builder = build(chest.finish(), config_name="medtransformer")
+    builder = build(chest.finish(), split_scheme="medtransformer")
     built = {split: [name[-16:] for name in rows["image_id"]] for split, rows in builder.as_dataset().items()}
     assert {split: len(names) for split, names in built.items()} == {
         "train": 38,

@@ -60,9 +60,10 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from medhiera.data.cocktail import missing_validation
 from medhiera.hub.model_card import TEMPLATES, render_card
-metrics = json.loads((TEMPLATES / "examples" / "stage1" / "metrics.json").read_text())
-metrics["data"] |= {"is_phantom": False, "trained_on": {"Toy Set": 3}}
-card = ModelCard(render_card(metrics, []))
+from medhiera.hub.record import read_record
+record = read_record(TEMPLATES / "examples" / "stage1")
+record.data.is_phantom, record.data.trained_on = False, {"Toy Set": 3}
+card = ModelCard(render_card(record, []))
 print(json.dumps({"missing": missing_validation(Path(sys.argv[1])), "tags": card.data.tags,
                   "datasets": card.data.datasets, "is_cited": "- Toymaker 2026." in card.text}))
 """

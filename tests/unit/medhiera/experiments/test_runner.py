@@ -60,8 +60,8 @@ def test_a_command_says_all(tmp_path):
     finish(runner, "long", 3, steps=41)
     arm = Arm("short", "short", "train_mae.py", STAGE0, ("--sources", "A"), as_long_as="long")
     command = " ".join(runner.command(arm, 3))
-    for words in ("train_mae.py mae.yaml --data_dir DATA", "--seed 3", "--sources A", "--max_steps 41"):
-        assert words in command
+    for arguments in ("train_mae.py mae.yaml --data_dir DATA", "--seed 3", "--sources A", "--max_steps 41"):
+        assert arguments in command
     assert "--model_name_or_path ORG/STAGE0" in command and "resume" not in command
     checkpoint = runner.folder("short", 3) / "checkpoint-2"
     checkpoint.mkdir(parents=True)
@@ -88,11 +88,11 @@ def test_finished_runs_are_skipped_and_a_failure_shows_its_message(tmp_path):
 EXPLODING = """
 import json, pathlib, sys
 RECORD = %r
-words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-out, rate = pathlib.Path(words["--output_dir"]), float(words["--learning_rate"])
-last = {"1e3": "nan"}.get(words["--learning_rate"], "1.5")
+arguments = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+out, rate = pathlib.Path(arguments["--output_dir"]), float(arguments["--learning_rate"])
+last = {"1e3": "nan"}.get(arguments["--learning_rate"], "1.5")
 (out / "training_log.csv").write_text(f"step,epoch,eval_loss\\n0,0,1.2\\n2,1,{last}\\n")
-if words["--learning_rate"] == "1e2":
+if arguments["--learning_rate"] == "1e2":
     (out / "nonfinite_batch.json").write_text(json.dumps({"step": 3}))
 if rate > 1:
     sys.exit("the loss of step 3 is not a finite number")
@@ -167,8 +167,8 @@ def busy(root, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WORKING)
     runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): ()})
-    words = [sys.executable, "-W", "ignore", "-c", CALLER, str(root), str(script), str(runner.output)]
-    caller, folder = subprocess.Popen(words), runner.folder("arm", 0)
+    arguments = [sys.executable, "-W", "ignore", "-c", CALLER, str(root), str(script), str(runner.output)]
+    caller, folder = subprocess.Popen(arguments), runner.folder("arm", 0)
     deadline = time.monotonic() + 100
     while not (folder / "started").exists():
         assert caller.poll() is None and time.monotonic() < deadline
@@ -217,8 +217,10 @@ def test_a_script_that_outlives_its_caller_keeps_a_second_writer_out(busy):
         assert process.wait() == 0
 
 
-def explode(tmp_path, *words):
-    reproduce.main(["explode", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), *words])
+def explode(tmp_path, *arguments):
+    reproduce.main(
+        ["explode", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), *arguments]
+    )
 
 
 @pytest.fixture
@@ -247,17 +249,17 @@ def test_settings_may_change_until_something_has_trained(tmp_path):
 
 def test_runs_of_other_settings_are_not_resumed(tmp_path, finished_arms):
     settings = {"experiment": "explode", "budget": "smoke", "data_dir": str(tmp_path), "stage0": None}
-    (tmp_path / "out" / "experiment.json").write_text(json.dumps(settings | {"words": []}))
+    (tmp_path / "out" / "experiment.json").write_text(json.dumps(settings | {"arguments": []}))
     explode(tmp_path)
     assert "| learning rate 0.01 | 1.5000" in (tmp_path / "out" / "report.md").read_text()
     explode(tmp_path, "--seeds", "5")  # more of the same
-    for words, difference in (
+    for arguments, difference in (
         (["--budget", "paper"], r"budget was 'smoke', now 'paper'"),
         (["--stage0", "ORG/NAME"], "stage0 was None, now 'ORG/NAME'"),
-        (["--", "--max_steps", "3"], r"words was \[\], now \['--max_steps', '3'\]"),
+        (["--", "--max_steps", "3"], r"arguments was \[\], now \['--max_steps', '3'\]"),
     ):
         with pytest.raises(UserError, match=f"{difference}.*another --output_dir"):
-            explode(tmp_path, *words)
+            explode(tmp_path, *arguments)
 
 
 def test_runs_that_nobody_wrote_the_settings_of_are_left_alone(tmp_path, finished_arms):
@@ -282,14 +284,14 @@ def test_a_sweep_keeps_its_settings_by_stage(tmp_path):
     (tmp_path / "out").mkdir()
     for stage in ("mae", "cls"):
         complete_trials(tmp_path / "out" / "sweep.db", stage, 2)
-    words = ["sweep", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), "--trials", "2"]
-    reproduce.main(words)
+    arguments = ["sweep", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), "--trials", "2"]
+    reproduce.main(arguments)
     has_trained(tmp_path / "out" / "trials" / "mae" / "0" / "seed0")
-    reproduce.main([*words, "--trials", "1"])
-    reproduce.main([*words, "--sweep_stage", "cls", "--budget", "paper"])
+    reproduce.main([*arguments, "--trials", "1"])
+    reproduce.main([*arguments, "--sweep_stage", "cls", "--budget", "paper"])
     assert "2 trials complete" in (tmp_path / "out" / "report.md").read_text()
     with pytest.raises(UserError, match="budget was 'smoke', now 'paper'"):
-        reproduce.main([*words, "--budget", "paper"])
+        reproduce.main([*arguments, "--budget", "paper"])
     has_trained(tmp_path / "out" / "trials" / "0" / "seed0")
     with pytest.raises(UserError, match="sweep of an earlier version"):
-        reproduce.main(words)
+        reproduce.main(arguments)

@@ -27,11 +27,9 @@ from medhiera.experiments.sweep import (
 
 # Writes what a training script would, in no time: the loss is the rate, and a rate above 0.9 fails.
 SCRIPT = """
-import csv, json, pathlib, sys, time
-RECORD = %r
-words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-rate, out, steps = float(words["--rate"]), pathlib.Path(words["--output_dir"]), int(words["--max_steps"])
-if rate > 0.9:
+import csv, json, pathlib, sys, time RECORD = %r args = dict(zip(sys.argv[2::2], sys.argv[3::2])) rate,
+out, steps = float(args["--rate"]), pathlib.Path(args["--output_dir"]), int(args["--
+max_steps"]) if rate > 0.9:
     sys.exit("too high")
 with open(out / "training_log.csv", "w", newline="") as file:
     writer = csv.DictWriter(file, ("step", "epoch", "eval_loss", "eval_selection_auroc"))
@@ -41,8 +39,8 @@ with open(out / "training_log.csv", "w", newline="") as file:
         auroc = "" if rate < 0.1 else {1: 0.9, steps: 0.7}.get(step, 0.5)
         writer.writerow(row | {"eval_loss": rate, "eval_selection_auroc": auroc})
         file.flush()
-        time.sleep(float(words["--pause"]))
-best = int(words["--best_step"]) if "--best_step" in words else None
+        time.sleep(float(args["--pause"]))
+best = int(args["--best_step"]) if "--best_step" in args else None
 record = json.loads(RECORD)
 record["training"]["best_step"] = best
 (out / "metrics.json").write_text(json.dumps(record))
@@ -56,8 +54,8 @@ def workplace(tmp_path, monkeypatch):
     script, recipe = tmp_path / "script.py", tmp_path / "recipe.yaml"
     script.write_text(SCRIPT % json.dumps(asdict(pretraining_record())))
     recipe.write_text("max_steps: 3")
-    words = (str(recipe), "--pause", "0", "--max_steps", "3")
-    runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): words})
+    arguments = (str(recipe), "--pause", "0", "--max_steps", "3")
+    runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): arguments})
 
     def sweep(low, high):
         return Sweep(
@@ -69,9 +67,9 @@ def workplace(tmp_path, monkeypatch):
 
 
 def saying(runner, *more):
-    """The same runner with more words."""
-    words = {script: (*words, *more) for script, words in runner.words.items()}
-    return ExperimentRunner(runner.output, "DATA", None, words)
+    """The same runner with more arguments."""
+    arguments = {script: (*arguments, *more) for script, arguments in runner.arguments.items()}
+    return ExperimentRunner(runner.output, "DATA", None, arguments)
 
 
 def test_trials_are_kept_and_a_second_call_adds_only_what_is_missing(workplace, tmp_path):
@@ -111,8 +109,8 @@ def test_the_schedule_is_the_recipes_unless_a_word_says_otherwise(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("max_steps: 400\nlearning_rate: 1e-3")
     assert schedule_of((str(recipe), "--learning_rate", "1")) == (400, 3)
-    words = (str(recipe), "--max_steps", "-1", "--num_train_epochs", "5", "--num_train_epochs", "2")
-    assert schedule_of(words) == (-1, 2)
+    arguments = (str(recipe), "--max_steps", "-1", "--num_train_epochs", "5", "--num_train_epochs", "2")
+    assert schedule_of(arguments) == (-1, 2)
     recipe.write_text("num_train_epochs: 80")
     assert schedule_of((str(recipe), "--max-steps=7")) == (7, 80)
 
@@ -126,9 +124,9 @@ def test_where_only_epochs_are_asked_for_their_share_is_reported(tmp_path):
     assert study.trials[0].intermediate_values == {33: 1.0, 66: 0.5}
 
 
-@pytest.mark.parametrize(("words", "expected"), [(("--best_step", "1"), 0.9), ((), 0.7)])
+@pytest.mark.parametrize(("arguments", "expected"), [(("--best_step", "1"), 0.9), ((), 0.7)])
 def test_a_classifier_is_judged_by_the_validation_split_at_the_weights_it_keeps(
-    words, expected, workplace, tmp_path, monkeypatch
+    arguments, expected, workplace, tmp_path, monkeypatch
 ):
     runner, make = workplace
     by_auroc = SWEEPS["cls"]
@@ -136,7 +134,7 @@ def test_a_classifier_is_judged_by_the_validation_split_at_the_weights_it_keeps(
         make(0.1, 0.8).script, by_auroc.column, by_auroc.label, by_auroc.direction, make(0.1, 0.8).propose,
     )  # fmt: skip
     monkeypatch.setitem(SWEEPS, "cls", sweep)
-    report = reproduce.search(saying(runner, *words), "cls", 1, {}, "")
+    report = reproduce.search(saying(runner, *arguments), "cls", 1, {}, "")
     assert "| rate | validation AUROC |" in report
     assert f"| {expected:.4f} |" in report
 
@@ -192,14 +190,14 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         "from medhiera.experiments.runner import ExperimentRunner\n"
         "s._POLL_SECONDS = 0.02\n"
         "script, recipe, out = sys.argv[2:]\n"
-        "words = (recipe, '--max_steps', '3', '--pause', '0.1')\n"
-        "lab = ExperimentRunner(Path(out), 'DATA', None, {script: words})\n"
+        "arguments = (recipe, '--max_steps', '3', '--pause', '0.1')\n"
+        "lab = ExperimentRunner(Path(out), 'DATA', None, {script: arguments})\n"
         "sw = s.Sweep(script, 'eval_loss', 'loss', 'minimize',"
         " lambda t: {'rate': t.suggest_float('rate', 0.1, 0.8)})\n"
         "s.run_sweep(lab, sw, s.open_study(sw, Path(out) / 'sweep.db', 'mae', seed=None), 6, {})\n"
     )
-    script = next(iter(runner.words))
-    words = [
+    script = next(iter(runner.arguments))
+    arguments = [
         sys.executable,
         "-W",
         "ignore",
@@ -207,11 +205,11 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         code,
         str(sweep_module.ROOT),
         script,
-        runner.words[script][0],
+        runner.arguments[script][0],
         str(runner.output),
     ]
     open_study(make(0.1, 0.8), runner.output / "sweep.db", "mae")
-    both = [subprocess.Popen(words) for _ in range(2)]
+    both = [subprocess.Popen(arguments) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     study = open_study(make(0.1, 0.8), runner.output / "sweep.db", "mae")
     finished = [trial for trial in study.trials if trial.state.is_finished()]
