@@ -79,6 +79,7 @@ def main(argv: list[str]) -> None:
     )
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.disable_autocast()
+    trainer.compute_metrics = None  # from here on the report says what is reached
     validation = predict(run, trainer, eval_rows)
     scored = predict(run, trainer, scored_rows) if options.score_test else validation
     weights = trainer.gather_state_dict()

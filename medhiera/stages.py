@@ -22,7 +22,7 @@ class Stage(Generic[S]):
 
     Attributes:
         number: as in the paper; metrics.json names it.
-        title: of the model card.
+        title: of the model card; `{data}` is what it was trained on.
         note: beside the model in a Hub collection.
         arguments: a recipe's fields that this stage alone has.
         model_class: what is trained and saved.
@@ -80,7 +80,7 @@ PRETRAINING = Stage(
 )
 CLASSIFICATION = Stage(
     number=2,
-    title="Hiera, chest X-ray findings",
+    title="Hiera, findings of {data}",
     note="Stage 2: classifier of findings.",
     arguments=ClassificationArguments,
     model_class=HieraMAEForImageClassification,

@@ -29,7 +29,7 @@ def missing_validation(data_dir: Path) -> list[str]:
     """A sentence where the sources under a folder hold no validation image out: before hours of building.
 
     Args:
-        data_dir: as the recipe has it; folders of one's own and built data are not looked into.
+        data_dir: as the recipe has it; your own folders and built data are not looked into.
     """
     present = [source.folder for source in SOURCES if (data_dir / source.folder).is_dir()]
     holding = [source.folder for source in SOURCES if "validation" in source.held_out_splits]
@@ -122,7 +122,7 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
 
     Args:
         options: where the data lies, where built data is kept, at which size. data_dir is a folder with the
-            sources, or a folder of one's own (images/ and a CSV), or what `python -m dataset_scripts` wrote,
+            sources, or your own folder (images/ and a CSV), or what `python -m dataset_scripts` wrote,
             here or on the Hub.
         training: with several ranks, lets the first build while the others wait.
 

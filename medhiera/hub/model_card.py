@@ -68,7 +68,8 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "caption": lambda figure: CAPTIONS.get(PurePosixPath(figure).stem, PurePosixPath(figure).stem),
     }
     stage = STAGES[record.stage]
-    title = stage.title + _suffix(record)
+    trained_on = (source.title for source in SOURCES if source.name in record.trained_on)
+    title = stage.title.format(data=" and ".join(trained_on)) + _suffix(record)
     body = environment.get_template(stage.card_template).render(
         metrics=record,
         figures=figures,

@@ -35,11 +35,10 @@ print(len(whole["train"].features["findings"].feature.names), "dataset_scripts" 
 """
 OPEN = """
 import sys
-from medhiera.config.parser import DataArguments
+from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import open_cocktail
 opened = open_cocktail(DataArguments(sys.argv[1], build_dir=sys.argv[2]))
-record = opened.record()
-print(len(opened.split("train")), len(opened.names), record["is_phantom"], record["leakage"]["is_checked"])
+print(len(opened.split("train")), len(opened.names), opened.is_phantom, opened.leakage().is_checked)
 print(round(opened.mean, 4), opened.split("train")[0]["image"].size[0])
 """
 

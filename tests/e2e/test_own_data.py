@@ -1,4 +1,4 @@
-"""Training on one's own images and findings, and on an exported cocktail."""
+"""Training on your own images and findings, and on an exported cocktail."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def own_folder(tmp_path):
-    """Sixty films with two findings of one's own: a bright disk, a bright bar; some not annotated."""
+    """Sixty films with two findings of your own: a bright disk, a bright bar; some not annotated."""
     folder = tmp_path / "own"
     (folder / "images").mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
     assert set(record["evaluation"]["findings"]) == {"disk", "bar"}
     assert set(record["data"]["trained_on"]) == {"image folder"}
     card = (output / "README.md").read_text()
-    assert "findings of one's own" in card
+    assert "# Hiera, findings of the user's own images" in card
     assert "NIH" not in card and "ChestX-ray8" not in card
     scored = subprocess.run(
         [sys.executable, "evaluate_cls.py", "--model", str(output), "--data_dir", str(own_folder),

@@ -1,4 +1,4 @@
-"""A folder of one's own: its labels, its splits, and its place in the cocktail."""
+"""Your own folder: its labels, its splits, and its place in the cocktail."""
 
 import math
 from pathlib import Path
