@@ -151,7 +151,7 @@ def test_predict_reads_dicom_and_goes_on_after_a_kill(stage2, workshop, tmp_path
     lines = whole.splitlines(keepends=True)
     (tmp_path / "out.csv").write_bytes(b"".join(lines[:3]) + lines[3][:40])  # as a kill leaves it
     again = subprocess.run(command, cwd=workshop.root, text=True, capture_output=True)
-    assert "holds 2 images already" in again.stderr
+    assert "already holds 2 images" in again.stderr
     resumed = pd.read_csv(tmp_path / "out.csv").set_index("path").drop(columns="model")
     pd.testing.assert_frame_equal(resumed, table, atol=1e-5)
 

@@ -11,9 +11,9 @@ from loopback_hub import LoopbackHub
 from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file, save_file
 from stage_folders import REPOSITORY, start
-from stage_records import pretraining_record
+from stage_records import imagenet_record, pretraining_record
 
-from medhiera.errors import PublishError
+from medhiera.errors import PublishError, UserError
 from medhiera.hub.publish import check_can_push, publish_stage
 
 # huggingface_hub 2.4 uploads with an argument that its HTTP library has renamed.
@@ -83,7 +83,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
 def test_a_folder_that_is_not_fit_is_refused_before_anything_is_sent(hub, stage_folder, damage):
     harm, message = DAMAGE[damage]
     harm(stage_folder)
-    with pytest.raises(PublishError, match=message):
+    with pytest.raises(UserError, match=message):
         publish_stage(stage_folder, "tester/model")
     assert hub.requests == []
 
@@ -101,7 +101,7 @@ def test_the_users_name_is_refused_unless_it_is_the_repositorys(hub, stage_folde
 
 def test_stage_0_needs_no_pictures(hub, pristine, tmp_path):
     folder = shutil.copytree(pristine[1], tmp_path / "imagenet", ignore=shutil.ignore_patterns("figures"))
-    add_metric(folder, stage=0)
+    imagenet_record().write(folder)
     publish_stage(folder, "tester/tiny-imagenet-mae", stage=0)
     assert "model.safetensors" in hub.repositories["tester/tiny-imagenet-mae"].files
     with pytest.raises(PublishError, match="already holds stage 0"):

@@ -64,7 +64,7 @@ def test_checkpoint_of_another_architecture(workshop, tmp_path):
 
     tiny = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ViTForImageClassification(tiny).save_pretrained(tmp_path / "vit")
-    with pytest.raises(ValueError, match="model of type 'vit'; wanted 'hiera'"):
+    with pytest.raises(UserError, match="model of type 'vit'; wanted 'hiera'"):
         mae(workshop, tmp_path / "out", "--model_name_or_path", str(tmp_path / "vit"))
 
 

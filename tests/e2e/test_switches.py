@@ -37,7 +37,7 @@ def test_stage_1_with_masks_drawn_anew_and_pictures_on_the_way(workshop, tmp_pat
 
 def test_stage_2_with_the_papers_defects(workshop, tmp_path):
     record = run(workshop, "train_cls.py", tmp_path, "--legacy_head", "true", "--keep_checkpoint", "last")
-    assert record["recipe"]["legacy_head"] is True and record["recipe"]["keep"] == "last"
+    assert record["recipe"]["legacy_head"] is True and record["recipe"]["keep_checkpoint"] == "last"
     assert record["training"]["best_step"] is None
     last = load_file(tmp_path / "checkpoint-6" / "model.safetensors")
     kept = load_file(tmp_path / "model.safetensors")
