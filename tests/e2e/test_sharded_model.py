@@ -21,7 +21,7 @@ GEOMETRY = {
 # leaves FSDP out; the weights are gathered by the call that Accelerator.get_state_dict makes.
 RANK = """
 import sys, torch
-from torch.distributed import init_process_group, destroy_process_group, get_rank
+from torch.distributed import barrier, destroy_process_group, get_rank, init_process_group
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -48,6 +48,7 @@ weights = get_model_state_dict(
 )
 if get_rank() == 0:
     model.save_pretrained(sys.argv[2], state_dict=weights)
+barrier()  # a rank that leaves while the other still saves can abort it
 destroy_process_group()
 """
 
