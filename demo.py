@@ -23,8 +23,7 @@ from typing import Any
 import torch
 
 from dataset_scripts import write_phantom_cohort
-from medhiera.config.parser import parse_config
-from medhiera.config.stage_arguments import MAEArguments
+from dataset_scripts.build.layout import BUILD_REPORT_FILE, PHANTOM_FILE
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
@@ -32,6 +31,8 @@ from medhiera.evaluation.tables import format_table
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import is_finished
+from medhiera.run import parse_run_config
+from medhiera.stages import PRETRAINING
 from medhiera.training.checkpoints import latest_complete
 
 HERE = Path(__file__).resolve().parent
@@ -55,7 +56,7 @@ class Demo:
     seconds: dict[str, float | None] = field(default_factory=dict)
 
     def stage(self, number: int, script: str, config: str, model: str | None, state: str) -> tuple[Path, str]:
-        """Run one training script, go on from its checkpoint, or reuse its finished folder.
+        """Run one training script, resume from its checkpoint, or reuse its finished folder.
 
         Args:
             number: 1 or 2.
@@ -87,7 +88,7 @@ class Demo:
         ]  # fmt: skip
         if latest_complete(output) is not None:
             command += ["--resume_from_checkpoint", "true"]
-            say(f"stage {number}: {script} {config}, going on from the checkpoint of a former run")
+            say(f"stage {number}: {script} {config}, resuming from the checkpoint of an earlier run")
         else:
             say(f"stage {number}: {script} {config}" + ("" if model else ", from RANDOM weights"))
         started = time.monotonic()
@@ -135,7 +136,7 @@ def main(argv: list[str]) -> None:
     if options.data is None:
         say("phantom cohort: synthetic radiographs in the four sources' layouts")
         begun = time.monotonic()
-        is_there = (demo.data / "phantom.json").is_file()
+        is_there = (demo.data / PHANTOM_FILE).is_file()
         write_phantom_cohort(demo.data)
         demo.seconds["phantom cohort"] = None if is_there else time.monotonic() - begun
 
@@ -149,7 +150,7 @@ def main(argv: list[str]) -> None:
         "--output_dir",
         str(folder),
     ]
-    recipe = parse_config(MAEArguments, [str(HERE / "configs" / "mae_smoke.yaml"), *args])
+    recipe = parse_run_config(PRETRAINING, [str(HERE / "configs" / "mae_smoke.yaml"), *args])
     recipe.data.build_num_proc = os.cpu_count() or 1
     cocktail = open_cocktail(recipe.data)
     demo.seconds["cocktail"] = None if cocktail.is_reused else time.monotonic() - begun
@@ -207,7 +208,7 @@ def closing_summary(
     lines += [f"  {'in all':<16} {total:6.0f} s on {os.cpu_count()} CPU cores, {device_name()}", ""]
     for split, counts in first.data.images.items():
         lines.append(f"  {split:<11} " + ", ".join(f"{source} {count:,}" for source, count in counts.items()))
-    report = shown(cocktail.folder / "build_report.json")
+    report = shown(cocktail.folder / BUILD_REPORT_FILE)
     lines += [
         "",
         f"  stage 0   {first.lineage.started_from}",

@@ -89,7 +89,7 @@ def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRe
     """The data, split as it was when the model was trained: other held-out images would be no held-out ones.
 
     Args:
-        options: the command line; `split_scheme` there wins, and is said to differ.
+        options: the command line; `split_scheme` there wins, with a warning where it differs.
         classifier: says at which size images are read.
         record: the model's; None of a model that was not trained here.
 

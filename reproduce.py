@@ -7,7 +7,7 @@ On two CPU cores, and with ImageNet weights on a GPU:
         --stage0 facebook/hiera-tiny-224-mae-hf
     python reproduce.py sweep --data_dir DATA --budget smoke --output_dir runs/sweep --trials 8
 
-A run that is finished is skipped and one that was interrupted goes on, so the same command can be repeated; a
+A run that is finished is skipped and one that was interrupted resumes, so the same command can be repeated; a
 sweep's trials lie in an SQLite file, and the same command in several processes shares them. What defines the
 experiment is kept beside its runs: with other options another --output_dir is asked for.
 """
@@ -139,7 +139,7 @@ def check_settings(output: Path, options: argparse.Namespace, arguments: Sequenc
         if any(output.glob(f"trials/*/seed*/{LOG_FILE}")):
             raise UserError(
                 f"{output} holds a sweep of an earlier version, whose trials were judged otherwise; it "
-                "cannot be gone on with: choose another --output_dir"
+                "cannot be resumed: choose another --output_dir"
             )
         name, runs = f"experiment_{options.sweep_stage}", f"trials/{options.sweep_stage}"
     has_runs = any((output / runs).glob(f"*/seed*/{LOG_FILE}"))
@@ -195,12 +195,14 @@ def draw(
     runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int], name: str, title: str, column: str,
     value: str, note: str,
 ) -> None:  # fmt: skip
-    """One figure: a line an arm, from the logs; a run whose loss became no number has one of its own."""
+    """One figure: a line an arm, from the logs; a run whose loss became NaN or infinite has its own."""
     curves: dict[str, list[dict[int, float]]] = {}
     for arm in arms:
         for seed in seeds:
             step = runner.diverged_at(arm.name, seed)
-            label = arm.label if step is None else f"{arm.label}, seed {seed}, no number from step {step} on"
+            label = (
+                arm.label if step is None else f"{arm.label}, seed {seed}, NaN or infinite from step {step}"
+            )
             curves.setdefault(label, []).append(curve_of(runner, arm, seed, column))
     figures.arm_curves(curves, runner.output / name, title=title, value=value, note=note)
 

@@ -22,12 +22,12 @@ from medhiera.data.selection import default_sources
 from medhiera.errors import run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
-from medhiera.evaluation.checkpoint_selection import ValidationScores, choose_findings
+from medhiera.evaluation.checkpoint_selection import SELECTION_METRIC, ValidationScores, choose_findings
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
 from medhiera.evaluation.results import ClassificationReport, LocalizationReport
 from medhiera.evaluation.tables import mean_as_text
-from medhiera.hub.record import ClassificationRecord, Selection, TrainingRecord
+from medhiera.hub.record import ClassificationRecord, TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     eval_rows = run.select("validation", sources, config.data.max_eval_images)
     scored_rows = run.select("test", sources) if options.score_test else eval_rows
 
-    selected, rule = choose_findings(np.array(eval_rows["labels"]), eval_rows["patient_id"], names)
+    selection = choose_findings(np.array(eval_rows["labels"]), eval_rows["patient_id"], names)
     model = run.start_model(
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         ),
         eval_dataset=RadiographDataset(eval_rows, run.preprocessing, with_labels=True),
         compute_loss_func=choose_loss(options),
-        compute_metrics=ValidationScores(names, selected, options.legacy_head),
+        compute_metrics=ValidationScores(names, selection.findings, options.legacy_head),
     )
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.disable_autocast()
@@ -91,10 +91,16 @@ def main(argv: list[str]) -> None:
     )
     record = ClassificationRecord(
         **run.facts,
-        training=TrainingRecord.of(trainer, result, Selection(selected, rule)),
+        training=TrainingRecord.of(trainer, result, selection if is_selected(run) else None),
         evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
     )
     run.finish(record, trainer.model, weights)
+
+
+def is_selected(run: Run[ClassificationArguments]) -> bool:
+    """Whether the best checkpoint was kept and chosen by `selection_auroc`, not by a metric of the user's."""
+    training = run.config.training
+    return training.load_best_model_at_end and training.metric_for_best_model == SELECTION_METRIC
 
 
 def predict(run: Run[ClassificationArguments], trainer: MedHieraTrainer, rows: Dataset) -> Predictions:

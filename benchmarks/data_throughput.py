@@ -6,7 +6,7 @@
 
 Raw images are radiographs (phantom chests without --raw) at 1024x1024, repeated under other names. Built data
 is Parquet at 256, with both kinds of compression. Loaders crop 224 and make tensors; "training path" is what
-train_mae.py reads: mask noise and normalisation too. Nothing is downloaded.
+train_mae.py reads: mask noise and normalization too. Nothing is downloaded.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def tensors(rows: dict[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
-    """Crop the centre from an image of 256 or more."""
+    """Crop the center from an image of 256 or more."""
     left, top = (image.width - 224) // 2, (image.height - 224) // 2
     gray = np.asarray(image.crop((left, top, left + 224, top + 224)).convert("L"))
     return torch.from_numpy(gray.copy()).unsqueeze(0).expand(3, -1, -1)

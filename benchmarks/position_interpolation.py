@@ -41,7 +41,7 @@ def losses(
     preprocessing = Preprocessing(side, resize, trained.mean, trained.std)
     found = []
     for path in paths:
-        pixels = preprocessing.normalise(preprocessing.pixels(Image.fromarray(read_image(path)))[None])
+        pixels = preprocessing.normalize(preprocessing.pixels(Image.fromarray(read_image(path)))[None])
         generator = torch.Generator().manual_seed(derive_seed(0, side, path.name, "mask"))
         units = math.prod(side // unit for unit in model.config.unit_pixels)
         noise = torch.rand(1, units, generator=generator)

@@ -1,7 +1,7 @@
 """Stage 2 with a timm ResNet-18 from random weights in Hiera's place: the baseline of small_result.
 
 Stands beside the project; nothing imports it. It is train_cls.py itself, so data, augmentation, loss, steps,
-optimiser and choice of the checkpoint are the same; layer-wise decay has no meaning here and is 1.
+optimizer and choice of the checkpoint are the same; layer-wise decay has no meaning here and is 1.
 
     PYTHONPATH=. python benchmarks/resnet_baseline.py configs/cls_smoke.yaml --data_dir DATA --output_dir OUT
 """

@@ -12,7 +12,7 @@ its last weights. Differences are paired by seed.
     python -m benchmarks.small_result --task ../shared/nih64 --cocktail ../shared/mini_cocktail \
         --output_dir runs/small
 
-A finished run is skipped, so the same command goes on where it was ended. On two CPU cores: hours.
+A finished run is skipped, so the same command resumes where it ended. On two CPU cores: hours.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How much of the bare training step's speed is left in `accelerate launch train_mae.py` on real data.
 
-Stands beside the project; nothing imports it. The bare step is forward, backward and optimiser of the
-recipe's model on one batch that stays in memory; the trainer reads, decodes, crops, normalises, masks, logs
+Stands beside the project; nothing imports it. The bare step is forward, backward and optimizer of the
+recipe's model on one batch that stays in memory; the trainer reads, decodes, crops, normalizes, masks, logs
 and guards. Both run in processes of their own, in turn, and each round gives one ratio. On a GPU add
 `--device cuda`.
 
@@ -114,7 +114,7 @@ class _Clock(TrainerCallback):
         self._note("forward, backward")
 
     def on_optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        self._note("optimiser")
+        self._note("optimizer")
 
     def on_step_end(self, *arguments: Any, **named: Any) -> None:
         self._note("schedule, guard, callbacks")

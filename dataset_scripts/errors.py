@@ -22,7 +22,7 @@ class TooManyBadFilesError(UserError, ValueError):
 
 
 class BadImageError(ValueError):
-    """One file cannot become an image; the build counts it, names it and goes on.
+    """One file cannot become an image; the build counts it, names it and continues.
 
     Args:
         kind: one word for the build report, e.g. "truncated".

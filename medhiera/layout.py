@@ -23,6 +23,8 @@ STAGE_FILES = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, CARD_FILE, METRICS_FIL
 FIGURES_FOLDER = "figures"
 EXAMPLES_FOLDER = "examples"
 LOG_FILE = "training_log.csv"
+NONFINITE_FILE = "nonfinite_batch.json"
+"""The images of the batch whose loss was NaN or infinite."""
 PUBLISHED_FILE = "published.json"
 """The repository that a folder was published in; stays in the folder."""
 
@@ -44,7 +46,7 @@ def read_config(source: str | Path) -> dict[str, Any]:
     is_there = Path(source).exists()
     if not is_there and not REPOSITORY.fullmatch(str(source)):
         raise UserError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
-    if is_there and not (Path(source) / "config.json").is_file():
+    if is_there and not (Path(source) / CONFIG_FILE).is_file():
         raise UserError(
             f"{source} has no config.json; name a stage's folder, or convert the checkpoint first: "
             "python -m modeling_hiera_mae.convert"

@@ -1,4 +1,4 @@
-"""What every figure shares: colours that colour-blind readers tell apart (Okabe-Ito), and how it is saved."""
+"""What every figure shares: colors that color-blind readers tell apart (Okabe-Ito), and how it is saved."""
 
 from pathlib import Path
 from typing import Any

@@ -36,7 +36,7 @@ from medhiera.hub.record import (
 )
 from medhiera.hub.widget_examples import write_examples
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE
-from medhiera.stages import S, Stage
+from medhiera.stages import STAGES, S, Stage
 from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
 from medhiera.training.model import check_source, start_model
@@ -63,7 +63,7 @@ class Run(Generic[S]):
     resume: str | None
     data: BuiltDataset
     preprocessing: Preprocessing
-    lineage: Lineage = field(default_factory=Lineage)
+    lineage: Lineage = field(default_factory=Lineage.random)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,7 +96,7 @@ class Run(Generic[S]):
             **config_fields,
         )
         source = self.config.model.model_name_or_path
-        self.lineage = Lineage() if source is None else lineage_of(source, new_weights)
+        self.lineage = Lineage.random() if source is None else lineage_of(source, new_weights)
         return model
 
     def describe(self, **used: Dataset) -> None:
@@ -196,7 +196,9 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     resume = last_checkpoint(training)
     if config.hub_id:
         check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
-    check_source(config.model, stage.model_class)
+    check_source(config.model, is_mae=stage.arguments.is_mae)
+    if config.model.model_name_or_path:
+        find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
     data = open_cocktail(config.data, training)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(
@@ -266,5 +268,6 @@ def start_logging(args: TrainingArguments) -> None:
     """Our messages on the main process only, the libraries' warnings everywhere."""
     level = logging.INFO if args.should_log else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in ("medhiera", "dataset_scripts", "modeling_hiera_mae", "train_mae", "train_cls"):
+    scripts = (Path(stage.script).stem for stage in STAGES.values())
+    for name in ("medhiera", "dataset_scripts", "modeling_hiera_mae", *scripts):
         logging.getLogger(name).setLevel(level)

@@ -24,6 +24,7 @@ class Stage(Generic[S]):
         number: as in the paper; metrics.json names it.
         title: of the model card; `{data}` is what it was trained on.
         note: beside the model in a Hub collection.
+        script: what trains it; for stage 0, what makes a folder of a checkpoint.
         arguments: a recipe's fields that this stage alone has.
         model_class: what is trained and saved.
         card_template: in model_cards/.
@@ -40,6 +41,7 @@ class Stage(Generic[S]):
     number: int
     title: str
     note: str
+    script: str
     arguments: type[S]
     model_class: type[PreTrainedModel]
     card_template: str
@@ -61,6 +63,7 @@ IMAGENET = Stage(
     number=0,
     title="Hiera MAE, pre-trained on ImageNet",
     note="Stage 0: masked autoencoder on ImageNet.",
+    script="modeling_hiera_mae/convert.py",
     arguments=StageArguments,
     model_class=HieraMAEForPreTraining,
     card_template="imagenet.md.j2",
@@ -73,6 +76,7 @@ PRETRAINING = Stage(
     number=1,
     title="Hiera MAE, pre-trained on medical images",
     note="Stage 1: masked autoencoder on medical images.",
+    script="train_mae.py",
     arguments=MAEArguments,
     model_class=HieraMAEForPreTraining,
     card_template="pretraining.md.j2",
@@ -82,6 +86,7 @@ CLASSIFICATION = Stage(
     number=2,
     title="Hiera, findings of {data}",
     note="Stage 2: classifier of findings.",
+    script="train_cls.py",
     arguments=ClassificationArguments,
     model_class=HieraMAEForImageClassification,
     card_template="classification.md.j2",

@@ -42,7 +42,7 @@ class HieraMAEPatchEmbeddings(nn.Module):
         Zeroing first keeps what is masked from leaking through kernels that reach over a unit's border.
 
         Args:
-            pixel_values: (batch, channels, height, width), normalised.
+            pixel_values: (batch, channels, height, width), normalized.
             mask: which units are visible; None embeds all.
 
         Returns:
@@ -90,7 +90,7 @@ class HieraMAEEmbeddings(nn.Module):
         """Embed patches and say where they are.
 
         Args:
-            pixel_values: (batch, channels, height, width), normalised, whole mask units.
+            pixel_values: (batch, channels, height, width), normalized, whole mask units.
             mask: which units are visible; None takes all.
 
         Returns:
@@ -103,7 +103,7 @@ class HieraMAEEmbeddings(nn.Module):
         return tokens + look_up_units(positions, mask.kept)
 
     def resize(self, image_size: Sequence[int]) -> None:
-        """Make another image size the one the parameters are for; call before building an optimiser.
+        """Make another image size the one the parameters are for; call before building an optimizer.
 
         Args:
             image_size: (height, width) in pixels.

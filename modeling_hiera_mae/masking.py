@@ -117,7 +117,7 @@ def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> No
         )
     if not pixel_values.is_floating_point():
         raise ValueError(
-            f"pixel_values are {pixel_values.dtype}; wanted normalised floating point. Run the image "
+            f"pixel_values are {pixel_values.dtype}; wanted normalized floating point. Run the image "
             "processor first."
         )
     if pixel_values.shape[1] != config.num_channels:

@@ -1,6 +1,6 @@
 """The encoder and the classifier on it: HieraMAEModel and HieraMAEForImageClassification.
 
-Stands on layers; modeling_hiera_mae puts the MAE's decoder on the same encoder. Takes normalised pixel
+Stands on layers; modeling_hiera_mae puts the MAE's decoder on the same encoder. Takes normalized pixel
 values, gives transformers' own output classes.
 """
 
@@ -148,7 +148,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         """Encode images.
 
         Args:
-            pixel_values: (batch, channels, height, width), normalised; whole mask units (multiples of 32
+            pixel_values: (batch, channels, height, width), normalized; whole mask units (multiples of 32
                 pixels).
             noise: (batch, mask units); the smallest stay visible. None draws it. Only where `is_mae`.
             mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
@@ -233,9 +233,9 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         """Score every label; always logits, in training and evaluation alike.
 
         Args:
-            pixel_values: (batch, channels, height, width), normalised; multiples of 32 pixels.
+            pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
             labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated.
-            num_items_in_batch: annotated labels of the whole optimiser step; the loss is then divided by it
+            num_items_in_batch: annotated labels of the whole optimizer step; the loss is then divided by it
                 instead of by those of this batch, so that accumulated batches weigh alike.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.

@@ -185,7 +185,7 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         """Hide mask units and predict their pixels.
 
         Args:
-            pixel_values: (batch, channels, height, width), normalised; multiples of 32 pixels.
+            pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
             noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible. None draws
                 it.
             mask_ratio: fraction to hide; None takes the configuration's.
@@ -239,7 +239,7 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
     def fold_to_gray(self) -> None:
         """See HieraMAEPreTrainedModel; the decoder's head predicts the mean of its former R, G and B.
 
-        Not exact: the targets of one channel are normalised by a deviation over a third of the values, which
+        Not exact: the targets of one channel are normalized by a deviation over a third of the values, which
         differs from that over all by a factor sqrt(765 / 767) for 16-pixel tokens, 0.1 %.
         """
         super().fold_to_gray()
@@ -260,7 +260,7 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
     def _pixel_loss(
         self, predictions: torch.Tensor, pixel_values: torch.Tensor, mask: UnitMask
     ) -> torch.Tensor:
-        """Mean squared error against (normalised) pixels of masked tokens, at least in float32.
+        """Mean squared error against (normalized) pixels of masked tokens, at least in float32.
 
         Args:
             predictions: (batch, masked units, tokens, pixels of a token × channels).

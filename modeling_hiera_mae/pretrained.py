@@ -96,7 +96,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         return (model, info) if with_info else model
 
     def resize_images(self, image_size: Sequence[int]) -> None:
-        """Make position embeddings those of another image size; call before building an optimiser.
+        """Make position embeddings those of another image size; call before building an optimizer.
 
         Forward takes any size without this; it then stretches the embeddings at every call.
 

@@ -8,7 +8,7 @@ import numpy as np
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.inference.classifier import NOTICE
 from medhiera.inference.reconstruction import Reconstruction
-from space.pictures import colour_heat, image_tag, what_the_model_sees
+from space.pictures import color_heat, image_tag, what_the_model_sees
 from space.reader import ChestReader, Finding
 
 DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
@@ -71,10 +71,10 @@ def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
     nothing = "" if heat.any() else " Nothing in this picture speaks for it."
     return (
         f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">'
-        f"{image_tag(picture, 'The radiograph, its centre square')}"
-        f"{image_tag(colour_heat(heat), f'Heat map for {label}', 'heat')}</div>"
+        f"{image_tag(picture, 'The radiograph, its center square')}"
+        f"{image_tag(color_heat(heat), f'Heat map for {label}', 'heat')}</div>"
         f'<p class="small">Brighter: speaks more for {html.escape(label)} (Grad-CAM; '
-        f"coarse).{nothing} Shown is the centre square that the model sees.</p>"
+        f"coarse).{nothing} Shown is the center square that the model sees.</p>"
     )
 
 

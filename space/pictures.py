@@ -118,14 +118,14 @@ def _refuse_colour(path: Path) -> None:
         if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
             return
         image.thumbnail((256, 256))
-        colours = np.asarray(image.convert("RGB"), np.int16)
-    chroma = float((colours.max(axis=2) - colours.min(axis=2)).mean())
+        colors = np.asarray(image.convert("RGB"), np.int16)
+    chroma = float((colors.max(axis=2) - colors.min(axis=2)).mean())
     if chroma > GRAY_CHROMA:
-        raise RefusedError("This is a colour picture, and radiographs are gray; it was not analysed.")
+        raise RefusedError("This is a color picture, and radiographs are gray; it was not analysed.")
 
 
 def what_the_model_sees(gray: GrayImage, crop: CenterCrop) -> GrayImage:
-    """The centre square that preprocessing cuts out, at a size for the screen.
+    """The center square that preprocessing cuts out, at a size for the screen.
 
     Args:
         gray: (height, width), uint8.
@@ -142,8 +142,8 @@ def what_the_model_sees(gray: GrayImage, crop: CenterCrop) -> GrayImage:
     return np.asarray(picture)
 
 
-def colour_heat(heat: npt.NDArray[np.floating[Any]], side: int = SHOWN_SIDE) -> npt.NDArray[np.uint8]:
-    """Heat as colour whose opacity grows with it, to lie on the gray picture.
+def color_heat(heat: npt.NDArray[np.floating[Any]], side: int = SHOWN_SIDE) -> npt.NDArray[np.uint8]:
+    """Heat as color whose opacity grows with it, to lie on the gray picture.
 
     Args:
         heat: (height, width) in 0…1.

@@ -19,6 +19,7 @@ from medhiera.hub.record import ClassificationRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.grad_cam import heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
+from medhiera.layout import CONFIG_FILE
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 DEFAULT_THRESHOLD = 0.5
@@ -161,7 +162,7 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
     Raises:
         UserError: there is no such folder, or it holds no stage; one sentence.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG_FILE
     if not file.is_file():
         raise UserError(
             f"{folder} holds no model (no config.json); run make demo first, or name a folder that "

@@ -35,7 +35,7 @@ def facts(lineage=None, trained_on=None, leakage=CLEAN, is_phantom=False, tested
     )
     return {
         "kind": "full",
-        "lineage": lineage or Lineage(),
+        "lineage": lineage or Lineage.random(),
         "libraries": {"torch": "2.15.0"},
         "commit": "0123abc",
         "data": data,
@@ -76,7 +76,10 @@ SOME_REPORT = some_report()
 def imagenet_record(**changes):
     model = Geometry(image_size=224, parameters=27_000_000, depths=[1, 2, 7, 2], embed_dim=96)
     return ImagenetRecord(
-        kind="full", lineage=Lineage("facebook/hiera", "cc-by-nc-4.0"), model=model, **changes
+        kind="full",
+        lineage=Lineage("facebook/hiera", "cc-by-nc-4.0", None, [], [], []),
+        model=model,
+        **changes,
     )
 
 

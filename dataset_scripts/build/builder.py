@@ -171,8 +171,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                 raise
             raise OSError(
                 errno.ENOSPC,
-                "The disk is full, so nothing was built. Free some space, point cache_dir (or HF_HOME) at "
-                "another disk, or set image_size, for example 256, to store less.",
+                "The disk is full, so nothing was built. Free some space, point build_dir (or HF_HOME) at "
+                "another disk, or set stored_size, for example 256, to store less.",
             ) from error
         folder = Path(self._output_dir)
         splits = self.info.splits
@@ -241,7 +241,7 @@ def _read(
         return
     volume = read_volume(path)
     if volume.bad_voxels:
-        detail = f"{volume.bad_voxels} voxels that are no number count as background"
+        detail = f"{volume.bad_voxels} NaN or infinite voxels count as background"
         log.report(Problem(record.source, "bad_voxels", record.path, detail, split))
     for index, image in axial_slices(volume, config.slices_per_volume):
         yield f"/{index:03d}", image

@@ -113,7 +113,7 @@ def _placements() -> list[tuple[float, float, float, float]]:
 
 
 def _affine(keep: float, left: float, top: float, degrees: float) -> npt.NDArray[np.float64]:
-    """Return (2, 3): where a point of the reference, as shares from its centre, lies in the query."""
+    """Return (2, 3): where a point of the reference, as shares from its center, lies in the query."""
     angle = np.deg2rad(degrees)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / keep
     offset = (0.5 - np.array([left, top]) * (1 - keep)) / keep - 0.5
@@ -121,7 +121,7 @@ def _affine(keep: float, left: float, top: float, degrees: float) -> npt.NDArray
 
 
 def _grid(side: int) -> npt.NDArray[np.float64]:
-    """Return (side², 3): sample points of the central part, as shares from the centre, with a 1."""
+    """Return (side², 3): sample points of the central part, as shares from the center, with a 1."""
     line = _CENTRE[0] + (np.arange(side) + 0.5) / side * (_CENTRE[1] - _CENTRE[0]) - 0.5
     x, y = np.meshgrid(line, line)
     return np.stack([x.ravel(), y.ravel(), np.ones(side**2)], axis=1)
@@ -157,7 +157,7 @@ def _blur_squares(rows: FloatArray, side: int, width: float) -> FloatArray:
 
 
 def _view(keep: float, left: float, top: float, degrees: float) -> sparse.csr_array:
-    """Return (pixels of the descriptor, pixels of a thumbnail): what samples the placed centre."""
+    """Return (pixels of the descriptor, pixels of a thumbnail): what samples the placed center."""
     points = _grid(_DESCRIPTOR_SIDE) @ _affine(keep, left, top, degrees).T
     indices, weights = (np.concatenate(parts) for parts in _corners(points))
     rows = np.tile(np.arange(len(points)), 4)
@@ -171,7 +171,7 @@ def _fit_basis(queries: npt.NDArray[np.uint8], references: npt.NDArray[np.uint8]
     band = np.kron(fine, fine) - np.kron(coarse, coarse)
     sample = [pictures[:: max(1, 2 * len(pictures) // _FITTED_ON)] for pictures in (queries, references)]
     pictures = np.concatenate(sample).reshape(-1, THUMBNAIL_SIDE**2).astype(np.float32)
-    banded = _normalise((_view(1.0, 0.0, 0.0, 0.0) @ pictures.T).T @ band.T)
+    banded = _normalize((_view(1.0, 0.0, 0.0, 0.0) @ pictures.T).T @ band.T)
     scatter = banded.T @ banded
     if len(pictures) < _FITTED_AT_LEAST:
         scatter += (_FITTED_AT_LEAST - len(pictures)) * _scatter_of_clouds(band)
@@ -190,7 +190,7 @@ def _scatter_of_clouds(band: FloatArray) -> FloatArray:
     return np.asarray(banded / np.trace(banded), np.float32)
 
 
-def _normalise(rows: FloatArray) -> FloatArray:
+def _normalize(rows: FloatArray) -> FloatArray:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.float32(1e-6))
 
 
@@ -211,8 +211,8 @@ def _candidates(
     """
     pixels = queries.reshape(len(queries), -1).astype(np.float32)
     seen = np.stack([pixels @ view.T for view in views], axis=1)
-    listed = _short_list(_normalise(seen[..., :_SHORT_LENGTH]), described)
-    scores = _normalise(seen) @ _normalise(described[listed]).transpose(0, 2, 1)
+    listed = _short_list(_normalize(seen[..., :_SHORT_LENGTH]), described)
+    scores = _normalize(seen) @ _normalize(described[listed]).transpose(0, 2, 1)
     highest = scores.max(axis=1)
     keep = np.argsort(-highest, axis=1, kind="stable")[:, :_CANDIDATES]
     placed = np.take_along_axis(scores.argmax(axis=1), keep, axis=1)
@@ -223,14 +223,14 @@ def _short_list(seen: FloatArray, described: FloatArray) -> npt.NDArray[np.intp]
     """Return (queries, listed): the references whose first components agree best with any view.
 
     Args:
-        seen: (queries, views, short length), normalised.
+        seen: (queries, views, short length), normalized.
         described: (references, descriptor length).
     """
     by_view = np.ascontiguousarray(seen.transpose(1, 0, 2))
     best = np.zeros((len(seen), 0), np.intp)
     scores = np.zeros((len(seen), 0), np.float32)
     for start in range(0, len(described), _REFERENCES_AT_ONCE):
-        part = _normalise(described[start : start + _REFERENCES_AT_ONCE, :_SHORT_LENGTH]).T
+        part = _normalize(described[start : start + _REFERENCES_AT_ONCE, :_SHORT_LENGTH]).T
         highest = by_view[0] @ part
         score = np.empty_like(highest)
         for rows in by_view[1:]:
@@ -270,7 +270,7 @@ def _confirm(
 def aligned_correlation(
     queries: npt.NDArray[np.uint8], references: npt.NDArray[np.uint8], starts: npt.NDArray[np.float64]
 ) -> FloatArray:
-    """Align each query to its reference and correlate their fine detail over the reference's centre.
+    """Align each query to its reference and correlate their fine detail over the reference's center.
 
     A coarse alignment comes first; pairs that are nothing alike after it are not refined.
 
@@ -335,8 +335,8 @@ def _sample(pictures: FloatArray, warp: FloatArray, grid: FloatArray) -> FloatAr
 
 
 def _standardise(rows: FloatArray) -> FloatArray:
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    return centred / np.maximum(centred.std(axis=1, keepdims=True), np.float32(1e-3))
+    centered = rows - rows.mean(axis=1, keepdims=True)
+    return centered / np.maximum(centered.std(axis=1, keepdims=True), np.float32(1e-3))
 
 
 def _correlate_detail(
@@ -349,7 +349,7 @@ def _correlate_detail(
         detail = rows - _blur_squares(rows, _DETAIL_SIDE, _DETAIL_WIDTH)
         contrast = np.sqrt(_blur_squares(detail**2, _DETAIL_SIDE, 2 * _DETAIL_WIDTH))
         detail = detail / (contrast + np.float32(_FAINT))
-        details.append(_normalise(detail - detail.mean(axis=1, keepdims=True)))
+        details.append(_normalize(detail - detail.mean(axis=1, keepdims=True)))
     return np.asarray((details[0] * details[1]).sum(axis=1), np.float32)
 
 

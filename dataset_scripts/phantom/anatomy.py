@@ -1,6 +1,6 @@
 """Draw the chest of a synthetic frontal radiograph: outline, lungs, vessels, heart, bones, exposure.
 
-`phantom_findings` puts the signs of diseases on it, `phantom` decides who has which and writes the files.
+`findings` puts the signs of diseases on it, `phantom` decides who has which and writes the files.
 Nothing here was taken from a patient.
 
 Coordinates: x runs from -1 (left edge of the image, the patient's right) to 1, y from -1 (top) to 1, before
@@ -216,8 +216,8 @@ class Chest:
         self.cover(soft_step(middle - np.abs(x + 0.01), 0.02) * soft_step(y + 0.85, 0.2) * 0.95, 0.66)
         self.cover(0.9 * soft_step(0.085 - np.hypot(x - 0.115, y + 0.27), 0.02), 0.68)
         width, height = self.heart_width, 0.24 + 0.25 * (self.heart_width - 0.27)
-        centre, middle_y = 0.30 * width + 0.02, self.base[1] - self.dome - 0.42 * height
-        across, down = x - centre, y - middle_y
+        center, middle_y = 0.30 * width + 0.02, self.base[1] - self.dome - 0.42 * height
+        across, down = x - center, y - middle_y
         slanted = np.hypot((across - 0.3 * down) / width, (down + 0.12 * across) / height)
         self.heart: Field = soft_step((1 - slanted) * np.float32(min(width, height)), 0.02)
         self.cover(0.95 * self.heart, 0.69)

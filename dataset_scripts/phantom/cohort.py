@@ -1,8 +1,8 @@
 """Write a synthetic cohort in the exact layouts of the four sources: the demo and the tests run on it.
 
 It stands before the builders: what is written here has the folders, file names and label tables of the real
-downloads, so the builders cannot tell the difference, and no patient's image is needed. `phantom_films` plans
-the cohort, `phantom_anatomy` and `phantom_findings` draw the chests, `phantom_head` the heads. The same
+downloads, so the builders cannot tell the difference, and no patient's image is needed. `films` plans
+the cohort, `anatomy` and `findings` draw the chests, `head` the heads. The same
 settings give the same pixels.
 
     python -m dataset_scripts.phantom data/phantom

@@ -1,6 +1,6 @@
 """Draw the sign of each finding on a synthetic chest, so that the eye can see it.
 
-It takes a `Chest` of `phantom_anatomy` (coordinates and sides are explained there) and turns a list of
+It takes a `Chest` of `anatomy` (coordinates and sides are explained there) and turns a list of
 findings into pixels, a lung mask and boxes for `phantom`. The signs are caricatures: sensible in place and
 shape, much clearer than in life.
 """

@@ -81,8 +81,8 @@ def _draw_brain(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         + np.square((z - 0.12) / 0.2)
     )
     tissue[horns < 1] = 3
-    centre = (rng.choice((-1, 1)) * rng.uniform(0.36, 0.46), rng.uniform(-0.4, 0.4), rng.uniform(-0.05, 0.35))
-    away = np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2)
+    center = (rng.choice((-1, 1)) * rng.uniform(0.36, 0.46), rng.uniform(-0.4, 0.4), rng.uniform(-0.05, 0.35))
+    away = np.sqrt((x - center[0]) ** 2 + (y - center[1]) ** 2 + (z - center[2]) ** 2)
     away += 0.045 * _noise_volume(rng, shape, 10)
     for number, radius in ((4, 0.36), (6, 0.22), (5, 0.15)):
         tissue[(away < radius * rng.uniform(0.85, 1.1)) & (depth > 0.03)] = number

@@ -20,7 +20,7 @@ def read_dicom(path: Path) -> GrayImage:
     """Decode a single-frame DICOM file.
 
     The first window the file names is used; without one, robust percentiles of the pixels that are not
-    padding. Colour becomes luminance.
+    padding. Color becomes luminance.
 
     Returns:
         (height, width), uint8.
@@ -51,7 +51,7 @@ def _render(dataset: Any) -> GrayImage:
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     stored = dataset.pixel_array
-    if stored.ndim == 3:  # colour: rows, columns, samples
+    if stored.ndim == 3:  # color: rows, columns, samples
         return np.rint(stored[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     values = np.asarray(apply_modality_lut(stored, dataset), np.float32)
     if dataset.get("VOILUTSequence"):

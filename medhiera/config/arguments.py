@@ -236,7 +236,7 @@ class Config(Generic[S]):
 
 
 def images_per_step(training: TrainingArguments) -> int:
-    """Images of one optimiser step: all ranks and accumulated batches together."""
+    """Images of one optimizer step: all ranks and accumulated batches together."""
     return int(training.train_batch_size * training.gradient_accumulation_steps * training.world_size)
 
 

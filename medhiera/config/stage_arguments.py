@@ -59,8 +59,7 @@ class ClassificationArguments(StageArguments):
 
     training_defaults: ClassVar[dict[str, Any]] = {
         "load_best_model_at_end": True,
-        "metric_for_best_model": "selection_auroc",
-        "greater_is_better": True,
+        "metric_for_best_model": "selection_auroc",  # evaluation/checkpoint_selection.py
     }
 
     rotation_degrees: float = option(0.0, "Random rotation after the crop, black fill; the paper uses 30.")

@@ -34,7 +34,7 @@ def unused_options(optimization: OptimizationArguments, given: set[str]) -> list
 def _optimization_faults(
     optimization: OptimizationArguments, training: TrainingArguments, given: set[str]
 ) -> list[str]:
-    """Optimiser, learning rate, precision, averaged weights."""
+    """Optimizer, learning rate, precision, averaged weights."""
     faults = []
     for name in ("bf16", "fp16"):
         if optimization.precision != "auto" and getattr(training, name):
@@ -126,6 +126,8 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
     faults += _model_faults(recipe)
+    if "model_size" in given and recipe.model.model_name_or_path:
+        faults.append("model_size is for random weights, and a checkpoint is named; leave one of them out")
     if data.stored_size and data.stored_size < (data.resize_size or data.image_size):
         faults.append(
             f"stored_size {data.stored_size} is below what is read; raise it, or 0 for the native size"

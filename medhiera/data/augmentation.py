@@ -64,7 +64,7 @@ def choose_augmentation(
 
 
 def random_rotation(degrees: float) -> Callable[[Tensor], Tensor]:
-    """The paper's augmentation: rotation within ±degrees about the centre, black corners, after the crop.
+    """The paper's augmentation: rotation within ±degrees about the center, black corners, after the crop.
 
     Args:
         degrees: largest angle in degrees; not negative.

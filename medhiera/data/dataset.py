@@ -25,10 +25,10 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     Args:
         rows: columns `image` and `image_id`, and `labels` if `with_labels`.
-        preprocessing: resize, crop and normalisation.
+        preprocessing: resize, crop and normalization.
         seed: the run's seed.
         crop: a random function from whole gray bytes to the model's input, in place of preprocessing's resize
-            and centre crop; or None.
+            and center crop; or None.
         augment: a random function of (1, height, width) uint8 pixels, or None.
         mask_units: number of mask units to draw MAE noise for; None in stage 2.
         mask_ratio: passed to the model with each batch in place of the config's (evaluation).
@@ -118,7 +118,7 @@ class RadiographCollator:
         with_ids: the batch says which images it holds (`image_ids`), for the Trainer's guards.
         mixup_alpha: each training image and its labels are mixed with the one before it in the batch, by a
             share from Beta(α, α), seeded by seed, epoch and the batch's images; 0 for none. A label that
-            is missing from either is NaN. The pixels are mixed with the normalisation, by `mixup_share`.
+            is missing from either is NaN. The pixels are mixed with the normalization, by `mixup_share`.
         seed: the run's seed, for Mixup.
 
     Source: Zhang et al. 2018, arXiv:1710.09412.

@@ -68,7 +68,7 @@ class CenterCrop:
     def box(self, width: int, height: int) -> CropBox:
         """The crop of an image, rounded as torchvision and the stock image processors do.
 
-        The longer side after the resize and the crop's corner are both rounded down; torchvision's own centre
+        The longer side after the resize and the crop's corner are both rounded down; torchvision's own center
         crop rounds the corner to the nearest pixel, one apart.
 
         Args:
@@ -87,7 +87,7 @@ class CenterCrop:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side, crop the centre, normalise; what preprocessor_config.json says.
+    """Resize the shorter side, crop the center, normalize; what preprocessor_config.json says.
 
     Args:
         image_size: side of the crop in pixels.
@@ -95,7 +95,7 @@ class Preprocessing:
         mean: mean of the stage-1 training pixels, in units of [0, 1]; the same for all three channels.
         std: their standard deviation, in the same units.
 
-    Source: MedTransformer, section on pre-processing: bicubic, centre crop, one normalisation in both stages.
+    Source: MedTransformer, section on pre-processing: bicubic, center crop, one normalization in both stages.
     """
 
     image_size: int
@@ -104,7 +104,7 @@ class Preprocessing:
     std: float
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """Resized and cropped gray pixels, not yet normalised.
+        """Resized and cropped gray pixels, not yet normalized.
 
         Args:
             image: any mode; 8 bits a channel.
@@ -118,7 +118,7 @@ class Preprocessing:
         box = self.crop_box(*image.size)
         return gray[:, box.top : box.top + box.side, box.left : box.left + box.side]
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Gray bytes to the model's input.
 
         Args:
@@ -128,9 +128,9 @@ class Preprocessing:
             (batch, 3, height, width), float32, on the pixels' device; the three channels are equal and share
             memory, so the tensor cannot be pinned: make it on the device that uses it.
         """
-        return self._normalise_gray(pixels).expand(-1, 3, -1, -1)
+        return self._normalize_gray(pixels).expand(-1, 3, -1, -1)
 
-    def _normalise_gray(self, pixels: Tensor) -> Tensor:
+    def _normalize_gray(self, pixels: Tensor) -> Tensor:
         return (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
 
     def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,10 +140,10 @@ class Preprocessing:
             batch: `pixel_values` (batch, 1, height, width), uint8; with Mixup also `mixup_share`.
 
         Returns:
-            The batch with `pixel_values` (batch, 3, height, width), float32, normalised and mixed.
+            The batch with `pixel_values` (batch, 3, height, width), float32, normalized and mixed.
         """
         inputs = dict(batch)
-        gray = self._normalise_gray(inputs["pixel_values"])
+        gray = self._normalize_gray(inputs["pixel_values"])
         share = inputs.pop("mixup_share", None)
         if share is not None:  # mixed once, before it is widened to three channels
             gray = gray.roll(1, 0).mul(1.0 - share).add(gray.mul(share))
@@ -152,7 +152,7 @@ class Preprocessing:
 
     def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
         """(images, 3, image_size, image_size), float32, of images of any mode with 8 bits a channel."""
-        return self.normalise(torch.stack([self.pixels(image) for image in images]))
+        return self.normalize(torch.stack([self.pixels(image) for image in images]))
 
     @property
     def crop(self) -> CenterCrop:

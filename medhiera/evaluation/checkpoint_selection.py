@@ -20,9 +20,26 @@ FEWEST_PATIENTS = 30
 """A finding of fewer positive validation patients moves by chance more than a better checkpoint moves it."""
 
 
+SELECTION_METRIC = "selection_auroc"
+"""What the best checkpoint has the highest of, by default."""
+
+
+@dataclass
+class Selection:
+    """What the best checkpoint is chosen by: the mean validation AUROC of these findings.
+
+    Attributes:
+        findings: their names.
+        rule: why these, in words.
+    """
+
+    findings: list[str]
+    rule: str
+
+
 def choose_findings(
     labels: NDArray[np.floating[Any]], patient_ids: Sequence[str], names: Sequence[str]
-) -> tuple[list[str], str]:
+) -> Selection:
     """The findings whose mean validation AUROC chooses the checkpoint.
 
     Diseases with at least 30 positive patients; where there is none, all diseases with both label values, and
@@ -34,7 +51,7 @@ def choose_findings(
         names: of the findings.
 
     Returns:
-        The names, and the rule in words.
+        The findings, and the rule in words.
 
     Raises:
         UserError: no finding has both label values: no checkpoint could be chosen.
@@ -54,15 +71,17 @@ def choose_findings(
     diseases = [name for name in both if name != NO_DISEASE]
     common = [name for name in diseases if positives[name] >= FEWEST_PATIENTS]
     if common:
-        return common, f"diseases with at least {FEWEST_PATIENTS} positive validation patients"
+        return Selection(common, f"diseases with at least {FEWEST_PATIENTS} positive validation patients")
     if diseases:
-        return diseases, f"all diseases, as none has {FEWEST_PATIENTS} positive validation patients"
-    return both, "all findings"
+        return Selection(
+            diseases, f"all diseases, as none has {FEWEST_PATIENTS} positive validation patients"
+        )
+    return Selection(both, "all findings")
 
 
 @dataclass
 class ValidationScores:
-    """The Trainer's compute_metrics: logits of a validation → numbers of training_log.csv.
+    """The Trainer's compute_metrics: logits of a validation → numbers that are logged.
 
     Attributes:
         names: of the findings.
@@ -87,7 +106,7 @@ class ValidationScores:
             name: entry["auroc"] for name, entry in result["findings"].items() if entry["auroc"] is not None
         }
         return {
-            "selection_auroc": float(np.mean([known[name] for name in self.selected])),
+            SELECTION_METRIC: float(np.mean([known[name] for name in self.selected])),
             "mean_auroc": result["mean_auroc"],
             "findings_in_mean": len(known),
         } | {f"auroc_{name}": value for name, value in known.items()}

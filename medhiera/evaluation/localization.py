@@ -186,7 +186,7 @@ def _by_finding(
 
 
 def _inside(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """True where a pixel's centre lies in a box: (height, width)."""
+    """True where a pixel's center lies in a box: (height, width)."""
     rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
     result = np.zeros(shape, dtype=bool)
     for left, top, right, bottom in boxes:
@@ -195,7 +195,7 @@ def _inside(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _stretched(pixels: Tensor) -> NDArray[np.float32]:
-    """Normalised input, stretched to [0, 1] for showing."""
+    """Normalized input, stretched to [0, 1] for showing."""
     gray = pixels.float().mean(dim=0).numpy()
     low, high = float(gray.min()), float(gray.max())
     return np.asarray((gray - low) / max(high - low, 1e-6), dtype=np.float32)

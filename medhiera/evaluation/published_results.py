@@ -15,7 +15,7 @@ PAPER_AUROC = {
 
 PAPER_SETTINGS = {
     1: {
-        "optimiser": "adam, β 0.9 and 0.999",
+        "optimizer": "adam, β 0.9 and 0.999",
         "weight decay": "0",
         "schedule": "one_cycle",
         "highest learning rate": "0.0001",
@@ -27,7 +27,7 @@ PAPER_SETTINGS = {
         "starts from": "ImageNet MAE",
     },
     2: {
-        "optimiser": "adam, β 0.9 and 0.999",
+        "optimizer": "adam, β 0.9 and 0.999",
         "weight decay": "1e-08",
         "schedule": "one_cycle",
         "highest learning rate": "0.0001",

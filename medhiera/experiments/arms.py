@@ -16,8 +16,8 @@ class Arm:
         script: train_mae.py or train_cls.py.
         start: STAGE0, the name of a train_mae.py arm, or None for random weights.
         arguments: its own options of the script.
-        as_long_as: an arm whose number of optimiser steps it takes.
-        may_diverge: a loss that becomes no number is an ending too: it is what the arm shows.
+        as_long_as: an arm whose number of optimizer steps it takes.
+        may_diverge: a NaN or infinite loss is a valid end: it is what the arm shows.
     """
 
     name: str

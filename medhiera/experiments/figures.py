@@ -43,7 +43,7 @@ def arm_curves(
         else:
             for one in values:
                 axis.plot(steps, one, color=color, linewidth=0.6, alpha=0.6)
-    axis.set_xlabel("optimiser step")
+    axis.set_xlabel("optimizer step")
     axis.set_ylabel(value)
     axis.set_title(title, fontsize=11)
     axis.grid(alpha=0.3)

@@ -146,9 +146,9 @@ def settings_of(record: TrainedRecord) -> dict[str, str]:
         "mixup_alpha": "Mixup {:g}",
     }
     augmentation = [text.format(recipe[key]) for key, text in words.items() if recipe.get(key)]
-    optimiser = recipe.get("optim", recipe["optimizer"])
+    optimizer = recipe.get("optim", recipe["optimizer"])
     settings = {
-        "optimiser": f"{optimiser}, β {recipe['adam_beta1']:g} and {recipe['adam_beta2']:g}",
+        "optimizer": f"{optimizer}, β {recipe['adam_beta1']:g} and {recipe['adam_beta2']:g}",
         "weight decay": f"{recipe['weight_decay']:g}",
         "schedule": recipe.get("lr_scheduler_type", recipe["schedule"]),
         "highest learning rate": f"{recipe['learning_rate']:g}",
@@ -173,6 +173,8 @@ def explode_report(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequenc
         reached = [record.evaluation.masked_loss for record in records]
         after = [spread(reached)] if reached else []
         lost = ((seed, runner.diverged_at(arm.name, seed)) for seed in seeds)
-        after += [f"no number from step {step} on (seed {seed})" for seed, step in lost if step is not None]
+        after += [
+            f"NaN or infinite from step {step} (seed {seed})" for seed, step in lost if step is not None
+        ]
         lines.append(f"| {arm.label} | {before} | {highest} | {'; '.join(after)} |")
     return "\n".join(lines) + "\n"

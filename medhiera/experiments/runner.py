@@ -23,7 +23,7 @@ from typing import Any
 from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm
 from medhiera.hub.record import AnyRecord, TrainedRecord, read_record
-from medhiera.layout import LOG_FILE, is_finished
+from medhiera.layout import LOG_FILE, NONFINITE_FILE, is_finished
 from medhiera.training.checkpoints import latest_complete
 
 logger = logging.getLogger(__name__)
@@ -75,11 +75,11 @@ class ExperimentRunner:
         return [sys.executable, "-W", "ignore", arm.script, *arguments]
 
     def diverged_at(self, arm: str, seed: int) -> int | None:
-        """The step from which an unfinished run's loss is no number; None where it is one."""
+        """The step from which an unfinished run's loss is NaN or infinite; None where it is finite."""
         folder = self.folder(arm, seed)
         if is_finished(folder):
             return None
-        named = folder / "nonfinite_batch.json"
+        named = folder / NONFINITE_FILE
         if named.is_file():
             return int(json.loads(named.read_text(encoding="utf-8"))["step"])
         # Gradients that overflow after a step whose loss was sound show in the next evaluation.
@@ -87,7 +87,7 @@ class ExperimentRunner:
         return next((step for step, loss in losses.items() if not math.isfinite(loss)), None)
 
     def run(self, arm: Arm, seed: int) -> bool:
-        """Run one arm with one seed, or go on with it; False where it had ended before.
+        """Run one arm with one seed, or resume it; False where it had ended before.
 
         Raises:
             RunFailedError: the script failed, or another process writes into the run's folder.
@@ -100,7 +100,7 @@ class ExperimentRunner:
             status = process.wait()
         step = self.diverged_at(arm.name, seed) if arm.may_diverge else None
         if step is not None:
-            logger.info("        the loss is no number from step %d on: the run ends there", step)
+            logger.info("        the loss is NaN or infinite from step %d: the run ends there", step)
         elif status:
             raise failure_message(f"{arm.name} with seed {seed}", status, folder)
         return True
@@ -111,11 +111,11 @@ def locked_process(command: Sequence[str], folder: Path) -> Iterator[subprocess.
     """A script as a process of its own; whoever leaves before its end ends it.
 
     It is sent SIGTERM, after which a training script writes a checkpoint, and waited for. Its folder is
-    locked as long as it lives, even where this process is killed and it goes on alone.
+    locked as long as it lives, even where this process is killed and it continues alone.
 
     Args:
         command: from ExperimentRunner.command.
-        folder: where the script writes; printed.txt there takes what it prints.
+        folder: where the script writes; stdout.log there takes what it prints.
 
     Raises:
         RunFailedError: another process writes there.
@@ -123,7 +123,7 @@ def locked_process(command: Sequence[str], folder: Path) -> Iterator[subprocess.
     folder.mkdir(parents=True, exist_ok=True)
     with (
         (folder / "lock").open("a+", encoding="utf-8") as lock,
-        (folder / "printed.txt").open("a", encoding="utf-8") as printed,
+        (folder / "stdout.log").open("a", encoding="utf-8") as printed,
     ):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,7 +131,7 @@ def locked_process(command: Sequence[str], folder: Path) -> Iterator[subprocess.
             lock.seek(0)
             raise RunFailedError(
                 f"process {lock.read() or 'that just started'} still writes into {folder}. Wait for its end, "
-                "or end it with `kill`; then repeat the command, which goes on from its checkpoint"
+                "or end it with `kill`; then repeat the command, which resumes from its checkpoint"
             ) from None
         except OSError as error:
             logger.warning("%s cannot be locked (%s); let no second run write there", folder, error)
@@ -164,9 +164,11 @@ def leave_on_signals() -> None:
 
 def failure_message(what: str, status: int, folder: Path) -> RunFailedError:
     """What a failed script said last."""
-    printed = folder / "printed.txt"
+    printed = folder / "stdout.log"
     said = printed.read_text(encoding="utf-8").strip().splitlines()[-8:]
-    return RunFailedError(f"{what} ended with exit code {status}; {printed} ends so:\n  " + "\n  ".join(said))
+    return RunFailedError(
+        f"{what} ended with exit code {status}; {printed} ends with:\n  " + "\n  ".join(said)
+    )
 
 
 def read_column(log: Path, column: str) -> dict[int, float]:
@@ -221,7 +223,7 @@ def run_all(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int])
     """Run every arm with every seed, in order; what has ended is skipped.
 
     Raises:
-        RunFailedError: see ExperimentRunner.run; the finished runs stay, the same command goes on.
+        RunFailedError: see ExperimentRunner.run; the finished runs stay, and the same command continues.
     """
     total, number = len(arms) * len(seeds), 0
     for seed in seeds:

@@ -1,7 +1,7 @@
 """The paper's random searches (Fig. 2, Fig. 3): Optuna proposes, the scripts run, their logs are reported.
 
 Stands beside runner.py, which runs fixed arms; reproduce.py draws. Trials lie in an SQLite file, so a
-sweep that was killed goes on, and the same command in several processes shares the trials among them.
+sweep that was killed resumes, and the same command in several processes shares the trials among them.
 """
 
 import argparse
@@ -93,7 +93,7 @@ SWEEPS = {
 
 
 def open_study(sweep: Sweep, file: Path, name: str, seed: int | None = 0) -> optuna.Study:
-    """The study in an SQLite file, made anew or gone on with.
+    """The study in an SQLite file, new or resumed.
 
     A trial whose process was killed is proposed again once its heartbeat has been silent for a while.
 
@@ -128,7 +128,7 @@ def run_sweep(
 ) -> None:
     """Run trials until the study holds so many finished or pruned ones.
 
-    A trial whose script fails (a learning rate at which the loss is no number) is told and left behind.
+    A trial whose script fails (a learning rate at which the loss is NaN) is logged and skipped.
 
     Args:
         runner: where the runs lie; a folder `trials/STUDY/NUMBER` each.
@@ -154,7 +154,7 @@ def run_sweep(
             failures += 1
             if failures == _FAILURES_IN_A_ROW:
                 raise RunFailedError(f"{failures} trials in a row failed; {error}") from error
-            logger.warning("%s\nthe search goes on without it", error)
+            logger.warning("%s\nthe search continues without it", error)
             return float("nan")  # a failed trial, to Optuna
         failures = 0
         return value
@@ -202,7 +202,7 @@ def _run_trial(
 
 
 def schedule_of(arguments: Sequence[str]) -> tuple[int, float]:
-    """Optimiser steps and epochs that a script is to train; the epochs count where there are no steps.
+    """Optimizer steps and epochs that a script is to train; the epochs count where there are no steps.
 
     Args:
         arguments: of the script, the recipe first; a word wins over the recipe, a later one over an earlier.

@@ -57,6 +57,8 @@ def complete(folder: Path, started_from: str) -> ImagenetRecord:
             base_model=started_from if is_hub_id else None,
             license=licence,
             new_weights=[],
+            earlier_sources=[],
+            leakage_before=[],
         ),
         model=Geometry(
             image_size=side,

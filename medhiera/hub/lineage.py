@@ -1,6 +1,6 @@
 """What the weights that a stage starts from have been through, by their own record, here or on the Hub.
 
-Stands below run.py; the card renders what is said here.
+Stands below run.py; the card renders it.
 """
 
 import json
@@ -47,6 +47,7 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
             license=_licence_in_card(source) or ("cc-by-nc-4.0" if is_imagenet else None),
             base_model=None if is_here else source,
             new_weights=new_weights,
+            earlier_sources=[],
             leakage_before=[] if is_imagenet else None,
         )
     before = record.lineage

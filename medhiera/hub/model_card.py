@@ -32,11 +32,11 @@ NIH = chestxray14.SOURCE.name
 CAPTIONS = {
     "reconstructions": "Original, masked and reconstructed validation images",
     "loss": "Loss and learning rate over the steps",
-    "roc": "ROC curve of each finding on the test split",
-    "auroc": "AUROC of each finding with its 95 % interval",
-    "reliability": "Share of images with the finding against the probability given, on the test split",
-    "subgroups": "Mean AUROC by sex, age and view on the test split",
-    "heat_maps": "Test images with a finding's box and the classifier's heat map",
+    "roc": "ROC curve of each finding on the {split} split",
+    "auroc": "AUROC of each finding with its 95 % interval, on the {split} split",
+    "reliability": "Share of images with the finding against the probability given, on the {split} split",
+    "subgroups": "Mean AUROC by sex, age and view on the {split} split",
+    "heat_maps": "Images of the {split} split with a finding's box and the classifier's heat map",
 }
 
 DATASETS = {source.name: source.hub_dataset for source in SOURCES if source.hub_dataset}
@@ -65,7 +65,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "interval": interval_text,
         "duration": duration,
         "number": lambda value: "–" if value is None else f"{value:.3f}",
-        "caption": lambda figure: CAPTIONS.get(PurePosixPath(figure).stem, PurePosixPath(figure).stem),
+        "caption": lambda figure: _caption(PurePosixPath(figure).stem, record.scored_split),
     }
     stage = STAGES[record.stage]
     trained_on = (source.title for source in SOURCES if source.name in record.trained_on)
@@ -82,6 +82,10 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         licence=_licence(record.lineage),
     )
     return f"---\n{_metadata(record, stage, title, examples).to_yaml()}\n---\n\n{body}"
+
+
+def _caption(figure: str, split: str) -> str:
+    return CAPTIONS[figure].format(split=split) if figure in CAPTIONS else figure
 
 
 def _suffix(record: AnyRecord) -> str:
@@ -129,7 +133,7 @@ def _results(record: AnyRecord) -> list[EvalResult]:
     else:
         tested = next((source for source in SOURCES if source.name in record.tested_on), image_folder.SOURCE)
         data, kind = tested.title, tested.hub_dataset or "image-folder"
-        count = record.tested_on.get(NIH, 0)
+        count = sum(record.tested_on.values())
         if tested.name == NIH and count != OFFICIAL_TEST_IMAGES:
             data += f", {count:,} images, not the official test list"
     return [

@@ -11,17 +11,21 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from datasets import Dataset
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
 from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source
 from medhiera.errors import UserError
+from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.layout import METRICS_FILE
+
+STRICT = ConfigDict(extra="forbid")
+"""A key that no field has is refused: of another version's record it may be the one that matters."""
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
@@ -35,7 +39,7 @@ class StageLeakage(LeakageCounts):
 
 @dataclass
 class Lineage:
-    """Where the weights that a stage started from come from; the defaults are random weights.
+    """Where the weights that a stage started from come from.
 
     Attributes:
         started_from: in words.
@@ -47,17 +51,26 @@ class Lineage:
             the first weights had seen.
     """
 
-    started_from: str = "random weights"
-    license: str | None = "apache-2.0"
-    base_model: str | None = None
-    new_weights: list[str] | Literal["all"] = "all"
-    earlier_sources: list[str] = field(default_factory=list)
-    leakage_before: list[StageLeakage] | None = field(default_factory=list)
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    started_from: str
+    license: str | None
+    base_model: str | None
+    new_weights: list[str] | Literal["all"]
+    earlier_sources: list[str]
+    leakage_before: list[StageLeakage] | None
+
+    @classmethod
+    def random(cls) -> "Lineage":
+        """Of weights that come from nowhere."""
+        return cls("random weights", "apache-2.0", None, "all", [], [])
 
 
 @dataclass
 class DataRecord:
     """What a stage read: images of each source by split and by use."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     images: dict[str, dict[str, int]]
     is_phantom: bool
@@ -92,14 +105,6 @@ class PreprocessingRecord:
     resize_size: int
     mean: float
     std: float
-
-
-@dataclass
-class Selection:
-    """What the best checkpoint was chosen by: the mean validation AUROC of these findings."""
-
-    findings: list[str]
-    rule: str
 
 
 @dataclass
@@ -172,6 +177,8 @@ class StageRecord:
         commit: of this project's code; None outside of git.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     stage: int
     kind: Literal["full", "smoke"]
     lineage: Lineage
@@ -192,6 +199,11 @@ class StageRecord:
     def tested_on(self) -> dict[str, int]:
         """Test images by source, where the test split was scored."""
         return {}
+
+    @property
+    def scored_split(self) -> str:
+        """The split that the figures and results are of."""
+        return "validation"
 
     @property
     def results(self) -> list[Result]:
@@ -270,6 +282,11 @@ class ClassificationRecord(TrainedRecord):
 
     stage: Literal[2] = 2
     evaluation: ClassificationReport
+
+    @property
+    def scored_split(self) -> str:
+        """The split that the figures and results are of."""
+        return self.evaluation.split
 
     @property
     def results(self) -> list[Result]:

@@ -24,7 +24,7 @@ NOTICE = "Not for clinical use: nothing here has been validated for any patient'
 
 @dataclass(frozen=True)
 class StockPreprocessing:
-    """Another project's image processor, used as it is; it may normalise each channel differently.
+    """Another project's image processor, used as it is; it may normalize each channel differently.
 
     Attributes:
         processor: transformers' own.
@@ -49,7 +49,7 @@ class StockPreprocessing:
 
     @property
     def crop(self) -> CenterCrop | None:
-        """As Preprocessing.crop; None where it does not crop the centre of the resized image."""
+        """As Preprocessing.crop; None where it does not crop the center of the resized image."""
         size = dict(getattr(self.processor, "crop_size", None) or {})
         is_cropped = (
             getattr(self.processor, "do_center_crop", False) and "shortest_edge" in self.processor.size

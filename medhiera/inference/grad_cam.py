@@ -22,7 +22,7 @@ def heat_maps(
 
     Args:
         model: put into evaluation mode and back; its parameters get no gradients.
-        pixel_values: (batch, channels, height, width), normalised.
+        pixel_values: (batch, channels, height, width), normalized.
         finding: index of the output.
         stage: whose tokens; the last (-1) has one for every mask unit, usually 32 × 32 pixels, the one before
             one for a quarter of it, which points better (docs/decisions.md).

@@ -4,7 +4,7 @@
     python -m medhiera.inference.onnx_export demo/phantom/stage2 demo.onnx
 
 Needs the extra `medhiera[onnx]`. The graph takes `pixel_values` (batch, channels, height, width), float32,
-already resized, cropped and normalised; the batch is free, the size is the model's. It gives `probabilities`
+already resized, cropped and normalized; the batch is free, the size is the model's. It gives `probabilities`
 (batch, labels): the sigmoid (for a stock single-label classifier the softmax) is inside. The labels
 and the preprocessing are in the file's metadata, as JSON: `labels`, `preprocessing`, `activation`, `model`,
 `notice`.

@@ -37,13 +37,13 @@ def reconstruct(
 ) -> Reconstruction:
     """Predict the patches that the mask hides.
 
-    The decoder predicts patches normalised by their own mean and deviation (He et al. 2022, section 3,
+    The decoder predicts patches normalized by their own mean and deviation (He et al. 2022, section 3,
     "reconstruction target"); these two numbers are taken from the original, as the paper's figures do.
 
     Args:
         model: HieraMAEForPreTraining; switched to evaluation mode and back.
-        pixel_values: (batch, 3, height, width), normalised.
-        preprocessing: its mean and std undo the normalisation.
+        pixel_values: (batch, 3, height, width), normalized.
+        preprocessing: its mean and std undo the normalization.
         noise: (batch, mask_units); the smallest stay visible.
         mask_ratio: share of mask units hidden.
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from medhiera.errors import RunEndedError
 from medhiera.formatting import duration
+from medhiera.layout import FIGURES_FOLDER
 from medhiera.training import figures
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class CSVLoggerCallback(TrainerCallback):
     """Writes training_log.csv as the run goes: one row a logged step, one a validation.
 
     Args:
-        path: the CSV; a resumed run goes on in it, from the step of its checkpoint.
+        path: the CSV; a resumed run continues it, from the step of its checkpoint.
     """
 
     columns = (
@@ -34,6 +35,7 @@ class CSVLoggerCallback(TrainerCallback):
         "learning_rate",
         "grad_norm",
         "eval_loss",
+        "eval_selection_auroc",
         "eval_mean_auroc",
     )
 
@@ -44,7 +46,7 @@ class CSVLoggerCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Drop what a killed run logged after the checkpoint that this one goes on from."""
+        """Drop what a killed run logged after the checkpoint that this one resumes from."""
         if not state.is_world_process_zero or not self.path.exists():
             return
         with self.path.open(newline="", encoding="utf-8") as file:
@@ -132,7 +134,7 @@ class FigureCallback(TrainerCallback):
     def __init__(
         self, output: Path, loss_name: str, draw: Callable[[Path], None] | None = None, every: int = 0
     ) -> None:
-        self.folder = output / "figures"
+        self.folder = output / FIGURES_FOLDER
         self.loss_name = loss_name
         self.draw = draw
         self.every = every

@@ -23,7 +23,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Declare a checkpoint whole: everything in it has been written."""
+    """Declare a checkpoint complete: everything in it has been written."""
     sizes = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
@@ -35,7 +35,7 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether the checkpoint is sealed and each of its files has the size it was sealed with."""
+    """Whether the checkpoint was declared complete and each of its files still has its size."""
     try:
         sizes = json.loads((checkpoint / COMPLETE_FILE).read_text(encoding="utf-8"))
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
@@ -44,7 +44,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def by_step(output: Path) -> list[Path]:
-    """All checkpoint-N folders, whole or not, the newest first."""
+    """All checkpoint-N folders, complete or not, the latest first."""
     if not output.is_dir():
         return []
     found = [(int(match[1]), path) for path in output.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -52,7 +52,7 @@ def by_step(output: Path) -> list[Path]:
 
 
 def latest_complete(output: Path) -> Path | None:
-    """The newest whole checkpoint, or None."""
+    """The latest complete checkpoint, or None."""
     return next((path for path in by_step(output) if is_complete(path)), None)
 
 
@@ -89,21 +89,21 @@ def checkpoint_faults(output: Path, wanted: str | bool | None) -> list[str]:
 
 
 def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
-    """The checkpoint to go on from: the one named, or for `true` the newest whole one in the folder.
+    """The checkpoint to resume from: the one named, or for `true` the latest complete one in the folder.
 
     Args:
         output: the run's folder.
         wanted: `resume_from_checkpoint`: a folder, true, or false or None for a new run.
 
     Raises:
-        CheckpointError: `true` where there is no whole checkpoint; a folder that is none or is damaged; or a
-            new run in a folder that already holds a whole one.
+        CheckpointError: `true` where there is no complete checkpoint; a folder that is none or is damaged; or
+            a new run in a folder that already holds a complete one.
     """
     whole = latest_complete(output)
     if wanted in (None, False, "false", "False"):
         if whole is not None:
             raise CheckpointError(
-                f"{output} already holds {whole.name} of another run; go on from it with "
+                f"{output} already holds {whole.name} of another run; resume it with "
                 "--resume_from_checkpoint true, or choose another --output_dir"
             )
         return None
@@ -129,7 +129,7 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
 
 
 def incomplete(output: Path) -> list[Path]:
-    """Checkpoints that do not count."""
+    """Checkpoints that were not written to their end."""
     return [path for path in by_step(output) if not is_complete(path)]
 
 
@@ -148,7 +148,7 @@ def rotate(output: Path, limit: int | None, best: str | None) -> None:
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:
-    """The checkpoint to go on from, and a word on those that do not count.
+    """The checkpoint to resume from; incomplete ones are logged.
 
     Raises:
         CheckpointError: see find_checkpoint.
@@ -158,7 +158,7 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
     if found is not None:
         for path in incomplete(output):
             logger.warning(
-                "%s is incomplete (the run ended while it was written); going on from %s",
+                "%s is incomplete (the run ended while it was written); resuming from %s",
                 path.name, Path(found).name,
             )  # fmt: skip
     return found
@@ -172,13 +172,13 @@ def is_failed_write(error: BaseException) -> bool:
 
 
 def failed_write_message(checkpoint: Path, error: BaseException) -> str:
-    """Where the run can go on from."""
+    """What was lost, and where the run can resume from."""
     before = latest_complete(checkpoint.parent)
     reason = str(error).splitlines()[0]
     if "inline_container" in reason:  # torch.save counts bytes and does not say what the disk said
         reason = "the disk took only a part of it"
-    rest = f"{before.name} before it is whole" if before else "there is none before it"
+    rest = f"{before.name} before it is complete" if before else "there is none before it"
     return (
         f"{checkpoint.name} could not be written ({reason}) and was removed; {rest}. "
-        "Make room on the disk, then go on with --resume_from_checkpoint true"
+        "Make room on the disk, then resume with --resume_from_checkpoint true"
     )

@@ -1,6 +1,6 @@
 """The moving average of weights: evaluated, saved with every checkpoint, and what a finished stage holds.
 
-Stands beside the Trainer: it follows each optimiser step and lends its weights for evaluation. The raw
+Stands beside the Trainer: it follows each optimizer step and lends its weights for evaluation. The raw
 weights stay the Trainer's own, so resuming needs nothing of the average but its file.
 """
 
@@ -31,7 +31,7 @@ class EMA:
         self.average = ModelEmaV3(model, decay=decay, use_warmup=True)
 
     def update(self, model: nn.Module, step: int) -> None:
-        """Follow one optimiser step; `step` counts from 1 and sets the warm-up."""
+        """Follow one optimizer step; `step` counts from 1 and sets the warm-up."""
         self.average.update(model, step=step)
 
     def save(self, checkpoint: Path) -> None:
@@ -76,7 +76,7 @@ class EMA:
 
 
 class EMACallback(TrainerCallback):
-    """Updates the moving average after each optimiser step, before anything is evaluated or saved."""
+    """Updates the moving average after each optimizer step, before anything is evaluated or saved."""
 
     def __init__(self, average: EMA) -> None:
         self.average = average

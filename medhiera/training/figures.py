@@ -68,7 +68,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     top.grid(alpha=0.3)
     bottom.plot([e["step"] for e in trained], [e["learning_rate"] for e in trained], color=GREEN, marker=few)
     bottom.set_ylabel("learning rate")
-    bottom.set_xlabel("optimiser step")
+    bottom.set_xlabel("optimizer step")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     bottom.grid(alpha=0.3)
     save(figure, path)

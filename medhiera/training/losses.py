@@ -1,7 +1,7 @@
 """Stage 2's training losses beside plain binary cross-entropy; evaluation always reports the plain one.
 
 The model's own loss is the paper's. These reach the Trainer as its `compute_loss_func`, with the same
-division by the annotated labels of the whole optimiser step.
+division by the annotated labels of the whole optimizer step.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class TrainingLoss:
         Args:
             outputs: the model's, with `logits` (batch, findings).
             labels: (batch, findings); 1, 0, between them after Mixup, or NaN.
-            num_items_in_batch: annotated labels of the whole optimiser step, to divide by.
+            num_items_in_batch: annotated labels of the whole optimizer step, to divide by.
         """
         logits = outputs["logits"]
         if not logits.requires_grad:  # evaluation: the same measure for every recipe

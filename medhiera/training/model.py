@@ -14,17 +14,17 @@ from medhiera.config.arguments import ModelArguments
 from medhiera.config.model_config import CONFIG_ERRORS, override_faults
 from medhiera.errors import UserError
 from medhiera.layout import read_config
-from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
+from modeling_hiera_mae import HieraMAEConfig
 
 logger = logging.getLogger(__name__)
 
 
-def check_source(options: ModelArguments, model_class: type[PreTrainedModel]) -> None:
+def check_source(options: ModelArguments, *, is_mae: bool) -> None:
     """Refuse a missing checkpoint, or overrides that it rules out, before data is built, which takes hours.
 
     Args:
         options: names a folder, a Hub id, or nothing.
-        model_class: HieraMAEForPreTraining or HieraMAEForImageClassification.
+        is_mae: the stage trains HieraMAEForPreTraining.
 
     Raises:
         UserError: no such folder, no such model on the Hub (or none that can be reached), not a Hiera; or
@@ -38,7 +38,7 @@ def check_source(options: ModelArguments, model_class: type[PreTrainedModel]) ->
             raise UserError(f"--model_name_or_path {error}") from error
         except CONFIG_ERRORS as error:
             raise UserError(f"--model_name_or_path {source} has a bad config.json: {error}") from error
-    faults = override_faults(options, stored, is_mae=issubclass(model_class, HieraMAEForPreTraining))
+    faults = override_faults(options, stored, is_mae=is_mae)
     if faults:
         raise UserError("\n".join(faults))
 

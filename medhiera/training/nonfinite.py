@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medhiera.errors import RunEndedError
+from medhiera.layout import NONFINITE_FILE
 
 
 class NonFiniteLossGuard:
@@ -20,7 +21,7 @@ class NonFiniteLossGuard:
     """
 
     def __init__(self, output: Path) -> None:
-        self.path = output / "nonfinite_batch.json"
+        self.path = output / NONFINITE_FILE
         self._pending: tuple[Tensor, torch.cuda.Event | None, Sequence[str], int, float] | None = None
 
     def note(self, loss: Tensor, image_ids: Sequence[str], step: int, learning_rate: float) -> None:
@@ -60,12 +61,12 @@ class NonFiniteLossGuard:
             f"the loss of step {step} is not a finite number (learning rate {learning_rate:.3g}); the images "
             f"of that batch are named in {self.path}. Look at them; if they are sound, lower the learning "
             "rate, or set precision: fp32. No checkpoint was written after it: --resume_from_checkpoint true "
-            "goes on from the last one"
+            "resumes from the last one"
         )
 
 
 def check_finite_weights(model: torch.nn.Module, step: int) -> None:
-    """Never write a checkpoint that nothing can go on from.
+    """Never write a checkpoint that cannot be resumed from.
 
     Raises:
         RunEndedError: a weight is NaN or infinite.

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medhiera.errors import RunEndedError
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the CPU's allocator ran out; the latter says so in words only."""
@@ -16,7 +14,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     phrases = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-    is_raw = isinstance(error, RuntimeError) and not isinstance(error, RunEndedError)
+    is_raw = isinstance(error, RuntimeError)
     return is_raw and any(phrase in text for phrase in phrases)
 
 
@@ -63,7 +61,7 @@ def out_of_memory_message(batch_size: int, fitting: int, accumulation: int | Non
     Args:
         batch_size: images that did not fit.
         fitting: images that did, 0 for none.
-        accumulation: batches of an optimiser step; None in evaluation.
+        accumulation: batches of an optimizer step; None in evaluation.
     """
     if fitting and accumulation is None:
         return (

@@ -79,7 +79,7 @@ class PreemptionCallback(TrainerCallback):
         control.should_save = True
         if state.is_world_process_zero:
             logger.warning(
-                "SIGTERM: writing checkpoint-%d and ending; --resume_from_checkpoint true goes on from it",
+                "SIGTERM: writing checkpoint-%d and ending; resume with --resume_from_checkpoint true",
                 state.global_step,
             )
 

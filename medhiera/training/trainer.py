@@ -1,4 +1,4 @@
-"""The Trainer of both stages: transformers' own, with our optimisers, keyed order, average and guards.
+"""The Trainer of both stages: transformers' own, with our optimizers, keyed order, average and guards.
 
 Stands between the model and the metrics; it never reads a file of the data's.
 """
@@ -44,7 +44,7 @@ class MedHieraTrainer(Trainer):
     - an order of images keyed by (seed, epoch), the same for every number of workers.
     - a loss divided by the number of *annotated* labels in the global batch: NaN does not count.
     - a moving average of the weights that is evaluated and kept.
-    - guards: a loss that is no number, memory, explosion, preemption; checkpoints are whole or do not count.
+    - guards: a NaN or infinite loss, memory, divergence, preemption; incomplete checkpoints do not count.
 
     Args:
         optimization: the recipe's.
@@ -72,7 +72,7 @@ class MedHieraTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
         self.add_callback(PreemptionCallback())
 
-    # Optimisation
+    # Optimization
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Adam over all parameters, or AdamW over groups, or what TrainingArguments say."""
@@ -135,7 +135,7 @@ class MedHieraTrainer(Trainer):
         return loader
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The batch on the device, and only there as normalised pixels of three channels."""
+        """The batch on the device, and only there as normalized pixels of three channels."""
         return self.preprocessing.model_inputs(super()._prepare_inputs(inputs))
 
     def _get_num_items_in_batch(
@@ -153,7 +153,7 @@ class MedHieraTrainer(Trainer):
 
     def _run_epoch(self, **kwargs: Any) -> None:
         if self._order is not None:
-            # Neither transformers nor accelerate reaches it where a run goes on mid-epoch on several ranks.
+            # Neither transformers nor accelerate reaches it where a run resumes mid-epoch on several ranks.
             self._order.set_epoch(kwargs["epoch"])
         if self.state.global_step >= self.state.max_steps:
             # Resumed from the last checkpoint of all: transformers would train one step more.
@@ -170,7 +170,7 @@ class MedHieraTrainer(Trainer):
         """One batch, as transformers does it; hands its loss to the guard, and memory's end to the user.
 
         Raises:
-            RunEndedError: the batch before had a loss that is no number, or this one does not fit.
+            RunEndedError: the batch before had a NaN or infinite loss, or this one does not fit.
         """
         image_ids = inputs.pop("image_ids", [])
         kept = dict(inputs)
@@ -311,7 +311,7 @@ class MedHieraTrainer(Trainer):
             if self.average is not None and self.args.should_save:
                 self.average.save(checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:
-            if isinstance(error, RunEndedError) or not is_failed_write(error):
+            if not is_failed_write(error):
                 raise
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise RunEndedError(failed_write_message(checkpoint, error)) from error

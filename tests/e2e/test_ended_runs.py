@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(workshop, tmp_path):
         time.sleep(0.05)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
     printed = process.end(1)
-    assert "could not be written" in printed and "before it is whole" in printed
+    assert "could not be written" in printed and "before it is complete" in printed
     left = list(tmp_path.glob("checkpoint-*"))
     assert left and all(is_complete(path) for path in left)
     resumed = Run(

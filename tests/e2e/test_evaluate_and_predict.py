@@ -68,7 +68,7 @@ def test_a_model_is_scored_on_the_split_it_was_trained_with(stage2, workshop, tm
 
 
 def test_evaluate_cls_takes_a_stock_checkpoint_and_compares_two_models(stage2, workshop, tmp_path):
-    """Stock Hiera, its own normalisation, labels in another order and spelling; legacy head and tta."""
+    """Stock Hiera, its own normalization, labels in another order and spelling; legacy head and tta."""
     names = [name.replace("_", " ").upper() for name in FINDINGS[::-1]] + ["Fracture"]
     torch.manual_seed(0)
     config = HieraConfig(

@@ -161,7 +161,7 @@ def test_what_is_no_chest_gets_a_sentence(site, visit, tmp_path):
     photograph().save(tmp_path / "holiday.jpg")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     page = visit(site.address)
-    for name, sentence in (("holiday.jpg", "colour picture"), ("broken.png", "damaged|no image")):
+    for name, sentence in (("holiday.jpg", "color picture"), ("broken.png", "damaged|no image")):
         upload(page, tmp_path / name)
         assert re.search(sentence, page.inner_text("#result [role=alert]"))
         assert page.locator("#result table").count() == 0

@@ -1,4 +1,4 @@
-"""What is not published, and what is said: damaged folders, private text, tokens that cannot write."""
+"""What is not published, and the messages: damaged folders, private text, tokens that cannot write."""
 
 import json
 import shutil

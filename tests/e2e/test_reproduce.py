@@ -94,7 +94,7 @@ def test_sigterm_leaves_a_checkpoint_that_the_same_command_goes_on_from(workshop
         process.send_signal(signal.SIGTERM)
         status = process.wait(200)
     assert status == 143, (tmp_path / "printed").read_text()
-    assert "SIGTERM: writing" in (log.parent / "printed.txt").read_text()
+    assert "SIGTERM: writing" in (log.parent / "stdout.log").read_text()
     assert latest_complete(log.parent) is not None
 
 

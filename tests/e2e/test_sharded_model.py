@@ -1,4 +1,4 @@
-"""FSDP2 over two real processes: the same step as on one, and the whole weights come back."""
+"""FSDP2 over two real processes: the same step as on one, and the gathered weights come back."""
 
 import os
 import subprocess

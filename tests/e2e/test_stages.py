@@ -1,4 +1,4 @@
-"""Both scripts as a user runs them: what a stage's folder holds, what is said, and who can load it."""
+"""Both scripts as a user runs them: what a stage's folder holds, what is logged, and who can load it."""
 
 import csv
 import json
@@ -84,7 +84,7 @@ def test_stage_2_says_which_weights_are_new(stage2):
     )
 
 
-def test_stage_2_keeps_the_encoder_normalisation_and_geometry(stage1, stage2):
+def test_stage_2_keeps_the_encoder_normalization_and_geometry(stage1, stage2):
     first, second = (json.loads((s / "preprocessor_config.json").read_text()) for s in (stage1, stage2))
     assert first == second
     assert len(first["image_mean"]) == 3
@@ -136,7 +136,7 @@ def test_stock_transformers_gives_our_numbers_in_a_process_that_cannot_see_us(
     classifier = Classifier.open(stage2)
     with Image.open(image) as picture:
         ours = classifier.probabilities([picture])[0].tolist()
-        pixels = classifier.preprocessing.normalise(classifier.preprocessing.pixels(picture).unsqueeze(0))
+        pixels = classifier.preprocessing.normalize(classifier.preprocessing.pixels(picture).unsqueeze(0))
     assert max(abs(a - b) for a, b in zip(ours, stock["direct"], strict=True)) < 1e-4
     named = dict(zip(classifier.names, ours, strict=True))
     assert stock["piped"].keys() == named.keys()

@@ -35,10 +35,23 @@ def test_stage_1_with_masks_drawn_anew_and_pictures_on_the_way(workshop, tmp_pat
     assert any(not torch.equal(averaged[name], raw[name]) for name in raw)
 
 
+def test_a_run_that_does_not_score_the_test_split_says_so(workshop, tmp_path):
+    """As the trials of a sweep run; and what chose the checkpoint is recorded where it did."""
+    record = run(workshop, "train_cls.py", tmp_path, "--score_test", "false")
+    assert record["evaluation"]["split"] == "validation" and record["data"]["tested_on"] == {}
+    assert record["evaluation"]["images"] == sum(record["data"]["validated_on"].values())
+    assert record["evaluation"]["operating_points"]["findings"] == {}
+    assert record["training"]["selection"]["rule"].startswith("all diseases")
+    card = (tmp_path / "README.md").read_text()
+    assert "this run did not read the test split" in card and "on the test split" not in card
+    log = (tmp_path / "training_log.csv").read_text()
+    assert "eval_selection_auroc" in log.splitlines()[0]
+
+
 def test_stage_2_with_the_papers_defects(workshop, tmp_path):
     record = run(workshop, "train_cls.py", tmp_path, "--legacy_head", "true", "--keep_checkpoint", "last")
     assert record["recipe"]["legacy_head"] is True and record["recipe"]["keep_checkpoint"] == "last"
-    assert record["training"]["best_step"] is None
+    assert record["training"]["best_step"] is None and record["training"]["selection"] is None
     last = load_file(tmp_path / "checkpoint-6" / "model.safetensors")
     kept = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(kept[name], last[name]) for name in kept)

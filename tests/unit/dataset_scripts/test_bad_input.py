@@ -165,7 +165,7 @@ def test_a_full_disk_says_what_to_do(
 
     monkeypatch.setattr(datasets.arrow_writer.ArrowWriter, "write", fail)
     builder = ChestXray14(data_dir=root, build_dir=root.parent.parent / "cache")
-    with pytest.raises(OSError, match="disk is full.*cache_dir") as caught:
+    with pytest.raises(OSError, match="disk is full.*build_dir") as caught:
         builder.download_and_prepare(num_proc=num_proc)
     assert caught.value.errno == errno.ENOSPC
     assert not Path(builder.cache_dir).exists()

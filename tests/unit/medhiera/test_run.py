@@ -69,11 +69,11 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
 def test_a_checkpoint_that_is_not_there_is_refused_before_any_data_is_read(tmp_path, name, message):
     source = str(tmp_path) if name == "EMPTY" else name
     with pytest.raises(UserError, match=f"--model_name_or_path.*{message}"):
-        check_source(ModelArguments(model_name_or_path=source), HieraMAEForPreTraining)
-    check_source(ModelArguments(), HieraMAEForPreTraining)
+        check_source(ModelArguments(model_name_or_path=source), is_mae=True)
+    check_source(ModelArguments(), is_mae=True)
 
 
-def test_normalisation_is_inherited_from_a_stage_alone(mae_folder):
+def test_normalization_is_inherited_from_a_stage_alone(mae_folder):
     Preprocessing(64, 73, 0.4, 0.3).to_processor().save_pretrained(mae_folder)
     imagenet_record().write(mae_folder)
     of_data = choose_preprocessing(str(mae_folder), 64, 73, 0.5, 0.2)

@@ -106,7 +106,7 @@ def test_scores_choose_what_is_seen():
     [
         ({"pixel_values": torch.zeros(3, 64, 64)}, r"shape \(3, 64, 64\); wanted \(batch"),
         ({"pixel_values": torch.zeros(1, 1, 64, 64)}, "1 channels; wanted 3"),
-        ({"pixel_values": torch.zeros(1, 3, 64, 64, dtype=torch.uint8)}, "torch.uint8; wanted normalised"),
+        ({"pixel_values": torch.zeros(1, 3, 64, 64, dtype=torch.uint8)}, "torch.uint8; wanted normalized"),
         ({"pixel_values": torch.zeros(1, 3, 70, 64)}, "70×64 pixels.*64×64 or 96×64"),
         ({"noise": torch.rand(1, 5)}, r"noise has shape \(1, 5\); wanted \(1, 4\)"),
         ({"mask_ratio": 1.0}, "mask_ratio is 1.0"),

@@ -18,7 +18,7 @@ from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, 
 from medhiera.hub.record import Lineage
 from space import page
 from space.bundle import BundleError, bundle
-from space.pictures import RefusedError, colour_heat, what_the_model_sees
+from space.pictures import RefusedError, color_heat, what_the_model_sees
 from space.reader import ChestReader, Finding, MaskedReader, open_folder
 
 GRAY = phantom()
@@ -101,10 +101,10 @@ def test_the_table_escapes_and_marks_what_is_above():
 def test_heat_is_transparent_where_there_is_none():
     heat = np.zeros((8, 8), np.float32)
     heat[:, 4:] = 1
-    coloured = colour_heat(heat, 80)
-    assert coloured.shape == (80, 80, 4)
-    assert not coloured[:, :30, 3].any()
-    assert (coloured[:, 50:, 3] == 255).all()
+    colored = color_heat(heat, 80)
+    assert colored.shape == (80, 80, 4)
+    assert not colored[:, :30, 3].any()
+    assert (colored[:, 50:, 3] == 255).all()
 
 
 def test_the_view_shows_what_is_cut_out():
@@ -192,7 +192,7 @@ def test_a_space_is_bundled(stage2, tmp_path):
 def test_a_space_has_the_licence_and_the_card_of_its_model(tmp_path, licence, said):
     import yaml
 
-    folder = write_stage2(tmp_path / "stage2", lineage=Lineage(license=licence))
+    folder = write_stage2(tmp_path / "stage2", lineage=replace(Lineage.random(), license=licence))
     (folder / "README.md").write_text('pipeline(model="THIS_FOLDER")')
     bundle(folder, tmp_path / "space")
     assert yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])["license"] == said

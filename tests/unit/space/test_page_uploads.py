@@ -51,7 +51,7 @@ def test_monochrome1_is_the_same_chest(tmp_path, name):
 @pytest.mark.parametrize(
     ("picture", "wanted"),
     [
-        (photograph(), "colour picture"),
+        (photograph(), "color picture"),
         (Image.fromarray(np.hstack([GRAY] * 3)), "more than twice the other"),
         (Image.fromarray(np.full((90, 90), 128, np.uint8)), "one brightness"),
         (Image.fromarray(GRAY[:9, :9]), "too small"),

@@ -161,8 +161,8 @@ def test_dicom_lookup_table(tmp_path: Path, deep: np.ndarray) -> None:
 
 
 def test_dicom_colour_becomes_luminance(tmp_path: Path) -> None:
-    colour = np.stack([RAMP] * 3, -1)
-    write_dicom(tmp_path / "a.dcm", colour, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    color = np.stack([RAMP] * 3, -1)
+    write_dicom(tmp_path / "a.dcm", color, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     assert np.abs(read_image(tmp_path / "a.dcm").astype(int) - RAMP).max() <= 1
 
 

@@ -102,6 +102,7 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("hub_model_id: me/mine", [], "hub_model_id is set without push_to_hub"),
         ("push_to_hub: true\nhub_strategy: checkpoint", [], "hub_strategy: only the finished stage"),
         ("reset_head: true", [], "reset_head is for stage 2"),
+        ("model_size: base", ["--model_name_or_path", "x"], "model_size is for random weights, and a"),
     ],
 )
 def test_faults_are_named(write, text, extra, message):
@@ -186,6 +187,9 @@ def test_precision_reaches_accelerate(write, monkeypatch, asked, computes_bf16):
 def test_keep_last_does_not_load_the_best(write):
     kept = parse_config(ClassificationArguments, write("image_size: 64")).training
     assert kept.load_best_model_at_end and kept.metric_for_best_model == "selection_auroc"
+    assert kept.greater_is_better
+    by_loss = parse_config(ClassificationArguments, write("metric_for_best_model: eval_loss")).training
+    assert by_loss.load_best_model_at_end and not by_loss.greater_is_better
     last = parse_config(ClassificationArguments, write("keep_checkpoint: last")).training
     assert not last.load_best_model_at_end
 

@@ -37,7 +37,7 @@ def rows():
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_same_pixels_as_the_published_processor(size, mode):
     image = picture(*size)
-    ours = PREPROCESSING.normalise(PREPROCESSING.pixels(image.convert(mode)).unsqueeze(0))
+    ours = PREPROCESSING.normalize(PREPROCESSING.pixels(image.convert(mode)).unsqueeze(0))
     stock = PREPROCESSING.to_processor()(image.convert(mode), return_tensors="pt")["pixel_values"]
     assert ours.shape == stock.shape == (1, 3, 64, 64)
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)

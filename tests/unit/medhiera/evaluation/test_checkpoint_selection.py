@@ -21,23 +21,24 @@ def split(hernia_patients, images_each=1):
 
 def test_a_rare_finding_does_not_choose_the_checkpoint():
     labels, patients = split(hernia_patients=14)
-    assert choose_findings(labels, patients, NAMES)[0] == ["Effusion"]
+    assert choose_findings(labels, patients, NAMES).findings == ["Effusion"]
     labels, patients = split(hernia_patients=30)
-    findings, rule = choose_findings(labels, patients, NAMES)
-    assert findings == ["Effusion", "Hernia"] and "30 positive validation patients" in rule
+    selection = choose_findings(labels, patients, NAMES)
+    assert selection.findings == ["Effusion", "Hernia"]
+    assert "30 positive validation patients" in selection.rule
 
 
 def test_patients_count_and_not_images():
     labels, patients = split(hernia_patients=14, images_each=5)
     assert (labels[:, 1] == 1).sum() == 70
-    assert choose_findings(labels, patients, NAMES)[0] == ["Effusion"]
+    assert choose_findings(labels, patients, NAMES).findings == ["Effusion"]
 
 
 def test_a_small_split_uses_every_disease_with_both_values():
     labels = np.array([[1, 0, 0], [0, 0, 1], [np.nan, 0, 0]])
-    findings, rule = choose_findings(labels, ["a", "b", "c"], NAMES)
-    assert findings == ["Effusion"] and rule.startswith("all diseases")
-    assert choose_findings(labels[:, 2:], ["a", "b", "c"], NAMES[2:]) == (["No Finding"], "all findings")
+    selection = choose_findings(labels, ["a", "b", "c"], NAMES)
+    assert selection.findings == ["Effusion"] and selection.rule.startswith("all diseases")
+    assert choose_findings(labels[:, 2:], ["a", "b", "c"], NAMES[2:]).rule == "all findings"
 
 
 def test_a_split_with_one_value_only_is_refused():
@@ -52,8 +53,8 @@ def test_a_better_mean_of_all_does_not_win_where_a_rare_finding_made_it():
     noise = generator.normal(size=labels.shape)
     first = noise + labels * [1.5, 0.2, 1.0]
     second = noise + labels * [1.2, 3.0, 1.0]
-    selected, _ = choose_findings(labels, patients, NAMES)
-    scores = ValidationScores(NAMES, selected)
+    selection = choose_findings(labels, patients, NAMES)
+    scores = ValidationScores(NAMES, selection.findings)
     one, two = (scores(EvalPrediction(logits, labels)) for logits in (first, second))
     assert two["mean_auroc"] > one["mean_auroc"]
     assert two["selection_auroc"] < one["selection_auroc"]

@@ -1,4 +1,4 @@
-"""Groups are compared over the same findings, and silence of the data is said."""
+"""Groups are compared over the same findings, and an attribute that the data lacks is named."""
 
 import numpy as np
 import pandas as pd

@@ -112,7 +112,7 @@ def test_a_loss_that_is_no_number_is_an_ending_of_explodes_arms(tmp_path):
     run_all(runner, arms, [0, 1])
     assert [runner.run(arm, 0) for arm in arms] == [False] * 3  # ended: not run again
     report = reproduce.explode_report(runner, arms, [0, 1], "")
-    both = "no number from step {0} on (seed 0); no number from step {0} on (seed 1)"
+    both = "NaN or infinite from step {0} (seed 0); NaN or infinite from step {0} (seed 1)"
     for line in (
         "| rate 1 | 1.2000 (1.2000 to 1.2000) | 1.5000 (1.5000 to 1.5000) | 1.5000 (1.5000 to 1.5000) |",
         f"| rate 1e2 | 1.2000 (1.2000 to 1.2000) | 1.5000 (1.5000 to 1.5000) | {both.format(3)} |",

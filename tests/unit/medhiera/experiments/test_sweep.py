@@ -24,15 +24,19 @@ from medhiera.experiments.sweep import (
     run_sweep,
     schedule_of,
 )
+from medhiera.training.callbacks import CSVLoggerCallback
 
 # Writes what a training script would, in no time: the loss is the rate, and a rate above 0.9 fails.
 SCRIPT = """
-import csv, json, pathlib, sys, time RECORD = %r args = dict(zip(sys.argv[2::2], sys.argv[3::2])) rate,
-out, steps = float(args["--rate"]), pathlib.Path(args["--output_dir"]), int(args["--
-max_steps"]) if rate > 0.9:
+import csv, json, pathlib, sys, time
+RECORD, COLUMNS = %r, %r
+args = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+rate, out = float(args["--rate"]), pathlib.Path(args["--output_dir"])
+steps = int(args["--max_steps"])
+if rate > 0.9:
     sys.exit("too high")
 with open(out / "training_log.csv", "w", newline="") as file:
-    writer = csv.DictWriter(file, ("step", "epoch", "eval_loss", "eval_selection_auroc"))
+    writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
     for step in range(steps + 1):
         row = {"step": step, "epoch": step / steps}
@@ -52,7 +56,7 @@ record["training"]["best_step"] = best
 def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "_POLL_SECONDS", 0.02)
     script, recipe = tmp_path / "script.py", tmp_path / "recipe.yaml"
-    script.write_text(SCRIPT % json.dumps(asdict(pretraining_record())))
+    script.write_text(SCRIPT % (json.dumps(asdict(pretraining_record())), CSVLoggerCallback.columns))
     recipe.write_text("max_steps: 3")
     arguments = (str(recipe), "--pause", "0", "--max_steps", "3")
     runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): arguments})
@@ -161,7 +165,7 @@ def test_a_search_goes_on_after_a_failed_trial(workplace, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "medhiera.experiments.sweep"):
         run_sweep(runner, make(0, 1), study, 2, {})
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "COMPLETE"] * 2
-    assert "trials/mae/0/seed0/printed.txt ends so:\n  too high\nthe search goes on" in caplog.text
+    assert "trials/mae/0/seed0/stdout.log ends with:\n  too high\nthe search continues" in caplog.text
 
 
 def test_three_failures_in_a_row_end_the_search_with_the_last_ones_message(workplace, tmp_path):

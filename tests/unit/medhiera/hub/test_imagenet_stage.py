@@ -41,7 +41,7 @@ def test_it_is_a_whole_stage(converted):
     assert read_record(converted) == record
 
 
-def test_training_goes_on_from_it_with_the_datas_own_normalisation(converted):
+def test_training_goes_on_from_it_with_the_datas_own_normalization(converted):
     complete(converted, "a file of mine")
     (converted / "published.json").write_text('{"repo_id": "me/stage0"}')
     source = str(converted)

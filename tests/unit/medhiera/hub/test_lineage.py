@@ -1,5 +1,8 @@
 """What a stage's record says of the stages before it."""
 
+import json
+from dataclasses import asdict
+
 import huggingface_hub
 import pytest
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
@@ -78,8 +81,19 @@ def test_a_damaged_record_names_what_is_wrong(tmp_path):
         find_record(tmp_path)
 
 
-def test_lineage_of_random_weights_is_the_default():
-    assert Lineage() == Lineage("random weights", "apache-2.0", None, "all", [], [])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record["lineage"].pop("license"), "lineage.license: Field required"),
+        (lambda record: record["lineage"].update(trained_before=[]), "trained_before: Unexpected"),
+    ],
+)
+def test_a_record_of_another_version_does_not_lose_a_licence_in_silence(tmp_path, change, message):
+    record = asdict(pretraining_record(lineage=Lineage.random()))
+    change(record)
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=message):
+        find_record(tmp_path)
 
 
 @pytest.mark.parametrize("content", ['{"model": "x", "mean_auroc": 0.5}', "[]"])

@@ -28,9 +28,8 @@ NAMES = ["Edema", "Hernia", "No Finding"]
 @pytest.fixture
 def record():
     """Stage 2 from ImageNet weights by way of stage 1."""
-    lineage = Lineage(
-        "stage 1 (facebook/hiera-tiny-224-mae-hf)", "cc-by-nc-4.0", new_weights=["classifier.bias"]
-    )
+    started_from = "stage 1 (facebook/hiera-tiny-224-mae-hf)"
+    lineage = Lineage(started_from, "cc-by-nc-4.0", None, ["classifier.bias"], [], [])
     return classification_record(lineage=lineage)
 
 
@@ -151,6 +150,9 @@ def test_so_does_a_whole_run_on_phantoms(make):
 
 
 def test_the_official_test_list_needs_no_count(record):
+    record.data.tested_on = {"ChestX-ray14": 25_596, "image folder": 10}
+    name = ModelCard(render_card(record, [])).data.eval_results[0].dataset_name
+    assert name == "NIH ChestX-ray14, 25,606 images, not the official test list"
     record.data.tested_on = {"ChestX-ray14": 25_596}
     assert ModelCard(render_card(record, [])).data.eval_results[0].dataset_name == "NIH ChestX-ray14"
 
@@ -177,6 +179,8 @@ def test_what_was_not_tested_is_not_said_to_be(record):
     assert "on the validation split | mean AUROC" in card.text
     assert "**These numbers are of the same validation images**" in card.text
     assert card.data.eval_results is None
+    figure = render_card(untested, ["figures/roc.png"])
+    assert "![ROC curve of each finding on the validation split](figures/roc.png)" in figure
 
 
 def test_few_validation_patients_show(record):

@@ -45,7 +45,7 @@ def test_visible_stays_hidden_is_filled_and_the_mode_is_kept():
 
 
 def preprocessing_input(pixels):
-    """[0, 1] → normalised."""
+    """[0, 1] → normalized."""
     return (pixels - 0.5) / 0.25
 
 

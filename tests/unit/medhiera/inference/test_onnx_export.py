@@ -59,7 +59,7 @@ def pictures(count):
 def test_the_same_probabilities_at_every_batch(exported, classifier, batch):
     images = pictures(batch)
     wanted = classifier.probabilities(images).numpy()
-    pixels = classifier.preprocessing.normalise(
+    pixels = classifier.preprocessing.normalize(
         torch.stack([classifier.preprocessing.pixels(i) for i in images])
     )
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])

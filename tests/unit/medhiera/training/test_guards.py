@@ -218,7 +218,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(where, tmp_path, mon
 
     trainer.add_callback(FillDisk())
     with pytest.raises(
-        RunEndedError, match="checkpoint-3 could not be written.*checkpoint-2 before it is whole"
+        RunEndedError, match="checkpoint-3 could not be written.*checkpoint-2 before it is complete"
     ):
         trainer.train()
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
