@@ -1,4 +1,4 @@
-"""The wheel holds every room, the card templates and the recipes; the demo notices a change in any of them."""
+"""The wheel holds every room, the card templates and the recipes; the demo notices a change in each."""
 
 import shutil
 import subprocess
