@@ -73,6 +73,8 @@ def main(argv: list[str]) -> None:
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:
         raise UserError("--seeds must be at least 1")
+    if options.experiment == "ablation" and "--score_test" in arguments:
+        raise UserError("the ablation's tables are of the test split; leave --score_test out")
     budget = script_arguments(options.budget, options.stage0, arguments)
     runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
     check_settings(runner.output, options, arguments)

@@ -172,7 +172,7 @@ def test_three_failures_in_a_row_end_the_search_with_the_last_ones_message(workp
     runner, make = workplace
     study = open_study(make(0.95, 0.99), tmp_path / "sweep.db", "mae")
     with pytest.raises(
-        RunFailedError, match=r"3 trials in a row failed; trial 2 .*printed\.txt.*\n  too high"
+        RunFailedError, match=r"3 trials in a row failed; trial 2 .*stdout\.log.*\n  too high"
     ):
         run_sweep(runner, make(0.95, 0.99), study, 20, {})
     assert len(study.trials) == 3
