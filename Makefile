@@ -2,7 +2,7 @@
 # Needs Python 3.11, 3.12 or 3.13 with venv, and make; nothing else.
 #
 #   make demo                          the three stages on synthetic phantoms
-#   make demo DATA=FOLDER              the same on real images; FOLDER holds one or more of the four sources
+#   make demo DATA=FOLDER              the same on real images; FOLDER holds one or more of the sources
 #   make app MODEL=FOLDER              a page to try a stage's folder on
 #   make demo STAGE0=FOLDER_OR_ID      starts stage 1 from these weights instead of random ones
 

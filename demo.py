@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="a folder with one or more of the four sources")
+    parser.add_argument("--data", type=Path, help="a folder with one or more of the sources")
     parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     demo = Demo(folder, options.data.resolve() if options.data else folder / "raw")
 
     if options.data is None:
-        say("phantom cohort: synthetic radiographs in the four sources' layouts")
+        say("phantom cohort: synthetic radiographs in the sources' layouts")
         begun = time.monotonic()
         is_there = (demo.data / PHANTOM_FILE).is_file()
         write_phantom_cohort(demo.data)

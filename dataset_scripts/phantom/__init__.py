@@ -1,1 +1,1 @@
-"""A synthetic cohort in the four sources' layouts, for tests and the demo."""
+"""A synthetic cohort in the sources' layouts, for tests and the demo."""

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        allow_abbrev=False, description="Write a synthetic cohort in the four sources' layouts."
+        allow_abbrev=False, description="Write a synthetic cohort in the sources' layouts."
     )
     parser.add_argument(
         "root", type=Path, help="the folder to write; it must be new, empty or a phantom cohort"

@@ -1,4 +1,4 @@
-"""Write a synthetic cohort in the exact layouts of the four sources: the demo and the tests run on it.
+"""Write a synthetic cohort in the exact layouts of the sources: the demo and the tests run on it.
 
 It stands before the builders: what is written here has the folders, file names and label tables of the real
 downloads, so the builders cannot tell the difference, and no patient's image is needed. `films` plans

@@ -1,6 +1,6 @@
 """Who is in the phantom cohort: patients, their films, what each film shows, and the test list.
 
-It stands before `phantom`, which draws the films and writes them as the four sources.
+It stands before `phantom`, which draws the films and writes them as the sources.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,8 @@ from medhiera.config.arguments import ModelArguments
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
-from medhiera.run import choose_preprocessing
+from medhiera.run import begin_run, choose_preprocessing
+from medhiera.stages import CLASSIFICATION
 from medhiera.training.model import check_source, set_prior_bias, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -153,3 +154,10 @@ def test_a_new_head_forgets_a_head_of_the_same_size(tmp_path):
     model, new_weights = start_model(HieraMAEForImageClassification, options, **labels)
     assert model.classifier.weight.abs().max() < 1
     assert "classifier.weight" in new_weights
+
+
+def test_a_record_that_cannot_be_read_is_refused_before_any_data_is_opened(mae_folder, tmp_path):
+    (mae_folder / "metrics.json").write_text('{"stage": 1, "lineage": {}}')
+    args = ["--data_dir", str(tmp_path / "no such folder"), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="metrics.json is not the record of a stage"):
+        begin_run(CLASSIFICATION, [*args, "--model_name_or_path", str(mae_folder), "--use_cpu", "true"])
