@@ -1,5 +1,6 @@
 """A run killed with -9 ends as if nothing had happened; two ranks train as one does."""
 
+import copy
 import csv
 import json
 import os
@@ -88,11 +89,16 @@ def test_two_ranks_go_on_in_the_middle_of_a_later_epoch(script, workshop, tmp_pa
 
 @pytest.mark.slow
 def test_kill_and_resume_gives_the_same_average_with_every_modern_option(workshop, tmp_path):
-    words = [*LONGER, "--optimizer", "adamw", "--layer_decay", "0.7", "--ema_decay", "0.9", "--schedule",
-             "trainer", "--lr_scheduler_type", "cosine", "--warmup_steps", "3", "--random_crop_scale", "0.5",
+    words = [*LONGER, "--optimizer", "adamw", "--layer_decay", "0.7", "--ema_decay", "0.9",
+             "--lr_scheduler_type", "cosine", "--warmup_steps", "3", "--random_crop_scale", "0.5",
              "--horizontal_flip", "true", "--rand_augment", "true", "--drop_path_rate", "0.2",
              "--mixup_alpha", "0.4", "--classifier_dropout", "0.2", "--label_smoothing", "0.1",
              "--loss", "asymmetric", "--early_stopping_patience", "50"]  # fmt: skip
+    recipe = tmp_path / "modern.yaml"
+    text = workshop.configs["train_cls.py"].read_text()
+    recipe.write_text(text.replace("schedule: one_cycle\n", ""))  # unset: what lr_scheduler_type says
+    workshop = copy.copy(workshop)
+    workshop.configs = workshop.configs | {"train_cls.py": recipe}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = workshop.run("train_cls.py", whole, *words)
     assert done.returncode == 0, done.stdout
