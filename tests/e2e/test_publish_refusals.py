@@ -63,7 +63,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         r"metrics\.json .*'/mnt/hospital/images'",
     ),
     "metrics name a Windows path": (
-        lambda f: add_metric(f, files=["D:\\hospital\\images"]),
+        lambda f: add_metric(f, recipe={"files": ["D:\\hospital\\images"]}),
         r"metrics\.json .*hospital",
     ),
     "card names a home": (
@@ -90,7 +90,7 @@ def test_a_folder_that_is_not_fit_is_refused_before_anything_is_sent(hub, stage_
 
 def test_the_users_name_is_refused_unless_it_is_the_repositorys(hub, stage_folder, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/data/people/margarete"))
-    add_metric(stage_folder, trained_by="margarete")
+    add_metric(stage_folder, recipe={"trained_by": "margarete"})
     with pytest.raises(PublishError, match=r"metrics\.json .*'margarete'"):
         publish_stage(stage_folder, "tester/model")
     hub.access = {"role": "write"}

@@ -296,7 +296,7 @@ def test_voxels_that_are_no_number_count_as_background(brats: Path) -> None:
     builder = build(brats, Brats2020)
     (problem,) = read_report(builder.cache_dir)["problems"]
     assert (problem["kind"], problem["is_bad"]) == ("bad_voxels", False)
-    assert problem["detail"].startswith("3 voxels")
+    assert problem["detail"].startswith("3 NaN or infinite voxels")
 
 
 def test_one_volume_in_two_formats_is_taken_once(brats: Path) -> None:

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.training.ema import EMA, EMA_FILE
 
-AVERAGED = OptimizationArguments(ema_decay=0.9)
+AVERAGED = OptimizationArguments(optimizer="adam", schedule="one_cycle", ema_decay=0.9)
 
 
 def same(one, other):
