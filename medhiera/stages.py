@@ -5,7 +5,7 @@ template. Stands on config/; hub/, run.py and the scripts read it.
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedModel
 
@@ -95,7 +95,5 @@ CLASSIFICATION = Stage(
     keeps_normalization=True,
     has_widget_examples=True,
 )
-STAGES: dict[int, Stage[StageArguments]] = {
-    stage.number: stage  # type: ignore[misc]  # a table of rows of different arguments
-    for stage in (IMAGENET, PRETRAINING, CLASSIFICATION)
-}
+_ROWS: tuple[Stage[Any], ...] = (IMAGENET, PRETRAINING, CLASSIFICATION)
+STAGES = {stage.number: stage for stage in _ROWS}

@@ -23,8 +23,6 @@ from medhiera.layout import CONFIG_FILE
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 DEFAULT_THRESHOLD = 0.5
-RULE = "youden"
-"""Which of the folder's thresholds: largest sensitivity + specificity on validation."""
 
 
 @dataclass(frozen=True)

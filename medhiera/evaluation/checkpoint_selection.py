@@ -16,9 +16,8 @@ from medhiera.errors import UserError
 from medhiera.evaluation.metrics import NO_DISEASE, MultilabelRanking
 from medhiera.inference.classifier import score_logits
 
-FEWEST_PATIENTS = 30
+FEWEST_POSITIVE_PATIENTS = 30
 """A finding of fewer positive validation patients moves by chance more than a better checkpoint moves it."""
-
 
 SELECTION_METRIC = "selection_auroc"
 """What the best checkpoint has the highest of, by default."""
@@ -69,12 +68,14 @@ def choose_findings(
         )
     positives = {name: len(set(patients[labels[:, names.index(name)] == 1])) for name in both}
     diseases = [name for name in both if name != NO_DISEASE]
-    common = [name for name in diseases if positives[name] >= FEWEST_PATIENTS]
+    common = [name for name in diseases if positives[name] >= FEWEST_POSITIVE_PATIENTS]
     if common:
-        return Selection(common, f"diseases with at least {FEWEST_PATIENTS} positive validation patients")
+        return Selection(
+            common, f"diseases with at least {FEWEST_POSITIVE_PATIENTS} positive validation patients"
+        )
     if diseases:
         return Selection(
-            diseases, f"all diseases, as none has {FEWEST_PATIENTS} positive validation patients"
+            diseases, f"all diseases, as none has {FEWEST_POSITIVE_PATIENTS} positive validation patients"
         )
     return Selection(both, "all findings")
 

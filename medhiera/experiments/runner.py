@@ -164,10 +164,10 @@ def leave_on_signals() -> None:
 
 def failure_message(what: str, status: int, folder: Path) -> RunFailedError:
     """What a failed script said last."""
-    printed = folder / "stdout.log"
-    said = printed.read_text(encoding="utf-8").strip().splitlines()[-8:]
+    log = folder / "stdout.log"
+    last_lines = log.read_text(encoding="utf-8").strip().splitlines()[-8:]
     return RunFailedError(
-        f"{what} ended with exit code {status}; {printed} ends with:\n  " + "\n  ".join(said)
+        f"{what} ended with exit code {status}; {log} ends with:\n  " + "\n  ".join(last_lines)
     )
 
 

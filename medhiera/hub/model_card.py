@@ -22,7 +22,7 @@ from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
 from medhiera.hub.record import AnyRecord, Lineage, read_record
-from medhiera.layout import EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
+from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
 from medhiera.stages import STAGES, Stage
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rendered = sorted(path.parent for path in (TEMPLATES / "examples").glob(f"*/{METRICS_FILE}"))
     for folder in options.folders or rendered:
-        (folder / "README.md").write_text(card_of(folder), encoding="utf-8")
+        (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
 
 
 def card_of(folder: Path) -> str:

@@ -33,7 +33,7 @@ def largest_fitting(attempt: Callable[[int], None], size: int) -> int:
         free_memory()
         try:
             attempt(size)
-        except Exception as error:
+        except (RuntimeError, MemoryError) as error:
             # Memory has run out once, and oneDNN names no reason where it gets none for its kernels.
             if not is_out_of_memory(error) and "could not create a primitive" not in str(error):
                 raise

@@ -176,7 +176,7 @@ class MedHieraTrainer(Trainer):
         kept = dict(inputs)
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
-        except Exception as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self.args.auto_find_batch_size:
                 raise
             loss = None
@@ -248,7 +248,7 @@ class MedHieraTrainer(Trainer):
         kept = dict(inputs)
         try:
             return super().prediction_step(model, inputs, *args, **kwargs)
-        except Exception as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self.args.auto_find_batch_size:
                 raise
         self._end_out_of_memory(kept, is_training=False)

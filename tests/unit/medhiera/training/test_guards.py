@@ -81,16 +81,21 @@ def test_another_error_while_trying_is_not_hidden():
         largest_fitting(attempt, 64)
 
 
-def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
-    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
-    forward = trainer.model.forward
+def limit_memory(model, images):
+    """Make the model's forward pass run out of memory with more images than these."""
+    forward = model.forward
 
     def short_of_memory(pixel_values, **inputs):
-        if len(pixel_values) > 2:
+        if len(pixel_values) > images:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(pixel_values, **inputs)
 
-    trainer.model.forward = short_of_memory
+    model.forward = short_of_memory
+
+
+def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
+    trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
+    limit_memory(trainer.model, images=2)
     with pytest.raises(
         RunEndedError, match="a batch of 8 images does not fit; 2 of the same images do"
     ) as caught:
@@ -101,14 +106,7 @@ def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
 
 def test_out_of_memory_in_evaluation_names_its_own_batch(tmp_path):
     trainer = make_trainer(tmp_path, per_device_eval_batch_size=16)
-    forward = trainer.model.forward
-
-    def short_of_memory(pixel_values, **inputs):
-        if len(pixel_values) > 8:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(pixel_values, **inputs)
-
-    trainer.model.forward = short_of_memory
+    limit_memory(trainer.model, images=8)
     with pytest.raises(RunEndedError, match="in evaluation: a batch of 16 .* per_device_eval_batch_size: 8"):
         trainer.evaluate()
 
