@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from dataset_scripts.build.records import IMAGE_SUFFIXES
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.images import is_dicom, read_image
+from dataset_scripts.reading.dicom import is_dicom
+from dataset_scripts.reading.images import read_image
 from medhiera.errors import UserError, run_script
 from medhiera.inference.classifier import Classifier
 

@@ -27,7 +27,7 @@ from dataset_scripts.build.records import (
 from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.reading.grayscale import Compression, GrayImage, encode_png, resize_shorter_side
-from dataset_scripts.reading.images import DICOM_SUFFIX, read_image
+from dataset_scripts.reading.images import read_image
 from dataset_scripts.reading.nifti import axial_slices, read_volume
 from dataset_scripts.splits import SPLITS
 
@@ -213,7 +213,7 @@ def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
 
 def _check_extras(listings: list[SourceListing]) -> None:
     records = (record for listing in listings for part in listing.splits.values() for record in part)
-    has_dicom = any(record.path.lower().endswith(DICOM_SUFFIX) for record in records)
+    has_dicom = any(record.path.lower().endswith(".dcm") for record in records)
     if has_dicom and importlib.util.find_spec("pydicom") is None:
         raise ModuleNotFoundError(
             "There are DICOM files among the images and pydicom is not installed. "

@@ -1,85 +1,253 @@
 """One DICOM file → one 8-bit grayscale array, as a viewer would show it.
 
-Raw file → `images.read_image` → here. Needs the extra `medhiera[dicom]` (pydicom).
+Raw file → `images.read_image` → here → `dicom_display`. Needs the extra `medhiera[dicom]` (pydicom).
 
-The order is the standard's (PS3.4, grayscale transformation sequence): modality transform (rescale), then the
-value-of-interest window, then inversion where low values are meant to be white (MONOCHROME1).
+The header is read and judged first: nothing is decoded that is too large, has several frames, or is
+compressed in a way that no installed package undoes.
 """
 
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.grayscale import GrayImage, check_size, window_to_8bit
+from dataset_scripts.reading.decoding import Note, check_size
+from dataset_scripts.reading.dicom_display import (
+    first_number,
+    is_inverted,
+    looks_inverted,
+    show_color,
+    show_gray,
+)
+from dataset_scripts.reading.grayscale import GrayImage
+
+MAXIMUM_DECODED_BYTES = 120_000_000  # 40 megapixels of 8-bit color, or of 16-bit gray with room
+
+_LARGE_ELEMENT = 1_000_000  # bytes; the header is read without elements beyond it
+
+_LARGEST_SQUARE_CORRECTION = 4.0  # beyond this the spacing is a mistake, not a pixel
+
+_OTHER_DECODER = "another decoder may read it: pip install python-gdcm"
 
 
-def read_dicom(path: Path) -> GrayImage:
-    """Decode a single-frame DICOM file.
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does: with a preamble, or at once with an element of group 2 or 8."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except OSError:
+        return False
+    return start[128:] == b"DICM" or _begins_with_element(start)
 
-    The first window the file names is used; without one, robust percentiles of the pixels that are not
-    padding. Color becomes luminance.
+
+def _begins_with_element(start: bytes) -> bool:
+    """Whether a data set without a preamble begins here: with an element (0002,00xx) or (0008,00xx)."""
+    return len(start) > 8 and start[0] in (2, 8) and start[1] == 0 and start[3] == 0 and start[2] <= 0x18
+
+
+def read_dicom(path: Path, note: Note) -> GrayImage:
+    """Decode a single-frame DICOM file; color becomes luminance, pixels that are not square are stretched.
+
+    Args:
+        path: a file for which `is_dicom` holds.
+        note: told what a user should know of a picture that was read, such as a window that was ignored.
 
     Returns:
         (height, width), uint8.
 
     Raises:
-        BadImageError: no DICOM file, no pixels, several frames, or a compression nobody here can undo.
+        BadImageError: no pixels, several frames, too large, or a compression that nothing here undoes.
+        Exception: whatever pydicom raises on damaged elements (see decoding.decoding).
     """
-    import pydicom  # an optional extra, and slow to import
-    from pydicom.errors import InvalidDicomError
+    try:
+        import pydicom  # an optional extra, and slow to import
+    except ModuleNotFoundError as error:
+        raise BadImageError("needs_pydicom", 'to read DICOM, pip install "medhiera[dicom]"') from error
+    _check_deflated(path)
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, defer_size=_LARGE_ELEMENT)
+    _check_header(header)
+    dataset = pydicom.dcmread(path, force=True)
+    if not dataset.get("PixelData"):
+        raise BadImageError("no_pixels", "a DICOM file without pixel data")
+    stored = _decode(dataset, note)
+    image = show_color(stored) if stored.ndim == 3 else show_gray(stored, dataset, note)
+    if stored.ndim == 2 and is_inverted(dataset) and looks_inverted(image):
+        detail = "shown inverted as its header says, yet its lungs are bright: is the header right?"
+        note("polarity_unclear", detail)
+    return _make_pixels_square(image, dataset, note)
+
+
+def _check_deflated(path: Path) -> None:
+    """Refuse a deflated data set that inflates to more than any picture needs; pydicom inflates all of it."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        inflater, inflated, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(65536)
+        while rest and not inflater.eof:
+            inflated += len(inflater.decompress(rest, 1 << 20))
+            if inflated > MAXIMUM_DECODED_BYTES:
+                limit = f"at most {MAXIMUM_DECODED_BYTES:,} are read"
+                raise BadImageError("too_many_bytes", f"inflates to more than {inflated:,} bytes; {limit}")
+            rest = inflater.unconsumed_tail or file.read(65536)
+
+
+def _check_header(header: Any) -> None:
+    """Judge size, frames and kind of pixels by the header alone.
+
+    Raises:
+        BadImageError: kind "no_pixels", "several_frames", "unsupported_depth", or one of `check_size`.
+    """
+    rows, columns = (first_number(header, name) for name in ("Rows", "Columns"))
+    if not rows or not columns:
+        raise BadImageError("no_pixels", "a DICOM file without rows and columns: no picture")
+    check_size(int(columns), int(rows))
+    frames = first_number(header, "NumberOfFrames") or 1
+    if frames > 1:
+        raise BadImageError("several_frames", f"{frames:.0f} frames, wanted one")
+    samples, bits = (first_number(header, name) for name in ("SamplesPerPixel", "BitsAllocated"))
+    if samples not in (1, 3) or bits not in (1, 8, 16, 32):
+        raise BadImageError(
+            "unsupported_depth", f"{samples} samples of {bits} bits a pixel; wanted 1 or 3 of 8 or 16"
+        )
+    decoded = int(rows * columns * samples * max(bits, 8) / 8)
+    if decoded > MAXIMUM_DECODED_BYTES:
+        raise BadImageError(
+            "too_many_bytes", f"{decoded:,} bytes of pixels, at most {MAXIMUM_DECODED_BYTES:,}"
+        )
+
+
+def _decode(dataset: Any, note: Note) -> Any:
+    """The stored values: (rows, columns), or (rows, columns, 3) for color, which is RGB then.
+
+    Raises:
+        BadImageError: kind "several_frames", "wrong_size", "no_pixels" or "unsupported_compression".
+    """
+    from pydicom.pixels import pixel_array
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" not in dataset.file_meta:  # no preamble, no meta information
+        is_implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+        )
+    syntax = dataset.file_meta.TransferSyntaxUID
+    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
+    if syntax.is_encapsulated:
+        _check_decoder(syntax)
+        _check_encapsulated(dataset, rows, columns)
+        try:
+            stored = pixel_array(dataset)
+        except (NotImplementedError, RuntimeError) as error:
+            detail = f"{syntax.name}: {' '.join(str(error).split())}; {_OTHER_DECODER}"
+            raise BadImageError("unsupported_compression", detail) from error
+    else:
+        bits = int(dataset.BitsAllocated)
+        frame_bytes = math.ceil(rows * columns * samples * bits / 8)
+        held = len(dataset.PixelData)
+        if held >= 2 * frame_bytes:
+            frames = f"pixels of {held // frame_bytes} frames of {columns}x{rows}"
+            raise BadImageError("several_frames", f"{frames}, though NumberOfFrames says one")
+        if bits == 16:
+            _note_unused_bits(dataset, note)
+        stored = pixel_array(dataset)
+    if stored.shape != ((rows, columns) if samples == 1 else (rows, columns, samples)):
+        raise BadImageError("wrong_size", f"decoded {stored.shape}, the header says {columns}x{rows}")
+    return stored
+
+
+def _note_unused_bits(dataset: Any, note: Note) -> None:
+    """Say so where unsigned pixels use more bits than the header says: what lies above them is dropped."""
+    has_overlay = any(element.tag.group & 0xFF00 == 0x6000 for element in dataset)
+    stored = int(dataset.get("BitsStored") or 16)
+    if stored < 16 and not dataset.PixelRepresentation and not has_overlay:
+        order = "<u2" if dataset.original_encoding[1] is not False else ">u2"
+        top = int(np.frombuffer(dataset.PixelData, order, count=len(dataset.PixelData) // 2).max())
+        if top >= 2**stored:
+            note("bits_dropped", f"pixels hold values up to {top}, the header says {stored} bits")
+
+
+def _check_decoder(syntax: Any) -> None:
+    """Name what to install where no installed package undoes a compression."""
+    from pydicom.pixels import get_decoder
 
     try:
-        dataset = pydicom.dcmread(path)
-        if "PixelData" not in dataset:
-            raise BadImageError("no_pixels", "a DICOM file without pixel data")
-        check_size(int(dataset.Columns), int(dataset.Rows))
-        if int(dataset.get("NumberOfFrames") or 1) > 1:
-            raise BadImageError("several_frames", f"{dataset.NumberOfFrames} frames, wanted one")
-        return _render(dataset)
-    except InvalidDicomError as error:
-        raise BadImageError("not_an_image", "no DICOM header") from error
-    except (AttributeError, KeyError, TypeError, IndexError) as error:
-        raise BadImageError("undecodable", f"a DICOM element is missing or wrong: {error}") from error
-    except (NotImplementedError, RuntimeError) as error:
-        raise BadImageError("unsupported_compression", str(error).split("\n")[0]) from error
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        detail = f"{syntax.name} ({syntax}): no package is known to read it; save the file uncompressed"
+        raise BadImageError("unsupported_compression", detail) from error
+    if not decoder.is_available:
+        missing = "; ".join(decoder.missing_dependencies)
+        detail = f'{syntax.name}: to read it, pip install "medhiera[dicom]" ({missing})'
+        raise BadImageError("unsupported_compression", detail)
 
 
-def _render(dataset: Any) -> GrayImage:
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+def _check_encapsulated(dataset: Any, rows: int, columns: int) -> None:
+    """Refuse several frames, and a compressed picture of another size than the header says."""
+    from pydicom.encaps import generate_fragments
 
-    stored = dataset.pixel_array
-    if stored.ndim == 3:  # color: rows, columns, samples
-        return np.rint(stored[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    values = np.asarray(apply_modality_lut(stored, dataset), np.float32)
-    if dataset.get("VOILUTSequence"):
-        entries = dataset.VOILUTSequence[0]
-        top = float(2 ** int(entries.LUTDescriptor[2]) - 1)
-        shown = np.asarray(apply_voi_lut(stored, dataset, prefer_lut=True), np.float32) * (255.0 / top)
-        image = np.rint(np.clip(shown, 0, 255)).astype(np.uint8)
-    elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        image = _apply_window(values, dataset)
-    else:
-        padding = dataset.get("PixelPaddingValue")
-        is_picture = np.ones(stored.shape, bool) if padding is None else stored != padding
-        image = window_to_8bit(values, is_picture if is_picture.any() else None)
-    return np.asarray(255 - image if dataset.PhotometricInterpretation == "MONOCHROME1" else image)
+    fragments = list(generate_fragments(dataset.PixelData))[1:]  # the first is the table of offsets
+    is_rle = dataset.file_meta.TransferSyntaxUID.name == "RLE Lossless"
+    starts = [part for part in fragments if part[:2] == b"\xff\xd8" or part[:4] == b"\xff\x4f\xff\x51"]
+    frames = len(fragments) if is_rle else len(starts)
+    if frames > 1:
+        raise BadImageError("several_frames", f"{frames} compressed frames, though NumberOfFrames says one")
+    size = _codestream_size(b"".join(fragments))
+    if size is not None and size != (columns, rows):
+        found = "{}x{}".format(*size)
+        raise BadImageError(
+            "wrong_size", f"the compressed picture is {found}, the header says {columns}x{rows}"
+        )
 
 
-def _apply_window(values: npt.NDArray[np.float32], dataset: Any) -> GrayImage:
-    """Apply the first window, PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    center, width = (_first(dataset[name].value) for name in ("WindowCenter", "WindowWidth"))
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if function == "SIGMOID":
-        share = 1 / (1 + np.exp(-4 * (values - center) / max(width, 1e-6)))
-    elif function == "LINEAR_EXACT":
-        share = (values - center) / max(width, 1e-6) + 0.5
-    else:
-        share = (values - (center - 0.5)) / max(width - 1, 1e-6) + 0.5
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+def _codestream_size(stream: bytes) -> tuple[int, int] | None:
+    """(width, height) as a JPEG, JPEG-LS or JPEG 2000 stream states it; None where it is none of these."""
+    if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SIZ is the first segment (ISO 15444-1, A.5.1)
+        right, bottom, left, top = (int.from_bytes(stream[at : at + 4], "big") for at in (8, 12, 16, 20))
+        return right - left, bottom - top
+    if stream[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 < len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame header
+            height, width = (int.from_bytes(stream[at + n : at + n + 2], "big") for n in (5, 7))
+            return (width, height) if height else None
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return None
 
 
-def _first(value: Any) -> float:
-    return float(value[0]) if hasattr(value, "__len__") and not isinstance(value, str) else float(value)
+def _make_pixels_square(image: GrayImage, dataset: Any, note: Note) -> GrayImage:
+    """Stretch the coarser axis where the header says that pixels are not square."""
+    ratio = _pixel_ratio(dataset)
+    if abs(ratio - 1) < 0.01:
+        return image
+    if not 1 / _LARGEST_SQUARE_CORRECTION <= ratio <= _LARGEST_SQUARE_CORRECTION:
+        note("spacing_ignored", f"pixels {ratio:.3g} times as high as wide cannot be right; taken as square")
+        return image
+    height, width = image.shape
+    size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
+    check_size(*size)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _pixel_ratio(dataset: Any) -> float:
+    """Height of a pixel over its width; 1 where the header does not say."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+        high, wide = (first_number(dataset, name, index) for index in (0, 1))
+        if high and wide and high > 0 and wide > 0:
+            return high / wide
+    return 1.0

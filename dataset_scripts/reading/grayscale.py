@@ -1,11 +1,12 @@
 """Arrays of 8-bit grayscale: what every reader returns and the builders store.
 
-Below `images`, `dicom` and `volumes`: windowing, shrinking, encoding, and the sizes that are believable.
+Below the readers: windowing, shrinking, encoding.
 """
 
 import struct
 import zlib
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,50 +18,126 @@ GrayImage = npt.NDArray[np.uint8]
 
 Compression = Literal["fast", "none"]
 
-MINIMUM_SIDE = 16  # below this nothing can be seen; web icons and 1x1 trackers end here
-
-MAXIMUM_PIXELS = 100_000_000  # ten times the largest detector; a header that claims more is a bomb
+FEWEST_LEVELS = 16  # of more than 8 bits, between the percentiles; a radiograph has hundreds
 
 WINDOW_PERCENTILES = (0.1, 99.9)
+
+_BAND_PIXELS = 1 << 20
 
 _FILTER_UP = 2
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse images too small to show anything or too large to be one.
-
-    Raises:
-        BadImageError: kind "too_small" or "too_many_pixels".
-    """
-    if width * height > MAXIMUM_PIXELS:
-        raise BadImageError("too_many_pixels", f"{width}x{height}, at most {MAXIMUM_PIXELS} pixels")
-    if min(width, height) < MINIMUM_SIDE:
-        raise BadImageError("too_small", f"{width}x{height}, at least {MINIMUM_SIDE} pixels a side")
-
-
-def window_to_8bit(
-    values: npt.NDArray[np.floating],
-    inside: npt.NDArray[np.bool_] | None = None,
-    percentiles: tuple[float, float] = WINDOW_PERCENTILES,
-) -> GrayImage:
-    """Map values between two robust percentiles linearly to 0…255; what lies beyond saturates.
+def count_values(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+    """How many pixels hold each of the 65,536 values of 16 bits.
 
     Args:
-        values: any shape, finite.
-        inside: where True, the value counts for the percentiles; everywhere if None.
-        percentiles: low and high, in percent.
+        stored: (height, width); read in bands of rows, so that counting takes little memory.
+    """
+    counts = np.zeros(65536, np.int64)
+    for band in _bands(stored):
+        counts += np.bincount(band.ravel(), minlength=65536)
+    return counts
+
+
+def apply_table(stored: npt.NDArray[np.uint16], table: GrayImage) -> GrayImage:
+    """Look every pixel up in a table of 65,536 gray values.
+
+    Args:
+        stored: (height, width).
+        table: (65536,).
 
     Returns:
-        the same shape, uint8; all zero where the values do not vary.
+        (height, width), uint8.
     """
-    sample = values if inside is None else values[inside]
-    low, high = np.percentile(sample, percentiles)
-    if high <= low:
-        low, high = float(sample.min()), float(sample.max())
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    scaled = (values - np.float32(low)) * np.float32(255.0 / (high - low))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    shown = np.empty(stored.shape, np.uint8)
+    for band, out in zip(_bands(stored), _bands(shown), strict=True):
+        np.take(table, band, out=out)
+    return shown
+
+
+def _bands(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Views of the rows, about a million pixels each: numpy's indexing takes 8 bytes for every pixel."""
+    rows = max(1, _BAND_PIXELS // array.shape[1])
+    for start in range(0, array.shape[0], rows):
+        yield array[start : start + rows]
+
+
+def percentiles_of_counts(
+    values: npt.NDArray[np.floating], counts: npt.NDArray[np.int64], percentiles: tuple[float, float]
+) -> tuple[float, float]:
+    """Percentiles of pixels that are known by how many hold each value; equal to numpy.percentile.
+
+    Args:
+        values: (n,), in any order.
+        counts: (n,), not all zero.
+        percentiles: low and high, in percent.
+    """
+    order = np.argsort(values, kind="stable")
+    last = np.cumsum(counts[order])  # one past the rank of the last pixel that holds each value
+    positions = np.asarray(percentiles) / 100 * (last[-1] - 1)
+    below, above = (
+        values[order][np.searchsorted(last, rank(positions), "right")] for rank in (np.floor, np.ceil)
+    )
+    low, high = below + (above - below) * (positions - np.floor(positions))
+    return float(low), float(high)
+
+
+def window_16bit(
+    stored: npt.NDArray[np.uint16], percentiles: tuple[float, float] = WINDOW_PERCENTILES
+) -> GrayImage:
+    """Map 16-bit pixels between two robust percentiles linearly to 0…255; what lies beyond saturates.
+
+    Raises:
+        BadImageError: kind "shows_nothing", where fewer than FEWEST_LEVELS lie between the percentiles.
+    """
+    values = np.arange(65536.0)
+    low, high = percentiles_of_counts(values, count_values(stored), percentiles)
+    check_levels(low, high)
+    return apply_table(stored, linear_to_8bit(values, low, high))
+
+
+def luminance_16bit(
+    color: npt.NDArray[np.uint16 | np.uint8], low: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint16]:
+    """Luminance of 16-bit RGB; what follows the three samples of a pixel (alpha) is dropped.
+
+    Args:
+        color: (height, width, 3 or 4), uint16, or the high bytes alone.
+        low: where `color` holds the high bytes, the low ones.
+
+    Returns:
+        (height, width), uint16.
+    """
+    weights = np.array([299, 587, 114], np.uint32)
+    luminance = np.empty(color.shape[:2], np.uint16)
+    lows = [None] * color.shape[0] if low is None else _bands(low)
+    for band, low_band, out in zip(_bands(color), lows, _bands(luminance), strict=False):
+        weighted = band[..., :3].astype(np.uint32) @ weights
+        if low_band is not None:
+            weighted = (weighted << 8) + low_band[..., :3].astype(np.uint32) @ weights
+        out[:] = (weighted + 500) // 1000
+    return luminance
+
+
+def check_levels(low: float, high: float) -> None:
+    """Refuse pixels of more than 8 bits that hardly vary; the window would make a picture of their noise.
+
+    Args:
+        low: the low percentile, in stored levels.
+        high: the high one.
+
+    Raises:
+        BadImageError: kind "shows_nothing".
+    """
+    if high - low < FEWEST_LEVELS:
+        detail = f"stored values {low:g} to {high:g}: at least {FEWEST_LEVELS} levels are wanted"
+        raise BadImageError("shows_nothing", detail)
+
+
+def linear_to_8bit(values: npt.NDArray[np.floating], low: float, high: float) -> GrayImage:
+    """Map low…high linearly to 0…255; what lies beyond saturates, and NaN becomes 0."""
+    share = (np.nan_to_num(values, nan=low) - low) / (high - low)
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
 def resize_shorter_side(image: GrayImage, size: int) -> GrayImage:

@@ -1,78 +1,228 @@
 """One image file → one 8-bit grayscale array.
 
-Raw file → here → builder. What cannot become an image raises BadImageError with a kind for the report.
+Raw file → here → builder, `predict.py` and the page. What cannot become an image, or shows nothing, raises
+BadImageError with a kind for the report.
 """
 
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.dicom import read_dicom
-from dataset_scripts.reading.grayscale import MAXIMUM_PIXELS, GrayImage, check_size, window_to_8bit
+from dataset_scripts.reading.decoding import (
+    MAXIMUM_PIXELS,
+    Note,
+    check_contrast,
+    check_file,
+    check_size,
+    decoding,
+)
+from dataset_scripts.reading.dicom import is_dicom, read_dicom
+from dataset_scripts.reading.grayscale import (
+    WINDOW_PERCENTILES,
+    GrayImage,
+    linear_to_8bit,
+    luminance_16bit,
+    window_16bit,
+)
 
-DICOM_SUFFIX = ".dcm"
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
+"""What Pillow may open; of its other decoders one runs a program (PostScript), and few are ever looked at."""
+
+_ORIENTATION = 0x0112  # EXIF
+
+_WHITE_IS_ZERO = 0  # TIFF's tag 262
+
+_OTHER_BYTE_FIRST = {
+    "RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGBX;16B": "RGBX;16L",
+    "RGB;16L": "RGB;16B", "RGBA;16L": "RGBA;16B", "RGBX;16L": "RGBX;16B",
+    "RGB;16N": "RGB;16B", "RGBA;16N": "RGBA;16B", "RGBX;16N": "RGBX;16B",
+    "LA;16B": "RGBA",  # the four bytes of gray and alpha as they come
+}  # fmt: skip
+
+_SAMPLE_PIXELS = 4_000_000  # of a float picture, for its percentiles
 
 
-def read_image(path: Path, at_least: int = 0) -> GrayImage:
+def read_image(path: Path, at_least: int = 0, note: Note = lambda kind, detail: None) -> GrayImage:
     """Decode an image file to 8-bit grayscale, upright.
 
     RGB and RGBA become luminance; alpha is dropped. Images of more than 8 bits are windowed between
-    robust percentiles, never clipped.
+    robust percentiles, never clipped; DICOM is shown as a viewer shows it (dicom_display).
 
     Args:
-        path: PNG, JPEG, TIFF, BMP or DICOM; DICOM under any name.
+        path: PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PPM or DICOM, under any name.
         at_least: the caller will shrink the shorter side to this many pixels, so a JPEG may be decoded
             at a fraction of its size; 0 asks for the native size.
+        note: told (kind, detail) of what a user should know of a picture that was read.
 
     Returns:
         (height, width), uint8.
 
     Raises:
-        BadImageError: the file cannot be decoded, is too small or too large.
+        BadImageError: the file cannot be decoded, is too small or too large, or shows nothing.
     """
+    with decoding(path):
+        check_file(path)
+        if is_dicom(path):
+            gray = read_dicom(path, note)
+        else:
+            gray = _read_picture(path, at_least)
+        check_contrast(gray)
+        return gray
+
+
+def _read_picture(path: Path, at_least: int) -> GrayImage:
     try:
-        if path.stat().st_size == 0:
-            raise BadImageError("empty_file", "0 bytes")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders warn of odd metadata; only the pixels matter here
-            if is_dicom(path):
-                return read_dicom(path)
-            with Image.open(path) as image:
-                check_size(image.width, image.height)
-                if at_least > 0:
-                    image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
-                return _to_gray(image)
-    except BadImageError:
-        raise
+        image = Image.open(path, formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
-        raise BadImageError("too_many_pixels", f"more than {MAXIMUM_PIXELS} pixels") from error
+        raise BadImageError("too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:
-        raise BadImageError("not_an_image", "no known image format") from error
-    except FileNotFoundError as error:
-        raise BadImageError("absent", "no such file") from error
-    except PermissionError as error:
-        raise BadImageError("no_permission", "the file may not be read") from error
-    except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:  # Pillow raises all of these
-        kind = "truncated" if "truncated" in str(error) else "undecodable"
-        raise BadImageError(kind, str(error).replace(str(path), path.name)) from error
+        raise _unidentified(path) from error
+    with image:
+        check_size(image.width, image.height, MAXIMUM_PIXELS // 2 if _takes_double(image) else MAXIMUM_PIXELS)
+        _refuse_several_pages(image)
+        if at_least > 0:
+            image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
+        tag_photometric = image.tag_v2.get(262) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+        is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_deep_color(image)
+        gray = _window(path, image) if is_deep else np.asarray(image.convert("L"))
+        _refuse_gray_filling(image, gray)
+        if is_deep and tag_photometric == _WHITE_IS_ZERO:  # Pillow inverts 8 bits itself
+            gray = 255 - gray
+        return _turn_upright(gray, _orientation(image))
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its suffix, or by how it begins; archives often give it another name."""
-    if path.suffix.lower() == DICOM_SUFFIX:
-        return True
+def _unidentified(path: Path) -> BadImageError:
+    """What to say of a file that Pillow does not know."""
+    with path.open("rb") as file:
+        if file.read(4) in (b"II*\0", b"MM\0*"):
+            return BadImageError("undecodable", "a TIFF of bits or samples unknown to Pillow; save it as PNG")
+    return BadImageError("not_an_image", f"neither DICOM nor one of {', '.join(IMAGE_FORMATS)}")
+
+
+def _refuse_several_pages(image: ImageFile) -> None:
+    """Refuse files of several pictures: the first may not be the one meant. Previews in a TIFF are none."""
+    pages = getattr(image, "n_frames", 1)
+    if image.format == "TIFF" and pages > 1:
+        subfile_types = []
+        for page in range(1, pages):
+            image.seek(page)
+            subfile_types.append(image.tag_v2.get(254, 0))  # type: ignore[attr-defined]
+        image.seek(0)
+        pages -= sum(
+            bool(kind & 1) for kind in subfile_types
+        )  # bit 0: a reduced copy (TIFF 6.0, NewSubfileType)
+    if pages > 1 and image.format != "MPO":  # a camera's JPEG: its first picture is the large one
+        raise BadImageError("several_frames", f"{pages} pictures in one {image.format} file, wanted one")
+
+
+def _takes_double(image: ImageFile) -> bool:
+    """Whether decoding takes twice the memory of other pictures: 32 bits, 16-bit color, and two formats."""
+    is_jpeg2000_color = image.format == "JPEG2000" and image.mode in ("RGB", "RGBA", "LA")
+    return image.mode in ("I", "F") or image.format == "WEBP" or is_jpeg2000_color or _is_deep_color(image)
+
+
+def _is_deep_color(image: ImageFile) -> bool:
+    is_deep = bool(image.tile) and _raw_mode(image.tile[0]).partition(";")[2].startswith("16")
+    return is_deep and image.mode in ("RGB", "RGBA", "RGBX", "LA")
+
+
+def _raw_mode(tile: Any) -> str:
+    """How Pillow will read a tile's samples: bits and order of bytes."""
+    args = tile.args
+    return str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def _window(path: Path, image: ImageFile) -> GrayImage:
+    """Pixels of more than 8 bits, windowed between percentiles."""
+    if _is_deep_color(image):
+        return window_16bit(_read_16bit_color(path, image))
+    if image.mode == "F":
+        return _window_float(image)
+    stored = np.asarray(image)
+    low, high = int(stored.min()), int(stored.max())
+    if low < 0 or high > 65535:
+        if high - low > 65535:
+            return _window_float(image)
+        stored = stored - low
+    return window_16bit(stored.astype(np.uint16, copy=False))
+
+
+def _read_16bit_color(path: Path, image: ImageFile) -> npt.NDArray[np.uint16]:
+    """Luminance of 16-bit color, (height, width).
+
+    Pillow has no 16-bit color and keeps the first byte of each sample; asked for the other order of bytes, it
+    keeps the second.
+    """
+    modes = {_raw_mode(tile) for tile in image.tile}
+    if len(modes) > 1 or not modes <= _OTHER_BYTE_FIRST.keys():
+        raise BadImageError("unsupported_depth", f"16-bit color stored as {sorted(modes)}; save it as PNG")
+    [mode] = modes
+    high = np.asarray(image)
+    with Image.open(path, formats=IMAGE_FORMATS) as again:
+        other = _OTHER_BYTE_FIRST[mode]
+        again.tile = [
+            tile._replace(args=other if isinstance(tile.args, str) else (other, *(tile.args or ())[1:]))
+            for tile in again.tile
+        ]
+        low = np.asarray(again)
+    if mode == "LA;16B":
+        return low[..., 0].astype(np.uint16) << 8 | low[..., 1]
+    return luminance_16bit(high, low)
+
+
+def _window_float(image: Image.Image) -> GrayImage:
+    """A picture of floating-point or 32-bit pixels; what is not finite becomes black."""
+    width, height = image.size
+    rows = max(1, _SAMPLE_PIXELS // 4 // width)
+
+    def bands() -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+        for top in range(0, height, rows):
+            band = image.crop((0, top, width, min(height, top + rows)))
+            yield top, np.asarray(band).astype(np.float64)
+
+    step = -(-width * height // _SAMPLE_PIXELS)
+    sample = np.concatenate([band.ravel()[::step] for _, band in bands()])
+    sample = sample[np.isfinite(sample)]
+    low, high = np.percentile(sample, WINDOW_PERCENTILES) if sample.size else (0.0, 0.0)
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        raise BadImageError("shows_nothing", f"values {low:g} to {high:g}")
+    gray = np.empty((height, width), np.uint8)
+    for top, band in bands():
+        gray[top : top + rows] = linear_to_8bit(band, low, high)
+    return gray
+
+
+def _refuse_gray_filling(image: Image.Image, gray: GrayImage) -> None:
+    """Refuse a JPEG that ends early behind an end marker: its decoder fills what is missing with gray 128.
+
+    Raises:
+        BadImageError: kind "truncated".
+    """
+    if image.format in ("JPEG", "MPO") and (gray[-8:] == 128).all() and not (gray[:8] == 128).all():
+        rows = len(gray) - int(np.flatnonzero((gray != 128).any(axis=1))[-1]) - 1
+        raise BadImageError("truncated", f"the last {rows} of {len(gray)} rows are missing")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none that can be read; other tags are not touched."""
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF raises nearly everything, and viewers show such pictures as they are
+        return 1
 
 
-def _to_gray(image: Image.Image) -> GrayImage:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        return window_to_8bit(np.nan_to_num(np.asarray(upright, dtype=np.float32)))
-    return np.asarray(upright.convert("L"))
+def _turn_upright(gray: GrayImage, orientation: int) -> GrayImage:
+    """Turn and mirror as the EXIF orientation (1 to 8) says."""
+    if orientation in (5, 6, 7, 8):
+        gray = gray.T
+    if orientation in (3, 4, 7, 8):
+        gray = gray[::-1]
+    if orientation in (2, 3, 6, 7):
+        gray = gray[:, ::-1]
+    return np.ascontiguousarray(gray)

@@ -1,5 +1,6 @@
 """Fixtures of the data tests: a fresh raw folder for each test."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,3 +35,13 @@ def covidx(tmp_path: Path) -> Callable[[str, str, int], Path]:
         return path
 
     return add
+
+
+@pytest.fixture
+def real_dicom() -> Path:
+    """Real radiographs as DICOM, beside the real images."""
+    images = os.environ.get("MEDHIERA_REALDATA", Path(__file__).parents[4] / "shared" / "mini_cocktail")
+    folder = Path(images).parent / "dicom"
+    if not folder.is_dir():
+        pytest.skip("no real DICOM files: ../shared/dicom is absent")
+    return folder
