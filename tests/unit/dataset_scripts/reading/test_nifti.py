@@ -1,5 +1,8 @@
 """MRI volumes as axial slices."""
 
+import gzip
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from raw_folders import write_volume
 
+from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.nifti import axial_slices, read_volume
 
 
@@ -52,3 +56,121 @@ def test_fewer_slices_than_asked_for_are_not_repeated(tmp_path: Path) -> None:
     write_volume(tmp_path / "a.nii.gz")
     indices = [index for index, _ in axial_slices(read_volume(tmp_path / "a.nii.gz"), 500)]
     assert len(indices) == len(set(indices)) <= 18
+
+
+GRID = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in (48, 40, 36)), indexing="ij"))
+IS_HEAD = (GRID**2).sum(axis=0) < 0.8
+HEAD = np.where(IS_HEAD, 300 + 200 * GRID[1] + 20 * GRID[0], 0).astype(np.float32)
+
+
+def slices_of(path: Path, voxels: np.ndarray, dtype: type = np.float32) -> dict[int, np.ndarray]:
+    """Save a volume and read its slices."""
+    image = nibabel.Nifti1Image(voxels, np.eye(4))
+    image.set_data_dtype(dtype)
+    nibabel.save(image, path)
+    return dict(axial_slices(read_volume(path), 10))
+
+
+NOISE = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "background",
+    [
+        lambda head: np.where(IS_HEAD, head, -1000),
+        lambda head: np.where(IS_HEAD, head, head[IS_HEAD].min()),
+        lambda head: np.where(IS_HEAD, head, 1e-5),
+        lambda head: np.where(IS_HEAD, head, np.nan),
+        lambda head: np.where(IS_HEAD, head, 5000),
+        lambda head: head + np.where(IS_HEAD, 0, NOISE.integers(0, 12, head.shape)),
+        lambda head: np.where(IS_HEAD, head, 20 + NOISE.normal(0, 3, head.shape)),
+    ],
+    ids=["-1000", "lowest", "rounding", "NaN", "high", "noise", "noise around 20"],
+)
+def test_air_is_what_the_border_holds(tmp_path: Path, background: Callable[[np.ndarray], np.ndarray]) -> None:
+    wanted = slices_of(tmp_path / "plain.nii.gz", HEAD)
+    found = slices_of(tmp_path / "a.nii.gz", background(HEAD).astype(np.float32))
+    assert found.keys() == wanted.keys()
+    for index, image in found.items():
+        assert image[0, 0] == image[-1, -1] == 0
+        off = np.abs(image.astype(int) - wanted[index])
+        assert np.mean(off > 6) < 0.005
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8])
+def test_a_normalized_volume_saved_as_integers(tmp_path: Path, dtype: type) -> None:
+    """Its background comes back as 1e-05 or so, and lies among the brain's own values."""
+    normalized = np.where(IS_HEAD, (HEAD - HEAD[IS_HEAD].mean()) / HEAD[IS_HEAD].std(), 0)
+    wanted = slices_of(tmp_path / "plain.nii.gz", HEAD)
+    found = slices_of(tmp_path / "a.nii.gz", normalized, dtype)
+    assert found.keys() == wanted.keys()
+    for index, image in found.items():
+        assert image[0, 0] == 0
+        assert np.mean(np.abs(image.astype(int) - wanted[index]) > 4) < 0.002
+
+
+def test_every_bit_flip_in_a_gzipped_volume_is_noticed(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz", voxels=(HEAD + NOISE.integers(0, 9, HEAD.shape)).astype(np.int16))
+    content = (tmp_path / "a.nii.gz").read_bytes()
+    whole = read_volume(tmp_path / "a.nii.gz").voxels
+    for position in NOISE.integers(10, len(content), 60):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(NOISE.integers(8))
+        (tmp_path / "b.nii.gz").write_bytes(damaged)
+        with pytest.raises(BadImageError):
+            read_volume(tmp_path / "b.nii.gz")
+    (tmp_path / "b.nii").write_bytes(gzip.decompress(content))
+    assert np.array_equal(read_volume(tmp_path / "b.nii").voxels, whole)
+
+
+def test_content_decides_whether_a_volume_is_gzipped(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz")
+    packed = (tmp_path / "a.nii.gz").read_bytes()
+    (tmp_path / "b.nii").write_bytes(packed)
+    (tmp_path / "c.nii.gz").write_bytes(gzip.decompress(packed))
+    assert np.array_equal(read_volume(tmp_path / "b.nii").voxels, read_volume(tmp_path / "c.nii.gz").voxels)
+
+
+def with_affine(path: Path, numbers: list[float]) -> None:
+    nibabel.save(nibabel.Nifti1Image(HEAD, np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<12f", content, 280, *numbers)
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("numbers", [[np.nan] * 12, [0.0] * 12, [np.inf] + [0.0] * 11, [1.0] * 12])
+def test_an_affine_that_says_nothing_is_refused(tmp_path: Path, numbers: list[float]) -> None:
+    with_affine(tmp_path / "a.nii", numbers)
+    with pytest.raises(BadImageError, match="bad_affine"):
+        read_volume(tmp_path / "a.nii")
+
+
+def test_color_complex_and_constant_volumes_are_refused(tmp_path: Path) -> None:
+    color = np.zeros(HEAD.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for voxels, kind in [(color, "wrong_type"), (HEAD.astype(np.complex64), "wrong_type")]:
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii.gz")
+        with pytest.raises(BadImageError, match=kind):
+            read_volume(tmp_path / "a.nii.gz")
+    for voxels, kind in [(np.full(HEAD.shape, 7.0), "empty_volume"), (IS_HEAD * 9.0, "shows_nothing")]:
+        with pytest.raises(BadImageError, match=kind):
+            slices_of(tmp_path / "a.nii.gz", voxels.astype(np.float32))
+    with pytest.raises(BadImageError, match="empty_volume: no voxel is finite"):
+        slices_of(tmp_path / "a.nii.gz", np.full(HEAD.shape, np.nan, np.float32))
+
+
+def test_a_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(HEAD, np.eye(4)), tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    for sides, kind in [((48, 40, 37), "undecodable|truncated"), ((32000, 32000, 3200), "too_many_voxels")]:
+        struct.pack_into("<3h", content, 42, *sides)
+        (tmp_path / "a.nii").write_bytes(bytes(content))
+        with pytest.raises(BadImageError, match=kind):
+            read_volume(tmp_path / "a.nii")
+
+
+def test_a_gzip_bomb_is_refused(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.nii.gz", "wb", compresslevel=9) as file:
+        for _ in range(260):
+            file.write(bytes(1_000_000))
+    with pytest.raises(BadImageError, match="too_many_bytes"):
+        read_volume(tmp_path / "a.nii.gz")
