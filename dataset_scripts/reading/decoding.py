@@ -4,6 +4,8 @@ Stands below the readers. A file that cannot become a picture raises `BadImageEr
 raised, and its size is judged from the header, before memory is asked for.
 """
 
+import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,11 +55,26 @@ def decoding(path: Path) -> Iterator[None]:
         raise BadImageError("not_an_image", "a folder") from error
     except PermissionError as error:
         raise BadImageError("no_permission", "the file may not be read") from error
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a decoder written in Rust panics with what is no Exception
         detail = " ".join(str(error).replace(str(path), path.name).split()) or "no reason given"
         is_cut = isinstance(error, EOFError) or "truncated" in detail or "end of file" in detail.lower()
         kind = "truncated" if is_cut else "undecodable"
         raise BadImageError(kind, f"{type(error).__name__}: {detail}"[:_LONGEST_DETAIL]) from error
+
+
+class BoundedFile(io.BufferedReader):
+    """A file whose reads never ask for more than it holds; a damaged header asks for gigabytes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most `size` bytes; all that is left where it is negative or None."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def check_file(path: Path) -> None:

@@ -6,6 +6,7 @@ The header is read and judged first: nothing is decoded that is too large, has s
 compressed in a way that no installed package undoes.
 """
 
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.decoding import Note, check_size
+from dataset_scripts.reading.decoding import BoundedFile, Note, check_size
 from dataset_scripts.reading.dicom_display import (
     first_number,
     is_inverted,
@@ -27,7 +28,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 
 MAXIMUM_DECODED_BYTES = 120_000_000  # 40 megapixels of 8-bit color, or of 16-bit gray with room
 
-_LARGE_ELEMENT = 1_000_000  # bytes; the header is read without elements beyond it
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax
 
 _LARGEST_SQUARE_CORRECTION = 4.0  # beyond this the spacing is a mistake, not a pixel
 
@@ -67,10 +68,13 @@ def read_dicom(path: Path, note: Note) -> GrayImage:
         import pydicom  # an optional extra, and slow to import
     except ModuleNotFoundError as error:
         raise BadImageError("needs_pydicom", 'to read DICOM, pip install "medhiera[dicom]"') from error
-    _check_deflated(path)
-    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, defer_size=_LARGE_ELEMENT)
-    _check_header(header)
-    dataset = pydicom.dcmread(path, force=True)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it warns of each odd element
+    with BoundedFile(path) as file:
+        _check_deflated(file)
+        file.seek(0)
+        _check_header(pydicom.dcmread(file, force=True, stop_before_pixels=True))
+        file.seek(0)
+        dataset = pydicom.dcmread(file, force=True)
     if not dataset.get("PixelData"):
         raise BadImageError("no_pixels", "a DICOM file without pixel data")
     stored = _decode(dataset, note)
@@ -81,25 +85,19 @@ def read_dicom(path: Path, note: Note) -> GrayImage:
     return _make_pixels_square(image, dataset, note)
 
 
-def _check_deflated(path: Path) -> None:
+def _check_deflated(file: BoundedFile) -> None:
     """Refuse a deflated data set that inflates to more than any picture needs; pydicom inflates all of it."""
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-        inflater, inflated, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(65536)
-        while rest and not inflater.eof:
-            inflated += len(inflater.decompress(rest, 1 << 20))
-            if inflated > MAXIMUM_DECODED_BYTES:
-                limit = f"at most {MAXIMUM_DECODED_BYTES:,} are read"
-                raise BadImageError("too_many_bytes", f"inflates to more than {inflated:,} bytes; {limit}")
-            rest = inflater.unconsumed_tail or file.read(65536)
+    start = file.read(1024)
+    if start[128:140] != b"DICM\x02\0\0\0UL\x04\0" or _DEFLATED not in start:
+        return
+    file.seek(144 + int.from_bytes(start[140:144], "little"))  # behind the meta information
+    inflater, inflated, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(65536)
+    while rest and not inflater.eof:
+        inflated += len(inflater.decompress(rest, 1 << 20))
+        if inflated > MAXIMUM_DECODED_BYTES:
+            limit = f"at most {MAXIMUM_DECODED_BYTES:,} are read"
+            raise BadImageError("too_many_bytes", f"inflates to more than {inflated:,} bytes; {limit}")
+        rest = inflater.unconsumed_tail or file.read(65536)
 
 
 def _check_header(header: Any) -> None:

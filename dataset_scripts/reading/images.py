@@ -16,6 +16,7 @@ from PIL.ImageFile import ImageFile
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import (
     MAXIMUM_PIXELS,
+    BoundedFile,
     Note,
     check_contrast,
     check_file,
@@ -77,32 +78,33 @@ def read_image(path: Path, at_least: int = 0, note: Note = lambda kind, detail: 
 
 
 def _read_picture(path: Path, at_least: int) -> GrayImage:
-    try:
-        image = Image.open(path, formats=IMAGE_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise BadImageError("too_many_pixels", str(error)) from error
-    except UnidentifiedImageError as error:
-        raise _unidentified(path) from error
-    with image:
+    with BoundedFile(path) as file, _open(file) as image:
         check_size(image.width, image.height, MAXIMUM_PIXELS // 2 if _takes_double(image) else MAXIMUM_PIXELS)
         _refuse_several_pages(image)
         if at_least > 0:
             image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
         tag_photometric = image.tag_v2.get(262) if image.format == "TIFF" else None  # type: ignore[attr-defined]
         is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_deep_color(image)
-        gray = _window(path, image) if is_deep else np.asarray(image.convert("L"))
+        gray = _window(file, image) if is_deep else np.asarray(image.convert("L"))
         _refuse_gray_filling(image, gray)
         if is_deep and tag_photometric == _WHITE_IS_ZERO:  # Pillow inverts 8 bits itself
             gray = 255 - gray
         return _turn_upright(gray, _orientation(image))
 
 
-def _unidentified(path: Path) -> BadImageError:
-    """What to say of a file that Pillow does not know."""
-    with path.open("rb") as file:
+def _open(file: BoundedFile) -> ImageFile:
+    """Read a picture's header."""
+    try:
+        return Image.open(file, formats=IMAGE_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadImageError("too_many_pixels", str(error)) from error
+    except UnidentifiedImageError as error:
+        file.seek(0)
         if file.read(4) in (b"II*\0", b"MM\0*"):
-            return BadImageError("undecodable", "a TIFF of bits or samples unknown to Pillow; save it as PNG")
-    return BadImageError("not_an_image", f"neither DICOM nor one of {', '.join(IMAGE_FORMATS)}")
+            detail = "a TIFF of bits or samples unknown to Pillow; save it as PNG"
+            raise BadImageError("undecodable", detail) from error
+        detail = f"neither DICOM nor one of {', '.join(IMAGE_FORMATS)}"
+        raise BadImageError("not_an_image", detail) from error
 
 
 def _refuse_several_pages(image: ImageFile) -> None:
@@ -138,10 +140,10 @@ def _raw_mode(tile: Any) -> str:
     return str(args if isinstance(args, str) else args[0] if args else "")
 
 
-def _window(path: Path, image: ImageFile) -> GrayImage:
+def _window(file: BoundedFile, image: ImageFile) -> GrayImage:
     """Pixels of more than 8 bits, windowed between percentiles."""
     if _is_deep_color(image):
-        return window_16bit(_read_16bit_color(path, image))
+        return window_16bit(_read_16bit_color(file, image))
     if image.mode == "F":
         return _window_float(image)
     stored = np.asarray(image)
@@ -153,7 +155,7 @@ def _window(path: Path, image: ImageFile) -> GrayImage:
     return window_16bit(stored.astype(np.uint16, copy=False))
 
 
-def _read_16bit_color(path: Path, image: ImageFile) -> npt.NDArray[np.uint16]:
+def _read_16bit_color(file: BoundedFile, image: ImageFile) -> npt.NDArray[np.uint16]:
     """Luminance of 16-bit color, (height, width).
 
     Pillow has no 16-bit color and keeps the first byte of each sample; asked for the other order of bytes, it
@@ -164,13 +166,14 @@ def _read_16bit_color(path: Path, image: ImageFile) -> npt.NDArray[np.uint16]:
         raise BadImageError("unsupported_depth", f"16-bit color stored as {sorted(modes)}; save it as PNG")
     [mode] = modes
     high = np.asarray(image)
-    with Image.open(path, formats=IMAGE_FORMATS) as again:
-        other = _OTHER_BYTE_FIRST[mode]
-        again.tile = [
-            tile._replace(args=other if isinstance(tile.args, str) else (other, *(tile.args or ())[1:]))
-            for tile in again.tile
-        ]
-        low = np.asarray(again)
+    file.seek(0)
+    again = _open(file)
+    other = _OTHER_BYTE_FIRST[mode]
+    again.tile = [
+        tile._replace(args=other if isinstance(tile.args, str) else (other, *(tile.args or ())[1:]))
+        for tile in again.tile
+    ]
+    low = np.asarray(again)
     if mode == "LA;16B":
         return low[..., 0].astype(np.uint16) << 8 | low[..., 1]
     return luminance_16bit(high, low)
