@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.completeness import JPEG2000_START, check_jpeg2000_tiles, codestream_size
 from dataset_scripts.reading.decoding import BoundedFile, Note, check_size
 from dataset_scripts.reading.dicom_display import (
     first_number,
@@ -156,6 +157,9 @@ def _decode(dataset: Any, note: Note) -> Any:
         if held >= 2 * frame_bytes:
             frames = f"pixels of {held // frame_bytes} frames of {columns}x{rows}"
             raise BadImageError("several_frames", f"{frames}, though NumberOfFrames says one")
+        if held > 1.05 * frame_bytes:  # some writers pad a little
+            rows_held = held * rows // frame_bytes
+            note("rows_dropped", f"pixels of {rows_held} rows, the header says {rows}; the rest is not shown")
         if bits == 16:
             _note_unused_bits(dataset, note)
         stored = pixel_array(dataset)
@@ -196,36 +200,16 @@ def _check_encapsulated(dataset: Any, rows: int, columns: int) -> None:
 
     fragments = list(generate_fragments(dataset.PixelData))[1:]  # the first is the table of offsets
     is_rle = dataset.file_meta.TransferSyntaxUID.name == "RLE Lossless"
-    starts = [part for part in fragments if part[:2] == b"\xff\xd8" or part[:4] == b"\xff\x4f\xff\x51"]
+    starts = [part for part in fragments if part[:2] == b"\xff\xd8" or part[:4] == JPEG2000_START]
     frames = len(fragments) if is_rle else len(starts)
     if frames > 1:
         raise BadImageError("several_frames", f"{frames} compressed frames, though NumberOfFrames says one")
-    size = _codestream_size(b"".join(fragments))
+    stream = b"".join(fragments)
+    size = codestream_size(stream)
     if size is not None and size != (columns, rows):
-        found = "{}x{}".format(*size)
-        raise BadImageError(
-            "wrong_size", f"the compressed picture is {found}, the header says {columns}x{rows}"
-        )
-
-
-def _codestream_size(stream: bytes) -> tuple[int, int] | None:
-    """(width, height) as a JPEG, JPEG-LS or JPEG 2000 stream states it; None where it is none of these."""
-    if stream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SIZ is the first segment (ISO 15444-1, A.5.1)
-        right, bottom, left, top = (int.from_bytes(stream[at : at + 4], "big") for at in (8, 12, 16, 20))
-        return right - left, bottom - top
-    if stream[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 < len(stream) and stream[at] == 0xFF:
-        marker = stream[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame header
-            height, width = (int.from_bytes(stream[at + n : at + n + 2], "big") for n in (5, 7))
-            return (width, height) if height else None
-        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    return None
+        detail = f"the compressed picture is {size[0]}x{size[1]}, the header says {columns}x{rows}"
+        raise BadImageError("wrong_size", detail)
+    check_jpeg2000_tiles(stream)
 
 
 def _make_pixels_square(image: GrayImage, dataset: Any, note: Note) -> GrayImage:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.completeness import check_rows, check_strips
 from dataset_scripts.reading.decoding import (
     MAXIMUM_PIXELS,
     BoundedFile,
@@ -83,11 +84,14 @@ def _read_picture(path: Path, at_least: int) -> GrayImage:
         _refuse_several_pages(image)
         if at_least > 0:
             image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
-        tag_photometric = image.tag_v2.get(262) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+        is_white_zero = False
+        if image.format == "TIFF":
+            check_strips(image)
+            is_white_zero = image.tag_v2.get(262) == _WHITE_IS_ZERO  # type: ignore[attr-defined]
         is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_deep_color(image)
         gray = _window(file, image) if is_deep else np.asarray(image.convert("L"))
-        _refuse_gray_filling(image, gray)
-        if is_deep and tag_photometric == _WHITE_IS_ZERO:  # Pillow inverts 8 bits itself
+        check_rows(file, image, gray)
+        if is_deep and is_white_zero:  # Pillow inverts 8 bits itself
             gray = 255 - gray
         return _turn_upright(gray, _orientation(image))
 
@@ -199,17 +203,6 @@ def _window_float(image: Image.Image) -> GrayImage:
     for top, band in bands():
         gray[top : top + rows] = linear_to_8bit(band, low, high)
     return gray
-
-
-def _refuse_gray_filling(image: Image.Image, gray: GrayImage) -> None:
-    """Refuse a JPEG that ends early behind an end marker: its decoder fills what is missing with gray 128.
-
-    Raises:
-        BadImageError: kind "truncated".
-    """
-    if image.format in ("JPEG", "MPO") and (gray[-8:] == 128).all() and not (gray[:8] == 128).all():
-        rows = len(gray) - int(np.flatnonzero((gray != 128).any(axis=1))[-1]) - 1
-        raise BadImageError("truncated", f"the last {rows} of {len(gray)} rows are missing")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,0 +1,132 @@
+"""Whether a picture holds all the rows that its header claims; decoders fill what is missing in silence.
+
+`images` and `dicom` ask after or before decoding. Nothing is decoded here: sizes are read from the streams.
+"""
+
+import math
+import zlib
+
+import numpy as np
+from PIL.ImageFile import ImageFile
+
+from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.decoding import BoundedFile
+from dataset_scripts.reading.grayscale import GrayImage
+
+JPEG2000_START = b"\xff\x4f\xff\x51"
+
+_ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG pixel, by color type
+
+
+def check_rows(file: BoundedFile, image: ImageFile, gray: GrayImage) -> None:
+    """Refuse a decoded picture of which the file holds only a part.
+
+    A PNG is inflated once more, but only where its last row is of one value, as a filled one is.
+
+    Args:
+        file: that the picture was read from; left anywhere.
+        image: its header.
+        gray: as it was decoded, (height, width), not yet turned.
+
+    Raises:
+        BadImageError: kind "truncated".
+    """
+    if image.format in ("JPEG", "MPO"):
+        # Behind an end marker that comes too early, the decoder fills with gray 128.
+        if (gray[-8:] == 128).all() and not (gray[:8] == 128).all():
+            rows = len(gray) - int(np.flatnonzero((gray != 128).any(axis=1))[-1]) - 1
+            raise BadImageError("truncated", f"the last {rows} of {len(gray)} rows are missing")
+    elif image.format == "PNG" and gray[-1].min() == gray[-1].max():
+        file.seek(0)
+        _check_png(file.read())
+    elif image.format == "JPEG2000":
+        file.seek(0)
+        content = file.read()
+        check_jpeg2000_tiles(content[max(0, content.find(JPEG2000_START)) :])
+
+
+def check_strips(image: ImageFile) -> None:
+    """Refuse a TIFF that has fewer strips than its rows need; the rest would be black.
+
+    Raises:
+        BadImageError: kind "truncated".
+    """
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    offsets, rows_per_strip = tags.get(273), tags.get(278)
+    is_planar = tags.get(284) == 2
+    if offsets is None or not isinstance(rows_per_strip, int) or rows_per_strip < 1 or is_planar:
+        return
+    rows = min(len(offsets) * rows_per_strip, image.height)
+    if rows < image.height:
+        raise BadImageError("truncated", f"strips of {rows} of {image.height} rows")
+
+
+def _check_png(content: bytes) -> None:
+    """Compare what a PNG's data inflate to with what its header claims (its specification, sections 7, 8)."""
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    bits, is_interlaced = content[24] * _SAMPLES[content[25]], content[28] == 1
+    passes = _ADAM7 if is_interlaced else [(0, 0, 1, 1)]
+    claimed = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        claimed += rows * (1 + math.ceil(columns * bits / 8)) if columns > 0 and rows > 0 else 0
+    at, inflater, held = 8, zlib.decompressobj(), 0
+    while at + 8 <= len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] == b"IDAT":
+            rest = content[at + 8 : at + 8 + length]
+            while rest:
+                held += len(inflater.decompress(rest, 1 << 20))
+                rest = inflater.unconsumed_tail
+        at += 12 + length
+    if held + len(inflater.flush()) < claimed:
+        raise BadImageError("truncated", f"pixels of {100 * held // claimed} % of its {height} rows")
+
+
+def codestream_size(stream: bytes) -> tuple[int, int] | None:
+    """(width, height) as a JPEG, JPEG-LS or JPEG 2000 stream states it; None where it is none of these."""
+    if stream[:4] == JPEG2000_START:
+        right, bottom, left, top = (int.from_bytes(stream[at : at + 4], "big") for at in (8, 12, 16, 20))
+        return right - left, bottom - top
+    if stream[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 < len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame header
+            height, width = (int.from_bytes(stream[at + n : at + n + 2], "big") for n in (5, 7))
+            return (width, height) if height else None
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return None
+
+
+def check_jpeg2000_tiles(stream: bytes) -> None:
+    """Refuse a JPEG 2000 stream that lacks tiles (ISO 15444-1, A.4.2 and A.5.1); they would be black.
+
+    Raises:
+        BadImageError: kind "truncated".
+    """
+    if stream[:4] != JPEG2000_START:
+        return
+    right, bottom, _, _, across, down, left, top = (
+        int.from_bytes(stream[at : at + 4], "big") for at in range(8, 40, 4)
+    )
+    if not across or not down:
+        raise BadImageError("undecodable", "tiles of no size")
+    wanted = math.ceil((right - left) / across) * math.ceil((bottom - top) / down)
+    at, tiles = 4 + int.from_bytes(stream[4:6], "big"), set()
+    while at + 4 <= len(stream) and stream[at : at + 2] != b"\xff\x90":  # the main header
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    while stream[at : at + 2] == b"\xff\x90":
+        tiles.add(int.from_bytes(stream[at + 4 : at + 6], "big"))
+        length = int.from_bytes(stream[at + 6 : at + 10], "big")
+        if not length:  # the last part reaches to the end
+            break
+        at += length
+    if len(tiles) < wanted:
+        raise BadImageError("truncated", f"{len(tiles)} of {wanted} tiles")

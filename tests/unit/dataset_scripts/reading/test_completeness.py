@@ -1,0 +1,105 @@
+"""Headers that claim more rows than the file holds; decoders would fill them in silence."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import make_dicom, write_dicom
+from image_files import jpeg, png_16bit, tiff
+from PIL import Image
+from pydicom.uid import JPEG2000Lossless
+
+from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.images import read_image
+
+DEEP = np.random.default_rng(0).normal(2000, 400, (64, 72)).clip(0, 4095).astype(np.uint16)
+FILM = (DEEP >> 4).astype(np.uint8)
+
+
+def saved(pixels: np.ndarray, format_name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def refusal(tmp_path: Path, content: bytes) -> str:
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(BadImageError) as caught:
+        read_image(tmp_path / "a")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("content", [saved(FILM, "PNG"), png_16bit(DEEP)])
+def test_png(tmp_path: Path, content: bytes) -> None:
+    header = content[12:20] + struct.pack(">I", 94) + content[24:29]
+    taller = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+    assert refusal(tmp_path, taller) == "truncated: pixels of 68 % of its 94 rows"
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_png_with_an_even_border_is_whole(tmp_path: Path, bits: int) -> None:
+    bordered = np.pad(FILM, 20)
+    picture = Image.fromarray(bordered > 120) if bits == 1 else Image.fromarray(bordered)
+    picture.save(tmp_path / "a.png")
+    assert not read_image(tmp_path / "a.png")[-1].any()
+
+
+def test_interlaced_png_with_an_even_border_is_whole(tmp_path: Path) -> None:
+    """Adam7 by hand: Pillow reads interlaced files and writes none."""
+    bordered = np.pad(FILM, 21)
+    height, width = bordered.shape
+    rows = b""
+    for left, top, across, down in [
+        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+    ]:  # fmt: skip
+        rows += b"".join(b"\0" + row.tobytes() for row in bordered[top::down, left::across])
+    content = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
+    for kind, chunk in [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]:
+        content += struct.pack(">I", len(chunk)) + kind + chunk + struct.pack(">I", zlib.crc32(kind + chunk))
+    (tmp_path / "a.png").write_bytes(content)
+    assert np.array_equal(read_image(tmp_path / "a.png"), bordered)
+
+
+def test_tiff(tmp_path: Path) -> None:
+    taller = tiff(DEEP).replace(struct.pack("<HHII", 257, 4, 1, 64), struct.pack("<HHII", 257, 4, 1, 94))
+    assert refusal(tmp_path, taller) == "truncated: strips of 64 of 94 rows"
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg(tmp_path: Path, progressive: bool) -> None:
+    content = saved(FILM, "JPEG", progressive=progressive)
+    start = content.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    taller = content[: start + 5] + struct.pack(">H", 128) + content[start + 7 :]
+    assert refusal(tmp_path, taller).startswith("truncated: the last ")
+
+
+def test_a_jpeg_letterboxed_in_gray_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(np.pad(FILM, 24, constant_values=128)))
+    assert read_image(tmp_path / "a.jpg").shape == (112, 120)
+
+
+def test_jpeg_2000_as_image_and_as_dicom(tmp_path: Path) -> None:
+    content = saved(DEEP, "JPEG2000")
+    box, stream = content.index(b"ihdr"), content.index(b"\xff\x4f\xff\x51")
+    taller = bytearray(content)
+    taller[box + 4 : box + 8] = taller[stream + 12 : stream + 16] = struct.pack(">I", 94)
+    assert refusal(tmp_path, bytes(taller)) == "truncated: 1 of 2 tiles"
+    dataset = make_dicom(DEEP, 12)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    dataset.Rows = 94
+    dataset.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    content = (tmp_path / "b.dcm").read_bytes()
+    stream = content.index(b"\xff\x4f\xff\x51")
+    taller = content[: stream + 12] + struct.pack(">I", 94) + content[stream + 16 :]
+    assert refusal(tmp_path, taller) == "truncated: 1 of 2 tiles"
+
+
+def test_fewer_rows_in_the_header_than_in_the_file_are_noted(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", FILM, Rows=44)
+    notes: list[str] = []
+    assert read_image(path, note=lambda kind, detail: notes.append(f"{kind}: {detail}")).shape == (44, 72)
+    assert notes == ["rows_dropped: pixels of 64 rows, the header says 44; the rest is not shown"]
