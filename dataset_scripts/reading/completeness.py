@@ -54,13 +54,13 @@ def check_strips(image: ImageFile) -> None:
         BadImageError: kind "truncated".
     """
     tags = image.tag_v2  # type: ignore[attr-defined]
-    offsets, rows_per_strip = tags.get(273), tags.get(278)
+    offsets, rows_per_strip, height = tags.get(273), tags.get(278), tags.get(257)
     is_planar = tags.get(284) == 2
-    if offsets is None or not isinstance(rows_per_strip, int) or rows_per_strip < 1 or is_planar:
+    if offsets is None or is_planar or not isinstance(rows_per_strip, int) or not isinstance(height, int):
         return
-    rows = min(len(offsets) * rows_per_strip, image.height)
-    if rows < image.height:
-        raise BadImageError("truncated", f"strips of {rows} of {image.height} rows")
+    rows = len(offsets) * rows_per_strip
+    if rows < height:
+        raise BadImageError("truncated", f"strips of {rows} of {height} rows")
 
 
 def _check_png(content: bytes) -> None:
