@@ -107,7 +107,7 @@ def _open(file: BoundedFile) -> ImageFile:
         if file.read(4) in (b"II*\0", b"MM\0*"):
             detail = "a TIFF of bits or samples unknown to Pillow; save it as PNG"
             raise BadImageError("undecodable", detail) from error
-        detail = f"neither DICOM nor one of {', '.join(IMAGE_FORMATS)}"
+        detail = f"neither DICOM nor one of {'/'.join(IMAGE_FORMATS)}"
         raise BadImageError("not_an_image", detail) from error
 
 

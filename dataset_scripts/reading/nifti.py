@@ -28,6 +28,8 @@ MAXIMUM_VOLUME_BYTES = 140_000_000  # of a file once it is unpacked
 
 _NOISE = 6.0  # a voxel further from the background than this many of its deviations is no background
 
+_MOST_NOISE = 0.25  # of the intensities' range; what varies more is no air
+
 _ROUNDING = 1e-4  # of the intensities' range: what saving as integers does to a constant background
 
 
@@ -130,6 +132,8 @@ def _measure_background(voxels: npt.NDArray[np.float32]) -> tuple[float, float]:
     noise = 1.4826 * float(np.median(np.abs(border - background)))
     sample = voxels.ravel()[:: max(1, voxels.size // 2_000_000)]
     reach = np.percentile(np.abs(sample[np.isfinite(sample)] - background), 99.9)
+    if _NOISE * noise > _MOST_NOISE * reach:  # no air at the border: a volume cut to the brain
+        return 0.0, 0.0
     return background, max(_NOISE * noise, _ROUNDING * float(reach))
 
 

@@ -11,6 +11,7 @@ from image_files import exif_directory, jpeg, png_16bit, tiff
 from PIL import Image, ImageOps
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.grayscale import encode_png, resize_shorter_side
 from dataset_scripts.reading.images import read_image
 
@@ -246,7 +247,40 @@ def test_a_postscript_program_under_an_image_name_is_not_run(tmp_path: Path) -> 
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_folder_and_an_unreadable_file(tmp_path: Path) -> None:
+def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(BadImageError, match="not_an_image: a folder"):
         read_image(tmp_path / "a.png")
+
+
+class Panic(BaseException):
+    """What a decoder written in Rust raises."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (PermissionError(13, "no"), "no_permission: the file may not be read"),
+        (FileNotFoundError(2, "no"), "absent: no such file"),
+        (MemoryError(), "undecodable: MemoryError: no reason given"),
+        (
+            OverflowError("int too large\n  to convert"),
+            "undecodable: OverflowError: int too large to convert",
+        ),
+        (struct.error("in /data/a.png"), "undecodable: error: in a.png"),
+        (RecursionError("deep"), "undecodable: RecursionError: deep"),
+        (EOFError("short"), "truncated: EOFError: short"),
+        (UserWarning("an error by a filter"), "undecodable: UserWarning: an error by a filter"),
+        (Panic("index out of bounds"), "undecodable: Panic: index out of bounds"),
+    ],
+)
+def test_whatever_a_decoder_raises_becomes_one_line(raised: BaseException, said: str) -> None:
+    with pytest.raises(BadImageError) as caught, decoding(Path("/data/a.png")):
+        raise raised
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(3)])
+def test_what_ends_a_program_is_let_through(raised: BaseException) -> None:
+    with pytest.raises(type(raised)), decoding(Path("a.png")):
+        raise raised

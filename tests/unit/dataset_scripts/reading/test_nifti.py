@@ -97,6 +97,12 @@ def test_air_is_what_the_border_holds(tmp_path: Path, background: Callable[[np.n
         assert np.mean(off > 6) < 0.005
 
 
+def test_a_volume_cut_to_the_brain_has_no_air(tmp_path: Path) -> None:
+    voxels = NOISE.integers(1, 900, (24, 20, 18)).astype(np.float32)
+    found = slices_of(tmp_path / "a.nii.gz", voxels)
+    assert len(found) == 10 and all(image.mean() > 100 for image in found.values())
+
+
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8])
 def test_a_normalized_volume_saved_as_integers(tmp_path: Path, dtype: type) -> None:
     """Its background comes back as 1e-05 or so, and lies among the brain's own values."""
