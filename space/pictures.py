@@ -18,7 +18,8 @@ from PIL import Image
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.grayscale import GrayImage
-from dataset_scripts.reading.images import is_dicom, read_image
+from dataset_scripts.reading.image_files import is_dicom
+from dataset_scripts.reading.images import read_image
 from medhiera.data.preprocessing import CenterCrop
 
 WHAT_IS_CHECKED = (

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.grayscale import GrayImage, check_size, window_to_8bit
+from dataset_scripts.reading.image_files import has_bare_dicom, read_head
 
 
 def read_dicom(path: Path) -> GrayImage:
@@ -32,7 +33,13 @@ def read_dicom(path: Path) -> GrayImage:
     from pydicom.errors import InvalidDicomError
 
     try:
-        dataset = pydicom.dcmread(path)
+        is_bare = has_bare_dicom(read_head(path))  # without the preamble pydicom must be told so
+        dataset = pydicom.dcmread(path, force=is_bare)
+        if is_bare and "TransferSyntaxUID" not in dataset.file_meta:
+            is_implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = (
+                "1.2.840.10008.1.2" if is_implicit else "1.2.840.10008.1.2.1"
+            )
         if "PixelData" not in dataset:
             raise BadImageError("no_pixels", "a DICOM file without pixel data")
         check_size(int(dataset.Columns), int(dataset.Rows))

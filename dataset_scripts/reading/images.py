@@ -12,8 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.dicom import read_dicom
 from dataset_scripts.reading.grayscale import MAXIMUM_PIXELS, GrayImage, check_size, window_to_8bit
-
-DICOM_SUFFIX = ".dcm"
+from dataset_scripts.reading.image_files import is_dicom
 
 
 def read_image(path: Path, at_least: int = 0) -> GrayImage:
@@ -58,17 +57,6 @@ def read_image(path: Path, at_least: int = 0) -> GrayImage:
     except (OSError, SyntaxError, ValueError, MemoryError, EOFError) as error:  # Pillow raises all of these
         kind = "truncated" if "truncated" in str(error) else "undecodable"
         raise BadImageError(kind, str(error).replace(str(path), path.name)) from error
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its suffix, or by how it begins; archives often give it another name."""
-    if path.suffix.lower() == DICOM_SUFFIX:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _to_gray(image: Image.Image) -> GrayImage:
