@@ -96,14 +96,18 @@ def missing_splits(folder: Path, wanted: Sequence[str]) -> list[str]:
 
 
 def _label_file(scan: FolderScan) -> str:
-    names = [path for path in scan.files if path.lower().endswith(".csv") and "/" not in path]
-    if "labels.csv" in names:
-        return "labels.csv"
-    if len(names) == 1:
-        return names[0]
+    beside = [path for path in scan.files if "/" not in path]
+    names = [path for path in beside if path.lower().endswith((".csv", ".tsv"))]
+    preferred = [path for path in names if path.lower() == "labels.csv"]
+    for chosen in (preferred, names):
+        if len(chosen) == 1:
+            return chosen[0]
+    sheets = [path for path in beside if path.lower().endswith((".xlsx", ".xls", ".ods"))]
+    advice = f" {sheets} is a spreadsheet: save it as CSV UTF-8." if sheets else ""
     raise DataLayoutError(
         f"{scan.root.name}: wanted one CSV beside images/, or one named labels.csv; found {names or 'none'}. "
         "Write one with a column 'image' and a column for each label, or point data_dir elsewhere."
+        f"{advice}"
     )
 
 

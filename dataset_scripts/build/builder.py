@@ -51,7 +51,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         DataLayoutError: data_dir is absent or holds none of the source's folders.
     """
 
-    VERSION = datasets.Version("1.1.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.2.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),

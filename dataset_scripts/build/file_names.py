@@ -20,7 +20,7 @@ _DRIVE = re.compile(r"[A-Za-z]:/")
 
 _NAMED_AT_MOST = 5
 
-_SUFFIX = re.compile(f"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, *OTHER_PICTURE_SUFFIXES)))})$")
+_SUFFIXES = frozenset((*IMAGE_SUFFIXES, *OTHER_PICTURE_SUFFIXES))
 
 IMAGES_FOLDER = "images/"
 """Where the user's own pictures lie, and a prefix that a table may give every name."""
@@ -97,17 +97,22 @@ def match_names(
 
 def fold(name: str) -> str:
     """Return the spelling that all spellings of a name share."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return _tidy(folded)
+    if name.isascii():
+        return _tidy(name.lower())
+    return _tidy(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()))
 
 
 def _tidy(name: str) -> str:
+    if "//" not in name and "/." not in name and "\\" not in name and not name.startswith("."):
+        return name
     first, *rest = name.replace("\\", "/").split("/")
     return "/".join([*([] if first == "." else [first]), *(part for part in rest if part not in ("", "."))])
 
 
 def _stem(name: str) -> str:
-    return _SUFFIX.sub("", fold(name))
+    folded = fold(name)
+    head = folded.removesuffix(".gz").rpartition(".")[0]
+    return head if folded[len(head) :] in _SUFFIXES else folded
 
 
 def _base(name: str) -> str:
@@ -149,7 +154,7 @@ def _find_unread(name: str, root: Path, links: Mapping[str, str]) -> NoFile | No
     if spellings[0].startswith("/") or _DRIVE.match(spellings[0]) or ".." in spellings[0].split("/"):
         return None  # it leads out of the folder
     places = [top + spelling for top in (IMAGES_FOLDER, "") for spelling in spellings]
-    path = next((place for place in places if os.path.lexists(root / place)), links.get(_base(name)))
+    path = next((place for place in places if os.path.isfile(root / place)), links.get(_base(name)))
     if path is None:
         return None
     if any(is_hidden(part) for part in path.split("/")):

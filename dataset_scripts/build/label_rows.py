@@ -39,7 +39,9 @@ _VIEW_WORDS = frozenset("view projection chest erect semierect upright supine si
 _VIEWS = {
     **dict.fromkeys(("PA", "POSTEROANTERIOR", "POSTERIORANTERIOR", "POSTERIORTOANTERIOR"), "PA"),
     **dict.fromkeys(("AP", "ANTEROPOSTERIOR", "ANTERIORPOSTERIOR", "ANTERIORTOPOSTERIOR"), "AP"),
-    **dict.fromkeys(("L", "LL", "RL", "LAT", "LATERAL", "LEFTLATERAL", "RIGHTLATERAL"), "LATERAL"),
+    **dict.fromkeys(
+        ("L", "LL", "RL", "LAT", "LLAT", "RLAT", "LATERAL", "LEFTLATERAL", "RIGHTLATERAL"), "LATERAL"
+    ),
 }
 
 _LABEL = re.compile(r"\+?0*([01])(?:[.,]0*)?", re.ASCII)

@@ -15,7 +15,7 @@ from pathlib import Path
 from dataset_scripts.build.records import read_text
 from dataset_scripts.errors import LabelFileError
 
-OWN_TABLE = 'Mend the table and save it as "CSV UTF-8".'
+OWN_TABLE = "Mend the table, then run this again."
 """What to do about a table that the user wrote."""
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -98,14 +98,17 @@ def split_lines(
     for number, line in enumerate(lines[start:], start=start + 1):
         try:
             cells = next(csv.reader([line], delimiter=separator, strict=True), [])
-            is_closed = line.count('"') % 2 == 0
-        except csv.Error:
-            is_closed = False
-        if not is_closed:
+            fault = "" if line.count('"') % 2 == 0 else "a double quote stands inside a cell"
+        except csv.Error as error:
+            fault = (
+                "a double quote opens here and is not closed before the cell ends"
+                if '"' in line
+                else str(error)
+            )
+        if fault:
             raise LabelFileError(
-                f"{name}, line {number}: a double quote opens here and is not closed in the same line, or "
-                f"stands inside a cell: {_shown(line)}. A cell that holds a quote is written in quotes, with "
-                f'each quote inside doubled (""). {advice}'
+                f"{name}, line {number}: {fault}: {_shown(line)}. A cell that holds a quote or a separator "
+                f'is written in quotes, each quote inside doubled (""), and in one line. {advice}'
             )
         yield number, [_clean(cell) for cell in cells]
 
@@ -158,11 +161,14 @@ def _choose_header(
     fits = {key: header for key, header in renamed.items() if set(required) <= set(header)} or renamed
     separator, header = max(fits.items(), key=lambda item: len(item[1]))
     missing = [column for column in required if column not in header]
-    twice = sorted({column for column in header if column and header.count(column) > 1})
+    twice = [
+        cell for cell, column in zip(headers[separator], header, strict=True) if header.count(column) > 1
+    ]
+    twice = [cell for cell in twice if cell]
     if missing or twice:
-        fault = f"column {missing} is missing" if missing else f"column {twice} stands there twice"
+        fault = f"column {missing} is missing" if missing else f"columns {twice} mean the same"
         raise LabelFileError(
             f"{name}: {fault}: wanted a column {' and '.join(map(repr, required))} and each column once; "
-            f"found {header} (separator: {SEPARATORS[separator]}). {advice}"
+            f"found {headers[separator]} (separator: {SEPARATORS[separator]}). {advice}"
         )
     return separator, header
