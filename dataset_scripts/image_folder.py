@@ -3,7 +3,7 @@
 Raw folder → `list_own_images` → builder. The CSV (the only one in the folder, or `labels.csv`) has a column
 `image` (file name below `images/`), and may have `patient`, `split` (train, validation or test), `age_years`,
 `sex` and `view`. Every other column is a label: 1 present, 0 absent, empty not annotated; its name is the
-label's name.
+label's name. docs/data.md says which tables and spellings are read.
 Without `split`, a tenth of the patients is held out for test and a tenth for validation, stratified by label.
 Without `patient`, every image is its own patient.
 
