@@ -88,6 +88,8 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     listed = {file for file in files.values() if isinstance(file, str)}
     for name in sorted(paths.keys() - listed - set(train_val) - set(test)):
         listing.report("not_listed", paths[name], "in the folder, in neither list")
+    for name in sorted(entries.keys() - paths.keys() - set(train_val) - set(test)):
+        listing.report("not_listed", name, "in the label file, in neither list")
     listing.report_passed_over(scan)
     return listing
 

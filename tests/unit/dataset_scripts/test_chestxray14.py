@@ -131,8 +131,14 @@ def test_two_files_of_one_name_use_the_first(chest: ChestFolder) -> None:
 def test_a_file_in_no_list_is_named_and_left_out(chest: ChestFolder) -> None:
     root = chest.finish()
     gray(99).save(root / "images" / "00000099_000.png")
+    with (root / "Data_Entry_2017_v2020.csv").open("a") as file:
+        file.write("00000098_000.png,Mass,0,98,50,M,PA\n")
     builder = build(root)
-    assert kinds(builder) == {"not_listed": 1}
+    problems = read_report(builder.cache_dir)["problems"]
+    assert [(problem["kind"], problem["name"]) for problem in problems] == [
+        ("not_listed", "00000098_000.png"),
+        ("not_listed", "images/00000099_000.png"),
+    ]
     assert sum(len(rows) for rows in builder.as_dataset().values()) == 40
 
 

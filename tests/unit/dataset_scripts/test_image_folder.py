@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,4 +220,14 @@ def test_a_table_beside_spreadsheets_and_in_other_cases(tmp_path: Path) -> None:
         (root / name).unlink()
     (root / "labels.xlsx").write_bytes(b"PK")
     with pytest.raises(DataLayoutError, match=r"\['labels.xlsx'\] is a spreadsheet: save it as CSV UTF-8"):
+        build(root, tmp_path)
+
+
+def test_dicom_without_pydicom_is_refused_under_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "own", "image,fracture\n1.2.840.5,1\n0.png,0\n", 1)
+    (root / "images" / "1.2.840.5").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    monkeypatch.setitem(sys.modules, "pydicom", None)  # as where it is not installed
+    with pytest.raises(ModuleNotFoundError, match="pip install"):
         build(root, tmp_path)
