@@ -18,9 +18,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm.auto import tqdm
 
-from dataset_scripts.build.records import IMAGE_SUFFIXES
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.dicom import is_dicom
+from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
 from medhiera.errors import UserError, run_script
 from medhiera.inference.classifier import Classifier
@@ -166,22 +165,33 @@ def report_bad(bad: list[tuple[Path, str]], looked_at: Collection[Path], listing
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:
-    """The files among `paths` and the images below its folders; DICOM files are recognised by content too.
+    """The files among `paths`, and the pictures below its folders, behind links too.
+
+    Pictures of a kind that cannot be read are among them, so that they are named. Hidden files, files of the
+    operating system and files that are no pictures are passed over; the log counts them.
 
     Raises:
-        UserError: a path that is neither a file nor a folder.
+        UserError: a path that is neither a file nor a folder, or a folder that may not be listed.
     """
+    passed_over: dict[str, list[str]] = {"hidden or of the system": [], "no pictures": []}
     for path in paths:
-        if path.is_dir():
-            yield from sorted(
-                p
-                for p in path.rglob("*")
-                if p.is_file() and (p.suffix.lower() in IMAGE_SUFFIXES or (not p.suffix and is_dicom(p)))
-            )
+        if is_system_file(path.name):
+            passed_over["hidden or of the system"].append(path.name)
+        elif path.is_dir():
+            walk = walk_folder(path, follow_links_out=True)
+            passed_over["hidden or of the system"] += walk.hidden
+            for name in walk.files:
+                if is_picture(path / name):
+                    yield path / name
+                else:
+                    passed_over["no pictures"].append(name)
         elif path.is_file():
             yield path
         else:
             raise UserError(f"{path} is neither a file nor a folder")
+    for reason, names in passed_over.items():
+        if names:
+            logger.info("passed over, %s: %d, for example %s", reason, len(names), ", ".join(names[:3]))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset_scripts.build.records import IMAGE_SUFFIXES
 from dataset_scripts.leakage.guard import THRESHOLD
 from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, aligned_correlation, best_matches
+from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
 from dataset_scripts.reading.images import read_image
 
 FOLDS = 4

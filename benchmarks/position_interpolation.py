@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from dataset_scripts.build.records import IMAGE_SUFFIXES
+from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
 from dataset_scripts.reading.images import read_image
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.seeding import derive_seed

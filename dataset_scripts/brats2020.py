@@ -41,12 +41,14 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
         raise DataLayoutError(
             f"{SOURCE.folder}: no volume found. Wanted BraTS20_*_NNN/*_flair.nii[.gz] and t1, t1ce, t2 "
             f"beside it; found {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
-            "Point data_dir at the folder that holds the subjects."
+            f"Point data_dir at the folder that holds the subjects.{scan.links_advice()}"
         )
-    for link in scan.links_out:
-        listing.report("link_out_of_folder", link, "its target lies outside the folder; not followed")
+    links = [match for link in scan.links_out if (match := _VOLUME.fullmatch(link))]
+    linked = {(match[1], match[2].lower()) for match in links}
     for subject in sorted(volumes):
         for modality in MODALITIES:
+            if modality not in volumes[subject] and (subject, modality) in linked:
+                continue  # it is there, and named with the links
             if modality not in volumes[subject]:
                 listing.report(
                     "absent", f"{subject}/{subject}_{modality}.nii.gz", "missing modality", "train"
@@ -61,6 +63,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
                 is_volume=True,
             )
             listing.splits.setdefault("train", []).append(record)
+    listing.report_passed_over(scan)
     return listing
 
 

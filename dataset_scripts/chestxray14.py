@@ -6,16 +6,16 @@ Layout: `images/` or `images_001/images` … `images_012/images`, `Data_Entry_20
 `Data_Entry_2017_v2020.csv`, `train_val_list.txt`, `test_list.txt`, and perhaps `BBox_List_2017.csv`.
 """
 
-import csv
-import io
 import math
 import re
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.file_names import NoFile, fold, match_names
+from dataset_scripts.build.label_rows import LabelRow, merge_rows, person_column, read_person
 from dataset_scripts.build.records import (
     Box,
     FolderScan,
@@ -25,7 +25,8 @@ from dataset_scripts.build.records import (
     read_lines,
     read_text,
 )
-from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.build.tables import Row, read_table, split_lines
+from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, label_vector, no_labels
 from dataset_scripts.splits import HELD_OUT, MEDTRANSFORMER_PARTS, stratified_patients, thirds
 
@@ -39,26 +40,13 @@ REQUIRED_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 
 BOXES_SIZE = (1024, 1024)  # the published images' size, in which the boxes were drawn
 
-OLDEST_AGE_YEARS = 120  # the table holds ages up to 414
-
 _FINDING_INDEX = {name: index for index, name in enumerate(FINDINGS)}
 
 _BOX_ALIASES = {"Infiltrate": "Infiltration"}  # the box file's own spelling
 
-_AGE = re.compile(r"(\d+)([YMD]?)")
+_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?", re.ASCII)  # of a patient, as the table or a spreadsheet writes it
 
-_AGE_UNITS_PER_YEAR = {"": 1, "Y": 1, "M": 12, "D": 365.25}
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One row of the label file, parsed."""
-
-    patient: str
-    labels: tuple[float, ...]
-    age_years: float
-    sex: str
-    view: str
+_ADVICE = "Download the file again, or restore it if you changed it."
 
 
 def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
@@ -74,17 +62,20 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     paths = _index_images(scan, listing)
     entries = _read_entries(scan.root / label_file, listing)
     boxes = _read_boxes(scan, listing)
-    train_val, test = (read_lines(scan.root / name) for name in list_files)
-    for name, split in _assign_splits(train_val, test, entries, config, listing).items():
-        if name not in paths:
-            listing.report("absent", name, "named in a list, not in the folder", split)
+    train_val, test = (_read_list(scan, name, entries, listing) for name in list_files)
+    splits = _assign_splits(train_val, test, entries, config, listing)
+    files = match_names(splits, paths, scan, where="a list")
+    for name, split in splits.items():
+        file = files[name]
+        if isinstance(file, NoFile):
+            listing.report(file.kind, file.path or name, file.detail, split)
             continue
         entry = entries[name]
         record = ImageRecord(
             image_id=f"{SOURCE.name}/{name}",
             source=SOURCE.name,
             patient_id=f"{SOURCE.name}/{entry.patient}",
-            path=paths[name],
+            path=paths[file],
             labels=entry.labels,
             age_years=entry.age_years,
             sex=entry.sex,
@@ -94,8 +85,12 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
             nih_image=name,
         )
         listing.splits.setdefault(split, []).append(record)
-    for name in sorted(paths.keys() - set(train_val) - set(test)):
+    listed = {file for file in files.values() if isinstance(file, str)}
+    for name in sorted(paths.keys() - listed - set(train_val) - set(test)):
         listing.report("not_listed", paths[name], "in the folder, in neither list")
+    for name in sorted(entries.keys() - paths.keys() - set(train_val) - set(test)):
+        listing.report("not_listed", name, "in the label file, in neither list")
+    listing.report_passed_over(scan)
     return listing
 
 
@@ -120,8 +115,6 @@ def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
             listing.report("same_name", path, f"the same name as {paths[name]}, which is used")
         else:
             paths[name] = path
-    for link in scan.links_out:
-        listing.report("link_out_of_folder", link, "its target lies outside the folder; not followed")
     if not paths:
         packed = [path for path in scan.files if path.endswith((".tar.gz", ".tgz", ".zip"))]
         advice = (
@@ -130,67 +123,57 @@ def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
             if packed
             else "Wanted PNG files in images/ or images_001/images … images_012/images."
         )
-        raise DataLayoutError(f"{SOURCE.folder}: no image found among {len(scan.files)} files. {advice}")
+        raise DataLayoutError(
+            f"{SOURCE.folder}: no image found among {len(scan.files)} files. {advice}{scan.links_advice()}"
+        )
     return paths
 
 
-def _read_entries(path: Path, listing: SourceListing) -> dict[str, _Entry]:
-    rows = csv.reader(io.StringIO(read_text(path)))
-    header = [column.strip() for column in next(rows, [])]
-    missing = [column for column in REQUIRED_COLUMNS if column not in header]
-    if missing:
-        raise LabelFileError(
-            f"{path.name}: column {missing} is missing. Wanted {list(REQUIRED_COLUMNS)}, found {header}. "
-            "Download the file again, or restore its first line."
-        )
-    entries: dict[str, _Entry] = {}
-    for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
-        name = cells["Image Index"]
-        entry = _parse_entry(name, cells, listing)
-        known = entries.get(name)
-        if known is None:
-            entries[name] = entry
-            continue
-        is_same = known.patient == entry.patient and known.labels == entry.labels
-        detail = "an equal row" if is_same else "rows that disagree: the image counts as not annotated"
-        listing.report("duplicate_row", name, detail)
-        if not is_same:
-            entries[name] = _Entry(known.patient, no_labels(), known.age_years, known.sex, known.view)
-    return entries
+def _read_list(
+    scan: FolderScan, file_name: str, entries: Mapping[str, LabelRow], listing: SourceListing
+) -> list[str]:
+    """Return the images that a list names, each once, as the label file spells them where it has them."""
+    counts = Counter(read_lines(scan.root / file_name, _ADVICE))
+    for name, count in counts.items():
+        for _ in range(count - 1):
+            listing.report("duplicate_row", name, f"named {count} times in {file_name}: counted once")
+    found = match_names(counts, entries, scan)
+    spelled = {name: name if isinstance(entry := found[name], NoFile) else entry for name in counts}
+    return list(dict.fromkeys(spelled.values()))
 
 
-def _parse_entry(name: str, cells: dict[str, str], listing: SourceListing) -> _Entry:
-    found = [finding.strip() for finding in cells.get("Finding Labels", "").split("|")]
+def _read_entries(path: Path, listing: SourceListing) -> dict[str, LabelRow]:
+    """Read the label file: file name → what its rows say together, if they name one patient."""
+    table = read_table(path, REQUIRED_COLUMNS, person_column, _ADVICE)
+    rows: dict[str, list[LabelRow]] = {}
+    spelled: dict[str, str] = {}
+    for row in table.rows:
+        name = row.get("Image Index").replace("\\", "/").rsplit("/", 1)[-1]
+        name = spelled.setdefault(fold(name), name)
+        if name:
+            rows.setdefault(name, []).append(_parse_entry(name, row, listing))
+        else:
+            listing.report("bad_line", path.name, f"line {row.line} names no image")
+    merged = ((name, merge_rows(name, several, listing)) for name, several in rows.items())
+    return {name: entry for name, entry in merged if entry is not None}
+
+
+def _parse_entry(name: str, row: Row, listing: SourceListing) -> LabelRow:
+    found = [finding.strip() for finding in row.get("Finding Labels").split("|")]
     unknown = [finding for finding in found if finding not in _FINDING_INDEX]
     if unknown:
         listing.report("unknown_finding", name, f"{unknown}: the image counts as not annotated")
         labels = no_labels()
     else:
         labels = label_vector([_FINDING_INDEX[finding] for finding in found])
-    patient = cells.get("Patient ID", "")
-    sex, view = cells.get("Patient Gender", ""), cells.get("View Position", "")
-    return _Entry(
-        patient=str(int(patient)) if patient.isdigit() else patient,
-        labels=labels,
-        age_years=_parse_age(name, cells.get("Patient Age", ""), listing),
-        sex=sex if sex in ("M", "F") else "",
-        view=view if view in ("PA", "AP") else "",
+    patient = row.get("Patient ID")
+    if not patient:
+        listing.report("no_patient", name, "its row names no patient: it counts as one of its own")
+        patient = f"image {name}"
+    number = _NUMBER.fullmatch(patient)
+    return LabelRow(
+        row.line, number[1] if number else patient, labels, *read_person(row.cells, name, listing)
     )
-
-
-def _parse_age(name: str, text: str, listing: SourceListing) -> float:
-    """Read "58", "058Y", "013M" or "011D" in years; NaN where absent or implausible."""
-    match = _AGE.fullmatch(text)
-    if match is None:
-        return math.nan
-    years = int(match[1]) / _AGE_UNITS_PER_YEAR[match[2]]
-    if years > OLDEST_AGE_YEARS:
-        listing.report("implausible_age", name, f"{text}: set to unknown")
-        return math.nan
-    return years
 
 
 def _read_boxes(scan: FolderScan, listing: SourceListing) -> dict[str, list[Box]]:
@@ -200,20 +183,21 @@ def _read_boxes(scan: FolderScan, listing: SourceListing) -> dict[str, list[Box]
     boxes: dict[str, list[Box]] = defaultdict(list)
     if file_name is None:
         return boxes
-    rows = csv.reader(io.StringIO(read_text(scan.root / file_name)))
-    next(rows, None)
-    for row in rows:
-        if not any(cell.strip() for cell in row):
+    lines = read_text(scan.root / file_name, _ADVICE).split("\n")
+    for line, row in split_lines(file_name.rsplit("/", 1)[-1], lines, ",", _ADVICE, start=1):
+        if not any(row):
             continue
-        name, finding = row[0].strip(), row[1].strip() if len(row) > 1 else ""
+        name, finding = row[0], row[1] if len(row) > 1 else ""
         index = _FINDING_INDEX.get(_BOX_ALIASES.get(finding, finding))
         try:
             x, y, width, height = (float(cell) for cell in row[2:6])
         except ValueError:
-            listing.report("bad_box", name, f"not four numbers: {row[2:6]}")
+            listing.report("bad_box", name, f"line {line}: not four numbers: {row[2:6]}")
             continue
         if index is None:
-            listing.report("bad_box", name, f"unknown finding {finding!r}")
+            listing.report("bad_box", name, f"line {line}: unknown finding {finding!r}")
+        elif not all(map(math.isfinite, (x, y, width, height))):
+            listing.report("bad_box", name, f"line {line}: not four finite numbers: {row[2:6]}")
         else:
             boxes[name].append(Box(index, x, y, width, height))
     return boxes
@@ -222,13 +206,14 @@ def _read_boxes(scan: FolderScan, listing: SourceListing) -> dict[str, list[Box]
 def _assign_splits(
     train_val: list[str],
     test: list[str],
-    entries: dict[str, _Entry],
+    entries: Mapping[str, LabelRow],
     config: SourceConfig,
     listing: SourceListing,
 ) -> dict[str, str]:
     """Map image name → split, for images that have a row in the label file."""
+    left_out = {problem.name for problem in listing.problems if problem.kind == "conflicting_row"}
     for name in [*train_val, *test]:
-        if name not in entries:
+        if name not in entries and name not in left_out:
             listing.report("no_label_row", name, "named in a list, not in the label file")
     test = [name for name in test if name in entries]
     train_val = [name for name in train_val if name in entries]
@@ -242,7 +227,7 @@ def _assign_splits(
 
 
 def _official_splits(
-    train_val: list[str], test: list[str], entries: dict[str, _Entry], fraction: float
+    train_val: list[str], test: list[str], entries: Mapping[str, LabelRow], fraction: float
 ) -> dict[str, str]:
     """Hold out the test list, and patients of the other list for validation."""
     counts: dict[str, list[float]] = {}
@@ -259,7 +244,7 @@ def _official_splits(
 
 
 def _medtransformer_splits(
-    train_val: list[str], test: list[str], entries: dict[str, _Entry], listing: SourceListing
+    train_val: list[str], test: list[str], entries: Mapping[str, LabelRow], listing: SourceListing
 ) -> dict[str, str]:
     """Cut the test list as the MedTransformer paper does; a patient in two parts is named, not moved."""
     splits = dict.fromkeys(sorted(train_val), "train")

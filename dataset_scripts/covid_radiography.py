@@ -6,16 +6,28 @@ Layout: a folder a class, the images in `images/` or right in it (`masks/` are n
 `CLASS.metadata.xlsx` (FILE NAME, FORMAT, SIZE, URL).
 """
 
+import os
 import re
+import warnings
 import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas
+from openpyxl.utils.exceptions import InvalidFileException
 
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.file_names import NoFile, match_names
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import no_labels
+
+_SHEET_ERRORS = (
+    *(OSError, zipfile.BadZipFile, zlib.error, EOFError, InvalidFileException),  # no workbook, or cut short
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError, SyntaxError, RuntimeError),  # its XML
+)
 
 _NIH_NAME = re.compile(r"\b\d{8}_\d{3}\.png\b")
 
@@ -32,18 +44,16 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
         raise DataLayoutError(
             f"{SOURCE.folder}: no image found. Wanted class folders (COVID, Lung_Opacity, Normal, Viral "
             f"Pneumonia) with images/; found {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
-            "Point data_dir at the folder that holds the class folders."
+            f"Point data_dir at the folder that holds the class folders.{scan.links_advice()}"
         )
-    for link in scan.links_out:
-        listing.report("link_out_of_folder", link, "its target lies outside the folder; not followed")
-    nih_images = _read_metadata(scan, listing)
+    nih_images = _read_metadata(scan, paths, listing)
     for path in paths:
-        image_id = f"{SOURCE.name}/{path}"
-        stem = path.rsplit("/", 1)[-1].rsplit(".", 1)[0].lower()
+        image_id = os.fsencode(f"{SOURCE.name}/{path}").decode("utf-8", "backslashreplace")
         record = ImageRecord(
-            image_id, SOURCE.name, image_id, path, no_labels(), nih_image=nih_images.get(stem, "")
+            image_id, SOURCE.name, image_id, path, no_labels(), nih_image=nih_images.get(path, "")
         )
         listing.splits.setdefault("train", []).append(record)
+    listing.report_passed_over(scan)
     return listing
 
 
@@ -51,28 +61,50 @@ def _is_mask(path: str) -> bool:
     return any(part.lower() == "masks" for part in path.split("/")[:-1])
 
 
-def _read_metadata(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
-    """Read which ChestX-ray14 image a file shows, where a metadata sheet's URL column names one."""
-    nih_images: dict[str, str] = {}
-    for path in scan.files:
-        if not path.lower().endswith(".xlsx"):
-            continue
-        try:
-            with (scan.root / path).open("rb") as file:
-                sheet = pandas.read_excel(file, dtype=str)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            listing.report("bad_metadata", path, f"not a readable sheet ({type(error).__name__}); ignored")
-            continue
-        columns = {str(column).strip().upper(): column for column in sheet.columns}
-        if "FILE NAME" not in columns or "URL" not in columns:
-            listing.report("bad_metadata", path, f"no FILE NAME and URL among {sorted(columns)}; ignored")
-            continue
-        pairs = zip(sheet[columns["FILE NAME"]], sheet[columns["URL"]], strict=True)
-        for name, url in pairs:
-            match = _NIH_NAME.search(str(url))
-            if match is not None:
-                nih_images[str(name).strip().lower().removesuffix(".png")] = match[0]
-    return nih_images
+def _read_metadata(scan: FolderScan, paths: Sequence[str], listing: SourceListing) -> dict[str, str]:
+    """Read which ChestX-ray14 image a picture shows, where a metadata sheet's URL column names one.
+
+    Returns:
+        A picture's path → the ChestX-ray14 file name. A picture for which two rows name two is reported and
+        left out: its pixels still guard it.
+    """
+    shown: dict[str, str] = {}
+    for sheet_path in (path for path in scan.files if path.lower().endswith(".xlsx")):
+        rows = _read_sheet(scan.root / sheet_path, sheet_path, listing)
+        # CLASS.metadata.xlsx names the files of its class; a file name stands in one class folder alone
+        for name, file in match_names(rows, paths, scan).items():
+            names = set(rows[name])
+            if len(names) > 1:
+                listing.report(
+                    "duplicate_row", sheet_path, f"{name!r} is said to show {sorted(names)}; ignored"
+                )
+            elif isinstance(file, NoFile) and file.kind == "ambiguous_name":
+                listing.report("bad_metadata", sheet_path, f"{file.detail}; ignored")
+            elif isinstance(file, str):
+                shown[file] = names.pop()
+    return shown
+
+
+def _read_sheet(path: Path, name: str, listing: SourceListing) -> dict[str, list[str]]:
+    """Return the file names of a sheet whose URL names ChestX-ray14 images, with these; {} if unreadable."""
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # openpyxl warns of styles; only two columns' text matters here
+            sheet = pandas.read_excel(file, dtype=str)
+    except _SHEET_ERRORS as error:
+        listing.report("bad_metadata", name, f"not a readable sheet ({type(error).__name__}); ignored")
+        return {}
+    columns = {re.sub(r"[^A-Z]", "", str(column).upper()): column for column in sheet.columns}
+    if "FILENAME" not in columns or "URL" not in columns:
+        found = sorted(map(str, sheet.columns))
+        listing.report("bad_metadata", name, f"no FILE NAME and URL among {found}; ignored")
+        return {}
+    rows: dict[str, list[str]] = {}
+    for file_name, url in zip(sheet[columns["FILENAME"]], sheet[columns["URL"]], strict=True):
+        match = _NIH_NAME.search(str(url))
+        if match is not None:
+            rows.setdefault(str(file_name).strip(), []).append(match[0])
+    return rows
 
 
 SOURCE = Source(

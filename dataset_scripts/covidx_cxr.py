@@ -9,9 +9,13 @@ from pathlib import Path
 
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_lines
+from dataset_scripts.build.file_names import NoFile, match_names
+from dataset_scripts.build.label_rows import LabelRow, merge_rows
+from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_text
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import no_labels
+
+_ADVICE = "Download the list again."
 
 SPLITS = ("test", "train")  # test first: its patients are kept out of train
 
@@ -24,56 +28,66 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
         LabelFileError: a list holds no line of four parts.
     """
     lists = [split for split in SPLITS if f"{split}.txt" in scan.files]
-    images = set(scan.images())
+    images = scan.images()
     if not lists or not images:
         raise DataLayoutError(
             f"{SOURCE.folder}: wanted train.txt and test.txt beside train/ and test/ with jpg or png files; "
             f"found {len(images)} images and {sorted({path.split('/', 1)[0] for path in scan.files})[:12]}. "
-            "Point data_dir at the unpacked dataset."
+            f"Point data_dir at the unpacked dataset.{scan.links_advice()}"
         )
     listing = SourceListing(SOURCE, scan.root)
-    for link in scan.links_out:
-        listing.report("link_out_of_folder", link, "its target lies outside the folder; not followed")
     test_patients: set[str] = set()
     listed: set[str] = set()
     for split in lists:
-        for patient, name, origin in _read_list(scan.root / f"{split}.txt", listing, split):
-            path = f"{split}/{name}"
-            patient_id = f"{SOURCE.name}/{origin}/{patient}"
-            if path in listed:
-                listing.report("duplicate_row", path, "named twice in its list", split)
-                continue
+        named = _read_list(scan.root / f"{split}.txt", listing, split)
+        files = match_names((name for name, _ in named), images, scan, scan.files, f"{split}.txt")
+        rows: dict[str, list[LabelRow]] = {}
+        for name, row in named:
+            file = files[name]
+            rows.setdefault(name if isinstance(file, NoFile) else file, []).append(row)
+        for path, several in rows.items():
+            file, merged = files.get(path, path), merge_rows(path, several, listing)
             listed.add(path)
+            if merged is None:
+                continue
             if split == "test":
-                test_patients.add(patient_id)
-            elif patient_id in test_patients:
+                test_patients.add(merged.patient)
+            elif merged.patient in test_patients:
                 listing.report("patient_in_test", path, "its patient is in test.txt", split)
                 continue
-            if path not in images:
-                listing.report("absent", path, "named in a list, not in the folder", split)
+            if isinstance(file, NoFile):
+                listing.report(file.kind, file.path or path, file.detail, split)
                 continue
-            record = ImageRecord(f"{SOURCE.name}/{path}", SOURCE.name, patient_id, path, no_labels())
+            record = ImageRecord(f"{SOURCE.name}/{path}", SOURCE.name, merged.patient, path, merged.labels)
             listing.splits.setdefault(split, []).append(record)
-    for path in sorted(images - listed):
+    for path in sorted(set(images) - listed):
         listing.report("not_listed", path, "in the folder, in no list")
+    listing.report_passed_over(scan)
     return listing
 
 
-def _read_list(path: Path, listing: SourceListing, split: str) -> list[tuple[str, str, str]]:
-    """Read `patient file class source` lines, where the file name may hold spaces."""
+def _read_list(path: Path, listing: SourceListing, split: str) -> list[tuple[str, LabelRow]]:
+    """Read `patient file class source` lines, where the file name may hold spaces: (file, row) of each."""
     rows = []
-    lines = read_lines(path)
-    for line in lines:
+    numbered = enumerate(read_text(path, _ADVICE).split("\n"), start=1)
+    lines = [(number, line.strip()) for number, line in numbered if line.strip()]
+    for number, line in lines:
         words = line.rsplit(None, 2)
         head = words[0].split(None, 1) if len(words) == 3 else []
         if len(head) == 2:
-            rows.append((head[0], head[1], words[2]))
+            patient = f"{SOURCE.name}/{words[2]}/{head[0]}"
+            rows.append((f"{split}/{head[1]}", LabelRow(number, patient, no_labels())))
         else:
-            listing.report("bad_line", path.name, f"not 'patient file class source': {line[:80]!r}", split)
+            listing.report(
+                "bad_line",
+                path.name,
+                f"line {number} is not 'patient file class source': {line[:80]!r}",
+                split,
+            )
     if lines and not rows:
         raise LabelFileError(
             f"{path.name}: none of {len(lines)} lines reads 'patient file class source'; the first is "
-            f"{lines[0][:80]!r}. Download the list again."
+            f"{lines[0][1][:80]!r}. {_ADVICE}"
         )
     return rows
 

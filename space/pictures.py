@@ -17,8 +17,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.dicom import is_dicom
 from dataset_scripts.reading.grayscale import GrayImage
+from dataset_scripts.reading.image_files import is_dicom
 from dataset_scripts.reading.images import read_image
 from medhiera.data.preprocessing import CenterCrop
 

@@ -145,7 +145,10 @@ def summary_lines(folder: Path) -> list[str]:
         for source, kinds in report["problem_counts"].items()
         for kind, count in kinds.items()
     ]
-    return [*lines, f"left out or noted: {', '.join(left_out) or 'nothing'} (named in {BUILD_REPORT_FILE})"]
+    links = sum(kinds.get("link_out_of_folder", 0) for kinds in report["problem_counts"].values())
+    not_followed = "; links that leave their folder are not followed (docs/data.md)" if links else ""
+    noted = f"{', '.join(left_out) or 'nothing'} (named in {BUILD_REPORT_FILE}){not_followed}"
+    return [*lines, f"left out or noted: {noted}"]
 
 
 def read_report(folder: Path | str) -> dict[str, Any]:

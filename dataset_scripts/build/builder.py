@@ -27,6 +27,7 @@ from dataset_scripts.build.records import (
 from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.reading.grayscale import Compression, GrayImage, encode_png, resize_shorter_side
+from dataset_scripts.reading.image_files import may_be_dicom
 from dataset_scripts.reading.images import read_image
 from dataset_scripts.reading.nifti import axial_slices, read_volume
 from dataset_scripts.splits import SPLITS
@@ -50,7 +51,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         DataLayoutError: data_dir is absent or holds none of the source's folders.
     """
 
-    VERSION = datasets.Version("1.1.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.2.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),
@@ -212,9 +213,11 @@ def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
 
 
 def _check_extras(listings: list[SourceListing]) -> None:
-    records = (record for listing in listings for part in listing.splits.values() for record in part)
-    has_dicom = any(record.path.lower().endswith(".dcm") for record in records)
-    if has_dicom and importlib.util.find_spec("pydicom") is None:
+    if importlib.util.find_spec("pydicom") is not None:
+        return
+    parts = ((listing.root, part) for listing in listings for part in listing.splits.values())
+    paths = (root / record.path for root, part in parts for record in part if not record.is_volume)
+    if any(may_be_dicom(path) for path in paths):
         raise ModuleNotFoundError(
             "There are DICOM files among the images and pydicom is not installed. "
             'Run: pip install "medhiera[dicom]"'
@@ -224,10 +227,11 @@ def _check_extras(listings: list[SourceListing]) -> None:
 def _nothing_listed(listings: list[SourceListing]) -> str:
     kinds = sorted({problem.kind for listing in listings for problem in listing.problems})
     examples = [problem.name for listing in listings for problem in listing.problems][:5]
+    links = " A link that leaves its folder is not followed: put the file there itself (`cp -rL`)."
     return (
         "No listed image is in the folder, so there is nothing to build. Wanted at least one image that the "
         f"lists name; problems met: {kinds or 'none'}, for example {examples}. Check that lists and images "
-        "belong together."
+        f"belong together.{links if 'link_out_of_folder' in kinds else ''}"
     )
 
 

@@ -3,6 +3,7 @@
 Raw folder → `scan_folder` → `Source.list_images` → `SourceListing` → builder.
 """
 
+import codecs
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -11,8 +12,15 @@ from pathlib import Path
 
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.reading.image_files import is_picture, walk_folder
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+_BYTE_ORDER_MARKS = (  # UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +70,26 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class FolderScan:
-    """The regular files below one folder and the links that were not followed."""
+    """The regular files below one folder: relative path → (size, mtime in ns), and what was passed over."""
 
     root: Path
     files: dict[str, tuple[int, int]]
-    links_out: tuple[str, ...]
+    links_out: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def images(self) -> list[str]:
-        """Return the relative paths that are image files by their suffix, sorted."""
-        return [path for path in self.files if path.lower().endswith(IMAGE_SUFFIXES)]
+        """Return the relative paths that are pictures, or say so by their suffix (`is_picture`), sorted."""
+        return [path for path in self.files if is_picture(f"{self.root}/{path}")]
+
+    def links_advice(self) -> str:
+        """Return what to say of links where too few images are found; "" where none leaves the folder."""
+        if not self.links_out:
+            return ""
+        return (
+            f" {len(self.links_out)} links leave the folder and are not followed, for example "
+            f"{list(self.links_out[:3])}: put the files there themselves (`cp -rL` copies what links show), "
+            "or point data_dir at the folder that holds them."
+        )
 
 
 ListImages = Callable[[FolderScan, SourceConfig], "SourceListing"]
@@ -131,13 +150,22 @@ class SourceListing:
         """Count and name one problem."""
         self.problems.append(Problem(self.source.name, kind, name, detail, split))
 
+    def report_passed_over(self, scan: FolderScan) -> None:
+        """Name the links that were not followed and the hidden files, unless a row's report named them."""
+        named = {(problem.kind, problem.name) for problem in self.problems}
+        for path in scan.links_out:
+            if ("link_out_of_folder", path) not in named:
+                self.report("link_out_of_folder", path, "its target lies outside the folder; not followed")
+        for path in scan.hidden:
+            if ("hidden_file", path) not in named:
+                self.report("hidden_file", path, "a hidden or system file or folder; passed over")
+
 
 def scan_folder(root: Path) -> FolderScan:
-    """Walk a source folder once: relative path → (size, mtime in ns), in sorted order.
+    """Walk a source folder once.
 
-    Hidden files are skipped. A link whose target lies outside `root` is not followed, so that no file
-    of another folder can enter a dataset by accident; it is returned in `links_out`. `root` itself may
-    be a link.
+    Hidden and system files are passed over. A link whose target lies outside `root` is not followed, so that
+    no file of another folder can enter a dataset by accident. `root` itself may be a link.
 
     Raises:
         DataLayoutError: `root` is not a folder, or a folder in it may not be listed.
@@ -146,43 +174,8 @@ def scan_folder(root: Path) -> FolderScan:
         raise DataLayoutError(
             f"{root} is not a folder. Wanted a folder with the source's files; check data_dir for a typo."
         )
-    top = os.path.realpath(root)
-    files: dict[str, tuple[int, int]] = {}
-    links_out: list[str] = []
-    seen = {top}
-    pending = [top]
-    while pending:
-        folder = pending.pop()
-        for entry in _list_folder(folder, top):
-            if entry.name.startswith("."):
-                continue
-            relative = os.path.relpath(entry.path, top).replace(os.sep, "/")
-            if entry.is_symlink():
-                target = os.path.realpath(entry.path)
-                if os.path.commonpath([top, target]) != top:
-                    links_out.append(relative)
-                    continue
-            if entry.is_dir():
-                real = os.path.realpath(entry.path)
-                if real not in seen:
-                    seen.add(real)
-                    pending.append(entry.path)
-            elif entry.is_file():
-                status = entry.stat()
-                files[relative] = (status.st_size, status.st_mtime_ns)
-    return FolderScan(Path(top), dict(sorted(files.items())), tuple(sorted(links_out)))
-
-
-def _list_folder(folder: str, top: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        relative = os.path.join(os.path.basename(top), os.path.relpath(folder, top))
-        raise DataLayoutError(
-            f"{os.path.normpath(relative)} may not be listed ({error.strerror}). Make the source folder "
-            "readable for the user who builds."
-        ) from error
+    walk = walk_folder(root)
+    return FolderScan(Path(os.path.realpath(root)), walk.files, walk.links_out, walk.hidden)
 
 
 def manifest_hash(scans: Iterable[FolderScan], extra_files: Iterable[Path] = ()) -> str:
@@ -201,21 +194,45 @@ def manifest_hash(scans: Iterable[FolderScan], extra_files: Iterable[Path] = ())
     return digest.hexdigest()[:16]
 
 
-def read_text(path: Path) -> str:
-    """Read a text file that may carry a byte-order mark or Windows line ends.
+def read_text(path: Path, advice: str = "") -> str:
+    """Read a text file: UTF-8, or UTF-16 with its byte-order mark; every line ends in a line feed.
+
+    Args:
+        path: the file.
+        advice: what to do where it cannot be read.
 
     Raises:
-        LabelFileError: the file cannot be read as UTF-8.
+        LabelFileError: it is no such text; the message names the line.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LabelFileError(f"Cannot read {path.name} ({error.strerror}). {advice}".rstrip()) from error
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        what = (
+            f"a byte (0x{content[error.start]:02x}) that is not UTF-8: the file may be Excel's plain CSV "
+            "(Windows-1252 or Latin-1)"
+            if encoding.startswith("utf-8")
+            else f"what is not {encoding.upper()}, though the file begins as such"
+        )
         raise LabelFileError(
-            f"Cannot read {path.name} as UTF-8 text ({type(error).__name__}). Download it again from its "
-            "source."
+            f"{path.name}, line {line} holds {what}. Wanted UTF-8 text: in Excel choose "
+            f'"CSV UTF-8 (comma delimited)" in Save As. {advice}'.rstrip()
         ) from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise LabelFileError(
+            f"{path.name}, line {line} holds a NUL byte: it is damaged, or no text (UTF-16 without its "
+            f"byte-order mark looks like this). Wanted UTF-8 text. {advice}".rstrip()
+        )
+    return text
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, advice: str = "") -> list[str]:
     """Return the stripped, non-empty lines of a list file."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path, advice).split("\n") if line.strip()]

@@ -14,8 +14,6 @@ ChestX-ray14's training images with its own held-out ones would cost more than a
 and two films of one patient in the same pose can reach the threshold.
 """
 
-import csv
-import io
 import json
 import warnings
 from collections import Counter
@@ -32,6 +30,7 @@ from PIL import Image
 
 from dataset_scripts.build.layout import LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE
 from dataset_scripts.build.records import ImageRecord, SourceListing, read_text
+from dataset_scripts.build.tables import split_lines
 from dataset_scripts.errors import BadImageError, LabelFileError
 from dataset_scripts.leakage.contact_sheet import save_pairs
 from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, Match, best_matches
@@ -296,7 +295,8 @@ def name_from_mapping(listings: list[SourceListing], path: Path) -> None:
         if path.suffix.lower() == ".json":
             pairs = [(row["subset_img_id"], row["img_id"]) for row in json.loads(text)]
         else:
-            pairs = [(row[0], row[1]) for row in list(csv.reader(io.StringIO(text)))[1:] if row]
+            lines = split_lines(path.name, text.split("\n"), ",", "Mend the mapping.", start=1)
+            pairs = [(row[0], row[1]) for _, row in lines if any(row)]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise LabelFileError(
             f"{path.name} is no mapping to ChestX-ray14 ({type(error).__name__}: {error}). Wanted the RSNA "

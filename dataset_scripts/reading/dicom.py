@@ -26,6 +26,7 @@ from dataset_scripts.reading.dicom_display import (
     show_gray,
 )
 from dataset_scripts.reading.grayscale import GrayImage
+from dataset_scripts.reading.image_files import has_bare_dicom
 
 MAXIMUM_DECODED_BYTES = 120_000_000  # 40 megapixels of 8-bit color, or of 16-bit gray with room
 
@@ -36,26 +37,11 @@ _LARGEST_SQUARE_CORRECTION = 4.0  # beyond this the spacing is a mistake, not a 
 _OTHER_DECODER = "another decoder may read it: pip install python-gdcm"
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does: with a preamble, or at once with an element of group 2 or 8."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(132)
-    except OSError:
-        return False
-    return start[128:] == b"DICM" or _begins_with_element(start)
-
-
-def _begins_with_element(start: bytes) -> bool:
-    """Whether a data set without a preamble begins here: with an element (0002,00xx) or (0008,00xx)."""
-    return len(start) > 8 and start[0] in (2, 8) and start[1] == 0 and start[3] == 0 and start[2] <= 0x18
-
-
 def read_dicom(path: Path, note: Note) -> GrayImage:
     """Decode a single-frame DICOM file; color becomes luminance, pixels that are not square are stretched.
 
     Args:
-        path: a file for which `is_dicom` holds.
+        path: a file for which `image_files.is_dicom` holds.
         note: told what a user should know of a picture that was read, such as a window that was ignored.
 
     Returns:
@@ -71,11 +57,16 @@ def read_dicom(path: Path, note: Note) -> GrayImage:
         raise BadImageError("needs_pydicom", 'to read DICOM, pip install "medhiera[dicom]"') from error
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it warns of each odd element
     with BoundedFile(path) as file:
+        is_bare = has_bare_dicom(file.read(132))  # without the preamble pydicom must be told so
+        file.seek(0)
         _check_deflated(file)
         file.seek(0)
-        _check_header(pydicom.dcmread(file, force=True, stop_before_pixels=True))
+        try:
+            _check_header(pydicom.dcmread(file, force=is_bare, stop_before_pixels=True))
+        except pydicom.errors.InvalidDicomError as error:
+            raise BadImageError("not_an_image", "no DICOM header") from error
         file.seek(0)
-        dataset = pydicom.dcmread(file, force=True)
+        dataset = pydicom.dcmread(file, force=is_bare)
     if not dataset.get("PixelData"):
         raise BadImageError("no_pixels", "a DICOM file without pixel data")
     stored = _decode(dataset, note)

@@ -24,7 +24,7 @@ from dataset_scripts.reading.decoding import (
     check_size,
     decoding,
 )
-from dataset_scripts.reading.dicom import is_dicom, read_dicom
+from dataset_scripts.reading.dicom import read_dicom
 from dataset_scripts.reading.grayscale import (
     WINDOW_PERCENTILES,
     GrayImage,
@@ -32,9 +32,7 @@ from dataset_scripts.reading.grayscale import (
     luminance_16bit,
     window_16bit,
 )
-
-IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
-"""What Pillow may open; of its other decoders one runs a program (PostScript), and few are ever looked at."""
+from dataset_scripts.reading.image_files import IMAGE_FORMATS, is_dicom
 
 _ORIENTATION = 0x0112  # EXIF
 

@@ -6,6 +6,7 @@ Stands between the builders and the selection of rows.
 import contextlib
 import json
 import logging
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +19,34 @@ from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
-from dataset_scripts.image_folder import ImageFolder
+from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
+from dataset_scripts.image_folder import ImageFolder, missing_splits
 from medhiera.config.arguments import DataArguments
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-def missing_validation(data_dir: Path) -> list[str]:
-    """A sentence where the sources under a folder hold no validation image out: before hours of building.
+def missing_validation(data_dir: Path, is_test_scored: bool = False) -> list[str]:
+    """A sentence where a run would find no image to train or validate on: before hours of building.
 
     Args:
-        data_dir: as the recipe has it; your own folders and built data are not looked into.
+        data_dir: as the recipe has it; built data is not looked into.
+        is_test_scored: the run scores the test split too; asked of your own folder alone.
+
+    Raises:
+        UserError: your own folder is looked into, and its CSV cannot be read or no image is there.
     """
+    if _is_own_folder(data_dir):
+        return missing_splits(data_dir, ("train", "validation", *(["test"] if is_test_scored else [])))
     present = [source.folder for source in SOURCES if (data_dir / source.folder).is_dir()]
     holding = [source.folder for source in SOURCES if "validation" in source.held_out_splits]
+    own = OWN_SOURCE.folder
+    if set(holding) & set(present) == {own}:
+        return [
+            f"{own}: {fault}; or add one of {', '.join(set(holding) - {own})}, which hold some out"
+            for fault in missing_splits(data_dir / own, ("validation",))
+        ]
     if not present or set(holding) & set(present):
         return []
     return [
@@ -67,7 +81,7 @@ class BuiltDataset:
     Attributes:
         rows: splits `train`, `validation`, `test` (those it has).
         names: the label names, in the order of the `labels` column.
-        mean: pixel mean of its training split, in units of [0, 1].
+        mean: pixel mean of its training split, in units of [0, 1]; NaN without one (data to evaluate on).
         std: pixel standard deviation, in the same units.
         is_phantom: made by write_phantom_cohort, not of patients.
         split_scheme: how ChestX-ray14 was split: official or medtransformer.
@@ -90,6 +104,12 @@ class BuiltDataset:
         Raises:
             UserError: the data has no such split.
         """
+        if name not in self.rows and self._is_own_alone():
+            raise UserError(
+                f"the data has no {name} split, only {sorted(self.rows)}: labels.csv, or your CSV "
+                f"by another name, has no row with split {name} whose image is in the folder. Give some "
+                "patients this split, or leave the column split out, so that a part is held out"
+            )
         if name not in self.rows:
             holding = [source.name for source in SOURCES if name in source.held_out_splits]
             raise UserError(
@@ -97,6 +117,10 @@ class BuiltDataset:
                 f"images out for it: {holding}"
             )
         return self.rows[name]
+
+    def _is_own_alone(self) -> bool:
+        """Whether all rows are of your own folder."""
+        return all(set(rows["source"]) == {OWN_SOURCE.name} for rows in self.rows.values())
 
     def caption(self, text: str) -> str:
         """A picture's title; phantoms are said to be phantoms inside the picture."""
@@ -146,10 +170,12 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
         for line in summary_lines(built)[-1:]:
             logger.info("%s; the report lies in %s", line, built)
     _check_sources(options, rows)
-    statistics = read_statistics(built)
+    if training is not None and "train" not in rows:
+        raise UserError(f"--data_dir {options.data_dir} has no train split to train on, only {sorted(rows)}")
+    statistics = read_statistics(built) if "train" in rows else {"mean": math.nan, "std": math.nan}
     return BuiltDataset(
         rows=rows,
-        names=label_names(rows["train"].features),
+        names=label_names(next(iter(rows.values())).features),
         mean=statistics["mean"],
         std=statistics["std"],
         is_phantom=any((place / PHANTOM_FILE).is_file() for place in (folder, built)),
@@ -161,7 +187,7 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
 
 def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
     """The rows of raw folders, built unless they were before; where they lie; whether they were there."""
-    builder_class = ImageFolder if (Path(options.data_dir) / "images").is_dir() else Cocktail
+    builder_class = ImageFolder if _is_own_folder(Path(options.data_dir)) else Cocktail
     builder = builder_class(
         data_dir=options.data_dir,
         build_dir=options.build_dir,
@@ -175,6 +201,10 @@ def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
     is_reused = built.is_dir()
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), built, is_reused
+
+
+def _is_own_folder(data_dir: Path) -> bool:
+    return (data_dir / "images").is_dir() and not (data_dir / BUILD_FILE).is_file()
 
 
 def _check_sources(options: DataArguments, rows: DatasetDict) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from datasets import Dataset, interleave_datasets
 
 from dataset_scripts import SOURCES
+from dataset_scripts.build.layout import BUILD_REPORT_FILE
 from medhiera.data.cocktail import by_source
 from medhiera.errors import UserError
 
@@ -33,12 +34,18 @@ def select_examples(rows: Dataset, sources: Sequence[str] | None, at_most: int |
         UserError: no row left.
     """
     if sources is not None:
-        there = by_source(rows)
+        there, split = by_source(rows), rows.split or "chosen"
         absent = sorted(set(sources) - there.keys())
         if len(absent) == len(set(sources)):
-            raise UserError(f"--sources {list(sources)}: none is in this split; it holds {sorted(there)}")
+            raise UserError(
+                f"--sources {list(sources)}: none is in this split ({split}), which holds {sorted(there)}. "
+                "Name one of these, or another split. A source is in a split if it holds images out for it; "
+                f"{BUILD_REPORT_FILE} beside the built data says what else was left out"
+            )
         if absent:
-            logger.warning("sources %s have no image in this split; it holds %s", absent, sorted(there))
+            logger.warning(
+                "sources %s have no image in the %s split; it holds %s", absent, split, sorted(there)
+            )
         rows = rows.select(_rows_of(rows, sources))
     if at_most is not None and at_most < len(rows):
         rows = rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most]))

@@ -4,18 +4,20 @@ import errno
 import gzip
 import shutil
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
 import datasets
 import nibabel
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from raw_folders import ChestFolder, gray, write_volume
 
 from dataset_scripts import Brats2020, ChestXray14, CovidRadiography, CovidxCxr
-from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.build_log import read_report, summary_lines
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.errors import BadImageError, DataLayoutError, LabelFileError, TooManyBadFilesError
 from dataset_scripts.reading.images import read_image
@@ -80,13 +82,15 @@ def test_a_link_out_of_the_folder_is_not_followed(chest: ChestFolder, tmp_path: 
     (root / "images" / "elsewhere").symlink_to(tmp_path, target_is_directory=True)
     (root / "images" / "loop").symlink_to(root, target_is_directory=True)
     (root / "images" / "dangling.png").symlink_to(root / "nothing.png")
-    report = read_report(build(root).cache_dir)
+    built = Path(build(root).cache_dir)
+    report = read_report(built)
     named = {(problem["kind"], problem["name"]) for problem in report["problems"]}
     assert named == {
         ("link_out_of_folder", f"images/{NAME}"),
         ("link_out_of_folder", "images/elsewhere"),
-        ("absent", NAME),
     }
+    assert report["problem_counts"] == {"ChestX-ray14": {"link_out_of_folder": 2}}
+    assert "links that leave their folder are not followed" in summary_lines(built)[-1]
 
 
 def test_the_source_folder_itself_may_be_a_link(chest: ChestFolder, tmp_path: Path) -> None:
@@ -191,9 +195,71 @@ def test_a_text_file_in_another_encoding(tmp_path: Path) -> None:
     root = tmp_path / "raw" / "COVIDx_CXR"
     (root / "train").mkdir(parents=True)
     gray(1).save(root / "train" / "a.png")
-    (root / "train.txt").write_bytes("1 a.png positive cohen".encode("utf-16"))
-    with pytest.raises(LabelFileError, match=r"train\.txt.*UTF-8"):
+    (root / "train.txt").write_bytes("1 a.png positive Müller".encode("utf-16"))  # says so by its first bytes
+    assert build(root, CovidxCxr).as_dataset()["train"]["patient_id"][:] == ["COVIDx CXR-3/Müller/1"]
+    (root / "train.txt").write_bytes("1 a.png positive Müller".encode("latin-1"))
+    with pytest.raises(LabelFileError, match=r"train\.txt, line 1 .*not UTF-8.*Download the list again"):
         build(root, CovidxCxr)
+
+
+def test_covidx_rows_that_are_equal_or_name_two_patients(tmp_path: Path) -> None:
+    root = tmp_path / "raw" / "COVIDx_CXR"
+    (root / "train").mkdir(parents=True)
+    for name in ("a.png", "b.png", "c.PNG"):
+        gray(ord(name[0])).save(root / "train" / name)
+    lines = [
+        "1 a.png positive x",
+        "1 a.png positive x",
+        "2 b.png positive x",
+        "3 b.png positive x",
+        "4 c.png negative x",
+    ]
+    (root / "train.txt").write_text("\n".join(lines))
+    builder = build(root, CovidxCxr)
+    assert builder.as_dataset()["train"]["image_id"][:] == [
+        f"COVIDx CXR-3/train/{n}" for n in ("a.png", "c.PNG")
+    ]
+    counts = read_report(builder.cache_dir)["problem_counts"]
+    assert counts == {"COVIDx CXR-3": {"duplicate_row": 1, "conflicting_row": 2}}
+
+
+@pytest.mark.parametrize("content", ["cut", "one_sheet_of_noise", "empty", "header", "disagreeing"])
+def test_radiography_sheets_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    root = tmp_path / "raw" / "COVID-19_Radiography_Dataset"
+    (root / "Normal" / "images").mkdir(parents=True)
+    for name in ("Normal-1.png", "Normal-2.PNG"):
+        gray(1).save(root / "Normal" / "images" / name)
+    sheet = root / "Normal.metadata.xlsx"
+    shown = ["u/00000001_000.png", "u/00000002_000.png", "u/00000003_000.png"]
+    rows = {"FILE NAME": ["NORMAL-1", "Normal-2", "Normal-2"], " url": shown}
+    frame = {"empty": pandas.DataFrame(), "header": pandas.DataFrame(columns=list(rows))}.get(
+        content, pandas.DataFrame(rows)
+    )
+    frame.to_excel(sheet, index=False)
+    if content == "cut":
+        sheet.write_bytes(sheet.read_bytes()[:-200])
+    elif content == "one_sheet_of_noise":
+        with zipfile.ZipFile(sheet, "w") as archive:
+            archive.writestr("[Content_Types].xml", "<no xml")
+    (listing,) = CovidRadiography(data_dir=root, build_dir=tmp_path / "cache").list_records(None)
+    kinds = {"disagreeing": ["duplicate_row"], "header": []}.get(content, ["bad_metadata"])
+    assert [problem.kind for problem in listing.problems] == kinds
+    shown = {record.path[-12:]: record.nih_image for record in listing.splits["train"]}
+    first = "00000001_000.png" if content == "disagreeing" else ""
+    assert shown == {"Normal-1.png": first, "Normal-2.PNG": ""}
+
+
+def test_a_folder_of_links_says_that_they_are_not_followed(chest: ChestFolder, tmp_path: Path) -> None:
+    root = chest.finish()
+    (root / "images").rename(tmp_path / "elsewhere")
+    (root / "images").mkdir()
+    for path in (tmp_path / "elsewhere").iterdir():
+        (root / "images" / path.name).symlink_to(path)
+    with pytest.raises(DataLayoutError, match=r"40 links leave the folder and are not followed.*cp -rL"):
+        build(root)
+    (root / "images" / "one.png").write_bytes((tmp_path / "elsewhere" / NAME).read_bytes())
+    with pytest.raises(DataLayoutError, match="link that leaves its folder is not followed"):
+        build(root)
 
 
 def test_radiography_takes_no_mask_for_an_image(tmp_path: Path) -> None:

@@ -131,8 +131,14 @@ def test_two_files_of_one_name_use_the_first(chest: ChestFolder) -> None:
 def test_a_file_in_no_list_is_named_and_left_out(chest: ChestFolder) -> None:
     root = chest.finish()
     gray(99).save(root / "images" / "00000099_000.png")
+    with (root / "Data_Entry_2017_v2020.csv").open("a") as file:
+        file.write("00000098_000.png,Mass,0,98,50,M,PA\n")
     builder = build(root)
-    assert kinds(builder) == {"not_listed": 1}
+    problems = read_report(builder.cache_dir)["problems"]
+    assert [(problem["kind"], problem["name"]) for problem in problems] == [
+        ("not_listed", "00000098_000.png"),
+        ("not_listed", "images/00000099_000.png"),
+    ]
     assert sum(len(rows) for rows in builder.as_dataset().values()) == 40
 
 
@@ -187,3 +193,70 @@ def test_the_papers_split_keeps_and_names_its_straddling_patient(chest: ChestFol
         ("straddling_patient", "39"),
         ("straddling_patient", "41"),
     ]
+
+
+@pytest.mark.parametrize("column", ["Patient Sex", "Patient Gender", "PatientSex"])
+def test_both_headers_of_the_sheet(chest: ChestFolder, column: str) -> None:
+    root = chest.finish()
+    path = root / "Data_Entry_2017_v2020.csv"
+    path.write_text(path.read_text().replace("Patient Gender", column).replace("Patient Age", "PatientAge"))
+    rows = build(root).as_dataset()["train"]
+    assert set(rows["sex"]) == {"M"} and set(rows["age_years"]) == {50.0}
+
+
+@pytest.mark.parametrize(("count", "line"), [(40, 5), (3000, 5), (40, 41)])
+def test_a_stray_quote_is_refused_with_its_line(chest: ChestFolder, count: int, line: int) -> None:
+    chest.rows += [f"{n:08d}_000.png,Mass,0,{n},50,M,PA" for n in range(50, 10 + count)]
+    chest.rows[line - 2] = '"' + chest.rows[line - 2]
+    with pytest.raises(LabelFileError, match=rf"v2020\.csv, line {line}: a double quote opens.*Download"):
+        build(chest.finish())
+
+
+def test_people_and_views_as_other_tables_write_them(chest: ChestFolder) -> None:
+    root = chest.finish()
+    path = root / "Data_Entry_2017_v2020.csv"
+    text = path.read_text().replace("50,M,PA", "050Y,male,pa", 1).replace("50,M,PA", "045.0,O,oblique", 1)
+    path.write_text(text)
+    builder = build(root)
+    rows = {row["image_id"][-16:]: row for part in builder.as_dataset().values() for row in part}
+    first, second = rows["00000001_000.png"], rows["00000002_000.png"]
+    assert (first["age_years"], first["sex"], first["view"]) == (50.0, "M", "PA")
+    assert (second["age_years"], second["sex"], second["view"]) == (45.0, "O", "")
+    assert kinds(builder) == {"unknown_view": 1}
+
+
+def test_names_and_files_in_other_spellings_meet(chest: ChestFolder) -> None:
+    root = chest.finish()
+    (root / "images" / "00000001_000.png").rename(root / "images" / "00000001_000.PNG")
+    gray(2).save(root / "images" / "00000002_000.jpg")
+    (root / "images" / "00000002_000.png").unlink()
+    path = root / "Data_Entry_2017_v2020.csv"
+    path.write_text(path.read_text().replace("00000003_000.png", "images\\00000003_000.png"))
+    path = root / "train_val_list.txt"
+    path.write_text(
+        path.read_text()
+        .replace("00000004_000.png", "images/00000004_000.png")
+        .replace("00000005_000.png", "00000005_000")
+    )
+    builder = build(root)
+    rows = [row for part in builder.as_dataset().values() for row in part["image_id"]]
+    assert sorted(rows) == [f"ChestX-ray14/{n:08d}_000.png" for n in range(1, 41)]
+    assert kinds(builder) == {}
+
+
+def test_rows_that_name_two_patients_leave_their_image_out(chest: ChestFolder) -> None:
+    chest.rows.append(chest.rows[0].replace(",0,1,", ",0,39,"))
+    builder = build(chest.finish())
+    assert kinds(builder) == {"conflicting_row": 2}
+    assert sum(map(len, builder.as_dataset().values())) == 39
+
+
+def test_hidden_files_are_counted_and_neither_built_nor_bad(chest: ChestFolder) -> None:
+    root = chest.finish()
+    (root / "images" / "._00000001_000.png").write_bytes(bytes(4096))
+    (root / "images" / "Thumbs.db").write_bytes(b"x")
+    (root / "__MACOSX" / "images").mkdir(parents=True)
+    gray(1).save(root / "__MACOSX" / "images" / "00000001_000.png")
+    builder = build(root)
+    assert kinds(builder) == {"hidden_file": 3}
+    assert sum(map(len, builder.as_dataset().values())) == 40

@@ -1,6 +1,8 @@
 """Your own folder: its labels, its splits, and its place in the cocktail."""
 
 import math
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from raw_folders import ChestFolder, gray
 from dataset_scripts import FINDINGS, Cocktail, ImageFolder, label_names
 from dataset_scripts.build.build_log import read_report
 from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.image_folder import missing_splits
 
 
 def write(root: Path, text: str, images: int = 40) -> Path:
@@ -105,3 +108,126 @@ def test_it_joins_the_cocktail_with_the_labels_they_share(chest: ChestFolder, tm
     assert [row["findings"] for row in rows] == [[FINDINGS.index("Hernia")], []]
     assert all(math.isnan(row["labels"][0]) for row in rows)
     assert read_report(builder.cache_dir)["problem_counts"] == {"image folder": {"unknown_finding": 1}}
+
+
+def read(builder: ImageFolder) -> tuple[dict[str, dict], dict[str, int]]:
+    """Rows by their name below images/, and the report's counts."""
+    rows = {row["image_id"].split("/", 1)[1]: row for part in builder.as_dataset().values() for row in part}
+    return rows, read_report(builder.cache_dir)["problem_counts"].get("image folder", {})
+
+
+def test_rows_that_disagree_are_not_annotated(tmp_path: Path) -> None:
+    lines = [
+        "0.png,p0,0,1",
+        "1.png,p1,1,0",
+        "images/1.png,p1,1.0,FALSE",
+        "0.png,p0,1,1",
+        "2.png,p2,1,1",
+        "2.PNG,p3,1,1",
+    ]
+    text = (
+        "image,patient,fracture,metal\n"
+        + "\n".join([*lines, *(f"{n}.png,p{n},1,0" for n in range(3, 20))])
+        + "\n"
+    )
+    rows, counts = read(build(write(tmp_path / "own", text, 20), tmp_path))
+    assert all(map(math.isnan, rows["0.png"]["labels"])) and rows["1.png"]["labels"] == [1.0, 0.0]
+    assert "2.png" not in rows and len(rows) == 19
+    assert counts == {"duplicate_row": 2, "conflicting_row": 2}
+
+
+def test_people_are_read_as_in_every_source(tmp_path: Path) -> None:
+    lines = [
+        "0.png;045Y;Male;antero-posterior;1",
+        "1.png;30,5;f;PA ;0",
+        "2.png;414;?!;LL;",
+        "3.png;-1;O;front;1",
+    ]
+    rows, counts = read(
+        build(
+            write(tmp_path / "own", "Image;Age;Gender;View Position;fracture\n" + "\n".join(lines), 4),
+            tmp_path,
+        )
+    )
+    assert [rows[f"{n}.png"]["age_years"] for n in range(4)] == pytest.approx(
+        [45, 30.5, math.nan, math.nan], nan_ok=True
+    )
+    assert [rows[f"{n}.png"]["sex"] for n in range(4)] == ["M", "F", "", "O"]
+    assert [rows[f"{n}.png"]["view"] for n in range(4)] == ["AP", "PA", "LATERAL", ""]
+    assert counts == {"implausible_age": 2, "unknown_sex": 1, "unknown_view": 1}
+
+
+def test_names_meet_their_files_or_are_named_for_what_they_are(tmp_path: Path) -> None:
+    files = ["b.PNG", "sub/d.png", "Case.png", "case.png", "f.jpg", "notes.txt", "scan.heic"]
+    names = [
+        "images/b.png",
+        "sub\\d.png",
+        "CASE.png",
+        "f.png",
+        "notes.txt",
+        "scan.heic",
+        "gone.png",
+        "._b.png",
+    ]
+    root = write(tmp_path / "own", "image,fracture\n" + "".join(f"{name},1\n" for name in names), 0)
+    for file in files:
+        (root / "images" / file).parent.mkdir(exist_ok=True)
+        gray(1).save(root / "images" / file, "JPEG" if file == "f.jpg" else "PNG")
+    for file in ("notes.txt", "scan.heic", "._b.png"):
+        (root / "images" / file).write_bytes(b"no picture")
+    builder = build(root, tmp_path)
+    rows, _ = read(builder)
+    assert set(rows) == {"b.PNG", "sub/d.png", "f.jpg"}
+    named = {(problem["kind"], problem["name"]) for problem in read_report(builder.cache_dir)["problems"]}
+    assert named == {
+        *(("not_an_image", f"images/{name}") for name in ("notes.txt", "scan.heic")),
+        *(("not_listed", f"images/{name}") for name in ("Case.png", "case.png")),
+        *(("ambiguous_name", "CASE.png"), ("absent", "gone.png"), ("hidden_file", "images/._b.png")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "message"),
+    [
+        (
+            "image,split,m\n0.png,train,1\n1.png,test,1\n",
+            ["validation"],
+            "labels.csv has no row with split validation",
+        ),
+        (
+            "image,split,m\n0.png,train,1\n9.png,val,1\n",
+            ["validation"],
+            "none of their images is in the folder",
+        ),
+        ("image,split,m\n0.png,test,1\n", ["train"], "labels.csv has no row with split train"),
+        ("image,patient,m\n0.png,p1,1\n1.png,p1,0\n", ["validation"], "one patient cannot be split.*'p1'"),
+        ("image,m\n0.png,1\n1.png,0\n", ["validation", "test"], "2 patients of labels.csv are too few"),
+    ],
+)
+def test_a_split_without_images_is_named_before_building(
+    tmp_path: Path, rows: str, wanted: list[str], message: str
+) -> None:
+    (fault,) = missing_splits(write(tmp_path / "own", rows, 2), wanted)
+    assert re.search(message, fault)
+
+
+def test_a_table_beside_spreadsheets_and_in_other_cases(tmp_path: Path) -> None:
+    root = write(tmp_path / "own", "image\tfracture\n0.png\t1\n", 1)
+    (root / "labels.csv").rename(root / "Labels.CSV")
+    (root / "old.csv").touch()
+    assert build(root, tmp_path).as_dataset()["train"]["labels"][:] == [[1.0]]
+    for name in ("Labels.CSV", "old.csv"):
+        (root / name).unlink()
+    (root / "labels.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataLayoutError, match=r"\['labels.xlsx'\] is a spreadsheet: save it as CSV UTF-8"):
+        build(root, tmp_path)
+
+
+def test_dicom_without_pydicom_is_refused_under_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "own", "image,fracture\n1.2.840.5,1\n0.png,0\n", 1)
+    (root / "images" / "1.2.840.5").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    monkeypatch.setitem(sys.modules, "pydicom", None)  # as where it is not installed
+    with pytest.raises(ModuleNotFoundError, match="pip install"):
+        build(root, tmp_path)

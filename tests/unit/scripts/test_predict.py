@@ -1,6 +1,7 @@
 """What a CSV that is already there means: go on, or refuse; and which files have a row."""
 
 import csv
+import logging
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from page_fixtures import phantom, write_stage2
 from PIL import Image
 
 from medhiera.errors import UserError
-from predict import main, rows_done
+from predict import find_images, main, rows_done
 
 HEADER = ["path", "model", "Mass"]
 
@@ -50,7 +51,7 @@ def run(folder, output, *paths):
 
 
 def write_picture(path):
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         Image.fromarray(phantom()).save(file, "png")
     return path
@@ -96,3 +97,32 @@ def test_the_list_of_unreadable_files_keeps_what_was_not_looked_at(stage2, tmp_p
     write_picture(tmp_path / "b" / "bad.png")
     assert len(run(stage2, output, tmp_path / "b")) == 4
     assert not listing.exists()
+
+
+def test_what_is_scored_is_what_a_build_would_read(tmp_path, caplog):
+    """By content under any name, in folders and behind links; hidden and other files are counted."""
+    folder = tmp_path / "in"
+    wanted = ["1.2.840.113619.2.5", "a.PNG", "b.jfif", "c", "e.heic", "folder/k.png", "link.png", "sub/d.png"]
+    for name in (
+        "1.2.840.113619.2.5",
+        "a.PNG",
+        "c",
+        "sub/d.png",
+        "../else/k.png",
+        ".ipynb_checkpoints/d.png",
+    ):
+        write_picture(folder / name)
+    Image.fromarray(phantom()).save(folder / "b.jfif", "JPEG")
+    (folder / "e.heic").write_bytes(b"a kind of picture that is not read")
+    for name in ("._a.PNG", "Thumbs.db", "labels.csv", "notes"):
+        (folder / name).write_bytes(b"no picture")
+    (folder / "link.png").symlink_to(tmp_path / "else" / "k.png")
+    (folder / "folder").symlink_to(tmp_path / "else", target_is_directory=True)
+    with caplog.at_level(logging.INFO):
+        assert sorted(str(path.relative_to(folder)) for path in find_images([folder])) == wanted
+    assert "passed over, hidden or of the system: 3, for example ._a.PNG" in caplog.text
+    assert "passed over, no pictures: 2, for example labels.csv, notes" in caplog.text
+    named = [folder / "Thumbs.db", folder / "notes"]  # as `in/*` gives them
+    assert list(find_images(named)) == named[1:]
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        list(find_images([tmp_path / "nowhere"]))

@@ -189,6 +189,10 @@ def test_a_changed_mapping_is_built_anew(leaking: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_no_mapping(leaking: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "mapping.json"
     mapping.write_text('[{"image": 1}]')
+    table = tmp_path / "mapping.csv"
+    table.write_text(f'rsna,nih\nharmless,"{"0" * 200_000}\n')
+    with pytest.raises(LabelFileError, match=r"mapping\.csv is no mapping.*line 2: a double quote"):
+        build(leaking, nih_mapping=str(table))
     with pytest.raises(LabelFileError, match=r"mapping\.json is no mapping.*Wanted the RSNA"):
         build(leaking, nih_mapping=str(mapping))
 

@@ -115,17 +115,19 @@ def test_a_normalized_volume_saved_as_integers(tmp_path: Path, dtype: type) -> N
         assert np.mean(np.abs(image.astype(int) - wanted[index]) > 4) < 0.002
 
 
-def test_every_bit_flip_in_a_gzipped_volume_is_noticed(tmp_path: Path) -> None:
+def test_no_bit_flip_in_a_gzipped_volume_changes_it_unnoticed(tmp_path: Path) -> None:
     write_volume(tmp_path / "a.nii.gz", voxels=(HEAD + NOISE.integers(0, 9, HEAD.shape)).astype(np.int16))
     content = (tmp_path / "a.nii.gz").read_bytes()
     whole = read_volume(tmp_path / "a.nii.gz").voxels
-    start = content.index(b"\0", 10) + 1 if content[3] & 8 else 10  # behind the header and the file's name
-    for position in NOISE.integers(start, len(content), 60):
+    for position in NOISE.integers(10, len(content), 60):
         damaged = bytearray(content)
         damaged[position] ^= 1 << int(NOISE.integers(8))
         (tmp_path / "b.nii.gz").write_bytes(damaged)
-        with pytest.raises(BadImageError):
-            read_volume(tmp_path / "b.nii.gz")
+        try:
+            voxels = read_volume(tmp_path / "b.nii.gz").voxels
+        except BadImageError:
+            continue
+        assert np.array_equal(voxels, whole)  # the last byte of a deflated stream has bits that mean nothing
     (tmp_path / "b.nii").write_bytes(gzip.decompress(content))
     assert np.array_equal(read_volume(tmp_path / "b.nii").voxels, whole)
 

@@ -1,8 +1,10 @@
 """Which rows a stage reads: names refused or taken, shares as weighted, phantoms known as such."""
 
+import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
@@ -12,7 +14,7 @@ from transformers import TrainingArguments
 from dataset_scripts import Cocktail, write_phantom_cohort
 from dataset_scripts.build.parquet_export import export_parquet
 from medhiera.config.arguments import DataArguments
-from medhiera.data.cocktail import open_cocktail
+from medhiera.data.cocktail import missing_validation, open_cocktail
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import mix_sources, sample_across_sources, select_examples, warn_of_small_images
@@ -72,7 +74,8 @@ def test_a_source_of_another_split_is_no_fault(exported: Path) -> None:
     opened = open_cocktail(options(exported, sources=[CHEST, BRAIN]))
     held_out = select_examples(opened.split("validation"), [CHEST, BRAIN], None, 0)
     assert set(held_out["source"]) == {CHEST}
-    with pytest.raises(UserError, match="none is in this split"):
+    said = r"'BraTS 2020'\]: none is in this split \(validation\), which holds \['ChestX-ray14'\]\. Name one"
+    with pytest.raises(UserError, match=said):
         select_examples(opened.split("validation"), [BRAIN], None, 0)
 
 
@@ -142,3 +145,39 @@ def test_training_refuses_what_built_data_cannot_give(
             open_cocktail(options(exported, **asked))
     else:
         assert open_cocktail(options(exported, **asked)).rows  # evaluation takes it as it is
+
+
+def write_own(folder: Path, rows: list[str]) -> Path:
+    (folder / "images").mkdir(parents=True)
+    for index, row in enumerate(rows):
+        gray = np.random.default_rng(index).integers(0, 255, (64, 64), np.uint8)
+        Image.fromarray(gray).save(folder / "images" / row.split(",")[0])
+    (folder / "labels.csv").write_text("image,patient,split,Mass\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def test_an_own_folder_without_validation_images_is_refused_before_building(tmp_path: Path) -> None:
+    rows = [f"{n}.png,p{n},{'train' if n % 2 else 'test'},1" for n in range(6)]
+    own = write_own(tmp_path / "own", rows)
+    (fault,) = missing_validation(own)
+    assert fault.startswith("labels.csv has no row with split validation: ") and "ChestX" not in fault
+    (fault,) = missing_validation(write_own(tmp_path / "a", [r.replace("test", "val") for r in rows]), True)
+    assert fault.startswith("labels.csv has no row with split test: ")
+    write_own(tmp_path / "raw" / "own_images", rows)
+    (fault,) = missing_validation(tmp_path / "raw")
+    assert "own_images: labels.csv has no row with split validation" in fault and "ChestXray-NIHCC" in fault
+    (tmp_path / "raw" / "ChestXray-NIHCC").mkdir()
+    assert missing_validation(tmp_path / "raw") == []
+    data = open_cocktail(options(own))
+    with pytest.raises(
+        UserError, match=r"no validation split, only \['test', 'train'\]: labels.csv.* has no row"
+    ):
+        data.split("validation")
+
+
+def test_an_own_folder_of_test_images_alone_is_opened_to_be_scored(tmp_path: Path) -> None:
+    own = write_own(tmp_path / "own", [f"{n}.png,p{n},test,1" for n in range(3)])
+    data = open_cocktail(options(own))
+    assert (data.names, len(data.split("test"))) == (["Mass"], 3) and math.isnan(data.mean)
+    with pytest.raises(UserError, match=r"no train split to train on, only \['test'\]"):
+        open_cocktail(options(own), TrainingArguments(str(tmp_path / "run"), use_cpu=True))
