@@ -241,7 +241,11 @@ def _read(
     """Yield (suffix of the image id, image) for one record."""
     path = Path(root) / record.path
     if not record.is_volume:
-        yield "", read_image(path, config.stored_size)
+
+        def note(kind: str, detail: str) -> None:
+            log.report(Problem(record.source, kind, record.path, detail, split))
+
+        yield "", read_image(path, config.stored_size, note)
         return
     volume = read_volume(path)
     if volume.bad_voxels:

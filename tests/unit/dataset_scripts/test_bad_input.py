@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pandas
 import pytest
+from dicom_files import write_dicom
 from PIL import Image
 from raw_folders import ChestFolder, gray, write_volume
 
@@ -72,6 +73,21 @@ def test_an_unreadable_file_is_named_and_the_rest_is_built(
     (problem,) = read_report(builder.cache_dir)["problems"]
     assert (problem["kind"], problem["name"], problem["is_bad"]) == (kind, f"images/{NAME}", True)
     assert sum(len(rows) for rows in builder.as_dataset().values()) == 39
+
+
+def test_a_remark_about_a_picture_stands_in_the_report(chest: ChestFolder) -> None:
+    root = chest.finish()
+    film = np.random.default_rng(0).normal(2000, 400, (64, 64)).clip(0, 4095).astype(np.uint16)
+    write_dicom(root / "images" / NAME, film, 12, WindowCenter=2000, WindowWidth=0)
+    builder = build(root)
+    (problem,) = read_report(builder.cache_dir)["problems"]
+    assert (problem["kind"], problem["name"], problem["is_bad"]) == (
+        "window_ignored",
+        f"images/{NAME}",
+        False,
+    )
+    assert problem["detail"] == "a window 0 wide; wanted more than 0"
+    assert f"ChestX-ray14/{NAME}" in builder.as_dataset()["train"]["image_id"]
 
 
 def test_a_link_out_of_the_folder_is_not_followed(chest: ChestFolder, tmp_path: Path) -> None:
