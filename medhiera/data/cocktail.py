@@ -21,6 +21,7 @@ from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import ImageFolder
 from medhiera.config.arguments import DataArguments
 from medhiera.errors import UserError
+from medhiera.layout import offline_reason
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, P
     except (OSError, ValueError) as error:
         raise UserError(
             f"--data_dir {data_dir} is neither a folder here nor a dataset on the Hub that can be reached "
-            f"({error}); name the folder that holds the sources"
+            f"({offline_reason(data_dir, 'dataset') or error}); name the folder that holds the sources"
         ) from error
     return rows, Path(reports)
 

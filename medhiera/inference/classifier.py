@@ -148,8 +148,8 @@ def check_finite(scores: Tensor, images: Sequence[object]) -> Tensor:
         return scores
     first = images[int(torch.nonzero(~scores.isfinite().all(dim=1))[0])]
     raise UserError(
-        f"the model gives no finite probability for {first}: its weights are damaged or hold NaN, or overflow "
-        "in half precision; name another model, or train it anew"
+        f"the model gives no finite probability for {first}: its weights hold NaN, or numbers so large that "
+        "they overflow; name another model, or train it anew"
     )
 
 
