@@ -1,5 +1,6 @@
 """What a user can cause, and how a command shows it: one message. Anything else keeps its trace."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -44,6 +45,10 @@ def run_script(
     except UserError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"\n{name}: interrupted; {if_interrupted}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        pass
+    else:
+        return
+    gc.collect()  # progress bars close now, and not behind the message
+    if os.environ.get("RANK", "0") == "0":
+        print(f"\n{name}: interrupted; {if_interrupted}", file=sys.stderr)
+    sys.exit(INTERRUPTED)

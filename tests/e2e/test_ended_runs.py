@@ -189,7 +189,8 @@ def test_one_run_a_folder_and_a_killed_one_is_no_hindrance(script, workshop, tmp
     assert not (output / ".lock").exists()
     wanted = stat.S_IMODE((output / "config.json").stat().st_mode)
     weights = [*output.rglob("*.safetensors")]
-    assert {"model.safetensors", "raw", "checkpoint-2"} == {each.relative_to(output).parts[0] for each in weights}
+    names = {path.relative_to(output).parts[0] for path in weights}
+    assert names == {"model.safetensors", "raw", "checkpoint-2"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in weights} == {wanted}
 
 
