@@ -245,3 +245,22 @@ def test_ctrl_c_ends_an_evaluation_with_one_line(stage2, workshop, tmp_path):
     assert process.wait(timeout=100) == 130, printed.read_text()
     assert "Traceback" not in printed.read_text()
     assert printed.read_text().splitlines()[-1].startswith("evaluate_cls.py: interrupted; nothing of a score")
+
+
+def test_ctrl_c_ends_a_build_with_one_line(workshop, tmp_path):
+    printed = tmp_path / "printed"
+    with printed.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dataset_scripts", "--data_dir", str(workshop.raw), "--output_dir",
+             str(tmp_path / "built"), "--num_proc", "1"],
+            cwd=workshop.root, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "built").is_dir():
+        assert process.poll() is None and time.monotonic() < deadline, printed.read_text()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=100) == 130, printed.read_text()
+    assert "Traceback" not in printed.read_text()
+    last = printed.read_text().splitlines()[-1]
+    assert last == "interrupted; finished files are kept: repeat the command to resume"
