@@ -81,6 +81,10 @@ def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
     while not (log.exists() and "\n3," in log.read_text()):
         assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "printed").read_text()
         time.sleep(0.05)
+    second = subprocess.run(  # the ranks are one writer
+        direct(workshop, "train_cls.py", tmp_path / "run"), cwd=workshop.root, text=True, capture_output=True
+    )
+    assert second.returncode == 1 and "is writing there" in second.stderr, second.stderr
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=100) != 0
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
