@@ -31,6 +31,7 @@ from medhiera.evaluation.tables import format_table
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import is_finished
+from medhiera.output import make_folder, one_writer
 from medhiera.run import parse_run_config
 from medhiera.stages import PRETRAINING
 from medhiera.training.checkpoints import latest_complete
@@ -119,7 +120,7 @@ def code_state(config: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Run the whole demo and print its summary."""
+    """Read the command line, then run the demo where no other one runs."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,8 +130,15 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)
-    started = time.monotonic()
     folder = HERE / "demo" / ("phantom" if options.data is None else options.data.resolve().name)
+    make_folder(folder, "the demo:")
+    with one_writer(folder / "summary.txt", "the demo:"):
+        run_demo(options, folder)
+
+
+def run_demo(options: argparse.Namespace, folder: Path) -> None:
+    """Run the whole demo in its folder and print its summary."""
+    started = time.monotonic()
     demo = Demo(folder, options.data.resolve() if options.data else folder / "raw")
 
     if options.data is None:
@@ -250,6 +258,6 @@ def shown(path: Path) -> str:
 
 if __name__ == "__main__":
     try:
-        run_script(main)
+        run_script(main, "what is finished is kept: repeat the command")
     except subprocess.CalledProcessError as error:
         sys.exit(f"demo.py: a step ended with exit code {error.returncode}; its message stands above")

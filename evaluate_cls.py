@@ -29,21 +29,34 @@ from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.tables import comparison_lines, format_table
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, EvaluationRecord, TrainedRecord
-from medhiera.inference.classifier import Classifier
+from medhiera.inference.classifier import Classifier, check_finite
 from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
+from medhiera.output import make_folder, one_writer, write_error
 
 logger = logging.getLogger("evaluate_cls")
 
 
 def main(argv: list[str]) -> None:
-    """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
+    """Check what is asked for, then score; nothing is loaded before the output folder is this process's."""
     options = read_options(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
+    for name in ("evaluate_cls", "medhiera", "dataset_scripts"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: wanted {least} or more")
     if (options.output_dir / CONFIG_FILE).is_file():
         raise UserError(
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
             "overwritten; name another folder"
         )
+    make_folder(options.output_dir, "--output_dir")
+    with one_writer(options.output_dir, "--output_dir"):
+        evaluate(options)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     classifier = Classifier.open(options.model)
     record = find_record(options.model)
     cocktail = open_data(options, classifier, record)
@@ -69,15 +82,17 @@ def main(argv: list[str]) -> None:
         test, validation, bootstrap, split=options.split, pointing_game=game, comparison=comparison
     )
 
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    test.table().to_parquet(options.output_dir / "predictions.parquet")
     title = cocktail.caption(f"{options.split.capitalize()} split")
-    report.draw(scored, test, examples, options.output_dir / FIGURES_FOLDER, title)
-    EvaluationRecord(
-        model=public_name(options.model), fingerprint=classifier.fingerprint(),
-        split_scheme=cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
-        is_phantom=cocktail.is_phantom, evaluation=scored,
-    ).write(options.output_dir)  # fmt: skip
+    try:
+        test.table().to_parquet(options.output_dir / "predictions.parquet")
+        report.draw(scored, test, examples, options.output_dir / FIGURES_FOLDER, title)
+        EvaluationRecord(
+            model=public_name(options.model), fingerprint=classifier.fingerprint(),
+            split_scheme=cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
+            is_phantom=cocktail.is_phantom, evaluation=scored,
+        ).write(options.output_dir)  # fmt: skip
+    except OSError as error:
+        raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *compare_with_published(scored, cocktail.is_phantom), ""]
     if comparison is not None:
         lines += [f"this model minus {options.compare}, paired:", *comparison_lines(comparison)]
@@ -124,10 +139,19 @@ def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Flo
 def predict(
     options: argparse.Namespace, classifier: Classifier, cocktail: BuiltDataset, rows: Dataset
 ) -> Predictions:
-    """The model's probabilities of some rows, in the order of the data's findings."""
+    """The model's probabilities of some rows, in the order of the data's findings.
+
+    Raises:
+        UserError: the model lacks a finding of the data, or gives a number that is not finite.
+    """
     columns = match_findings(classifier.names, cocktail.names)
     batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
-    scores = [classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches]
+    scores = [
+        check_finite(
+            classifier.probabilities(batch["image"], options.tta, options.legacy_head), batch["image_id"]
+        )
+        for batch in batches
+    ]
     return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
 
 
@@ -202,4 +226,4 @@ def match_findings(model_names: list[str], data_names: list[str]) -> list[int]:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "nothing of a score is written yet, built data is kept: repeat the command")

@@ -68,7 +68,9 @@ def main(argv: list[str]) -> None:
     parser.epilog = "options for every run follow --"
     own, arguments = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options = parser.parse_args(own)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in (__name__, "medhiera"):  # the libraries' chatter stays away
+        logging.getLogger(name).setLevel(logging.INFO)
 
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:

@@ -153,4 +153,8 @@ def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[n
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(
+        main,
+        "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
+        "written yet",
+    )

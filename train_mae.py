@@ -106,4 +106,8 @@ def make_drawing(
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(
+        main,
+        "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
+        "written yet",
+    )

@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(
             f"--stored_size {options.stored_size}: wanted a side in pixels, or 0 for the native size"
         )
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
+    logging.getLogger("dataset_scripts").setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)  # which is __main__
     try:
         with tempfile.TemporaryDirectory() as unused_cache:
             builder = Cocktail(
@@ -71,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         logger.error("%s", error)
         return 1
+    except KeyboardInterrupt:
+        logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
+        return 130
     return 0
 
 

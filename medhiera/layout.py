@@ -6,8 +6,11 @@ On the floor of medhiera, as training, inference, hub, experiments and the page 
 """
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import constants
 
 from medhiera.errors import UserError
 from modeling_hiera_mae import HieraMAEConfig
@@ -37,6 +40,17 @@ def is_finished(folder: Path) -> bool:
     return (folder / METRICS_FILE).is_file() and (folder / CARD_FILE).is_file()
 
 
+def share_weights(folder: Path) -> None:
+    """Give weights the permissions of the other files: safetensors lets their owner alone read them.
+
+    Args:
+        folder: a stage's or a checkpoint's, config.json and all.
+    """
+    if (folder / CONFIG_FILE).is_file():
+        for file in folder.glob("*.safetensors"):
+            shutil.copymode(folder / CONFIG_FILE, file)
+
+
 def read_config(source: str | Path) -> dict[str, Any]:
     """The config.json of a Hiera's folder or Hub id, as it was written.
 
@@ -56,6 +70,7 @@ def read_config(source: str | Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         if not is_there:
+            reason = offline_reason(str(source)) or reason
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
         raise UserError(f"{source}: {reason}") from error
     if content.get("model_type") != HieraMAEConfig.model_type:
@@ -63,6 +78,22 @@ def read_config(source: str | Path) -> dict[str, Any]:
             f"{source} is a model of type {content.get('model_type')!r}; wanted {HieraMAEConfig.model_type!r}"
         )
     return content
+
+
+def offline_reason(repository: str, kind: str = "model") -> str:
+    """Why the Hub was not asked, and what to do; empty where it was.
+
+    Args:
+        repository: the Hub id.
+        kind: model or dataset.
+    """
+    if not constants.HF_HUB_OFFLINE:
+        return ""
+    option = "" if kind == "model" else f" --repo-type {kind}"
+    return (
+        "HF_HUB_OFFLINE is set, so only what was downloaded before is found: unset it, or run "
+        f"`hf download {repository}{option}` first, without it"
+    )
 
 
 def public_name(source: str | Path) -> str:

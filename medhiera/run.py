@@ -5,7 +5,10 @@ out rows, the model to start from and the Trainer; `Run.finish` writes the stage
 Above every room.
 """
 
+import atexit
+import contextlib
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +38,8 @@ from medhiera.hub.record import (
     library_versions,
 )
 from medhiera.hub.widget_examples import write_examples
-from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE
+from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
+from medhiera.output import make_folder, one_writer, other_writer, write_error
 from medhiera.stages import STAGES, S, Stage
 from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
@@ -192,6 +196,8 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     config = parse_run_config(stage, argv)
     training = config.training
     start_logging(training)
+    if training.process_index == 0:  # the first rank stands for all
+        hold_output(Path(training.output_dir))
     set_seed(training.seed)
     resume = last_checkpoint(training)
     if config.hub_id:
@@ -223,7 +229,25 @@ def _data_faults(config: Config[S]) -> list[str]:
 
 def _output_faults(config: Config[S]) -> list[str]:
     training = config.training
-    return checkpoint_faults(Path(training.output_dir or "."), training.resume_from_checkpoint)
+    output = Path(training.output_dir or ".")
+    if training.process_index == 0 and (held := other_writer(output, "output_dir")):
+        return [held]  # its checkpoints are none to resume from
+    try:
+        return checkpoint_faults(output, training.resume_from_checkpoint)
+    except OSError as error:
+        return [str(write_error("output_dir", output, error))]
+
+
+def hold_output(folder: Path) -> None:
+    """Make a run's folder and write there alone until this process ends.
+
+    Raises:
+        UserError: another run writes there, or it cannot be written to.
+    """
+    make_folder(folder, "output_dir")
+    until_the_end = contextlib.ExitStack()
+    until_the_end.enter_context(one_writer(folder, "output_dir"))
+    atexit.register(until_the_end.close)
 
 
 def choose_preprocessing(
@@ -257,6 +281,7 @@ def write_stage(
 ) -> None:
     """Write what a finished stage leaves behind; see `Run.finish`."""
     model.save_pretrained(folder, state_dict=weights)
+    share_weights(folder)
     preprocessing.to_processor().save_pretrained(folder)
     record.write(folder)
     chests = {source.name for source in SOURCES if source.is_default_task}
@@ -272,3 +297,5 @@ def start_logging(args: TrainingArguments) -> None:
     scripts = (Path(stage.script).stem for stage in STAGES.values())
     for name in ("medhiera", "dataset_scripts", "modeling_hiera_mae", *scripts):
         logging.getLogger(name).setLevel(level)
+    # More workers than cores is a choice of the recipe, and every loader would say it again.
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import pickle
 import re
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -108,6 +109,8 @@ def save(conversion: Conversion, folder: Path) -> None:
         folder: made if absent.
     """
     conversion.model.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):  # which the library lets their owner alone read
+        shutil.copymode(folder / "config.json", file)
     (folder / "README.md").write_text(_card(conversion), encoding="utf-8")
 
 

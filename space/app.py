@@ -32,25 +32,31 @@ if str(HERE.parent) not in sys.path:
     sys.path.insert(0, str(HERE.parent))  # nothing of ours is installed
 UPLOADS = Path(tempfile.mkdtemp(prefix="medhiera-page-"))
 """Gradio's folder for what a browser sends; gone with the process."""
-atexit.register(shutil.rmtree, UPLOADS, ignore_errors=True)
+SHOWN = Path(tempfile.mkdtemp(prefix="medhiera-examples-"))
+"""The example pictures, which nobody may change; gone with the process."""
+for each in (UPLOADS, SHOWN):
+    atexit.register(shutil.rmtree, each, ignore_errors=True)
 # Read when the libraries below are imported: no telemetry, no look-up on the Hub, uploads where we end them.
 os.environ |= {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(UPLOADS)}
 
 import gradio as gr
 import numpy as np
 from PIL import Image
+from starlette.middleware import Middleware
 
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
 from space import page
+from space.guard import LARGEST_UPLOAD, RequestGuard
 from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
 from space.reader import ChestReader, MaskedReader, open_folder
 
 logger = logging.getLogger(__name__)
 
 SECONDS_IN_MEMORY = 1800
-LARGEST_UPLOAD = "64mb"
+LONGEST_QUEUE = 20
+"""Requests that wait for the model; whoever comes then is told that the queue is full."""
 EXAMPLES = ("", "Cardiomegaly", "Effusion", "Pneumothorax", "Mass", "Consolidation")
 """The finding that each example phantom is drawn with."""
 ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
@@ -65,6 +71,20 @@ def draw_examples() -> list[tuple[Image.Image, str]]:
         (draw_example([name] if name else [], seed), name.lower() or "no finding")
         for seed, name in enumerate(EXAMPLES)
     ]
+
+
+def write_examples(examples: list[tuple[Image.Image, str]]) -> list[tuple[str, str]]:
+    """Write the examples where Gradio serves them from and no request can name them for anything else."""
+    gr.set_static_paths(SHOWN)
+    shown = []
+    for number, (image, caption) in enumerate(examples):
+        file = SHOWN / str(number) / "image.png"
+        if not file.is_file():
+            file.parent.mkdir()
+            image.save(file)
+            file.chmod(0o444)
+        shown.append((str(file), caption))
+    return shown
 
 
 def take_upload(sent: str) -> Picture:
@@ -107,11 +127,7 @@ def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
                 # No file_types: Gradio would refuse by suffix, in its own words, and keep what it refused.
                 upload = gr.File(label="PNG, JPEG, TIFF, BMP or DICOM", elem_id="upload", height=150)
             with gr.Column(scale=8, min_width=320):
-                gallery = gr.Gallery(
-                    examples, label="Example phantoms", show_label=False, columns=6, height="auto",
-                    interactive=False, allow_preview=False, elem_id="examples", object_fit="cover",
-                    buttons=[], format="png",
-                )  # fmt: skip
+                gallery = _gallery(examples)
         with gr.Row():
             with gr.Column(scale=7, min_width=320):
                 result = gr.HTML(page.waiting(f"Choose a picture to see {wanted}."), elem_id="result")
@@ -122,13 +138,19 @@ def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
 
         def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
             started = time.perf_counter()
+            if not sent:
+                return [gr.skip()] * 6
             try:
-                return answer(reader, take_upload(sent), started, *settings) if sent else [gr.skip()] * 6
+                if sent not in blocks.upload_file_set:  # the guard has looked at the request already
+                    raise RefusedError("This is no uploaded file; drop one.")
+                return answer(reader, take_upload(sent), started, *settings)
             except RefusedError as error:
                 return None, None, page.refusal(str(error)), gr.update(visible=False), gr.skip(), ""
 
         def on_example(event: gr.SelectData, *settings: Any) -> Sequence[Any]:
             started = time.perf_counter()
+            if event.index not in range(len(examples)):
+                return None, None, page.refusal("There is no such example."), gr.update(), gr.skip(), ""
             return answer(reader, Picture(np.asarray(examples[event.index][0])), started, *settings)
 
         settings = [] if is_chest else [slider, chosen]
@@ -144,7 +166,7 @@ def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
             again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
                 *masked, **ALONE
             )
-    return blocks
+    return blocks.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
 
 
 def answer(
@@ -182,6 +204,15 @@ def see_filled(reader: MaskedReader, gray: GrayImage | None, ratio: float, seed:
     if gray is None:
         return gr.skip()
     return page.filled_view(reader.fill_in(gray, ratio, int(seed)), [], time.perf_counter() - started)
+
+
+def _gallery(examples: list[tuple[Image.Image, str]]) -> gr.Gallery:
+    """The examples to choose from."""
+    return gr.Gallery(
+        write_examples(examples), label="Example phantoms", show_label=False, columns=6, height="auto",
+        interactive=False, allow_preview=False, elem_id="examples", object_fit="cover", buttons=[],
+        format="png",
+    )  # fmt: skip
 
 
 def _controls(reader: ChestReader | MaskedReader) -> tuple[Any, Any, Any]:
@@ -232,11 +263,15 @@ def launch(blocks: gr.Blocks, port: int | None = None, *, wait: bool = True) -> 
     Returns:
         Its address.
     """
+    guard = Middleware(
+        RequestGuard, folder=UPLOADS, uploaded=blocks.upload_file_set, lifetime=SECONDS_IN_MEMORY
+    )
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     _, address, _ = blocks.launch(
         server_port=port, share=False, quiet=True, show_error=False, max_file_size=LARGEST_UPLOAD,
         footer_links=[], css_paths=HERE / "style.css", theme=theme,
-        enable_monitoring=False, ssr_mode=False, prevent_thread_lock=True, run_history=False,
+        app_kwargs={"middleware": [guard]}, enable_monitoring=False, ssr_mode=False,
+        prevent_thread_lock=True, run_history=False,
     )  # fmt: skip
     if wait:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that atexit removes the uploads' folder

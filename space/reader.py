@@ -16,7 +16,7 @@ from medhiera.errors import UserError
 from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.results import Rescaling
 from medhiera.hub.record import ClassificationRecord, read_record
-from medhiera.inference.classifier import Classifier
+from medhiera.inference.classifier import Classifier, check_finite
 from medhiera.inference.grad_cam import heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
 from medhiera.layout import CONFIG_FILE
@@ -103,7 +103,8 @@ class ChestReader:
         Args:
             gray: (height, width), uint8.
         """
-        [scores] = self.classifier.probabilities([Image.fromarray(gray)]).tolist()
+        scores = self.classifier.probabilities([Image.fromarray(gray)])
+        [scores] = check_finite(scores, ["this picture"]).tolist()
         operation, rows = self.operation, []
         for name, score in zip(self.classifier.names, scores, strict=True):
             # A threshold of the folder is one of the model's own probabilities; where it has none, 0.5 is

@@ -1,5 +1,9 @@
-"""A phantom as the files people bring, and a tiny model's folder."""
+"""A phantom as the files people bring, a tiny model's folder, and the page that serves it."""
 
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -81,3 +85,32 @@ def write_stage2(folder, kind="smoke", is_phantom=True, evaluation=NOT_CALIBRATE
 
 def write_stage1(folder):
     return write_stage(folder, HieraMAEForPreTraining, pretraining_record(kind="smoke", is_phantom=True))
+
+
+class Site:
+    """The page served by a process of its own, whose temporary files all lie in one folder."""
+
+    def __init__(self, root, model, folder):
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.process = subprocess.Popen(
+            [sys.executable, "space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
+            env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.address = f"http://127.0.0.1:{port}/"
+        for line in self.process.stderr:
+            if self.address in line:
+                return
+        raise AssertionError("the page did not start")
+
+    def kept(self):
+        """Files with something in them, but for the examples."""
+        files = [path for path in self.temporary.rglob("*") if path.is_file() and path.stat().st_size]
+        return [path for path in files if path.name != "image.png"]
+
+    def end(self):
+        self.process.terminate()
+        self.process.communicate(timeout=30)

@@ -23,6 +23,7 @@ from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, missing_splits
 from medhiera.config.arguments import DataArguments
 from medhiera.errors import UserError
+from medhiera.layout import offline_reason
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +239,7 @@ def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, P
     except (OSError, ValueError) as error:
         raise UserError(
             f"--data_dir {data_dir} is neither a folder here nor a dataset on the Hub that can be reached "
-            f"({error}); name the folder that holds the sources"
+            f"({offline_reason(data_dir, 'dataset') or error}); name the folder that holds the sources"
         ) from error
     return rows, Path(reports)
 

@@ -134,6 +134,25 @@ class Classifier:
         return torch.stack(scores).mean(dim=0)
 
 
+def check_finite(scores: Tensor, images: Sequence[object]) -> Tensor:
+    """The same scores, once they are known to be numbers.
+
+    Args:
+        scores: (images, findings).
+        images: their names, for the message.
+
+    Raises:
+        UserError: one is NaN or infinite.
+    """
+    if scores.isfinite().all():
+        return scores
+    first = images[int(torch.nonzero(~scores.isfinite().all(dim=1))[0])]
+    raise UserError(
+        f"the model gives no finite probability for {first}: its weights hold NaN, or numbers so large that "
+        "they overflow; name another model, or train it anew"
+    )
+
+
 def score_logits(logits: Tensor, legacy_head: bool = False) -> Tensor:
     """The scores that images are ranked by: sigmoid(logits), or sigmoid(softmax(logits)) as in med-hiera.
 

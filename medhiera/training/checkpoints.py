@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from medhiera.errors import CheckpointError
-from medhiera.layout import is_finished
+from medhiera.layout import is_finished, share_weights
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 def mark_complete(checkpoint: Path) -> None:
     """Declare a checkpoint complete: everything in it has been written."""
+    share_weights(checkpoint)
     sizes = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))

@@ -19,6 +19,7 @@ from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
+from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
@@ -264,7 +265,9 @@ class MedHieraTrainer(Trainer):
         result = super()._finalize_training(*args, **kwargs)
         if self.average is not None:
             if self.args.should_save:
-                self.model.save_pretrained(Path(self.args.output_dir) / "raw")
+                raw = Path(self.args.output_dir) / "raw"
+                self.model.save_pretrained(raw)
+                share_weights(raw)
             self.average.copy_to(self.model)
             self.average = None
         return result

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -80,6 +81,10 @@ def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
     while not (log.exists() and "\n3," in log.read_text()):
         assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "printed").read_text()
         time.sleep(0.05)
+    second = subprocess.run(  # the ranks are one writer
+        direct(workshop, "train_cls.py", tmp_path / "run"), cwd=workshop.root, text=True, capture_output=True
+    )
+    assert second.returncode == 1 and "is writing there" in second.stderr, second.stderr
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=100) != 0
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
@@ -166,3 +171,100 @@ run_script(train_cls.main)
     message = done.stdout.split("train_cls.py: ")[-1]
     assert "out of memory: a batch of 64 images does not fit" in message, done.stdout
     assert "of the same images do (tried)" in message
+
+
+@pytest.mark.parametrize("script", ["train_mae.py", "train_cls.py"])
+def test_one_run_a_folder_and_a_killed_one_is_no_hindrance(script, workshop, tmp_path):
+    output = tmp_path / "run"
+    workers = ("--dataloader_num_workers", "2")
+    first = Run(workshop, script, output, *LONG, *workers)
+    wait_for_step(first, output, 3)
+    second = subprocess.run(
+        direct(workshop, script, output), cwd=workshop.root, text=True, capture_output=True,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert second.returncode == 1, second.stderr
+    assert f"{script}: " in second.stderr and "Traceback" not in second.stderr
+    assert f"process {first.pid} on " in second.stderr and "is writing there. Wait for" in second.stderr
+    assert first.process.poll() is None
+    os.kill(first.pid, signal.SIGKILL)  # its workers live for some seconds more
+    first.end(-signal.SIGKILL)
+    Run(workshop, script, output, "--max_steps", "2", *NO_EVALUATION, "--ema_decay", "0.9").end(0)
+    assert not (output / ".lock").exists()
+    wanted = stat.S_IMODE((output / "config.json").stat().st_mode)
+    weights = [*output.rglob("*.safetensors")]
+    names = {path.relative_to(output).parts[0] for path in weights}
+    assert names == {"model.safetensors", "raw", "checkpoint-2"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in weights} == {wanted}
+
+
+def test_a_checkpoint_of_a_run_that_goes_on_is_none_to_resume(workshop, tmp_path):
+    """What is said is that the folder is in use, not that its checkpoint could be resumed."""
+    output = tmp_path / "run"
+    first = Run(workshop, "train_mae.py", output, *LONG, "--save_steps", "2")
+    wait_for_step(first, output, 5)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in output.glob("checkpoint-2/*.*")}
+    assert len(modes) == 1  # weights may be read by whoever may read the rest
+    done = subprocess.run(
+        direct(workshop, "train_mae.py", output), cwd=workshop.root, text=True, capture_output=True
+    )
+    assert done.returncode == 1
+    assert "is writing there" in done.stderr and "resume" not in done.stderr
+    os.kill(first.pid, signal.SIGKILL)
+    first.end(-signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_ctrl_c_ends_a_training_with_one_line(workers, workshop, tmp_path):
+    process = Run(workshop, "train_mae.py", tmp_path, *LONG, "--dataloader_num_workers", workers)
+    wait_for_step(process, tmp_path, 3)
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.end(130)
+    assert "Traceback" not in printed
+    said = printed.split("train_mae.py: interrupted; ")[-1].strip()
+    assert said.startswith("checkpoints are kept: repeat the command with --resume_from_checkpoint true")
+    assert "\n" not in said
+
+
+def test_ctrl_c_ends_an_evaluation_with_one_line(stage2, workshop, tmp_path):
+    printed = tmp_path / "printed"
+    with printed.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "evaluate_cls.py", "--model", str(stage2), "--data_dir", str(workshop.raw),
+             "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / "scores"),
+             "--bootstrap_resamples", "1000000"],
+            cwd=workshop.root, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while "100%" not in printed.read_text().split("Loading weights")[-1].split("\n", 1)[-1]:
+        assert process.poll() is None and time.monotonic() < deadline, printed.read_text()
+        time.sleep(0.05)
+    second = subprocess.run(
+        [sys.executable, "evaluate_cls.py", "--model", "no/model", "--data_dir", str(workshop.raw),
+         "--output_dir", str(tmp_path / "scores")],
+        cwd=workshop.root, text=True, capture_output=True,
+    )  # fmt: skip
+    assert second.returncode == 1 and f"process {process.pid} on " in second.stderr
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=100) == 130, printed.read_text()
+    assert "Traceback" not in printed.read_text()
+    assert printed.read_text().splitlines()[-1].startswith("evaluate_cls.py: interrupted; nothing of a score")
+
+
+def test_ctrl_c_ends_a_build_with_one_line(workshop, tmp_path):
+    printed = tmp_path / "printed"
+    with printed.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dataset_scripts", "--data_dir", str(workshop.raw), "--output_dir",
+             str(tmp_path / "built"), "--num_proc", "1"],
+            cwd=workshop.root, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "built").is_dir():
+        assert process.poll() is None and time.monotonic() < deadline, printed.read_text()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=100) == 130, printed.read_text()
+    assert "Traceback" not in printed.read_text()
+    last = printed.read_text().splitlines()[-1]
+    assert last == "interrupted; finished files are kept: repeat the command to resume"

@@ -1,19 +1,18 @@
 """The page in headless Chromium, by its DOM: upload, result, error, heat, mask; nothing kept or fetched."""
 
 import json
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from page_fixtures import NAMES, phantom, photograph, write_dicom, write_stage1, write_stage2
+from page_fixtures import NAMES, Site, phantom, photograph, write_dicom, write_stage1, write_stage2
 from PIL import Image
 
 from medhiera.inference.classifier import Classifier
+from space.guard import LARGEST_UPLOAD
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Without the last three Chromium calls home at every start.
@@ -24,35 +23,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
 ]
 DONE = "#result table, #result [role=alert], #result .triptych"
-
-
-class Site:
-    """The page served by a process of its own, whose temporary files all lie in one folder."""
-
-    def __init__(self, root, model, folder):
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.process = subprocess.Popen(
-            [sys.executable, "space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
-            env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self.address = f"http://127.0.0.1:{port}/"
-        for line in self.process.stderr:
-            if self.address in line:
-                return
-        raise AssertionError("the page did not start")
-
-    def kept(self):
-        """Files with something in them, but for the examples."""
-        files = [path for path in self.temporary.rglob("*") if path.is_file() and path.stat().st_size]
-        return [path for path in files if path.name != "image.png"]
-
-    def end(self):
-        self.process.terminate()
-        self.process.communicate(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +200,48 @@ def test_a_masked_autoencoder_fills_in(root, visit, tmp_path):
     finally:
         site.end()
     assert not list(site.temporary.glob("medhiera-page-*"))  # an ended page takes its folder along
+
+
+def test_names_of_findings_and_files_are_text(root, visit, tmp_path):
+    names = ['<img src=x onerror="window.harmed=1">', "${window.harmed=2}", "{{constructor}}", "a'b\"c&amp;"]
+    folder = write_stage2(tmp_path / "stage2")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(number): name for number, name in enumerate(names)}
+    config["label2id"] = {name: number for number, name in enumerate(names)}
+    (folder / "config.json").write_text(json.dumps(config))
+    site = Site(root, folder, tmp_path)
+    try:
+        page = visit(site.address)
+        chest = tmp_path / "<img src=x onerror=window.harmed=3>.png"
+        Image.fromarray(phantom()).save(chest)
+        upload(page, chest)
+        shown = page.locator("#result tbody td.name").all_inner_texts()
+        assert sorted(shown) == sorted(name.replace("_", " ") for name in names)
+        page.wait_for_selector("#view .viewer")
+        page.click("#finding input")
+        options = page.get_by_role("option").all_inner_texts()
+        assert all(any(name in option for option in options) for name in names)
+        for name in names:
+            page.click("#finding input")
+            page.get_by_role("option", name=name, exact=True).click()
+            page.wait_for_function(
+                "(name) => document.querySelector('#view .viewer').dataset.finding == name", arg=name
+            )
+            assert f"speaks more for {name}" in page.inner_text("#view")
+        assert page.evaluate("window.harmed === undefined")
+        assert page.locator("#result img, #view img[src=x]").count() == 0
+        assert page.faults == []
+    finally:
+        site.end()
+
+
+def test_a_file_too_large_gets_words(site, visit, tmp_path):
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(LARGEST_UPLOAD + 1)
+    page = visit(site.address)
+    page.set_input_files("#upload input[type=file]", tmp_path / "large.png")
+    page.wait_for_selector("text=/exceed the maximum allowed size/")
+    assert site.kept() == []
 
 
 def test_an_absent_model_is_one_sentence(root, tmp_path):

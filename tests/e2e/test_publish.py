@@ -136,6 +136,17 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
     assert second["preprocessing"]["mean"] == first["preprocessing"]["mean"]
 
 
+def test_predict_opens_a_model_of_the_hub_without_a_line_a_request(pristine, tmp_path):
+    image = tmp_path / "image.png"
+    Image.effect_noise((80, 90), 40).save(image)
+    with LoopbackHub() as hub:
+        run(hub, tmp_path / "one", "-m", "medhiera.hub.publish", str(pristine[2]), "tester/model")
+        said = run(hub, tmp_path / "two", "predict.py", "--model", "tester/model",
+                   "--output", str(tmp_path / "out.csv"), str(image))  # fmt: skip
+    assert "1 images → " in said and "HTTP Request" not in said
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
+
+
 def test_an_upload_that_is_killed_leaves_nothing_half_and_resumes(pristine, tmp_path):
     command = ("-m", "medhiera.hub.publish", str(pristine[2]), "tester/model")
     with LoopbackHub() as hub:

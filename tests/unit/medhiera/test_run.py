@@ -63,7 +63,11 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
     ("name", "message"),
     [
         ("runs/stage 1/x", "no such folder, and it is no Hub id"),
-        ("nobody/nothing", "no such folder, and the Hub gave no such model"),
+        (
+            "nobody/nothing",
+            "no such folder, and the Hub gave no such model .HF_HUB_OFFLINE is set.*: unset it, or run "
+            "`hf download nobody/nothing` first",
+        ),
         ("EMPTY", "config.json"),
     ],
 )

@@ -1,13 +1,19 @@
 """What a CSV that is already there means: go on, or refuse; and which files have a row."""
 
 import csv
+import io
 import logging
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from page_fixtures import phantom, write_stage2
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from medhiera.errors import UserError
 from predict import find_images, main, rows_done
@@ -126,3 +132,157 @@ def test_what_is_scored_is_what_a_build_would_read(tmp_path, caplog):
     assert list(find_images(named)) == named[1:]
     with pytest.raises(UserError, match="neither a file nor a folder"):
         list(find_images([tmp_path / "nowhere"]))
+
+
+STRANGE = [
+    b"a,b.png", b'quo"te.png', b'"quoted".png', b"line\nfeed.png", b'quote"and\nfeed.png', b"return\r.png",
+    b"return\r\nfeed.png", b"=cmd|'/C calc'!A0.png", b"+1.png", b"-1.png", b"@sum.png", b"\ttab.png",
+    b"semi;colon.png", b" space .png", "\N{GRINNING FACE}.png".encode(), "R\xf6ntgen.png".encode(),
+    b"r\xf6ntgen.png", b"\xff\xfe.png", "line\N{LINE SEPARATOR}.png".encode(), "next\x85line.png".encode(),
+    b"back\\slash.png", b"'apostrophe'.png", b"#hash.png", b"%s %d {0}.png", b"path.png", b"NULL.png",
+    b"x" * 240 + b".png", b"dots..png", b"\x0bvertical.png", b"\x1c\x1d.png", b"\x1b[31mred.png",
+]  # fmt: skip
+
+
+def test_strange_names_come_out_as_they_went_in_and_have_one_row(stage2, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    for name in STRANGE:
+        write_picture(folder / os.fsdecode(name))
+    output = folder / "out.csv"  # beside the images, so that a name can begin a cell
+    monkeypatch.chdir(folder)
+    images = [Path(os.fsdecode(name)) for name in STRANGE]
+    named = [b"./" + name if name[:1] in b"=+-@\t" else name for name in STRANGE]
+    whole = run(stage2, output, "--batch_size", "7", "--", *images)
+    assert whole == [os.fsdecode(name) for name in named]
+    assert [len(row) for row in csv.reader(io.StringIO(read(output), newline=""))] == [2 + 4] * 32
+    text = output.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for end in range(len(text) - 1, 0, -len(text) // 25):  # killed anywhere, also inside a quoted name
+        output.write_bytes(text[:end])
+        again = run(stage2, output, "in")
+        assert sorted(again) == sorted(whole), end
+
+
+def read(file):
+    return file.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def test_a_run_from_another_folder_resumes(stage2, tmp_path, monkeypatch):
+    for number in range(5):
+        write_picture(tmp_path / "in" / f"{number}.png")
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    names = [f"../in/{number}.png" for number in range(5)]
+    assert run(stage2, Path("elsewhere/out.csv"), "in/0.png", "in/1.png") == names[:2]
+    monkeypatch.chdir(tmp_path / "elsewhere" / "deep")
+    assert run(stage2, Path("../out.csv"), "../../in") == names
+    for folder in (tmp_path / "in", tmp_path / "link"):
+        assert run(stage2, tmp_path / "elsewhere" / "out.csv", folder) == names
+
+
+def test_the_list_of_unreadable_files_is_told_apart_by_file_not_by_name(stage2, tmp_path, monkeypatch):
+    listing = tmp_path / "out.unreadable.csv"
+    write_picture(tmp_path / "in" / "good.png")
+    for name in ("bad.png", "gone.png"):
+        (tmp_path / "in" / name).write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+    run(stage2, tmp_path / "out.csv", "in")
+    monkeypatch.chdir(tmp_path / "in")
+    (tmp_path / "in" / "gone.png").unlink()
+    run(stage2, Path("../out.csv"), "bad.png", "good.png")
+    assert [line.split(":")[0] for line in listing.read_text().splitlines()] == [
+        "path,reason", "in/bad.png,not_an_image",
+    ]  # fmt: skip
+    write_picture(tmp_path / "in" / "bad.png")
+    run(stage2, Path("../out.csv"), tmp_path / "in" / "bad.png")
+    assert not listing.exists()
+
+
+def test_a_picture_that_changed_is_told(stage2, tmp_path, caplog):
+    picture = write_picture(tmp_path / "in" / "a.png")
+    run(stage2, tmp_path / "out.csv", picture)
+    run(stage2, tmp_path / "out.csv", picture)
+    assert "have changed since" not in caplog.text
+    later = (tmp_path / "out.csv").stat().st_mtime + 10
+    os.utime(picture, (later, later))
+    run(stage2, tmp_path / "out.csv", picture)
+    assert "1 images have changed since out.csv was written" in caplog.text
+    assert str(picture) in caplog.text
+
+
+@pytest.mark.parametrize("size", ["0", "-3"])
+def test_a_batch_without_images_is_refused(tmp_path, size):
+    with pytest.raises(UserError, match=f"--batch_size {size}: wanted 1 or more"):
+        main(["--model", "none", "--output", str(tmp_path / "out.csv"), "--batch_size", size, str(tmp_path)])
+
+
+def test_numbers_that_are_none_are_no_row(tmp_path):
+    """Finite weights whose products overflow, with both signs."""
+    folder = write_stage2(tmp_path / "stage2")
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"][:] = 3e38
+    weights["classifier.weight"][:, ::2] = -3e38
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    picture = write_picture(tmp_path / "in" / "a.png")
+    with pytest.raises(UserError, match=r"no finite probability for .*a\.png.*weights"):
+        run(folder, tmp_path / "out.csv", picture)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
+
+
+@pytest.fixture
+def others_folder():
+    """A folder that anyone may read; a test that runs as root becomes nobody, who has no rights in it."""
+    folder = Path(tempfile.mkdtemp(prefix="medhiera-"))
+    folder.chmod(0o755)
+    write_picture(folder / "a.png")
+    (folder / "old.csv").write_text("path,model,Mass\n")
+    (folder / "old.csv").chmod(0o444)
+    (folder / "mine").mkdir()
+    (folder / "mine").chmod(0o777)
+    (folder / "mine" / "old.csv").write_text("path,model,Mass\n")
+    (folder / "mine" / "old.csv").chmod(0o444)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    else:
+        folder.chmod(0o555)
+    yield folder
+    if is_root:
+        os.seteuid(0)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("new.csv", "no write permission"),
+        ("old.csv", "no write permission"),
+        ("mine/old.csv", "no write permission"),
+        ("a.png/new.csv", "a file of this name is there|part of the path is a file"),
+        ("new/new.csv", "no write permission"),
+        ("mine", "is a folder; name the file"),
+        ("/dev/null", "no ordinary file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_model_is_opened(others_folder, output, message):
+    with pytest.raises(UserError, match=f"--output .*{message}"):
+        main(["--model", "no/model", "--output", str(others_folder / output), str(others_folder / "a.png")])
+
+
+def test_a_full_disk_ends_in_words_and_the_run_resumes(stage2, tmp_path, root):
+    """A limit on the size of files stands for the disk."""
+    for number in range(60):
+        write_picture(tmp_path / "in" / f"{number}.png")
+    words = [str(stage2), "--output", str(tmp_path / "out.csv"), "--batch_size", "4", str(tmp_path / "in")]
+    command = f'ulimit -f 4; exec {sys.executable} predict.py --model "$@"'
+    done = subprocess.run(["bash", "-c", command, "bash", *words], cwd=root, text=True, capture_output=True)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("predict.py: --output") and "File too large" in last and "to resume" in last
+    assert "Traceback" not in done.stderr
+    lines = (tmp_path / "out.csv").read_text().splitlines(keepends=True)
+    assert 1 < len(lines) < 61 and all(line.endswith("\n") and line.count(",") == 5 for line in lines)
+    assert len(set(run(stage2, tmp_path / "out.csv", tmp_path / "in"))) == 60
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv"]  # and no lock's file
