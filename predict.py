@@ -9,12 +9,9 @@ folder: a relative path in the CSV starts at the CSV's own folder.
 
 import argparse
 import contextlib
-import csv
-import io
 import logging
-import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,12 +23,17 @@ from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_s
 from dataset_scripts.reading.images import read_image
 from medhiera.errors import UserError, run_script
 from medhiera.inference.classifier import Classifier, check_finite
-from medhiera.output import check_output_file, make_folder, one_writer, write_error
+from medhiera.inference.predictions_csv import (
+    append_rows,
+    canonical_path,
+    list_beside,
+    name_in_csv,
+    rows_done,
+    warn_of_old_rows,
+)
+from medhiera.output import check_output_file, make_folder, one_writer
 
 logger = logging.getLogger("predict")
-
-AS_NAMED: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}
-"""How every CSV is opened: file names that are not UTF-8 are kept byte for byte."""
 
 
 def main(argv: list[str]) -> None:
@@ -92,9 +94,10 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
     warn_of_old_rows(done, files, output, written_at)
     looked_at = done & files.keys()
     bad: list[tuple[Path, str]] = []
+    remarks: list[tuple[Path, str]] = []
     remaining = [path for place, path in files.items() if place not in done]
     try:
-        with contextlib.closing(read_ahead(remaining, batch_size)) as batches:
+        with contextlib.closing(read_ahead(remaining, batch_size, remarks)) as batches:
             for batch in batches:
                 looked_at |= {canonical_path(path) for path in batch}
                 bad += [(path, str(got)) for path, got in batch.items() if isinstance(got, BadImageError)]
@@ -107,36 +110,31 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                         output, [[n, fingerprint, *row] for n, row in zip(names, numbers, strict=True)]
                     )
     finally:  # Ctrl-C too: what is known of the files so far is kept, as their rows are
-        report_bad(bad, looked_at, output)
+        remarks = [remark for remark in remarks if canonical_path(remark[0]) in looked_at]
+        list_beside(output, "unreadable", bad, looked_at, "could not be read")
+        list_beside(output, "remarks", remarks, looked_at, "were read in another way than their headers say")
     return len(bad)
 
 
-def canonical_path(path: Path) -> Path:
-    """The same path however the file's folder is named; a link counts as a file of its own."""
-    return path.parent.resolve() / path.name
-
-
-def name_in_csv(path: Path, folder: Path) -> str:
-    """A file as the CSV names it, the same from whichever folder the command is run.
+def read_ahead(
+    paths: list[Path], batch_size: int, remarks: list[tuple[Path, str]]
+) -> Iterator[dict[Path, Image.Image | BadImageError]]:
+    """Batches of images, or of what is wrong with them; threads read a batch ahead of the model.
 
     Args:
-        path: as it was named; an absolute path stays one, a relative path comes to start at the CSV's folder.
-        folder: the CSV's, a canonical path.
+        paths: what to read.
+        batch_size: images at a time.
+        remarks: gets (path, remark) of pictures that were read, such as a window that shows nothing.
     """
-    name = str(path)
-    if not path.is_absolute():
-        with contextlib.suppress(ValueError):  # another drive of Windows
-            name = os.path.relpath(canonical_path(path), folder)
-    # A spreadsheet takes a cell that begins like this for a formula.
-    return f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
-
-def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.Image | BadImageError]]:
-    """Batches of images, or of what is wrong with them; threads read a batch ahead of the model."""
+    def remark(path: Path, kind: str, detail: str) -> None:
+        remarks.append((path, f"{kind}: {detail}"))
 
     def read(path: Path) -> Image.Image | BadImageError:
         try:
-            return Image.fromarray(read_image(path))
+            return Image.fromarray(
+                read_image(path, note=lambda *said: remarks.append((path, ": ".join(said))))
+            )
         except BadImageError as error:
             return error
 
@@ -147,149 +145,6 @@ def read_ahead(paths: list[Path], batch_size: int) -> Iterator[dict[Path, Image.
         for batch, following in zip(tqdm(batches), [*batches, []][1:], strict=True):
             images, coming = dict(zip(batch, coming, strict=True)), pool.map(read, following)
             yield images
-
-
-def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
-    """The images that a CSV of the same model holds; an incomplete last row is removed.
-
-    Writes the header if the file is new or empty.
-
-    Raises:
-        UserError: the file is something else, or of another model, or cannot be written.
-    """
-    text = output.read_bytes() if output.is_file() else b""
-    whole = text[: end_of_rows(text)]
-    if not whole:
-        if text:
-            with written(output):
-                os.truncate(output, 0)
-        append_rows(output, [header])
-        return set()
-    try:
-        whole.split(b"\n", 1)[0].decode("utf-8")  # only file names may hold other bytes
-        first, *rows = csv.reader(io.StringIO(whole.decode(**AS_NAMED), newline=""))
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise UserError(f"--output {output} exists and is not a CSV; name another file") from error
-    if first != header:
-        raise UserError(
-            f"--output {output} exists with the columns {first[:4]} …, not those of this model; name "
-            "another file or delete it"
-        )
-    others = {row[1] for row in rows if len(row) == len(header)} - {fingerprint}
-    if others:
-        raise UserError(
-            f"--output {output} holds predictions of another model ({sorted(others)[0]}, this one is "
-            f"{fingerprint}); name another file or delete it"
-        )
-    if len(whole) < len(text):
-        with written(output):
-            os.truncate(output, len(whole))
-    return {row[0] for row in rows if len(row) == len(header)}
-
-
-def end_of_rows(text: bytes) -> int:
-    """Where the last complete row of a CSV ends; a line end between quotes belongs to a file's name."""
-    end = text.rfind(b"\n") + 1
-    while end and text.count(b'"', 0, end) % 2:
-        end = text.rfind(b"\n", 0, end - 1) + 1
-    return end
-
-
-def append_rows(file: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write rows at a CSV's end, all of them or none.
-
-    Raises:
-        UserError: the disk is full, or the file cannot be written any more.
-    """
-    text = csv_text(rows)
-    with written(file), file.open("ab", buffering=0) as raw:  # no buffer that would be written at the end
-        before = raw.seek(0, os.SEEK_END)
-        try:
-            done = 0
-            while done < len(text):
-                done += raw.write(text[done:])
-        except OSError:
-            raw.truncate(before)
-            raise
-
-
-def csv_text(rows: Sequence[Sequence[str]]) -> bytes:
-    """Rows as bytes, each ended by a line feed; a name with a line end of any kind is quoted."""
-    text = io.StringIO()
-    for row in rows:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\r\n").writerow(row)  # quotes what holds a part of this
-        text.write(line.getvalue().removesuffix("\r\n") + "\n")
-    return text.getvalue().encode(**AS_NAMED)
-
-
-@contextlib.contextmanager
-def written(file: Path) -> Iterator[None]:
-    """What keeps a CSV from being written, in words.
-
-    Raises:
-        UserError: in place of the system's error.
-    """
-    try:
-        yield
-    except OSError as error:
-        message = (
-            f"{write_error('--output', file, error)}. Finished rows are kept: repeat the command to resume"
-        )
-        raise UserError(message) from error
-
-
-def warn_of_old_rows(
-    done: Collection[Path], files: Collection[Path], output: Path, written_at: float
-) -> None:
-    """Say which rows may be of other pictures than the files now hold.
-
-    Args:
-        done: files that have a row.
-        files: those asked for.
-        output: the CSV.
-        written_at: when it was written last, in seconds as `stat` has them.
-    """
-    newer = sorted(place for place in files if place in done and place.stat().st_mtime > written_at)
-    if newer:
-        logger.warning(
-            "%d images have changed since %s was written, and keep their old rows (%s …); delete these rows, "
-            "or name another CSV", len(newer), output.name, newer[0],
-        )  # fmt: skip
-    if done and not any(place.exists() for place in done):
-        logger.warning(
-            "none of the images that %s names is there any more; was it moved? Paths in it start at its own "
-            "folder", output,
-        )  # fmt: skip
-
-
-def report_bad(bad: list[tuple[Path, str]], looked_at: Collection[Path], output: Path) -> None:
-    """Report the files that could not be read, in the log and in a CSV, which is deleted if there is none.
-
-    Args:
-        bad: unreadable files of this run, and why.
-        looked_at: all files of this run. What an older list says of others is kept while they are there.
-        output: the CSV beside which the list stands.
-    """
-    listing = output.with_suffix(".unreadable.csv")
-    older: list[list[str]] = []
-    if listing.is_file():
-        with listing.open(newline="", **AS_NAMED) as file:
-            older = [row for row in csv.reader(file) if len(row) == 2][1:]
-    places = [canonical_path(output.parent / name) for name, _ in older]
-    kept = zip(older, places, strict=True)
-    rows = [row for row, place in kept if place not in looked_at and place.is_file()]
-    rows += [[name_in_csv(path, output.parent), reason] for path, reason in bad]
-    if not rows:
-        listing.unlink(missing_ok=True)
-        return
-    with written(listing):
-        listing.write_bytes(csv_text([["path", "reason"], *rows]))
-    if not bad:
-        return
-    files_word = "file" if len(bad) == 1 else "files"
-    named = "\n  ".join(f"{path}: {reason}" for path, reason in bad[:20])
-    logger.warning("%d %s could not be read (all in %s):\n  %s", len(bad), files_word, listing, named)
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:

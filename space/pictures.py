@@ -29,8 +29,6 @@ WHAT_IS_CHECKED = (
 GRAY_CHROMA = 10.0
 """Mean distance of the largest to the smallest of R, G and B, of 255; tinted scans stay below."""
 LARGEST_RATIO = 2.0
-SMALLEST_CONTRAST = 4.0
-"""Standard deviation of the gray values, of 255."""
 RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC", ""}
 """DICOM modalities of projection radiographs; OT and SC (other, secondary capture) say nothing either way."""
 SHOWN_SIDE = 640
@@ -42,9 +40,14 @@ _SENTENCES = {
     "truncated": "The file ends too early; it may not have been copied to its end.",
     "too_small": "The picture is too small to show a chest ({detail}).",
     "too_many_pixels": "The picture is too large ({detail}).",
+    "too_many_bytes": "The file is too large ({detail}).",
+    "too_long": "One side of the picture is many times the other ({detail}); a chest is not.",
+    "shows_nothing": "The picture is of one brightness; there is nothing to see in it.",
+    "unsupported_depth": "Pictures with pixels of this kind are not read here ({detail}).",
+    "wrong_size": "The file contradicts itself: {detail}.",
     "no_pixels": "This DICOM file holds no picture.",
     "several_frames": "This DICOM file holds several pictures ({detail}); save one of them alone.",
-    "unsupported_compression": "This DICOM file is compressed in a way unknown here ({detail}).",
+    "unsupported_compression": "This DICOM file is compressed in a way that cannot be read here ({detail}).",
 }
 
 
@@ -76,23 +79,29 @@ def read_upload(path: Path) -> Picture:
     Raises:
         RefusedError: it cannot be read, or cannot be a chest radiograph (see WHAT_IS_CHECKED).
     """
-    is_radiology_file = is_dicom(path)
-    notes = _check_dicom(path) if is_radiology_file else []
+    remarks: list[str] = []
     try:
-        gray = read_image(path)
+        gray = read_image(path, note=lambda kind, detail: remarks.append(_remark(kind, detail)))
     except BadImageError as error:
         wanted = _SENTENCES.get(error.kind, "The file is damaged and cannot be read.")
         raise RefusedError(wanted.format(detail=error.detail)) from error
-    if not is_radiology_file:
+    if is_dicom(path):
+        remarks = _check_dicom(path) + remarks
+    else:
         _refuse_colour(path)
     height, width = gray.shape
     if max(height, width) > LARGEST_RATIO * min(height, width):
         raise RefusedError(
             f"The picture is {width}×{height} pixels, one side more than twice the other; a chest is not."
         )
-    if gray.std() < SMALLEST_CONTRAST:
-        raise RefusedError("The picture is of one brightness; there is nothing to see in it.")
-    return Picture(gray, tuple(notes))
+    return Picture(gray, tuple(remarks))
+
+
+def _remark(kind: str, detail: str) -> str:
+    """A sentence of what the reader found odd about a DICOM file's header."""
+    if kind == "polarity_unclear":
+        return "The picture was inverted as its header asks, yet its lungs are bright: is the header right?"
+    return f"The DICOM header was not followed in one point: {detail}."
 
 
 def _check_dicom(path: Path) -> list[str]:
@@ -102,7 +111,7 @@ def _check_dicom(path: Path) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that the standard does not allow
-            header = pydicom.dcmread(path, stop_before_pixels=True)
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
             modality = str(header.get("Modality") or "").strip().upper()
             part = str(header.get("BodyPartExamined") or "").strip().upper()
     except Exception:  # a damaged header raises anything; the decoder says what is wrong

@@ -11,12 +11,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from page_fixtures import phantom, write_stage2
+from page_fixtures import phantom, write_dicom, write_stage2
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from medhiera.errors import UserError
-from predict import find_images, main, rows_done
+from medhiera.inference.predictions_csv import rows_done
+from predict import find_images, main
 
 HEADER = ["path", "model", "Mass"]
 
@@ -197,6 +198,29 @@ def test_the_list_of_unreadable_files_is_told_apart_by_file_not_by_name(stage2, 
     write_picture(tmp_path / "in" / "bad.png")
     run(stage2, Path("../out.csv"), tmp_path / "in" / "bad.png")
     assert not listing.exists()
+
+
+def test_a_picture_read_in_another_way_than_its_header_says_is_listed(stage2, tmp_path):
+    film = phantom()
+    (tmp_path / "in").mkdir()
+    write_dicom(tmp_path / "in" / "narrow.dcm", film, WindowCenter=9000, WindowWidth=2)
+    write_dicom(tmp_path / "in" / "plain.dcm", film)
+    rows = run(stage2, tmp_path / "out.csv", tmp_path / "in")
+    assert len(rows) == 2
+    listing = tmp_path / "out.remarks.csv"
+    wanted = (
+        f"{tmp_path / 'in' / 'narrow.dcm'},window_ignored: the window 9000 ± 1 shows nothing of these pixels"
+    )
+    assert listing.read_text() == f"path,reason\n{wanted}\n"
+    run(stage2, tmp_path / "out.csv", tmp_path / "in")
+    assert listing.read_text() == f"path,reason\n{wanted}\n"
+
+
+def test_one_brightness_has_no_row(stage2, tmp_path):
+    write_picture(tmp_path / "in" / "good.png")
+    Image.new("L", (96, 96), 128).save(tmp_path / "in" / "gray.png")
+    assert len(run(stage2, tmp_path / "out.csv", tmp_path / "in")) == 1
+    assert "gray.png,shows_nothing" in (tmp_path / "out.unreadable.csv").read_text()
 
 
 def test_a_picture_that_changed_is_told(stage2, tmp_path, caplog):

@@ -110,3 +110,13 @@ def test_damage_never_gives_a_trace(tmp_path, suffix):
         except RefusedError:
             refused += 1
     assert refused > 20
+
+
+def test_what_was_odd_about_a_header_is_said_beside_the_result(tmp_path):
+    write_dicom(tmp_path / "a.dcm", GRAY, WindowCenter=9000, WindowWidth=2)
+    assert read_upload(tmp_path / "a.dcm").notes == (
+        "The DICOM header was not followed in one point: the window 9000 ± 1 shows nothing of these pixels.",
+    )
+    write_dicom(tmp_path / "b.dcm", GRAY, PhotometricInterpretation="MONOCHROME1")
+    (sentence,) = read_upload(tmp_path / "b.dcm").notes
+    assert "its lungs are bright" in sentence

@@ -1,0 +1,188 @@
+"""The CSV that `predict.py` writes: one row an image, whatever it is called, resumable after a kill anywhere.
+
+`predict.py` → here. A file is known by its place, not by its name as typed: a relative path in the CSV starts
+at the CSV's own folder.
+"""
+
+import contextlib
+import csv
+import io
+import logging
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from medhiera.errors import UserError
+from medhiera.output import write_error
+
+logger = logging.getLogger(__name__)
+
+_BYTE_FOR_BYTE = "surrogateescape"  # how file names that are not UTF-8 come through
+
+_NAMED_IN_LOG = 20
+
+
+def canonical_path(path: Path) -> Path:
+    """The same path however the file's folder is named; a link counts as a file of its own."""
+    return path.parent.resolve() / path.name
+
+
+def name_in_csv(path: Path, folder: Path) -> str:
+    """A file as the CSV names it, the same from whichever folder the command is run.
+
+    Args:
+        path: as it was named; an absolute path stays one, a relative path comes to start at the CSV's folder.
+        folder: the CSV's, a canonical path.
+    """
+    name = str(path)
+    if not path.is_absolute():
+        with contextlib.suppress(ValueError):  # another drive of Windows
+            name = os.path.relpath(canonical_path(path), folder)
+    # A spreadsheet takes a cell that begins like this for a formula.
+    return f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+
+
+def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
+    """The images that a CSV of the same model holds; an incomplete last row is removed.
+
+    Writes the header if the file is new or empty.
+
+    Raises:
+        UserError: the file is something else, or of another model, or cannot be written.
+    """
+    text = output.read_bytes() if output.is_file() else b""
+    whole = text[: end_of_rows(text)]
+    if not whole:
+        if text:
+            with written(output):
+                os.truncate(output, 0)
+        append_rows(output, [header])
+        return set()
+    try:
+        whole.split(b"\n", 1)[0].decode("utf-8")  # only file names may hold other bytes
+        first, *rows = csv.reader(io.StringIO(whole.decode("utf-8", _BYTE_FOR_BYTE), newline=""))
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise UserError(f"--output {output} exists and is not a CSV; name another file") from error
+    if first != header:
+        raise UserError(
+            f"--output {output} exists with the columns {first[:4]} …, not those of this model; name "
+            "another file or delete it"
+        )
+    others = {row[1] for row in rows if len(row) == len(header)} - {fingerprint}
+    if others:
+        raise UserError(
+            f"--output {output} holds predictions of another model ({sorted(others)[0]}, this one is "
+            f"{fingerprint}); name another file or delete it"
+        )
+    if len(whole) < len(text):
+        with written(output):
+            os.truncate(output, len(whole))
+    return {row[0] for row in rows if len(row) == len(header)}
+
+
+def end_of_rows(text: bytes) -> int:
+    """Where the last complete row of a CSV ends; a line end between quotes belongs to a file's name."""
+    end = text.rfind(b"\n") + 1
+    while end and text.count(b'"', 0, end) % 2:
+        end = text.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
+def append_rows(file: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write rows at a CSV's end, all of them or none.
+
+    Raises:
+        UserError: the disk is full, or the file cannot be written any more.
+    """
+    text = csv_text(rows)
+    with written(file), file.open("ab", buffering=0) as raw:  # no buffer that would be written at the end
+        before = raw.seek(0, os.SEEK_END)
+        try:
+            done = 0
+            while done < len(text):
+                done += raw.write(text[done:])
+        except OSError:
+            raw.truncate(before)
+            raise
+
+
+def csv_text(rows: Sequence[Sequence[str]]) -> bytes:
+    """Rows as bytes, each ended by a line feed; a name with a line end of any kind is quoted."""
+    text = io.StringIO()
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow(row)  # quotes what holds a part of this
+        text.write(line.getvalue().removesuffix("\r\n") + "\n")
+    return text.getvalue().encode("utf-8", _BYTE_FOR_BYTE)
+
+
+@contextlib.contextmanager
+def written(file: Path) -> Iterator[None]:
+    """What keeps a CSV from being written, in words.
+
+    Raises:
+        UserError: in place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = (
+            f"{write_error('--output', file, error)}. Finished rows are kept: repeat the command to resume"
+        )
+        raise UserError(message) from error
+
+
+def warn_of_old_rows(
+    done: Collection[Path], files: Collection[Path], output: Path, written_at: float
+) -> None:
+    """Say which rows may be of other pictures than the files now hold.
+
+    Args:
+        done: files that have a row.
+        files: those asked for.
+        output: the CSV.
+        written_at: when it was written last, in seconds as `stat` has them.
+    """
+    newer = sorted(place for place in files if place in done and place.stat().st_mtime > written_at)
+    if newer:
+        logger.warning(
+            "%d images have changed since %s was written, and keep their old rows (%s …); delete these rows, "
+            "or name another CSV", len(newer), output.name, newer[0],
+        )  # fmt: skip
+    if done and not any(place.exists() for place in done):
+        logger.warning(
+            "none of the images that %s names is there any more; was it moved? Paths in it start at its own "
+            "folder", output,
+        )  # fmt: skip
+
+
+def list_beside(
+    output: Path, column: str, found: list[tuple[Path, str]], looked_at: Collection[Path], what: str
+) -> None:
+    """List files beside a CSV and in the log, under `OUTPUT.COLUMN.csv`, which is deleted if there is none.
+
+    Args:
+        output: the CSV, an absolute path.
+        column: what the list says of a file: "unreadable" or "remarks".
+        found: files of this run, and what there is to say.
+        looked_at: all files of this run. What an older list says of others is kept while they are there.
+        what: of the files, for the log: "could not be read".
+    """
+    listing = output.with_suffix(f".{column}.csv")
+    older: list[list[str]] = []
+    if listing.is_file():
+        with listing.open(newline="", encoding="utf-8", errors=_BYTE_FOR_BYTE) as file:
+            older = [row for row in csv.reader(file) if len(row) == 2][1:]
+    places = [canonical_path(output.parent / name) for name, _ in older]
+    kept = zip(older, places, strict=True)
+    rows = [row for row, place in kept if place not in looked_at and place.is_file()]
+    rows += [[name_in_csv(path, output.parent), reason] for path, reason in found]
+    if not rows:
+        listing.unlink(missing_ok=True)
+        return
+    with written(listing):
+        listing.write_bytes(csv_text([["path", "reason"], *rows]))
+    if found:
+        files_word = "file" if len(found) == 1 else "files"
+        named = "\n  ".join(f"{path}: {reason}" for path, reason in found[:_NAMED_IN_LOG])
+        logger.warning("%d %s %s (all in %s):\n  %s", len(found), files_word, what, listing, named)
