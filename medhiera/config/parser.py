@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
@@ -332,6 +333,8 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
     training.mixed_precision = "bf16" if training.bf16 else "fp16" if training.fp16 else "no"
     if optimization.base_learning_rate:
         training.learning_rate = optimization.base_learning_rate * images_per_step(training) / 256
+    if optimization.optimizer:
+        training.optim = OptimizerNames.ADAMW_TORCH  # for some others the Trainer takes steps of another kind
     if optimization.keep_checkpoint == "last":
         training.load_best_model_at_end = False
     if optimization.early_stopping_patience:

@@ -34,7 +34,7 @@ NOT_TAKEN = {
     "eval_use_gather_object": "the ranks exchange tensors",
     "bf16_full_eval": "the reported numbers are computed in single precision",
     "fp16_full_eval": "the reported numbers are computed in single precision",
-    "label_smoothing_factor": "it is for one label an image; use stage 2's label_smoothing, which keeps NaN apart",
+    "label_smoothing_factor": "it is for one label an image; use stage 2's label_smoothing",
     # the order of images, and what a step is
     "train_sampling_strategy": "the order of the images follows from seed and epoch alone",
     "length_column_name": "the order of the images follows from seed and epoch alone",
@@ -91,7 +91,7 @@ def training_faults(
     faults = [
         f"{name} is not taken: {reason}; leave it out"
         for name, reason in NOT_TAKEN.items()
-        if name in given and getattr(training, name) != defaults[name]
+        if name in given and (getattr(training, name) != defaults[name] or reason == OF_THE_SCRIPTS)
     ]
     faults += [*_selection_faults(training, stage), *_tracker_faults(training), *_hub_faults(training)]
     faults += [*_compile_faults(training), *_optimizer_faults(training, optimization)]
@@ -117,8 +117,8 @@ def _selection_faults(training: TrainingArguments, stage: StageArguments) -> Ite
         )
     elif training.greater_is_better == (metric == "loss"):
         yield (
-            f"greater_is_better {str(training.greater_is_better).lower()} would keep the checkpoint of the worst "
-            f"{metric}; leave it out"
+            f"greater_is_better {str(training.greater_is_better).lower()} would keep the checkpoint of the "
+            f"worst {metric}; leave it out"
         )
     if training.save_strategy == SaveStrategy.BEST and training.eval_strategy == IntervalStrategy.NO:
         yield "save_strategy best needs eval_strategy steps or epoch: nothing is evaluated now"
@@ -157,7 +157,7 @@ def _compile_faults(training: TrainingArguments) -> Iterator[str]:
 
 
 def _optimizer_faults(training: TrainingArguments, optimization: OptimizationArguments) -> Iterator[str]:
-    """Makes transformers' optimizer and schedule of a small layer: a package or an argument may be missing."""
+    """Makes transformers' optimizer and schedule of a small layer: a package or argument may be missing."""
     layer = torch.nn.Linear(1, 1)
     optimizer: Optimizer = SGD(layer.parameters(), lr=1.0)
     if optimization.optimizer is None and training.optim_target_modules is None:

@@ -60,7 +60,10 @@ class ExperimentRunner:
     def command(self, arm: Arm, seed: int) -> list[str]:
         """What a user would type for this run."""
         folder = self.folder(arm.name, seed)
-        arguments = [*self.arguments[arm.script], "--data_dir", self.data_dir, "--output_dir", str(folder)]
+        shared = self.arguments[arm.script]
+        if arm.as_long_as is not None:
+            shared = without_option(shared, "num_train_epochs")  # the script takes one length, not two
+        arguments = [*shared, "--data_dir", self.data_dir, "--output_dir", str(folder)]
         arguments += ["--build_dir", str(self.output / "cocktail"), "--seed", str(seed), *arm.arguments]
         if arm.start is not None:
             source = self.stage0 if arm.start == STAGE0 else str(self.folder(arm.start, seed))
@@ -160,6 +163,26 @@ def leave_on_signals() -> None:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, leave)
+
+
+def has_option(words: Sequence[str], name: str) -> bool:
+    """Whether words of a command line set this field, in any of its spellings."""
+    return any(word.split("=")[0] in _spellings(name) for word in words)
+
+
+def without_option(words: Sequence[str], name: str) -> tuple[str, ...]:
+    """The words without a field and its one value."""
+    kept: list[str] = []
+    is_value = False
+    for word in words:
+        if not is_value and word.split("=")[0] not in _spellings(name):
+            kept.append(word)
+        is_value = not is_value and word in _spellings(name)
+    return tuple(kept)
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    return f"--{name}", f"--{name.replace('_', '-')}"
 
 
 def failure_message(what: str, status: int, folder: Path) -> RunFailedError:

@@ -20,7 +20,14 @@ import yaml
 
 from medhiera.errors import RunFailedError
 from medhiera.experiments.arms import STAGE0, Arm
-from medhiera.experiments.runner import ROOT, ExperimentRunner, failure_message, locked_process, read_column
+from medhiera.experiments.runner import (
+    ROOT,
+    ExperimentRunner,
+    failure_message,
+    has_option,
+    locked_process,
+    read_column,
+)
 from medhiera.hub.record import TrainedRecord
 from medhiera.layout import LOG_FILE
 
@@ -205,18 +212,21 @@ def schedule_of(arguments: Sequence[str]) -> tuple[int, float]:
     """Optimizer steps and epochs that a script is to train; the epochs count where there are no steps.
 
     Args:
-        arguments: of the script, the recipe first; a word wins over the recipe, a later one over an earlier.
+        arguments: of the script, the recipe first; a word wins over the recipe, a later one over an earlier,
+            and epochs of the command line over steps of the recipe.
 
     Returns:
         Steps, not positive where only the epochs count; epochs.
     """
     recipe = yaml.safe_load((ROOT / arguments[0]).read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--max_steps", "--max-steps", type=int, default=recipe.get("max_steps", -1))
+    typed = arguments[1:]
+    steps = -1 if has_option(typed, "num_train_epochs") else recipe.get("max_steps", -1)
+    parser.add_argument("--max_steps", "--max-steps", type=int, default=steps)
     parser.add_argument(
         "--num_train_epochs", "--num-train-epochs", type=float, default=recipe.get("num_train_epochs", 3)
     )
-    asked, _ = parser.parse_known_args(arguments[1:])
+    asked, _ = parser.parse_known_args(typed)
     return asked.max_steps, asked.num_train_epochs
 
 

@@ -81,7 +81,11 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("model_size: giant", [], "cannot be read"),
         ("model_overrides: tiny", [], "argument --model_overrides.*: 'tiny' is not a mapping"),
         ("source_weights: much", [], "is not a mapping"),
-        ("source_weights: [ChestX-ray14, 1]", [], r"source_weights is the list \['ChestX-ray14', 1\]; wanted one value"),
+        (
+            "source_weights: [ChestX-ray14, 1]",
+            [],
+            r"source_weights is the list \['ChestX-ray14', 1\]; wanted one value",
+        ),
         (
             "source_weights: {a: 0, b: 1}",
             [],
@@ -100,7 +104,11 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("image_size: 32", [], "eval_mask_ratio: mask_ratio 0.6 keeps 0 of 1 mask units"),
         ("precision: bf16\nbf16: true", [], "bf16 and precision are both set"),
         ("hub_model_id: me/mine", [], "hub_model_id is set without push_to_hub"),
-        ("push_to_hub: true\nhub_strategy: checkpoint", [], "hub_strategy is not taken: only the finished stage"),
+        (
+            "push_to_hub: true\nhub_strategy: checkpoint",
+            [],
+            "hub_strategy is not taken: only the finished stage",
+        ),
         ("reset_head: true", [], "reset_head is for stage 2"),
         ("model_size: base", ["--model_name_or_path", "x"], "model_size is for random weights, and a"),
     ],
