@@ -80,7 +80,9 @@ def main(argv: list[str]) -> None:
 
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:
-        raise UserError("--seeds must be at least 1")
+        raise UserError(f"--seeds is {options.seeds}; wanted a whole number from 1 up")
+    if options.trials < 1:
+        raise UserError(f"--trials is {options.trials}; wanted a whole number from 1 up")
     if options.experiment == "ablation" and "--score_test" in arguments:
         raise UserError("the ablation's tables are of the test split; leave --score_test out")
     if options.experiment == "sweep" and has_option(arguments, "max_steps"):

@@ -64,13 +64,14 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     Args:
         recipe: parsed.
         given: names that the file or the command line set, as against defaults.
-        more_faults: found by others, told with these.
+        more_faults: found by others, told before these.
 
     Raises:
         UserError: there is a fault.
     """
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
-    faults = _optimization_faults(optimization, training, given) + _selection_faults(optimization, training)
+    faults = [*more_faults, *_optimization_faults(optimization, training, given)]
+    faults += _selection_faults(optimization, training)
     faults += recipe.stage.faults(recipe) + training_faults(training, optimization, recipe.stage, given)
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
@@ -86,7 +87,6 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     faults += _weight_faults(data)
     if training.output_dir in (None, "", "trainer_output"):
         faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
-    faults += more_faults
     if faults:
         raise UserError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
 
