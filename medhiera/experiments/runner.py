@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -186,11 +187,13 @@ def _spellings(name: str) -> tuple[str, str]:
 
 
 def failure_message(what: str, status: int, folder: Path) -> RunFailedError:
-    """What a failed script said last."""
+    """What a failed script said last: its whole message, or the end of a trace."""
     log = folder / "stdout.log"
-    last_lines = log.read_text(encoding="utf-8").strip().splitlines()[-8:]
+    lines = log.read_text(encoding="utf-8").strip().splitlines()
+    messages = [number for number, line in enumerate(lines) if re.match(r"train_\w+\.py: ", line)]
+    first = min(messages[-1] if messages else len(lines), len(lines) - 8)
     return RunFailedError(
-        f"{what} ended with exit code {status}; {log} ends with:\n  " + "\n  ".join(last_lines)
+        f"{what} ended with exit code {status}; {log} ends with:\n  " + "\n  ".join(lines[max(first, 0) :])
     )
 
 

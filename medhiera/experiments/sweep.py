@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 30
 
-_POLL_SECONDS = 1.0
-
 _FAILURES_IN_A_ROW = 3
 
 WARM_UP_PERCENT = 30
@@ -131,7 +129,12 @@ def open_study(sweep: Sweep, file: Path, name: str, seed: int | None = 0) -> opt
 
 
 def run_sweep(
-    runner: ExperimentRunner, sweep: Sweep, study: optuna.Study, trials: int, fixed: Mapping[str, Any]
+    runner: ExperimentRunner,
+    sweep: Sweep,
+    study: optuna.Study,
+    trials: int,
+    fixed: Mapping[str, Any],
+    poll_seconds: float = 1.0,
 ) -> None:
     """Run trials until the study holds so many finished or pruned ones.
 
@@ -143,6 +146,7 @@ def run_sweep(
         study: from open_study.
         trials: in all, those of former runs and other processes included.
         fixed: options that win over proposed ones (a smoke budget's few steps).
+        poll_seconds: between two looks at a trial's log.
 
     Raises:
         RunFailedError: three trials in a row failed, so the proposals are hardly the reason.
@@ -153,7 +157,7 @@ def run_sweep(
     def objective(trial: optuna.Trial) -> float:
         nonlocal failures
         try:
-            value = _run_trial(runner, sweep, trial, sweep.propose(trial) | dict(fixed))
+            value = _run_trial(runner, sweep, trial, sweep.propose(trial) | dict(fixed), poll_seconds)
         except optuna.TrialPruned:
             failures = 0
             raise
@@ -171,7 +175,11 @@ def run_sweep(
 
 
 def _run_trial(
-    runner: ExperimentRunner, sweep: Sweep, trial: optuna.Trial, options: Mapping[str, Any]
+    runner: ExperimentRunner,
+    sweep: Sweep,
+    trial: optuna.Trial,
+    options: Mapping[str, Any],
+    poll_seconds: float,
 ) -> float:
     """One trial in a process of its own, ended early where its log falls behind the median."""
     frozen = trial.study.get_trials(deepcopy=False)[trial.number]
@@ -187,7 +195,7 @@ def _run_trial(
     reported: set[int] = set()
     with locked_process(command, folder) as process:
         while process.poll() is None:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds)
             _report(trial, folder / LOG_FILE, sweep.column, schedule, reported)
             if trial.should_prune():
                 logger.info("trial %d: pruned after %d %% of its steps", trial.number, max(reported))
