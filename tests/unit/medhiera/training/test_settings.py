@@ -47,7 +47,7 @@ def test_fewer_images_than_a_batch_are_refused_where_the_rest_is_dropped(length,
     [
         (LINEAR, {"per_device_train_batch_size": 4}, "images a step was 8, now 4"),
         (LINEAR, {"gradient_accumulation_steps": 2}, "images a step was 8, now 16"),
-        (LINEAR, {"seed": 7}, "seed was 42, now 7"),
+        (LINEAR, {"seed": 7}, "seed was [0-9]+, now 7"),
         (LINEAR, {"learning_rate": 0.5}, "learning_rate was 0.01, now 0.5"),
         (LINEAR, {"weight_decay": 0.5}, "weight_decay was 0.0, now 0.5"),
         (LINEAR, {"rows": 12}, "training images was 16, now 12"),
