@@ -62,8 +62,8 @@ def make_trainer(folder, optimization=None, rows=None, model=None, table=None, c
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "max_steps": 4, "use_cpu": True,
         "max_grad_norm": 0, "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
-        "learning_rate": 1e-2, "seed": 42 + SEED, "remove_unused_columns": False, "dataloader_pin_memory": False,
-        "logging_nan_inf_filter": False, "report_to": [],
+        "learning_rate": 1e-2, "seed": 42 + SEED, "remove_unused_columns": False,
+        "dataloader_pin_memory": False, "logging_nan_inf_filter": False, "report_to": [],
     } | arguments  # fmt: skip
     return MedHieraTrainer(
         optimization=optimization or OptimizationArguments(optimizer="adam", schedule="one_cycle"),

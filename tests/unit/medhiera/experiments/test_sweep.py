@@ -115,6 +115,7 @@ def test_the_schedule_is_the_recipes_unless_a_word_says_otherwise(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("max_steps: 400\nlearning_rate: 1e-3")
     assert schedule_of((str(recipe), "--learning_rate", "1")) == (400, 3)
+    assert schedule_of((str(recipe), "--num-train-epochs=2")) == (-1, 2)  # as the script takes it
     arguments = (str(recipe), "--max_steps", "-1", "--num_train_epochs", "5", "--num_train_epochs", "2")
     assert schedule_of(arguments) == (-1, 2)
     recipe.write_text("num_train_epochs: 80")
