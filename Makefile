@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo app test test-all lint format bench clean
+.PHONY: help setup demo app test test-avx2 test-all lint format bench clean
 
 DATA ?=
 STAGE0 ?=
@@ -29,7 +29,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 help:  ## this list
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
 
 # The first interpreter that is new enough, not too new, and can make a virtual environment.
 .venv/bin/python:
@@ -60,6 +60,11 @@ lint: setup  ## ruff and mypy alone
 
 test: lint  ## lint, types, and the tests that take seconds
 	$(PY) -m pytest -m "not slow and not gpu and not realdata"
+
+# What computes with torch, as on a CPU without AVX-512: half precision and fused layers take other kernels there.
+test-avx2: setup  ## the quick tests of the models and of training, as an older CPU computes them
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -m "not slow and not gpu and not realdata" \
+	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
 	$(PY) -m pytest -m "(slow or realdata) and not gpu"

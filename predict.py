@@ -132,9 +132,7 @@ def read_ahead(
 
     def read(path: Path) -> Image.Image | BadImageError:
         try:
-            return Image.fromarray(
-                read_image(path, note=lambda *said: remarks.append((path, ": ".join(said))))
-            )
+            return Image.fromarray(read_image(path, note=functools.partial(remark, path)))
         except BadImageError as error:
             return error
 

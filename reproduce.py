@@ -25,7 +25,15 @@ from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
 from medhiera.experiments.arms import Arm, ablation_arms, explode_arms
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
-from medhiera.experiments.runner import ROOT, ExperimentRunner, leave_on_signals, pin_settings, run_all
+from medhiera.experiments.runner import (
+    ROOT,
+    ExperimentRunner,
+    has_option,
+    leave_on_signals,
+    pin_settings,
+    run_all,
+    without_option,
+)
 from medhiera.experiments.sweep import SWEEPS, correlations, importances, open_study, run_sweep
 from medhiera.layout import LOG_FILE
 
@@ -74,9 +82,13 @@ def main(argv: list[str]) -> None:
 
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
     if not seeds:
-        raise UserError("--seeds must be at least 1")
+        raise UserError(f"--seeds is {options.seeds}; wanted a whole number from 1 up")
+    if options.trials < 1:
+        raise UserError(f"--trials is {options.trials}; wanted a whole number from 1 up")
     if options.experiment == "ablation" and "--score_test" in arguments:
         raise UserError("the ablation's tables are of the test split; leave --score_test out")
+    if options.experiment == "sweep" and has_option(arguments, "max_steps"):
+        raise UserError("a sweep searches num_train_epochs; leave --max_steps out")
     budget = script_arguments(options.budget, options.stage0, arguments)
     runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
     check_settings(runner.output, options, arguments)
@@ -122,7 +134,10 @@ def script_arguments(budget: str, stage0: str | None, arguments: Sequence[str]) 
         arguments: the user's own; they come last and win.
     """
     geometry = () if stage0 is None else ("--model_overrides", "{}")
-    return {script: (*recipe, *geometry, *arguments) for script, recipe in BUDGETS[budget].items()}
+    recipes = dict(BUDGETS[budget])
+    if has_option(arguments, "max_steps"):  # the user's length takes the place of the budget's
+        recipes = {script: without_option(words, "num_train_epochs") for script, words in recipes.items()}
+    return {script: (*words, *geometry, *arguments) for script, words in recipes.items()}
 
 
 def check_settings(output: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import choose_augmentation
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.selection import default_sources
-from medhiera.errors import run_script
+from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import SELECTION_METRIC, ValidationScores, choose_findings
@@ -52,7 +52,9 @@ def main(argv: list[str]) -> None:
     eval_rows = run.select("validation", sources, config.data.max_eval_images)
     scored_rows = run.select("test", sources) if options.score_test else eval_rows
 
-    selection = choose_findings(np.array(eval_rows["labels"]), eval_rows["patient_id"], names)
+    labels = np.array(eval_rows["labels"])
+    selection = choose_findings(labels, eval_rows["patient_id"], names)
+    check_metric(config.training.metric_for_best_model, labels, names)
     model = run.start_model(
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
@@ -95,6 +97,31 @@ def main(argv: list[str]) -> None:
         evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
     )
     run.finish(record, trainer.model, weights)
+
+
+def check_metric(metric: str | None, labels: NDArray[np.floating[Any]], names: list[str]) -> None:
+    """Refuse `metric_for_best_model: auroc_FINDING` where no validation gives that number.
+
+    Args:
+        metric: the recipe's.
+        labels: (images, findings) of the validation split; 1, 0 or NaN.
+        names: of the findings.
+
+    Raises:
+        UserError: no such finding, or its validation images are all present or all absent.
+    """
+    ranked = [
+        name
+        for name, column in zip(names, labels.T, strict=True)
+        if (column == 1).any() and (column == 0).any()
+    ]
+    name = (metric or "").removeprefix("eval_")
+    finding = name.removeprefix("auroc_")
+    if name.startswith("auroc_") and finding not in ranked:
+        raise UserError(
+            f"metric_for_best_model is {metric}, and the validation split has no AUROC of {finding}; it has "
+            f"those of {', '.join(ranked)}"
+        )
 
 
 def is_selected(run: Run[ClassificationArguments]) -> bool:

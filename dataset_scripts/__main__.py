@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_scripts.build.build_log import summary_lines
+from dataset_scripts.build.config import check_numbers
 from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
 from dataset_scripts.cocktail import Cocktail
 from dataset_scripts.errors import UserError
@@ -44,14 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     options = parser.parse_args(arguments)
-    if options.stored_size < 0:
-        parser.error(
-            f"--stored_size {options.stored_size}: wanted a side in pixels, or 0 for the native size"
-        )
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
     logging.getLogger("dataset_scripts").setLevel(logging.INFO)
     logger.setLevel(logging.INFO)  # which is __main__
     try:
+        check_numbers(vars(options))
         with tempfile.TemporaryDirectory() as unused_cache:
             builder = Cocktail(
                 data_dir=options.data_dir,

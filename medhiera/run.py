@@ -17,6 +17,7 @@ from typing import Any, Generic
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
@@ -294,6 +295,7 @@ def start_logging(args: TrainingArguments) -> None:
     """Our messages on the main process only, the libraries' warnings everywhere."""
     level = logging.INFO if args.should_log else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    disable_progress_bar()  # one for each checkpoint that is read or written, gone in a moment
     scripts = (Path(stage.script).stem for stage in STAGES.values())
     for name in ("medhiera", "dataset_scripts", "modeling_hiera_mae", *scripts):
         logging.getLogger(name).setLevel(level)

@@ -13,7 +13,7 @@ from .fused_linear import is_plain, linear, project
 from .windowing import pool_queries
 
 # torch's fused CPU kernel multiplies half precision well only with AMX; older torch versions cannot tell.
-_CPU_HAS_AMX = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+CPU_HAS_AMX = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 # On a CPU, keys from which the fused kernel beats plain products (docs/performance.md).
 _LONG_SINGLE = 128
@@ -24,7 +24,12 @@ _LONG_HALF_INFERENCE = 2048
 
 
 def resolve_attention(
-    implementation: str | None, device_type: str, dtype: torch.dtype, needs_gradient: bool, keys: int
+    implementation: str | None,
+    device_type: str,
+    dtype: torch.dtype,
+    needs_gradient: bool,
+    keys: int,
+    has_amx: bool = CPU_HAS_AMX,
 ) -> str:
     """Choose how attention is computed where the caller left it open.
 
@@ -38,6 +43,7 @@ def resolve_attention(
         dtype: of queries, keys and values.
         needs_gradient: a backward pass will follow.
         keys: tokens that each query attends to.
+        has_amx: the CPU multiplies bf16 matrices in hardware.
 
     Returns:
         "sdpa" or "eager".
@@ -49,7 +55,7 @@ def resolve_attention(
     is_half = dtype in (torch.bfloat16, torch.float16)
     if needs_gradient:
         return "eager" if keys < (_LONG_HALF_TRAINING if is_half else _LONG_SINGLE) else "sdpa"
-    is_slow = is_half and not _CPU_HAS_AMX
+    is_slow = is_half and not has_amx
     return "eager" if is_slow and keys < _LONG_HALF_INFERENCE else "sdpa"
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import datasets
 
 from dataset_scripts.build.build_log import BuildLog, most_bad_files, write_reports
-from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.config import SourceConfig, check_numbers
 from dataset_scripts.build.records import (
     FolderScan,
     ImageRecord,
@@ -49,6 +49,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
 
     Raises:
         DataLayoutError: data_dir is absent or holds none of the source's folders.
+        UserError: an option is out of its range.
     """
 
     VERSION = datasets.Version("1.2.0")  # raise it when the same files build to other data
@@ -74,6 +75,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                 f"{type(self).__name__} needs data_dir, the folder with the raw files. These datasets ask "
                 "for registration or a licence, so they are never downloaded for you."
             )
+        check_numbers(options)
         mapping = options.get("nih_mapping")
         extra = [Path(mapping)] if mapping else []
         options["manifest"] = manifest_hash((scan for _, scan in self._scan(Path(data_dir))), extra)

@@ -3,11 +3,13 @@
 Command line or Python → here → builder and every source's `list_images`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 
+from dataset_scripts.errors import UserError
 from dataset_scripts.reading.grayscale import Compression
 from dataset_scripts.splits import VALIDATION_FRACTION
 
@@ -42,3 +44,32 @@ class SourceConfig(datasets.BuilderConfig):
         if self.compression == "auto":
             return "none" if self.stored_size else "fast"
         return self.compression
+
+
+_WHOLE_NUMBERS = {"stored_size": (0, 65_535), "slices_per_volume": (1, 10_000), "num_proc": (1, 4096)}
+
+_SHARES = {"validation_fraction": "between 0 and 1", "max_bad_fraction": "from 0 to 1"}
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Refuse numbers that no build can be made with, before any file is looked for.
+
+    Args:
+        options: of a build or its command, by name; others than numbers are left alone.
+
+    Raises:
+        UserError: names each that is out of its range, and the range.
+    """
+    faults = []
+    for name, (least, most) in _WHOLE_NUMBERS.items():
+        value = options.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            faults.append(f"{name} is {value}; wanted a whole number from {least} to {most}")
+    for name, ends in _SHARES.items():
+        value = options.get(name, 0.5)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_inside = is_number and (0 < value < 1 or (ends == "from 0 to 1" and value in (0, 1)))
+        if not is_inside:  # NaN too
+            faults.append(f"{name} is {value}; wanted a share {ends}")
+    if faults:
+        raise UserError("this build cannot be made: " + "; ".join(faults))

@@ -88,12 +88,13 @@ def write_phantom_cohort(
         seed: everything random follows from it.
 
     Raises:
-        ValueError: `patients` or `image_size` is too small.
+        ValueError: `patients`, `image_size` or `seed` is out of its range.
         FileExistsError: the folder holds anything else.
     """
-    if patients < 8 or image_size < 32:
+    if not 8 <= patients <= 1_000_000 or not 32 <= image_size <= 4096 or not 0 <= seed < 2**32:
         raise ValueError(
-            f"patients={patients}, image_size={image_size}: give at least 8 patients and 32 pixels."
+            f"patients={patients}, image_size={image_size}, seed={seed}: give at least 8 patients and 32 "
+            "pixels, at most 1000000 and 4096, and a seed from 0 to 4294967295."
         )
     root = Path(root)
     settings = {"version": 1, "patients": patients, "image_size": image_size, "seed": seed}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from transformers import TrainingArguments
 
+from medhiera.config.ranges import BELOW_ONE, COUNT, COUNT_OR_NONE, FROM_ZERO, SHARE, Range
 from modeling_hiera_mae.configuration_hiera_mae import SIZES
 
 Card = Literal["always", "where set", "never"]
@@ -25,7 +26,8 @@ def option(default: Any, text: str, *, card: Card = "always", **metadata: Any) -
         default: its value where neither file nor command line name it.
         text: what --help says.
         card: whether the model card shows it.
-        **metadata: for HfArgumentParser, such as `choices`.
+        **metadata: `range`, the Range of a number, which every number has; or for HfArgumentParser, such as
+            `choices`.
     """
     return field(default=default, metadata={"help": text, "card": card, **metadata})
 
@@ -49,8 +51,9 @@ class DataArguments:
         None,
         "Shorter side of the built images in pixels; default resize_size, nothing shrinks twice; 0 keeps the "
         "native size.",
+        range=Range(0, 65_535),
     )
-    build_num_proc: int = option(1, "Processes that build the data.", card="never")
+    build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))
     split_scheme: Literal["official", "medtransformer"] = option(
         "official",
         "`official`: the whole official test list and a patient-disjoint validation. `medtransformer`: the "
@@ -63,7 +66,7 @@ class DataArguments:
         None, "File that names the NIH image behind RSNA's identifiers, if you have it.", card="never"
     )
     max_bad_fraction: float = option(
-        0.01, "Stop the build when more than this share of the files is unreadable."
+        0.01, "Stop the build when more than this share of the files is unreadable.", range=SHARE
     )
     sources: list[str] | None = option(
         None,
@@ -74,12 +77,18 @@ class DataArguments:
         "Stage 1: weight of each source in the training rows. Sources not named are left out; small ones "
         "repeat. Default: every image once."
     )
-    image_size: int = option(224, "Side of the model's input in pixels.")
+    image_size: int = option(224, "Side of the model's input in pixels.", range=Range(1, 16_384))
     resize_size: int | None = option(
-        None, "Shorter side before the center crop; default image_size × 256/224, as the paper."
+        None,
+        "Shorter side before the center crop; default image_size × 256/224, as the paper.",
+        range=Range(1, 65_535),
     )
-    max_train_images: int | None = option(None, "Use only this many training images, drawn by the seed.")
-    max_eval_images: int | None = option(None, "Use only this many validation images, drawn by the seed.")
+    max_train_images: int | None = option(
+        None, "Use only this many training images, drawn by the seed.", range=COUNT
+    )
+    max_eval_images: int | None = option(
+        None, "Use only this many validation images, drawn by the seed.", range=COUNT
+    )
 
 
 @dataclass
@@ -115,9 +124,13 @@ class OptimizationArguments:
         1.0,
         "Learning rate of each block as a share of the block's above it; `adamw` only.",
         card="where set",
+        range=Range(0, 1, above=True, hint="1: none"),
     )
     base_learning_rate: float = option(
-        0.0, "Learning rate for 256 images a step; × global batch / 256. 0: unused.", card="where set"
+        0.0,
+        "Learning rate for 256 images a step; × global batch / 256. 0: unused.",
+        card="where set",
+        range=FROM_ZERO,
     )
     schedule: Literal["one_cycle"] | None = option(
         None,
@@ -125,12 +138,21 @@ class OptimizationArguments:
         "`lr_scheduler_type` says.",
     )
     drop_path_rate: float = option(
-        0.0, "Chance that the last block's branch is left out; earlier ones less.", card="where set"
+        0.0,
+        "Chance that the last block's branch is left out; earlier ones less.",
+        card="where set",
+        range=BELOW_ONE,
     )
     ema_decay: float = option(
         0.0,
         "Decay of the moving average of weights that is evaluated and kept; 0: none.",
         card="where set",
+        range=Range(
+            0,
+            1,
+            below=True,
+            hint="0: off; at 1 the average would never leave the initial weights",
+        ),
     )
     keep_checkpoint: Literal["best", "last"] = option(
         "best",
@@ -138,7 +160,10 @@ class OptimizationArguments:
         card="where set",
     )
     early_stopping_patience: int = option(
-        0, "End after so many evaluations in a row without a new best; 0: never.", card="where set"
+        0,
+        "End after so many evaluations in a row without a new best; 0: never.",
+        card="where set",
+        range=COUNT_OR_NONE,
     )
     halt_on_explosion: bool = option(
         False, "End the run when the evaluation loss stands above its start after warm-up.", card="never"
@@ -158,6 +183,7 @@ class AugmentationArguments:
         "Smallest share of the area that a random crop keeps, in place of resize and center crop; 0: no "
         "random crop.",
         card="where set",
+        range=SHARE,
     )
     horizontal_flip: bool = option(False, "Mirror every second image.", card="where set")
     rand_augment: bool = option(
@@ -174,6 +200,9 @@ class StageArguments:
 
     is_mae: ClassVar[bool] = False
     """The stage trains a masked autoencoder: decoder and query pooling are its checkpoint's."""
+
+    checkpoint_metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    """What `metric_for_best_model` may name, as patterns: the numbers of each evaluation."""
 
     def faults(self, config: "Config[Any]") -> list[str]:
         """What is out of range or cannot stand together with this stage: a sentence each, with its fix."""

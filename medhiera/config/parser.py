@@ -10,7 +10,7 @@ import difflib
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
@@ -31,7 +32,9 @@ from medhiera.config.arguments import (
     images_per_step,
     machine_computes_bf16,
 )
-from medhiera.config.validation import check_config, unused_options
+from medhiera.config.ranges import TRAINING_RANGES, Range
+from medhiera.config.training_options import unused_options
+from medhiera.config.validation import check_config
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +46,7 @@ class _Parser(HfArgumentParser):
     @staticmethod
     def _parse_dataclass_field(parser: argparse.ArgumentParser, field: Field[Any]) -> None:
         known = copy.copy(field)
-        own = {"card", "is_mapping"}
+        own = {"card", "is_mapping", "range"}
         known.metadata = MappingProxyType({key: field.metadata[key] for key in field.metadata.keys() - own})
         HfArgumentParser._parse_dataclass_field(parser, known)
 
@@ -72,12 +75,8 @@ def parse_config(
         TrainingArguments,
     )
     parser = _Parser(groups, allow_abbrev=False, exit_on_error=False)
-    # TrainingArguments take one tracker or several; HfArgumentParser makes that an option of one word.
-    next(action for action in parser._actions if action.dest == "report_to").nargs = "+"
-    mappings = {f.name for group in groups for f in fields(group) if f.metadata.get("is_mapping")}
-    for action in parser._actions:
-        if action.dest in mappings:
-            action.type = _parse_mapping
+    out_of_range: list[str] = []
+    _set_types(parser, groups, out_of_range)
     parser.set_defaults(**TRAINING_DEFAULTS, **stage.training_defaults)
     known = {f.name for group in groups for f in fields(group) if f.init}
     args = list(argv)
@@ -86,48 +85,211 @@ def parse_config(
         sys.exit(0)
     from_file: list[str] = []
     if not args[0].startswith("--"):
-        from_file = _yaml_args(Path(args.pop(0)), known)
+        lists = {action.dest for action in parser._actions if action.nargs == "+"}
+        from_file = _file_words(Path(args.pop(0)), known, lists)
+    args = _joined(args)
     try:
         parsed = parser.parse_args_into_dataclasses(from_file + args, return_remaining_strings=True)
     except UserError:
         raise
     except (SystemExit, Exception) as error:  # argparse ends the process on some faults; we answer instead
-        raise UserError(f"the recipe cannot be read: {error}") from error
+        raise UserError("\n  - ".join([f"the recipe cannot be read: {error}", *out_of_range])) from error
     *options, unknown = parsed
     if unknown:
         raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
     recipe = Config(*options)
-    given = {word.lstrip("-").split("=")[0] for word in from_file + args}
-    check_config(recipe, given, [fault for check in checks for fault in check(recipe)])
-    _finish(recipe, given)
+    typed, in_file = _keys(args, known), _keys(from_file, known)
+    more_faults = out_of_range + _choose_length(recipe.training, typed, in_file)
+    check_config(
+        recipe, typed | in_file, more_faults + [fault for check in checks for fault in check(recipe)]
+    )
+    _finish(recipe, typed | in_file)
     return recipe
 
 
-def _yaml_args(path: Path, known: set[str]) -> list[str]:
-    """The YAML file as command-line args, so that file and command line pass one parser."""
-    if not path.is_file():
+def _set_types(parser: argparse.ArgumentParser, groups: Sequence[type[Any]], faults: list[str]) -> None:
+    """Have argparse read mappings as such, and numbers within their ranges alone.
+
+    Args:
+        parser: HfArgumentParser's.
+        groups: the dataclasses of the fields.
+        faults: takes a sentence for each number that is none, or lies outside of its range.
+    """
+    metadata = {f.name: f.metadata for group in groups for f in fields(group)}
+    for action in parser._actions:
+        own: Mapping[str, Any] = metadata.get(action.dest, {})
+        if (
+            action.dest == "report_to"
+        ):  # one tracker or several; HfArgumentParser makes it an option of one word
+            action.nargs = "+"
+        elif own.get("is_mapping"):
+            action.type = _parse_mapping
+        elif allowed := own.get("range") or TRAINING_RANGES.get(action.dest):
+            action.type = _NumberType(action, allowed, faults)
+
+
+class _NumberType:
+    """Reads one number for argparse; where it is outside of its range, notes so and gives the default.
+
+    So all of a recipe's numbers are judged at once, and before transformers sees any of them.
+    """
+
+    def __init__(self, action: argparse.Action, allowed: Range, faults: list[str]) -> None:
+        self.name, self.default, self.kind = action.dest, action.default, action.type
+        self.allowed, self.faults = allowed, faults
+
+    def __call__(self, text: str) -> Any:
+        is_whole = self.kind is int
+        try:
+            number = int(text) if is_whole else float(text)
+            if number in self.allowed:
+                return number
+        except ValueError:
+            pass
+        self.faults.append(f"{self.name} is {text}; wanted {self.allowed.in_words(is_whole)}")
+        return self.default
+
+
+def _joined(args: Sequence[str]) -> list[str]:
+    """`--rate -1e-3` as `--rate=-1e-3`: argparse takes some negative numbers for options."""
+    words: list[str] = []
+    for word in args:
+        if words and words[-1].startswith("--") and "=" not in words[-1] and _is_negative(word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _is_negative(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return word.startswith("-")
+
+
+def _keys(words: Sequence[str], known: set[str]) -> set[str]:
+    """The fields that words set: `--max-steps=4` sets max_steps, `--no_score_test` sets score_test."""
+    names = {word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+    return {name if name in known else name.removeprefix("no_") for name in names}
+
+
+def _choose_length(training: TrainingArguments, typed: set[str], in_file: set[str]) -> list[str]:
+    """Let the command line say how long a run is, by steps or by epochs, whichever way the file says it.
+
+    Args:
+        training: transformers takes max_steps where both are set; here it loses it to epochs that were typed.
+        typed: fields of the command line.
+        in_file: fields of the file.
+
+    Returns:
+        A sentence where one of the two sets both.
+    """
+    both = {"max_steps", "num_train_epochs"}
+    if training.max_steps < 0:
+        return []
+    if both <= typed or (both <= in_file and not both & typed):
+        return [
+            "max_steps and num_train_epochs are both set, and a run has one length; leave one of them out"
+        ]
+    if both <= in_file | typed:
+        [winner] = both & typed
+        [loser] = both - {winner}
+        logger.warning(
+            "%s %s of the command line takes the place of the recipe's %s",
+            winner, getattr(training, winner), loser,
+        )  # fmt: skip
+        if loser == "max_steps":
+            training.max_steps = -1
+    return []
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML's loader would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As SafeLoader.
+
+        Raises:
+            ConstructorError: a key stands there twice.
+        """
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            line = key_node.start_mark.line + 1
+            if key is not None and lines.setdefault(key, line) != line:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key!r} is set twice, in lines {lines[key]} and {line}; leave one of them out"
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping in a recipe's file.
+
+    Raises:
+        UserError: no such file, not UTF-8, not YAML, or not one mapping.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; wanted a recipe, a YAML file such as those in configs/")
+    if not path.exists():
         raise UserError(f"no recipe at {path}; the ones we ship lie in configs/")
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        mapping = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x} at position {error.start}); "
+            "save it as UTF-8 in your editor"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2020-13-45
         raise UserError(f"{path} is not YAML: {error}") from error
+    if mapping is None:
+        raise UserError(f"{path} is empty; wanted `field: value` lines, as in configs/")
     if not isinstance(mapping, dict):
         raise UserError(f"{path} holds {type(mapping).__name__}; wanted one mapping of `field: value` lines")
+    return mapping
+
+
+def _file_words(path: Path, known: set[str], lists: set[str]) -> list[str]:
+    """The YAML file as words of a command line, so that file and command line pass one parser.
+
+    Args:
+        path: of the recipe.
+        known: every field.
+        lists: the fields that take several values.
+
+    Raises:
+        UserError: see _read_yaml; an unknown key; or a value of a kind that no command line has.
+    """
+    mapping = _read_yaml(path)
     unknown = [str(key) for key in mapping if key not in known]
     if unknown:
         raise UserError(f"{path}: " + _unknown_keys(unknown, known))
-    args: list[str] = []
+    words: list[str] = []
     for key, value in mapping.items():
         if value is None:
             continue
         if value is False and key.endswith("_strategy"):
             value = "no"  # which YAML reads as false
-        args.append(f"--{key}")
-        if isinstance(value, list):
-            args += [str(item) for item in value]
+        if isinstance(value, list) and key in lists:
+            words += [f"--{key}", *(str(item) for item in value)]
+        elif isinstance(value, list):
+            raise UserError(f"{path}: {key} is the list {value}; wanted one value")
         else:
-            args.append(json.dumps(value) if isinstance(value, dict) else str(value))
-    return args
+            words.append(f"--{key}={_as_word(path, key, value)}")
+    return words
+
+
+def _as_word(path: Path, key: str, value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {key} holds what is no plain YAML value: {error}") from error
 
 
 def _parse_mapping(text: str) -> dict[str, Any]:
@@ -157,17 +319,22 @@ def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
 def _finish(recipe: Config[S], given: set[str]) -> None:
     """Fill in what depends on other fields and on the machine."""
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
+    for warning in unused_options(training, optimization, given):
+        logger.warning("%s", warning)
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
     data.stored_size = data.resize_size if data.stored_size is None else data.stored_size
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if optimization.precision == "auto":
-        training.bf16 = machine_computes_bf16(training.use_cpu) and not training.fp16
+        if "bf16" not in given:
+            training.bf16 = machine_computes_bf16(training.use_cpu) and not training.fp16
     else:
         training.bf16 = optimization.precision == "bf16"
     # What the Trainer hands to accelerate; transformers fills it in before our options are known.
     training.mixed_precision = "bf16" if training.bf16 else "fp16" if training.fp16 else "no"
     if optimization.base_learning_rate:
         training.learning_rate = optimization.base_learning_rate * images_per_step(training) / 256
+    if optimization.optimizer:
+        training.optim = OptimizerNames.ADAMW_TORCH  # for some others the Trainer takes steps of another kind
     if optimization.keep_checkpoint == "last":
         training.load_best_model_at_end = False
     if optimization.early_stopping_patience:
@@ -177,8 +344,6 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
     )
     training.dataloader_pin_memory = training.dataloader_pin_memory and torch.cuda.is_available()
     _choose_repository(recipe)
-    for warning in unused_options(optimization, given):
-        logger.warning("%s", warning)
     training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from medhiera.config.arguments import Config, StageArguments, option
+from medhiera.config.ranges import BELOW_ONE, COUNT_OR_NONE, FROM_ZERO, Range
 from modeling_hiera_mae.masking import count_kept
+
+HIDDEN_SHARE = Range(0, 1, above=True, below=True, hint="such as 0.6")
 
 
 @dataclass
@@ -16,41 +19,33 @@ class MAEArguments(StageArguments):
 
     is_mae: ClassVar[bool] = True
 
-    mask_ratio: float = option(0.6, "Share of mask units hidden from the encoder.")
-    eval_mask_ratio: float = option(0.6, "The same in evaluation, fixed so that runs can be compared.")
+    mask_ratio: float = option(0.6, "Share of mask units hidden from the encoder.", range=HIDDEN_SHARE)
+    eval_mask_ratio: float = option(
+        0.6, "The same in evaluation, fixed so that runs can be compared.", range=HIDDEN_SHARE
+    )
     fixed_eval_masks: bool = option(
         True, "`false` draws new masks at each evaluation, as med-hiera.", card="where set"
     )
-    reconstruction_rows: int = option(6, "Images in the reconstruction figure.")
+    reconstruction_rows: int = option(6, "Images in the reconstruction figure.", range=Range(1, 1000))
     reconstruction_steps: int = option(
-        0, "Also draw it every so many steps; 0: at each evaluation only.", card="never"
+        0, "Also draw it every so many steps; 0: at each evaluation only.", card="never", range=COUNT_OR_NONE
     )
 
     def faults(self, config: Config[Any]) -> list[str]:
-        """Ratios out of range, and what only a classifier has."""
-        faults = [
-            f"{name} is {ratio}; wanted a share between 0 and 1, such as 0.6"
-            for name, ratio in self._ratios()
-            if not 0 < ratio < 1
-        ]
+        """What only a classifier has."""
         if config.model.reset_head:
-            faults.append("reset_head is for stage 2; the masked autoencoder has no classifier")
-        return faults
+            return ["reset_head is for stage 2; the masked autoencoder has no classifier"]
+        return []
 
     def mask_faults(self, mask_units: int) -> list[str]:
         """Ratios within their range that leave nothing visible, or hide nothing, of so few mask units."""
         faults = []
-        for name, ratio in self._ratios():
-            if not 0 < ratio < 1:
-                continue  # faults() has said so
+        for name, ratio in (("mask_ratio", self.mask_ratio), ("eval_mask_ratio", self.eval_mask_ratio)):
             try:
                 count_kept(mask_units, ratio)
             except ValueError as error:
                 faults.append(f"{name}: {error}")
         return faults
-
-    def _ratios(self) -> list[tuple[str, float]]:
-        return [("mask_ratio", self.mask_ratio), ("eval_mask_ratio", self.eval_mask_ratio)]
 
 
 @dataclass
@@ -61,16 +56,22 @@ class ClassificationArguments(StageArguments):
         "load_best_model_at_end": True,
         "metric_for_best_model": "selection_auroc",  # evaluation/checkpoint_selection.py
     }
+    checkpoint_metrics: ClassVar[tuple[str, ...]] = ("selection_auroc", "mean_auroc", "auroc_*", "loss")
 
-    rotation_degrees: float = option(0.0, "Random rotation after the crop, black fill; the paper uses 30.")
+    rotation_degrees: float = option(
+        0.0, "Random rotation after the crop, black fill; the paper uses 30.", range=Range(0, 180)
+    )
     classifier_dropout: float = option(
-        0.0, "Dropout on the pooled features before the head; the paper's sweep: 0–0.5.", card="where set"
+        0.0,
+        "Dropout on the pooled features before the head; the paper's sweep: 0–0.5.",
+        card="where set",
+        range=BELOW_ONE,
     )
     mixup_alpha: float = option(
-        0.0, "Mixup's Beta(α, α) on images and labels of a batch; 0: none.", card="where set"
+        0.0, "Mixup's Beta(α, α) on images and labels of a batch; 0: none.", card="where set", range=FROM_ZERO
     )
     label_smoothing: float = option(
-        0.0, "Moves training labels towards one half by this share.", card="where set"
+        0.0, "Moves training labels towards one half by this share.", card="where set", range=BELOW_ONE
     )
     loss: Literal["bce", "asymmetric"] = option(
         "bce",
@@ -90,31 +91,21 @@ class ClassificationArguments(StageArguments):
         "`false` leaves the test split unread, as a trial of a sweep must; the report is of validation.",
         card="where set",
     )
-    bootstrap_resamples: int = option(2000, "Patient-level resamples behind each 95 %% interval.")
+    bootstrap_resamples: int = option(
+        2000, "Patient-level resamples behind each 95 %% interval; 0: no intervals.", range=Range(0, 100_000)
+    )
 
     def faults(self, config: Config[Any]) -> list[str]:
         """Augmentation, dropout and loss; and what only pre-training has."""
         faults = []
-        if self.rotation_degrees < 0:
-            faults.append(f"rotation_degrees is {self.rotation_degrees}; wanted 0 or above")
         if self.rotation_degrees and config.augmentation.rand_augment:
             faults.append(
                 "rotation_degrees and rand_augment are both set; RandAugment rotates by itself: set one to "
                 "0 or false"
             )
-        if not 0 <= self.classifier_dropout < 1:
-            faults.append(f"classifier_dropout is {self.classifier_dropout}; wanted from 0 to below 1")
-        if self.mixup_alpha < 0:
-            faults.append(f"mixup_alpha is {self.mixup_alpha}; wanted 0 (off) or above, such as 0.8")
         if self.mixup_alpha and config.training.per_device_train_batch_size < 2:
             faults.append(
                 "mixup_alpha mixes the images of one batch; per_device_train_batch_size 1 has none to mix"
-            )
-        if not 0 <= self.label_smoothing < 1:
-            faults.append(f"label_smoothing is {self.label_smoothing}; wanted from 0 to below 1, such as 0.1")
-        if config.training.label_smoothing_factor:
-            faults.append(
-                "label_smoothing_factor is for one label an image; use label_smoothing, which keeps NaN apart"
             )
         return faults + _of_stage_1(config)
 

@@ -3,7 +3,6 @@
 parser.py asks before any data is read, and refuses with all of them at once.
 """
 
-import importlib.util
 import math
 import os
 from collections.abc import Sequence
@@ -14,21 +13,8 @@ from transformers.trainer_utils import IntervalStrategy
 
 from medhiera.config.arguments import Config, DataArguments, OptimizationArguments
 from medhiera.config.model_config import local_config, override_faults, unit_pixels
+from medhiera.config.training_options import training_faults
 from medhiera.errors import UserError
-
-TRACKERS = ("tensorboard", "trackio", "wandb")
-
-
-def unused_options(optimization: OptimizationArguments, given: set[str]) -> list[str]:
-    """What was set and has no effect, because another option has taken its place; a sentence each."""
-    names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
-    unused = [
-        f"{name} has no effect with schedule: one_cycle; leave schedule out" for name in sorted(names)
-        if optimization.schedule
-    ]  # fmt: skip
-    if "optim" in given and optimization.optimizer:
-        unused.append(f"optim has no effect with optimizer: {optimization.optimizer}; leave optimizer out")
-    return unused
 
 
 def _optimization_faults(
@@ -39,27 +25,14 @@ def _optimization_faults(
     for name in ("bf16", "fp16"):
         if optimization.precision != "auto" and getattr(training, name):
             faults.append(f"{name} and precision are both set; set one alone")
-    if not 0 < optimization.layer_decay <= 1:
-        faults.append(
-            f"layer_decay is {optimization.layer_decay}; wanted above 0 and at most 1 (1: none), such as 0.55"
-        )
-    elif optimization.layer_decay != 1 and optimization.optimizer != "adamw":
+    if optimization.layer_decay != 1 and optimization.optimizer != "adamw":
         faults.append(
             f"layer_decay needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
         )
-    if optimization.base_learning_rate < 0:
-        faults.append(f"base_learning_rate is {optimization.base_learning_rate}; wanted a positive number")
     if optimization.base_learning_rate and "learning_rate" in given:
         faults.append(
             "learning_rate and base_learning_rate are both set; give one (--base_learning_rate 0 unsets the "
             "recipe's)"
-        )
-    if not 0 <= optimization.drop_path_rate < 1:
-        faults.append(f"drop_path_rate is {optimization.drop_path_rate}; wanted from 0 to below 1")
-    if not 0 <= optimization.ema_decay < 1:
-        faults.append(
-            f"ema_decay is {optimization.ema_decay}; wanted from 0 (off) to below 1, such as 0.9998: at 1 "
-            "the average would never leave the initial weights"
         )
     if optimization.ema_decay and (training.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"):
         faults.append("ema_decay cannot average sharded weights (FSDP); use DDP, or ema_decay 0")
@@ -68,10 +41,7 @@ def _optimization_faults(
 
 def _selection_faults(optimization: OptimizationArguments, training: TrainingArguments) -> list[str]:
     """Which weights are kept, and when to end."""
-    patience = optimization.early_stopping_patience
-    if patience < 0:
-        return [f"early_stopping_patience is {patience}; wanted a number of evaluations, or 0 for never"]
-    if not patience:
+    if not optimization.early_stopping_patience:
         return []
     faults = []
     if not training.load_best_model_at_end or training.metric_for_best_model is None:
@@ -88,41 +58,21 @@ def _selection_faults(optimization: OptimizationArguments, training: TrainingArg
     return faults
 
 
-def _tracker_faults(training: TrainingArguments) -> list[str]:
-    """Trackers that are asked for and not installed."""
-    return [
-        f"report_to {name} needs the package {name}: pip install {name}, or leave it out"
-        for name in training.report_to
-        if name in TRACKERS and importlib.util.find_spec(name) is None
-    ]
-
-
-def _hub_faults(training: TrainingArguments, given: set[str]) -> list[str]:
-    """Options of transformers' own push, which is not ours: one finished stage goes up, once."""
-    names = {"hub_strategy", "hub_always_push", "hub_revision"} & given
-    faults = [f"{name}: only the finished stage is published, once; leave it out" for name in sorted(names)]
-    if training.hub_model_id and not training.push_to_hub:
-        faults.append("hub_model_id is set without push_to_hub; add --push_to_hub true")
-    return faults
-
-
 def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str] = ()) -> None:
     """Refuse values that cannot work, all at once.
 
     Args:
         recipe: parsed.
         given: names that the file or the command line set, as against defaults.
-        more_faults: found by others, told with these.
+        more_faults: found by others, told before these.
 
     Raises:
         UserError: there is a fault.
     """
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
-    faults = _optimization_faults(optimization, training, given) + _selection_faults(optimization, training)
-    scale = recipe.augmentation.random_crop_scale
-    if not 0 <= scale <= 1:
-        faults.append(f"random_crop_scale is {scale}; wanted a share from 0 (off) to 1, such as 0.5")
-    faults += recipe.stage.faults(recipe) + _tracker_faults(training) + _hub_faults(training, given)
+    faults = [*more_faults, *_optimization_faults(optimization, training, given)]
+    faults += _selection_faults(optimization, training)
+    faults += recipe.stage.faults(recipe) + training_faults(training, optimization, recipe.stage, given)
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
     faults += _model_faults(recipe)
@@ -137,7 +87,6 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     faults += _weight_faults(data)
     if training.output_dir in (None, "", "trainer_output"):
         faults.append("output_dir is not set; give --output_dir FOLDER for this stage")
-    faults += more_faults
     if faults:
         raise UserError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
 

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,7 +61,10 @@ class ExperimentRunner:
     def command(self, arm: Arm, seed: int) -> list[str]:
         """What a user would type for this run."""
         folder = self.folder(arm.name, seed)
-        arguments = [*self.arguments[arm.script], "--data_dir", self.data_dir, "--output_dir", str(folder)]
+        shared = self.arguments[arm.script]
+        if arm.as_long_as is not None:
+            shared = without_option(shared, "num_train_epochs")  # the script takes one length, not two
+        arguments = [*shared, "--data_dir", self.data_dir, "--output_dir", str(folder)]
         arguments += ["--build_dir", str(self.output / "cocktail"), "--seed", str(seed), *arm.arguments]
         if arm.start is not None:
             source = self.stage0 if arm.start == STAGE0 else str(self.folder(arm.start, seed))
@@ -162,12 +166,34 @@ def leave_on_signals() -> None:
         signal.signal(each, leave)
 
 
+def has_option(words: Sequence[str], name: str) -> bool:
+    """Whether words of a command line set this field, in any of its spellings."""
+    return any(word.split("=")[0] in _spellings(name) for word in words)
+
+
+def without_option(words: Sequence[str], name: str) -> tuple[str, ...]:
+    """The words without a field and its one value."""
+    kept: list[str] = []
+    is_value = False
+    for word in words:
+        if not is_value and word.split("=")[0] not in _spellings(name):
+            kept.append(word)
+        is_value = not is_value and word in _spellings(name)
+    return tuple(kept)
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    return f"--{name}", f"--{name.replace('_', '-')}"
+
+
 def failure_message(what: str, status: int, folder: Path) -> RunFailedError:
-    """What a failed script said last."""
+    """What a failed script said last: its whole message, or the end of a trace."""
     log = folder / "stdout.log"
-    last_lines = log.read_text(encoding="utf-8").strip().splitlines()[-8:]
+    lines = log.read_text(encoding="utf-8").strip().splitlines()
+    messages = [number for number, line in enumerate(lines) if re.match(r"train_\w+\.py: ", line)]
+    first = min(messages[-1] if messages else len(lines), len(lines) - 8)
     return RunFailedError(
-        f"{what} ended with exit code {status}; {log} ends with:\n  " + "\n  ".join(last_lines)
+        f"{what} ended with exit code {status}; {log} ends with:\n  " + "\n  ".join(lines[max(first, 0) :])
     )
 
 

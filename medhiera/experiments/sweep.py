@@ -20,7 +20,14 @@ import yaml
 
 from medhiera.errors import RunFailedError
 from medhiera.experiments.arms import STAGE0, Arm
-from medhiera.experiments.runner import ROOT, ExperimentRunner, failure_message, locked_process, read_column
+from medhiera.experiments.runner import (
+    ROOT,
+    ExperimentRunner,
+    failure_message,
+    has_option,
+    locked_process,
+    read_column,
+)
 from medhiera.hub.record import TrainedRecord
 from medhiera.layout import LOG_FILE
 
@@ -28,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 
 _HEARTBEAT_SECONDS = 30
-
-_POLL_SECONDS = 1.0
 
 _FAILURES_IN_A_ROW = 3
 
@@ -124,7 +129,12 @@ def open_study(sweep: Sweep, file: Path, name: str, seed: int | None = 0) -> opt
 
 
 def run_sweep(
-    runner: ExperimentRunner, sweep: Sweep, study: optuna.Study, trials: int, fixed: Mapping[str, Any]
+    runner: ExperimentRunner,
+    sweep: Sweep,
+    study: optuna.Study,
+    trials: int,
+    fixed: Mapping[str, Any],
+    poll_seconds: float = 1.0,
 ) -> None:
     """Run trials until the study holds so many finished or pruned ones.
 
@@ -136,6 +146,7 @@ def run_sweep(
         study: from open_study.
         trials: in all, those of former runs and other processes included.
         fixed: options that win over proposed ones (a smoke budget's few steps).
+        poll_seconds: between two looks at a trial's log.
 
     Raises:
         RunFailedError: three trials in a row failed, so the proposals are hardly the reason.
@@ -146,7 +157,7 @@ def run_sweep(
     def objective(trial: optuna.Trial) -> float:
         nonlocal failures
         try:
-            value = _run_trial(runner, sweep, trial, sweep.propose(trial) | dict(fixed))
+            value = _run_trial(runner, sweep, trial, sweep.propose(trial) | dict(fixed), poll_seconds)
         except optuna.TrialPruned:
             failures = 0
             raise
@@ -164,7 +175,11 @@ def run_sweep(
 
 
 def _run_trial(
-    runner: ExperimentRunner, sweep: Sweep, trial: optuna.Trial, options: Mapping[str, Any]
+    runner: ExperimentRunner,
+    sweep: Sweep,
+    trial: optuna.Trial,
+    options: Mapping[str, Any],
+    poll_seconds: float,
 ) -> float:
     """One trial in a process of its own, ended early where its log falls behind the median."""
     frozen = trial.study.get_trials(deepcopy=False)[trial.number]
@@ -180,7 +195,7 @@ def _run_trial(
     reported: set[int] = set()
     with locked_process(command, folder) as process:
         while process.poll() is None:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds)
             _report(trial, folder / LOG_FILE, sweep.column, schedule, reported)
             if trial.should_prune():
                 logger.info("trial %d: pruned after %d %% of its steps", trial.number, max(reported))
@@ -205,18 +220,21 @@ def schedule_of(arguments: Sequence[str]) -> tuple[int, float]:
     """Optimizer steps and epochs that a script is to train; the epochs count where there are no steps.
 
     Args:
-        arguments: of the script, the recipe first; a word wins over the recipe, a later one over an earlier.
+        arguments: of the script, the recipe first; a word wins over the recipe, a later one over an earlier,
+            and epochs of the command line over steps of the recipe.
 
     Returns:
         Steps, not positive where only the epochs count; epochs.
     """
     recipe = yaml.safe_load((ROOT / arguments[0]).read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--max_steps", "--max-steps", type=int, default=recipe.get("max_steps", -1))
+    typed = arguments[1:]
+    steps = -1 if has_option(typed, "num_train_epochs") else recipe.get("max_steps", -1)
+    parser.add_argument("--max_steps", "--max-steps", type=int, default=steps)
     parser.add_argument(
         "--num_train_epochs", "--num-train-epochs", type=float, default=recipe.get("num_train_epochs", 3)
     )
-    asked, _ = parser.parse_known_args(arguments[1:])
+    asked, _ = parser.parse_known_args(typed)
     return asked.max_steps, asked.num_train_epochs
 
 

@@ -175,7 +175,7 @@ def is_failed_write(error: BaseException) -> bool:
 def failed_write_message(checkpoint: Path, error: BaseException) -> str:
     """What was lost, and where the run can resume from."""
     before = latest_complete(checkpoint.parent)
-    reason = str(error).splitlines()[0]
+    reason = " ".join(str(error).split())
     if "inline_container" in reason:  # torch.save counts bytes and does not say what the disk said
         reason = "the disk took only a part of it"
     rest = f"{before.name} before it is complete" if before else "there is none before it"

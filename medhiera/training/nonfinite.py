@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medhiera.errors import RunEndedError
 from medhiera.layout import NONFINITE_FILE
+from medhiera.training.checkpoints import latest_complete
 
 
 class NonFiniteLossGuard:
@@ -57,11 +58,16 @@ class NonFiniteLossGuard:
                 json.dump(record, file, indent=1)
         except FileExistsError:
             pass
+        before = latest_complete(self.path.parent)
         raise RunEndedError(
             f"the loss of step {step} is not a finite number (learning rate {learning_rate:.3g}); the images "
             f"of that batch are named in {self.path}. Look at them; if they are sound, lower the learning "
-            "rate, or set precision: fp32. No checkpoint was written after it: --resume_from_checkpoint true "
-            "resumes from the last one"
+            "rate, or set precision: fp32, and start a new run. "
+            + (
+                f"{before.name} was written before it: --resume_from_checkpoint true resumes from there"
+                if before
+                else "No checkpoint was written before it"
+            )
         )
 
 

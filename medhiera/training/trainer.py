@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RunEndedError
+from medhiera.errors import RunEndedError, UserError
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
@@ -32,6 +32,7 @@ from medhiera.training.out_of_memory import (
     out_of_memory_message,
 )
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
+from medhiera.training.settings import check_schedule, check_settings, run_settings, write_settings
 
 ONE_CYCLE_RISE = 0.3
 """OneCycleLR's default pct_start: share of the steps in which the learning rate rises."""
@@ -63,6 +64,7 @@ class MedHieraTrainer(Trainer):
         self.optimization = optimization
         self.preprocessing = preprocessing
         self.average: EMA | None = None
+        self._settings: dict[str, Any] = {}
         self._order: KeyedSampler | None = None
         self.loss_guard = NonFiniteLossGuard(Path(self.args.output_dir))
         if self.args.should_save:
@@ -130,8 +132,30 @@ class MedHieraTrainer(Trainer):
         self._order = None if dataset is None else KeyedSampler(len(dataset), self.args.seed)
         return self._order
 
+    def get_train_dataloader(self) -> Any:
+        """The training batches.
+
+        Raises:
+            UserError: with `dataloader_drop_last` there is none.
+        """
+        loader = super().get_train_dataloader()
+        if not len(loader):
+            raise UserError(
+                f"{len(self.train_dataset)} training images do not fill one batch of "
+                f"{self.args.train_batch_size * self.args.world_size}, and dataloader_drop_last leaves what "
+                "does not fill one out: there would be no step. Set dataloader_drop_last: false, or a "
+                "smaller per_device_train_batch_size"
+            )
+        return loader
+
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        loader = super()._get_dataloader(*args, **kwargs)
+        drops_last = self.args.dataloader_drop_last
+        # transformers drops the rest of a split in evaluation too.
+        self.args.dataloader_drop_last = drops_last and bool(kwargs.get("is_training"))
+        try:
+            loader = super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drops_last
         ignore_sigterm_in_workers(loader)
         return loader
 
@@ -178,7 +202,7 @@ class MedHieraTrainer(Trainer):
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.args.auto_find_batch_size:
+            if not is_out_of_memory(error):
                 raise
             loss = None
         if loss is None:  # outside the handler, so that the failed step's tensors are gone
@@ -220,6 +244,12 @@ class MedHieraTrainer(Trainer):
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
     ) -> Any:
+        batches = len(train_dataloader)
+        self._settings = run_settings(self.args, self.optimization, len(self.train_dataset), batches)
+        epochs = max_steps / self._settings["steps an epoch"]
+        check_schedule(self.args, self.optimization, max_steps, epochs)
+        if resume_from_checkpoint is not None:
+            check_settings(Path(resume_from_checkpoint), self._settings)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         if self.optimization.ema_decay:
             self.average = EMA(self.model, self.optimization.ema_decay)
@@ -250,7 +280,7 @@ class MedHieraTrainer(Trainer):
         try:
             return super().prediction_step(model, inputs, *args, **kwargs)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.args.auto_find_batch_size:
+            if not is_out_of_memory(error):
                 raise
         self._end_out_of_memory(kept, is_training=False)
 
@@ -313,6 +343,8 @@ class MedHieraTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             if self.average is not None and self.args.should_save:
                 self.average.save(checkpoint)
+            if self.args.should_save:
+                write_settings(checkpoint, self._settings)
         except (OSError, RuntimeError, SafetensorError) as error:
             if not is_failed_write(error):
                 raise

@@ -155,9 +155,8 @@ def test_attention_implementations_agree_and_only_one_gives_weights():
         ("eager", "cuda", torch.float32, False, True, 1600, "eager"),
     ],
 )
-def test_the_attention_path(implementation, device, dtype, needs_gradient, with_amx, keys, path, monkeypatch):
-    monkeypatch.setattr("modeling_hiera_mae.attention._CPU_HAS_AMX", with_amx)
-    assert resolve_attention(implementation, device, dtype, needs_gradient, keys) == path
+def test_the_attention_path(implementation, device, dtype, needs_gradient, with_amx, keys, path):
+    assert resolve_attention(implementation, device, dtype, needs_gradient, keys, with_amx) == path
 
 
 class FusedAttentions(TorchDispatchMode):

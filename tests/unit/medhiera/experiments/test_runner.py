@@ -17,6 +17,7 @@ from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms
 from medhiera.experiments.runner import (
     ExperimentRunner,
+    failure_message,
     leave_on_signals,
     locked_process,
     pin_settings,
@@ -68,6 +69,41 @@ def test_a_command_says_all(tmp_path):
     assert "resume" not in " ".join(runner.command(arm, 3))  # half written: not to be gone on from
     mark_complete(checkpoint)
     assert "--resume_from_checkpoint true" in " ".join(runner.command(arm, 3))
+
+
+def test_a_run_is_given_one_length(tmp_path):
+    words = {"train_mae.py": ("mae.yaml", "--num_train_epochs", "20", "--seed", "1", "--num-train-epochs=5")}
+    runner = ExperimentRunner(tmp_path, "DATA", None, words)
+    finish(runner, "long", 3, steps=41)
+    command = runner.command(Arm("short", "short", "train_mae.py", as_long_as="long"), 3)
+    assert not [word for word in command if "epochs" in word or word == "20"]
+    assert command[command.index("--max_steps") + 1] == "41" and "mae.yaml" in command
+    assert "--num_train_epochs 20" in " ".join(runner.command(Arm("plain", "plain", "train_mae.py"), 3))
+    asked = reproduce.script_arguments("paper", None, ["--max_steps", "7"])
+    assert asked["train_mae.py"] == ("configs/mae_paper.yaml", "--max_steps", "7")
+
+
+def test_a_refusal_is_shown_to_its_first_line(tmp_path):
+    faults = [f"  - fault {number}" for number in range(12)]
+    lines = ["noise"] * 20 + ["train_mae.py: this recipe cannot run:", *faults]
+    (tmp_path / "stdout.log").write_text("\n".join(lines))
+    message = str(failure_message("arm", 1, tmp_path))
+    assert "this recipe cannot run" in message and "fault 0" in message and "noise" not in message
+    (tmp_path / "stdout.log").write_text("\n".join(f"line {number}" for number in range(20)))
+    assert "line 12" in str(failure_message("arm", 1, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trials", "0"], "--trials is 0; wanted a whole number from 1 up"),
+        (["--seeds", "-2"], "--seeds is -2; wanted a whole number from 1 up"),
+        (["--", "--max_steps", "3"], "a sweep searches num_train_epochs; leave --max_steps out"),
+    ],
+)
+def test_a_sweep_that_cannot_be_made_is_refused(words, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        reproduce.main(["sweep", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path), *words])
 
 
 def test_a_later_arm_starts_from_the_same_seed(tmp_path):

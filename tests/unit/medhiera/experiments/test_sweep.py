@@ -52,9 +52,11 @@ record["training"]["best_step"] = best
 """
 
 
+POLL_SECONDS = 0.02
+
+
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_module, "_POLL_SECONDS", 0.02)
+def workplace(tmp_path):
     script, recipe = tmp_path / "script.py", tmp_path / "recipe.yaml"
     script.write_text(SCRIPT % (json.dumps(asdict(pretraining_record())), CSVLoggerCallback.columns))
     recipe.write_text("max_steps: 3")
@@ -81,7 +83,7 @@ def test_trials_are_kept_and_a_second_call_adds_only_what_is_missing(workplace, 
     sweep = make(0.1, 0.8)
     for wanted in (3, 3, 5):
         study = open_study(sweep, tmp_path / "sweep.db", "mae")
-        run_sweep(runner, sweep, study, wanted, {})
+        run_sweep(runner, sweep, study, wanted, {}, POLL_SECONDS)
         ended = [trial for trial in study.trials if trial.state.is_finished()]
         assert len(ended) == wanted
     assert all(trial.value is None or trial.value == trial.params["rate"] for trial in ended)
@@ -91,8 +93,8 @@ def test_trials_are_kept_and_a_second_call_adds_only_what_is_missing(workplace, 
 def test_a_trial_far_behind_is_ended_early(workplace, tmp_path):
     runner, make = workplace
     study = open_study(make(0.1, 0.2), tmp_path / "sweep.db", "mae")
-    run_sweep(runner, make(0.1, 0.2), study, 5, {})
-    run_sweep(saying(runner, "--pause", "5"), make(0.7, 0.8), study, 6, {})
+    run_sweep(runner, make(0.1, 0.2), study, 5, {}, POLL_SECONDS)
+    run_sweep(saying(runner, "--pause", "5"), make(0.7, 0.8), study, 6, {}, POLL_SECONDS)
     assert study.trials[-1].state == optuna.trial.TrialState.PRUNED
     assert not (runner.folder(f"trials/mae/{study.trials[-1].number}", 0) / "README.md").exists()
 
@@ -100,11 +102,11 @@ def test_a_trial_far_behind_is_ended_early(workplace, tmp_path):
 def test_trials_are_compared_at_the_same_share_of_their_schedules_after_a_warm_up(workplace, tmp_path):
     runner, make = workplace
     study = open_study(make(0.1, 0.2), tmp_path / "sweep.db", "mae")
-    run_sweep(saying(runner, "--max_steps", "8"), make(0.1, 0.2), study, 4, {})
+    run_sweep(saying(runner, "--max_steps", "8"), make(0.1, 0.2), study, 4, {}, POLL_SECONDS)
     assert study.trials[0].intermediate_values.keys() == {12, 25, 37, 50, 62, 75, 87, 100}
     # Behind at once, and still let go on as long as its learning rate rises; half as long as the others.
     slow = saying(runner, "--max_steps", "4", "--pause", "0.4")
-    run_sweep(slow, make(0.7, 0.8), study, 5, {})
+    run_sweep(slow, make(0.7, 0.8), study, 5, {}, POLL_SECONDS)
     assert study.trials[-1].state == optuna.trial.TrialState.PRUNED
     assert study.trials[-1].intermediate_values.keys() == {25, 50}
 
@@ -113,6 +115,7 @@ def test_the_schedule_is_the_recipes_unless_a_word_says_otherwise(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("max_steps: 400\nlearning_rate: 1e-3")
     assert schedule_of((str(recipe), "--learning_rate", "1")) == (400, 3)
+    assert schedule_of((str(recipe), "--num-train-epochs=2")) == (-1, 2)  # as the script takes it
     arguments = (str(recipe), "--max_steps", "-1", "--num_train_epochs", "5", "--num_train_epochs", "2")
     assert schedule_of(arguments) == (-1, 2)
     recipe.write_text("num_train_epochs: 80")
@@ -153,7 +156,7 @@ def test_a_classifier_without_a_validation_value_is_a_failed_trial(workplace, tm
     sweep = Sweep(make(0, 1).script, "eval_selection_auroc", "AUROC", "maximize", make(0.01, 0.09).propose)
     study = open_study(sweep, tmp_path / "sweep.db", "cls")
     with pytest.raises(RunFailedError, match=r"trial 2 has no AUROC .* eval_selection_auroc"):
-        run_sweep(runner, sweep, study, 1, {})
+        run_sweep(runner, sweep, study, 1, {}, POLL_SECONDS)
     assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL] * 3
 
 
@@ -163,7 +166,7 @@ def test_a_search_goes_on_after_a_failed_trial(workplace, tmp_path, caplog):
     for rate in (0.95, 0.95, 0.3, 0.95, 0.95, 0.4):
         study.enqueue_trial({"rate": rate})
     with caplog.at_level(logging.WARNING, "medhiera.experiments.sweep"):
-        run_sweep(runner, make(0, 1), study, 2, {})
+        run_sweep(runner, make(0, 1), study, 2, {}, POLL_SECONDS)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "COMPLETE"] * 2
     assert "trials/mae/0/seed0/stdout.log ends with:\n  too high\nthe search continues" in caplog.text
 
@@ -174,7 +177,7 @@ def test_three_failures_in_a_row_end_the_search_with_the_last_ones_message(workp
     with pytest.raises(
         RunFailedError, match=r"3 trials in a row failed; trial 2 .*stdout\.log.*\n  too high"
     ):
-        run_sweep(runner, make(0.95, 0.99), study, 20, {})
+        run_sweep(runner, make(0.95, 0.99), study, 20, {}, POLL_SECONDS)
     assert len(study.trials) == 3
 
 
@@ -192,13 +195,12 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         "from pathlib import Path\n"
         "from medhiera.experiments import sweep as s\n"
         "from medhiera.experiments.runner import ExperimentRunner\n"
-        "s._POLL_SECONDS = 0.02\n"
         "script, recipe, out = sys.argv[2:]\n"
         "arguments = (recipe, '--max_steps', '3', '--pause', '0.1')\n"
         "lab = ExperimentRunner(Path(out), 'DATA', None, {script: arguments})\n"
         "sw = s.Sweep(script, 'eval_loss', 'loss', 'minimize',"
         " lambda t: {'rate': t.suggest_float('rate', 0.1, 0.8)})\n"
-        "s.run_sweep(lab, sw, s.open_study(sw, Path(out) / 'sweep.db', 'mae', seed=None), 6, {})\n"
+        "s.run_sweep(lab, sw, s.open_study(sw, Path(out) / 'sweep.db', 'mae', seed=None), 6, {}, 0.02)\n"
     )
     script = next(iter(runner.arguments))
     arguments = [

@@ -1,0 +1,200 @@
+"""Options of transformers' Trainer that ours does not take, and what follows from those that it takes.
+
+Stands beside validation.py, which asks. TrainingArguments have more than a hundred fields; each one that
+would reach the evaluation, the order of images or the checkpoints in a way that the record does not show is
+refused here, as is each that has no effect.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import fields
+from fnmatch import fnmatch
+
+import torch
+from accelerate.utils import DynamoBackend
+from torch.optim import SGD, Optimizer
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from medhiera.config.arguments import OptimizationArguments, StageArguments
+
+OF_THE_STAGE = "each stage knows this by itself"
+OF_LANGUAGE_MODELS = "it is for models of text"
+OF_THE_SCRIPTS = "train_mae.py and train_cls.py train and evaluate; evaluate_cls.py only evaluates"
+
+NOT_TAKEN = {
+    # the evaluation
+    "prediction_loss_only": OF_THE_STAGE,
+    "label_names": OF_THE_STAGE,
+    "include_for_metrics": OF_THE_STAGE,
+    "batch_eval_metrics": "AUROC is of a whole split, not of a batch; eval_accumulation_steps saves memory",
+    "eval_do_concat_batches": "the scores of a split are one table",
+    "eval_use_gather_object": "the ranks exchange tensors",
+    "bf16_full_eval": "the reported numbers are computed in single precision",
+    "fp16_full_eval": "the reported numbers are computed in single precision",
+    "label_smoothing_factor": "it is for one label an image; use stage 2's label_smoothing",
+    # the order of images, and what a step is
+    "train_sampling_strategy": "the order of the images follows from seed and epoch alone",
+    "length_column_name": "the order of the images follows from seed and epoch alone",
+    "data_seed": "the order of the images follows from `seed`",
+    "dataloader_in_order": "batches out of order would give images the scores of others",
+    "accelerator_config": "it would change which images a rank reads",
+    "average_tokens_across_devices": "the loss is divided by the labels of all ranks together",
+    "auto_find_batch_size": "it would change the batch without a word; where memory ends, the run ends and "
+    "says which batch fits",
+    # resuming
+    "ignore_data_skip": "a resumed run would see images twice and others never",
+    "save_only_model": "a run could not be resumed; save_total_limit bounds the disk space",
+    "restore_callback_states_from_checkpoint": "early_stopping_patience sets it where it is needed",
+    "enable_jit_checkpoint": "SIGTERM writes a checkpoint already",
+    # what Hiera or these scripts have no use for
+    "neftune_noise_alpha": OF_LANGUAGE_MODELS,
+    "use_liger_kernel": OF_LANGUAGE_MODELS,
+    "liger_kernel_config": OF_LANGUAGE_MODELS,
+    "use_cache": OF_LANGUAGE_MODELS,
+    "include_num_input_tokens_seen": OF_LANGUAGE_MODELS,
+    "do_train": OF_THE_SCRIPTS,
+    "do_eval": OF_THE_SCRIPTS,
+    "do_predict": OF_THE_SCRIPTS,
+    "deepspeed": "models are sharded by FSDP here, see configs/accelerate/fsdp2.yaml",
+    "parallelism_config": "models are sharded by FSDP here, see configs/accelerate/fsdp2.yaml",
+    # transformers' own push: one finished stage goes up, once
+    "hub_strategy": "only the finished stage is published, once",
+    "hub_always_push": "only the finished stage is published, once",
+    "hub_revision": "only the finished stage is published, once",
+}
+"""Fields of TrainingArguments that are refused, and why."""
+
+SET_BY_US = {"remove_unused_columns": False, "logging_nan_inf_filter": False}
+"""Fields that a stage sets whatever a recipe says: the value that is set."""
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
+"""Those that are a package of the same name."""
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+def training_faults(
+    training: TrainingArguments, optimization: OptimizationArguments, stage: StageArguments, given: set[str]
+) -> list[str]:
+    """Whatever is wrong with transformers' own options: a sentence each, with its fix.
+
+    Args:
+        training: parsed.
+        optimization: what takes the place of their optimizer and schedule.
+        stage: knows by which numbers its checkpoints can be compared.
+        given: names that the file or the command line set, as against defaults.
+    """
+    defaults = {field.name: field.default for field in fields(TrainingArguments)}
+    faults = [
+        f"{name} is not taken: {reason}; leave it out"
+        for name, reason in NOT_TAKEN.items()
+        if name in given and (getattr(training, name) != defaults[name] or reason == OF_THE_SCRIPTS)
+    ]
+    faults += [*_selection_faults(training, stage), *_tracker_faults(training), *_hub_faults(training)]
+    faults += [*_compile_faults(training), *_optimizer_faults(training, optimization)]
+    if training.dataloader_persistent_workers and not training.dataloader_num_workers:
+        faults.append("dataloader_persistent_workers needs workers; set dataloader_num_workers above 0 too")
+    return faults
+
+
+def _selection_faults(training: TrainingArguments, stage: StageArguments) -> Iterator[str]:
+    """By which number the best checkpoint is chosen, and in which direction."""
+    if training.metric_for_best_model is None:
+        if training.save_strategy == SaveStrategy.BEST:
+            yield (
+                "save_strategy best needs metric_for_best_model, one of "
+                f"{', '.join(stage.checkpoint_metrics)}"
+            )
+        return
+    metric = training.metric_for_best_model.removeprefix("eval_")
+    if not any(fnmatch(metric, known) for known in stage.checkpoint_metrics):
+        yield (
+            f"metric_for_best_model is {training.metric_for_best_model}; wanted one of "
+            f"{', '.join(stage.checkpoint_metrics)}"
+        )
+    elif training.greater_is_better == (metric == "loss"):
+        yield (
+            f"greater_is_better {str(training.greater_is_better).lower()} would keep the checkpoint of the "
+            f"worst {metric}; leave it out"
+        )
+    if training.save_strategy == SaveStrategy.BEST and training.eval_strategy == IntervalStrategy.NO:
+        yield "save_strategy best needs eval_strategy steps or epoch: nothing is evaluated now"
+
+
+def _tracker_faults(training: TrainingArguments) -> Iterator[str]:
+    """Trackers that do not exist, or are not installed."""
+    for name in training.report_to or ():
+        if name not in INTEGRATION_TO_CALLBACK:
+            yield f"report_to is {name}; wanted some of {', '.join(INTEGRATION_TO_CALLBACK)}, or none"
+        elif name in TRACKERS and importlib.util.find_spec(name) is None:
+            yield f"report_to {name} needs the package {name}: pip install {name}, or leave it out"
+        elif name not in TRACKERS and name not in get_available_reporting_integrations():
+            yield f"report_to {name} needs its package, which is not installed; install it, or leave it out"
+
+
+def _hub_faults(training: TrainingArguments) -> list[str]:
+    """What is for publishing, where nothing is published."""
+    if training.push_to_hub:
+        return []
+    return [
+        f"{name} is set without push_to_hub; add --push_to_hub true"
+        for name in ("hub_model_id", "hub_private_repo", "hub_token")
+        if getattr(training, name)
+    ]
+
+
+def _compile_faults(training: TrainingArguments) -> Iterator[str]:
+    """What torch.compile does not know."""
+    backend, mode = training.torch_compile_backend, training.torch_compile_mode
+    known = [name.lower() for name in DynamoBackend.list() if name != "NO"]
+    if backend is not None and backend.lower() not in known:
+        yield f"torch_compile_backend is {backend}; wanted one of {', '.join(known)}"
+    if mode is not None and mode not in COMPILE_MODES:
+        yield f"torch_compile_mode is {mode}; wanted one of {', '.join(COMPILE_MODES)}"
+
+
+def _optimizer_faults(training: TrainingArguments, optimization: OptimizationArguments) -> Iterator[str]:
+    """Makes transformers' optimizer and schedule of a small layer: a package or argument may be missing."""
+    layer = torch.nn.Linear(1, 1)
+    optimizer: Optimizer = SGD(layer.parameters(), lr=1.0)
+    if optimization.optimizer is None and training.optim_target_modules is None:
+        try:
+            optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(training, layer)
+            optimizer_class(layer.parameters(), **options)
+        except (ImportError, TypeError, ValueError, KeyError) as error:
+            yield f"optim {training.optim.value} cannot be used: {error}"
+    if optimization.schedule is None:
+        steps = 100
+        try:
+            get_scheduler(
+                training.lr_scheduler_type, optimizer, training.get_warmup_steps(steps), steps,
+                scheduler_specific_kwargs=training.lr_scheduler_kwargs,
+            )  # fmt: skip
+        except (TypeError, ValueError, KeyError) as error:
+            yield (
+                f"lr_scheduler_type {training.lr_scheduler_type.value} with lr_scheduler_kwargs "
+                f"{training.lr_scheduler_kwargs} cannot be used: {error}"
+            )
+
+
+def unused_options(
+    training: TrainingArguments, optimization: OptimizationArguments, given: set[str]
+) -> list[str]:
+    """What was set and has no effect, because something else has taken its place; a sentence each."""
+    names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
+    unused = [
+        f"{name} has no effect with schedule: one_cycle; leave schedule out" for name in sorted(names)
+        if optimization.schedule
+    ]  # fmt: skip
+    unused += [
+        f"{name} has no effect with optimizer: {optimization.optimizer}; leave optimizer out"
+        for name in ("optim", "optim_args", "optim_target_modules")
+        if name in given and optimization.optimizer
+    ]
+    for name, value in SET_BY_US.items():
+        if name in given and getattr(training, name) != value:
+            unused.append(f"{name} has no effect: it is always {str(value).lower()} here; leave it out")
+    return unused

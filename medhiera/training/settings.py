@@ -1,0 +1,114 @@
+"""What a run was set to, kept with each checkpoint: a run that resumes from it must have the same.
+
+Stands beside checkpoints.py; the Trainer asks before its first step, when the number of steps is known.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from medhiera.config.arguments import OptimizationArguments, images_per_step
+from medhiera.errors import CheckpointError, RunEndedError
+
+SETTINGS_FILE = "settings.json"
+"""In a checkpoint-N folder."""
+
+CONSTANT = ("constant", "reduce_lr_on_plateau", "greedy")
+"""Schedules without a warm-up."""
+
+
+def run_settings(
+    training: TrainingArguments, optimization: OptimizationArguments, images: int, batches: int
+) -> dict[str, Any]:
+    """What decides which images a step sees and how it learns from them, by the words of a message.
+
+    Batch size, gradient accumulation and ranks may change where their product stays.
+
+    Args:
+        training: transformers' arguments.
+        optimization: ours.
+        images: of the training rows.
+        batches: of one rank in an epoch.
+    """
+    return {
+        "images a step": images_per_step(training),
+        "training images": images,
+        "steps an epoch": math.ceil(batches / training.gradient_accumulation_steps),
+        "seed": training.seed,
+        "learning_rate": training.learning_rate,
+        "weight_decay": training.weight_decay,
+        "adam_beta1": training.adam_beta1,
+        "adam_beta2": training.adam_beta2,
+        "adam_epsilon": training.adam_epsilon,
+        "optimizer": optimization.optimizer or training.optim.value,
+        "layer_decay": optimization.layer_decay,
+        "schedule": optimization.schedule or training.lr_scheduler_type.value,
+        "ema_decay": optimization.ema_decay,
+    }
+
+
+def write_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
+    """Write SETTINGS_FILE."""
+    (checkpoint / SETTINGS_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
+    """Refuse to resume with other settings: epochs would be cut elsewhere, or the new values have no effect.
+
+    Args:
+        checkpoint: to resume from; one without SETTINGS_FILE is of an earlier version, and taken as it is.
+        settings: of the run that resumes.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    try:
+        before = json.loads((checkpoint / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    differences = [
+        f"{name} was {before[name]}, now {value}"
+        for name, value in settings.items()
+        if name in before and before[name] != value
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{checkpoint.name} is of a run with other settings ({'; '.join(differences)}). Resumed with "
+            "these, an epoch would show some images twice and others never, or the optimizer would keep the "
+            "values of before. Resume with the settings of before (batch size, gradient accumulation and "
+            "ranks may change where the images a step stay the same), or start a new run from its weights: "
+            f"--model_name_or_path {checkpoint} and another --output_dir"
+        )
+
+
+def check_schedule(
+    training: TrainingArguments, optimization: OptimizationArguments, max_steps: int, epochs: float
+) -> None:
+    """Refuse a run that ends before its warm-up, or before the first evaluation, whose best is to be kept.
+
+    Args:
+        training: transformers' arguments.
+        optimization: ours.
+        max_steps: steps of the run.
+        epochs: the same in epochs.
+
+    Raises:
+        RunEndedError: as said.
+    """
+    warmup = training.get_warmup_steps(max_steps)
+    has_warmup = optimization.schedule is None and training.lr_scheduler_type.value not in CONSTANT
+    if has_warmup and warmup >= max_steps > 1:
+        raise RunEndedError(
+            f"warmup_steps is {training.warmup_steps:g}, and the whole run has {max_steps} steps: the "
+            "learning rate would never be reached. Set fewer warmup_steps, or train longer"
+        )
+    length = epochs if training.eval_strategy.value == "epoch" else max_steps
+    if training.load_best_model_at_end and training.eval_delay > length:
+        raise RunEndedError(
+            f"eval_delay is {training.eval_delay:g}, and the whole run has {length:g} "
+            f"{'epochs' if length is epochs else 'steps'}: nothing would be evaluated to keep the best of. "
+            "Set a smaller eval_delay, or load_best_model_at_end: false"
+        )
