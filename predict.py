@@ -9,6 +9,7 @@ folder: a relative path in the CSV starts at the CSV's own folder.
 
 import argparse
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -92,14 +93,14 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
     if done:
         logger.info("%s already holds %d images: resuming", output, len(done))
     warn_of_old_rows(done, files, output, written_at)
-    looked_at = done & files.keys()
+    read_now: set[Path] = set()
     bad: list[tuple[Path, str]] = []
     remarks: list[tuple[Path, str]] = []
     remaining = [path for place, path in files.items() if place not in done]
     try:
         with contextlib.closing(read_ahead(remaining, batch_size, remarks)) as batches:
             for batch in batches:
-                looked_at |= {canonical_path(path) for path in batch}
+                read_now |= {canonical_path(path) for path in batch}
                 bad += [(path, str(got)) for path, got in batch.items() if isinstance(got, BadImageError)]
                 images = {path: got for path, got in batch.items() if not isinstance(got, BadImageError)}
                 if images:
@@ -110,9 +111,9 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                         output, [[n, fingerprint, *row] for n, row in zip(names, numbers, strict=True)]
                     )
     finally:  # Ctrl-C too: what is known of the files so far is kept, as their rows are
-        remarks = [remark for remark in remarks if canonical_path(remark[0]) in looked_at]
-        list_beside(output, "unreadable", bad, looked_at, "could not be read")
-        list_beside(output, "remarks", remarks, looked_at, "were read in another way than their headers say")
+        remarks = [remark for remark in remarks if canonical_path(remark[0]) in read_now]
+        list_beside(output, "unreadable", bad, read_now | (done & files.keys()), "could not be read")
+        list_beside(output, "remarks", remarks, read_now, "were read in another way than their headers say")
     return len(bad)
 
 
