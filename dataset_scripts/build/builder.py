@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,7 +54,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
 
     Raises:
-        DataLayoutError: data_dir is absent or holds none of the source's folders.
+        DataLayoutError: data_dir is absent or holds none of the source's folders, or build_dir lies in one.
     """
 
     VERSION = datasets.Version("1.1.0")  # raise it when the same files build to other data
@@ -82,7 +82,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             )
         mapping = options.get("nih_mapping")
         extra = [Path(mapping)] if mapping else []
-        options["manifest"] = manifest_hash((scan for _, scan in self._scan(Path(data_dir))), extra)
+        scans = [scan for _, scan in self._scan(Path(data_dir))]
+        if build_dir is not None:
+            _check_build_dir(Path(build_dir), scans)
+        options["manifest"] = manifest_hash(scans, extra)
         super().__init__(
             cache_dir=None if build_dir is None else str(build_dir),
             config_name=split_scheme,
@@ -204,6 +207,19 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             if not is_log(path):
                 path.replace(folder / path.name)
         shutil.rmtree(work)
+
+
+def _check_build_dir(build_dir: Path, scans: Iterable[FolderScan]) -> None:
+    """Refuse to build where the next build would find its own output; hidden folders are not scanned."""
+    place = build_dir.resolve()
+    for scan in scans:
+        inside = place.parts[len(scan.root.parts) :]
+        is_hidden = any(part.startswith(".") for part in inside)
+        if place.is_relative_to(scan.root) and not is_hidden:
+            raise DataLayoutError(
+                f"build_dir {build_dir} lies inside the raw data, {scan.root}, so the next build would find "
+                "its own output there. Choose a build_dir outside of it."
+            )
 
 
 @contextlib.contextmanager

@@ -161,6 +161,9 @@ def _record(row: list[Any]) -> ImageRecord:
     for field in names:
         if not isinstance(values[field.name], _KINDS.get(field.type, object)):
             raise ValueError(f"{field.name} of a record is {values[field.name]!r}.")
+    numbers = [*values["labels"], *(number for box in values["boxes"] for number in box)]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"A label or box of a record is no number: {numbers}.")
     values["labels"] = tuple(float(value) for value in values["labels"])
     width, height = values["boxes_size"]
     values["boxes_size"] = (int(width), int(height))

@@ -103,7 +103,8 @@ def test_a_resumed_log_equals_an_uninterrupted_one(uninterrupted, tmp_path, step
     whole = (uninterrupted / "log.csv").read_text()
     expected = read_rows(uninterrupted / "log.csv")
     assert [(row["step"], row["eval_loss"] != "") for row in expected] == [
-        ("0", True), ("1", False), ("2", False), ("2", True), ("3", False), ("4", False), ("4", True), ("4", True),
+        ("0", True), ("1", False), ("2", False), ("2", True),
+        ("3", False), ("4", False), ("4", True), ("4", True),
     ]  # fmt: skip
     lines = whole.splitlines(keepends=True)
     kept = {
