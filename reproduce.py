@@ -79,16 +79,8 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in (__name__, "medhiera"):  # the libraries' chatter stays away
         logging.getLogger(name).setLevel(logging.INFO)
-
     seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
-    if not seeds:
-        raise UserError(f"--seeds is {options.seeds}; wanted a whole number from 1 up")
-    if options.trials < 1:
-        raise UserError(f"--trials is {options.trials}; wanted a whole number from 1 up")
-    if options.experiment == "ablation" and "--score_test" in arguments:
-        raise UserError("the ablation's tables are of the test split; leave --score_test out")
-    if options.experiment == "sweep" and has_option(arguments, "max_steps"):
-        raise UserError("a sweep searches num_train_epochs; leave --max_steps out")
+    check_options(options, len(seeds), arguments)
     budget = script_arguments(options.budget, options.stage0, arguments)
     runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
     check_settings(runner.output, options, arguments)
@@ -120,6 +112,22 @@ def main(argv: list[str]) -> None:
              "Learning rate too high, as Fig. 5", "eval_loss", "masked validation loss", note)  # fmt: skip
         report = explode_report(runner, arms, seeds, note)
     finish(runner, report)
+
+
+def check_options(options: argparse.Namespace, seeds: int, arguments: Sequence[str]) -> None:
+    """Refuse numbers and options that an experiment cannot have.
+
+    Raises:
+        UserError: one of them.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds is {options.seeds}; wanted a whole number from 1 up")
+    if options.trials < 1:
+        raise UserError(f"--trials is {options.trials}; wanted a whole number from 1 up")
+    if options.experiment == "ablation" and "--score_test" in arguments:
+        raise UserError("the ablation's tables are of the test split; leave --score_test out")
+    if options.experiment == "sweep" and has_option(arguments, "max_steps"):
+        raise UserError("a sweep searches num_train_epochs; leave --max_steps out")
 
 
 def script_arguments(budget: str, stage0: str | None, arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:

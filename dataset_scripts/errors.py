@@ -21,6 +21,10 @@ class TooManyBadFilesError(UserError, ValueError):
     """More files are unreadable than `max_bad_fraction` allows."""
 
 
+class WorkerEndedError(UserError, RuntimeError):
+    """The system has killed a worker process of a build."""
+
+
 class BadImageError(ValueError):
     """One file cannot become an image; the build counts it, names it and continues.
 

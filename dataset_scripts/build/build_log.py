@@ -1,17 +1,20 @@
 """What a build tells about itself: each worker's log → `build_report.json`, `pixel_statistics.json`.
 
-Every worker of `_generate_examples` writes one small file beside the data when it is done; the parent
-process merges them, so the counts do not depend on the number of processes.
+Every worker hands over its counts when it is done; the parent process merges them, so they do not depend on
+the number of processes. A log that lies on the disk in whole says that its part of the build is done.
 """
 
 import json
 import logging
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dataset_scripts.build.atomic_files import read_json, write_json
+from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.layout import BUILD_REPORT_FILE, STATISTICS_FILE
 from dataset_scripts.build.pixel_statistics import PixelHistogram
 from dataset_scripts.build.records import Problem
@@ -51,18 +54,44 @@ class BuildLog:
         if split == "train":
             self.histogram.add(image)
 
-    def write(self, name: str = "") -> None:
-        """Hand the counts over to the parent process, in a file of a unique name unless given one."""
-        if self.folder is None:
-            return
-        content = {
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as plain numbers and text, for a worker to hand over."""
+        return {
             "bad_files": self.bad_files,
             "problems": self.problems,
             "images": [[source, split, count] for (source, split), count in self.images.items()],
             "histogram": self.histogram.to_json(),
         }
-        path = self.folder / f"{_PREFIX}{name or uuid.uuid4().hex}.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
+
+    def write(self, name: str = "") -> None:
+        """Hand the counts over to the parent process, in a file of a unique name unless given one."""
+        if self.folder is not None:
+            write_json(log_path(self.folder, name or uuid.uuid4().hex), self.to_json())
+
+
+def log_path(folder: Path, name: str) -> Path:
+    """Return where the log of this name lies."""
+    return folder / f"{_PREFIX}{name}.json"
+
+
+def is_log(path: Path) -> bool:
+    """Say whether a file is a worker's log."""
+    return path.name.startswith(_PREFIX)
+
+
+def read_log(path: Path) -> dict[str, Any] | None:
+    """Read a log; None if it is absent or damaged, so that its part of the build is to be done."""
+    log = read_json(path)
+    wanted = BuildLog(None).to_json()
+    if not isinstance(log, dict) or any(type(log.get(name)) is not type(wanted[name]) for name in wanted):
+        return None
+    return log
+
+
+def read_logs(folder: Path) -> list[dict[str, Any]]:
+    """Read every log in a folder."""
+    logs = (read_log(path) for path in sorted(folder.iterdir()) if is_log(path))
+    return [log for log in logs if log is not None]
 
 
 def most_bad_files(total: int, max_bad_fraction: float) -> int:
@@ -72,22 +101,25 @@ def most_bad_files(total: int, max_bad_fraction: float) -> int:
 
 def write_reports(
     folder: Path,
+    logs: Iterable[dict[str, Any]],
     *,
-    log_dir: Path | None = None,
+    files: int,
     dataset: str,
-    config: str,
-    manifest: str,
-    max_bad_fraction: float,
+    config: SourceConfig,
 ) -> None:
-    """Merge the workers' logs into the two JSON files in `folder`, and remove them.
+    """Merge the workers' logs into the two JSON files in `folder`.
 
-    The logs lie in `log_dir`, or in `folder` too.
+    Args:
+        folder: of the built data.
+        logs: what every worker handed over.
+        files: how many source files were to be read.
+        dataset: the builder's name.
+        config: what was asked for.
 
     Raises:
         TooManyBadFilesError: more files are unreadable than allowed; the message lists them.
     """
-    paths = sorted((log_dir or folder).glob(f"{_PREFIX}*.json"))
-    logs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    logs = list(logs)
     images: dict[str, dict[str, int]] = {}
     for source, split, count in (entry for log in logs for entry in log["images"]):
         by_split = images.setdefault(source, {})
@@ -96,37 +128,40 @@ def write_reports(
         (problem for log in logs for problem in log["problems"]),
         key=lambda problem: (problem["source"], problem["kind"], problem["name"], problem["detail"]),
     )
-    bad = [problem for problem in problems if problem["is_bad"]]
-    built = sum(count for by_split in images.values() for count in by_split.values())
-    allowed = most_bad_files(built + len(bad), max_bad_fraction)
-    if len(bad) > allowed:
-        names = "\n".join(
-            f"  {problem['source']}: {problem['name']} ({problem['kind']}: {problem['detail']})"
-            for problem in bad[:_NAMED_IN_ERROR]
-        )
-        raise TooManyBadFilesError(
-            f"{len(bad)} files are unreadable so far; at most {allowed} are allowed (max_bad_fraction "
-            f"{max_bad_fraction}). The first are:\n{names}\n"
-            "Copy or download them again, or raise max_bad_fraction if they are known to be lost."
-        )
+    _check_bad_files([problem for problem in problems if problem["is_bad"]], files, config.max_bad_fraction)
     counts: dict[str, dict[str, int]] = {}
     for problem in problems:
         kinds = counts.setdefault(problem["source"], {})
         kinds[problem["kind"]] = kinds.get(problem["kind"], 0) + 1
     report = {
         "dataset": dataset,
-        "config": config,
-        "manifest": manifest,
+        "config": config.name,
+        "manifest": config.manifest,
         "images": {source: dict(sorted(by_split.items())) for source, by_split in sorted(images.items())},
         "problem_counts": counts,
         "problems": problems,
     }
-    _write_json(folder / BUILD_REPORT_FILE, report)
+    write_json(folder / BUILD_REPORT_FILE, report, indent=1)
     histogram = PixelHistogram.merged(log["histogram"] for log in logs)
     if histogram.images:
-        _write_json(folder / STATISTICS_FILE, histogram.statistics())
-    for path in paths:
-        path.unlink()
+        write_json(folder / STATISTICS_FILE, histogram.statistics(), indent=1)
+    else:
+        (folder / STATISTICS_FILE).unlink(missing_ok=True)  # of an earlier build in this folder
+
+
+def _check_bad_files(bad: list[dict[str, Any]], files: int, max_bad_fraction: float) -> None:
+    allowed = most_bad_files(files, max_bad_fraction)
+    if len(bad) <= allowed:
+        return
+    names = "\n".join(
+        f"  {problem['source']}: {problem['name']} ({problem['kind']}: {problem['detail']})"
+        for problem in bad[:_NAMED_IN_ERROR]
+    )
+    raise TooManyBadFilesError(
+        f"{len(bad)} files are unreadable so far; at most {allowed} of {files} are allowed (max_bad_fraction "
+        f"{max_bad_fraction}). The first are:\n{names}\n"
+        "Copy or download them again, or raise max_bad_fraction if they are known to be lost."
+    )
 
 
 def summary_lines(folder: Path) -> list[str]:
@@ -155,7 +190,3 @@ def read_report(folder: Path | str) -> dict[str, Any]:
     """Read `build_report.json` of a built dataset's folder."""
     report: dict[str, Any] = json.loads((Path(folder) / BUILD_REPORT_FILE).read_text(encoding="utf-8"))
     return report
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

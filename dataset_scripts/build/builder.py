@@ -4,16 +4,20 @@ Raw folder → a source's `list_images` → here → Arrow or Parquet in `builde
 `build_report.json` and `pixel_statistics.json` beside the data.
 """
 
+import contextlib
 import errno
 import importlib.util
 import os
-from collections.abc import Iterator
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+from datasets.utils.py_utils import temporary_assignment
 
-from dataset_scripts.build.build_log import BuildLog, most_bad_files, write_reports
+from dataset_scripts.build.build_log import BuildLog, is_log, most_bad_files, read_logs, write_reports
 from dataset_scripts.build.config import SourceConfig, check_numbers
 from dataset_scripts.build.records import (
     FolderScan,
@@ -24,6 +28,7 @@ from dataset_scripts.build.records import (
     manifest_hash,
     scan_folder,
 )
+from dataset_scripts.build.workers import end_with, forks_end_with_this_process
 from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.reading.grayscale import Compression, GrayImage, encode_png, resize_shorter_side
@@ -31,6 +36,8 @@ from dataset_scripts.reading.image_files import may_be_dicom
 from dataset_scripts.reading.images import read_image
 from dataset_scripts.reading.nifti import axial_slices, read_volume
 from dataset_scripts.splits import SPLITS
+
+LISTING_LOG = "listing"  # the log of what was met before any image was opened
 
 _RECORDS_PER_SHARD = 64  # a builder's unit of work: small enough to share out, large enough to hand over
 
@@ -48,7 +55,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
 
     Raises:
-        DataLayoutError: data_dir is absent or holds none of the source's folders.
+        DataLayoutError: data_dir is absent or holds none of the source's folders, or build_dir lies in one.
         UserError: an option is out of its range.
     """
 
@@ -78,7 +85,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         check_numbers(options)
         mapping = options.get("nih_mapping")
         extra = [Path(mapping)] if mapping else []
-        options["manifest"] = manifest_hash((scan for _, scan in self._scan(Path(data_dir))), extra)
+        scans = [scan for _, scan in self._scan(Path(data_dir))]
+        if build_dir is not None:
+            _check_build_dir(Path(build_dir), scans)
+        options["manifest"] = manifest_hash(scans, extra)
         super().__init__(
             cache_dir=None if build_dir is None else str(build_dir),
             config_name=split_scheme,
@@ -103,6 +113,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         listings = self.list_records(log_dir, num_proc)
         roots = {listing.source.name: str(listing.root) for listing in listings}
         total = sum(len(records) for listing in listings for records in listing.splits.values())
+        self._files = total
         most_bad = most_bad_files(total, self.config.max_bad_fraction)
         generators = []
         for split in SPLITS:
@@ -114,6 +125,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                     "split": split,
                     "log_dir": log_dir,
                     "most_bad": most_bad,
+                    "parent": os.getpid(),
                 }
                 generators.append(datasets.SplitGenerator(name=split, gen_kwargs=gen_kwargs))
         return generators
@@ -134,7 +146,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         for listing in listings:
             for problem in listing.problems:
                 log.report(problem)
-        log.write()
+        log.write(LISTING_LOG)
         if not any(listing.splits.values() for listing in listings):
             raise DataLayoutError(_nothing_listed(listings))
         _check_extras(listings)
@@ -154,7 +166,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         split: str,
         log_dir: Path | None,
         most_bad: int,
+        parent: int,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        if log_dir is not None:  # a worker of this build, not a reader of a stream
+            end_with(parent)
         log = BuildLog(log_dir)
         for record in (record for shard in shards for record in shard):
             for example in build_examples(record, roots[record.source], split, self.config, log):
@@ -166,33 +181,72 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     def _download_and_prepare(
         self, dl_manager: datasets.DownloadManager, verification_mode: Any, **prepare_split_kwargs: Any
     ) -> None:
-        try:
-            super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
-        except datasets.exceptions.DatasetGenerationError as error:
-            cause = error.__cause__
-            if os.strerror(errno.ENOSPC) not in str(cause):  # a worker's errno is lost on the way here
-                raise
-            raise OSError(
-                errno.ENOSPC,
-                "The disk is full, so nothing was built. Free some space, point build_dir (or HF_HOME) at "
-                "another disk, or set stored_size, for example 256, to store less.",
-            ) from error
+        """Build in a folder of this run alone: datasets goes on in what a killed run left behind.
+
+        Its logs would count twice, and a worker that outlived it by a moment would write between ours.
+        """
         folder = Path(self._output_dir)
+        _empty(folder)
+        work = folder / f"run-{uuid.uuid4().hex}"
+        work.mkdir()
+        with (
+            temporary_assignment(self, "_output_dir", str(work)),
+            forks_end_with_this_process(),
+            _disk_full_in_words(),
+        ):
+            super()._download_and_prepare(dl_manager, verification_mode, **prepare_split_kwargs)
         splits = self.info.splits
         for name in [name for name, split in splits.items() if not split.num_examples]:
             del splits[name]  # every file of it was unreadable; datasets cannot open an empty split
             for pattern in (f"{self.dataset_name}-{name}.*", f"{self.dataset_name}-{name}-*"):
-                for path in folder.glob(pattern):
+                for path in work.glob(pattern):
                     path.unlink()
-        write_reports(
-            folder,
-            dataset=self.dataset_name,
-            config=self.config.name,
-            manifest=self.config.manifest,
-            max_bad_fraction=self.config.max_bad_fraction,
-        )
+        with _disk_full_in_words():
+            logs = read_logs(work)
+            write_reports(folder, logs, files=self._files, dataset=self.dataset_name, config=self.config)
         if not splits:
             raise TooManyBadFilesError("Not one image could be read. Check that the files are images at all.")
+        for path in work.iterdir():
+            if not is_log(path):
+                path.replace(folder / path.name)
+        shutil.rmtree(work)
+
+
+def _check_build_dir(build_dir: Path, scans: Iterable[FolderScan]) -> None:
+    """Refuse to build where the next build would find its own output; hidden folders are not scanned."""
+    place = build_dir.resolve()
+    for scan in scans:
+        inside = place.parts[len(scan.root.parts) :]
+        is_hidden = any(part.startswith(".") for part in inside)
+        if place.is_relative_to(scan.root) and not is_hidden:
+            raise DataLayoutError(
+                f"build_dir {build_dir} lies inside the raw data, {scan.root}, so the next build would find "
+                "its own output there. Choose a build_dir outside of it."
+            )
+
+
+@contextlib.contextmanager
+def _disk_full_in_words() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if os.strerror(errno.ENOSPC) not in str(cause):  # a worker's errno is lost on the way here
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            "The disk is full, so nothing was built. Free some space, point build_dir (or HF_HOME) at "
+            "another disk, or set stored_size, for example 256, to store less.",
+        ) from error
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that lies in a folder."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def build_examples(

@@ -11,8 +11,15 @@ from typing import Any
 
 import yaml
 
+from dataset_scripts.build.atomic_files import write_atomically
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.layout import BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, STATISTICS_FILE
+from dataset_scripts.build.layout import (
+    BUILD_REPORT_FILE,
+    CARD_FILE,
+    LEAKAGE_REPORT_FILE,
+    SHARDS_FOLDER,
+    STATISTICS_FILE,
+)
 from dataset_scripts.build.records import Source
 from dataset_scripts.splits import SPLITS
 
@@ -51,7 +58,7 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "## Use\n\nFor research. Nothing here is fit for diagnosis. Each source keeps its own licence: read "
         "it before you share this dataset.",
     ]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_atomically(folder / CARD_FILE, "\n\n".join(parts) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -60,13 +67,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _configs(folder: Path) -> list[dict[str, Any]]:
-    sources = sorted(path.name for path in (folder / "data").iterdir())
+    sources = sorted(
+        path.name for path in (folder / SHARDS_FOLDER).iterdir() if any(path.glob("*-of-*.parquet"))
+    )
     configs: list[dict[str, Any]] = []
     for name, pattern in [("all", "*"), *((source, source) for source in sources)]:
         files = [
-            {"split": split, "path": f"data/{pattern}/{split}-*.parquet"}
+            {"split": split, "path": f"{SHARDS_FOLDER}/{pattern}/{split}-*.parquet"}
             for split in SPLITS
-            if any((folder / "data").glob(f"{pattern}/{split}-*.parquet"))
+            if any((folder / SHARDS_FOLDER).glob(f"{pattern}/{split}-*.parquet"))
         ]
         configs.append({"config_name": name, "data_files": files})
     configs[0]["default"] = True

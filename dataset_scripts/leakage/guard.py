@@ -28,6 +28,7 @@ import numpy.typing as npt
 from datasets.utils import tqdm
 from PIL import Image
 
+from dataset_scripts.build.atomic_files import write_json
 from dataset_scripts.build.layout import LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE
 from dataset_scripts.build.records import ImageRecord, SourceListing, read_text
 from dataset_scripts.build.tables import split_lines
@@ -120,7 +121,7 @@ def remove_leaks(
     _take_out(listings, leaks, allow_leakage)
     if report_dir is not None:
         report = _report(trained, held_out, leaks, duplicates, tasks, allow_leakage)
-        (report_dir / LEAKAGE_REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(report_dir / LEAKAGE_REPORT_FILE, report, indent=1)
         if leaks:
             shown = [side for leak in leaks.values() for side in (leak.image, leak.partner)]
             names, pictures = [item.record.image_id for item in shown], reader.read(shown)

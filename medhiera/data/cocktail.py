@@ -16,6 +16,7 @@ from huggingface_hub import snapshot_download
 from transformers import TrainingArguments
 
 from dataset_scripts import SOURCES, Cocktail, label_names
+from dataset_scripts.build.build_file import check_complete
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
@@ -154,9 +155,11 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
     Raises:
         UserError: data_dir is neither a folder nor a dataset on the Hub that can be reached; `sources` or
             `source_weights` names a source that is in none of its splits.
-        DataLayoutError: the folder holds none of this.
+        DataLayoutError: the folder holds none of this, or built data that is not whole.
     """
     folder = Path(options.data_dir)
+    if (folder / BUILD_FILE).is_file():
+        check_complete(folder)
     with training.main_process_first(local=False) if training else contextlib.nullcontext():
         if (folder / BUILD_FILE).is_file() or not folder.is_dir():
             rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True

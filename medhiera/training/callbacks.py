@@ -3,6 +3,7 @@
 Callbacks of the Trainer; only the main process speaks.
 """
 
+import contextlib
 import csv
 import logging
 import time
@@ -46,19 +47,34 @@ class CSVLoggerCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Drop what a killed run logged after the checkpoint that this one resumes from."""
-        if not state.is_world_process_zero or not self.path.exists():
+        """Write what the checkpoint's run had logged: all rows of a resumed run, none of one from scratch.
+
+        The checkpoint knows every row but its time; a killed run's CSV may be torn, or be ahead of it.
+        """
+        if not state.is_world_process_zero:
             return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= state.global_step]
-        # Of a run killed after its last step, the evaluation that follows training: it is made again.
-        evaluated = [row["step"] for row in rows if row["eval_loss"]]
-        if evaluated.count(str(state.global_step)) > 1:
-            rows.pop()
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
+        times = self._read_times()
+        rows = [entry for entry in state.log_history if _is_row(entry)]
+        part = self.path.with_name(f".{self.path.name}.part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(rows)
+            for row in rows:
+                writer.writerow({**row, "seconds": times.get(_what(row), "")})
+        part.replace(self.path)
+        before = [times[_what(row)] for row in rows if _what(row) in times]
+        self.started = time.monotonic() - max(before, default=0.0)
+
+    def _read_times(self) -> dict[tuple[int, bool], float]:
+        """When the rows of a killed run were logged, by what they are; what is torn is left out."""
+        times: dict[tuple[int, bool], float] = {}
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+                for row in csv.DictReader(file):
+                    with contextlib.suppress(TypeError, ValueError, KeyError):
+                        what = (int(row["step"]), bool(row["eval_loss"]))
+                        times.setdefault(what, float(row["seconds"]))
+        return times
 
     def on_log(
         self,
@@ -69,7 +85,7 @@ class CSVLoggerCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Append what the Trainer just logged, where it holds a loss."""
-        if not state.is_world_process_zero or not logs or not {"loss", "eval_loss"} & logs.keys():
+        if not state.is_world_process_zero or not logs or not _is_row(logs):
             return
         is_new = not self.path.exists()
         row = {"step": state.global_step, "seconds": round(time.monotonic() - self.started, 1)} | logs
@@ -78,6 +94,15 @@ class CSVLoggerCallback(TrainerCallback):
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def _is_row(logs: Mapping[str, float]) -> bool:
+    return not {"loss", "eval_loss"}.isdisjoint(logs)
+
+
+def _what(row: Mapping[str, float]) -> tuple[int, bool]:
+    """The step, and whether it is a validation."""
+    return int(row["step"]), "eval_loss" in row
 
 
 class ThroughputCallback(TrainerCallback):

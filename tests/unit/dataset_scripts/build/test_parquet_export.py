@@ -1,22 +1,34 @@
 """The export: loadable by anyone, resumable, complete, refused where it would overwrite."""
 
-import errno
+import hashlib
 import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import load_dataset
 from datasets.distributed import split_dataset_by_node
-from raw_folders import ChestFolder, read_leakage_report
+from PIL import Image
+from raw_folders import ChestFolder, gray, read_leakage_report, write_volume
 
 from dataset_scripts import FINDINGS, Cocktail, label_names
 from dataset_scripts.__main__ import main
+from dataset_scripts.build.build_file import check_complete
 from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.export_plan import cut_into_shards, read_plan, write_plan
 from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
 from dataset_scripts.build.pixel_statistics import read_statistics
+from dataset_scripts.build.records import Box
 from dataset_scripts.errors import DataLayoutError, TooManyBadFilesError
 
 AddCovidx = Callable[[str, str, int], Path]
@@ -75,32 +87,6 @@ def test_two_ranks_stream_every_image_once(raw: Path, tmp_path: Path) -> None:
     assert set(seen.values()) == {1}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
-def test_a_full_disk_keeps_what_is_written_and_the_next_run_resumes(raw: Path, tmp_path: Path) -> None:
-    (raw / "ChestXray-NIHCC" / "images" / "00000003_000.png").write_bytes(b"")
-    export_parquet(cocktail(raw), tmp_path / "whole")
-    out = tmp_path / "out"
-    (out / ".build").mkdir(parents=True)
-    build = json.loads((tmp_path / "whole" / "build.json").read_text())
-    (out / "build.json").write_text(json.dumps(build | {"complete": False}))  # begun, and nothing written
-    names = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").glob("data/*/*"))
-    blocked = out / names[-1].with_name(f".{names[-1].name}.part")
-    blocked.parent.mkdir(parents=True)
-    blocked.symlink_to("/dev/full")
-    with pytest.raises(OSError, match=rf"Errno {errno.ENOSPC}\b.*disk is full.*same command again"):
-        export_parquet(cocktail(raw), out)
-    written = {path: path.stat().st_mtime_ns for path in out.glob("data/*/*.parquet")}
-    assert 4 <= len(written) < len(names)
-
-    blocked.unlink()  # there is space again
-    assert export_parquet(cocktail(raw), out)
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    assert sorted(path.relative_to(out) for path in out.glob("data/*/*")) == names
-    assert read_report(out) == read_report(tmp_path / "whole")
-    assert read_statistics(out) == read_statistics(tmp_path / "whole")
-    assert not (out / ".build").exists()
-
-
 def test_an_unchanged_build_is_reused_and_a_changed_one_is_not(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert export_parquet(cocktail(raw), out)
@@ -152,6 +138,327 @@ def test_the_command_line(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         main(["--data_dir", str(raw)])
     assert "--output_dir" in capsys.readouterr().err
+
+
+@pytest.fixture
+def built(raw: Path, tmp_path: Path) -> Path:
+    assert export_parquet(cocktail(raw), tmp_path / "out")
+    return tmp_path / "out"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def exchange(path: Path) -> None:
+    shutil.copy(sorted(path.parent.glob("train-*"))[0], path)
+
+
+def overwrite_the_footer(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60] + bytes(50) + whole[-10:])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (Path.unlink, "is missing"),
+        (truncate, "ends without a Parquet footer"),
+        (exchange, "is not the file that was written"),
+        (overwrite_the_footer, r"footer|not the file that was written"),
+        (lambda path: path.write_bytes(b""), "ends without a Parquet footer"),
+    ],
+)
+def test_a_damaged_shard_of_a_complete_build_is_noticed(
+    built: Path, raw: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], words: str
+) -> None:
+    caplog.set_level(logging.INFO, "dataset_scripts")
+    whole = content(built)
+    shard = sorted(built.glob("data/chestx_ray14/train-*"))[3]
+    damage(shard)
+    with pytest.raises(DataLayoutError, match=words):
+        check_complete(built)
+    with pytest.raises(DataLayoutError, match="no complete build"):
+        push_to_hub(built, "someone/something")
+    assert export_parquet(cocktail(raw), built)
+    assert re.search(f"is not whole .*{shard.name}.*({words}).*building it anew", caplog.text)
+    assert content(built) == whole
+    assert not export_parquet(cocktail(raw), built)
+
+
+@pytest.mark.parametrize("size", [0, 32])
+def test_a_foreign_parquet_file_is_neither_read_nor_deleted(built: Path, raw: Path, size: int) -> None:
+    options = {"stored_size": size} if size else {}
+    shard = sorted(built.glob("data/covidx_cxr_3/train-*"))[0]
+    foreign = shard.with_name("train-more.parquet")
+    shutil.copy(shard, foreign)
+    with pytest.raises(DataLayoutError, match=r"train-more\.parquet .*Move (it|them) away"):
+        export_parquet(cocktail(raw, **options), built)
+    foreign.rename(foreign.with_suffix(".bak"))
+    assert export_parquet(cocktail(raw, **options), built) == (size > 0)
+    assert foreign.with_suffix(".bak").exists()
+
+
+@pytest.mark.parametrize("name", ["build_report.json", "pixel_statistics.json", "leakage_report.json"])
+@pytest.mark.parametrize("left", [None, "", '{"held_out_images": 4'])
+def test_a_lost_or_damaged_report_is_made_again(built: Path, raw: Path, name: str, left: str | None) -> None:
+    whole = content(built)
+    (built / name).unlink()
+    if left is not None:
+        (built / name).write_text(left)
+    assert export_parquet(cocktail(raw), built)
+    assert content(built) == whole
+
+
+@pytest.mark.parametrize("left", ["", '{"dataset": "cock', "\0" * 60])
+def test_a_damaged_build_file_means_that_nothing_is_done(built: Path, raw: Path, left: str) -> None:
+    whole = content(built)
+    (built / "build.json").write_text(left)
+    assert export_parquet(cocktail(raw), built)
+    assert content(built) == whole
+
+
+def test_a_build_of_an_earlier_version_is_built_anew_with_a_word(
+    built: Path, raw: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dataset_scripts")
+    whole = content(built)
+    build = json.loads((built / "build.json").read_text())
+    earlier = {name: build[name] for name in ("dataset", "config", "version", "complete")}
+    (built / "build.json").write_text(json.dumps(earlier) + "\n")
+    check_complete(built)  # it can be read
+    assert "by an earlier version that kept no list of its shards" in caplog.text
+    assert export_parquet(cocktail(raw), built)
+    assert "is of an earlier version" in caplog.text
+    assert content(built) == whole
+    (built / "build.json").write_text(json.dumps(earlier | {"complete": False}) + "\n")
+    (built / ".build").mkdir()
+    (built / ".build" / "plan.pickle").write_bytes(b"\x80\x04cos\nsystem\n")
+    (built / ".build" / "worker-log-data-chestx_ray14-test-00000-of-00002.json").write_text('{"bad_files"')
+    (built / "data" / "chestx_ray14" / ".test-00000-of-00002.parquet.part").touch()
+    with pytest.raises(DataLayoutError, match="not finished"):
+        check_complete(built)
+    assert export_parquet(cocktail(raw), built)
+    assert content(built) == whole
+
+
+STOPPED_BY_THE_DISK = """
+import resource, sys
+from pathlib import Path
+from dataset_scripts import Cocktail
+from dataset_scripts.build.parquet_export import export_parquet
+raw, out, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+builder = Cocktail(data_dir=raw, build_dir=raw.parent / "cache")
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+export_parquet(builder, out)
+"""
+
+
+class Interrupted:
+    """An export that stopped before its end, as one shard is larger than a file may be."""
+
+    def __init__(self, raw: Path, whole: Path, stopped: Path, out: Path) -> None:
+        self.raw, self.out, self.expected = raw, out, content(whole)
+        shutil.copytree(stopped, out)
+        self.done = {path: path.stat().st_mtime_ns for path in out.glob("data/*/*.parquet")}
+        assert 4 <= len(self.done) < len(list(whole.glob("data/*/*")))
+
+    def finish(self) -> int:
+        """Run again; return how many of the shards that were done stayed."""
+        assert export_parquet(cocktail(self.raw), self.out)
+        assert content(self.out) == self.expected
+        return sum(path.stat().st_mtime_ns == stamp for path, stamp in self.done.items())
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The raw data, an undisturbed build, and one that the disk has stopped."""
+    pytest.importorskip("resource")
+    root = tmp_path_factory.mktemp("stopped")
+    chest = ChestFolder(root / "raw" / "ChestXray-NIHCC")
+    for patient in range(1, 9):
+        chest.add("train_val", f"{patient:08d}_000.png", "Mass", patient)
+    chest.add("test", "00000040_000.png", "Edema", 40)
+    chest.finish()
+    (chest.root / "images" / "00000003_000.png").write_bytes(b"")
+    covidx = root / "raw" / "COVIDx_CXR" / "train"
+    covidx.mkdir(parents=True)
+    (covidx.parent / "test.txt").touch()
+    (covidx.parent / "train.txt").write_text("7 large.png positive cohen\n8 other.png positive cohen\n")
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)
+    Image.fromarray(noise).save(covidx / "large.png")
+    gray(601, 96).save(covidx / "other.png")
+    whole, out = root / "whole", root / "out"
+    export_parquet(cocktail(root / "raw"), whole)
+    largest = max(path.stat().st_size for path in whole.glob("data/*/*"))
+    command = [sys.executable, "-W", "ignore", "-c", STOPPED_BY_THE_DISK]
+    command += [str(root / "raw"), str(out), str(largest - 1)]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert re.search(r"Errno 28\b.*disk is full.*same command again", done.stderr), done.stderr
+    return root / "raw", whole, out
+
+
+@pytest.fixture
+def interrupted(stopped: tuple[Path, Path, Path], tmp_path: Path) -> Interrupted:
+    return Interrupted(*stopped, tmp_path / "out")
+
+
+def test_what_is_done_stays(interrupted: Interrupted) -> None:
+    assert interrupted.finish() == len(interrupted.done)
+
+
+@pytest.mark.parametrize("left", [None, "", '{"bad_files": 0, "prob', "[]", "{}", '{"bad_files": "none"}'])
+def test_a_damaged_log_means_that_its_shard_is_not_done(interrupted: Interrupted, left: str | None) -> None:
+    log = sorted((interrupted.out / ".build").glob("worker-log-data-*"))[0]
+    log.unlink()
+    if left is not None:
+        log.write_text(left)
+    assert interrupted.finish() == len(interrupted.done) - 1
+
+
+def test_a_damaged_shard_of_an_interrupted_build_is_written_again(interrupted: Interrupted) -> None:
+    one, other, *_ = sorted(interrupted.done)
+    one.unlink()
+    truncate(other)
+    assert interrupted.finish() == len(interrupted.done) - 2
+
+
+@pytest.mark.parametrize("name", ["plan.jsonl", "worker-log-listing.json", "leakage_report.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, lambda path: path.write_text("{}\n")])
+def test_a_damaged_plan_is_made_again(
+    interrupted: Interrupted, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(interrupted.out / ".build" / name)
+    assert (
+        interrupted.finish() == (0 if name == "plan.jsonl" else len(interrupted.done)) or name != "plan.jsonl"
+    )
+
+
+def test_a_plan_read_is_the_plan_written(raw: Path, tmp_path: Path) -> None:
+    key = {"dataset": "cocktail", "config": "official", "version": "1"}
+    builder = cocktail(raw)
+    tasks = list(cut_into_shards(builder.list_records(tmp_path)))
+    boxed = replace(tasks[0].records[0], boxes=(Box(3, 1.5, 2.0, 7.0, 0.25),), boxes_size=(640, 480))
+    tasks[0] = replace(
+        tasks[0], records=(boxed, replace(boxed, path="n\udcffme\u2028 é.png", is_volume=True))
+    )
+    written = write_plan(tmp_path, key, tasks)
+    read = read_plan(tmp_path, key)
+    assert read is not None and read.digest == written.digest
+    assert repr(read.tasks) == repr(tuple(tasks))  # NaN is not equal to itself
+    assert read_plan(tmp_path, key | {"config": "other"}) is None
+    for old, new in (("data/", "../../"), ('"train"', "7"), ("1.5", '"1"'), ("[640, 480]", "[640]")):
+        text = (tmp_path / "plan.jsonl").read_text()
+        head, _, body = text.partition("\n")
+        assert old in body
+        body = body.replace(old, new)
+        forged = json.loads(head) | {"sha256": hashlib.sha256(body.encode()).hexdigest()}
+        (tmp_path / "plan.jsonl").write_text(json.dumps(forged) + "\n" + body)
+        assert read_plan(tmp_path, key) is None, new
+        (tmp_path / "plan.jsonl").write_text(text)
+
+
+def test_a_run_killed_before_its_first_word_owns_its_folder(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / ".build").mkdir(parents=True)
+    (out / ".build" / "plan.jsonl").write_text("{")
+    (out / ".build.json.part").write_text('{"data')
+    assert export_parquet(cocktail(raw), out)
+    assert not (out / ".build").exists()
+    assert not (out / ".build.json.part").exists()
+
+
+def test_another_build_leaves_nothing_of_the_one_before(raw: Path, tmp_path: Path) -> None:
+    gray(39, 96).save(raw / "COVIDx_CXR" / "train" / "picture 3.png")  # shows an image of the test list
+    out = tmp_path / "out"
+    export_parquet(cocktail(raw), out)
+    assert (out / "leakage_pairs.png").exists()
+    shutil.rmtree(raw / "COVIDx_CXR")
+    assert export_parquet(cocktail(raw), out)
+    export_parquet(cocktail(raw), tmp_path / "alone")
+    assert content(out) == content(tmp_path / "alone")
+    assert not (out / "leakage_pairs.png").exists() and not (out / "data" / "covidx_cxr_3").exists()
+
+
+def test_unreadable_volumes_are_counted_against_the_files(tmp_path: Path) -> None:
+    """A volume is ten images: the share of bad files is of files, not of images."""
+    root = tmp_path / "raw" / "MICCAI_BraTS2020_TrainingData"
+    for subject in range(1, 13):
+        name = f"BraTS20_Training_{subject:03d}"
+        for modality in ("t1", "t1ce", "t2", "flair"):
+            path = root / name / f"{name}_{modality}.nii"
+            write_volume(path)
+            if modality == "t1":
+                path.write_bytes(b"")
+    builder = Cocktail(data_dir=tmp_path / "raw", build_dir=tmp_path / "cache", max_bad_fraction=0.03)
+    with pytest.raises(TooManyBadFilesError, match="at most 10 of 48 are allowed"):
+        export_parquet(builder, tmp_path / "out")
+    with pytest.raises(TooManyBadFilesError, match="at most 10 of 48 are allowed"):
+        builder.download_and_prepare()
+
+
+@pytest.mark.parametrize("inside", [".", "out", "ChestXray-NIHCC/out"])
+def test_an_output_inside_the_raw_data_is_refused(raw: Path, inside: str) -> None:
+    with pytest.raises(DataLayoutError, match="lies inside --data_dir"):
+        export_parquet(cocktail(raw), raw / inside)
+    assert not (raw / "out").exists()
+
+
+def test_a_build_dir_inside_a_source_is_refused(raw: Path) -> None:
+    with pytest.raises(DataLayoutError, match="lies inside the raw data"):
+        Cocktail(data_dir=raw, build_dir=raw / "ChestXray-NIHCC" / "built")
+
+
+@pytest.mark.parametrize("inside", ["", "further/down"])
+def test_an_output_that_is_a_file_is_refused(raw: Path, tmp_path: Path, inside: str) -> None:
+    (tmp_path / "out").write_text("thesis")
+    with pytest.raises(DataLayoutError, match="out is a file"):
+        export_parquet(cocktail(raw), tmp_path / "out" / inside)
+    assert (tmp_path / "out").read_text() == "thesis"
+
+
+AS_NOBODY = """
+import os, sys
+from dataset_scripts.__main__ import main
+import PIL.PngImagePlugin
+if os.getuid() == 0:  # root may write anywhere
+    os.setgroups([])
+    os.setuid(65534)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="no permissions as POSIX has them")
+@pytest.mark.parametrize("inside", ["", "further/down"])
+def test_an_output_that_may_not_be_written_is_refused(inside: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is hidden from other users
+        place = Path(folder)
+        place.chmod(0o755)
+        chest = ChestFolder(place / "raw" / "ChestXray-NIHCC")
+        chest.add("train_val", "00000001_000.png", "Mass", 1)
+        chest.finish()
+        (place / "out").mkdir(mode=0o555)
+        command = [sys.executable, "-W", "ignore", "-c", AS_NOBODY, "--data_dir", str(place / "raw")]
+        command += ["--output_dir", str(place / "out" / inside)]
+        done = subprocess.run(command, text=True, capture_output=True)
+        assert done.returncode == 1
+        assert re.search(r"out\S* may not be written \(Permission denied\)", done.stderr), done.stderr
+        assert "choose another --output_dir" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_another_programs_build_file_is_not_ours(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "data" / "chestx_ray14").mkdir(parents=True)
+    (out / "build.json").write_text('{"scripts": {}}')
+    with pytest.raises(DataLayoutError, match="was not written by this command"):
+        export_parquet(cocktail(raw), out)
+    assert not (out / ".build.lock").exists()
 
 
 def test_upload_asks_for_a_complete_build(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Which rows a stage reads: names refused or taken, shares as weighted, phantoms known as such."""
 
+import json
 import math
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +63,49 @@ def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path, tmp_pat
     assert not (exported / "phantom.json").exists()
     assert not open_cocktail(options(exported)).is_phantom
     (tmp_path / "phantom.json").rename(raw / "phantom.json")
+
+
+def cut_a_shard(folder: Path) -> None:
+    path = sorted(folder.glob("data/*/train-*"))[0]
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def lose_a_shard(folder: Path) -> None:
+    sorted(folder.glob("data/*/train-*"))[0].unlink()
+
+
+def stop_in_the_middle(folder: Path) -> None:
+    build = json.loads((folder / "build.json").read_text())
+    key = {name: build[name] for name in ("dataset", "config", "version")}
+    (folder / "build.json").write_text(json.dumps(key | {"complete": False}))
+
+
+def tear_the_build_file(folder: Path) -> None:
+    (folder / "build.json").write_text('{"dataset": "cock')
+
+
+def lose_the_leak_counts(folder: Path) -> None:
+    (folder / "leakage_report.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_a_shard, r"data/\S*train\S* ends without a Parquet footer"),
+        (lose_a_shard, r"data/\S*train\S* is missing"),
+        (stop_in_the_middle, "build.json says that the build was not finished"),
+        (tear_the_build_file, r"build\.json is absent or damaged"),
+        (lose_the_leak_counts, r"leakage_report\.json is missing"),
+    ],
+)
+def test_nothing_is_trained_on_built_data_that_is_not_whole(
+    exported: Path, tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    copy = tmp_path / "exported"
+    shutil.copytree(exported, copy)
+    damage(copy)
+    with pytest.raises(UserError, match=f"holds no complete build: {words}.*--output_dir again"):
+        open_cocktail(options(copy))
 
 
 @pytest.mark.parametrize("field", ["sources", "source_weights"])

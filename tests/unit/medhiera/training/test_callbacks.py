@@ -1,5 +1,6 @@
 """What a long run says: lines, curves and pictures while it goes."""
 
+import csv
 import logging
 import re
 
@@ -68,3 +69,57 @@ def test_the_evaluation_after_training_is_logged_once_however_often_the_end_is_r
     assert whole[-3:] == [("4", False), ("4", True), ("4", True)]
     assert begin(str(tmp_path / "checkpoint-4")) == whole
     assert begin(str(tmp_path / "checkpoint-2")) == whole
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A folder with the log of a run of four steps that validates before the first, and its checkpoints."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    train_with_log(folder)
+    return folder
+
+
+def train_with_log(folder, checkpoint=None):
+    """As train_mae.py does: a validation before the first step, unless resumed, and one after the last."""
+    trainer = make_trainer(
+        folder, callbacks=[CSVLoggerCallback(folder / "log.csv")], save_strategy="steps", save_steps=2,
+        eval_strategy="steps", eval_steps=2, eval_on_start=checkpoint is None,
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.evaluate()
+
+
+def read_rows(path):
+    """Every column but the clock's."""
+    with path.open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("step", [None, 2, 4])
+@pytest.mark.parametrize("left", ["absent", "empty", "torn header", "rows", "torn row", "whole", "twice"])
+def test_a_resumed_log_equals_an_uninterrupted_one(uninterrupted, tmp_path, step, left):
+    whole = (uninterrupted / "log.csv").read_text()
+    expected = read_rows(uninterrupted / "log.csv")
+    assert [(row["step"], row["eval_loss"] != "") for row in expected] == [
+        ("0", True), ("1", False), ("2", False), ("2", True),
+        ("3", False), ("4", False), ("4", True), ("4", True),
+    ]  # fmt: skip
+    lines = whole.splitlines(keepends=True)
+    kept = {
+        "empty": "",
+        "torn header": lines[0][:9],
+        "rows": "".join(lines[:5]),
+        "torn row": "".join(lines[:5]) + lines[5][: len(lines[5]) // 2],
+        "whole": whole,
+        "twice": whole + "".join(lines[1:3]),  # what an earlier version made of a run killed at its start
+    }
+    if left != "absent":
+        (tmp_path / "log.csv").write_text(kept[left])
+    train_with_log(tmp_path, None if step is None else str(uninterrupted / f"checkpoint-{step}"))
+    assert read_rows(tmp_path / "log.csv") == expected
+    with (tmp_path / "log.csv").open(newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"]]
+    assert seconds == sorted(seconds)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
