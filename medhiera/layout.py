@@ -5,12 +5,15 @@
 On the floor of medhiera, as training, inference, hub, experiments and the page all look into such folders.
 """
 
+import copy
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from medhiera.errors import UserError
-from modeling_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae.pretrained import read_config_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -41,27 +44,30 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """The config.json of a Hiera's folder or Hub id, as it was written.
 
     Raises:
-        UserError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+        UserError: no such folder, no such model on the Hub (or none that can be reached), no Hiera, or a
+            config.json that cannot be used.
     """
-    is_there = Path(source).exists()
+    try:
+        is_there = Path(source).exists()
+    except OSError as error:  # a folder above it without permission
+        raise UserError(f"{source} cannot be opened: {error.strerror}") from error
     if not is_there and not REPOSITORY.fullmatch(str(source)):
         raise UserError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
+    if is_there and not os.access(source, os.R_OK | os.X_OK):
+        raise UserError(f"{source} cannot be opened: permission denied")
     if is_there and not (Path(source) / CONFIG_FILE).is_file():
         raise UserError(
             f"{source} has no config.json; name a stage's folder, or convert the checkpoint first: "
             "python -m modeling_hiera_mae.convert"
         )
     try:
-        content: dict[str, Any] = HieraMAEConfig.get_config_dict(str(source))[0]
+        content = read_config_file(str(source), {})
+        HieraMAEConfig.from_dict(copy.deepcopy(content))
     except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].removeprefix(f"{source}: ")
         if not is_there:
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
         raise UserError(f"{source}: {reason}") from error
-    if content.get("model_type") != HieraMAEConfig.model_type:
-        raise UserError(
-            f"{source} is a model of type {content.get('model_type')!r}; wanted {HieraMAEConfig.model_type!r}"
-        )
     return content
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
@@ -23,6 +23,7 @@ from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cockta
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
+from medhiera.errors import UserError
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import check_can_push, publish_stage
@@ -36,6 +37,7 @@ from medhiera.hub.record import (
 )
 from medhiera.hub.widget_examples import write_examples
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE
+from medhiera.loading import load_processor
 from medhiera.stages import STAGES, S, Stage
 from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
@@ -198,7 +200,9 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
         check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
     check_source(config.model, is_mae=stage.arguments.is_mae)
     if config.model.model_name_or_path:
-        find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
+        record = find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
+        if record is not None and record.stage and stage.keeps_normalization:
+            stage_preprocessing(config.model.model_name_or_path)
     data = open_cocktail(config.data, training)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(
@@ -239,11 +243,24 @@ def choose_preprocessing(
     """
     assert resize_size is not None, "parse_config fills it in"
     record = find_record(source) if source else None
-    if record is not None and record.stage:  # stage 0's is of photographs
-        inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
+    if source and record is not None and record.stage:  # stage 0's is of photographs
+        inherited = stage_preprocessing(source)
         mean, std = inherited.mean, inherited.std
         logger.info("normalization of stage %d: mean %.4f, std %.4f", record.stage, mean, std)
     return Preprocessing(image_size, resize_size, mean, std)
+
+
+def stage_preprocessing(source: str) -> Preprocessing:
+    """What the preprocessor_config.json of a stage says.
+
+    Raises:
+        UserError: it cannot be used, or is not one that a stage writes.
+    """
+    processor = load_processor(source)
+    try:
+        return Preprocessing.from_processor(processor)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def write_stage(

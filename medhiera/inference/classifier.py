@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import UserError
 from medhiera.layout import read_config
+from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
@@ -78,32 +78,28 @@ class Classifier:
         """Load it.
 
         Raises:
-            UserError: there is no such folder or repository, it is not a Hiera classifier, or it has no
-                usable preprocessor_config.json.
+            UserError: there is no such folder or repository, it is not a Hiera classifier, its weights are
+                damaged, NaN or infinite, it names no labels, or it has no usable preprocessor_config.json.
         """
-        read_config(source)
-        try:
-            model, loading = HieraMAEForImageClassification.from_pretrained(source, output_loading_info=True)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{source} cannot be used as a classifier: {error}") from error
+        if "id2label" not in read_config(source):
+            raise UserError(
+                f"{source} names no labels (config.json has no id2label), so its outputs mean nothing; write "
+                'there what was trained: {"0": "Atelectasis", …}'
+            )
+        model, loading = load_model(HieraMAEForImageClassification, source)
         if loading["missing_keys"]:
             raise UserError(
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
                 "a stage 0 or 1; train_cls.py makes a stage 2 from it"
             )
-        try:
-            processor = AutoImageProcessor.from_pretrained(source)
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f"{source} has no usable preprocessor_config.json, which says how images are prepared; "
-                "copy the one of the checkpoint it came from"
-            ) from error
-        model.eval()
+        processor = load_processor(source)
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         try:
-            return cls(model, Preprocessing.from_processor(processor), names)
+            preprocessing: Preprocessing | StockPreprocessing = Preprocessing.from_processor(processor)
         except ValueError:
-            return cls(model, StockPreprocessing(processor), names)
+            preprocessing = StockPreprocessing(processor)
+        _check_inputs(source, model, preprocessing)
+        return cls(model, preprocessing, names)
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
@@ -132,6 +128,29 @@ class Classifier:
         # To the CPU first: not every accelerator has double precision.
         scores = [score_logits(self.model(view).logits.cpu(), legacy_head) for view in views]
         return torch.stack(scores).mean(dim=0)
+
+
+def _check_inputs(
+    source: str | Path,
+    model: HieraMAEForImageClassification,
+    preprocessing: Preprocessing | StockPreprocessing,
+) -> None:
+    """Prepare one picture and refuse what the model cannot take, before the first image of a long run.
+
+    Raises:
+        UserError: the processor gives NaN, other channels, or a size that does not split into mask units.
+    """
+    pixels = preprocessing.pixel_values([Image.new("L", (64, 48), 128)])
+    _, channels, *size = pixels.shape
+    fault = None
+    if channels != model.config.num_channels:
+        fault = f"gives {channels} channels, and the model has {model.config.num_channels}"
+    elif not pixels.isfinite().all():
+        fault = "makes pixels NaN or infinite (is image_std 0?)"
+    elif any(side % unit for side, unit in zip(size, model.config.unit_pixels, strict=True)):
+        fault = f"gives {size} pixels; the model wants multiples of {list(model.config.unit_pixels)}"
+    if fault is not None:
+        raise UserError(f"{source}: its preprocessor_config.json {fault}")
 
 
 def score_logits(logits: Tensor, legacy_head: bool = False) -> Tensor:

@@ -74,7 +74,7 @@ def export_onnx(source: str | Path, file: Path) -> float:
     if file.suffix != ".onnx":
         raise UserError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
     classifier = Classifier.open(source)
-    model, activation = classifier.model.float(), activation_of(read_config(source), len(classifier.names))
+    model, activation = classifier.model, activation_of(read_config(source), len(classifier.names))
     metadata = {
         "labels": json.dumps(classifier.names),
         "preprocessing": classifier.preprocessing.to_processor().to_json_string(),
