@@ -14,6 +14,7 @@ from typing import Any
 from medhiera.errors import UserError
 from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
 from modeling_hiera_mae.pretrained import read_config_file
+from modeling_hiera_mae.weight_files import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -69,6 +70,18 @@ def read_config(source: str | Path) -> dict[str, Any]:
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
         raise UserError(f"{source}: {reason}") from error
     return content
+
+
+def read_json_file(file: Path) -> dict[str, Any]:
+    """An object of a JSON file of a stage.
+
+    Raises:
+        UserError: it cannot be opened, is damaged, or holds something else than an object.
+    """
+    try:
+        return read_json(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file.parent}: {error}") from error
 
 
 def public_name(source: str | Path) -> str:

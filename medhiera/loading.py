@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, PreTrainedModel
 
 from medhiera.errors import UserError
 from medhiera.layout import PROCESSOR_FILE
-from modeling_hiera_mae.weight_files import find_file, find_weights, read_json, read_weights
+from modeling_hiera_mae.weight_files import check_finite, find_file, find_weights, read_json, read_weights
 
 _LARGEST_SIDE = 10_000
 """Pixels of a processor's sizes; more is a damaged file, and would ask for all memory."""
@@ -66,6 +66,7 @@ def load_processor(source: str | Path) -> Any:
     try:
         path = find_file(str(source), PROCESSOR_FILE, {})
         content = {} if path is None else read_json(path)
+        check_finite(content, PROCESSOR_FILE)
     except (ValueError, OSError) as error:
         raise UserError(f"{source}: {_without(str(source), error)}") from error
     if path is None:

@@ -6,6 +6,7 @@ Above every room.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from medhiera.hub.record import (
     PreprocessingRecord,
     code_commit,
     library_versions,
+    read_record,
 )
 from medhiera.hub.widget_examples import write_examples
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE
@@ -195,6 +197,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     training = config.training
     start_logging(training)
     set_seed(training.seed)
+    refuse_other_stage(stage, Path(training.output_dir or "."))
     resume = last_checkpoint(training)
     if config.hub_id:
         check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
@@ -225,8 +228,28 @@ def _data_faults(config: Config[S]) -> list[str]:
 
 
 def _output_faults(config: Config[S]) -> list[str]:
-    training = config.training
-    return checkpoint_faults(Path(training.output_dir or "."), training.resume_from_checkpoint)
+    training, source = config.training, config.model.model_name_or_path
+    output = Path(training.output_dir or ".")
+    if source is not None and output.is_dir() and os.path.isdir(source) and output.samefile(source):
+        return [
+            f"output_dir {output} is the folder that training starts from: its weights, record and card "
+            "would be overwritten; choose another --output_dir"
+        ]
+    return checkpoint_faults(output, training.resume_from_checkpoint)
+
+
+def refuse_other_stage(stage: Stage[S], output: Path) -> None:
+    """Refuse an output folder that holds another stage, even where a run resumes: its record would be lost.
+
+    Raises:
+        UserError: it holds one, or a record that cannot be read.
+    """
+    record = read_record(output)
+    if record is not None and record.stage != stage.number:
+        raise UserError(
+            f"{output} holds stage {record.stage}, whose weights and record stage {stage.number} would "
+            "overwrite; choose another --output_dir"
+        )
 
 
 def choose_preprocessing(

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from transformers import HieraConfig, PreTrainedModel
 
-from .weight_files import Weights, clean_weights, find_file, find_weights, read_json, read_weights
 from .configuration_hiera_mae import (
     DECODER_GEOMETRY,
     ENCODER_GEOMETRY,
@@ -25,6 +24,15 @@ from .configuration_hiera_mae import (
     stock_name,
 )
 from .initialization import init_classifier_weights
+from .weight_files import (
+    Weights,
+    check_finite,
+    clean_weights,
+    find_file,
+    find_weights,
+    read_json,
+    read_weights,
+)
 
 _HUB_OPTIONS = (
     "cache_dir",
@@ -229,6 +237,7 @@ def read_config_file(source: str, hub_options: Mapping[str, Any]) -> dict[str, A
     if path is None:
         raise OSError(f"{source} has no config.json; name the folder that save_pretrained wrote.")
     content = read_json(path)
+    check_finite(content, path.name)
     if content.get("model_type") != HieraMAEConfig.model_type:
         found = content.get("model_type") or content.get("architecture") or "none"
         raise ValueError(

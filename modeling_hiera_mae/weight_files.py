@@ -53,10 +53,25 @@ _AGAIN = "get it again, from where it was saved or published"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file whose numbers are all finite.
+    """An object of a JSON file; see check_finite for its numbers.
 
     Raises:
-        ValueError: it is empty, damaged, something else than an object, or holds NaN or an infinity.
+        ValueError: it is empty, damaged, or something else than an object.
+        OSError: it cannot be opened.
+    """
+    content = read_json_value(path)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path.name} holds a JSON {type(content).__name__}; wanted an object, {{…}}: {_AGAIN}."
+        )
+    return content
+
+
+def read_json_value(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: it is empty or damaged.
         OSError: it cannot be opened.
     """
     size = path.stat().st_size
@@ -67,17 +82,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not data.strip():
         raise ValueError(f"{path.name} is empty; {_AGAIN}.")
     try:
-        content = json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not valid JSON ({error}); {_AGAIN}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path.name} holds a JSON {type(content).__name__}; wanted an object, {{…}}: {_AGAIN}."
-        )
-    for place, value in _numbers(content):
-        if not math.isfinite(value):
-            raise ValueError(f"{path.name} says {place} is {value}; wanted a finite number.")
-    return content
+
+
+def check_finite(content: Mapping[str, Any], name: str) -> None:
+    """Refuse NaN and infinities, which Python's JSON has words for and no setting means.
+
+    Args:
+        content: of a JSON file.
+        name: the file's.
+
+    Raises:
+        ValueError: with the keys that lead to the first one.
+    """
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} says {place.lstrip('.')} is {value}; wanted a finite number.")
+        if isinstance(value, dict | list):
+            entries = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{place}.{key}", entry) for key, entry in entries]
 
 
 def find_file(source: str, name: str, hub_options: Mapping[str, Any]) -> Path | None:
@@ -337,16 +364,6 @@ def _refuse_packed(path: Path) -> None:
             f"{path.name} is damaged, or no file of torch.save: it claims {unpacked:,} bytes in "
             f"{path.stat().st_size:,}; {_AGAIN}."
         )
-
-
-def _numbers(value: Any, place: str = "") -> Iterable[tuple[str, float]]:
-    """Every float in a JSON value, with the keys that lead to it."""
-    if isinstance(value, float):
-        yield place, value
-    elif isinstance(value, dict | list):
-        entries = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, entry in entries:
-            yield from _numbers(entry, f"{place}.{key}" if place else str(key))
 
 
 def _first_line(error: BaseException) -> str:
