@@ -86,6 +86,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
         hub_options = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
+        dtype = next((kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key)), torch.float32)
         stored, wanted, kwargs = _read_configs(name, hub_options, kwargs)
         stored_classes = {stock_name(architecture) for architecture in stored.architectures or []}
         same_task = stock_name(cls.__name__) in stored_classes
@@ -100,8 +101,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         new_head = kwargs.pop("ignore_mismatched_sizes", False)
         weights = _weights_of(name, hub_options, kwargs)
         cls._refuse_other_amount(name, as_stored, weights)
-        if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
-            kwargs["dtype"] = torch.float32
+        kwargs.pop("torch_dtype", None)
         with _without_report():
             model, info = super().from_pretrained(
                 None,  # our own reader has read the weights; the name would make transformers read them
@@ -110,7 +110,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
                 state_dict=weights,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, with a message that helps
-                **kwargs,
+                **{**kwargs, "dtype": dtype},
             )
         model.name_or_path = model.config.name_or_path = name
         model._refuse_unfit_weights(name, info, same_task=same_task, new_head=new_head)
@@ -250,13 +250,16 @@ def read_config_file(source: str, hub_options: Mapping[str, Any]) -> dict[str, A
 @contextlib.contextmanager
 def _without_report() -> Iterator[None]:
     """Keep transformers from listing what is missing: it is refused here, or told of by the caller."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
     reporter = logging.getLogger("transformers.modeling_utils")
-    level = reporter.level
-    reporter.setLevel(logging.ERROR)
+    reporter.addFilter(is_other)
     try:
         yield
     finally:
-        reporter.setLevel(level)
+        reporter.removeFilter(is_other)
 
 
 def _weights_of(name: str, hub_options: Mapping[str, Any], kwargs: dict[str, Any]) -> Weights:

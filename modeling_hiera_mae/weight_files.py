@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -327,7 +328,9 @@ def _read_pickle(path: Path) -> Weights:
     """The table of weights in what torch.save wrote; nothing in it is executed."""
     _refuse_packed(path)
     try:
-        content = load_state_dict(path, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on how such a file should have been written
+            content = load_state_dict(path, weights_only=True)
     except Exception as error:  # the unpickler lets through whatever a damaged file makes it raise
         is_more = re.search(r"[Uu]nsupported (global|class)|can only build Tensor", str(error)) is not None
         fault = (
