@@ -12,6 +12,7 @@ from the weights; what does not fit is refused.
 
 import argparse
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -84,6 +85,8 @@ def convert(source: str, num_heads: int | None = None, license_name: str | None 
         ValueError: the weights are not an image Hiera's, or do not fill the model exactly.
         FileNotFoundError: there is no such file, folder or repository name.
     """
+    if license_name is not None and not license_name.isprintable():
+        raise ValueError(f"--license is {license_name!r}; wanted one line: an SPDX or Hub name.")
     path, label = _locate(source)
     if path.is_dir() and _config_of(path).get("model_type") == HieraMAEConfig.model_type:
         return _convert_stock(path, label, license_name)
@@ -301,7 +304,7 @@ def _card(conversion: Conversion) -> str:
     )
     metadata = {"license": conversion.license, "library_name": "transformers", "tags": ["hiera"]}
     return (
-        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n\n"
+        f"---\n{yaml.safe_dump(metadata, sort_keys=False, width=math.inf)}---\n\n"
         f"# Hiera {model.config.size_name or ''} {kind}\n\n"
         "Converted with `python -m modeling_hiera_mae.convert`; the weights themselves are unchanged.\n\n"
         f"- source: {_plain(conversion.source)}\n- licence of the weights: {_plain(conversion.license)}; "

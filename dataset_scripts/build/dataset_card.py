@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.layout import BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, STATISTICS_FILE
 from dataset_scripts.build.records import Source
-from dataset_scripts.markdown import escape_markdown
+from dataset_scripts.markdown import escape_markdown, front_matter
 from dataset_scripts.splits import SPLITS
 
 
@@ -37,7 +35,7 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "configs": _configs(folder),
     }
     parts = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
+        front_matter(header).rstrip("\n"),
         "# Medical image cocktail",
         'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image (8-bit '
         "gray), image_id, source, patient_id, labels (1 present, 0 absent, NaN not annotated; names in "

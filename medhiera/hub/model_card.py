@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from dataset_scripts import SOURCES, chestxray14, image_folder
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
-from dataset_scripts.markdown import escape_markdown
+from dataset_scripts.markdown import escape_markdown, front_matter
 from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.errors import UserError
@@ -86,7 +86,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         leakage_before=_leakage_before(record.lineage),
         licence=_licence(record.lineage),
     )
-    return f"---\n{_metadata(record, stage, title, examples).to_yaml()}\n---\n\n{body}"
+    return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
 
 
 def _inert(value: Any) -> Any:
