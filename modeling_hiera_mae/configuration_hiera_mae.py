@@ -53,6 +53,15 @@ _LARGEST = {"embed_dim": 8192, "decoder_hidden_size": 8192, "decoder_depth": 100
 
 _MOST_LABELS = 100_000
 
+_NOT_FOLLOWED = (
+    "quantization_config",
+    "fusion_config",
+    "per_layer_config",
+    "distributed_config",
+    "transformers_weights",
+)
+"""Entries with which a config.json steers transformers' loader; weights are read here (weight_files.py)."""
+
 _POSITION_INTERPOLATIONS = ("bicubic", "windowed")
 
 # Queries are pooled between this many stages, by what a class is for. The MAE keeps 2 x 2 tokens a mask unit.
@@ -286,6 +295,9 @@ def _check_content(content: dict[str, Any]) -> None:
     for name in content:
         if callable(getattr(HieraMAEConfig, str(name), None)):
             raise ValueError(f"the configuration sets {name!r}, which is no field of it")
+    for name in _NOT_FOLLOWED:
+        if content.get(name) is not None:
+            raise ValueError(f"the configuration sets {name}, which is not followed here; remove it")
     if labels is not None:
         names = list(labels.values()) if isinstance(labels, dict) else []
         if not isinstance(labels, dict) or not all(isinstance(name, str) for name in names):

@@ -22,6 +22,10 @@ from modeling_hiera_mae import HieraMAEForImageClassification
 NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
 
 
+_LARGEST_PIXEL = 10_000
+"""Normalized pixels are a few units wide; with the smallest standard deviation that images have, hundreds."""
+
+
 @dataclass(frozen=True)
 class StockPreprocessing:
     """Another project's image processor, used as it is; it may normalize each channel differently.
@@ -122,12 +126,21 @@ class Classifier:
 
         Returns:
             (images, findings), float64, on the CPU: in single precision scores near 1 would tie.
+
+        Raises:
+            UserError: one of them is NaN.
         """
         pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         # To the CPU first: not every accelerator has double precision.
         scores = [score_logits(self.model(view).logits.cpu(), legacy_head) for view in views]
-        return torch.stack(scores).mean(dim=0)
+        result = torch.stack(scores).mean(dim=0)
+        if result.isnan().any():
+            raise UserError(
+                "the model computes NaN: its weights are finite and yet no classifier's, or its image "
+                "processor is another model's; train it again, or copy the processor it was trained with"
+            )
+        return result
 
 
 def _check_inputs(
@@ -145,8 +158,9 @@ def _check_inputs(
     fault = None
     if channels != model.config.num_channels:
         fault = f"gives {channels} channels, and the model has {model.config.num_channels}"
-    elif not pixels.isfinite().all():
-        fault = "makes pixels NaN or infinite (is image_std 0?)"
+    elif not pixels.abs().max() < _LARGEST_PIXEL:
+        largest = f"{pixels.abs().max():.0e}"
+        fault = f"makes pixels of {largest}; look at image_mean and image_std (is one of them 0?)"
     elif any(side % unit for side, unit in zip(size, model.config.unit_pixels, strict=True)):
         fault = f"gives {size} pixels; the model wants multiples of {list(model.config.unit_pixels)}"
     if fault is not None:

@@ -119,7 +119,8 @@ def test_a_folder_without_labels_is_refused(folder):
         ("[1]", "holds a JSON list"),
         ({"image_mean": [float("nan")] * 3}, r"says image_mean\.\d is nan"),
         ({"image_mean": "0.5"}, r"no usable preprocessor_config\.json"),
-        ({"image_std": [0.0] * 3}, "NaN or infinite|usable"),
+        ({"image_std": [0.0] * 3}, "makes pixels of (inf|nan)|no usable"),
+        ({"image_mean": [1e30] * 3}, r"makes pixels of \de\+30"),
         ({"image_mean": [0.5, 0.5]}, "no usable"),
         ({"size": {"shortest_edge": 10**9}}, "says size 1000000000; wanted 1 to 10000 pixels"),
         ({"size": {"shortest_edge": "72"}}, "no usable"),
@@ -197,6 +198,17 @@ def test_code_for_the_model_is_not_run_either(folder, tmp_path):
         except UserError as error:
             assert name is None and "code would have to be run" in str(error)
     assert not (tmp_path / "made").exists()
+
+
+def test_finite_weights_that_compute_nan_are_refused(folder):
+    """Predictions of NaN were written as they were."""
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"] = torch.full_like(weights["classifier.weight"], 3e38)
+    weights["classifier.weight"][:, ::2] *= -1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    classifier = Classifier.open(folder)
+    with pytest.raises(UserError, match="the model computes NaN"):
+        classifier.probabilities([Image.fromarray(phantom())])
 
 
 def test_what_is_whole_opens(whole):

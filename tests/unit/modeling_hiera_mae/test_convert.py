@@ -251,8 +251,6 @@ def test_names_from_outside_do_not_change_the_card(meta_mae, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     _, metadata, body = card.split("---\n", 2)
     assert yaml.safe_load(metadata)["license"] == HOSTILE
-    with pytest.raises(SystemExit):
-        main([source, str(tmp_path / "lines"), "--num-heads", "2", "--license", "mit\\n---\\n# x"])
     with pytest.raises(ValueError, match="wanted one line"):
         convert(source, num_heads=2, license_name="mit\n---\n# x")
     assert "<script>" not in body and "\n---" not in body

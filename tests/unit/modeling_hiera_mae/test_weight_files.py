@@ -354,6 +354,11 @@ CONFIGS = {
     "labels that are numbers": ({"id2label": {"0": 1, "1": 2, "2": 3}}, "id2label is not a table"),
     "billions of labels": ({"id2label": None, "num_labels": 10**10}, "num_labels is 10000000000"),
     "dtype": ({"dtype": "save"}, "dtype is 'save'"),
+    "quantized": (
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+        "sets quantization_config, which",
+    ),
+    "another file": ({"transformers_weights": "../x.safetensors"}, "sets transformers_weights, which is not"),
     "method": ({"to_dict": 3}, "'to_dict', which is no field"),
 }
 
