@@ -213,8 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     rendered = sorted(path.parent for path in (TEMPLATES / "examples").glob(f"*/{METRICS_FILE}"))
-    for folder in options.folders or rendered:
-        (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
+    try:
+        for folder in options.folders or rendered:
+            (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
+    except UserError as error:
+        parser.exit(1, f"error: {error}\n")
 
 
 def card_of(folder: Path) -> str:

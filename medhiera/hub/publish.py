@@ -102,6 +102,7 @@ def publish_stage(
     command = shlex.join(retry + ["--private"] * private)
     _upload(api, folder, repo_id, stage, private, command)
     try:
+        (folder / PUBLISHED_FILE).unlink(missing_ok=True)  # it may be a link to another file
         (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
     except OSError as error:
         logger.warning("%s cannot be written (%s); what is trained from here will not name %s.",
