@@ -44,7 +44,7 @@ _HUB_OPTIONS = (
     "proxies",
 )
 
-_MOST_NEW_WEIGHTS = 2 * 10**9
+_MOST_NEW_WEIGHTS = 4 * 10**8
 """A new head or decoder is far smaller; a config.json that describes more is damaged."""
 
 

@@ -299,7 +299,9 @@ def _read_safetensors(path: Path) -> Weights:
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
         promised = 8 + length + max(ends, default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path.name} has a damaged header ({error!r}); {_AGAIN}.") from error
+        raise ValueError(
+            f"{path.name} has a damaged header ({type(error).__name__}: {error}); {_AGAIN}."
+        ) from error
     if promised > size:
         _refuse_cut(path, size, promised)
     try:

@@ -85,7 +85,11 @@ class Classifier:
             UserError: there is no such folder or repository, it is not a Hiera classifier, its weights are
                 damaged, NaN or infinite, it names no labels, or it has no usable preprocessor_config.json.
         """
-        if "id2label" not in read_config(source):
+        config = read_config(source)
+        is_classifier = any(
+            str(name).endswith("Classification") for name in config.get("architectures") or []
+        )
+        if is_classifier and "id2label" not in config:
             raise UserError(
                 f"{source} names no labels (config.json has no id2label), so its outputs mean nothing; write "
                 'there what was trained: {"0": "Atelectasis", …}'
