@@ -63,7 +63,9 @@ def main() -> None:
     paths = sorted(sorted(paths, key=lambda path: -path.stat().st_size)[: options.images])
     if not paths:
         sys.exit(f"no image in {options.folder}")
-    trained = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(options.model))
+    trained = Preprocessing.from_processor(
+        AutoImageProcessor.from_pretrained(options.model, trust_remote_code=False)
+    )
     sys.stdout.write(f"{options.model}, trained at {trained.image_size} px; {len(paths)} images\n\n")
     sys.stdout.write("| size | bicubic | windowed | images that prefer windowed |\n|---|---|---|---|\n")
     for side in options.sizes:

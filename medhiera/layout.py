@@ -5,6 +5,8 @@
 On the floor of medhiera, as training, inference, hub, experiments and the page all look into such folders.
 """
 
+import copy
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +15,9 @@ from typing import Any
 from huggingface_hub import constants
 
 from medhiera.errors import UserError
-from modeling_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae.pretrained import read_config_file
+from modeling_hiera_mae.weight_files import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -55,28 +59,31 @@ def read_config(source: str | Path) -> dict[str, Any]:
     """The config.json of a Hiera's folder or Hub id, as it was written.
 
     Raises:
-        UserError: no such folder, no such model on the Hub (or none that can be reached), no Hiera.
+        UserError: no such folder, no such model on the Hub (or none that can be reached), no Hiera, or a
+            config.json that cannot be used.
     """
-    is_there = Path(source).exists()
+    try:
+        is_there = Path(source).exists()
+    except OSError as error:  # a folder above it without permission
+        raise UserError(f"{source} cannot be opened: {error.strerror}") from error
     if not is_there and not REPOSITORY.fullmatch(str(source)):
         raise UserError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
+    if is_there and not os.access(source, os.R_OK | os.X_OK):
+        raise UserError(f"{source} cannot be opened: permission denied")
     if is_there and not (Path(source) / CONFIG_FILE).is_file():
         raise UserError(
             f"{source} has no config.json; name a stage's folder, or convert the checkpoint first: "
             "python -m modeling_hiera_mae.convert"
         )
     try:
-        content: dict[str, Any] = HieraMAEConfig.get_config_dict(str(source))[0]
+        content = read_config_file(str(source), {})
+        HieraMAEConfig.from_dict(copy.deepcopy(content))
     except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].removeprefix(f"{source}: ")
         if not is_there:
             reason = offline_reason(str(source)) or reason
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
         raise UserError(f"{source}: {reason}") from error
-    if content.get("model_type") != HieraMAEConfig.model_type:
-        raise UserError(
-            f"{source} is a model of type {content.get('model_type')!r}; wanted {HieraMAEConfig.model_type!r}"
-        )
     return content
 
 
@@ -94,6 +101,18 @@ def offline_reason(repository: str, kind: str = "model") -> str:
         "HF_HUB_OFFLINE is set, so only what was downloaded before is found: unset it, or run "
         f"`hf download {repository}{option}` first, without it"
     )
+
+
+def read_json_file(file: Path) -> dict[str, Any]:
+    """An object of a JSON file of a stage.
+
+    Raises:
+        UserError: it cannot be opened, is damaged, or holds something else than an object.
+    """
+    try:
+        return read_json(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file.parent}: {error}") from error
 
 
 def public_name(source: str | Path) -> str:

@@ -8,6 +8,7 @@ Above every room.
 import atexit
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, Generic
 
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoImageProcessor, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from dataset_scripts import SOURCES
@@ -27,6 +28,7 @@ from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cockta
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
+from medhiera.errors import UserError
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import check_can_push, publish_stage
@@ -37,9 +39,11 @@ from medhiera.hub.record import (
     PreprocessingRecord,
     code_commit,
     library_versions,
+    read_record,
 )
 from medhiera.hub.widget_examples import write_examples
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
+from medhiera.loading import load_processor
 from medhiera.output import make_folder, one_writer, other_writer, write_error
 from medhiera.stages import STAGES, S, Stage
 from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback
@@ -200,12 +204,15 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     if training.process_index == 0:  # the first rank stands for all
         hold_output(Path(training.output_dir))
     set_seed(training.seed)
+    refuse_other_stage(stage, Path(training.output_dir or "."))
     resume = last_checkpoint(training)
     if config.hub_id:
         check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
     check_source(config.model, is_mae=stage.arguments.is_mae)
     if config.model.model_name_or_path:
-        find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
+        record = find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
+        if record is not None and record.stage and stage.keeps_normalization:
+            stage_preprocessing(config.model.model_name_or_path)
     data = open_cocktail(config.data, training)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(
@@ -229,8 +236,13 @@ def _data_faults(config: Config[S]) -> list[str]:
 
 
 def _output_faults(config: Config[S]) -> list[str]:
-    training = config.training
+    training, source = config.training, config.model.model_name_or_path
     output = Path(training.output_dir or ".")
+    if source is not None and output.is_dir() and os.path.isdir(source) and output.samefile(source):
+        return [
+            f"output_dir {output} is the folder that training starts from: its weights, record and card "
+            "would be overwritten; choose another --output_dir"
+        ]
     if training.process_index == 0 and (held := other_writer(output, "output_dir")):
         return [held]  # its checkpoints are none to resume from
     try:
@@ -251,6 +263,20 @@ def hold_output(folder: Path) -> None:
     atexit.register(until_the_end.close)
 
 
+def refuse_other_stage(stage: Stage[S], output: Path) -> None:
+    """Refuse an output folder that holds another stage, even where a run resumes: its record would be lost.
+
+    Raises:
+        UserError: it holds one, or a record that cannot be read.
+    """
+    record = read_record(output)
+    if record is not None and record.stage != stage.number:
+        raise UserError(
+            f"{output} holds stage {record.stage}, whose weights and record stage {stage.number} would "
+            "overwrite; choose another --output_dir"
+        )
+
+
 def choose_preprocessing(
     source: str | None, image_size: int, resize_size: int | None, mean: float, std: float
 ) -> Preprocessing:
@@ -265,11 +291,24 @@ def choose_preprocessing(
     """
     assert resize_size is not None, "parse_config fills it in"
     record = find_record(source) if source else None
-    if record is not None and record.stage:  # stage 0's is of photographs
-        inherited = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(source))
+    if source and record is not None and record.stage:  # stage 0's is of photographs
+        inherited = stage_preprocessing(source)
         mean, std = inherited.mean, inherited.std
         logger.info("normalization of stage %d: mean %.4f, std %.4f", record.stage, mean, std)
     return Preprocessing(image_size, resize_size, mean, std)
+
+
+def stage_preprocessing(source: str) -> Preprocessing:
+    """What the preprocessor_config.json of a stage says.
+
+    Raises:
+        UserError: it cannot be used, or is not one that a stage writes.
+    """
+    processor = load_processor(source)
+    try:
+        return Preprocessing.from_processor(processor)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def write_stage(

@@ -11,8 +11,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import HieraConfig
+from transformers.activations import ACT2FN
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "depths": [1, 2, 7, 2], "num_heads": [1, 2, 4, 8]},
@@ -42,6 +44,23 @@ DECODER_GEOMETRY = ("decoder_hidden_size", "decoder_depth", "decoder_num_heads")
 """The same for the MAE's decoder."""
 
 _DECODER = {"decoder_hidden_size": 512, "decoder_depth": 8, "decoder_num_heads": 16}
+
+_PAIRS = ("image_size", "patch_size", "patch_stride", "patch_padding", "masked_unit_size", "query_stride")
+"""Fields of (height, width)."""
+
+_LARGEST = {"embed_dim": 8192, "decoder_hidden_size": 8192, "decoder_depth": 1000, "num_channels": 1000}
+"""Far above any Hiera: a config.json with more is damaged, and would ask for all memory or never end."""
+
+_MOST_LABELS = 100_000
+
+_NOT_FOLLOWED = (
+    "quantization_config",
+    "fusion_config",
+    "per_layer_config",
+    "distributed_config",
+    "transformers_weights",
+)
+"""Entries with which a config.json steers transformers' loader; weights are read here (weight_files.py)."""
 
 _POSITION_INTERPOLATIONS = ("bicubic", "windowed")
 
@@ -87,6 +106,26 @@ class HieraMAEConfig(HieraConfig):
                 setattr(self, name, default)
         super().__post_init__(**kwargs)
         self.validate_architecture()  # here, so that a ValueError reaches the user as one
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration from the content of a config.json; any fault is a ValueError.
+
+        Args:
+            config_dict: the content.
+            kwargs: fields that override it, and `return_unused_kwargs`.
+
+        Raises:
+            ValueError: a field has a wrong type or value, or the geometry cannot be built.
+        """
+        _check_content(config_dict)
+        try:
+            config = super().from_dict(config_dict, **kwargs)
+        except ValueError:
+            raise
+        except Exception as error:  # strict dataclasses and transformers raise classes of many kinds
+            raise ValueError(f"the configuration cannot be used: {' '.join(str(error).split())}") from error
+        return config
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> "HieraMAEConfig":
@@ -163,6 +202,7 @@ class HieraMAEConfig(HieraConfig):
         Raises:
             ValueError: see the class.
         """
+        _check_numbers(self)
         stages = len(self.depths)
         if len(self.num_heads) != stages or len(self.masked_unit_attention) != stages:
             raise ValueError(
@@ -184,6 +224,7 @@ class HieraMAEConfig(HieraConfig):
                 f"position_interpolation is {self.position_interpolation!r}; wanted one of "
                 f"{', '.join(_POSITION_INTERPOLATIONS)}."
             )
+        _check_heads(self)
         check_image_size(tuple(self.image_size), self.unit_pixels, "image_size")
 
     def to_dict(self) -> dict[str, Any]:
@@ -242,3 +283,87 @@ def check_image_size(size: tuple[int, ...], unit_pixels: tuple[int, int], name: 
         f"mask unit). Resize or pad the image to {nearest}.",
         unit_pixels,
     )
+
+
+def _check_content(content: dict[str, Any]) -> None:
+    """Refuse what transformers would choke on, or take without a word.
+
+    Raises:
+        ValueError: with the field.
+    """
+    labels, count, dtype = content.get("id2label"), content.get("num_labels"), content.get("dtype")
+    for name in content:
+        if callable(getattr(HieraMAEConfig, str(name), None)):
+            raise ValueError(f"the configuration sets {name!r}, which is no field of it")
+    for name in _NOT_FOLLOWED:
+        if content.get(name) is not None:
+            raise ValueError(f"the configuration sets {name}, which is not followed here; remove it")
+    if labels is not None:
+        names = list(labels.values()) if isinstance(labels, dict) else []
+        if not isinstance(labels, dict) or not all(isinstance(name, str) for name in names):
+            raise ValueError("id2label is not a table from numbers to names")
+        if sorted(map(str, labels)) != sorted(map(str, range(len(labels)))):
+            raise ValueError(
+                f"id2label numbers its {len(labels)} names {list(labels)[:5]}…; wanted 0, 1, 2, …"
+            )
+    if count is not None and (not isinstance(count, int) or not 0 < count <= _MOST_LABELS):
+        raise ValueError(f"num_labels is {count!r}; wanted 1 to {_MOST_LABELS:,}")
+    if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype is {dtype!r}; wanted one of torch's, such as 'float32'")
+
+
+def _check_numbers(config: HieraMAEConfig) -> None:
+    """Refuse numbers that no model has.
+
+    Raises:
+        ValueError: with the field.
+    """
+    for name in ("depths", "num_heads", "masked_unit_attention", *_PAIRS):
+        value = getattr(config, name)
+        length = 2 if name in _PAIRS else None
+        lowest = 0 if name in ("masked_unit_attention", "patch_padding") else 1
+        is_list = isinstance(value, list | tuple) and all(isinstance(entry, int) for entry in value)
+        if name != "image_size" and (
+            not is_list or len(value) not in (length, length or len(value)) or not value
+        ):
+            raise ValueError(f"{name} is {value!r}; wanted {length or 'some'} whole numbers")
+        if not is_list or any(
+            not lowest <= entry <= (1000 if name == "depths" else 2**20) for entry in value
+        ):
+            raise ValueError(f"{name} is {value!r}; wanted whole numbers from {lowest} on, of a usual size")
+    for name, largest in _LARGEST.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or not 1 <= value <= largest:
+            raise ValueError(f"{name} is {value!r}; wanted 1 to {largest}")
+    for name in ("mlp_ratio", "embed_dim_multiplier", "layer_norm_eps"):
+        value = getattr(config, name)
+        if not isinstance(value, int | float) or not 0 < value <= 1000:
+            raise ValueError(f"{name} is {value!r}; wanted a positive number")
+    for name in ("drop_path_rate", "classifier_dropout"):
+        value = getattr(config, name)
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value!r}; wanted 0 to 1")
+    if config.hidden_act not in ACT2FN:
+        raise ValueError(
+            f"hidden_act is {config.hidden_act!r}; wanted one that transformers knows, such as 'gelu'"
+        )
+
+
+def _check_heads(config: HieraMAEConfig) -> None:
+    """Refuse heads that do not divide the width of their stage.
+
+    Raises:
+        ValueError: with the widths.
+    """
+    widths = [
+        int(config.embed_dim * config.embed_dim_multiplier**stage) for stage in range(len(config.depths))
+    ]
+    pairs = [
+        *zip(widths, config.num_heads, strict=True),
+        (config.decoder_hidden_size, config.decoder_num_heads),
+    ]
+    if any(not heads or width % heads for width, heads in pairs):
+        raise ValueError(
+            f"widths of {widths} do not divide among {list_or_value(config.num_heads)} heads, or the "
+            f"decoder's {config.decoder_hidden_size} among {config.decoder_num_heads}"
+        )

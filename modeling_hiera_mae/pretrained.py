@@ -1,11 +1,14 @@
 """What the three models share: loading any Hiera checkpoint, and the switches the Trainer reads.
 
-Stands between a folder (or Hub id) and the models. A checkpoint is first judged by its config.json, loaded at
-its own size, then stretched or folded to the requested one.
+Stands between a folder (or Hub id) and the models. A checkpoint is first judged by its config.json, its
+weights are read by weight_files.py, loaded at their own size, then stretched or folded to the requested
+one.
 """
 
+import contextlib
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,6 +24,15 @@ from .configuration_hiera_mae import (
     stock_name,
 )
 from .initialization import init_classifier_weights
+from .weight_files import (
+    Weights,
+    check_finite,
+    clean_weights,
+    find_file,
+    find_weights,
+    read_json,
+    read_weights,
+)
 
 _HUB_OPTIONS = (
     "cache_dir",
@@ -31,6 +43,9 @@ _HUB_OPTIONS = (
     "subfolder",
     "proxies",
 )
+
+_MOST_NEW_WEIGHTS = 4 * 10**8
+"""A new head or decoder is far smaller; a config.json that describes more is damaged."""
 
 
 class HieraMAEPreTrainedModel(PreTrainedModel):
@@ -55,19 +70,23 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             pretrained_model_name_or_path: what transformers takes.
             args: handed on to transformers.
             kwargs: transformers' own, and fields of the configuration. `image_size` stretches position
-                embeddings; `num_channels=1` folds RGB weights into gray ones (see fold_to_gray).
+                embeddings; `num_channels=1` folds RGB weights into gray ones (see fold_to_gray). Weights
+                are widened to float32 unless `dtype` names another.
 
         Returns:
             The model in evaluation mode; with `output_loading_info=True` also transformers' report, whose
             "missing_keys" are the weights that are new.
 
         Raises:
-            ValueError: the checkpoint is not Hiera, has another geometry, or lacks weights it should have.
+            ValueError: a file is damaged, cut or something else; the checkpoint is not Hiera, has another
+                geometry, lacks weights it should have, or holds NaN or infinite ones.
+            OSError: there is no such folder or repository, or a file cannot be opened.
         """
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
         hub_options = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
+        dtype = next((kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key)), torch.float32)
         stored, wanted, kwargs = _read_configs(name, hub_options, kwargs)
         stored_classes = {stock_name(architecture) for architecture in stored.architectures or []}
         same_task = stock_name(cls.__name__) in stored_classes
@@ -80,20 +99,45 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         as_stored.image_size, as_stored.num_channels = stored.image_size, stored.num_channels
         with_info = kwargs.pop("output_loading_info", False)
         new_head = kwargs.pop("ignore_mismatched_sizes", False)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *args,
-            config=as_stored,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, with a message that helps
-            **kwargs,
-        )
+        weights = _weights_of(name, hub_options, kwargs)
+        cls._refuse_other_amount(name, as_stored, weights)
+        kwargs.pop("torch_dtype", None)
+        with _without_report():
+            model, info = super().from_pretrained(
+                None,  # our own reader has read the weights; the name would make transformers read them
+                *args,
+                config=as_stored,
+                state_dict=weights,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, with a message that helps
+                **{**kwargs, "dtype": dtype},
+            )
+        model.name_or_path = model.config.name_or_path = name
         model._refuse_unfit_weights(name, info, same_task=same_task, new_head=new_head)
         if tuple(wanted.image_size) != tuple(stored.image_size):
             model.resize_images(wanted.image_size)
         if wanted.num_channels != stored.num_channels:
             model.fold_to_gray()
         return (model, info) if with_info else model
+
+    @classmethod
+    def _refuse_other_amount(cls, name: str, config: HieraMAEConfig, weights: Weights) -> None:
+        """Refuse a configuration that no model can be built from, or that asks for absurd memory."""
+        try:
+            with torch.device("meta"):
+                model = cls(copy.deepcopy(config))
+        except Exception as error:  # nothing but the model's construction: the configuration is at fault
+            raise ValueError(
+                f"{name} describes a model that cannot be built ({type(error).__name__}: {error}): its "
+                "config.json is damaged; load the one that was saved with the weights."
+            ) from error
+        described = sum(parameter.numel() for parameter in model.parameters())
+        held = sum(tensor.numel() for tensor in weights.values())
+        if described - held > _MOST_NEW_WEIGHTS:
+            raise ValueError(
+                f"{name} describes a model of {described:,} parameters, and its weights hold {held:,}: its "
+                "config.json does not describe its weights; load the one that was saved with them."
+            )
 
     def resize_images(self, image_size: Sequence[int]) -> None:
         """Make position embeddings those of another image size; call before building an optimizer.
@@ -178,17 +222,63 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             )
 
 
+def read_config_file(source: str, hub_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a Hiera's folder or Hub id, as it was written; see read_hiera_config for its fields.
+
+    Args:
+        source: folder or Hub id.
+        hub_options: transformers' own: `revision`, `subfolder`, `token` and the like.
+
+    Raises:
+        ValueError: it is damaged, or no Hiera's.
+        OSError: there is none, or it cannot be opened.
+    """
+    path = find_file(source, "config.json", hub_options)
+    if path is None:
+        raise OSError(f"{source} has no config.json; name the folder that save_pretrained wrote.")
+    content = read_json(path)
+    check_finite(content, path.name)
+    if content.get("model_type") != HieraMAEConfig.model_type:
+        found = content.get("model_type") or content.get("architecture") or "none"
+        raise ValueError(
+            f"{source} holds a model of type {found!r}; wanted 'hiera'. Choose a Hiera checkpoint; Meta's or "
+            "timm's own files become one with python -m modeling_hiera_mae.convert."
+        )
+    return content
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from listing what is missing: it is refused here, or told of by the caller."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    reporter = logging.getLogger("transformers.modeling_utils")
+    reporter.addFilter(is_other)
+    try:
+        yield
+    finally:
+        reporter.removeFilter(is_other)
+
+
+def _weights_of(name: str, hub_options: Mapping[str, Any], kwargs: dict[str, Any]) -> Weights:
+    """The weights that the caller gave, or those of the folder or Hub id."""
+    given = kwargs.pop("state_dict", None)
+    variant, use_safetensors = kwargs.pop("variant", None), kwargs.pop("use_safetensors", None)
+    if given is not None:
+        return clean_weights(given)
+    try:
+        return read_weights(find_weights(name, hub_options, variant, use_safetensors))
+    except ValueError as error:
+        raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from error
+
+
 def _read_configs(
     name: str, hub_options: dict[str, Any], kwargs: dict[str, Any]
 ) -> tuple[HieraMAEConfig, HieraMAEConfig, dict[str, Any]]:
     """The checkpoint's configuration, the requested one, and the options left for transformers."""
-    content, _ = HieraMAEConfig.get_config_dict(name, **hub_options)
-    if content.get("model_type") != HieraMAEConfig.model_type:
-        found = content.get("model_type") or content.get("architecture") or "none"
-        raise ValueError(
-            f"{name} holds a model of type {found!r}; wanted 'hiera'. Choose a Hiera checkpoint; Meta's or "
-            "timm's own files become one with python -m modeling_hiera_mae.convert."
-        )
+    content = read_config_file(name, hub_options)
     stored = HieraMAEConfig.from_dict(copy.deepcopy(content))
     config = kwargs.pop("config", None)
     if isinstance(config, HieraConfig):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medhiera.errors import UserError
-from medhiera.hub.private_text import check_private_text
+from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE
 
@@ -35,7 +35,7 @@ def bundle(stage: Path, output: Path) -> None:
 
     Raises:
         BundleError: the stage is incomplete, or the output folder is not empty.
-        PublishError: a file of the stage names a folder of this machine or its user.
+        PublishError: a file of the stage is a link out of it, or names a folder of this machine or its user.
     """
     absent = [name for name in NEEDED if not (stage / name).is_file()]
     if absent:
@@ -43,6 +43,7 @@ def bundle(stage: Path, output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output} exists and is not empty; name another folder, or remove it first")
     present = [name for name in STAGE_FILES if (stage / name).is_file()]
+    check_links([stage / name for name in present], stage)
     check_private_text({name: str(stage / name) for name in present}, stage, "")
     for room in ROOMS:
         shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))

@@ -1,6 +1,5 @@
 """A stage's folder, opened for the page: what it finds in a picture, where it looks, what it fills in."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor
 
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
@@ -19,7 +17,8 @@ from medhiera.hub.record import ClassificationRecord, read_record
 from medhiera.inference.classifier import Classifier, check_finite
 from medhiera.inference.grad_cam import heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
-from medhiera.layout import CONFIG_FILE
+from medhiera.layout import CONFIG_FILE, read_config
+from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 DEFAULT_THRESHOLD = 0.5
@@ -167,7 +166,7 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
             f"{folder} holds no model (no config.json); run make demo first, or name a folder that "
             "train_cls.py or train_mae.py wrote: make app MODEL=FOLDER"
         )
-    architectures = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
+    architectures = read_config(folder).get("architectures") or []
     operation = Operation.read(folder)
     if not any(name.endswith("ForPreTraining") for name in architectures):
         classifier = Classifier.open(folder)
@@ -177,9 +176,10 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
                 "could not show which part of a picture the model sees; set do_center_crop there"
             )
         return ChestReader(classifier, operation)
+    model, _ = load_model(HieraMAEForPreTraining, folder)
+    processor = load_processor(folder)
     try:
-        preprocessing = Preprocessing.from_processor(AutoImageProcessor.from_pretrained(folder))
-        model = HieraMAEForPreTraining.from_pretrained(folder).eval()
-    except (ValueError, OSError) as error:
+        preprocessing = Preprocessing.from_processor(processor)
+    except ValueError as error:
         raise UserError(f"{folder} cannot be used: {str(error).strip().splitlines()[0]}") from error
     return MaskedReader(model, preprocessing, operation)

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dataset_scripts.build.atomic_files import write_atomically
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.layout import (
@@ -21,6 +19,7 @@ from dataset_scripts.build.layout import (
     STATISTICS_FILE,
 )
 from dataset_scripts.build.records import Source
+from dataset_scripts.markdown import escape_markdown, front_matter
 from dataset_scripts.splits import SPLITS
 
 
@@ -43,13 +42,13 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "configs": _configs(folder),
     }
     parts = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        front_matter(header).rstrip("\n"),
         "# Medical image cocktail",
         'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image (8-bit '
         "gray), image_id, source, patient_id, labels (1 present, 0 absent, NaN not annotated; names in "
         "`findings`), age_years, sex, view, boxes (pixels of the stored image). Split: "
-        f"`{config.name}`. Image size: {_size(config.stored_size)}.",
-        "## Labels\n\nIn the order of `labels`: " + ", ".join(labels) + ".",
+        f"`{escape_markdown(config.name)}`. Image size: {_size(config.stored_size)}.",
+        "## Labels\n\nIn the order of `labels`: " + ", ".join(map(escape_markdown, labels)) + ".",
         "## Images\n\n" + _count_table(report["images"]),
         "## Left out or noteworthy\n\n" + _problem_table(report["problem_counts"]),
         "## Leakage\n\n" + _leakage(folder / LEAKAGE_REPORT_FILE),
@@ -90,7 +89,11 @@ def _count_table(images: dict[str, dict[str, int]]) -> str:
     splits = [split for split in SPLITS if any(split in by_split for by_split in images.values())]
     lines = ["| source | " + " | ".join(splits) + " |", "|---" * (len(splits) + 1) + "|"]
     for source, by_split in images.items():
-        lines.append(f"| {source} | " + " | ".join(str(by_split.get(split, 0)) for split in splits) + " |")
+        lines.append(
+            f"| {escape_markdown(source)} | "
+            + " | ".join(str(by_split.get(split, 0)) for split in splits)
+            + " |"
+        )
     return "\n".join(lines)
 
 
@@ -98,7 +101,7 @@ def _problem_table(counts: dict[str, dict[str, int]]) -> str:
     if not counts:
         return "Nothing: every listed file was there and readable."
     rows = [
-        f"| {source} | {kind} | {count} |"
+        f"| {escape_markdown(source)} | {escape_markdown(kind)} | {count} |"
         for source, kinds in counts.items()
         for kind, count in kinds.items()
     ]
@@ -119,7 +122,8 @@ def _leakage(path: Path) -> str:
     count = len(report["dropped"])
     text = f"{count} training images that show held-out images were removed{_whose(report)}. "
     if report["training_duplicates"]:
-        count, names = len(report["training_duplicates"]), " and ".join(report["training_reference"])
+        count = len(report["training_duplicates"])
+        names = " and ".join(map(escape_markdown, report["training_reference"]))
         text += f"{count} more show training images of {names} and were kept. "
     return text + f"Pairs in `{LEAKAGE_REPORT_FILE}`."
 
@@ -127,7 +131,9 @@ def _leakage(path: Path) -> str:
 def _whose(report: dict[str, Any]) -> str:
     """Whose held-out images they show, in brackets."""
     counts = [
-        f"{name} {held_out['shown']}" for name, held_out in report["held_out"].items() if held_out["shown"]
+        f"{escape_markdown(name)} {held_out['shown']}"
+        for name, held_out in report["held_out"].items()
+        if held_out["shown"]
     ]
     return f" ({', '.join(counts)})" if counts else ""
 
@@ -144,16 +150,17 @@ def _statistics(path: Path) -> str:
 
 
 def _source(source: Source, labels: Sequence[str]) -> str:
-    parts = [f"### {source.name}", source.description]
+    parts = [f"### {escape_markdown(source.name)}", escape_markdown(source.description)]
     if source.label_names is not None:
         annotated = [name for name in labels if name in source.label_names]
         if len(annotated) == len(labels):
             parts.append("Labels: all are annotated.")
         else:
-            parts.append(f"Labels: {', '.join(annotated) or 'none'} annotated; the others are NaN.")
-    parts.append(f"License: {source.license}")
+            names = ", ".join(map(escape_markdown, annotated)) or "none"
+            parts.append(f"Labels: {names} annotated; the others are NaN.")
+    parts.append(f"License: {escape_markdown(source.license)}")
     if source.homepage:
-        parts.append(f"Get it from {source.homepage}.")
+        parts.append(f"Get it from {escape_markdown(source.homepage)}.")
     if source.citation:
-        parts.append(f"Cite: {source.citation}")
+        parts.append(f"Cite: {escape_markdown(source.citation)}")
     return "\n\n".join(parts)

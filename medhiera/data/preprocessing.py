@@ -183,7 +183,7 @@ class Preprocessing:
             ValueError: the processor is not one that `to_processor` could have written.
         """
         try:
-            mean, std = processor.image_mean, processor.image_std
+            mean, std = list(processor.image_mean), list(processor.image_std)
             found = (processor.crop_size["height"], processor.crop_size["width"])
             resize_size = int(processor.size["shortest_edge"])
         except (AttributeError, KeyError, TypeError) as error:

@@ -11,13 +11,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import ModelCard
 from transformers import BitImageProcessor
 
 from medhiera.errors import UserError
+from medhiera.hub.lineage import card_metadata, find_record
 from medhiera.hub.model_card import card_of
 from medhiera.hub.record import Geometry, ImagenetRecord, Lineage
-from medhiera.layout import CARD_FILE
+from medhiera.layout import CARD_FILE, LOG_FILE, PROCESSOR_FILE, PUBLISHED_FILE
+from medhiera.loading import load_model
 from modeling_hiera_mae import HieraMAEForPreTraining
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -34,14 +35,15 @@ def complete(folder: Path, started_from: str) -> ImagenetRecord:
         The record.
 
     Raises:
-        UserError: the folder holds no masked autoencoder, or its card names no licence.
+        UserError: the folder holds no masked autoencoder, or its card names no licence; or something in it,
+            or the record of what it started from, says that its weights have seen medical images.
     """
     try:
-        model = HieraMAEForPreTraining.from_pretrained(folder)
-        licence = ModelCard.load(folder / CARD_FILE).data.license
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder} is no converted checkpoint: {reason}") from error
+        refuse_medical(folder, started_from)
+        model, _ = load_model(HieraMAEForPreTraining, folder)
+        licence = card_metadata(folder).license
+    except UserError as error:
+        raise UserError(f"{folder} is no converted checkpoint: {error}") from error
     if licence is None:
         raise UserError(f"{folder / 'README.md'} names no licence; weights are not published without one")
     side = int(model.config.image_size[0])
@@ -70,6 +72,43 @@ def complete(folder: Path, started_from: str) -> ImagenetRecord:
     record.write(folder)
     (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
     return record
+
+
+def refuse_medical(folder: Path, started_from: str) -> None:
+    """Refuse what anything at hand says is no stage 0: the card would say it has seen no medical image.
+
+    Args:
+        folder: what would be completed.
+        started_from: as for `complete`; a folder's or repository's own record is asked.
+
+    Raises:
+        UserError: the folder, or what it started from, is a stage 1 or 2; or the folder bears other marks of
+            training here.
+    """
+    for source in (str(folder), started_from):
+        record = find_record(source)
+        if record is not None and record.stage:
+            raise UserError(
+                f"{source} holds stage {record.stage}, which was trained on medical images; it keeps its own "
+                "record and card. Stage 0 is a converted checkpoint of Meta's or timm's weights"
+            )
+    marks = [name for name in (LOG_FILE, PUBLISHED_FILE) if (folder / name).exists()]
+    marks += sorted(path.name for path in folder.glob("checkpoint-*"))
+    is_stage_0 = find_record(folder) is not None
+    if marks and not (is_stage_0 and marks == [PUBLISHED_FILE]):
+        raise UserError(
+            f"it was trained or published here (it holds {', '.join(marks)}), and no record says on what"
+        )
+    if is_stage_0:
+        return
+    if (folder / PROCESSOR_FILE).is_file():
+        raise UserError(
+            f"it has a {PROCESSOR_FILE}, which a conversion does not write, and which would be overwritten: "
+            "its weights were trained with another normalization"
+        )
+    tags = card_metadata(folder).tags
+    if medical := sorted({"medical", "radiology", "chest-x-ray"} & set(tags or [])):
+        raise UserError(f"its card has the tag {medical[0]!r}: its weights have seen medical images")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

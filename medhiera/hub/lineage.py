@@ -3,15 +3,16 @@
 Stands below run.py; the card renders it.
 """
 
-import json
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import ModelCard, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+import yaml
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
+from medhiera.errors import UserError
 from medhiera.hub.record import AnyRecord, Lineage, StageLeakage, read_record
-from medhiera.layout import CARD_FILE, METRICS_FILE, PUBLISHED_FILE
+from medhiera.layout import CARD_FILE, METRICS_FILE, PUBLISHED_FILE, REPOSITORY, read_json_file
 
 
 def find_record(source: str | Path) -> AnyRecord | None:
@@ -27,7 +28,7 @@ def find_record(source: str | Path) -> AnyRecord | None:
         return read_record(Path(source))
     try:
         return read_record(Path(hf_hub_download(str(source), METRICS_FILE)))
-    except (EntryNotFoundError, OSError):
+    except (EntryNotFoundError, HFValidationError, OSError):
         return None
 
 
@@ -68,17 +69,44 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
     )
 
 
+def card_metadata(source: str | Path) -> ModelCardData:
+    """The metadata of the card of a folder or Hub id.
+
+    Args:
+        source: a folder, or a Hub id whose card is fetched (or found in the cache).
+
+    Raises:
+        UserError: there is no card to be had, or its metadata are damaged.
+    """
+    card = Path(source) / CARD_FILE if Path(source).is_dir() else str(source)
+    try:
+        data = ModelCard.load(card, ignore_metadata_errors=False).data
+    except (EntryNotFoundError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the card of {source} cannot be read ({reason}); write it anew") from error
+    if not isinstance(data.license, str | None):
+        raise UserError(f"the card of {source} says the license is {data.license!r}; wanted a name")
+    return data
+
+
 def _published_name(folder: Path) -> str | None:
-    """The repository that publish.py has sent this folder to."""
+    """The repository that publish.py has sent this folder to.
+
+    Raises:
+        UserError: the note is damaged.
+    """
     note = folder / PUBLISHED_FILE
-    return str(json.loads(note.read_text(encoding="utf-8"))["repo_id"]) if note.is_file() else None
+    if not note.is_file():
+        return None
+    name = read_json_file(note).get("repo_id")
+    if not isinstance(name, str) or not REPOSITORY.fullmatch(name):
+        raise UserError(f"{note} names no repository ({name!r}); remove it, or publish the folder again")
+    return name
 
 
 def _licence_in_card(source: str) -> str | None:
     """What the card of a folder or Hub id says; None where there is no card to be had."""
-    card = Path(source) / CARD_FILE if Path(source).is_dir() else source
     try:
-        licence: str | None = ModelCard.load(card).data.license
-    except (EntryNotFoundError, OSError, ValueError):
+        return card_metadata(source).license
+    except UserError:
         return None
-    return licence

@@ -7,15 +7,18 @@ Last arrow before the Hub. The committed examples are rendered anew by
 """
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from dataset_scripts import SOURCES, chestxray14, image_folder
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
+from dataset_scripts.markdown import escape_markdown, front_matter
 from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.errors import UserError
@@ -57,8 +60,9 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # Markdown, not HTML
+        autoescape=False,  # Markdown, not HTML: see _inert
         keep_trailing_newline=True,
+        finalize=_inert,
     )
     environment.filters |= {
         "counts": _counts,
@@ -66,6 +70,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "duration": duration,
         "number": lambda value: "–" if value is None else f"{value:.3f}",
         "caption": lambda figure: _caption(PurePosixPath(figure).stem, record.scored_split),
+        "url": quote,
     }
     stage = STAGES[record.stage]
     trained_on = (source.title for source in SOURCES if source.name in record.trained_on)
@@ -81,11 +86,16 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         leakage_before=_leakage_before(record.lineage),
         licence=_licence(record.lineage),
     )
-    return f"---\n{_metadata(record, stage, title, examples).to_yaml()}\n---\n\n{body}"
+    return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
+
+
+def _inert(value: Any) -> Any:
+    """What every `{{ }}` of a template gives: names of labels, files and folders come from outside."""
+    return value if isinstance(value, jinja2.Undefined) else escape_markdown(str(value))
 
 
 def _caption(figure: str, split: str) -> str:
-    return CAPTIONS[figure].format(split=split) if figure in CAPTIONS else figure
+    return CAPTIONS[figure].format(split=split) if figure in CAPTIONS else re.sub(r"[\[\]]", " ", figure)
 
 
 def _suffix(record: AnyRecord) -> str:
@@ -203,15 +213,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     rendered = sorted(path.parent for path in (TEMPLATES / "examples").glob(f"*/{METRICS_FILE}"))
-    for folder in options.folders or rendered:
-        (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
+    try:
+        for folder in options.folders or rendered:
+            (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
+    except UserError as error:
+        parser.exit(1, f"error: {error}\n")
 
 
 def card_of(folder: Path) -> str:
     """The card of a folder as it stands: its metrics.json, figures/*.png and examples/*.png.
 
     Raises:
-        UserError: the folder holds no record of a stage.
+        UserError: the folder holds no record of a stage, or a picture whose name is no line of UTF-8.
     """
     record = read_record(folder)
     if record is None:
@@ -220,6 +233,9 @@ def card_of(folder: Path) -> str:
         sorted(path.relative_to(folder).as_posix() for path in (folder / place).glob("*.png"))
         for place in (FIGURES_FOLDER, EXAMPLES_FOLDER)
     )
+    for name in (*figures, *examples):
+        if not name.isprintable():
+            raise UserError(f"{folder} holds {ascii(name)}, which no card can name; rename it")
     return render_card(record, figures, examples)
 
 

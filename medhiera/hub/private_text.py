@@ -1,11 +1,11 @@
-"""Refuses to publish a file that names a folder of this machine or its user.
+"""Refuses to publish a file that names a folder of this machine or its user, or lies in another one.
 
 Stands below publish.py, and below space/bundle.py, which writes a whole Space.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medhiera.errors import PublishError
@@ -15,6 +15,25 @@ PROJECT = Path(__file__).resolve().parents[2]
 """Where this project lies: no published file names it."""
 
 _HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
+
+
+def check_links(paths: Iterable[Path], folder: Path) -> None:
+    """Refuse a link that leads out of the folder: what is there was not meant to become public.
+
+    Args:
+        paths: files below the folder.
+        folder: what is published; it may itself be reached by a link.
+
+    Raises:
+        PublishError: with the first such file.
+    """
+    root = folder.resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(root):
+            raise PublishError(
+                f"{path} is a link out of {folder}, and only what lies in a stage's folder is published; put "
+                "a copy in its place if it belongs there."
+            )
 
 
 def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:

@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import safetensors
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelCard,
     constants,
     get_session,
 )
@@ -34,7 +32,8 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from medhiera.errors import PublishError, UserError
 from medhiera.hub.collection import add_to_collection
-from medhiera.hub.private_text import PROJECT, check_private_text
+from medhiera.hub.lineage import card_metadata
+from medhiera.hub.private_text import PROJECT, check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import (
     CARD_FILE,
@@ -44,8 +43,9 @@ from medhiera.layout import (
     METRICS_FILE,
     PUBLISHED_FILE,
     STAGE_FILES,
-    WEIGHTS_FILE,
+    read_json_file,
 )
+from medhiera.loading import check_weights
 from medhiera.stages import STAGES
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 MODEL_CODE = PROJECT / "modeling_hiera_mae"
 
-NOT_SHIPPED = ("__init__.py", "convert.py")
+NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
@@ -102,6 +102,7 @@ def publish_stage(
     command = shlex.join(retry + ["--private"] * private)
     _upload(api, folder, repo_id, stage, private, command)
     try:
+        (folder / PUBLISHED_FILE).unlink(missing_ok=True)  # it may be a link to another file
         (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
     except OSError as error:
         logger.warning("%s cannot be written (%s); what is trained from here will not name %s.",
@@ -206,6 +207,7 @@ def _check_folder(folder: Path, stage: int | None) -> int:
             f"{folder} is not a finished stage: {', '.join(absent)} absent. A stage's folder holds "
             f"{', '.join(STAGE_FILES)} and figures/*.png; let the training script finish."
         )
+    check_links([folder / name for name in STAGE_FILES], folder)
     record = read_record(folder)
     if record is None:
         raise PublishError(f"{folder / METRICS_FILE} is not the record of a stage; wanted stage 0, 1 or 2.")
@@ -222,20 +224,18 @@ def _check_folder(folder: Path, stage: int | None) -> int:
     if STAGES[record.stage].has_figures and not list((folder / FIGURES_FOLDER).glob("*.png")):
         raise PublishError(f"{folder / FIGURES_FOLDER} holds no .png; let the training script finish.")
     try:
-        with safetensors.safe_open(folder / WEIGHTS_FILE, framework="numpy") as weights:
-            weights.keys()
-        ModelCard.load(folder / CARD_FILE)
-    except (safetensors.SafetensorError, ValueError) as error:
+        check_weights(folder)
+        card_metadata(folder)
+    except UserError as error:
         raise PublishError(f"{folder} is damaged: {_first_line(error)}") from error
     return record.stage
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PublishError(f"{path} is not valid JSON: {error}") from error
-    return content
+        return read_json_file(path)
+    except UserError as error:
+        raise PublishError(str(error)) from error
 
 
 def _collect_files(folder: Path, repo_id: str) -> dict[str, bytes | str]:
@@ -246,8 +246,9 @@ def _collect_files(folder: Path, repo_id: str) -> dict[str, bytes | str]:
     files[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
     files[CARD_FILE] = card.replace("THIS_FOLDER", repo_id).encode()  # the snippets work as they stand
     for place in (FIGURES_FOLDER, EXAMPLES_FOLDER):
-        for picture in sorted((folder / place).glob("*.png")):
-            files[f"{place}/{picture.name}"] = str(picture)
+        pictures = sorted(path for path in (folder / place).glob("*.png") if path.is_file())
+        check_links(pictures, folder)
+        files |= {f"{place}/{picture.name}": str(picture) for picture in pictures}
     for code in sorted(MODEL_CODE.glob("*.py")):
         if code.name not in NOT_SHIPPED:
             files[code.name] = str(code)

@@ -23,9 +23,13 @@ from medhiera.errors import UserError
 from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.layout import METRICS_FILE
+from modeling_hiera_mae.weight_files import check_finite, read_json_value
 
 STRICT = ConfigDict(extra="forbid")
 """A key that no field has is refused: of another version's record it may be the one that matters."""
+
+_COMMON = {"stage", "kind", "lineage", "libraries", "commit"}
+"""Keys of every stage's record; a file with two of them is meant as one, however damaged."""
 
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
@@ -346,18 +350,20 @@ def read_record(file: Path) -> AnyRecord | None:
     if not file.is_file():
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{file} is not valid JSON ({error}); restore it, or train the stage again"
-        ) from error
+        content = read_json_value(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file.parent}: {error}") from error
     # evaluate_cls.py and other projects write a metrics.json of their own.
-    is_stage = isinstance(content, dict) and {"stage", "lineage"} <= content.keys()
+    is_stage = isinstance(content, dict) and len(_COMMON & content.keys()) >= 2
     return _parse(content, file) if is_stage else None
 
 
 def _parse(content: Any, file: Path) -> AnyRecord:
     """A record from its JSON; the refusal names the first fields that are wrong."""
+    try:
+        check_finite(content, METRICS_FILE)
+    except ValueError as error:
+        raise UserError(f"{file}: {error} Name another folder, or train the stage again") from error
     try:
         return _READER.validate_python(content)
     except ValidationError as error:

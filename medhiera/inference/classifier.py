@@ -12,14 +12,18 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import UserError
 from medhiera.layout import read_config
+from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
+
+
+_LARGEST_PIXEL = 10_000
+"""Normalized pixels are a few units wide; with the smallest standard deviation that images have, hundreds."""
 
 
 @dataclass(frozen=True)
@@ -78,32 +82,32 @@ class Classifier:
         """Load it.
 
         Raises:
-            UserError: there is no such folder or repository, it is not a Hiera classifier, or it has no
-                usable preprocessor_config.json.
+            UserError: there is no such folder or repository, it is not a Hiera classifier, its weights are
+                damaged, NaN or infinite, it names no labels, or it has no usable preprocessor_config.json.
         """
-        read_config(source)
-        try:
-            model, loading = HieraMAEForImageClassification.from_pretrained(source, output_loading_info=True)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{source} cannot be used as a classifier: {error}") from error
+        config = read_config(source)
+        is_classifier = any(
+            str(name).endswith("Classification") for name in config.get("architectures") or []
+        )
+        if is_classifier and "id2label" not in config:
+            raise UserError(
+                f"{source} names no labels (config.json has no id2label), so its outputs mean nothing; write "
+                'there what was trained: {"0": "Atelectasis", …}'
+            )
+        model, loading = load_model(HieraMAEForImageClassification, source)
         if loading["missing_keys"]:
             raise UserError(
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
                 "a stage 0 or 1; train_cls.py makes a stage 2 from it"
             )
-        try:
-            processor = AutoImageProcessor.from_pretrained(source)
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f"{source} has no usable preprocessor_config.json, which says how images are prepared; "
-                "copy the one of the checkpoint it came from"
-            ) from error
-        model.eval()
+        processor = load_processor(source)
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         try:
-            return cls(model, Preprocessing.from_processor(processor), names)
+            preprocessing: Preprocessing | StockPreprocessing = Preprocessing.from_processor(processor)
         except ValueError:
-            return cls(model, StockPreprocessing(processor), names)
+            preprocessing = StockPreprocessing(processor)
+        _check_inputs(source, model, preprocessing)
+        return cls(model, preprocessing, names)
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
@@ -126,12 +130,45 @@ class Classifier:
 
         Returns:
             (images, findings), float64, on the CPU: in single precision scores near 1 would tie.
+
+        Raises:
+            UserError: one of them is NaN.
         """
         pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         # To the CPU first: not every accelerator has double precision.
         scores = [score_logits(self.model(view).logits.cpu(), legacy_head) for view in views]
-        return torch.stack(scores).mean(dim=0)
+        result = torch.stack(scores).mean(dim=0)
+        if result.isnan().any():
+            raise UserError(
+                "the model computes NaN: its weights are finite and yet no classifier's, or its image "
+                "processor is another model's; train it again, or copy the processor it was trained with"
+            )
+        return result
+
+
+def _check_inputs(
+    source: str | Path,
+    model: HieraMAEForImageClassification,
+    preprocessing: Preprocessing | StockPreprocessing,
+) -> None:
+    """Prepare one picture and refuse what the model cannot take, before the first image of a long run.
+
+    Raises:
+        UserError: the processor gives NaN, other channels, or a size that does not split into mask units.
+    """
+    pixels = preprocessing.pixel_values([Image.new("L", (64, 48), 128)])
+    _, channels, *size = pixels.shape
+    fault = None
+    if channels != model.config.num_channels:
+        fault = f"gives {channels} channels, and the model has {model.config.num_channels}"
+    elif not pixels.abs().max() < _LARGEST_PIXEL:
+        largest = f"{pixels.abs().max():.0e}"
+        fault = f"makes pixels of {largest}; look at image_mean and image_std (is one of them 0?)"
+    elif any(side % unit for side, unit in zip(size, model.config.unit_pixels, strict=True)):
+        fault = f"gives {size} pixels; the model wants multiples of {list(model.config.unit_pixels)}"
+    if fault is not None:
+        raise UserError(f"{source}: its preprocessor_config.json {fault}")
 
 
 def check_finite(scores: Tensor, images: Sequence[object]) -> Tensor:

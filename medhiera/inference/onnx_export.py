@@ -69,12 +69,13 @@ def export_onnx(source: str | Path, file: Path) -> float:
         UserError: the source is not a classifier or cannot be read.
     """
     _require_packages()
-    if file.exists():
-        raise UserError(f"{file} exists; name another file, or remove it first")
+    for place in (file, file.with_name(f"{file.name}.data")):
+        if place.exists():
+            raise UserError(f"{place} exists; name another file, or remove it first")
     if file.suffix != ".onnx":
         raise UserError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
     classifier = Classifier.open(source)
-    model, activation = classifier.model.float(), activation_of(read_config(source), len(classifier.names))
+    model, activation = classifier.model, activation_of(read_config(source), len(classifier.names))
     metadata = {
         "labels": json.dumps(classifier.names),
         "preprocessing": classifier.preprocessing.to_processor().to_json_string(),

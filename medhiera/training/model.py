@@ -11,33 +11,34 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from medhiera.config.arguments import ModelArguments
-from medhiera.config.model_config import CONFIG_ERRORS, override_faults
+from medhiera.config.model_config import override_faults
 from medhiera.errors import UserError
 from medhiera.layout import read_config
+from medhiera.loading import check_weights, load_model
 from modeling_hiera_mae import HieraMAEConfig
 
 logger = logging.getLogger(__name__)
 
 
 def check_source(options: ModelArguments, *, is_mae: bool) -> None:
-    """Refuse a missing checkpoint, or overrides that it rules out, before data is built, which takes hours.
+    """Refuse a missing or damaged checkpoint, or overrides that it rules out, before hours of building data.
 
     Args:
         options: names a folder, a Hub id, or nothing.
         is_mae: the stage trains HieraMAEForPreTraining.
 
     Raises:
-        UserError: no such folder, no such model on the Hub (or none that can be reached), not a Hiera; or
-            model_overrides that name an unknown field, cannot be built, or contradict the checkpoint.
+        UserError: no such folder, no such model on the Hub (or none that can be reached), not a Hiera, a
+            damaged file, or weights that are NaN or infinite; or model_overrides that name an unknown field,
+            cannot be built, or contradict the checkpoint.
     """
     stored, source = None, options.model_name_or_path
     if source is not None:
         try:
             stored = HieraMAEConfig.from_dict(read_config(source))
+            check_weights(source)
         except UserError as error:
             raise UserError(f"--model_name_or_path {error}") from error
-        except CONFIG_ERRORS as error:
-            raise UserError(f"--model_name_or_path {source} has a bad config.json: {error}") from error
     faults = override_faults(options, stored, is_mae=is_mae)
     if faults:
         raise UserError("\n".join(faults))
@@ -71,12 +72,12 @@ def start_model(
 
     source = options.model_name_or_path
     try:
-        model, loading = model_class.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=options.reset_head, **config_fields
+        model, loading = load_model(
+            model_class, source, ignore_mismatched_sizes=options.reset_head, **config_fields
         )
-    except (ValueError, OSError) as error:
+    except UserError as error:
         hint = " (in a recipe: reset_head: true)" if "ignore_mismatched_sizes" in str(error) else ""
-        raise UserError(f"--model_name_or_path {source} cannot be loaded: {error}{hint}") from error
+        raise UserError(f"--model_name_or_path {error}{hint}") from error
     missing = set(loading["missing_keys"])
     if options.reset_head:
         model.classifier = torch.nn.Linear(model.classifier.in_features, model.classifier.out_features)

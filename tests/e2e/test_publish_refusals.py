@@ -40,6 +40,25 @@ def add_metric(folder: Path, **entries: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
+def link_out(folder: Path, name: str) -> None:
+    outside = folder.parent / "private" / Path(name).name
+    outside.parent.mkdir(exist_ok=True)
+    shutil.move(folder / name, outside)
+    (folder / name).symlink_to(outside)
+
+
+def link_figures(folder: Path) -> None:
+    shutil.move(folder / "figures", folder.parent / "others")
+    (folder / "figures").symlink_to(folder.parent / "others")
+
+
+def nan_in_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, path)
+
+
 DAMAGE: dict[str, tuple[Any, str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors absent"),
     "no card": (lambda f: (f / "README.md").unlink(), r"README\.md absent"),
@@ -75,6 +94,14 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         rf"README\.md .*'{REPOSITORY}'",
     ),
     "weights name a path": (note_in_weights, r"model\.safetensors .*'/home/somebody'"),
+    "NaN weights": (nan_in_weights, r"is damaged: .*classifier\.bias holds 1 values that are NaN"),
+    "weights are a link": (
+        lambda f: link_out(f, "model.safetensors"),
+        r"model\.safetensors is a link out of",
+    ),
+    "card is a link": (lambda f: link_out(f, "README.md"), r"README\.md is a link out of"),
+    "picture is a link": (lambda f: link_out(f, "figures/roc.png"), r"figures/roc\.png is a link out of"),
+    "pictures are a link": (link_figures, r"figures/\w+\.png is a link out of"),
     "picture names a path": (note_in_picture, r"figures/roc\.png .*"),
 }
 

@@ -1,5 +1,7 @@
 """What a stage starts from."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -165,3 +167,26 @@ def test_a_record_that_cannot_be_read_is_refused_before_any_data_is_opened(mae_f
     args = ["--data_dir", str(tmp_path / "no such folder"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(UserError, match="metrics.json is not the record of a stage"):
         begin_run(CLASSIFICATION, [*args, "--model_name_or_path", str(mae_folder), "--use_cpu", "true"])
+
+
+def test_a_folder_is_not_trained_over_itself_nor_over_another_stage(mae_folder, tmp_path):
+    data = ["--data_dir", str(tmp_path / "nowhere"), "--use_cpu", "true"]
+    with pytest.raises(UserError, match="is the folder that training starts from: its weights"):
+        begin_run(
+            CLASSIFICATION, [*data, "--output_dir", str(mae_folder), "--model_name_or_path", str(mae_folder)]
+        )
+    linked = tmp_path / "link"
+    linked.symlink_to(mae_folder)
+    with pytest.raises(UserError, match="is the folder that training starts from"):
+        begin_run(
+            CLASSIFICATION, [*data, "--output_dir", str(linked), "--model_name_or_path", str(mae_folder)]
+        )
+    pretraining_record().write(mae_folder)
+    for resume in ([], ["--resume_from_checkpoint", "true"]):
+        (mae_folder / "checkpoint-1").mkdir(exist_ok=True)
+        (mae_folder / "checkpoint-1" / "complete.json").write_text("{}")
+        with pytest.raises(
+            UserError, match="holds stage 1, whose weights and record|already holds checkpoint"
+        ):
+            begin_run(CLASSIFICATION, [*data, "--output_dir", str(mae_folder), *resume])
+    assert json.loads((mae_folder / "metrics.json").read_text())["stage"] == 1

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+import yaml
 from model_configs import tiny_classifier, tiny_mae
 from safetensors.torch import save_file
 from transformers import AutoModelForImageClassification, HieraForPreTraining, HieraModel
@@ -181,3 +182,78 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path):
     (tmp_path / "page.pth").write_text("<html>not found</html>")
     with pytest.raises(ValueError, match="page.pth is damaged"):
         convert(str(tmp_path / "page.pth"))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrappers_prefix_is_taken_off_and_half_is_widened(meta_mae, tmp_path, prefix, dtype):
+    weights = {prefix + name: weight.to(dtype) for name, weight in meta_mae.state_dict().items()}
+    torch.save({"model_state": weights}, tmp_path / "wrapped.pth")
+    torch.save({"state_dict": meta_mae.to(dtype).state_dict()}, tmp_path / "plain.pth")
+    meta_mae.to(torch.float32)
+    wrapped, plain = (convert(str(tmp_path / name), num_heads=2) for name in ("wrapped.pth", "plain.pth"))
+    assert wrapped.model.dtype == torch.float32 and wrapped.mapped == plain.mapped
+    for name, weight in plain.model.state_dict().items():
+        assert torch.equal(wrapped.model.state_dict()[name], weight)
+
+
+def test_nan_weights_and_pointers_are_refused(meta_mae, tmp_path, capsys):
+    weights = {name: weight.clone() for name, weight in meta_mae.state_dict().items()}
+    weights["mask_token"][..., :3] = float("nan")
+    torch.save(weights, tmp_path / "nan.pth")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
+    for name, message in (("nan.pth", "mask_token holds 3 values that are NaN"), ("pointer.pth", "Git LFS")):
+        with pytest.raises(SystemExit) as end:
+            main([str(tmp_path / name), str(tmp_path / "out"), "--num-heads", "2"])
+        assert end.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_blocks_that_are_not_counted_through_are_refused(meta_mae, tmp_path):
+    """One number far off would ask for as many blocks."""
+    weights = {name.replace("blocks.4.", "blocks.999999999."): w for name, w in meta_mae.state_dict().items()}
+    torch.save(weights, tmp_path / "far.pth")
+    with pytest.raises(ValueError, match="blocks are numbered"):
+        convert(str(tmp_path / "far.pth"), num_heads=2)
+
+
+def test_weights_with_transformers_names_are_told_what_to_do(tmp_path):
+    for prefix in ("", "module."):
+        table = {prefix + name: weight for name, weight in tiny_mae().state_dict().items()}
+        torch.save({"model_state": table}, tmp_path / "dp.pth")
+        with pytest.raises(ValueError, match=r"has transformers' names already.*pytorch_model\.bin"):
+            convert(str(tmp_path / "dp.pth"))
+
+
+def test_a_conversion_goes_into_a_folder_of_its_own(tmp_path, capsys):
+    folder = tmp_path / "stock"
+    tiny_mae().save_pretrained(folder)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit):
+        main([str(folder), str(folder)])
+    assert "is the source itself" in capsys.readouterr().err
+    assert (folder / "model.safetensors").read_bytes() == before and not (folder / "README.md").exists()
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "metrics.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        main([str(folder), str(tmp_path / "stage")])
+    assert "holds a stage: its metrics.json and card would speak of weights" in capsys.readouterr().err
+    assert not (tmp_path / "stage" / "model.safetensors").exists()
+
+
+HOSTILE = "a: b --- # x <script>alert(1)</script> `|"
+
+
+def test_names_from_outside_do_not_change_the_card(meta_mae, tmp_path):
+    (tmp_path / "<script>`x`.pth").write_bytes(b"")
+    source = write_pth(meta_mae, tmp_path / "<script>`x`.pth")
+    save(convert(source, num_heads=2, license_name=HOSTILE), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    _, metadata, body = card.split("---\n", 2)
+    assert yaml.safe_load(metadata)["license"] == HOSTILE
+    with pytest.raises(ValueError, match="wanted one line"):
+        convert(source, num_heads=2, license_name="mit\n---\n# x")
+    assert "<script>" not in body and "\n---" not in body
+    assert [line for line in body.splitlines() if line.startswith("#")] == [
+        "# Hiera  masked autoencoder (encoder and decoder)"
+    ]

@@ -5,10 +5,11 @@ import json
 import jsonschema
 import pytest
 import yaml
+from page_fixtures import PREPROCESSING, write_stage1, write_stage2
 
 from medhiera.config.arguments import ModelArguments
 from medhiera.errors import UserError
-from medhiera.hub.imagenet_stage import complete
+from medhiera.hub.imagenet_stage import complete, main
 from medhiera.hub.lineage import lineage_of
 from medhiera.hub.model_card import TEMPLATES
 from medhiera.hub.publish import _check_folder
@@ -17,6 +18,7 @@ from medhiera.layout import STAGE_FILES
 from medhiera.run import choose_preprocessing
 from medhiera.training.model import start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae.convert import convert, save
 
 
 @pytest.fixture
@@ -54,6 +56,75 @@ def test_training_goes_on_from_it_with_the_datas_own_normalization(converted):
     assert lineage.started_from == "stage 0 (from a file of mine)"
     assert lineage.base_model == "me/stage0"  # the repository it was published to
     assert lineage.license == "cc-by-nc-4.0"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("write", [write_stage1, write_stage2])
+def test_a_finished_stage_is_not_made_a_stage_0(tmp_path, write):
+    """Its card would say that it has seen no medical image."""
+    folder = write(tmp_path / "stage")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\ntags: [medical]\n---\n# Hiera\n")
+    before = contents(folder)
+    with pytest.raises(UserError, match=r"holds stage [12], which was trained on medical images"):
+        complete(folder, "facebook/hiera_tiny_224")
+    with pytest.raises(SystemExit) as end:
+        main([str(folder), "--started_from", "facebook/hiera_tiny_224"])
+    assert end.value.code == 1 and contents(folder) == before
+
+
+def test_nor_is_one_that_was_converted(tmp_path):
+    """It keeps its record, card and processor."""
+    stage = write_stage1(tmp_path / "stage")
+    (stage / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Stage 1 of someone\n")
+    (stage / "figures").mkdir()
+    (stage / "figures" / "loss.png").write_bytes(b"picture")
+    (stage / "training_log.csv").write_text("step\n")
+    save(convert(str(stage)), tmp_path / "converted")
+    for name in ("metrics.json", "README.md", "preprocessor_config.json", "figures/loss.png"):
+        assert (tmp_path / "converted" / name).read_bytes() == (stage / name).read_bytes()
+    assert lineage_of(str(tmp_path / "converted"), []).started_from.startswith("stage 1 (")
+    with pytest.raises(UserError, match="holds stage 1, which was trained on medical images"):
+        complete(tmp_path / "converted", "facebook/hiera_tiny_224")
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        (lambda f: (f / "training_log.csv").write_text("step\n"), r"it holds training_log\.csv"),
+        (lambda f: (f / "checkpoint-8").mkdir(), "it holds checkpoint-8"),
+        (lambda f: (f / "published.json").write_text('{"repo_id": "a/b"}'), r"it holds published\.json"),
+        (lambda f: PREPROCESSING.to_processor().save_pretrained(f), r"it has a preprocessor_config\.json"),
+        (
+            lambda f: (f / "README.md").write_text("---\nlicense: mit\ntags:\n- radiology\n---\n"),
+            "its card has the tag 'radiology'",
+        ),
+        (lambda f: (f / "metrics.json").write_text("{"), r"metrics\.json is not valid JSON"),
+        (lambda f: (f / "README.md").write_text("---\nlicense: [\n---\n"), "the card of .* cannot be read"),
+        (lambda f: (f / "README.md").unlink(), "the card of .* cannot be read"),
+    ],
+)
+def test_what_bears_marks_of_training_is_refused(converted, mark, message):
+    """A stage whose metrics.json was removed."""
+    mark(converted)
+    before = contents(converted)
+    with pytest.raises(UserError, match=message):
+        complete(converted, "facebook/hiera_tiny_224")
+    assert contents(converted) == before
+
+
+def test_what_started_from_a_stage_is_refused(converted, tmp_path_factory):
+    stage = write_stage1(tmp_path_factory.mktemp("other"))
+    with pytest.raises(UserError, match=r"other\d* holds stage 1, which was trained on medical images"):
+        complete(converted, str(stage))
+
+
+def test_a_stage_0_can_be_completed_again(converted):
+    first = complete(converted, "facebook/hiera_tiny_224")
+    (converted / "published.json").write_text('{"repo_id": "me/stage0"}')
+    assert complete(converted, "facebook/hiera_tiny_224") == first
 
 
 def test_what_is_no_converted_checkpoint_is_refused(converted, tmp_path_factory):

@@ -158,13 +158,31 @@ def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob(".export-*"))
 
 
-def test_a_graph_that_differs_is_not_written(folder, tmp_path):
-    """A NaN in the weights makes every probability NaN, which equals nothing."""
+def test_nan_weights_are_refused_by_name(folder, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     weights = load_file(broken / "model.safetensors")
     weights["classifier.bias"].fill_(float("nan"))
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="nothing was written"):
+    with pytest.raises(UserError, match=r"classifier\.bias holds 3 values that are NaN or infinite"):
         export_onnx(broken, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_a_graph_whose_probabilities_are_nan_differs(folder, exported):
+    """A NaN equals nothing, on either side: it is no difference of 0.0."""
+    model = Classifier.open(folder).model
+    assert largest_difference(model, "sigmoid", exported) <= TOLERANCE
+    model.classifier.bias.data[1] = float("nan")
+    assert not largest_difference(model, "sigmoid", exported) <= TOLERANCE
+
+
+def test_half_precision_weights_are_exported_in_single_precision(folder, exported, tmp_path):
+    half = tmp_path / "half"
+    model = HieraMAEForImageClassification.from_pretrained(folder).half()
+    model.save_pretrained(half)
+    assert json.loads((half / "config.json").read_text())["dtype"] == "float16"
+    PREPROCESSING.to_processor().save_pretrained(half)
+    assert export_onnx(half, tmp_path / "half.onnx") <= TOLERANCE
+    [first, *_] = onnx.load(tmp_path / "half.onnx").graph.output
+    assert first.type.tensor_type.elem_type == onnx.TensorProto.FLOAT

@@ -1,0 +1,68 @@
+"""The card of an exported folder of one's own whose columns have hostile names."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import yaml
+from raw_folders import gray
+
+from dataset_scripts.build.dataset_card import write_card
+from dataset_scripts.build.parquet_export import export_parquet
+from dataset_scripts.image_folder import ImageFolder
+
+HOSTILE = [
+    "a: b # x",
+    "<script>alert(1)</script>",
+    "cell | cell",
+    "`code` <!--",
+    "[x](javascript:y)",
+    "- # z",
+]
+
+
+def exported(place: Path, names: list[str]) -> tuple[ImageFolder, Path]:
+    root = place / "own"
+    (root / "images").mkdir(parents=True)
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", *names])
+        for number in range(12):
+            gray(number + 1).save(root / "images" / f"{number}.png")
+            writer.writerow(
+                [f"{number}.png", f"p{number}", *[str((number + i) % 2) for i in range(len(names))]]
+            )
+    builder = ImageFolder(data_dir=root, build_dir=place / "cache")
+    export_parquet(builder, place / "out")
+    return builder, place / "out"
+
+
+def structure(card: str) -> tuple[list[str], list[int], int]:
+    lines = card.split("---\n", 2)[2].splitlines()
+    rows = [len(re.sub(r"\\.", "", line).split("|")) for line in lines if line.startswith("|")]
+    return [line for line in lines if line.startswith("#")], rows, len(lines)
+
+
+def test_hostile_labels_change_nothing_but_themselves(tmp_path: Path) -> None:
+    builder, out = exported(tmp_path / "hostile", HOSTILE)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    _, plain_out = exported(tmp_path / "plain", [f"finding {letter}" for letter in "abcdef"])
+    plain = (plain_out / "README.md").read_text(encoding="utf-8")
+    assert structure(card) == structure(plain)
+    assert "<script>" not in card and "<!--" not in card and "](" not in card
+    assert "cell \\| cell" in card and "&lt;script&gt;" in card
+    assert yaml.safe_load(card.split("---\n")[1]) == yaml.safe_load(plain.split("---\n")[1])
+    # A source and a kind of problem named by others: what a built dataset's reports may say.
+    report = json.loads((out / "build_report.json").read_text())
+    [counts] = report["images"].values()
+    odd = "a\n## b | <b>"
+    report |= {"images": {odd: counts}, "problem_counts": {odd: {odd: 3}}}
+    (out / "build_report.json").write_text(json.dumps(report))
+    (out / "data" / "x: y\n---").mkdir()
+    write_card(out, builder.config, HOSTILE, [])
+    again = (out / "README.md").read_text(encoding="utf-8")
+    assert "| a ## b \\| &lt;b&gt; | a ## b \\| &lt;b&gt; | 3 |" in again
+    assert [line for line in again.splitlines() if line.startswith("## b")] == []
+    names = [entry["config_name"] for entry in yaml.safe_load(again.split("---\n")[1])["configs"]]
+    assert "x: y\n---" in names
