@@ -60,6 +60,7 @@ def test_hostile_labels_change_nothing_but_themselves(tmp_path: Path) -> None:
     report |= {"images": {odd: counts}, "problem_counts": {odd: {odd: 3}}}
     (out / "build_report.json").write_text(json.dumps(report))
     (out / "data" / "x: y\n---").mkdir()
+    (out / "data" / "x: y\n---" / "train-00000-of-00001.parquet").touch()
     write_card(out, builder.config, HOSTILE, [])
     again = (out / "README.md").read_text(encoding="utf-8")
     assert "| a ## b \\| &lt;b&gt; | a ## b \\| &lt;b&gt; | 3 |" in again
