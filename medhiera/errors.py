@@ -8,7 +8,15 @@ from pathlib import Path
 
 from dataset_scripts.errors import UserError
 
-__all__ = ["CheckpointError", "PublishError", "RunEndedError", "RunFailedError", "UserError", "run_script"]
+__all__ = [
+    "CheckpointError",
+    "PublishError",
+    "RunEndedError",
+    "RunFailedError",
+    "UserError",
+    "one_line",
+    "run_script",
+]
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell gives it: 128 + 2."""
@@ -28,6 +36,11 @@ class RunFailedError(UserError):
 
 class PublishError(UserError):
     """A folder cannot be published as it is, or the Hub does not take it."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, whole, with its line ends as spaces; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def run_script(

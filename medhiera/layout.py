@@ -14,7 +14,7 @@ from typing import Any
 
 from huggingface_hub import constants
 
-from medhiera.errors import UserError
+from medhiera.errors import UserError, one_line
 from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
 from modeling_hiera_mae.pretrained import read_config_file
 from modeling_hiera_mae.weight_files import read_json
@@ -79,7 +79,7 @@ def read_config(source: str | Path) -> dict[str, Any]:
         content = read_config_file(str(source), {})
         HieraMAEConfig.from_dict(copy.deepcopy(content))
     except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].removeprefix(f"{source}: ")
+        reason = one_line(error).removeprefix(f"{source}: ")
         if not is_there:
             reason = offline_reason(str(source)) or reason
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedModel
 
-from medhiera.errors import UserError
+from medhiera.errors import UserError, one_line
 from medhiera.layout import PROCESSOR_FILE
 from modeling_hiera_mae.weight_files import check_finite, find_file, find_weights, read_json, read_weights
 
@@ -93,7 +93,7 @@ def load_processor(source: str | Path) -> Any:
             ) from error
         raise UserError(
             f"{source} has no usable {PROCESSOR_FILE}, which says how images are prepared "
-            f"({type(error).__name__}: {_first_line(error)}); copy the one of the checkpoint it came from"
+            f"({type(error).__name__}: {one_line(error)}); copy the one of the checkpoint it came from"
         ) from error
     return processor
 
@@ -111,8 +111,4 @@ def _whole_numbers(value: Any) -> Iterator[int]:
 
 def _without(source: str, error: Exception) -> str:
     """The error in one line, without the name that the caller puts before it."""
-    return _first_line(error).removeprefix(f"{source}: ")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    return one_line(error).removeprefix(f"{source}: ")

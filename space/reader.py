@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
-from medhiera.errors import UserError
+from medhiera.errors import UserError, one_line
 from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.results import Rescaling
 from medhiera.hub.record import ClassificationRecord, read_record
@@ -181,5 +181,5 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
     try:
         preprocessing = Preprocessing.from_processor(processor)
     except ValueError as error:
-        raise UserError(f"{folder} cannot be used: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"{folder} cannot be used: {one_line(error)}") from error
     return MaskedReader(model, preprocessing, operation)

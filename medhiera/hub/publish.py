@@ -30,7 +30,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from medhiera.errors import PublishError, UserError
+from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
 from medhiera.hub.private_text import PROJECT, check_links, check_private_text
@@ -112,7 +112,7 @@ def publish_stage(
             place = add_to_collection(api, collection, repo_id, STAGES[stage].note, private)
         except _upload_errors() as error:
             raise PublishError(
-                f"{repo_id} is published, but not in the collection {collection!r} ({_first_line(error)}). "
+                f"{repo_id} is published, but not in the collection {collection!r} ({_in_words(error)}). "
                 f"To retry: {command}"
             ) from error
         logger.info("It stands in the collection %s.", place)
@@ -141,10 +141,10 @@ def _upload(api: HfApi, folder: Path, repo_id: str, stage: int, private: bool, c
         except _upload_errors() as error:
             if attempt == ATTEMPTS or not _may_pass(error):
                 raise PublishError(
-                    f"the upload to {repo_id} failed ({_first_line(error)}). {folder} is untouched; what has "
+                    f"the upload to {repo_id} failed ({_in_words(error)}). {folder} is untouched; what has "
                     f"arrived is not sent again. To retry: {command}"
                 ) from error
-            logger.warning("The upload to %s failed (%s); trying again.", repo_id, _first_line(error))
+            logger.warning("The upload to %s failed (%s); trying again.", repo_id, _in_words(error))
             time.sleep(attempt)
 
 
@@ -164,7 +164,7 @@ def check_can_push(repo_id: str, *, stage: int | None = None, token: str | None 
     try:
         _check_repository(api, repo_id, stage)
     except _network_errors() as error:
-        raise PublishError(f"cannot look at {repo_id} on the Hub: {_first_line(error)}") from error
+        raise PublishError(f"cannot look at {repo_id} on the Hub: {_in_words(error)}") from error
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
@@ -178,11 +178,11 @@ def _upload_errors() -> tuple[type[Exception], ...]:
     return (*_network_errors(), RuntimeError, ValueError)
 
 
-def _first_line(error: BaseException) -> str:
+def _in_words(error: BaseException) -> str:
     """Say what happened in one line, and why where the client tells."""
-    line = (str(error) or type(error).__name__).strip().splitlines()[0]
+    line = one_line(error)
     return (
-        f"{line} {_first_line(error.__cause__)}"
+        f"{line} {_in_words(error.__cause__)}"
         if isinstance(error, RuntimeError) and error.__cause__
         else line
     )
@@ -227,7 +227,7 @@ def _check_folder(folder: Path, stage: int | None) -> int:
         check_weights(folder)
         card_metadata(folder)
     except UserError as error:
-        raise PublishError(f"{folder} is damaged: {_first_line(error)}") from error
+        raise PublishError(f"{folder} is damaged: {_in_words(error)}") from error
     return record.stage
 
 
@@ -271,7 +271,7 @@ def _check_token(repo_id: str, token: str | None) -> tuple[HfApi, str]:
         owner = api.whoami()
     except _network_errors() as error:
         raise PublishError(
-            f"the Hub at {api.endpoint} does not take the token: {_first_line(error)}"
+            f"the Hub at {api.endpoint} does not take the token: {_in_words(error)}"
         ) from error
     if "/" not in repo_id:
         repo_id = f"{owner['name']}/{repo_id}"
