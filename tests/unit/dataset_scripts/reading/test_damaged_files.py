@@ -1,6 +1,8 @@
 """Whatever is done to a file, it is read as a picture or refused in words: no other exception, no giant."""
 
 import io
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +137,45 @@ def test_a_header_that_claims_a_giant_takes_little_memory(tmp_path: Path, kind: 
     finally:
         tracemalloc.stop()
     assert peak < 200_000_000
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import pydicom.pixels
+from dataset_scripts.reading.images import read_image
+
+def most_memory():
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+before = most_memory()
+shape = read_image(Path(sys.argv[1])).shape
+print(shape[0] * shape[1], most_memory() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
+@pytest.mark.parametrize("kind", ["png, 16 bits", "dicom", "png, 16-bit color", "tiff, float"])
+def test_the_largest_pictures_take_under_512_mb(tmp_path: Path, kind: str) -> None:
+    """In a process of its own: the pictures compress to less than a megabyte or so."""
+    gray = np.tile(np.arange(8000, dtype=np.uint16) % 4000, (5000, 1))
+    if kind == "png, 16 bits":
+        (tmp_path / "a").write_bytes(png_16bit(gray))
+    elif kind == "dicom":
+        make_dicom(gray, 12).save_as(tmp_path / "a", enforce_file_format=True)
+    elif kind == "tiff, float":
+        (tmp_path / "a").write_bytes(tiff(gray[:2500].astype(np.float32)))
+    else:
+        (tmp_path / "a").write_bytes(png_16bit(gray[:2500, :, None].repeat(4, 2)))
+    root = str(Path(__file__).parents[4])
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "a")],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pixels, memory = (int(word) for word in result.stdout.split())
+    assert pixels == (40_000_000 if kind in ("png, 16 bits", "dicom") else 20_000_000)
+    assert memory < 512_000_000
