@@ -122,8 +122,8 @@ def _measure_background(voxels: npt.NDArray[np.float32]) -> tuple[float, float]:
     Args:
         voxels: three dimensions; what is not finite is left out.
     """
-    ends = [np.take(voxels, (0, -1), axis=axis).ravel() for axis in range(3)]
-    border = np.concatenate(ends)
+    faces = [np.moveaxis(voxels, axis, 0)[end].ravel() for axis in range(3) for end in (0, -1)]
+    border = np.concatenate(faces)
     border = border[np.isfinite(border)]
     if not border.size:  # NaN is the background
         border = voxels[np.isfinite(voxels)].min(keepdims=True)
