@@ -2,8 +2,8 @@
 
 Below the scorers, beside bootstrap.py and on pointing_game.py. Fields hold str, int, float, None, lists,
 dicts and other such classes only: `dataclasses.asdict` gives JSON, and hub/record.py reads and writes them. A
-value that cannot be computed is None, never NaN, and `reason` says why. An interval is [low, high] at 95 %, or
-None; `X_interval` is that of the field `X`.
+value that cannot be computed is None, never NaN, and `reason` says why. An interval is [low, high] at 95 %,
+or None; `X_interval` is that of the field `X`.
 """
 
 from dataclasses import dataclass, field
