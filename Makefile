@@ -75,7 +75,7 @@ format: setup  ## rewrite the sources as ruff formats them
 
 bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ say what each prints)
 	$(PY) -m pip install --quiet --no-compile --no-deps "hiera-optim>=0.2.1" -c constraints.txt
-	$(PY) -m pip install --quiet --no-compile "torchxrayvision>=1.3" -c constraints.txt
+	$(PY) -m pip install --quiet --no-compile "torchxrayvision>=1.3" "captum>=0.8" -c constraints.txt
 	@mkdir -p .cache/bench
 	$(PY) -m benchmarks.model_throughput --json .cache/bench/model_throughput.json
 	$(PY) -m benchmarks.inference --json .cache/bench/inference.json

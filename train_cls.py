@@ -24,8 +24,9 @@ from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import SELECTION_METRIC, ValidationScores, choose_findings
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
+from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
-from medhiera.evaluation.results import ClassificationReport, LocalizationReport
+from medhiera.evaluation.results import ClassificationReport
 from medhiera.evaluation.tables import mean_as_text
 from medhiera.hub.record import ClassificationRecord, TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits

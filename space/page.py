@@ -64,17 +64,19 @@ def findings_table(findings: Sequence[Finding], notes: Sequence[str], seconds: f
 
 
 def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
-    """The picture as the model sees it, and heat on it whose opacity the slider sets."""
-    picture = what_the_model_sees(gray, reader.crop)
-    heat = reader.heat(gray, name)
+    """The picture as the model sees it, and heat on it whose opacity the slider sets, if it may be shown."""
+    picture = image_tag(what_the_model_sees(gray, reader.crop), "The radiograph, its center square")
     label = shown_name(name)
-    nothing = "" if heat.any() else " Nothing in this picture speaks for it."
+    verdict, sentence = reader.operation.heat_verdict(name)
+    overlay, text = "", html.escape(sentence)
+    if verdict != "not above chance":
+        heat = reader.heat(gray, name)
+        overlay = image_tag(color_heat(heat), f"Heat map for {label}", "heat")
+        nothing = "" if heat.any() else " Nothing in this picture speaks for it."
+        text = f"Brighter: speaks more for {html.escape(label)}.{nothing} {text}"
     return (
-        f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">'
-        f"{image_tag(picture, 'The radiograph, its center square')}"
-        f"{image_tag(color_heat(heat), f'Heat map for {label}', 'heat')}</div>"
-        f'<p class="small">Brighter: speaks more for {html.escape(label)} (Grad-CAM; '
-        f"coarse).{nothing} Shown is the center square that the model sees.</p>"
+        f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">{picture}{overlay}</div>'
+        f'<p class="small">{text} Shown is the center square that the model sees.</p>'
     )
 
 

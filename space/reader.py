@@ -12,10 +12,11 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import UserError, one_line
 from medhiera.evaluation.calibration import rescale
+from medhiera.evaluation.pointing_game import LocalizationReport, Verdict
 from medhiera.evaluation.results import Rescaling
 from medhiera.hub.record import ClassificationRecord, read_record
 from medhiera.inference.classifier import Classifier, check_finite
-from medhiera.inference.grad_cam import heat_maps
+from medhiera.inference.heat_maps import METHOD, heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
 from medhiera.layout import CONFIG_FILE, read_config
 from medhiera.loading import load_model, load_processor
@@ -46,11 +47,13 @@ class Operation:
         thresholds: of the model's own probabilities, by finding; empty where the folder holds none.
         rescaling: of probabilities, by finding, as calibration.rescale takes it; None where it has none.
         is_demo: a smoke run, or one on phantoms.
+        pointing_game: how often the model's heat maps hit boxes; None where the folder holds no record.
     """
 
     thresholds: dict[str, float]
     rescaling: dict[str, Rescaling | None]
     is_demo: bool
+    pointing_game: LocalizationReport | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "Operation":
@@ -64,6 +67,7 @@ class Operation:
             {name: point.youden.threshold for name, point in points.items() if point.youden},
             record.evaluation.rescaling,
             is_demo,
+            record.evaluation.pointing_game,
         )
 
     def calibrate(self, name: str, probability: float) -> float:
@@ -87,6 +91,26 @@ class Operation:
         else:
             second = f"The threshold is {DEFAULT_THRESHOLD} for every finding: the model's folder holds none."
         return [first, second]
+
+    def heat_verdict(self, name: str) -> tuple[Verdict, str]:
+        """Whether a finding's heat map may be shown, and a sentence to stand beside it or in its place."""
+        game, label = self.pointing_game, name.replace("_", " ")
+        # What another method's maps scored says nothing of these.
+        verdict = "unchecked" if game is None or game.method != METHOD else game.verdict_on(name)
+        if game is None or verdict == "unchecked":
+            return verdict, (
+                f"Unchecked for {label}: this map was not compared with boxes of enough patients, and may "
+                "point to the wrong place."
+            )
+        scored = game.findings[name] if game.verdict == "above chance" else game
+        of = f"of {label} " if scored is not game else ""
+        numbers = (
+            f"in the {scored.pairs} cases {of}with a box, its highest point lay in the box in "
+            f"{scored.hit_rate:.0%}, a random point would in {scored.chance:.0%}"
+        )
+        if verdict == "not above chance":
+            return verdict, f"No heat map: those of this model are not better than chance ({numbers})."
+        return verdict, f"How far to believe it: {numbers}."
 
 
 @dataclass(frozen=True)
@@ -115,12 +139,11 @@ class ChestReader:
 
     def heat(self, gray: GrayImage, name: str) -> npt.NDArray[np.float32]:
         """Heat map of a finding: (image_size, image_size), 0…1, over the model's input."""
-        [heat] = heat_maps(
-            self.classifier.model,
-            self.classifier.preprocessing.pixel_values([Image.fromarray(gray)]),
-            self.classifier.names.index(name),
-        )
-        return heat.numpy()
+        pixels = self.classifier.preprocessing.pixel_values([Image.fromarray(gray)])
+        heat: npt.NDArray[np.float32] = heat_maps(self.classifier.model, pixels)[
+            0, self.classifier.names.index(name)
+        ].numpy()
+        return heat
 
     @property
     def crop(self) -> CenterCrop:

@@ -5,9 +5,9 @@ import pandas as pd
 
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
-from medhiera.evaluation.results import LocalizationReport
 from medhiera.hub.record import (
     ClassificationRecord,
     DataRecord,

@@ -9,12 +9,12 @@ from matplotlib.patches import Rectangle
 from sklearn.metrics import roc_curve
 
 from medhiera.evaluation.localization import HeatMapExample
+from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
 from medhiera.evaluation.results import (
     CalibrationReport,
     FindingCalibration,
     GroupScore,
-    LocalizationReport,
     RankingReport,
     SubgroupReport,
 )

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from medhiera.data.preprocessing import CenterCrop
 from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
-from medhiera.evaluation.results import HitRate, LocalizationReport
+from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.inference.classifier import Classifier
-from medhiera.inference.grad_cam import heat_maps
+from medhiera.inference.heat_maps import METHOD, heat_maps
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the model's input."""
@@ -93,6 +93,7 @@ def _point_at_boxes(
     """Every pair of image and finding of a batch, finding by finding."""
     pixels = classifier.preprocessing.pixel_values(batch["image"])
     probabilities = classifier.probabilities(batch["image"]).numpy()
+    maps = heat_maps(classifier.model, pixels).numpy()
     boxes_of = [
         _by_finding(boxes, image.size, crop)
         for boxes, image in zip(batch["boxes"], batch["image"], strict=True)
@@ -102,8 +103,8 @@ def _point_at_boxes(
             continue
         output = classifier.names.index(names[finding])
         chosen = [index for index, boxes in enumerate(boxes_of) if finding in boxes]
-        maps = heat_maps(classifier.model, pixels[chosen], output).numpy()
-        for index, heat in zip(chosen, maps, strict=True):
+        for index in chosen:
+            heat = maps[index, output]
             is_inside = _inside(boxes_of[index][finding], heat.shape)
             row, column = np.unravel_index(int(heat.argmax()), heat.shape)
             yield HeatMapExample(
@@ -129,7 +130,7 @@ def _report(examples: Sequence[HeatMapExample], bootstrap: Bootstrap) -> Localiz
         name: _hit_rate(examples, patients, findings == name, bootstrap)
         for name in sorted(set(findings.tolist()))
     }
-    return LocalizationReport(**vars(overall), findings=by_finding)
+    return LocalizationReport(**vars(overall), method=METHOD, findings=by_finding)
 
 
 def _hit_rate(
@@ -147,19 +148,28 @@ def _hit_rate(
         bootstrap: behind the interval.
     """
     count = count_patients(patients)
-    hits = np.array([example.is_hit for example in examples])
-    counts = np.stack([np.bincount(patients[is_in], v[is_in], count) for v in (hits, np.ones(len(hits)))])
-    draws = [counts @ weights for weights in bootstrap.weights(count)]
-    limits = None
+    hits = np.array([example.is_hit for example in examples], dtype=float)
+    shares = np.array([example.covered_share for example in examples])
+    sums = [
+        np.bincount(patients[is_in], values[is_in], count) for values in (hits, shares, np.ones(len(hits)))
+    ]
+    draws = [np.stack(sums) @ weights for weights in bootstrap.weights(count)]
+    limits, above_chance = None, None
     if draws:
-        right, pairs = np.concatenate(draws, axis=1)
-        limits = interval(np.divide(right, pairs, out=np.full_like(right, np.nan), where=pairs > 0))
+        right, by_chance, pairs = np.concatenate(draws, axis=1)
+        # A resample may hold no patient with the finding; it has no rate.
+        limits, above_chance = (
+            interval(np.divide(total, pairs, out=np.full_like(right, np.nan), where=pairs > 0))
+            for total in (right, right - by_chance)
+        )
     return HitRate(
         hit_rate=float(hits[is_in].mean()),
         interval=limits,
-        chance=float(np.array([example.covered_share for example in examples])[is_in].mean()),
+        chance=float(shares[is_in].mean()),
+        above_chance_interval=above_chance,
         center=float(np.array([example.is_center_hit for example in examples])[is_in].mean()),
         pairs=int(is_in.sum()),
+        patients=len(set(patients[is_in].tolist())),
     )
 
 

@@ -12,12 +12,12 @@ from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.calibration import fit_rescaling, measure_calibration, rescale
 from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.metrics import rank_findings
+from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import (
     CalibrationReport,
     ClassificationReport,
     Comparison,
-    LocalizationReport,
     MeanCalibration,
     Rescaling,
 )

@@ -1,12 +1,14 @@
 """What each scorer of this room returns: plain dataclasses, so that mypy knows every key of a report.
 
-Below the scorers, beside bootstrap.py. Fields hold str, int, float, None, lists, dicts and other such
-classes only: `dataclasses.asdict` gives JSON, and hub/record.py reads and writes them. A value that cannot be
-computed is None, never NaN, and `reason` says why. An interval is [low, high] at 95 %, or None; `X_interval`
-is that of the field `X`.
+Below the scorers, beside bootstrap.py and on pointing_game.py. Fields hold str, int, float, None, lists,
+dicts and other such classes only: `dataclasses.asdict` gives JSON, and hub/record.py reads and writes them. A
+value that cannot be computed is None, never NaN, and `reason` says why. An interval is [low, high] at 95 %,
+or None; `X_interval` is that of the field `X`.
 """
 
 from dataclasses import dataclass, field
+
+from medhiera.evaluation.pointing_game import LocalizationReport
 
 Interval = list[float] | None
 """The lower and upper limit, or None where no interval was computed."""
@@ -273,43 +275,6 @@ class SubgroupReport:
     groups: dict[str, GroupScore]
     findings_in_mean: list[str]
     findings_left_out: list[str]
-    reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class HitRate:
-    """How often the highest point of a heat map lies in a box of its finding.
-
-    Attributes:
-        hit_rate: share of pairs.
-        interval: of the hit rate.
-        chance: what a random point would reach: the mean share of the image that boxes cover.
-        center: what the middle of the image would reach.
-        pairs: of image and finding.
-    """
-
-    hit_rate: float
-    interval: Interval
-    chance: float
-    center: float
-    pairs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalizationReport:
-    """The pointing game: HitRate's numbers over all pairs of image and finding, None where there is none.
-
-    Attributes:
-        findings: the same of each finding with a box.
-        reason: why it was not played.
-    """
-
-    hit_rate: float | None = None
-    interval: Interval = None
-    chance: float | None = None
-    center: float | None = None
-    pairs: int = 0
-    findings: dict[str, HitRate] = field(default_factory=dict)
     reason: str | None = None
 
 

@@ -14,8 +14,10 @@ from transformers import pipeline
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import PublishError, UserError
+from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, OperatingPoints, Rescaling
 from medhiera.hub.record import Lineage
+from medhiera.inference.heat_maps import METHOD
 from space import page
 from space.bundle import BundleError, bundle
 from space.pictures import RefusedError, color_heat, what_the_model_sees
@@ -85,6 +87,37 @@ def test_heat_differs_by_finding_and_lies_in_range(reader):
         assert heat.max() in (0, pytest.approx(1))
     assert any(heat.max() > 0 for heat in heats.values())
     assert not np.array_equal(heats["Edema"], heats["Mass"])
+
+
+def test_a_map_is_shown_only_where_it_may_be_believed(reader, tmp_path):
+    """Beside a map stands how far it was checked; maps that are no better than chance are not shown."""
+    first, second, third = NAMES[:3]
+    numbers = {"interval": [0.2, 0.3], "center": 0.0, "pairs": 40}
+    good = HitRate(**numbers, hit_rate=0.25, chance=0.1, above_chance_interval=[0.1, 0.2], patients=30)
+    bad = HitRate(**numbers, hit_rate=0.19, chance=0.2, above_chance_interval=[-0.1, 0.1], patients=30)
+
+    def views(folder, **game):
+        report = replace(SOME_REPORT, pointing_game=LocalizationReport(**game))
+        opened = open_folder(write_stage2(folder, evaluation=report))
+        return [page.heat_view(opened, GRAY, name) for name in (first, second, third)]
+
+    findings = {first: good, second: bad}
+    shown, withheld, unchecked = views(tmp_path / "1", **vars(good), method=METHOD, findings=findings)
+    assert (
+        "Heat map for" in shown
+        and "highest point lay in the box in 25%, a random point would in 10%" in shown
+    )
+    assert withheld.count("<img") == 1 and "not better than chance" in withheld and "19%" in withheld
+    assert "Heat map for" in unchecked and "may point to the wrong place" in unchecked
+    for text in views(tmp_path / "2", **vars(bad), method=METHOD, findings={first: good}):
+        assert "No heat map: those of this model are not better than chance" in text
+        assert text.count("<img") == 1
+        assert "Brighter" not in text
+    # What Grad-CAM's maps scored, good or bad, says nothing of these.
+    for number, game in enumerate((vars(bad), vars(good), {"reason": "no image has a box"}), 3):
+        for text in views(tmp_path / str(number), **game):
+            assert text.count("<img") == 2 and "Unchecked" in text
+    assert "Unchecked" in page.heat_view(reader, GRAY, first), "no record at all"
 
 
 def test_the_table_escapes_and_marks_what_is_above():

@@ -11,8 +11,9 @@ from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.evaluation import localization
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.localization import _by_finding, evaluate_localization
-from medhiera.evaluation.results import LocalizationReport
+from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.inference.classifier import Classifier
+from medhiera.inference.heat_maps import METHOD
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
 
 NAMES = ["Mass", "Nodule"]
@@ -61,17 +62,15 @@ def test_hits_chance_and_centre(classifier, monkeypatch):
         ],
         features=make_features(NAMES),
     )
-    calls = []
 
-    def peak_at_fifteen(model, pixels, finding):
-        calls.append((finding, len(pixels)))
-        heat = torch.zeros(len(pixels), 64, 64)
-        heat[:, 15, 15] = 1
+    def peak_at_fifteen(model, pixels):
+        heat = torch.zeros(len(pixels), 2, 64, 64)
+        heat[:, 1, 15, 15] = 1  # of Mass, the model's second output; Nodule's map is empty and hits nothing
+        heat[:, 0, 15, 15] = torch.tensor([0.0, 1.0, 0.0])  # of the second image's Nodule
         return heat
 
     monkeypatch.setattr(localization, "heat_maps", peak_at_fifteen)
     report, examples = evaluate_localization(classifier, rows, Bootstrap(50), batch_size=10)
-    assert calls == [(1, 2), (0, 1)]  # Mass is the model's second output
     assert [example.is_hit for example in examples] == [True, False, True]
     assert report.hit_rate == pytest.approx(2 / 3) and report.pairs == 3
     assert report.chance == pytest.approx((200 / 4096 + 1 + (100 + 25) / 4096) / 3)
@@ -82,6 +81,82 @@ def test_hits_chance_and_centre(classifier, monkeypatch):
     expected = classifier.probabilities([rows[3]["image"]])[0, 1].item()
     assert examples[1].probability == pytest.approx(expected, abs=1e-5)
     assert examples[1].heat.shape == examples[1].pixels.shape == (64, 64)
+    assert report.method == METHOD and report.patients == 2 and report.verdict == "unchecked"
+
+
+def unit_reader():
+    """A classifier whose Mass is any bright place: trained in a second, so that its maps find one."""
+    torch.manual_seed(0)
+    config = HieraMAEConfig.from_size(
+        "tiny", image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], num_labels=2
+    )
+    model = HieraMAEForImageClassification(config)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    preprocessing = Preprocessing(64, 64, 0.5, 0.25)
+    for step in range(200):
+        images = [bright_square(step * 8 + number, number % 2 == 0)["image"] for number in range(8)]
+        labels = torch.arange(8).remainder(2).eq(0).float()[:, None].repeat(1, 2)
+        loss = model(preprocessing.pixel_values(images), labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < 0.05:
+            break
+    return Classifier(model.eval(), preprocessing, ["Nodule", "Mass"])
+
+
+def bright_square(number, is_there=True, is_elsewhere=False):
+    """A gray image with a square in one of four units, and its box; or the box in the opposite unit."""
+    generator = np.random.default_rng(number)
+    pixels = generator.integers(100, 120, (64, 64), dtype=np.uint8)
+    top, left = (int(32 * value + 8) for value in generator.integers(0, 2, 2))
+    if is_there:
+        pixels[top : top + 16, left : left + 16] = 250
+    x, y = ((40 - left) + 8, (40 - top) + 8) if is_elsewhere else (left, top)
+    return row(number, (0, x, y, 16, 16)) | {"image": Image.fromarray(pixels)}
+
+
+def test_maps_that_find_boxes_are_above_chance_and_others_are_not():
+    classifier = unit_reader()
+
+    def verdict(rows, resamples=200):
+        rows = datasets.Dataset.from_list(rows, features=make_features(NAMES))
+        report, _ = evaluate_localization(classifier, rows, Bootstrap(resamples))
+        return report
+
+    found = verdict([bright_square(number) for number in range(40)])
+    assert found.patients == 20 and found.hit_rate > 0.9
+    low, high = found.above_chance_interval
+    assert 0.8 < low <= found.hit_rate - found.chance <= high
+    assert found.chance == pytest.approx(16 * 16 / 64**2)
+    assert found.verdict == found.findings["Mass"].verdict == found.verdict_on("Mass") == "above chance"
+    assert found.verdict_on("Nodule") == "unchecked", "no box of it"
+    elsewhere = verdict([bright_square(number, is_elsewhere=True) for number in range(40)])
+    assert elsewhere.above_chance_interval[1] < 0
+    assert elsewhere.verdict == elsewhere.verdict_on("Nodule") == "not above chance"
+    assert verdict([bright_square(number) for number in range(18)]).verdict == "unchecked", "nine patients"
+    assert verdict([bright_square(number) for number in range(40)], resamples=0).verdict == "unchecked"
+
+
+def test_a_finding_may_be_worse_than_its_model():
+    numbers = {
+        "hit_rate": 0.6,
+        "interval": [0.5, 0.7],
+        "chance": 0.1,
+        "center": 0.1,
+        "pairs": 40,
+        "patients": 30,
+    }
+    good = HitRate(**numbers, above_chance_interval=[0.4, 0.6])
+    bad = HitRate(**numbers | {"hit_rate": 0.1}, above_chance_interval=[-0.05, 0.05])
+    few = HitRate(**numbers | {"patients": 9}, above_chance_interval=[0.4, 0.6])
+    findings = {"Mass": good, "Nodule": bad, "Edema": few}
+    report = LocalizationReport(**vars(good), method=METHOD, findings=findings)
+    assert {name: report.verdict_on(name) for name in (*findings, "Hernia")} == {
+        "Mass": "above chance", "Nodule": "not above chance", "Edema": "unchecked", "Hernia": "unchecked",
+    }  # fmt: skip
+    assert LocalizationReport(**vars(bad), findings=findings).verdict_on("Mass") == "not above chance"
+    assert LocalizationReport(reason="no image has a box").verdict_on("Mass") == "unchecked"
 
 
 def test_real_heat_maps_run_and_no_box_is_a_reason(classifier):

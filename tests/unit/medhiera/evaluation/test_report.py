@@ -13,13 +13,12 @@ from medhiera.evaluation import report as evaluation
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_models
 from medhiera.evaluation.localization import HeatMapExample
+from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.published_results import PAPER_AUROC, compare_with_published
 from medhiera.evaluation.results import (
     ClassificationReport,
     FindingScore,
-    HitRate,
-    LocalizationReport,
     MeanScores,
     RankingReport,
 )

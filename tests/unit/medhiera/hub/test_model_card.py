@@ -16,7 +16,8 @@ from page_fixtures import phantom, write_stage1, write_stage2
 from PIL import Image
 from stage_records import classification_record, pretraining_record, some_report
 
-from medhiera.evaluation.results import LocalizationReport, Rescaling
+from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
+from medhiera.evaluation.results import Rescaling
 from medhiera.hub.model_card import TEMPLATES, card_of, render_card
 from medhiera.hub.record import Lineage, Selection, StageLeakage
 from medhiera.hub.widget_examples import EXAMPLES, write_examples
@@ -216,9 +217,7 @@ def test_a_test_split_without_an_answer_is_stated(record):
     game = LocalizationReport(hit_rate=0.25, chance=0.1, center=0.0, interval=[0.2, 0.3], pairs=40)
     text = card(pointing_game=game).text
     assert "of the finding in 25 % of 40 cases\n(95 % interval 20 to 30 %); a random" in text
-    text = card(pointing_game=replace(game, chance=0.2)).text
-    assert "(95 % interval 20 to 30 %): not above chance; a random" in text
-    text = card(pointing_game=replace(game, chance=0.2, interval=None)).text
+    text = card(pointing_game=replace(game, interval=None)).text
     assert "(no interval was computed); a random" in text
     nothing = card(
         mean_auroc=None, mean_average_precision=None, findings_in_mean=[],
@@ -226,6 +225,35 @@ def test_a_test_split_without_an_answer_is_stated(record):
     )  # fmt: skip
     assert "No AUROC: no finding has both" in nothing.text
     assert nothing.data.eval_results is None
+
+
+def test_the_card_says_whether_heat_maps_may_be_believed(record):
+    def card(game):
+        record.evaluation = replace(record.evaluation, pointing_game=game)
+        return render_card(record, ["figures/auroc.png", "figures/heat_maps.png"])
+
+    first, second, *others = record.evaluation.findings
+    numbers = {"interval": [0.2, 0.3], "center": 0.0, "pairs": 40}
+    good = HitRate(**numbers, hit_rate=0.25, chance=0.1, above_chance_interval=[0.1, 0.2], patients=30)
+    bad = HitRate(**numbers, hit_rate=0.25, chance=0.2, above_chance_interval=[-0.01, 0.1], patients=30)
+    few = HitRate(**numbers, hit_rate=0.25, chance=0.1, above_chance_interval=[0.1, 0.2], patients=9)
+
+    text = card(LocalizationReport(**vars(good), method="a method", findings={first: good, second: bad}))
+    assert "The highest point of the heat map (a method) lies in" in text
+    assert (
+        "Hit rate minus chance: 95 % interval 10 to 20 points. Not better than chance, and not shown, for "
+        in text
+    )
+    assert f"not shown, for {second.replace('_', ' ')}. Unchecked" in text
+    assert all(name.replace("_", " ") in text.split("Unchecked, for want of boxes")[1] for name in others)
+    assert "heat_maps.png" in text
+    text = card(LocalizationReport(**vars(bad), findings={first: good}))
+    assert "interval -1 to 10 points. **Not better than chance: do not use this model's heat maps.**" in text
+    assert "heat_maps.png" not in text and "auroc.png" in text
+    text = card(LocalizationReport(**vars(few)))
+    assert "(fewer than 10 patients): **the heat maps of this model are unchecked.**" in text
+    text = card(LocalizationReport(reason="no image has a box"))
+    assert "Not scored: no image has a box. **The heat maps of this model are unchecked.**" in text
 
 
 def snippets(card):
