@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from medhiera.inference.heat_maps import unit_logits
+from medhiera.inference.heat_maps import unit_effects
 from modeling_hiera_mae import HieraMAEForImageClassification
 from modeling_hiera_mae.windowing import reroll, undo_windowing
 
@@ -177,10 +177,17 @@ def _smooth(attribution: Tensor) -> Tensor:
 # By hiding.
 
 
+def random_halves(model: Model, pixel_values: Tensor, finding: int) -> Tensor:
+    """What was kept (medhiera.inference.heat_maps): random halves of the units and their complements."""
+    return _units_to_image(model, unit_effects(model, pixel_values)[:, finding].flatten(1), pixel_values)
+
+
+@torch.inference_mode()
 def units_alone(model: Model, pixel_values: Tensor, finding: int) -> Tensor:
-    """What was kept (medhiera.inference.heat_maps): the logit of each mask unit by itself."""
-    logits = unit_logits(model, pixel_values)[:, finding]
-    return _units_to_image(model, logits.flatten(1) - logits.mean(dim=(1, 2))[:, None], pixel_values)
+    """The logit of each mask unit by itself, as if it were the whole image."""
+    tokens = model.hiera.embeddings(pixel_values, None)
+    logits = logit_of_units(model, tokens, torch.arange(tokens.shape[1])[:, None], finding)
+    return _units_to_image(model, logits - logits.mean(dim=1, keepdim=True), pixel_values)
 
 
 @torch.inference_mode()
@@ -193,23 +200,6 @@ def drop_units(model: Model, pixel_values: Tensor, finding: int) -> Tensor:
     )
     falls = logit(model, pixel_values, finding)[:, None] - logit_of_units(model, tokens, others, finding)
     return _units_to_image(model, falls, pixel_values)
-
-
-@torch.inference_mode()
-def drop_random_units(model: Model, pixel_values: Tensor, finding: int) -> Tensor:
-    """RISE (Petsiuk et al. 2018) on mask units: the mean logit where a unit is kept less where it is not.
-
-    Half of the units, eight sets for each unit.
-    """
-    tokens = model.hiera.embeddings(pixel_values, None)
-    units = tokens.shape[1]
-    order = torch.rand(8 * units, units, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
-    kept = order[:, : units // 2].sort(dim=1).values
-    is_kept = torch.zeros(8 * units, units).scatter(1, kept, 1.0)
-    logits = logit_of_units(model, tokens, kept, finding)
-    with_it = logits @ is_kept / is_kept.sum(dim=0)
-    without = logits @ (1 - is_kept) / (1 - is_kept).sum(dim=0)
-    return _units_to_image(model, with_it - without, pixel_values)
 
 
 @torch.inference_mode()
@@ -306,9 +296,9 @@ METHODS: dict[str, Method] = {
     "integrated gradients, blurred": integrated_gradients,
     "integrated gradients, gray": integrated_gradients_gray,
     "each unit left out": drop_units,
-    "half of the units left out (RISE)": drop_random_units,
     "Shapley values of units": shapley_values,
-    "each unit alone (kept)": units_alone,
+    "each unit alone": units_alone,
+    "halves of the units and complements (kept)": random_halves,
     "units blurred": blur_units,
     "windows grayed": gray_windows,
     "windows of 16 blurred": small_windows,

@@ -217,14 +217,14 @@ def cases(options: argparse.Namespace) -> dict[str, list[Case]]:
     return found
 
 
-def print_table(name: str, models: Sequence[Case]) -> None:
-    """Every method on the models of one family, as Markdown."""
+def print_table(name: str, models: Sequence[Case], methods: Sequence[str]) -> None:
+    """The methods on the models of one family, as Markdown."""
     chance = np.mean([float(grown(one).mean()) for one in models])
     print(f"\n**{name}**: {', '.join(one.name for one in models)}; a random point hits {chance:.2f}\n")
     print("| method | hits | worst | each | deletion | insertion | units: deletion | insertion | ms |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for label, method in METHODS.items():
-        scores = [score(one, method) for one in models]
+    for label in methods:
+        scores = [score(one, METHODS[label]) for one in models]
         means = [
             float(np.mean([vars(one)[key] for one in scores]))
             for key in ("deletion", "insertion", "unit_deletion", "unit_insertion")
@@ -242,6 +242,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--families", nargs="+", default=[*FAMILIES], choices=[*FAMILIES, PHANTOMS])
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS], metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3, help="models a family")
     parser.add_argument("--images", type=int, default=16, help="a model; every second square image has one")
     parser.add_argument("--classifier", type=Path, default=Path("demo/phantom/stage2"), help="for phantoms")
@@ -250,7 +251,7 @@ def main() -> None:
     options.work_dir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for name, models in cases(options).items():
-        print_table(name, models)
+        print_table(name, models, options.methods)
 
 
 if __name__ == "__main__":

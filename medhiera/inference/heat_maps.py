@@ -1,4 +1,4 @@
-"""Where a classifier looks: what it says of each mask unit by itself.
+"""Where a classifier looks: what each mask unit changes when random halves of the units are left out.
 
 Localization and the page stand on it.
 """
@@ -8,32 +8,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from modeling_hiera_mae import HieraMAEForImageClassification
+from modeling_hiera_mae.layers import HieraMAELayer
 from modeling_hiera_mae.windowing import undo_windowing
 
-METHOD = "each mask unit read alone"
+METHOD = "random halves of the mask units left out"
 """Written into the record beside the hit rate, which is that of these maps and no others."""
 
-_LEAST_DIFFERENCE = 1e-5
-"""Logits of units that differ by less are equal but for rounding."""
+PAIRS = 128
+"""Random halves, each with its complement (docs/decisions.md: fewer made maps depend on the draw)."""
+
+_UNITS_AT_ONCE = 4096
+"""Bounds the memory: mask units of all images and halves in one forward."""
+
+_LEAST_EFFECT = 1e-5
+"""Effects on a logit below this are rounding."""
 
 
 def heat_maps(model: HieraMAEForImageClassification, pixel_values: Tensor) -> Tensor:
-    """Heat maps of every finding: how much more a place speaks for it than the rest of the image.
+    """Heat maps of every finding: which places raise its logit.
 
-    See `unit_logits`; units that speak for the finding less than the image's mean unit are set to 0. The
-    largest value of a map is 1 however small the probability is: it says where, not whether. It is as coarse
-    as the mask units, usually 32 × 32 pixels, and cannot show a finding that takes several units to see.
+    See `unit_effects`; what lowers the logit is set to 0. The largest value of a map is 1 however small the
+    probability is: it says where, not whether. It is as coarse as the mask units, usually 32 × 32 pixels.
 
     Args:
         model: put into evaluation mode and back.
         pixel_values: (batch, channels, height, width), normalized.
 
     Returns:
-        (batch, findings, height, width), float32 in [0, 1] on the CPU; all 0 where no unit says more than
-        another.
+        (batch, findings, height, width), float32 in [0, 1] on the CPU; all 0 where no unit raises the logit.
     """
-    logits = unit_logits(model, pixel_values)
-    evidence = (logits - logits.mean(dim=(2, 3), keepdim=True)).relu()
+    evidence = unit_effects(model, pixel_values).relu()
     height, width = pixel_values.shape[2:]
     unit_height, unit_width = model.config.unit_pixels
     # A rim of zeros falls off towards the image's edge. Without it an outer unit's value would reach the edge
@@ -45,33 +49,79 @@ def heat_maps(model: HieraMAEForImageClassification, pixel_values: Tensor) -> Te
         align_corners=False,
     )[:, :, unit_height:-unit_height, unit_width:-unit_width]
     largest = fine.amax(dim=(2, 3), keepdim=True)
-    return torch.where(largest > _LEAST_DIFFERENCE, fine / largest.clamp(min=_LEAST_DIFFERENCE), 0).cpu()
+    return torch.where(largest > _LEAST_EFFECT, fine / largest.clamp(min=_LEAST_EFFECT), 0).cpu()
 
 
 @torch.inference_mode()
-def unit_logits(model: HieraMAEForImageClassification, pixel_values: Tensor) -> Tensor:
-    """Logits of every mask unit as if it were the whole image, at the cost of one forward.
+def unit_effects(model: HieraMAEForImageClassification, pixel_values: Tensor) -> Tensor:
+    """How much higher each logit is with a mask unit than without it, beside a random half of the others.
 
-    Hiera may be given any part of the units (that is how its MAE trains), so each goes through the encoder as
-    an image of one unit, at its own position. Attention over the whole image is where other methods lose the
-    place: the model writes what it saw in one unit into the tokens of all others (docs/decisions.md).
+    Hiera may be given any part of the units, as its MAE trains, so a unit is really left out: nothing has to
+    be painted over it, which would be a sign of its own. Half of the units leave context to a model that
+    needs it, and hide the second of two places that each would do alone. Attention over the whole image is
+    where methods that read tokens or gradients lose the place: the model writes what it saw in one unit into
+    the tokens of all others (docs/decisions.md).
 
     Args:
         model: put into evaluation mode and back.
         pixel_values: (batch, channels, height, width), normalized.
 
     Returns:
-        (batch, findings, rows, columns) of units, float32, on the model's device.
+        (batch, findings, rows, columns) of units, float32, on the model's device; the halves are always the
+        same, so the values are too. All 0 for an image of one unit.
+
+    Source: RISE, Petsiuk et al. 2018, arXiv:1806.07421, with units in place of painted masks and each mask
+        beside its complement.
     """
     was_training = model.training
     model.eval()
-    pooler = model.hiera.pooler
-    assert pooler is not None  # the classifier's __init__ makes one
     pixel_values = pixel_values.to(model.device, model.dtype)
     tokens = model.hiera.embeddings(pixel_values, None)  # (batch, units, tokens, channels)
-    alone = tokens.flatten(0, 1)[:, None]  # (batch × units, 1, tokens, channels)
-    logits = model.classifier(pooler(model.hiera.encoder(alone).last)).float()
+    blocks = [block for block in model.hiera.encoder.modules() if isinstance(block, HieraMAELayer)]
+    # Units do not see each other in the first blocks, so these are computed once for all halves.
+    count = next((index for index, block in enumerate(blocks) if not block.attn.within_units), len(blocks))
+    for block in blocks[:count]:
+        tokens, _ = block(tokens)
+    units = tokens.shape[1]
+    order = torch.rand(PAIRS, units, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    half = order[:, : units // 2]
+    effects = torch.zeros(len(tokens), units, model.config.num_labels, device=model.device)
+    if units > 1:
+        logits = [
+            _logits_of(model, tokens, kept.sort(dim=1).values.to(model.device), count)
+            for kept in (half, order[:, units // 2 :])
+        ]
+        difference = logits[0] - logits[1]  # (batch, pairs, findings)
+        # With an odd number of units one half is larger, and its logits may differ for that alone.
+        difference = difference - difference.mean(dim=1, keepdim=True)
+        sign = torch.full((PAIRS, units), -1.0).scatter(1, half, 1.0).to(model.device)
+        effects = torch.einsum("pu,bpf->buf", sign, difference) / PAIRS
     model.train(was_training)
-    units = logits.unflatten(0, tokens.shape[:2])[:, :, None, None]  # (batch, units, 1, 1, findings)
     grid = [side // unit for side, unit in zip(pixel_values.shape[2:], model.config.unit_pixels, strict=True)]
-    return undo_windowing(units, grid).permute(0, 3, 1, 2)
+    return undo_windowing(effects[:, :, None, None], grid).permute(0, 3, 1, 2)
+
+
+def _logits_of(
+    model: HieraMAEForImageClassification, tokens: Tensor, kept: Tensor, first_block: int
+) -> Tensor:
+    """Logits where the encoder goes on with some of the units only.
+
+    Args:
+        model: in evaluation mode.
+        tokens: (batch, units, tokens, channels), what the blocks before the first one make.
+        kept: (sets, kept units), indices.
+        first_block: the first of the blocks that see the kept units together.
+
+    Returns:
+        (batch, sets, findings), float32.
+    """
+    pooler = model.hiera.pooler
+    assert pooler is not None  # the classifier's __init__ makes one
+    blocks = [block for block in model.hiera.encoder.modules() if isinstance(block, HieraMAELayer)]
+    logits = []
+    for sets in kept.split(max(1, _UNITS_AT_ONCE // (len(tokens) * kept.shape[1]))):
+        seen = tokens[:, sets].flatten(0, 1)  # (batch × sets, kept units, tokens, channels)
+        for block in blocks[first_block:]:
+            seen, _ = block(seen)
+        logits.append(model.classifier(pooler(seen)).float().unflatten(0, (len(tokens), len(sets))))
+    return torch.cat(logits, dim=1)

@@ -1,10 +1,11 @@
-"""Heat maps: each unit by itself, and they point at what was learned, whatever the seed."""
+"""Heat maps: units are really left out, and maps point at what was learned, whatever the seed."""
 
 import pytest
 import torch
 
-from medhiera.inference.heat_maps import heat_maps, unit_logits
-from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
+from medhiera import inference
+from medhiera.inference.heat_maps import PAIRS, heat_maps, unit_effects
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEModel
 
 HEIGHT, WIDTH, UNIT = 128, 96, 32
 
@@ -17,43 +18,69 @@ def tiny_classifier(seed=0, labels=2, size=(HEIGHT, WIDTH)):
     return HieraMAEForImageClassification(config)
 
 
-def test_a_units_logits_are_those_of_an_image_of_that_unit_alone():
-    model = tiny_classifier()
-    torch.nn.init.normal_(model.hiera.embeddings.position_embeddings)
-    pixels = torch.zeros(2, 3, HEIGHT, WIDTH)
-    inner = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)  # no patch reaches into the next unit
-    inner.unflatten(0, (4, UNIT)).unflatten(2, (3, UNIT))[:, 3:-3, :, 3:-3] = True
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (96, 96)])  # twelve units, and an odd number
+def test_a_unit_is_left_out_as_the_masked_encoder_leaves_it_out(size):
+    model = tiny_classifier(size=size)
+    torch.nn.init.normal_(model.classifier.weight)
+    rows, columns = size[0] // UNIT, size[1] // UNIT
+    units = rows * columns
+    pixels = torch.zeros(2, 3, *size)
+    inner = torch.zeros(size, dtype=torch.bool)  # no patch reaches into the next unit
+    inner.unflatten(0, (rows, UNIT)).unflatten(2, (columns, UNIT))[:, 3:-3, :, 3:-3] = True
     pixels[:, :, inner] = torch.randn(2, 3, int(inner.sum()))
-    found = unit_logits(model.train(), pixels)
-    assert model.training and not found.requires_grad and found.shape == (2, 2, 4, 3)
-    positions = model.hiera.embeddings.position_embeddings.reshape(4, 8, 3, 8, 8)
-    for row, column in ((0, 0), (1, 2), (3, 1)):
-        single = tiny_classifier(size=(UNIT, UNIT)).eval()
-        weights = model.state_dict()
-        weights["hiera.embeddings.position_embeddings"] = positions[row, :, column].reshape(1, 64, 8)
-        single.load_state_dict(weights)
-        cut = pixels[:, :, UNIT * row : UNIT * (row + 1), UNIT * column : UNIT * (column + 1)]
-        torch.testing.assert_close(found[:, :, row, column], single(cut).logits, atol=1e-5, rtol=0)
+    found = unit_effects(model.train(), pixels)
+    assert model.training and not found.requires_grad and found.shape == (2, 2, rows, columns)
+
+    model.eval()
+    masked = HieraMAEModel(model.config, is_mae=True).eval()
+    masked.load_state_dict(model.hiera.state_dict())
+
+    def logits_of(is_kept):
+        noise = (~is_kept + 0.01 * torch.arange(units)).expand(2, -1)  # the smallest stay
+        with torch.no_grad():
+            seen = masked(pixels, noise=noise, mask_ratio=1 - (int(is_kept.sum()) + 0.5) / units)
+        assert torch.equal(seen.bool_masked_pos[0], is_kept)
+        return model.classifier(seen.pooler_output)
+
+    order = torch.rand(PAIRS, units, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    is_in = torch.zeros(PAIRS, units, dtype=torch.bool).scatter(1, order[:, : units // 2], True)
+    differences = torch.stack([logits_of(half) - logits_of(~half) for half in is_in])  # pair, image, finding
+    differences = (differences - differences.mean(dim=0))[:, :, None]
+    expected = torch.where(is_in[:, None, :, None], differences, -differences).mean(dim=0)
+    expected = expected.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_map_peaks_at_the_middle_of_the_unit_that_says_most():
+def test_many_units_are_computed_in_parts(monkeypatch):
+    model = tiny_classifier()
+    torch.nn.init.normal_(model.classifier.weight)
+    pixels = torch.randn(3, 3, HEIGHT, WIDTH)
+    at_once = unit_effects(model, pixels)
+    monkeypatch.setattr(inference.heat_maps, "_UNITS_AT_ONCE", 1)
+    torch.testing.assert_close(unit_effects(model, pixels), at_once, atol=1e-5, rtol=1e-4)
+
+
+def test_a_map_peaks_at_the_middle_of_the_strongest_unit():
     model = tiny_classifier()
     torch.nn.init.normal_(model.classifier.weight)
     pixels = torch.randn(64, 3, HEIGHT, WIDTH)
     maps = heat_maps(model, pixels)
     assert maps.shape == (64, 2, HEIGHT, WIDTH) and maps.min() >= 0 and maps.max() <= 1
     torch.testing.assert_close(maps.amax(dim=(2, 3)), torch.ones(64, 2))
-    strongest = unit_logits(model, pixels).flatten(2).argmax(dim=2)
-    assert len(strongest.unique()) > 6, "edges and corners among them"
-    peaks = maps.flatten(2).argmax(dim=2)
+    strengths, order = unit_effects(model, pixels).flatten(2).sort(dim=2, descending=True)
+    # The middle of a unit lies between pixels, so of two that are nearly equal the neighbors decide.
+    is_clear = strengths[..., 0] > 1.1 * strengths[..., 1]
+    strongest, peaks = order[..., 0][is_clear], maps.flatten(2).argmax(dim=2)[is_clear]
+    assert set(strongest.tolist()) >= {0, 2, 9, 11}, "the corners among them"
     rows, columns = peaks // WIDTH - UNIT * (strongest // 3), peaks % WIDTH - UNIT * (strongest % 3)
-    assert set(rows.flatten().tolist()) <= {15, 16} and set(columns.flatten().tolist()) <= {15, 16}
+    assert set(rows.tolist()) <= {15, 16} and set(columns.tolist()) <= {15, 16}
 
 
-def test_no_unit_says_more_than_another():
+def test_nothing_speaks_where_no_unit_changes_the_logit():
     model = tiny_classifier()
     torch.nn.init.zeros_(model.classifier.weight)
     assert heat_maps(model, torch.randn(1, 3, HEIGHT, WIDTH)).eq(0).all()
+    assert heat_maps(tiny_classifier(size=(UNIT, UNIT)), torch.randn(1, 3, UNIT, UNIT)).eq(0).all()
 
 
 def draw_squares(count, generator, squares=1):
@@ -89,7 +116,7 @@ def test_heat_maps_point_at_what_was_learned(task):
     """In every one of several models: with Grad-CAM it was a matter of the seed (docs/decisions.md)."""
     present, absent = TASKS[task]
     shares = {}
-    for seed in range(3):
+    for seed in range(5):
         model = tiny_classifier(seed, labels=1)
         generator = torch.Generator().manual_seed(seed)
         train(model, present, absent, generator)
