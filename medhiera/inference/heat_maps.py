@@ -3,11 +3,14 @@
 Localization and the page stand on it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from modeling_hiera_mae import HieraMAEForImageClassification
+from modeling_hiera_mae.layers import HieraMAELayer
 from modeling_hiera_mae.layers import HieraMAELayer
 from modeling_hiera_mae.windowing import undo_windowing
 
@@ -88,7 +91,7 @@ def unit_effects(model: HieraMAEForImageClassification, pixel_values: Tensor) ->
     effects = torch.zeros(len(tokens), units, model.config.num_labels, device=model.device)
     if units > 1:
         logits = [
-            _logits_of(model, tokens, kept.sort(dim=1).values.to(model.device), count)
+            _logits_of(model, blocks[count:], tokens, kept.sort(dim=1).values.to(model.device))
             for kept in (half, order[:, units // 2 :])
         ]
         difference = logits[0] - logits[1]  # (batch, pairs, findings)
@@ -102,26 +105,25 @@ def unit_effects(model: HieraMAEForImageClassification, pixel_values: Tensor) ->
 
 
 def _logits_of(
-    model: HieraMAEForImageClassification, tokens: Tensor, kept: Tensor, first_block: int
+    model: HieraMAEForImageClassification, blocks: Sequence[HieraMAELayer], tokens: Tensor, kept: Tensor
 ) -> Tensor:
     """Logits where the encoder goes on with some of the units only.
 
     Args:
         model: in evaluation mode.
-        tokens: (batch, units, tokens, channels), what the blocks before the first one make.
+        blocks: those that see the kept units together, the encoder's last.
+        tokens: (batch, units, tokens, channels), what the blocks before them make.
         kept: (sets, kept units), indices.
-        first_block: the first of the blocks that see the kept units together.
 
     Returns:
         (batch, sets, findings), float32.
     """
     pooler = model.hiera.pooler
     assert pooler is not None  # the classifier's __init__ makes one
-    blocks = [block for block in model.hiera.encoder.modules() if isinstance(block, HieraMAELayer)]
     logits = []
     for sets in kept.split(max(1, _UNITS_AT_ONCE // (len(tokens) * kept.shape[1]))):
         seen = tokens[:, sets].flatten(0, 1)  # (batch × sets, kept units, tokens, channels)
-        for block in blocks[first_block:]:
+        for block in blocks:
             seen, _ = block(seen)
         logits.append(model.classifier(pooler(seen)).float().unflatten(0, (len(tokens), len(sets))))
     return torch.cat(logits, dim=1)
