@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from modeling_hiera_mae import HieraMAEForImageClassification
 from modeling_hiera_mae.layers import HieraMAELayer
-from modeling_hiera_mae.layers import HieraMAELayer
 from modeling_hiera_mae.windowing import undo_windowing
 
 METHOD = "random halves of the mask units left out"

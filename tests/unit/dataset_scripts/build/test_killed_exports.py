@@ -16,11 +16,14 @@ from raw_folders import ChestFolder, gray, read_leakage_report
 from dataset_scripts import Cocktail
 from dataset_scripts.build.build_log import read_report
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked to be killed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked to be killed"),
+]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
-STRIDE = 41  # every so-manieth operation: all of them take some minutes
+STRIDE = 41  # of the operations, every 41st: all of them take some minutes
 
 EXPORT = """
 import sys

@@ -165,6 +165,7 @@ def overwrite_the_footer(path: Path) -> None:
     path.write_bytes(whole[:-60] + bytes(50) + whole[-10:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -205,6 +206,7 @@ def test_a_foreign_parquet_file_is_neither_read_nor_deleted(built: Path, raw: Pa
     assert foreign.with_suffix(".bak").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["build_report.json", "pixel_statistics.json", "leakage_report.json"])
 @pytest.mark.parametrize("left", [None, "", '{"held_out_images": 4'])
 def test_a_lost_or_damaged_report_is_made_again(built: Path, raw: Path, name: str, left: str | None) -> None:
@@ -329,6 +331,7 @@ def test_a_damaged_shard_of_an_interrupted_build_is_written_again(interrupted: I
     assert interrupted.finish() == len(interrupted.done) - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plan.jsonl", "worker-log-listing.json", "leakage_report.json"])
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, lambda path: path.write_text("{}\n")])
 def test_a_damaged_plan_is_made_again(
