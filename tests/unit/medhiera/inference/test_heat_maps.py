@@ -111,12 +111,15 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_heat_maps_point_at_what_was_learned(task):
+@pytest.mark.parametrize(
+    ("task", "seeds"),
+    [("one square", 3), *(pytest.param(task, 5, marks=pytest.mark.slow) for task in TASKS)],
+)
+def test_heat_maps_point_at_what_was_learned(task, seeds):
     """In every one of several models: with Grad-CAM it was a matter of the seed (docs/decisions.md)."""
     present, absent = TASKS[task]
     shares = {}
-    for seed in range(5):
+    for seed in range(seeds):
         model = tiny_classifier(seed, labels=1)
         generator = torch.Generator().manual_seed(seed)
         train(model, present, absent, generator)
