@@ -249,9 +249,9 @@ def test_numbers_that_are_none_are_no_row(tmp_path):
     weights["classifier.weight"][:, ::2] = -3e38
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     picture = write_picture(tmp_path / "in" / "a.png")
-    with pytest.raises(UserError, match=r"no finite probability for .*a\.png.*weights"):
+    with pytest.raises(UserError, match="the model computes NaN"):
         run(folder, tmp_path / "out.csv", picture)
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
+    assert not (tmp_path / "out.csv").exists()
 
 
 @pytest.fixture

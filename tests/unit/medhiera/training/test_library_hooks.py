@@ -6,6 +6,7 @@ A library may drop or change such a name in any release without notice; an overr
 import ast
 import importlib
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,7 @@ USED = (
     LibraryName(torch, "_foreach_norm"),
     LibraryName(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"),
     LibraryName(torch.ops.mkldnn, "_linear_pointwise"),
+    LibraryName(os, "_exit"),  # documented, in spite of its name
 )
 
 # No underscore, but no documentation that promises them either.
