@@ -173,6 +173,7 @@ run_script(train_cls.main)
     assert "of the same images do (tried)" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["train_mae.py", "train_cls.py"])
 def test_one_run_a_folder_and_a_killed_one_is_no_hindrance(script, workshop, tmp_path):
     output = tmp_path / "run"
@@ -198,6 +199,7 @@ def test_one_run_a_folder_and_a_killed_one_is_no_hindrance(script, workshop, tmp
     assert {stat.S_IMODE(path.stat().st_mode) for path in weights} == {wanted}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_run_that_goes_on_is_none_to_resume(workshop, tmp_path):
     """What is said is that the folder is in use, not that its checkpoint could be resumed."""
     output = tmp_path / "run"
@@ -226,6 +228,7 @@ def test_ctrl_c_ends_a_training_with_one_line(workers, workshop, tmp_path):
     assert "\n" not in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_an_evaluation_with_one_line(stage2, workshop, tmp_path):
     printed = tmp_path / "printed"
     with printed.open("w") as file:
