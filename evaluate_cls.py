@@ -29,7 +29,7 @@ from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.tables import comparison_lines, format_table
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, EvaluationRecord, TrainedRecord
-from medhiera.inference.classifier import Classifier, check_finite
+from medhiera.inference.classifier import Classifier
 from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
 from medhiera.output import make_folder, one_writer, write_error
 
@@ -142,16 +142,11 @@ def predict(
     """The model's probabilities of some rows, in the order of the data's findings.
 
     Raises:
-        UserError: the model lacks a finding of the data, or gives a number that is not finite.
+        UserError: the model lacks a finding of the data, or computes NaN.
     """
     columns = match_findings(classifier.names, cocktail.names)
     batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
-    scores = [
-        check_finite(
-            classifier.probabilities(batch["image"], options.tta, options.legacy_head), batch["image_id"]
-        )
-        for batch in batches
-    ]
+    scores = [classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches]
     return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
 
 

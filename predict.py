@@ -23,7 +23,7 @@ from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
 from medhiera.errors import UserError, run_script
-from medhiera.inference.classifier import Classifier, check_finite
+from medhiera.inference.classifier import Classifier
 from medhiera.inference.predictions_csv import (
     append_rows,
     canonical_path,
@@ -104,7 +104,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                 bad += [(path, str(got)) for path, got in batch.items() if isinstance(got, BadImageError)]
                 images = {path: got for path, got in batch.items() if not isinstance(got, BadImageError)}
                 if images:
-                    scores = check_finite(classifier.probabilities(list(images.values())), list(images))
+                    scores = classifier.probabilities(list(images.values()))
                     numbers = [[f"{p:.6f}" for p in row] for row in scores.tolist()]
                     names = [name_in_csv(path, output.parent) for path in images]
                     append_rows(

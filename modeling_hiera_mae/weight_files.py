@@ -372,4 +372,5 @@ def _refuse_packed(path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    """What torch says of a file; below it comes advice to load the file without weights_only."""
     return (str(error) or type(error).__name__).strip().splitlines()[0]

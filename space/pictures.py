@@ -18,7 +18,7 @@ from PIL import Image
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.grayscale import GrayImage
-from dataset_scripts.reading.image_files import is_dicom
+from dataset_scripts.reading.image_files import IMAGE_FORMATS, is_dicom
 from dataset_scripts.reading.images import read_image
 from medhiera.data.preprocessing import CenterCrop
 
@@ -124,7 +124,7 @@ def _check_dicom(path: Path) -> list[str]:
 
 
 def _refuse_colour(path: Path) -> None:
-    with Image.open(path) as image:
+    with Image.open(path, formats=IMAGE_FORMATS) as image:
         if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
             return
         image.thumbnail((256, 256))

@@ -15,7 +15,7 @@ from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.pointing_game import LocalizationReport, Verdict
 from medhiera.evaluation.results import Rescaling
 from medhiera.hub.record import ClassificationRecord, read_record
-from medhiera.inference.classifier import Classifier, check_finite
+from medhiera.inference.classifier import Classifier
 from medhiera.inference.heat_maps import METHOD, heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
 from medhiera.layout import CONFIG_FILE, read_config
@@ -126,8 +126,7 @@ class ChestReader:
         Args:
             gray: (height, width), uint8.
         """
-        scores = self.classifier.probabilities([Image.fromarray(gray)])
-        [scores] = check_finite(scores, ["this picture"]).tolist()
+        [scores] = self.classifier.probabilities([Image.fromarray(gray)]).tolist()
         operation, rows = self.operation, []
         for name, score in zip(self.classifier.names, scores, strict=True):
             # A threshold of the folder is one of the model's own probabilities; where it has none, 0.5 is

@@ -22,7 +22,7 @@ MINIMUM_SIDE = 16  # below this nothing can be seen; web icons and 1x1 trackers 
 
 MAXIMUM_PIXELS = 40_000_000  # twice the largest chest detector; decoding stays under 512 MB of memory
 
-MAXIMUM_FILE_BYTES = 250_000_000  # MAXIMUM_PIXELS of 16-bit color, uncompressed
+MAXIMUM_FILE_BYTES = 150_000_000  # MAXIMUM_PIXELS of 8-bit color, uncompressed, with room
 
 MAXIMUM_ASPECT = 10  # long side over short side; scans of a whole spine have 4
 

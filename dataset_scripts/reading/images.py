@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.completeness import check_rows, check_strips
@@ -83,9 +84,9 @@ def _read_picture(path: Path, at_least: int) -> GrayImage:
         if at_least > 0:
             image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
         is_white_zero = False
-        if image.format == "TIFF":
+        if isinstance(image, TiffImageFile):
             check_strips(image)
-            is_white_zero = image.tag_v2.get(262) == _WHITE_IS_ZERO  # type: ignore[attr-defined]
+            is_white_zero = image.tag_v2.get(262) == _WHITE_IS_ZERO
         is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_deep_color(image)
         gray = _window(file, image) if is_deep else np.asarray(image.convert("L"))
         check_rows(file, image, gray)
@@ -112,15 +113,12 @@ def _open(file: BoundedFile) -> ImageFile:
 def _refuse_several_pages(image: ImageFile) -> None:
     """Refuse files of several pictures: the first may not be the one meant. Previews in a TIFF are none."""
     pages = getattr(image, "n_frames", 1)
-    if image.format == "TIFF" and pages > 1:
-        subfile_types = []
+    if isinstance(image, TiffImageFile):
         for page in range(1, pages):
             image.seek(page)
-            subfile_types.append(image.tag_v2.get(254, 0))  # type: ignore[attr-defined]
+            is_reduced = image.tag_v2.get(254, 0) & 1  # a bit of NewSubfileType (TIFF 6.0)
+            pages -= is_reduced
         image.seek(0)
-        pages -= sum(
-            bool(kind & 1) for kind in subfile_types
-        )  # bit 0: a reduced copy (TIFF 6.0, NewSubfileType)
     if pages > 1 and image.format != "MPO":  # a camera's JPEG: its first picture is the large one
         raise BadImageError("several_frames", f"{pages} pictures in one {image.format} file, wanted one")
 

@@ -118,10 +118,8 @@ def _set_types(parser: argparse.ArgumentParser, groups: Sequence[type[Any]], fau
     metadata = {f.name: f.metadata for group in groups for f in fields(group)}
     for action in parser._actions:
         own: Mapping[str, Any] = metadata.get(action.dest, {})
-        if (
-            action.dest == "report_to"
-        ):  # one tracker or several; HfArgumentParser makes it an option of one word
-            action.nargs = "+"
+        if action.dest == "report_to":
+            action.nargs = "+"  # one tracker or several; HfArgumentParser makes it an option of one word
         elif own.get("is_mapping"):
             action.type = _parse_mapping
         elif allowed := own.get("range") or TRAINING_RANGES.get(action.dest):

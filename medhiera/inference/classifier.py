@@ -132,14 +132,14 @@ class Classifier:
             (images, findings), float64, on the CPU: in single precision scores near 1 would tie.
 
         Raises:
-            UserError: one of them is NaN.
+            UserError: one of them is NaN or infinite.
         """
         pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
         views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
         # To the CPU first: not every accelerator has double precision.
         scores = [score_logits(self.model(view).logits.cpu(), legacy_head) for view in views]
         result = torch.stack(scores).mean(dim=0)
-        if result.isnan().any():
+        if not result.isfinite().all():
             raise UserError(
                 "the model computes NaN: its weights are finite and yet no classifier's, or its image "
                 "processor is another model's; train it again, or copy the processor it was trained with"
@@ -169,25 +169,6 @@ def _check_inputs(
         fault = f"gives {size} pixels; the model wants multiples of {list(model.config.unit_pixels)}"
     if fault is not None:
         raise UserError(f"{source}: its preprocessor_config.json {fault}")
-
-
-def check_finite(scores: Tensor, images: Sequence[object]) -> Tensor:
-    """The same scores, once they are known to be numbers.
-
-    Args:
-        scores: (images, findings).
-        images: their names, for the message.
-
-    Raises:
-        UserError: one is NaN or infinite.
-    """
-    if scores.isfinite().all():
-        return scores
-    first = images[int(torch.nonzero(~scores.isfinite().all(dim=1))[0])]
-    raise UserError(
-        f"the model gives no finite probability for {first}: its weights hold NaN, or numbers so large that "
-        "they overflow; name another model, or train it anew"
-    )
 
 
 def score_logits(logits: Tensor, legacy_head: bool = False) -> Tensor:

@@ -157,18 +157,18 @@ def warn_of_old_rows(
 
 
 def list_beside(
-    output: Path, column: str, found: list[tuple[Path, str]], looked_at: Collection[Path], what: str
+    output: Path, kind: str, found: list[tuple[Path, str]], looked_at: Collection[Path], what: str
 ) -> None:
-    """List files beside a CSV and in the log, under `OUTPUT.COLUMN.csv`, which is deleted if there is none.
+    """List files beside a CSV and in the log, under `OUTPUT.KIND.csv`, which is deleted if there is none.
 
     Args:
         output: the CSV, an absolute path.
-        column: what the list says of a file: "unreadable" or "remarks".
+        kind: of list: "unreadable" or "remarks".
         found: files of this run, and what there is to say.
         looked_at: all files of this run. What an older list says of others is kept while they are there.
         what: of the files, for the log: "could not be read".
     """
-    listing = output.with_suffix(f".{column}.csv")
+    listing = output.with_suffix(f".{kind}.csv")
     older: list[list[str]] = []
     if listing.is_file():
         with listing.open(newline="", encoding="utf-8", errors=_BYTE_FOR_BYTE) as file:

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.images import read_image
 
 
 def make_dicom(pixels: np.ndarray, bits: int = 0, **elements: object) -> FileDataset:
@@ -67,3 +71,37 @@ def lookup_table(entries: np.ndarray, first: int = 0, bits: int = 16, vr: str = 
     item.LUTData = entries.tobytes()
     item["LUTData"].VR = "OW"
     return item
+
+
+ROWS, COLUMNS = np.mgrid[0:96, 0:80]
+IS_LUNG = sum(((COLUMNS - x) / 12) ** 2 + ((ROWS - 46) / 28) ** 2 < 1 for x in (24, 56)) > 0
+CHEST = np.where(IS_LUNG, 900 + 3 * ROWS, 2600 + 400 * np.cos((COLUMNS - 40) / 27)).astype(np.uint16)
+"""A schematic chest of 12 bits, 938 to 3000."""
+
+FILM = np.rint(CHEST / 4095 * 255).astype(np.uint8)
+
+
+def linear(values: np.ndarray, center: float, width: float) -> np.ndarray:
+    """PS3.3, C.11.2.1.2.1, to 0…255."""
+    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 255
+
+
+def percentiles(values: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+    """What docs/data.md says of pictures without a window, to 0…255."""
+    low, high = np.percentile(values if inside is None else values[inside], (0.1, 99.9))
+    return np.clip((values - low) / (high - low), 0, 1) * 255
+
+
+def assert_shown(path: Path, wanted: np.ndarray, notes: tuple[str, ...] = ()) -> None:
+    """The file is read as `wanted` to one gray level, with notes of these kinds."""
+    got: list[str] = []
+    image = read_image(path, note=lambda kind, detail: got.append(kind))
+    assert np.abs(image - wanted).max() <= 1
+    assert tuple(got) == notes
+
+
+def refusal(path: Path) -> str:
+    """What is said of a file that is refused."""
+    with pytest.raises(BadImageError) as caught:
+        read_image(path)
+    return str(caught.value)

@@ -96,9 +96,7 @@ def test_what_cannot_be_read_for_certain_is_refused(
     assert len(str(caught.value)) < 500
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("own")
+def eight_pictures(root: Path) -> Path:
     (root / "images").mkdir()
     for index in range(8):
         Image.new("L", (8, 8), index).save(root / "images" / f"{index}.png")
@@ -106,11 +104,13 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return eight_pictures(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="module")
 def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("nih")
-    (root / "images").mkdir()
-    for index in range(8):
-        Image.new("L", (8, 8), index).save(root / "images" / f"{index}.png")
+    root = eight_pictures(tmp_path_factory.mktemp("nih"))
     (root / "train_val_list.txt").write_text("".join(f"{index}.png\n" for index in range(6)))
     (root / "test_list.txt").write_text("6.png\n7.png\n")
     return root

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import make_dicom, write_dicom
-from image_files import jpeg, png_16bit, tiff
+from image_files import jpeg, png_16bit, png_chunk, tiff
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
@@ -47,6 +47,18 @@ def test_png_with_an_even_border_is_whole(tmp_path: Path, bits: int) -> None:
     assert not read_image(tmp_path / "a.png")[-1].any()
 
 
+def test_a_png_with_more_data_than_rows_is_inflated_no_further(tmp_path: Path) -> None:
+    """Its last row is even, so the data are counted; 128 MB of zeros follow the rows."""
+    bordered = np.pad(FILM, 20)
+    packer = zlib.compressobj(9)
+    data = packer.compress(b"".join(b"\0" + row.tobytes() for row in bordered))
+    data += b"".join(packer.compress(bytes(1 << 24)) for _ in range(8)) + packer.flush()
+    header = struct.pack(">IIBBBBB", *bordered.shape[::-1], 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*each) for each in chunks))
+    assert np.array_equal(read_image(tmp_path / "a.png"), bordered)
+
+
 def test_interlaced_png_with_an_even_border_is_whole(tmp_path: Path) -> None:
     """Adam7 by hand: Pillow reads interlaced files and writes none."""
     bordered = np.pad(FILM, 21)
@@ -56,11 +68,9 @@ def test_interlaced_png_with_an_even_border_is_whole(tmp_path: Path) -> None:
         (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
     ]:  # fmt: skip
         rows += b"".join(b"\0" + row.tobytes() for row in bordered[top::down, left::across])
-    content = b"\x89PNG\r\n\x1a\n"
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
-    for kind, chunk in [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]:
-        content += struct.pack(">I", len(chunk)) + kind + chunk + struct.pack(">I", zlib.crc32(kind + chunk))
-    (tmp_path / "a.png").write_bytes(content)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*each) for each in chunks))
     assert np.array_equal(read_image(tmp_path / "a.png"), bordered)
 
 

@@ -1,6 +1,7 @@
 """Image files as they should be seen: modes, depth, orientation, and what is no picture."""
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -284,3 +285,10 @@ def test_whatever_a_decoder_raises_becomes_one_line(raised: BaseException, said:
 def test_what_ends_a_program_is_let_through(raised: BaseException) -> None:
     with pytest.raises(type(raised)), decoding(Path("a.png")):
         raise raised
+
+
+def test_a_file_larger_than_any_radiograph_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    os.truncate(tmp_path / "a.png", 150_000_001)  # sparse: it takes no room
+    with pytest.raises(BadImageError, match="too_many_bytes"):
+        read_image(tmp_path / "a.png")
