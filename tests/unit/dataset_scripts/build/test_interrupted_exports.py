@@ -103,5 +103,4 @@ def test_a_damaged_plan_is_made_again(
     interrupted: Interrupted, name: str, damage: Callable[[Path], None]
 ) -> None:
     damage(interrupted.out / ".build" / name)
-    kept = interrupted.finish()
-    assert name != "plan.jsonl" or kept == 0
+    assert interrupted.finish() == 0  # each shard's log belongs to the plan that was there
