@@ -203,7 +203,8 @@ def test_one_run_a_folder_and_a_killed_one_is_no_hindrance(script, workshop, tmp
 def test_a_checkpoint_of_a_run_that_goes_on_is_none_to_resume(workshop, tmp_path):
     """What is said is that the folder is in use, not that its checkpoint could be resumed."""
     output = tmp_path / "run"
-    first = Run(workshop, "train_mae.py", output, *LONG, "--save_steps", "2")
+    kept = ("--save_total_limit", "10000")  # none goes while it is looked at, on however fast a machine
+    first = Run(workshop, "train_mae.py", output, *LONG, "--save_steps", "2", *kept)
     wait_for_step(first, output, 5)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in output.glob("checkpoint-2/*.*")}
     assert len(modes) == 1  # weights may be read by whoever may read the rest

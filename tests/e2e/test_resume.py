@@ -1,14 +1,14 @@
 """A run killed with -9 ends as if nothing had happened; two ranks train as one does."""
 
+import contextlib
 import copy
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,7 +30,7 @@ def logged(folder):
 
 
 def kill_after_checkpoint(workshop, script, output, *words, step=4, ranks=1):
-    """Start the script, kill its whole process group -9 as soon as this step's checkpoint is whole."""
+    """Start the script; kill -9 all its processes as soon as this step's checkpoint is whole."""
     process = subprocess.Popen(
         workshop.command(script, output, *words, ranks=ranks), cwd=workshop.root, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -40,8 +40,12 @@ def kill_after_checkpoint(workshop, script, output, *words, step=4, ranks=1):
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "no checkpoint in four minutes"
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    ranks_too = psutil.Process(process.pid).children(recursive=True)  # each has a process group of its own
+    for each in (psutil.Process(process.pid), *ranks_too):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     process.wait()
+    psutil.wait_procs(ranks_too, timeout=60)
     assert not (output / "README.md").exists(), "the run was complete before the kill"
     for path in by_step(output):  # a loaded machine kills late: the run is to go on from this very step
         if int(path.name.removeprefix("checkpoint-")) > step:
