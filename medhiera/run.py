@@ -28,6 +28,7 @@ from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cockta
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
+from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
@@ -175,6 +176,7 @@ class Run(Generic[S]):
             weights: the model's, where it holds a part of them alone (`MedHieraTrainer.gather_state_dict`).
         """
         write_stage(self.output, self.stage, record, model, self.preprocessing, weights)
+        log_peak_memory(self.config.training.device)
         logger.info("stage %d lies in %s", self.stage.number, self.output)
         if self.config.hub_id:
             training = self.config.training
@@ -203,6 +205,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     start_logging(training)
     if training.process_index == 0:  # the first rank stands for all
         hold_output(Path(training.output_dir))
+    log_device(training.device, training.world_size)
     set_seed(training.seed)
     refuse_other_stage(stage, Path(training.output_dir or "."))
     resume = last_checkpoint(training)

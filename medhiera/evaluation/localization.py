@@ -91,8 +91,8 @@ def _point_at_boxes(
     classifier: Classifier, batch: Mapping[str, Any], names: Sequence[str], crop: CenterCrop
 ) -> Iterator[HeatMapExample]:
     """Every pair of image and finding of a batch, finding by finding."""
-    pixels = classifier.preprocessing.pixel_values(batch["image"])
-    probabilities = classifier.probabilities(batch["image"]).numpy()
+    pixels = classifier.pixel_values([classifier.preprocessing.pixels(image) for image in batch["image"]])
+    probabilities = classifier.score(pixels).numpy()
     maps = heat_maps(classifier.model, pixels).numpy()
     boxes_of = [
         _by_finding(boxes, image.size, crop)
@@ -206,6 +206,6 @@ def _inside(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _stretched(pixels: Tensor) -> NDArray[np.float32]:
     """Normalized input, stretched to [0, 1] for showing."""
-    gray = pixels.float().mean(dim=0).numpy()
+    gray = pixels.float().mean(dim=0).cpu().numpy()
     low, high = float(gray.min()), float(gray.max())
     return np.asarray((gray - low) / max(high - low, 1e-6), dtype=np.float32)
