@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo app test test-avx2 test-all lint format bench clean
+.PHONY: help setup demo app test test-avx2 test-all test-gpu lint format bench clean
 
 DATA ?=
 STAGE0 ?=
@@ -68,6 +68,11 @@ test-avx2: setup  ## the quick tests of the models and of training, as an older 
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
 	$(PY) -m pytest -m "(slow or realdata) and not gpu"
+
+# Prints the card and the versions first; ends there where PyTorch sees no GPU.
+test-gpu: setup  ## what needs a CUDA GPU: the three stages, prediction and the page on it, beside the CPU (minutes)
+	$(PY) -m medhiera.device --device cuda
+	$(PY) -m pytest -m gpu
 
 format: setup  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .

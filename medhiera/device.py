@@ -1,6 +1,7 @@
 """Which device a model runs on: one rule, one option and one error for every command that opens a model.
 
-    python -m medhiera.device          what is there, and the versions: what `make test-gpu` prints first
+    python -m medhiera.device                   what is there, and the versions
+    python -m medhiera.device --device cuda     the same, or an error where there is none
 
 Training takes its devices from `accelerate launch` instead (one a process), and logs them through this file.
 """
@@ -14,7 +15,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from medhiera.errors import UserError
+from medhiera.errors import UserError, run_script
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def choose_device(wanted: str = "auto") -> torch.device:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # pinned memory belongs to the current one
             # cuDNN's convolutions round float32 to TF32 unless told not to, and nothing else here does.
-            torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]  # set by name
+            torch.backends.cudnn.allow_tf32 = False
     except RuntimeError as error:  # in use by another process, too old for this build, a broken driver
         raise UserError(
             f"--device {wanted}: {device} is there and cannot be used ({str(error).splitlines()[0]}); take "
@@ -123,18 +124,23 @@ def log_peak_memory(device: torch.device) -> None:
         logger.info("peak memory on %s: %.1f MB", device, peak / 1e6)
 
 
-def main() -> None:
-    """Print every device that could be chosen, and the versions that shape what it computes."""
+def main(argv: list[str]) -> None:
+    """Print every GPU, the device that is chosen, and the versions that shape what it computes."""
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_device_option(parser)
+    options = parser.parse_args(argv)
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     for device in devices:
         major, minor = torch.cuda.get_device_capability(device)
         print(f"{describe(device)}, compute capability {major}.{minor}")
     if not devices:
         print("no CUDA GPU is visible to PyTorch")
-    print(f"auto is {describe(choose_device())}")
+    print(f"{options.device} is {describe(choose_device(options.device))}")
     libraries = ("torch", "torchvision", "transformers", "accelerate", "datasets", "timm")
     print(", ".join(f"{name} {version(name)}" for name in libraries) + f"; CUDA {torch.version.cuda}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
