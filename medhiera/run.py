@@ -151,6 +151,7 @@ class Run(Generic[S]):
         return MedHieraTrainer(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,
+            recipe=self.config.shaping_a_step(),
             model=model,
             args=training,
             data_collator=RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed),
