@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
+from medhiera.data.trained_images import check_unseen
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
@@ -70,13 +71,17 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
     warn_of_small_images(rows, classifier.preprocessing.resize_size)
+    held_out = {} if options.split == "train" else {options.split: rows}
+    if options.split != "validation" and "validation" in cocktail.rows:
+        held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)
+    if options.split_scheme is None:  # as asked for, with a warning
+        check_unseen(options.model, **held_out)
     other = read_other(options.compare, cocktail.names, list(rows["image_id"]))
 
     test = predict(options, classifier, cocktail, rows)
     validation = None
-    if options.split != "validation" and "validation" in cocktail.rows:
-        held_out = select_examples(cocktail.split("validation"), sources, None, seed=0)
-        validation = predict(options, classifier, cocktail, held_out)
+    if options.split != "validation" and "validation" in held_out:
+        validation = predict(options, classifier, cocktail, held_out["validation"])
     bootstrap = Bootstrap(options.bootstrap_resamples)
     game, examples = evaluate_localization(classifier, rows, bootstrap, options.batch_size)
     log_peak_memory(device)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medhiera.data.columns import read_column
 from medhiera.data.preprocessing import CenterCrop
 from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
@@ -74,7 +76,9 @@ def evaluate_localization(
     if crop is None:
         return LocalizationReport(reason="this image processor's crop is not known"), []
     names = rows.features["boxes"].feature["finding"].names
-    boxed = rows.select(np.flatnonzero([len(boxes) > 0 for boxes in rows["boxes"]]))
+    boxed = rows.select(
+        np.flatnonzero(pc.list_value_length(read_column(rows, "boxes")).fill_null(0).to_numpy())
+    )
     if not len(boxed):
         return LocalizationReport(reason="no image has a box"), []
     examples = [

@@ -77,10 +77,11 @@ def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
     if differences:
         raise CheckpointError(
             f"{checkpoint.name} is of a run with other settings ({'; '.join(differences)}). Resumed with "
-            "these, an epoch would show some images twice and others never, or the optimizer would keep the "
-            "values of before. Resume with the settings of before (batch size, gradient accumulation and "
-            "ranks may change where the images a step stay the same), or start a new run from its weights: "
-            f"--model_name_or_path {checkpoint} and another --output_dir"
+            "these, an epoch would show some images twice and others never, the optimizer would keep the "
+            "values of before, or the record would say of the whole run what is true of its end. Resume with "
+            "the settings of before (batch size, gradient accumulation and ranks may change where the images "
+            f"a step stay the same), or start a new run from its weights: --model_name_or_path {checkpoint} "
+            "and another --output_dir"
         )
 
 

@@ -51,6 +51,7 @@ class MedHieraTrainer(Trainer):
     Args:
         optimization: the recipe's.
         preprocessing: makes the model's input of a batch of bytes, on the device.
+        recipe: what else a run that resumes must have as before (`Config.shaping_a_step`).
         **kwargs: transformers' own.
     """
 
@@ -58,13 +59,18 @@ class MedHieraTrainer(Trainer):
     lr_scheduler: LRScheduler | None
 
     def __init__(
-        self, *, optimization: OptimizationArguments, preprocessing: Preprocessing, **kwargs: Any
+        self,
+        *,
+        optimization: OptimizationArguments,
+        preprocessing: Preprocessing,
+        recipe: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.optimization = optimization
         self.preprocessing = preprocessing
         self.average: EMA | None = None
-        self._settings: dict[str, Any] = {}
+        self._settings: dict[str, Any] = dict(recipe or {})
         self._order: KeyedSampler | None = None
         self.loss_guard = NonFiniteLossGuard(Path(self.args.output_dir))
         if self.args.should_save:
@@ -245,7 +251,7 @@ class MedHieraTrainer(Trainer):
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
     ) -> Any:
         batches = len(train_dataloader)
-        self._settings = run_settings(self.args, self.optimization, len(self.train_dataset), batches)
+        self._settings |= run_settings(self.args, self.optimization, len(self.train_dataset), batches)
         epochs = max_steps / self._settings["steps an epoch"]
         check_schedule(self.args, self.optimization, max_steps, epochs)
         if resume_from_checkpoint is not None:
