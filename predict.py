@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
@@ -28,10 +29,14 @@ from medhiera.inference.classifier import Classifier
 from medhiera.inference.predictions_csv import (
     append_rows,
     canonical_path,
+    changed_files,
+    check_lists,
+    drop_rows,
+    file_digest,
     list_beside,
     name_in_csv,
     rows_done,
-    warn_of_old_rows,
+    warn_of_moved_files,
 )
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.output import check_output_file, make_folder, one_writer
@@ -67,6 +72,7 @@ def main(argv: list[str]) -> None:
         )
     make_folder(options.output.parent, "--output")
     output = options.output.resolve()  # one CSV has one lock, however it is named
+    check_lists(output)
     with one_writer(output, "--output"):
         log_device(device)
         unreadable = score(files, Classifier.open(options.model, device), output, options.batch_size)
@@ -82,12 +88,14 @@ class Reading:
 
     Attributes:
         path: as it was named.
+        content: a digest of the file's bytes.
         pixels: prepared for the model; None where it could not be read.
         fault: why not.
         remarks: what a user should know of a picture that was read, such as a window that shows nothing.
     """
 
     path: Path
+    content: str
     pixels: Tensor | None
     fault: str
     remarks: list[str]
@@ -110,12 +118,14 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
             no finite numbers. Rows of the batches before stay.
     """
     fingerprint = classifier.fingerprint()
-    written_at = output.stat().st_mtime if output.is_file() else 0.0
-    rows = rows_done(output, ["path", "model", *classifier.names], fingerprint)
-    done = {canonical_path(output.parent / name) for name in rows}
-    if done:
-        logger.info("%s already holds %d images: resuming", output, len(done))
-    warn_of_old_rows(done, files, output, written_at)
+    rows = rows_done(output, ["path", "model", "content", *classifier.names], fingerprint)
+    before = {canonical_path(output.parent / name): content for name, content in rows.items()}
+    if before:
+        logger.info("%s already holds %d images: resuming", output, len(before))
+    changed = changed_files(before, files)
+    drop_rows(output, changed)
+    done = before.keys() - changed
+    warn_of_moved_files(done, output)
     read_now: set[Path] = set()
     bad: list[tuple[Path, str]] = []
     remarks: list[tuple[Path, str]] = []
@@ -126,13 +136,17 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                 read_now |= {canonical_path(reading.path) for reading in batch}
                 bad += [(reading.path, reading.fault) for reading in batch if reading.pixels is None]
                 remarks += [(reading.path, remark) for reading in batch for remark in reading.remarks]
-                pixels = {reading.path: reading.pixels for reading in batch if reading.pixels is not None}
-                if pixels:
-                    scores = classifier.score(classifier.pixel_values(list(pixels.values())))
-                    numbers = [[f"{p:.6f}" for p in row] for row in scores.tolist()]
-                    names = [name_in_csv(path, output.parent) for path in pixels]
+                shown = [reading for reading in batch if reading.pixels is not None]
+                if shown:
+                    pixels = [reading.pixels for reading in shown if reading.pixels is not None]
+                    scores = classifier.score(classifier.pixel_values(pixels)).tolist()
                     append_rows(
-                        output, [[n, fingerprint, *row] for n, row in zip(names, numbers, strict=True)]
+                        output,
+                        [
+                            [name_in_csv(reading.path, output.parent), fingerprint, reading.content]
+                            + [f"{probability:.6f}" for probability in row]
+                            for reading, row in zip(shown, scores, strict=True)
+                        ],
                     )
     finally:  # Ctrl-C too: what is known of the files so far is kept, as their rows are
         list_beside(output, "unreadable", bad, read_now | (done & files.keys()), "could not be read")
@@ -152,10 +166,12 @@ def read_batches(paths: list[Path], classifier: Classifier, batch_size: int) -> 
     def read(path: Path) -> Reading:
         remarks: list[str] = []
         try:
+            with decoding(path):
+                content = file_digest(path)
             gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
         except BadImageError as error:
-            return Reading(path, None, str(error), remarks)
-        return Reading(path, classifier.preprocessing.pixels(Image.fromarray(gray)), "", remarks)
+            return Reading(path, "", None, str(error), remarks)
+        return Reading(path, content, classifier.preprocessing.pixels(Image.fromarray(gray)), "", remarks)
 
     with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads
