@@ -21,6 +21,7 @@ from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.codestreams import (
     JPEG_END,
     JPEG_START,
+    StreamHeader,
     check_jpeg2000_tiles,
     jpeg_end,
     read_header,
@@ -38,7 +39,7 @@ from dataset_scripts.reading.dicom_elements import (
 from dataset_scripts.reading.grayscale import GrayImage
 from dataset_scripts.reading.image_files import has_bare_dicom
 
-MAXIMUM_COLOR_PIXELS = 12_000_000  # decoding color takes up to 33 bytes a pixel, and 512 MB are the limit
+MAXIMUM_COLOR_BYTES = 30_000_000  # decoding takes up to ten times as much, and 512 MB are the limit
 
 _LARGEST_SQUARE_CORRECTION = 4.0  # beyond this the spacing is a mistake, not a pixel
 
@@ -98,9 +99,6 @@ def _check_header(header: Any) -> None:
         raise BadImageError("no_pixels", "a DICOM file without rows and columns: no picture")
     samples, bits = (number(header, name) for name in ("SamplesPerPixel", "BitsAllocated"))
     check_size(int(columns), int(rows))
-    if samples == 3 and rows * columns > MAXIMUM_COLOR_PIXELS:
-        limit = f"at most {MAXIMUM_COLOR_PIXELS:,} pixels of color"
-        raise BadImageError("too_many_pixels", f"{columns:.0f}x{rows:.0f}, {limit}")
     frames = number(header, "NumberOfFrames") or 1
     if frames > 1:
         raise BadImageError("several_frames", f"{frames:.0f} frames, wanted one")
@@ -109,10 +107,9 @@ def _check_header(header: Any) -> None:
             "unsupported_depth", f"{samples} samples of {bits} bits a pixel; wanted 1 or 3 of 8 or 16"
         )
     decoded = int(rows * columns * samples * max(bits, 8) / 8)
-    if decoded > MAXIMUM_DECODED_BYTES:
-        raise BadImageError(
-            "too_many_bytes", f"{decoded:,} bytes of pixels, at most {MAXIMUM_DECODED_BYTES:,}"
-        )
+    most, of_color = (MAXIMUM_COLOR_BYTES, " of color") if samples == 3 else (MAXIMUM_DECODED_BYTES, "")
+    if decoded > most:
+        raise BadImageError("too_many_bytes", f"{decoded:,} bytes of pixels, at most {most:,}{of_color}")
 
 
 def _decode(dataset: Any, note: Note) -> npt.NDArray[Any]:
@@ -136,7 +133,7 @@ def _decode(dataset: Any, note: Note) -> npt.NDArray[Any]:
     rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
     if syntax.is_encapsulated:
         _check_decoder(syntax)
-        stored = _decompress(dataset, _single_stream(dataset))
+        stored = _decompress(dataset)
     else:
         bits = int(dataset.BitsAllocated)
         frame_bytes = math.ceil(rows * columns * samples * bits / 8)
@@ -199,7 +196,7 @@ def _single_stream(dataset: Any) -> bytes:
     return stream
 
 
-def _decompress(dataset: Any, stream: bytes) -> npt.NDArray[Any]:
+def _decompress(dataset: Any) -> npt.NDArray[Any]:
     """Decode one compressed picture.
 
     Raises:
@@ -208,25 +205,31 @@ def _decompress(dataset: Any, stream: bytes) -> npt.NDArray[Any]:
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder, pixel_array
 
-    for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # of the frames as they were
-        if name in dataset:
-            delattr(dataset, name)
+    stream = _single_stream(dataset)
+    header, is_jpeg = read_header(stream), stream.startswith(JPEG_START)
+    if not is_jpeg:
+        stream = b""  # the data set still has it
 
-    def decode(data: bytes, package: str = "") -> npt.NDArray[Any]:
-        dataset.PixelData = encapsulate([data])
+    def decode(data: bytes = b"", package: str = "") -> npt.NDArray[Any]:
+        if data:
+            dataset.PixelData = encapsulate([data])
         is_color = dataset.SamplesPerPixel > 1
         return pixel_array(dataset, decoding_plugin=package, correct_unused_bits=is_color)
 
     try:
-        if not stream.startswith(JPEG_START):
-            return decode(stream)
+        if not is_jpeg:
+            return decode()
+        for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # of the stream as it lay there
+            if name in dataset:
+                delattr(dataset, name)
+        end = jpeg_end(stream)
         packages = get_decoder(dataset.file_meta.TransferSyntaxUID).available_plugins
         if "pyjpegls" in packages:
-            jpeg_end(stream)
             return _decode_jpeg_ls(decode, stream)
-        return _decode_jpeg(decode, stream, next(filter(packages.__contains__, _LENIENT_PACKAGES), ""))
+        package = next((name for name in _LENIENT_PACKAGES if name in packages), "")
+        return _decode_jpeg(decode, stream, end, package)
     except (NotImplementedError, RuntimeError) as error:
-        raise _failure(dataset, stream, str(error)) from error
+        raise _failure(dataset.file_meta.TransferSyntaxUID.name, header, is_jpeg, str(error)) from error
 
 
 def _decode_jpeg_ls(decode: Callable[..., npt.NDArray[Any]], stream: bytes) -> npt.NDArray[Any]:
@@ -237,12 +240,13 @@ def _decode_jpeg_ls(decode: Callable[..., npt.NDArray[Any]], stream: bytes) -> n
         raise BadImageError("truncated", "the JPEG-LS data end before the picture does, or differ") from error
 
 
-def _decode_jpeg(decode: Callable[..., npt.NDArray[Any]], stream: bytes, package: str) -> npt.NDArray[Any]:
+def _decode_jpeg(
+    decode: Callable[..., npt.NDArray[Any]], stream: bytes, end: int, package: str
+) -> npt.NDArray[Any]:
     """Decode twice, once with other data before the end marker: to a whole picture they add nothing.
 
     Decoders fill what a stream lacks in silence, each in its own way; this holds for all of them.
     """
-    end = jpeg_end(stream)
     try:
         changed = _checksum(decode(stream[:end] + _MORE_DATA + JPEG_END, package))
     except RuntimeError:  # the decoder has read those data and found no code
@@ -250,7 +254,7 @@ def _decode_jpeg(decode: Callable[..., npt.NDArray[Any]], stream: bytes, package
     try:
         stored = decode(stream, package)
     except RuntimeError:
-        return decode(stream)  # by whatever else is installed
+        return decode(stream)  # by whatever else is installed, or with the words of all
     if changed != _checksum(stored):
         raise BadImageError("truncated", "the compressed data end before the picture does")
     return stored
@@ -260,12 +264,18 @@ def _checksum(stored: npt.NDArray[Any]) -> int:
     return zlib.crc32(np.ascontiguousarray(stored).data)
 
 
-def _failure(dataset: Any, stream: bytes, message: str) -> BadImageError:
-    """What to say of a picture that every installed decoder gave up, with the message of pydicom."""
-    name, header = dataset.file_meta.TransferSyntaxUID.name, read_header(stream)
-    if header is None and ("end of the data" in message or "amount of decoded" in message):  # RLE
+def _failure(name: str, header: StreamHeader | None, is_jpeg: bool, message: str) -> BadImageError:
+    """What to say of a picture that every installed decoder gave up.
+
+    Args:
+        name: of its transfer syntax.
+        header: of its stream; RLE has none.
+        is_jpeg: it is JPEG.
+        message: what pydicom said.
+    """
+    if header is None and ("end of the data" in message or "amount of decoded" in message):
         return BadImageError("truncated", "the compressed data end before the picture does")
-    if stream.startswith(JPEG_START) and header and header.bits > 8 and "Lossless" not in name:
+    if is_jpeg and header and header.bits > 8 and "Lossless" not in name:
         detail = f"{name} of {header.bits} bits is read by no installed package; pip install python-gdcm"
         return BadImageError("unsupported_compression", detail)
     detail = f"{name}: the data are damaged, or only another decoder reads them: pip install python-gdcm"
