@@ -66,8 +66,8 @@ def use_functional_groups(dataset: Any) -> None:
             for macro, names in _GROUP_ELEMENTS.items():
                 for item in (group.get(macro) or [])[:1]:
                     for name in names:
-                        if name in item:
-                            element = item.get_item(name)  # as it is in the file, perhaps no number
+                        element = item.get_item(name)  # as it is in the file, perhaps no number
+                        if element is not None and element.value:
                             dataset[element.tag] = element
 
 
