@@ -146,7 +146,7 @@ def test_rle_is_read(tmp_path: Path) -> None:
 GRAY_FILES = [
     "CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm",
     "MR_small_padded.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "693_J2KI.dcm",
-    "examples_overlay.dcm", "image_dfl.dcm", "JPEG2000.dcm",
+    "examples_overlay.dcm", "image_dfl.dcm", "JPEG2000.dcm", "J2K_pixelrep_mismatch.dcm",
 ]  # fmt: skip
 
 

@@ -168,7 +168,9 @@ def test_a_picture_of_more_samples_is_refused_before_it_is_decoded(tmp_path: Pat
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
-@pytest.mark.parametrize("stream", [bytes(64), b"\xff\xd8\xff\xf7" + bytes(60) + b"\xff\xd9"])
+@pytest.mark.parametrize(
+    "stream", [bytes(64), b"\xff\xd8\xff\xf7" + bytes(60) + b"\xff\xd9"], ids=["zeros", "no height"]
+)
 def test_a_stream_without_a_size_is_refused_before_it_is_decoded(
     tmp_path: Path, syntax: UID, stream: bytes
 ) -> None:
