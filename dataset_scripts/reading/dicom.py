@@ -43,6 +43,8 @@ MAXIMUM_COLOR_BYTES = 30_000_000  # decoding takes up to ten times as much, and 
 
 _LARGEST_SQUARE_CORRECTION = 4.0  # beyond this the spacing is a mistake, not a pixel
 
+_OTHER_DECODER = "if other programs show the file, pip install python-gdcm"
+
 _LENIENT_PACKAGES = ("pylibjpeg", "pillow")  # they pass over data that no picture needs
 
 _MORE_DATA = bytes((37 * n + 181) % 251 for n in range(1024))  # no marker in it
@@ -169,8 +171,8 @@ def _single_stream(dataset: Any) -> bytes:
     """The one compressed picture of a data set.
 
     Raises:
-        BadImageError: kind "several_frames", "wrong_size", "truncated" or "undecodable", before anything is
-            decoded.
+        BadImageError: kind "several_frames", "wrong_size", "truncated", "undecodable" or
+            "unsupported_compression", before anything is decoded.
     """
     from pydicom.encaps import generate_fragments
 
@@ -184,7 +186,8 @@ def _single_stream(dataset: Any) -> bytes:
         return stream
     found = read_header(stream)
     if found is None:
-        raise BadImageError("undecodable", "the compressed picture has no header that says its size")
+        detail = f"{dataset.file_meta.TransferSyntaxUID.name}: no header in it says the size of the picture"
+        raise BadImageError("unsupported_compression", f"{detail}; {_OTHER_DECODER}")
     wanted = (int(dataset.Columns), int(dataset.Rows), int(dataset.SamplesPerPixel))
     if found[:3] != wanted:
         sizes = [f"{width}x{height} of {samples} samples" for width, height, samples in (found[:3], wanted)]
@@ -278,8 +281,7 @@ def _failure(name: str, header: StreamHeader | None, is_jpeg: bool, message: str
     if is_jpeg and header and header.bits > 8 and "Lossless" not in name:
         detail = f"{name} of {header.bits} bits is read by no installed package; pip install python-gdcm"
         return BadImageError("unsupported_compression", detail)
-    detail = f"{name}: the data are damaged, or only another decoder reads them: pip install python-gdcm"
-    return BadImageError("undecodable", detail)
+    return BadImageError("undecodable", f"{name}: the data are damaged; {_OTHER_DECODER}")
 
 
 def _make_pixels_square(image: GrayImage, dataset: Any, note: Note) -> GrayImage:

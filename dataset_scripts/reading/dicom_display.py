@@ -264,20 +264,20 @@ def _tables_and_windows(
     if len(centers) != len(widths):
         note("window_ignored", f"{len(centers)} window centers and {len(widths)} widths")
     for center, width in zip(centers, widths, strict=False):
-        # PS3.3, C.11.2.1.2.1 and C.11.2.1.3: LINEAR is defined from 1 on, the others above 0.
-        is_exact = function in ("LINEAR_EXACT", "SIGMOID")
-        if width <= 0 or (width < 1 and not is_exact):
-            wanted = "more than 0" if is_exact else "at least 1"
-            note("window_ignored", f"a window {width:g} wide; wanted {wanted}")
+        if width <= 0:
+            note("window_ignored", f"a window {width:g} wide; wanted more than 0")
             continue
         yield f"the window {center:g} ± {width / 2:g}", _window(values, center, width, function)
 
 
 def _window(values: Values, center: float, width: float, function: str) -> Values:
-    """PS3.3, C.11.2.1.2 and C.11.2.1.3; 0 is black, 1 is white, not clipped."""
+    """PS3.3, C.11.2.1.2 and C.11.2.1.3; 0 is black, 1 is white, not clipped.
+
+    A linear window narrower than 1 is outside the standard; it is meant as LINEAR_EXACT.
+    """
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
-    if function == "LINEAR_EXACT":
+    if function == "LINEAR_EXACT" or width < 1:
         return (values - center) / width + 0.5
     if width == 1:
         return (values > center - 0.5).astype(np.float64)
