@@ -250,8 +250,9 @@ def _decode_jpeg(
 
     Decoders fill what a stream lacks in silence, each in its own way; this holds for all of them.
     """
+    data = stream[:end].rstrip(b"\xff")  # half of a stuffed byte would make a marker with what follows
     try:
-        changed = _checksum(decode(stream[:end] + _MORE_DATA + JPEG_END, package))
+        changed = _checksum(decode(data + _MORE_DATA + JPEG_END, package))
     except RuntimeError:  # the decoder has read those data and found no code
         changed = None
     try:

@@ -96,6 +96,16 @@ def test_a_truncated_picture_is_refused(tmp_path: Path, kind: str, end: bytes) -
         assert refusal(tmp_path / "a.dcm").startswith("truncated: ")
 
 
+def test_a_picture_cut_within_a_stuffed_byte_is_refused(tmp_path: Path) -> None:
+    stream = jpeg(FILM)
+    starts = [at for at in range(len(stream) // 2, len(stream) - 8) if stream[at : at + 2] == b"\xff\0"]
+    assert starts
+    for start in starts[::4]:
+        half = stream[: start + 1] + b"\xff\xd9"
+        path = write_compressed(tmp_path / "a.dcm", FILM, JPEGBaseline8Bit, [half])
+        assert refusal(path).startswith("truncated: ")
+
+
 def test_a_color_without_its_scan_is_refused(tmp_path: Path) -> None:
     """JPEG-LS may keep each color in a scan of its own."""
     planes = np.moveaxis(COLOR, -1, 0)
