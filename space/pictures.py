@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.dicom_display import GRAY_CHROMA
 from dataset_scripts.reading.grayscale import GrayImage
 from dataset_scripts.reading.image_files import IMAGE_FORMATS, is_dicom
 from dataset_scripts.reading.images import read_image
@@ -26,12 +27,12 @@ WHAT_IS_CHECKED = (
     "Checked: the picture is gray, no side more than twice the other, not of one brightness, and a DICOM "
     "file says it is a radiograph. Nothing checks that it shows a chest."
 )
-GRAY_CHROMA = 10.0
-"""Mean distance of the largest to the smallest of R, G and B, of 255; tinted scans stay below."""
 LARGEST_RATIO = 2.0
 RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC", ""}
 """DICOM modalities of projection radiographs; OT and SC (other, secondary capture) say nothing either way."""
 SHOWN_SIDE = 640
+
+_COLOR = "This is a color picture, and radiographs are gray; it was not analysed."
 
 _SENTENCES = {
     "absent": "The file is no longer there; drop it again.",
@@ -45,6 +46,7 @@ _SENTENCES = {
     "shows_nothing": "The picture is of one brightness; there is nothing to see in it.",
     "unsupported_depth": "Pictures with pixels of this kind are not read here ({detail}).",
     "wrong_size": "The file contradicts itself: {detail}.",
+    "bad_header": "The header of this DICOM file cannot be understood: {detail}.",
     "no_pixels": "This DICOM file holds no picture.",
     "several_frames": "This DICOM file holds several pictures ({detail}); save one of them alone.",
     "unsupported_compression": "This DICOM file is compressed in a way that cannot be read here ({detail}).",
@@ -79,12 +81,15 @@ def read_upload(path: Path) -> Picture:
     Raises:
         RefusedError: it cannot be read, or cannot be a chest radiograph (see WHAT_IS_CHECKED).
     """
-    remarks: list[str] = []
+    found: list[tuple[str, str]] = []
     try:
-        gray = read_image(path, note=lambda kind, detail: remarks.append(_remark(kind, detail)))
+        gray = read_image(path, note=lambda kind, detail: found.append((kind, detail)))
     except BadImageError as error:
         wanted = _SENTENCES.get(error.kind, "The file is damaged and cannot be read.")
         raise RefusedError(wanted.format(detail=error.detail)) from error
+    if any(kind == "color" for kind, _ in found):
+        raise RefusedError(_COLOR)
+    remarks = [_remark(kind, detail) for kind, detail in found]
     if is_dicom(path):
         remarks = _check_dicom(path) + remarks
     else:
@@ -131,7 +136,7 @@ def _refuse_colour(path: Path) -> None:
         colors = np.asarray(image.convert("RGB"), np.int16)
     chroma = float((colors.max(axis=2) - colors.min(axis=2)).mean())
     if chroma > GRAY_CHROMA:
-        raise RefusedError("This is a color picture, and radiographs are gray; it was not analysed.")
+        raise RefusedError(_COLOR)
 
 
 def what_the_model_sees(gray: GrayImage, crop: CenterCrop) -> GrayImage:

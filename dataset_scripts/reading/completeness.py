@@ -1,6 +1,6 @@
 """Whether a picture holds all the rows that its header claims; decoders fill what is missing in silence.
 
-`images` and `dicom` ask after or before decoding. Nothing is decoded here: sizes are read from the streams.
+`images` asks after or before decoding; the streams inside are read by `codestreams`.
 """
 
 import math
@@ -11,10 +11,9 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.codestreams import JPEG2000_START, check_jpeg2000_tiles
 from dataset_scripts.reading.decoding import BoundedFile
 from dataset_scripts.reading.grayscale import GrayImage
-
-JPEG2000_START = b"\xff\x4f\xff\x51"
 
 _ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
@@ -84,50 +83,3 @@ def _check_png(content: bytes) -> None:
         at += 12 + length
     if held < claimed:
         raise BadImageError("truncated", f"pixels of {100 * held // claimed} % of its {height} rows")
-
-
-def codestream_size(stream: bytes) -> tuple[int, int] | None:
-    """(width, height) as a JPEG, JPEG-LS or JPEG 2000 stream states it; None where it is none of these."""
-    if stream[:4] == JPEG2000_START:
-        right, bottom, left, top = (int.from_bytes(stream[at : at + 4], "big") for at in (8, 12, 16, 20))
-        return right - left, bottom - top
-    if stream[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 < len(stream) and stream[at] == 0xFF:
-        marker = stream[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # a frame header
-            height, width = (int.from_bytes(stream[at + n : at + n + 2], "big") for n in (5, 7))
-            return (width, height) if height else None
-        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    return None
-
-
-def check_jpeg2000_tiles(stream: bytes) -> None:
-    """Refuse a JPEG 2000 stream that lacks tiles (ISO 15444-1, A.4.2 and A.5.1); they would be black.
-
-    Raises:
-        BadImageError: kind "truncated".
-    """
-    if stream[:4] != JPEG2000_START:
-        return
-    right, bottom, _, _, across, down, left, top = (
-        int.from_bytes(stream[at : at + 4], "big") for at in range(8, 40, 4)
-    )
-    if not across or not down:
-        raise BadImageError("undecodable", "tiles of no size")
-    wanted = math.ceil((right - left) / across) * math.ceil((bottom - top) / down)
-    at, tiles = 4 + int.from_bytes(stream[4:6], "big"), set()
-    while at + 4 <= len(stream) and stream[at : at + 2] != b"\xff\x90":  # the main header
-        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    while stream[at : at + 2] == b"\xff\x90":
-        tiles.add(int.from_bytes(stream[at + 4 : at + 6], "big"))
-        length = int.from_bytes(stream[at + 6 : at + 10], "big")
-        if not length:  # the last part reaches to the end
-            break
-        at += length
-    if len(tiles) < wanted:
-        raise BadImageError("truncated", f"{len(tiles)} of {wanted} tiles")

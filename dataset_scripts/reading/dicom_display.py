@@ -14,7 +14,9 @@ from PIL import Image
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import Note, shows_nothing
+from dataset_scripts.reading.dicom_elements import number, numbers
 from dataset_scripts.reading.grayscale import (
+    FEWEST_LEVELS,
     WINDOW_PERCENTILES,
     GrayImage,
     apply_table,
@@ -32,6 +34,11 @@ _PATTERNS = np.arange(65536)
 
 _CLEARLY_BRIGHTER = 10.0  # gray levels
 
+GRAY_CHROMA = 10.0
+"""Mean distance of the largest to the smallest of R, G and B, of 255; tinted scans of films stay below."""
+
+_COLOR_DETAIL = "a color picture, and radiographs are gray; its luminance is shown"
+
 
 @dataclass(frozen=True, slots=True)
 class _Pixels:
@@ -41,26 +48,38 @@ class _Pixels:
         patterns: (rows, columns), uint16: the bits of each pixel.
         values: (65536,), the stored value of each pattern.
         counts: (65536,), how many pixels of the picture, padding left out, hold each pattern.
+        bits: of a value.
     """
 
     patterns: npt.NDArray[np.uint16]
     values: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
+    bits: int
+
+    def occurring(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Of `values`, one for each pattern, those that a pixel of the picture has."""
+        return values[self.counts > 0]
 
 
-def show_color(stored: npt.NDArray[Any]) -> GrayImage:
+def show_color(stored: npt.NDArray[Any], note: Note) -> GrayImage:
     """Luminance of RGB.
 
     Args:
         stored: (rows, columns, 3), uint8, or uint16, which is windowed between percentiles.
+        note: told of a picture that is not gray, kind "color".
 
     Raises:
         BadImageError: kind "unsupported_depth".
     """
+    if stored.dtype not in (np.uint8, np.uint16):
+        raise BadImageError("unsupported_depth", f"color of {8 * stored.itemsize} bits; wanted 8 or 16")
+    step = max(1, max(stored.shape) // 256)
+    sample = stored[::step, ::step].astype(np.int64)
+    top = 255 if stored.dtype == np.uint8 else max(int(sample.max()), 1)
+    if (sample.max(axis=2) - sample.min(axis=2)).mean() * 255 / top > GRAY_CHROMA:
+        note("color", _COLOR_DETAIL)
     if stored.dtype == np.uint8:
         return np.asarray(Image.fromarray(stored).convert("L"))
-    if stored.dtype != np.uint16:
-        raise BadImageError("unsupported_depth", f"color of {8 * stored.itemsize} bits; wanted 8 or 16")
     return window_16bit(luminance_16bit(stored))
 
 
@@ -68,7 +87,7 @@ def show_gray(stored: npt.NDArray[Any], dataset: Any, note: Note) -> GrayImage:
     """Apply the display chain of a data set to its pixels.
 
     Args:
-        stored: (rows, columns), integers of at most 16 bits.
+        stored: (rows, columns), integers of at most 16 bits, with whatever stands beside the bits that count.
         dataset: the elements that describe them.
         note: told of elements that are wrong and what was done instead.
 
@@ -76,57 +95,106 @@ def show_gray(stored: npt.NDArray[Any], dataset: Any, note: Note) -> GrayImage:
         (rows, columns), uint8; black is dark.
 
     Raises:
-        BadImageError: kind "shows_nothing" or "unsupported_depth".
+        BadImageError: kind "shows_nothing", "unsupported_depth" or "bad_header".
     """
-    pixels = _sort_pixels(stored, dataset)
+    pixels = _sort_pixels(stored, dataset, note)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return apply_table(pixels.patterns, _palette_luminance(pixels, dataset))
-    values = _modality(pixels.values, dataset, note)
-    table = _values_of_interest(values, pixels, dataset, note)
+        table = _palette_luminance(pixels, dataset, note)
+    else:
+        values = _modality(pixels, dataset, note)
+        table = _values_of_interest(values, pixels, dataset, note)
+    if shows_nothing(_levels(table, pixels)):
+        shown = pixels.occurring(table)
+        detail = f"of one brightness or nearly so beside padding (gray levels {shown.min()} to {shown.max()})"
+        raise BadImageError("shows_nothing", detail)
     return apply_table(pixels.patterns, 255 - table if is_inverted(dataset) else table)
 
 
-def _sort_pixels(stored: npt.NDArray[Any], dataset: Any) -> _Pixels:
-    """Take padding out of the statistics and find what each pattern of bits means."""
+def _sort_pixels(stored: npt.NDArray[Any], dataset: Any, note: Note) -> _Pixels:
+    """Find what each pattern of bits means (PS3.5, 8.1.1), and take padding out of the statistics."""
     if stored.dtype.itemsize > 2:
         low, high = int(stored.min()), int(stored.max())
         if low < -32768 or high > (32767 if low < 0 else 65535):
             raise BadImageError("unsupported_depth", f"values {low} to {high}; wanted at most 16 bits")
         stored = stored.astype(np.int16 if low < 0 else np.uint16)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    allocated = 8 * stored.dtype.itemsize
+    patterns = stored.view(f"uint{allocated}").astype(np.uint16, copy=False)
     is_signed = stored.dtype.kind == "i"
-    bits = 8 * stored.dtype.itemsize
-    patterns = stored.view(f"uint{bits}").astype(np.uint16, copy=False)
-    values = (
-        np.where(_PATTERNS >= 2 ** (bits - 1), _PATTERNS - 2**bits, _PATTERNS) if is_signed else _PATTERNS
-    )
+    bits, shift = _place_of_bits(dataset, allocated)
+    values = _as_numbers(_PATTERNS >> shift & (1 << bits) - 1, bits, is_signed)
     counts = count_values(patterns)
-    is_padding = _find_padding(values, bits, dataset)
+    # A pixel may have bits beside those of its value; in signed ones they may repeat the sign.
+    cells = _as_numbers(_PATTERNS & (1 << allocated) - 1, allocated, is_signed)
+    has_more = (_PATTERNS != (values << shift) & (1 << bits + shift) - 1) & (cells != values << shift)
+    is_padding, is_padding_cell = _find_padding(values, cells, allocated, dataset)
+    is_padding_cell &= has_more & (shift == 0)
+    values = np.where(is_padding_cell, cells, values)
+    is_padding |= is_padding_cell
     if not counts[~is_padding].any():
         raise BadImageError("shows_nothing", "every pixel is padding")
     counts[is_padding] = 0
-    return _Pixels(patterns, values, counts)
+    has_overlay = any(tag.group & 0xFF00 == 0x6000 for tag in dataset.keys())
+    if counts[has_more].any() and not has_overlay:  # an old overlay lies in the bits above
+        top = int(np.abs(cells[has_more & (counts > 0)]).max())
+        place = f"{bits} bits" + (f" from bit {shift} on" if shift else "")
+        note("bits_dropped", f"pixels hold values up to {top}, the header says {place}; the rest is dropped")
+    return _Pixels(patterns, values, counts, bits)
 
 
-def _find_padding(values: npt.NDArray[np.int64], bits: int, dataset: Any) -> npt.NDArray[np.bool_]:
-    """Which patterns are padding: one value, or all from it to the range limit (PS3.3, C.7.5.1.1.2)."""
-    padding = first_number(dataset, "PixelPaddingValue")
+def _as_numbers(bits_of: npt.NDArray[np.int64], bits: int, is_signed: bool) -> npt.NDArray[np.int64]:
+    """Patterns of so many bits as numbers, negative ones in two's complement."""
+    return np.where(bits_of >= 1 << bits - 1, bits_of - (1 << bits), bits_of) if is_signed else bits_of
+
+
+def _place_of_bits(dataset: Any, allocated: int) -> tuple[int, int]:
+    """How many bits a value has, and how far above the lowest bit it begins.
+
+    A decompressed picture begins at the lowest bit whatever the header says; RLE keeps all bits in place.
+    """
+    bits, high = (number(dataset, name) for name in ("BitsStored", "HighBit"))
+    stored = int(bits or allocated)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if high is None or (syntax.is_encapsulated and syntax.name != "RLE Lossless"):
+        return min(stored, allocated), 0
+    shift = int(high) + 1 - stored
+    if shift < 0 or (shift > 0 and stored + shift > allocated):
+        detail = f"HighBit is {high:g}, BitsStored {stored}, BitsAllocated {dataset.BitsAllocated}"
+        raise BadImageError("bad_header", f"{detail}: the bits of a pixel do not fit")
+    return min(stored, allocated), shift
+
+
+def _find_padding(
+    values: npt.NDArray[np.int64], cells: npt.NDArray[np.int64], allocated: int, dataset: Any
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which values, and which whole cells, are padding: one, or a range (PS3.3, C.7.5.1.1.2)."""
+    padding, limit = (number(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     if padding is None:
-        return np.zeros(65536, bool)
-    limit = first_number(dataset, "PixelPaddingRangeLimit")
+        return np.zeros(65536, bool), np.zeros(65536, bool)
     # Written as unsigned in signed data, or the other way around: what counts is the pattern of bits.
-    ends = [values[int(end) & (2**bits - 1)] for end in (padding, padding if limit is None else limit)]
-    return (values >= min(ends)) & (values <= max(ends))
+    ends = [cells[int(end) & (1 << allocated) - 1] for end in (padding, padding if limit is None else limit)]
+    low, high = min(ends), max(ends)
+    return (values >= low) & (values <= high), (cells >= low) & (cells <= high)
 
 
-def _modality(stored: npt.NDArray[np.int64], dataset: Any, note: Note) -> Values:
+def _modality(pixels: _Pixels, dataset: Any, note: Note) -> Values:
     """The modality transform of every pattern: a lookup table, or slope and intercept."""
     for item in dataset.get("ModalityLUTSequence") or []:
-        return _look_up(stored.astype(np.float64), item, dataset)
-    slope, intercept = (first_number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
+        if _is_empty(item):
+            continue
+        try:
+            return _look_up(pixels.values.astype(np.float64), item, pixels, dataset)
+        except (ValueError, TypeError) as error:
+            detail = f"the modality lookup table cannot be read: {error}"
+            raise BadImageError("bad_header", detail) from error
+    slope, intercept = (number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         note("rescale_ignored", "a rescale slope of 0 would leave one brightness; taken as 1")
-    return stored * (slope or 1.0) + (intercept or 0.0)
+    return pixels.values * (slope or 1.0) + (intercept or 0.0)
+
+
+def _is_empty(item: Any) -> bool:
+    return item.get("LUTDescriptor") is None and not item.get("LUTData")
 
 
 def _values_of_interest(values: Values, pixels: _Pixels, dataset: Any, note: Note) -> GrayImage:
@@ -144,20 +212,25 @@ def _values_of_interest(values: Values, pixels: _Pixels, dataset: Any, note: Not
         (65536,), uint8.
     """
     has_choice = False
-    for name, shown in _tables_and_windows(values, dataset, note):
+    for name, shown in _tables_and_windows(values, pixels, dataset, note):
         has_choice = True
         table = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
-        levels = np.bincount(table, weights=pixels.counts, minlength=256).astype(np.int64)
-        if not shows_nothing(levels):
+        levels = _levels(table, pixels)
+        count = np.count_nonzero(levels)
+        # A threshold shows an outline, no radiograph; few levels are right only where no more are stored.
+        fewest = FEWEST_LEVELS if np.count_nonzero(pixels.counts) >= FEWEST_LEVELS else 3
+        if shows_nothing(levels):
+            note("window_ignored", f"{name} shows nothing of these pixels")
+        elif count < fewest:
+            note("window_ignored", f"{name} shows {count} gray levels only")
+        else:
             return table
-        note("window_ignored", f"{name} shows nothing of these pixels")
-    if not has_choice and (dataset.BitsStored or 16) <= 8:
-        bits = int(dataset.BitsStored)
-        is_signed = pixels.values.min() < 0
-        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
-        ends = values[[low & 0xFF, high & 0xFF]]
-        inside = values[pixels.counts > 0]
-        return linear_to_8bit(values, min(*ends, inside.min()), max(*ends, inside.max()))
+    if not has_choice and pixels.bits <= 8:
+        is_signed = bool(pixels.values.min() < 0)
+        least, most = -(1 << pixels.bits - 1) if is_signed else 0, (1 << pixels.bits - is_signed) - 1
+        whole = values[(pixels.values == least) | (pixels.values == most)]
+        inside = pixels.occurring(values)
+        return linear_to_8bit(values, min(whole.min(), inside.min()), max(whole.max(), inside.max()))
     low, high = percentiles_of_counts(pixels.values.astype(np.float64), pixels.counts, WINDOW_PERCENTILES)
     check_levels(low, high)
     low, high = percentiles_of_counts(values, pixels.counts, WINDOW_PERCENTILES)
@@ -166,23 +239,31 @@ def _values_of_interest(values: Values, pixels: _Pixels, dataset: Any, note: Not
     return linear_to_8bit(values, low, high)
 
 
-def _tables_and_windows(values: Values, dataset: Any, note: Note) -> Iterator[tuple[str, Values]]:
+def _levels(table: GrayImage, pixels: _Pixels) -> npt.NDArray[np.int64]:
+    """How many pixels, padding left out, a table shows at each of the 256 gray levels."""
+    return np.bincount(table, weights=pixels.counts, minlength=256).astype(np.int64)
+
+
+def _tables_and_windows(
+    values: Values, pixels: _Pixels, dataset: Any, note: Note
+) -> Iterator[tuple[str, Values]]:
     """Each way that the file names of showing its values: its name, and 0…1 for every pattern."""
     for item in dataset.get("VOILUTSequence") or []:
         try:
-            entries = _look_up(values, item, dataset)
+            entries = _look_up(values, item, pixels, dataset)
         except (ValueError, TypeError) as error:
             note("window_ignored", f"the VOI lookup table cannot be read: {error}")
             continue
         yield "the VOI lookup table", entries / max(entries.max(), 1)
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    count = max(_multiplicity(dataset, name) for name in ("WindowCenter", "WindowWidth"))
-    for index in range(count):
-        center, width = (first_number(dataset, name, index) for name in ("WindowCenter", "WindowWidth"))
-        if center is None or width is None:
-            if _multiplicity(dataset, "WindowCenter") and _multiplicity(dataset, "WindowWidth"):
-                note("window_ignored", "a window of which center or width is no number")
-            continue
+    try:
+        centers, widths = (numbers(dataset, name) for name in ("WindowCenter", "WindowWidth"))
+    except BadImageError as error:  # a picture can be shown without its window
+        note("window_ignored", error.detail)
+        return
+    if len(centers) != len(widths):
+        note("window_ignored", f"{len(centers)} window centers and {len(widths)} widths")
+    for center, width in zip(centers, widths, strict=False):
         if width <= 0:
             note("window_ignored", f"a window {width:g} wide; wanted more than 0")
             continue
@@ -203,12 +284,13 @@ def _window(values: Values, center: float, width: float, function: str) -> Value
     return (values - (center - 0.5)) / (width - 1) + 0.5
 
 
-def _look_up(values: Values, item: Any, dataset: Any) -> Values:
+def _look_up(values: Values, item: Any, pixels: _Pixels, dataset: Any) -> Values:
     """Values through a lookup table (PS3.3, C.11.1.1); what lies outside takes its first or last entry.
 
     Args:
-        values: (n,); rounded to whole numbers.
+        values: (65536,), of every pattern; rounded to whole numbers.
         item: of the sequence, with descriptor (entries, first value mapped, bits) and data.
+        pixels: which patterns occur.
         dataset: knows the byte order.
 
     Raises:
@@ -218,7 +300,7 @@ def _look_up(values: Values, item: Any, dataset: Any) -> Values:
     if len(descriptor) != 3:
         raise ValueError(f"its descriptor holds {descriptor or 'nothing'}, wanted three numbers")
     count, first = descriptor[0] & 0xFFFF or 65536, descriptor[1]
-    if first > 32767 and values.min() < 0:  # a negative first value, written as unsigned
+    if first > 32767 and pixels.occurring(values).min() < 0:  # a negative first value, written as unsigned
         first -= 65536
     entries = _lut_entries(item.get("LUTData"), count, dataset)
     return entries[np.clip(np.rint(values) - first, 0, count - 1).astype(np.int64)].astype(np.float64)
@@ -260,35 +342,13 @@ def looks_inverted(image: GrayImage) -> bool:
     return bool(small[20:44, 28:36].mean() < lungs - _CLEARLY_BRIGHTER)
 
 
-def _palette_luminance(pixels: _Pixels, dataset: Any) -> GrayImage:
+def _palette_luminance(pixels: _Pixels, dataset: Any, note: Note) -> GrayImage:
     """Luminance of every pattern's palette color, (65536,), uint8."""
     from pydicom.pixels import apply_color_lut
 
     colors = apply_color_lut(pixels.values, dataset)[:, :3].astype(np.float64)
     top = 255 if colors.max() <= 255 else 65535
+    chroma = (colors.max(axis=1) - colors.min(axis=1)) * (255 / top)
+    if np.average(chroma, weights=pixels.counts) > GRAY_CHROMA:
+        note("color", _COLOR_DETAIL)
     return np.rint(colors @ np.array([0.299, 0.587, 0.114]) * (255 / top)).astype(np.uint8)
-
-
-def _multiplicity(dataset: Any, name: str) -> int:
-    """How many values an element holds; 0 where it is absent or empty, 1 where it cannot be understood."""
-    try:
-        value = dataset.get(name)
-    except (ValueError, TypeError, ArithmeticError):
-        return 1
-    if value is None or value == "":
-        return 0
-    return len(value) if hasattr(value, "__len__") and not isinstance(value, str) else 1
-
-
-def first_number(dataset: Any, name: str, index: int = 0) -> float | None:
-    """One number of an element; None where it is absent, empty, no number or not finite."""
-    try:
-        value = dataset.get(name)
-        if hasattr(value, "__len__") and not isinstance(value, str):
-            value = value[index] if index < len(value) else None
-        elif index:
-            value = None
-        number = float(value)
-    except (ValueError, TypeError, OverflowError, ArithmeticError):
-        return None
-    return number if np.isfinite(number) else None

@@ -90,6 +90,25 @@ def test_dicom_that_is_no_radiograph(tmp_path):
     assert read_upload(tmp_path / "c.dcm").notes == ()
 
 
+def test_dicom_in_color_is_refused_like_any_picture_in_color(tmp_path):
+    color = np.asarray(photograph())
+    write_dicom(
+        tmp_path / "a.dcm", color[..., 0], Modality="OT", SamplesPerPixel=3, PlanarConfiguration=0,
+        PhotometricInterpretation="RGB", PixelData=color.tobytes(),
+    )  # fmt: skip
+    with pytest.raises(RefusedError, match="color picture") as error:
+        read_upload(tmp_path / "a.dcm")
+    check_sentence(error)
+
+
+def test_a_header_that_cannot_be_understood_is_quoted(tmp_path):
+    write_dicom(tmp_path / "a.dcm", GRAY, RescaleSlope="7.55", RescaleIntercept="0")
+    (tmp_path / "a.dcm").write_bytes((tmp_path / "a.dcm").read_bytes().replace(b"7.55", b"0,50"))
+    with pytest.raises(RefusedError, match="RescaleSlope is '0,50'; wanted numbers") as error:
+        read_upload(tmp_path / "a.dcm")
+    check_sentence(error)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "dcm"])
 def test_damage_never_gives_a_trace(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"

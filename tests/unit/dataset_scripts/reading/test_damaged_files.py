@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from image_files import exif_directory, jpeg, png_16bit, tiff
 from PIL import Image
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.images import read_image
@@ -156,14 +157,29 @@ print(shape[0] * shape[1], most_memory() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
-@pytest.mark.parametrize("kind", ["png, 16 bits", "dicom", "png, 16-bit color", "tiff, float"])
-def test_the_largest_pictures_take_under_512_mb(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "megapixels"),
+    [
+        ("png, 16 bits", 40), ("dicom", 40), ("png, 16-bit color", 20), ("tiff, float", 20),
+        ("dicom, color", 10), pytest.param("dicom, color, jpeg", 10, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_the_largest_pictures_take_under_512_mb(tmp_path: Path, kind: str, megapixels: int) -> None:
     """In a process of its own: the pictures compress to less than a megabyte or so."""
     gray = np.tile(np.arange(8000, dtype=np.uint16) % 4000, (5000, 1))
     if kind == "png, 16 bits":
         (tmp_path / "a").write_bytes(png_16bit(gray))
     elif kind == "dicom":
         make_dicom(gray, 12).save_as(tmp_path / "a", enforce_file_format=True)
+    elif kind.startswith("dicom, color"):
+        color = np.repeat((gray[:2500, :4000, None] >> 4).astype(np.uint8), 3, 2)
+        dataset = make_dicom(color, PhotometricInterpretation="YBR_FULL")
+        if kind.endswith("jpeg"):
+            dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+            dataset.PhotometricInterpretation = "YBR_FULL_422"
+            dataset.PixelData = encapsulate([saved(color, "JPEG", progressive=True)])
+            dataset["PixelData"].VR = "OB"
+        dataset.save_as(tmp_path / "a", enforce_file_format=True)
     elif kind == "tiff, float":
         (tmp_path / "a").write_bytes(tiff(gray[:2500].astype(np.float32)))
     else:
@@ -177,5 +193,5 @@ def test_the_largest_pictures_take_under_512_mb(tmp_path: Path, kind: str) -> No
         check=True,
     )
     pixels, memory = (int(word) for word in result.stdout.split())
-    assert pixels == (40_000_000 if kind in ("png, 16 bits", "dicom") else 20_000_000)
+    assert pixels == megapixels * 1_000_000
     assert memory < 512_000_000

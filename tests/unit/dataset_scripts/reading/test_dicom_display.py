@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dicom_files import CHEST, FILM, assert_shown, linear, lookup_table, percentiles, refusal, write_dicom
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from dataset_scripts.reading.images import read_image
 
@@ -43,6 +44,51 @@ def test_a_modality_table_of_signed_values(tmp_path: Path, vr: str) -> None:
     table = lookup_table((np.arange(4096) ** 2 // 256).astype(np.uint16), first, vr=vr)
     path = write_dicom(tmp_path / "a.dcm", (CHEST - 2048).astype(np.int16), 12, ModalityLUTSequence=[table])
     assert_shown(path, percentiles(CHEST.astype(int) ** 2 // 256))
+
+
+@pytest.mark.parametrize("is_filled", [False, True])
+def test_a_modality_table_that_is_empty_counts_as_absent(tmp_path: Path, is_filled: bool) -> None:
+    item = Dataset()
+    if is_filled:
+        item = lookup_table(np.zeros(2, np.uint16))
+        item.LUTDescriptor = item.LUTData = None
+    path = write_dicom(tmp_path / "a.dcm", CHEST, 12, ModalityLUTSequence=[item])
+    assert_shown(path, percentiles(CHEST))
+
+
+def test_a_modality_table_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    table = lookup_table(np.zeros(64, np.uint16))
+    table.LUTDescriptor = [4096, 0, 16]
+    path = write_dicom(tmp_path / "a.dcm", CHEST, 12, ModalityLUTSequence=[table])
+    assert refusal(path).startswith("bad_header: the modality lookup table cannot be read: 4096 entries")
+
+
+@pytest.mark.parametrize("text", [b"0,50", b"NaN ", b"1\\2 ", b"inf ", b"half"])
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescale_that_is_no_number_is_refused(tmp_path: Path, name: str, text: bytes) -> None:
+    elements = {"RescaleSlope": "2", "RescaleIntercept": "0", name: "7.55"}
+    path = write_dicom(tmp_path / "a.dcm", CHEST, 12, WindowCenter=2000, WindowWidth=3000, **elements)
+    path.write_bytes(path.read_bytes().replace(b"7.55", text))
+    assert refusal(path).startswith(f"bad_header: {name} is ")
+
+
+@pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_functional_groups_of_a_single_frame_are_used(tmp_path: Path, groups: str) -> None:
+    transform, window, measures, group = Dataset(), Dataset(), Dataset(), Dataset()
+    transform.RescaleSlope, transform.RescaleIntercept = "2", "-1000"
+    window.WindowCenter, window.WindowWidth, window.VOILUTFunction = "3000", "4000", "LINEAR_EXACT"
+    measures.PixelSpacing = ["0.4", "0.2"]
+    group.PixelValueTransformationSequence = [transform]
+    group.FrameVOILUTSequence, group.PixelMeasuresSequence = [window], [measures]
+    path = write_dicom(tmp_path / "a.dcm", CHEST, 12, NumberOfFrames=1, **{groups: [group]})
+    image = read_image(path)
+    assert image.shape == (192, 80)
+    wanted = np.clip((2.0 * CHEST - 1000 - 3000) / 4000 + 0.5, 0, 1) * 255
+    assert np.abs(image[::2] - wanted).mean() < 3
+    transform.RescaleSlope = "7.55"
+    write_dicom(path, CHEST, 12, NumberOfFrames=1, **{groups: [group]})
+    path.write_bytes(path.read_bytes().replace(b"7.55", b"0,50"))
+    assert refusal(path).startswith("bad_header: RescaleSlope is ")
 
 
 # --- values of interest
@@ -84,12 +130,52 @@ def test_an_empty_or_short_table_gives_way_to_the_window(tmp_path: Path) -> None
     assert_shown(path, linear(CHEST, 2000, 3000), ("window_ignored", "window_ignored"))
 
 
-def test_a_window_below_1_is_meant_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "LINEAR", None])
+def test_a_window_below_1_is_meant_exactly(tmp_path: Path, function: str | None) -> None:
     path = write_dicom(
         tmp_path / "a.dcm", CHEST, 12, RescaleSlope="0.0001", RescaleIntercept="0",
-        WindowCenter="0.2", WindowWidth="0.3",
+        WindowCenter="0.2", WindowWidth="0.3", VOILUTFunction=function,
     )  # fmt: skip
     assert_shown(path, np.clip((CHEST * 0.0001 - 0.2) / 0.3 + 0.5, 0, 1) * 255)
+
+
+@pytest.mark.parametrize(
+    ("width", "function"),
+    [
+        ("0.5", "LINEAR"), ("0.5", None), ("1", "LINEAR"), ("3", "LINEAR"),
+        ("0.5", "LINEAR_EXACT"), ("1", "LINEAR_EXACT"), ("0.1", "SIGMOID"),
+    ],
+)  # fmt: skip
+def test_a_window_that_makes_a_threshold_falls_back_to_percentiles(
+    tmp_path: Path, width: str, function: str | None
+) -> None:
+    path = write_dicom(
+        tmp_path / "a.dcm", CHEST, 12, WindowCenter=2000, WindowWidth=width, VOILUTFunction=function
+    )
+    assert_shown(path, percentiles(CHEST), ("window_ignored",))
+
+
+def test_a_table_that_makes_a_threshold_falls_back_to_percentiles(tmp_path: Path) -> None:
+    table = lookup_table(np.where(np.arange(4096) > 2000, 65535, 0).astype(np.uint16))
+    path = write_dicom(tmp_path / "a.dcm", CHEST, 12, VOILUTSequence=[table])
+    assert_shown(path, percentiles(CHEST), ("window_ignored",))
+
+
+def test_a_picture_of_few_stored_levels_keeps_its_window(tmp_path: Path) -> None:
+    coarse = CHEST // 300 * 300
+    path = write_dicom(tmp_path / "a.dcm", coarse, 12, WindowCenter=2000, WindowWidth=3000)
+    assert_shown(path, linear(coarse, 2000, 3000))
+
+
+def test_a_voi_table_from_above_32767_on_values_that_are_not_negative(tmp_path: Path) -> None:
+    """The intercept makes some value negative, yet none that a pixel has."""
+    stored = CHEST * np.uint16(6) + np.uint16(40000)
+    entries = np.rint(np.linspace(0, 1, 20000) ** 1.5 * 65535).astype(np.uint16)
+    table = lookup_table(entries, 40000)
+    path = write_dicom(
+        tmp_path / "a.dcm", stored, RescaleSlope=1, RescaleIntercept=-1, VOILUTSequence=[table]
+    )
+    assert_shown(path, entries[stored.astype(int) - 1 - 40000] / 65535 * 255)
 
 
 @pytest.mark.parametrize(("center", "width"), [(2000, 0), (2000, -3000), (60000, 100), (-9000, 2)])
@@ -123,6 +209,34 @@ def test_empty_windows_count_as_absent(tmp_path: Path) -> None:
 
 
 # --- padding
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_one_brightness_beside_padding_is_refused(tmp_path: Path, dtype: type) -> None:
+    pixels = np.full((64, 64), 128, dtype)
+    pixels[:, :26] = 0
+    for elements in ({}, {"WindowCenter": 128, "WindowWidth": 200}):
+        path = write_dicom(tmp_path / "a.dcm", pixels, PixelPaddingValue=0, **elements)
+        assert refusal(path).startswith("shows_nothing: ")
+
+
+@pytest.mark.parametrize(("padding", "offset"), [(-3024, 2000), (65535, 0)])
+def test_padding_beyond_the_bits_stored(tmp_path: Path, padding: int, offset: int) -> None:
+    stored = CHEST.astype(np.int16) - 2000 if offset else CHEST.copy()
+    stored[:30] = padding
+    path = write_dicom(tmp_path / "a.dcm", stored, 12, PixelPaddingValue=padding)
+    assert_shown(path, percentiles(stored.astype(int), stored != padding))
+    path = write_dicom(tmp_path / "b.dcm", stored, 12)  # not declared as padding
+    notes: list[str] = []
+    read_image(path, note=lambda kind, detail: notes.append(kind))
+    assert notes == ["bits_dropped"]
+
+
+@pytest.mark.parametrize("text", [b"0,50", b"9\\0 "])
+def test_padding_that_is_no_number_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = write_dicom(tmp_path / "a.dcm", CHEST, 12, PixelPaddingValue=("DS", "7.55"))
+    path.write_bytes(path.read_bytes().replace(b"7.55", text))
+    assert refusal(path).startswith("bad_header: PixelPaddingValue is ")
 
 
 def test_padding_written_as_unsigned_in_signed_data(tmp_path: Path) -> None:
@@ -196,6 +310,17 @@ def test_a_palette_becomes_luminance(tmp_path: Path, depth: int) -> None:
         elements[f"{color}PaletteColorLookupTableData"] = ("OW", ramp.tobytes())
     path = write_dicom(tmp_path / "a.dcm", FILM, PhotometricInterpretation="PALETTE COLOR", **elements)
     assert_shown(path, 255 - FILM)
+
+
+def test_a_palette_of_colors_is_noted(tmp_path: Path) -> None:
+    elements: dict[str, object] = {}
+    ramps = np.arange(256), np.arange(256)[::-1], np.roll(np.arange(256), 128)
+    for color, ramp in zip(("Red", "Green", "Blue"), ramps, strict=True):
+        elements[f"{color}PaletteColorLookupTableDescriptor"] = ("US", [256, 0, 8])
+        elements[f"{color}PaletteColorLookupTableData"] = ("OW", ramp.astype(np.uint8).tobytes())
+    path = write_dicom(tmp_path / "a.dcm", FILM, PhotometricInterpretation="PALETTE COLOR", **elements)
+    colors = np.stack([ramp[FILM] for ramp in ramps], -1)
+    assert_shown(path, colors @ np.array([0.299, 0.587, 0.114]), ("color",))
 
 
 @pytest.fixture
