@@ -24,7 +24,7 @@ from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
-from medhiera.training.optimizers import layer_decay_groups
+from medhiera.training.optimizers import build_optimizer
 from medhiera.training.out_of_memory import (
     first_images,
     is_out_of_memory,
@@ -80,19 +80,8 @@ class MedHieraTrainer(Trainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Adam over all parameters, or AdamW over groups, or what TrainingArguments say."""
         model = model or self.model
-        options: dict[str, Any] = {
-            "lr": self.args.learning_rate,
-            "betas": (self.args.adam_beta1, self.args.adam_beta2),
-            "eps": self.args.adam_epsilon,
-        }
-        if self.optimizer is None and self.optimization.optimizer == "adam":
-            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            self.optimizer = torch.optim.Adam(trained, weight_decay=self.args.weight_decay, **options)
-        elif self.optimizer is None and self.optimization.optimizer == "adamw":
-            groups = layer_decay_groups(
-                model, self.args.learning_rate, self.args.weight_decay, self.optimization.layer_decay
-            )
-            self.optimizer = torch.optim.AdamW(groups, **options)
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(model, self.optimization, self.args)
         return super().create_optimizer(model)
 
     def create_scheduler(
