@@ -114,6 +114,10 @@ class MedHieraTrainer(Trainer):
         assert self.optimizer is not None
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        # transformers measures all gradients where none is clipped, and multiplies each by 1.
+        return super()._get_grad_norm(model, grad_norm) if self.args.max_grad_norm > 0 else None
+
     # Data
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any] | None:
@@ -249,7 +253,7 @@ class MedHieraTrainer(Trainer):
 
     def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
         """Inside, the model has the weights that count: the average's, where there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.swapped_into(self.model)
+        return contextlib.nullcontext() if self.average is None else self.average.lent()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the weights that count."""
@@ -287,7 +291,7 @@ class MedHieraTrainer(Trainer):
                 raw = Path(self.args.output_dir) / "raw"
                 self.model.save_pretrained(raw)
                 share_weights(raw)
-            self.average.copy_to(self.model)
+            self.average.copy_to_model()
             self.average = None
         return result
 
