@@ -169,7 +169,10 @@ class OptimizationArguments:
         False, "End the run when the evaluation loss stands above its start after warm-up.", card="never"
     )
     precision: Literal["auto", "bf16", "fp32"] = option(
-        "auto", "`auto`: bf16 autocast where the machine computes in bf16, else fp32.", card="never"
+        "auto",
+        "`auto`: bf16 autocast where the machine computes in bf16, else fp32. What stays float32 is "
+        "multiplied as TF32 on a GPU while it trains, unless `tf32: false`.",
+        card="never",
     )
     smoke_run: bool = option(False, "Marks a run that only proves the software; its card says so at its top.")
 

@@ -1,4 +1,4 @@
-"""The optimizers of our recipes: which parameters learn how fast, and which decay, in as few groups as that takes.
+"""The optimizers of our recipes: which parameters learn how fast, and which decay.
 
 Groups are timm's over Hiera's blocks. Stands below the Trainer, which makes its optimizer here.
 """
@@ -20,7 +20,7 @@ NO_WEIGHT_DECAY = ("*position_embeddings", "*mask_token")
 """Beside all vectors (norms and biases): what weight decay would only pull towards nothing."""
 
 FUSED_DEVICES = ("cpu", "cuda")
-"""Where torch's fused step is taken, one pass over weights, gradients and moments: on a CPU 2.8 times as fast."""
+"""Where torch's fused step is taken: one pass over weights, gradients and moments (docs/decisions.md)."""
 
 _BLOCK = re.compile(r"(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
 
@@ -117,9 +117,9 @@ def _fit_checkpoint(optimizer: Optimizer, state: dict[str, Any]) -> None:
     if sizes[0] != sizes[1]:
         raise CheckpointError(
             f"the optimizer's state in this checkpoint has {len(saved)} groups of parameters, "
-            f"{sum(sizes[0])} in all, and this run has {len(own)}, {sum(sizes[1])} in all: another version of "
-            "this software wrote it, which grouped them otherwise. Resume with that version, or start a new "
-            "run from the checkpoint's weights with --model_name_or_path and another --output_dir"
+            f"{sum(sizes[0])} in all, and this run has {len(own)}, {sum(sizes[1])} in all: another version "
+            "of this software wrote it, which grouped them otherwise. Resume with that version, or start a "
+            "new run from the checkpoint's weights with --model_name_or_path and another --output_dir"
         )
     state["param_groups"] = [
         group | {"fused": current["fused"]} for group, current in zip(saved, own, strict=True)

@@ -6,6 +6,7 @@ Stands between the model and the metrics; it never reads a file of the data's.
 import contextlib
 import shutil
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import EarlyStoppingCallback, Trainer
+from transformers.utils.import_utils import enable_tf32
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import KeyedSampler
@@ -66,6 +68,9 @@ class MedHieraTrainer(Trainer):
         self.average: EMA | None = None
         self._settings: dict[str, Any] = {}
         self._order: KeyedSampler | None = None
+        self._reports = False
+        # A masked autoencoder, whose loss needs the masked tokens alone.
+        self._has_optional_logits = "output_logits" in signature(self.model.forward).parameters
         self.loss_guard = NonFiniteLossGuard(Path(self.args.output_dir))
         if self.args.should_save:
             self.loss_guard.path.unlink(missing_ok=True)  # of a run before this one
@@ -74,6 +79,23 @@ class MedHieraTrainer(Trainer):
         if optimization.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
         self.add_callback(PreemptionCallback())
+
+    # The model as it runs
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        arguments = super()._build_accelerator_args(**kwargs)
+        # Left open, the compiler answers an epoch's shorter last batch with code for any batch size, slower
+        # for all that follow. Now that batch has code of its own.
+        arguments["dynamo_plugin"].dynamic = False
+        return arguments
+
+    def _wrap_model(
+        self, model: torch.nn.Module, training: bool = True, dataloader: Any = None
+    ) -> torch.nn.Module:
+        wrapped = super()._wrap_model(model, training, dataloader)
+        # transformers evaluates the model that is not compiled.
+        is_compiled = self.args.torch_compile and not (training or self._reports)
+        return self.model_wrapped if is_compiled else wrapped
 
     # Optimization
 
@@ -261,20 +283,30 @@ class MedHieraTrainer(Trainer):
             return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
     ) -> Any:
-        """As transformers; the model does not take the images' names.
+        """As transformers; the model does not take the images' names, and computes what is asked for alone.
 
         Raises:
             RunEndedError: the batch does not fit.
         """
         inputs.pop("image_ids", None)
+        if prediction_loss_only and self._has_optional_logits:
+            inputs["output_logits"] = False
         kept = dict(inputs)
         try:
-            return super().prediction_step(model, inputs, *args, **kwargs)
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+        else:
+            if self.args.torch_compile and isinstance(logits, Tensor):
+                logits = logits.clone()  # a replayed CUDA graph writes the next batch's into the same memory
+            return loss, logits, labels
         self._end_out_of_memory(kept, is_training=False)
 
     def _load_best_model(self) -> None:
@@ -298,8 +330,12 @@ class MedHieraTrainer(Trainer):
     def disable_autocast(self) -> None:
         """From here on compute in single precision, as evaluate_cls.py does; a sharded model stays as it is.
 
-        Half precision would give images with nearly equal scores the same one.
+        Half precision would give images with nearly equal scores the same one. What was compiled is of the
+        precision before.
         """
+        self._reports = True
+        if self.args.tf32:
+            enable_tf32(False)
         if not self.is_fsdp_enabled:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 

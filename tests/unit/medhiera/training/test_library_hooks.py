@@ -54,6 +54,8 @@ def stock_builder(folder):
 
 TRAINER = (
     LibraryName(transformers.Trainer, "_load_optimizer_and_scheduler", ("checkpoint",)),
+    LibraryName(transformers.Trainer, "_build_accelerator_args", (), is_open=True),
+    LibraryName(transformers.Trainer, "_wrap_model", ("model", "training", "dataloader")),
     LibraryName(transformers.Trainer, "_get_learning_rate", ()),
     LibraryName(transformers.Trainer, "_get_grad_norm", ("model", "grad_norm")),
     LibraryName(transformers.Trainer, "_get_train_sampler", ("train_dataset",)),
@@ -126,6 +128,7 @@ UNDOCUMENTED = (
         ("output_dir", "save_total_limit", "best_model_checkpoint", "use_mtime"),
         is_open=True,
     ),
+    LibraryName(transformers.utils.import_utils, "enable_tf32", ("enable",)),
 )
 
 OVERRIDDEN = TRAINER + OTHER_OVERRIDES

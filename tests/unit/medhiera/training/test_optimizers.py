@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
-from tiny_training import make_trainer, tiny_classifier, tiny_mae, weights
 from timm.optim import param_groups_layer_decay
+from tiny_training import make_trainer, tiny_classifier, tiny_mae, weights
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.errors import CheckpointError
@@ -30,8 +30,10 @@ def test_the_step_is_fused_and_agrees_with_the_plain_one(name, tmp_path):
     trainer = make_trainer(tmp_path, OptimizationArguments(optimizer=name), weight_decay=0.1)
     fused = trainer.create_optimizer()
     assert all(group["fused"] for group in fused.param_groups)
-    copies = [{**group, "params": [parameter.detach().clone() for parameter in group["params"]], "fused": None}
-              for group in fused.param_groups]  # fmt: skip
+    copies = [
+        group | {"params": [parameter.detach().clone() for parameter in group["params"]], "fused": None}
+        for group in fused.param_groups
+    ]
     plain = type(fused)(copies)
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
