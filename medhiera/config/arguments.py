@@ -168,11 +168,12 @@ class OptimizationArguments:
     halt_on_explosion: bool = option(
         False, "End the run when the evaluation loss stands above its start after warm-up.", card="never"
     )
-    precision: Literal["auto", "bf16", "fp32"] = option(
+    precision: Literal["auto", "bf16", "bf16_weights", "fp32"] = option(
         "auto",
-        "`auto`: bf16 autocast where the machine computes in bf16, else fp32. What stays float32 is "
-        "multiplied as TF32 on a GPU while it trains, unless `tf32: false`.",
-        card="never",
+        "`auto`: bf16 autocast where the machine computes in bf16, else fp32. `bf16_weights`: forward and "
+        "backward on bf16 weights, which follow float32 ones. What stays float32 is multiplied as TF32 on a "
+        "GPU while it trains, unless `tf32: false`.",
+        card="where set",
     )
     smoke_run: bool = option(False, "Marks a run that only proves the software; its card says so at its top.")
 

@@ -5,7 +5,7 @@ Stands between the model and the metrics; it never reads a file of the data's.
 
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,14 +27,10 @@ from medhiera.training.checkpoints import failed_write_message, is_failed_write,
 from medhiera.training.ema import EMA, EMACallback
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import build_optimizer
-from medhiera.training.out_of_memory import (
-    first_images,
-    is_out_of_memory,
-    largest_fitting,
-    out_of_memory_message,
-)
+from medhiera.training.out_of_memory import end_run, is_out_of_memory
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
 from medhiera.training.settings import check_schedule, check_settings, run_settings, write_settings
+from medhiera.training.working_weights import WorkingWeights
 
 ONE_CYCLE_RISE = 0.3
 """OneCycleLR's default pct_start: share of the steps in which the learning rate rises."""
@@ -66,6 +62,7 @@ class MedHieraTrainer(Trainer):
         self.optimization = optimization
         self.preprocessing = preprocessing
         self.average: EMA | None = None
+        self.working: WorkingWeights | None = None
         self._settings: dict[str, Any] = {}
         self._order: KeyedSampler | None = None
         self._reports = False
@@ -93,9 +90,14 @@ class MedHieraTrainer(Trainer):
         self, model: torch.nn.Module, training: bool = True, dataloader: Any = None
     ) -> torch.nn.Module:
         wrapped = super()._wrap_model(model, training, dataloader)
+        if training or self._reports:
+            return wrapped
         # transformers evaluates the model that is not compiled.
-        is_compiled = self.args.torch_compile and not (training or self._reports)
-        return self.model_wrapped if is_compiled else wrapped
+        return self.model_wrapped if self.args.torch_compile else self._computing(wrapped)
+
+    def _computing(self, model: torch.nn.Module) -> torch.nn.Module:
+        """What runs in the model's place: its copy in half precision, where there is one."""
+        return model if self.working is None else self.working.model
 
     # Optimization
 
@@ -104,7 +106,10 @@ class MedHieraTrainer(Trainer):
         model = model or self.model
         if self.optimizer is None:
             self.optimizer = build_optimizer(model, self.optimization, self.args)
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if self.working is not None:
+            self.working.follow(optimizer)
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -227,25 +232,18 @@ class MedHieraTrainer(Trainer):
 
     def _end_out_of_memory(self, batch: dict[str, Any], is_training: bool) -> NoReturn:
         """Try halves of the batch, then end the run with the largest that fits."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.model.zero_grad(set_to_none=True)
-        has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
+        model = self._computing(self.model)
+        model.zero_grad(set_to_none=True)
 
-        def attempt(count: int) -> None:
-            inputs = self._prepare_inputs(first_images(batch, count))
+        def loss_of(part: dict[str, Any]) -> Tensor:
             with self.accelerator.autocast(), torch.set_grad_enabled(is_training):
-                loss = self.model(**inputs).loss
-            if is_training:
-                gradients = torch.autograd.grad(
-                    loss, parameters, allow_unused=True
-                )  # no hooks of other ranks
-                moments = [] if has_moments else [torch.zeros_like(p) for p in parameters for _ in range(2)]
-                del gradients, moments
+                loss: Tensor = model(**self._prepare_inputs(part)).loss
+            return loss
 
-        size = len(batch["pixel_values"])
-        fitting = largest_fitting(attempt, size)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad and is_training]
+        has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
         accumulation = self.args.gradient_accumulation_steps if is_training else None
-        raise RunEndedError(out_of_memory_message(size, fitting, accumulation))
+        end_run(loss_of, batch, trained, [] if has_moments else trained, accumulation)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
@@ -265,6 +263,9 @@ class MedHieraTrainer(Trainer):
         check_schedule(self.args, self.optimization, max_steps, epochs)
         if resume_from_checkpoint is not None:
             check_settings(Path(resume_from_checkpoint), self._settings)
+        if self.optimization.precision == "bf16_weights":
+            self.working = WorkingWeights(self.model)
+            self.model_wrapped = self.accelerator.prepare_model(self.working.model)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         if self.optimization.ema_decay:
             self.average = EMA(self.model, self.optimization.ema_decay)
@@ -273,9 +274,17 @@ class MedHieraTrainer(Trainer):
             self.add_callback(EMACallback(self.average))
         return prepared
 
-    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
         """Inside, the model has the weights that count: the average's, where there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.lent()
+        with contextlib.nullcontext() if self.average is None else self.average.lent():
+            self._refresh_working()
+            yield
+        self._refresh_working()
+
+    def _refresh_working(self) -> None:
+        if self.working is not None:
+            self.working.refresh()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the weights that count."""
@@ -325,6 +334,7 @@ class MedHieraTrainer(Trainer):
                 share_weights(raw)
             self.average.copy_to_model()
             self.average = None
+        self._refresh_working()
         return result
 
     def disable_autocast(self) -> None:
