@@ -30,6 +30,7 @@ from medhiera.training.optimizers import build_optimizer
 from medhiera.training.out_of_memory import end_run, is_out_of_memory
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
 from medhiera.training.settings import check_schedule, check_settings, run_settings, write_settings
+from medhiera.training.sharding import keep_float32_inputs
 from medhiera.training.working_weights import WorkingWeights
 
 ONE_CYCLE_RISE = 0.3
@@ -59,6 +60,8 @@ class MedHieraTrainer(Trainer):
         self, *, optimization: OptimizationArguments, preprocessing: Preprocessing, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        if self.is_fsdp_enabled:
+            keep_float32_inputs(self.accelerator.state.fsdp_plugin)
         self.optimization = optimization
         self.preprocessing = preprocessing
         self.average: EMA | None = None
