@@ -165,7 +165,7 @@ def count_step(size: str, batch: int, precision: str) -> OperatorCount:
     optimize = _optimizer(weights, is_half)
     count = OperatorCount()
     with count:
-        loss = graph(weights, *_inputs(model, batch, "meta"))
+        loss = graph(weights, *model_inputs(model, batch, "meta"))
         loss.backward()
         optimize()
     return count
@@ -197,7 +197,7 @@ def forward_graph(model: nn.Module, batch: int, *, is_autocast: bool) -> torch.f
         weights = [
             torch.empty(weight.shape, dtype=weight.dtype, device="cuda") for weight in model.parameters()
         ]
-        traced = make_fx(loss_of)(weights, *_inputs(model, batch, "cuda"))
+        traced = make_fx(loss_of)(weights, *model_inputs(model, batch, "cuda"))
     for node in traced.graph.nodes:
         if "device" in node.kwargs:
             node.kwargs = node.kwargs | {"device": torch.device("meta")}
@@ -205,7 +205,7 @@ def forward_graph(model: nn.Module, batch: int, *, is_autocast: bool) -> torch.f
     return traced
 
 
-def _inputs(model: nn.Module, batch: int, device: str) -> tuple[Tensor, Tensor]:
+def model_inputs(model: nn.Module, batch: int, device: str) -> tuple[Tensor, Tensor]:
     """Images, three times the same channel, and the noise of their masks."""
     gray = torch.empty(batch, 1, 224, 224, device=device)
     return gray.expand(-1, 3, -1, -1), torch.empty(batch, math.prod(model.config.unit_grid), device=device)

@@ -125,3 +125,23 @@ def test_a_loss_alone_predicts_masked_tokens_alone(compiles, graphs, tmp_path):
         whole = trainer.model.eval()(**batch)
     assert whole.logits is not None and seen[-1] == 4
     assert found == pytest.approx(whole.loss.item(), rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-3), ("bf16_weights", 0.05)])
+def test_cuda_graphs_train_evaluate_and_score_as_plain_training_does(precision, tolerance, tmp_path):
+    """Every batch's scores are kept, while the graph writes the next ones into the same memory."""
+    rows, found = make_rows(20), []
+    table = RadiographDataset(rows, PREPROCESSING, with_labels=True)
+    options = OptimizationArguments(optimizer="adam", precision=precision)
+    for mode in (None, "reduce-overhead"):
+        trainer = make_trainer(
+            tmp_path / str(mode), options, rows=rows, use_cpu=False, torch_compile_mode=mode, **EPOCHS
+        )
+        trainer.train()
+        found.append((losses(trainer), torch.from_numpy(trainer.predict(table).predictions)))
+    (plain_losses, plain), (graph_losses, graphs) = found
+    assert graph_losses == pytest.approx(plain_losses, rel=tolerance)
+    torch.testing.assert_close(graphs, plain, atol=10 * tolerance, rtol=0)
