@@ -61,8 +61,6 @@ def pretend(stack: ExitStack) -> None:
         if name in ("get_device_properties", "current_device"):
             stack.enter_context(patch.object(CudaInterface.Worker, name, given))
     stack.enter_context(patch.object(scheduling, "has_triton", lambda *_, **__: True))
-    # Folding computes, which needs the device.
-    stack.enter_context(torch._inductor.config.patch(joint_graph_constant_folding=False))
 
 
 def joint_graph(size: str, batch: int, precision: str, fake: FakeTensorMode) -> torch.fx.GraphModule:
@@ -134,10 +132,11 @@ def main() -> None:
     for precision in options.precisions:
         fake = FakeTensorMode()
         graph = joint_graph(options.size, options.batch_size, precision, fake)
+        with torch._inductor.config.patch(joint_graph_constant_folding=False):  # it computes, on the device
+            joint_graph_passes(graph)
+        halves = min_cut_rematerialization_partition(graph, None, num_fwd_outputs=1, compiler="inductor")
         with ExitStack() as stack:
             pretend(stack)
-            joint_graph_passes(graph)
-            halves = min_cut_rematerialization_partition(graph, None, num_fwd_outputs=1, compiler="inductor")
             kernels: Counter[str] = Counter()
             moved: Counter[str] = Counter()
             for half in halves:
