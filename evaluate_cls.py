@@ -8,17 +8,21 @@ from another model on the same images.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
+from medhiera.data.trained_images import check_unseen
+from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
@@ -30,6 +34,7 @@ from medhiera.evaluation.tables import comparison_lines, format_table
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, EvaluationRecord, TrainedRecord
 from medhiera.inference.classifier import Classifier
+from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
 from medhiera.output import make_folder, one_writer, write_error
 
@@ -50,29 +55,36 @@ def main(argv: list[str]) -> None:
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
             "overwritten; name another folder"
         )
+    device = choose_device(options.device)
     make_folder(options.output_dir, "--output_dir")
     with one_writer(options.output_dir, "--output_dir"):
-        evaluate(options)
+        evaluate(options, device)
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
-    classifier = Classifier.open(options.model)
+    log_device(device)
+    classifier = Classifier.open(options.model, device)
     record = find_record(options.model)
     cocktail = open_data(options, classifier, record)
     warn_of_model(record, cocktail.is_phantom)
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
     warn_of_small_images(rows, classifier.preprocessing.resize_size)
+    held_out = {} if options.split == "train" else {options.split: rows}
+    if options.split != "validation" and "validation" in cocktail.rows:
+        held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)
+    if options.split_scheme is None:  # as asked for, with a warning
+        check_unseen(options.model, **held_out)
     other = read_other(options.compare, cocktail.names, list(rows["image_id"]))
 
     test = predict(options, classifier, cocktail, rows)
     validation = None
-    if options.split != "validation" and "validation" in cocktail.rows:
-        held_out = select_examples(cocktail.split("validation"), sources, None, seed=0)
-        validation = predict(options, classifier, cocktail, held_out)
+    if options.split != "validation" and "validation" in held_out:
+        validation = predict(options, classifier, cocktail, held_out["validation"])
     bootstrap = Bootstrap(options.bootstrap_resamples)
     game, examples = evaluate_localization(classifier, rows, bootstrap, options.batch_size)
+    log_peak_memory(device)
     comparison = None
     if other is not None:
         # Without intervals there is still a difference to tell, and its p-value wants one resample.
@@ -145,8 +157,16 @@ def predict(
         UserError: the model lacks a finding of the data, or computes NaN.
     """
     columns = match_findings(classifier.names, cocktail.names)
-    batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
-    scores = [classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches]
+    images = rows.select_columns("image")
+
+    def read(index: int) -> torch.Tensor:
+        return classifier.preprocessing.pixels(images[index]["image"])
+
+    with contextlib.closing(read_ahead(read, range(len(rows)), options.batch_size)) as batches:
+        scores = [
+            classifier.score(classifier.pixel_values(batch), options.tta, options.legacy_head)
+            for batch in tqdm(batches, total=-(-len(rows) // options.batch_size))
+        ]
     return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
 
 
@@ -174,6 +194,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32)
+    add_device_option(parser)
     parser.add_argument("--bootstrap_resamples", type=int, default=2000)
     parser.add_argument(
         "--tta", action="store_true", help="mean probability of each image and its mirror image"

@@ -9,29 +9,36 @@ folder: a relative path in the CSV starts at the CSV's own folder.
 
 import argparse
 import contextlib
-import functools
 import logging
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
+from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.predictions_csv import (
     append_rows,
     canonical_path,
+    changed_files,
+    check_lists,
+    drop_rows,
+    file_digest,
     list_beside,
     name_in_csv,
     rows_done,
-    warn_of_old_rows,
+    warn_of_moved_files,
 )
+from medhiera.inference.read_ahead import read_ahead
 from medhiera.output import check_output_file, make_folder, one_writer
 
 logger = logging.getLogger("predict")
@@ -45,6 +52,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--model", required=True, help="a classifier's folder or Hub id")
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16)
+    add_device_option(parser)
     parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER_OR_FILES")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
@@ -53,6 +61,7 @@ def main(argv: list[str]) -> None:
     if options.batch_size < 1:
         raise UserError(f"--batch_size {options.batch_size}: wanted 1 or more images")
     check_output_file(options.output, "--output")
+    device = choose_device(options.device)
 
     files: dict[Path, Path] = {}
     for path in find_images(options.paths):
@@ -63,11 +72,33 @@ def main(argv: list[str]) -> None:
         )
     make_folder(options.output.parent, "--output")
     output = options.output.resolve()  # one CSV has one lock, however it is named
+    check_lists(output)
     with one_writer(output, "--output"):
-        unreadable = score(files, Classifier.open(options.model), output, options.batch_size)
+        log_device(device)
+        unreadable = score(files, Classifier.open(options.model, device), output, options.batch_size)
+        log_peak_memory(device)
     logger.info("%d images → %s; not for clinical use", len(files) - unreadable, options.output)
     if unreadable == len(files):
         raise UserError("none of the images could be read")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of one file.
+
+    Attributes:
+        path: as it was named.
+        content: a digest of the file's bytes.
+        pixels: prepared for the model; None where it could not be read.
+        fault: why not.
+        remarks: what a user should know of a picture that was read, such as a window that shows nothing.
+    """
+
+    path: Path
+    content: str
+    pixels: Tensor | None
+    fault: str
+    remarks: list[str]
 
 
 def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_size: int) -> int:
@@ -87,63 +118,64 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
             no finite numbers. Rows of the batches before stay.
     """
     fingerprint = classifier.fingerprint()
-    written_at = output.stat().st_mtime if output.is_file() else 0.0
-    rows = rows_done(output, ["path", "model", *classifier.names], fingerprint)
-    done = {canonical_path(output.parent / name) for name in rows}
-    if done:
-        logger.info("%s already holds %d images: resuming", output, len(done))
-    warn_of_old_rows(done, files, output, written_at)
+    rows = rows_done(output, ["path", "model", "content", *classifier.names], fingerprint)
+    before = {canonical_path(output.parent / name): content for name, content in rows.items()}
+    if before:
+        logger.info("%s already holds %d images: resuming", output, len(before))
+    changed = changed_files(before, files)
+    drop_rows(output, changed)
+    done = before.keys() - changed
+    warn_of_moved_files(done, output)
     read_now: set[Path] = set()
     bad: list[tuple[Path, str]] = []
     remarks: list[tuple[Path, str]] = []
     remaining = [path for place, path in files.items() if place not in done]
     try:
-        with contextlib.closing(read_ahead(remaining, batch_size, remarks)) as batches:
+        with contextlib.closing(read_batches(remaining, classifier, batch_size)) as batches:
             for batch in batches:
-                read_now |= {canonical_path(path) for path in batch}
-                bad += [(path, str(got)) for path, got in batch.items() if isinstance(got, BadImageError)]
-                images = {path: got for path, got in batch.items() if not isinstance(got, BadImageError)}
-                if images:
-                    scores = classifier.probabilities(list(images.values()))
-                    numbers = [[f"{p:.6f}" for p in row] for row in scores.tolist()]
-                    names = [name_in_csv(path, output.parent) for path in images]
+                read_now |= {canonical_path(reading.path) for reading in batch}
+                bad += [(reading.path, reading.fault) for reading in batch if reading.pixels is None]
+                remarks += [(reading.path, remark) for reading in batch for remark in reading.remarks]
+                shown = [reading for reading in batch if reading.pixels is not None]
+                if shown:
+                    pixels = [reading.pixels for reading in shown if reading.pixels is not None]
+                    scores = classifier.score(classifier.pixel_values(pixels)).tolist()
                     append_rows(
-                        output, [[n, fingerprint, *row] for n, row in zip(names, numbers, strict=True)]
+                        output,
+                        [
+                            [name_in_csv(reading.path, output.parent), fingerprint, reading.content]
+                            + [f"{probability:.6f}" for probability in row]
+                            for reading, row in zip(shown, scores, strict=True)
+                        ],
                     )
     finally:  # Ctrl-C too: what is known of the files so far is kept, as their rows are
-        remarks = [remark for remark in remarks if canonical_path(remark[0]) in read_now]
         list_beside(output, "unreadable", bad, read_now | (done & files.keys()), "could not be read")
         list_beside(output, "remarks", remarks, read_now, "were read in another way than their headers say")
     return len(bad)
 
 
-def read_ahead(
-    paths: list[Path], batch_size: int, remarks: list[tuple[Path, str]]
-) -> Iterator[dict[Path, Image.Image | BadImageError]]:
-    """Batches of images, or of what is wrong with them; threads read a batch ahead of the model.
+def read_batches(paths: list[Path], classifier: Classifier, batch_size: int) -> Iterator[list[Reading]]:
+    """What came of the files, a batch at a time in their order; threads read ahead of the model.
 
     Args:
         paths: what to read.
-        batch_size: images at a time.
-        remarks: gets (path, remark) of pictures that were read, such as a window that shows nothing.
+        classifier: says how pictures are prepared.
+        batch_size: files at a time.
     """
 
-    def remark(path: Path, kind: str, detail: str) -> None:
-        remarks.append((path, f"{kind}: {detail}"))
-
-    def read(path: Path) -> Image.Image | BadImageError:
+    def read(path: Path) -> Reading:
+        remarks: list[str] = []
         try:
-            return Image.fromarray(read_image(path, note=functools.partial(remark, path)))
+            with decoding(path):
+                content = file_digest(path)
+            gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
         except BadImageError as error:
-            return error
+            return Reading(path, "", None, str(error), remarks)
+        return Reading(path, content, classifier.preprocessing.pixels(Image.fromarray(gray)), "", remarks)
 
-    batches = [paths[begin : begin + batch_size] for begin in range(0, len(paths), batch_size)]
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads
-        coming = pool.map(read, paths[:batch_size])
-        for batch, following in zip(tqdm(batches), [*batches, []][1:], strict=True):
-            images, coming = dict(zip(batch, coming, strict=True)), pool.map(read, following)
-            yield images
+        yield from tqdm(batches, total=-(-len(paths) // batch_size))
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import choose_augmentation
+from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.selection import default_sources
 from medhiera.errors import UserError, run_script
@@ -53,8 +54,8 @@ def main(argv: list[str]) -> None:
     eval_rows = run.select("validation", sources, config.data.max_eval_images)
     scored_rows = run.select("test", sources) if options.score_test else eval_rows
 
-    labels = np.array(eval_rows["labels"])
-    selection = choose_findings(labels, eval_rows["patient_id"], names)
+    labels = np.array(read_column(eval_rows, "labels").to_pylist())
+    selection = choose_findings(labels, read_column(eval_rows, "patient_id").to_pylist(), names)
     check_metric(config.training.metric_for_best_model, labels, names)
     model = run.start_model(
         id2label=dict(enumerate(names)),
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
     )
     new = run.lineage.new_weights
     if options.prior_bias and (new == "all" or "classifier.bias" in new):
-        set_prior_bias(model.classifier, torch.tensor(train_rows["labels"]))
+        set_prior_bias(model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()))
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
     trainer = run.make_trainer(

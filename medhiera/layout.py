@@ -32,6 +32,8 @@ EXAMPLES_FOLDER = "examples"
 LOG_FILE = "training_log.csv"
 NONFINITE_FILE = "nonfinite_batch.json"
 """The images of the batch whose loss was NaN or infinite."""
+TRAINED_IMAGES_FILE = "trained_images.txt"
+"""Digests of the images that a stage and those before it were trained on; stays in the folder."""
 PUBLISHED_FILE = "published.json"
 """The repository that a folder was published in; stays in the folder."""
 

@@ -28,6 +28,8 @@ from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cockta
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
+from medhiera.data.trained_images import check_unseen, digests, read_trained_images, write_trained_images
+from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
@@ -65,6 +67,7 @@ class Run(Generic[S]):
         data: opened.
         preprocessing: of training, evaluation and the published processor.
         facts: what the record says that is known before training (`describe`).
+        trained: digests of the images of this stage and those before it.
     """
 
     stage: Stage[S]
@@ -74,6 +77,7 @@ class Run(Generic[S]):
     preprocessing: Preprocessing
     lineage: Lineage = field(default_factory=Lineage.random)
     facts: dict[str, Any] = field(default_factory=dict)
+    trained: set[str] = field(default_factory=set)
 
     @property
     def output(self) -> Path:
@@ -113,8 +117,16 @@ class Run(Generic[S]):
 
         Args:
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
+
+        Raises:
+            UserError: an image to validate or test on is one that the stage before was trained on.
         """
         warn_of_small_images(used["trained_on"], self.preprocessing.resize_size)
+        source = self.config.model.model_name_or_path
+        if not self.config.data.allow_leakage:
+            held_out = {"validation": "validated_on", "test": "tested_on"}
+            check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
+        self.trained = read_trained_images(source) | set(digests(used["trained_on"]))
         self.facts = {
             "kind": "smoke" if self.config.optimization.smoke_run else "full",
             "lineage": self.lineage,
@@ -151,6 +163,7 @@ class Run(Generic[S]):
         return MedHieraTrainer(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,
+            recipe=self.config.shaping_a_step(),
             model=model,
             args=training,
             data_collator=RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed),
@@ -174,7 +187,9 @@ class Run(Generic[S]):
             model: the best or last model, on any device.
             weights: the model's, where it holds a part of them alone (`MedHieraTrainer.gather_state_dict`).
         """
+        write_trained_images(self.output, self.trained)
         write_stage(self.output, self.stage, record, model, self.preprocessing, weights)
+        log_peak_memory(self.config.training.device)
         logger.info("stage %d lies in %s", self.stage.number, self.output)
         if self.config.hub_id:
             training = self.config.training
@@ -203,6 +218,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     start_logging(training)
     if training.process_index == 0:  # the first rank stands for all
         hold_output(Path(training.output_dir))
+    log_device(training.device, training.world_size)
     set_seed(training.seed)
     refuse_other_stage(stage, Path(training.output_dir or "."))
     resume = last_checkpoint(training)

@@ -4,7 +4,7 @@
     python space/app.py demo/phantom/stage1 --port 7861
     python space/app.py demo/phantom/stage2 --time 20
 
-The first two serve the page on this machine alone; the last prints the CPU latency per image and ends. Also
+The first two serve the page on this machine alone; the last prints the latency per image and ends. Also
 a Hub Space's app_file (see bundle.py), its model in `model/`. Needs the extra `medhiera[app]`.
 
 Nothing uploaded is kept: a file is deleted as soon as it has been read, its pixels live in the session's
@@ -45,6 +45,7 @@ from PIL import Image
 from starlette.middleware import Middleware
 
 from dataset_scripts.reading.grayscale import GrayImage
+from medhiera.device import add_device_option, choose_device, log_device
 from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
 from space import page
@@ -290,13 +291,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=default, help="a stage 1 or 2")
     parser.add_argument("--port", type=int, help="default: a free one from 7860 on")
     parser.add_argument("--time", type=int, metavar="N", help="only print the latency over N images")
+    add_device_option(parser)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logger.setLevel(logging.INFO)
+    for name in (__name__, "medhiera"):
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
-        reader = open_folder(options.folder)
+        device = choose_device(options.device)
+        reader = open_folder(options.folder, device)
     except UserError as error:
         parser.exit(1, f"error: {error}\n")
+    log_device(device)
     if options.time:
         seconds = latency(reader, options.time)
         logger.info(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
+from medhiera.device import CPU
 from medhiera.errors import UserError, one_line
 from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.pointing_game import LocalizationReport, Verdict
@@ -138,9 +139,10 @@ class ChestReader:
 
     def heat(self, gray: GrayImage, name: str) -> npt.NDArray[np.float32]:
         """Heat map of a finding: (image_size, image_size), 0…1, over the model's input."""
-        pixels = self.classifier.preprocessing.pixel_values([Image.fromarray(gray)])
-        heat: npt.NDArray[np.float32] = heat_maps(self.classifier.model, pixels)[
-            0, self.classifier.names.index(name)
+        classifier = self.classifier
+        pixels = classifier.pixel_values([classifier.preprocessing.pixels(Image.fromarray(gray))])
+        heat: npt.NDArray[np.float32] = heat_maps(classifier.model, pixels)[
+            0, classifier.names.index(name)
         ].numpy()
         return heat
 
@@ -176,8 +178,12 @@ class MaskedReader:
         return reconstruct(self.model, pixels, self.preprocessing, noise, mask_ratio)
 
 
-def open_folder(folder: Path) -> ChestReader | MaskedReader:
+def open_folder(folder: Path, device: torch.device = CPU) -> ChestReader | MaskedReader:
     """Open what `make demo`, train_cls.py or train_mae.py left.
+
+    Args:
+        folder: a stage 1 or 2.
+        device: where its model is to run.
 
     Raises:
         UserError: there is no such folder, or it holds no stage; one sentence.
@@ -191,7 +197,7 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
     architectures = read_config(folder).get("architectures") or []
     operation = Operation.read(folder)
     if not any(name.endswith("ForPreTraining") for name in architectures):
-        classifier = Classifier.open(folder)
+        classifier = Classifier.open(folder, device)
         if classifier.preprocessing.crop is None:
             raise UserError(
                 f"{folder} does not crop the middle of what it resizes (preprocessor_config.json): this page "
@@ -204,4 +210,4 @@ def open_folder(folder: Path) -> ChestReader | MaskedReader:
         preprocessing = Preprocessing.from_processor(processor)
     except ValueError as error:
         raise UserError(f"{folder} cannot be used: {one_line(error)}") from error
-    return MaskedReader(model, preprocessing, operation)
+    return MaskedReader(model.to(device), preprocessing, operation)

@@ -4,7 +4,8 @@ What the modern recipes add to the paper's is off until a recipe names it. stage
 stage alone has, parser.py reads a config, validation.py says what cannot stand together.
 """
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -236,6 +237,14 @@ SHOWN_OF_TRAINING = (
 """Fields of transformers' TrainingArguments that shape a result; ours say it in their metadata."""
 
 
+MAY_CHANGE = (
+    "smoke_run", "keep_checkpoint", "early_stopping_patience", "max_bad_fraction", "stored_size",
+    "score_test", "bootstrap_resamples", "reconstruction_rows", "precision",
+)  # fmt: skip
+"""Our fields that a card shows and a resumed run may have otherwise: no training step depends on them, but on
+precision, which a run whose weights overflowed is told to raise."""
+
+
 @dataclass
 class Config(Generic[S]):
     """One parsed config: ours and transformers' arguments side by side."""
@@ -252,13 +261,11 @@ class Config(Generic[S]):
     def as_json(self) -> dict[str, Any]:
         """What card and metrics.json show: our fields by their metadata, and those of theirs that count."""
         record: dict[str, Any] = {}
-        groups: tuple[Any, ...] = (self.data, self.model, self.optimization, self.augmentation, self.stage)
-        for options in groups:
-            for one in fields(options):
-                value = getattr(options, one.name)
-                is_set = bool(value) if isinstance(value, dict) else value != one.default
-                if one.metadata["card"] == "always" or (one.metadata["card"] == "where set" and is_set):
-                    record[one.name] = value
+        for options, one in self._own_fields():
+            value = getattr(options, one.name)
+            is_set = bool(value) if isinstance(value, dict) else value != one.default
+            if one.metadata["card"] == "always" or (one.metadata["card"] == "where set" and is_set):
+                record[one.name] = value
         if self.model.model_name_or_path:
             del record["model_size"]  # the geometry is the checkpoint's
         shown = [*SHOWN_OF_TRAINING, "max_steps" if self.training.max_steps > 0 else "num_train_epochs"]
@@ -266,6 +273,18 @@ class Config(Generic[S]):
         shown += [] if self.optimization.schedule else ["lr_scheduler_type", "warmup_steps"]
         record |= {name: getattr(self.training, name) for name in shown}
         return {key: value.value if isinstance(value, Enum) else value for key, value in record.items()}
+
+    def shaping_a_step(self) -> dict[str, Any]:
+        """Our fields that a training step depends on, defaults too: a resumed run has them as before."""
+        return {
+            one.name: getattr(options, one.name)
+            for options, one in self._own_fields()
+            if one.metadata["card"] != "never" and one.name not in MAY_CHANGE
+        }
+
+    def _own_fields(self) -> Iterator[tuple[Any, Field[Any]]]:
+        groups: tuple[Any, ...] = (self.data, self.model, self.optimization, self.augmentation, self.stage)
+        return ((options, one) for options in groups for one in fields(options))
 
 
 def images_per_step(training: TrainingArguments) -> int:

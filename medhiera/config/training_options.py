@@ -205,7 +205,19 @@ def fill_in(training: TrainingArguments) -> None:
         training.ddp_static_graph = training.gradient_accumulation_steps == 1 and not training.torch_compile
     if training.tf32 is None and not training.use_cpu and is_torch_tf32_available():
         training.tf32 = True
-        enable_tf32(True)
+    if training.tf32 is not None:
+        use_tf32(training.tf32)
+
+
+def use_tf32(is_on: bool) -> None:
+    """Whether float32 is multiplied as TF32 on a GPU.
+
+    Said by transformers in torch's new words, and then in its old ones: torch raises where it is asked in the
+    old ones and the two differ.
+    """
+    enable_tf32(is_on)
+    torch.backends.cuda.matmul.allow_tf32 = is_on
+    torch.backends.cudnn.allow_tf32 = is_on
 
 
 def unused_options(

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, missing_splits
 from medhiera.config.arguments import DataArguments
+from medhiera.data.columns import read_column
 from medhiera.errors import UserError
 from medhiera.layout import offline_reason
 
@@ -122,7 +122,7 @@ class BuiltDataset:
 
     def _is_own_alone(self) -> bool:
         """Whether all rows are of your own folder."""
-        return all(set(rows["source"]) == {OWN_SOURCE.name} for rows in self.rows.values())
+        return all(by_source(rows).keys() == {OWN_SOURCE.name} for rows in self.rows.values())
 
     def caption(self, text: str) -> str:
         """A picture's title; phantoms are said to be phantoms inside the picture."""
@@ -282,4 +282,7 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
 
 def by_source(rows: Dataset) -> dict[str, int]:
     """Number of images by source, largest first."""
-    return dict(Counter(rows["source"]).most_common())
+    counts = {
+        entry["values"]: entry["counts"] for entry in read_column(rows, "source").value_counts().to_pylist()
+    }
+    return dict(sorted(counts.items(), key=lambda entry: -entry[1]))

@@ -9,11 +9,14 @@ from itertools import islice, zip_longest
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, interleave_datasets
 
 from dataset_scripts import SOURCES
 from dataset_scripts.build.layout import BUILD_REPORT_FILE
 from medhiera.data.cocktail import by_source
+from medhiera.data.columns import read_column
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -98,14 +101,14 @@ def mix_sources(rows: Dataset, weights: Mapping[str, float], seed: int) -> Datas
 
 
 def _rows_of(rows: Dataset, sources: Sequence[str]) -> npt.NDArray[np.intp]:
-    wanted = set(sources)
-    return np.flatnonzero([source in wanted for source in rows["source"]])
+    is_wanted = pc.is_in(read_column(rows, "source"), value_set=pa.array(sources, pa.string()))
+    return np.flatnonzero(is_wanted.to_numpy())
 
 
 def sample_across_sources(rows: Dataset, count: int) -> list[int]:
     """Row numbers for a figure: each source in turn, evenly through the split."""
     places: dict[str, list[int]] = {}
-    for row, source in enumerate(rows["source"]):
+    for row, source in enumerate(read_column(rows, "source").to_pylist()):
         places.setdefault(source, []).append(row)
     thinned = [found[:: max(1, len(found) // count)] for found in places.values()]
     in_turn = (row for rank in zip_longest(*thinned) for row in rank if row is not None)

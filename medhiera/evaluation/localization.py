@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medhiera.data.columns import read_column
 from medhiera.data.preprocessing import CenterCrop
 from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
@@ -74,7 +76,9 @@ def evaluate_localization(
     if crop is None:
         return LocalizationReport(reason="this image processor's crop is not known"), []
     names = rows.features["boxes"].feature["finding"].names
-    boxed = rows.select(np.flatnonzero([len(boxes) > 0 for boxes in rows["boxes"]]))
+    boxed = rows.select(
+        np.flatnonzero(pc.list_value_length(read_column(rows, "boxes")).fill_null(0).to_numpy())
+    )
     if not len(boxed):
         return LocalizationReport(reason="no image has a box"), []
     examples = [
@@ -91,8 +95,8 @@ def _point_at_boxes(
     classifier: Classifier, batch: Mapping[str, Any], names: Sequence[str], crop: CenterCrop
 ) -> Iterator[HeatMapExample]:
     """Every pair of image and finding of a batch, finding by finding."""
-    pixels = classifier.preprocessing.pixel_values(batch["image"])
-    probabilities = classifier.probabilities(batch["image"]).numpy()
+    pixels = classifier.pixel_values([classifier.preprocessing.pixels(image) for image in batch["image"]])
+    probabilities = classifier.score(pixels).numpy()
     maps = heat_maps(classifier.model, pixels).numpy()
     boxes_of = [
         _by_finding(boxes, image.size, crop)
@@ -206,6 +210,6 @@ def _inside(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _stretched(pixels: Tensor) -> NDArray[np.float32]:
     """Normalized input, stretched to [0, 1] for showing."""
-    gray = pixels.float().mean(dim=0).numpy()
+    gray = pixels.float().mean(dim=0).cpu().numpy()
     low, high = float(gray.min()), float(gray.max())
     return np.asarray((gray - low) / max(high - low, 1e-6), dtype=np.float32)

@@ -14,6 +14,7 @@ import pandas as pd
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from medhiera.data.columns import read_column
 from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients
 
 FEWEST_PATIENTS = 10
@@ -129,8 +130,8 @@ class Predictions:
         Raises:
             ValueError: as the class.
         """
-        table = pd.DataFrame({column: list(rows[column]) for column in IDENTITY})
-        labels = np.array(rows["labels"], dtype=np.float64)
+        table = pd.DataFrame({name: read_column(rows, name).to_pylist() for name in IDENTITY})
+        labels = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64)
         patients = table["patient_id"].tolist()
         return cls(np.asarray(scores, dtype=np.float64), labels, list(finding_names), patients, table)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
+from medhiera.device import CPU, move
 from medhiera.errors import UserError
 from medhiera.layout import read_config
 from medhiera.loading import load_model, load_processor
@@ -36,10 +37,14 @@ class StockPreprocessing:
 
     processor: Any
 
-    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
-        """(images, 3, height, width), float32, of images of any mode with 8 bits a channel."""
-        rgb = [image.convert("L").convert("RGB") for image in images]
-        return self.processor(images=rgb, return_tensors="pt")["pixel_values"]
+    def pixels(self, image: Image.Image) -> Tensor:
+        """(3, height, width), float32 and normalized already, of an image with 8 bits a channel."""
+        rgb = image.convert("L").convert("RGB")
+        return self.processor(images=[rgb], return_tensors="pt")["pixel_values"][0]
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """The pixels themselves; Preprocessing has the same method."""
+        return pixels
 
     def to_processor(self) -> Any:
         """The processor itself; Preprocessing has the same method."""
@@ -78,8 +83,12 @@ class Classifier:
     names: list[str]
 
     @classmethod
-    def open(cls, source: str | Path) -> "Classifier":
+    def open(cls, source: str | Path, device: torch.device = CPU) -> "Classifier":
         """Load it.
+
+        Args:
+            source: the folder or Hub id.
+            device: where it is to run.
 
         Raises:
             UserError: there is no such folder or repository, it is not a Hiera classifier, its weights are
@@ -107,7 +116,7 @@ class Classifier:
         except ValueError:
             preprocessing = StockPreprocessing(processor)
         _check_inputs(source, model, preprocessing)
-        return cls(model, preprocessing, names)
+        return cls(model.to(device), preprocessing, names)
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
@@ -117,14 +126,38 @@ class Classifier:
             digest.update(tensor.float().cpu().contiguous().numpy())
         return digest.hexdigest()[:12]
 
-    @torch.inference_mode()
-    def probabilities(
-        self, images: Sequence[Image.Image], with_flip: bool = False, legacy_head: bool = False
-    ) -> Tensor:
-        """One probability per image and finding: a sigmoid of each logit, no softmax.
+    def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
+        """One probability per image and finding, see `score`.
 
         Args:
             images: 8 bits a channel, any mode and size.
+
+        Raises:
+            UserError: one of them is NaN or infinite.
+        """
+        return self.score(self.pixel_values([self.preprocessing.pixels(image) for image in images]))
+
+    @torch.inference_mode()
+    def pixel_values(self, pixels: Sequence[Tensor]) -> Tensor:
+        """The model's input, on its device and in its precision.
+
+        They travel as they are, which is a byte a pixel for our own preprocessing, and are normalized there.
+
+        Args:
+            pixels: of each image, what `preprocessing.pixels` makes of it.
+
+        Returns:
+            (images, channels, height, width).
+        """
+        batch = move(torch.stack(list(pixels)), self.model.device)
+        return self.preprocessing.normalize(batch).to(self.model.dtype)
+
+    @torch.inference_mode()
+    def score(self, pixel_values: Tensor, with_flip: bool = False, legacy_head: bool = False) -> Tensor:
+        """One probability per image and finding: a sigmoid of each logit, no softmax.
+
+        Args:
+            pixel_values: from the method of this name.
             with_flip: the mean over each image and its mirror image (test-time augmentation).
             legacy_head: med-hiera's sigmoid(softmax(logits)) instead, for comparison; not a probability.
 
@@ -134,10 +167,9 @@ class Classifier:
         Raises:
             UserError: one of them is NaN or infinite.
         """
-        pixels = self.preprocessing.pixel_values(images).to(self.model.device, self.model.dtype)
-        views = [pixels, pixels.flip(-1)] if with_flip else [pixels]
+        views = [pixel_values, pixel_values.flip(-1)] if with_flip else [pixel_values]
         # To the CPU first: not every accelerator has double precision.
-        scores = [score_logits(self.model(view).logits.cpu(), legacy_head) for view in views]
+        scores = [score_logits(self.model(view).logits.float().cpu(), legacy_head) for view in views]
         result = torch.stack(scores).mean(dim=0)
         if not result.isfinite().all():
             raise UserError(
@@ -157,7 +189,7 @@ def _check_inputs(
     Raises:
         UserError: the processor gives NaN, other channels, or a size that does not split into mask units.
     """
-    pixels = preprocessing.pixel_values([Image.new("L", (64, 48), 128)])
+    pixels = preprocessing.normalize(preprocessing.pixels(Image.new("L", (64, 48), 128)).unsqueeze(0))
     _, channels, *size = pixels.shape
     fault = None
     if channels != model.config.num_channels:

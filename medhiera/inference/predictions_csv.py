@@ -1,15 +1,20 @@
 """The CSV that `predict.py` writes: one row an image, whatever it is called, resumable after a kill anywhere.
 
-`predict.py` → here. A file is known by its place, not by its name as typed: a relative path in the CSV starts
-at the CSV's own folder.
+`predict.py` → here. A file is known by its place, not by its name as typed, and by what it holds: a relative
+path in the CSV starts at the CSV's own folder, and a file that holds other bytes than its row is of is scored
+again.
 """
 
 import contextlib
 import csv
+import functools
+import hashlib
 import io
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from medhiera.errors import UserError
@@ -20,6 +25,11 @@ logger = logging.getLogger(__name__)
 _BYTE_FOR_BYTE = "surrogateescape"  # how file names that are not UTF-8 come through
 
 _NAMED_IN_LOG = 20
+
+LISTS = ("unreadable", "remarks")
+"""Kinds of lists beside a CSV, `OUTPUT.KIND.csv`."""
+
+_LIST_HEADER = ["path", "reason"]
 
 
 def canonical_path(path: Path) -> Path:
@@ -42,10 +52,13 @@ def name_in_csv(path: Path, folder: Path) -> str:
     return f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
-def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
+def rows_done(output: Path, header: list[str], fingerprint: str) -> dict[str, str]:
     """The images that a CSV of the same model holds; an incomplete last row is removed.
 
     Writes the header if the file is new or empty.
+
+    Returns:
+        File as named → `file_digest` of what it held.
 
     Raises:
         UserError: the file is something else, or of another model, or cannot be written.
@@ -57,7 +70,7 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
             with written(output):
                 os.truncate(output, 0)
         append_rows(output, [header])
-        return set()
+        return {}
     try:
         whole.split(b"\n", 1)[0].decode("utf-8")  # only file names may hold other bytes
         first, *rows = csv.reader(io.StringIO(whole.decode("utf-8", _BYTE_FOR_BYTE), newline=""))
@@ -77,7 +90,52 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> set[str]:
     if len(whole) < len(text):
         with written(output):
             os.truncate(output, len(whole))
-    return {row[0] for row in rows if len(row) == len(header)}
+    return {row[0]: row[2] for row in rows if len(row) == len(header)}
+
+
+def file_digest(path: Path) -> str:
+    """64 bits of a hash of the file's bytes, as hex: which picture a row is of, whatever its file's date."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, functools.partial(hashlib.blake2b, digest_size=8)).hexdigest()
+
+
+def changed_files(before: Mapping[Path, str], files: Collection[Path]) -> set[Path]:
+    """Files that hold another picture than the one that has a row: copied over, whatever their date says.
+
+    Args:
+        before: file → `file_digest` when its row was written.
+        files: those asked for; the others are not looked at.
+    """
+
+    def is_changed(file: Path) -> bool:
+        try:
+            return file_digest(file) != before[file]
+        except OSError:
+            return True  # it is read again, and named
+
+    asked = [file for file in files if file in before]
+    with ThreadPoolExecutor() as pool:
+        return {file for file, changed in zip(asked, pool.map(is_changed, asked), strict=True) if changed}
+
+
+def drop_rows(output: Path, files: Collection[Path]) -> None:
+    """Take the rows of some files out of the CSV, whole or not at all.
+
+    Args:
+        output: the CSV, a canonical path.
+        files: canonical paths.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if not files:
+        return
+    number = "1 image has" if len(files) == 1 else f"{len(files)} images have"
+    logger.warning("%s changed since they were scored, and are scored again", number)
+    text = output.read_bytes().decode("utf-8", _BYTE_FOR_BYTE)
+    header, *rows = csv.reader(io.StringIO(text, newline=""))
+    kept = [row for row in rows if canonical_path(output.parent / row[0]) not in files]
+    _replace(output, [header, *kept])
 
 
 def end_of_rows(text: bytes) -> int:
@@ -132,28 +190,57 @@ def written(file: Path) -> Iterator[None]:
         raise UserError(message) from error
 
 
-def warn_of_old_rows(
-    done: Collection[Path], files: Collection[Path], output: Path, written_at: float
-) -> None:
-    """Say which rows may be of other pictures than the files now hold.
+def _replace(file: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV anew, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = file.with_name(f"{file.name}.part")
+    with written(file):
+        partial.write_bytes(csv_text(rows))
+        if file.is_file():
+            shutil.copymode(file, partial)
+        os.replace(partial, file)
+
+
+def warn_of_moved_files(done: Collection[Path], output: Path) -> None:
+    """Say so where none of the files that have a row is where the CSV names it.
 
     Args:
         done: files that have a row.
-        files: those asked for.
         output: the CSV.
-        written_at: when it was written last, in seconds as `stat` has them.
     """
-    newer = sorted(place for place in files if place in done and place.stat().st_mtime > written_at)
-    if newer:
-        logger.warning(
-            "%d images have changed since %s was written, and keep their old rows (%s …); delete these rows, "
-            "or name another CSV", len(newer), output.name, newer[0],
-        )  # fmt: skip
     if done and not any(place.exists() for place in done):
         logger.warning(
             "none of the images that %s names is there any more; was it moved? Paths in it start at its own "
             "folder", output,
         )  # fmt: skip
+
+
+def check_lists(output: Path) -> None:
+    """Refuse to write where a file of the user's own has the name of a list.
+
+    Raises:
+        UserError: one does.
+    """
+    for listing in (output.with_suffix(f".{kind}.csv") for kind in LISTS):
+        if listing.exists() and listing.stat().st_size and _read_list(listing)[:1] != [_LIST_HEADER]:
+            raise UserError(
+                f"{listing} is there and is not a list of this command's, which it would be overwritten by; "
+                "move it, or name another --output"
+            )
+
+
+def _read_list(listing: Path) -> list[list[str]]:
+    """The rows of a list with its header; none where there is no such file, or it is something else."""
+    if not listing.is_file():
+        return []
+    with listing.open(newline="", encoding="utf-8", errors=_BYTE_FOR_BYTE) as file:
+        try:
+            return [row for row in csv.reader(file) if len(row) == len(_LIST_HEADER)]
+        except csv.Error:
+            return []
 
 
 def list_beside(
@@ -163,16 +250,13 @@ def list_beside(
 
     Args:
         output: the CSV, an absolute path.
-        kind: of list: "unreadable" or "remarks".
+        kind: of list, one of LISTS.
         found: files of this run, and what there is to say.
         looked_at: all files of this run. What an older list says of others is kept while they are there.
         what: of the files, for the log: "could not be read".
     """
     listing = output.with_suffix(f".{kind}.csv")
-    older: list[list[str]] = []
-    if listing.is_file():
-        with listing.open(newline="", encoding="utf-8", errors=_BYTE_FOR_BYTE) as file:
-            older = [row for row in csv.reader(file) if len(row) == 2][1:]
+    older = _read_list(listing)[1:]
     places = [canonical_path(output.parent / name) for name, _ in older]
     kept = zip(older, places, strict=True)
     rows = [row for row, place in kept if place not in looked_at and place.is_file()]
@@ -180,8 +264,7 @@ def list_beside(
     if not rows:
         listing.unlink(missing_ok=True)
         return
-    with written(listing):
-        listing.write_bytes(csv_text([["path", "reason"], *rows]))
+    _replace(listing, [_LIST_HEADER, *rows])
     if found:
         files_word = "file" if len(found) == 1 else "files"
         named = "\n  ".join(f"{path}: {reason}" for path, reason in found[:_NAMED_IN_LOG])

@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import EarlyStoppingCallback, Trainer
-from transformers.utils.import_utils import enable_tf32
 
 from medhiera.config.arguments import OptimizationArguments
+from medhiera.config.training_options import use_tf32
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RunEndedError, UserError
+from medhiera.errors import RunEndedError
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
@@ -29,7 +29,14 @@ from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import build_optimizer
 from medhiera.training.out_of_memory import end_run, is_out_of_memory
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
-from medhiera.training.settings import check_schedule, check_settings, run_settings, write_settings
+from medhiera.training.settings import (
+    check_batches,
+    check_length,
+    check_schedule,
+    check_settings,
+    run_settings,
+    write_settings,
+)
 from medhiera.training.sharding import keep_float32_inputs
 from medhiera.training.working_weights import WorkingWeights
 
@@ -50,6 +57,7 @@ class MedHieraTrainer(Trainer):
     Args:
         optimization: the recipe's.
         preprocessing: makes the model's input of a batch of bytes, on the device.
+        recipe: what else a run that resumes must have as before (`Config.shaping_a_step`).
         **kwargs: transformers' own.
     """
 
@@ -57,7 +65,12 @@ class MedHieraTrainer(Trainer):
     lr_scheduler: LRScheduler | None
 
     def __init__(
-        self, *, optimization: OptimizationArguments, preprocessing: Preprocessing, **kwargs: Any
+        self,
+        *,
+        optimization: OptimizationArguments,
+        preprocessing: Preprocessing,
+        recipe: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if self.is_fsdp_enabled:
@@ -66,7 +79,7 @@ class MedHieraTrainer(Trainer):
         self.preprocessing = preprocessing
         self.average: EMA | None = None
         self.working: WorkingWeights | None = None
-        self._settings: dict[str, Any] = {}
+        self._settings: dict[str, Any] = dict(recipe or {})
         self._order: KeyedSampler | None = None
         self._reports = False
         # A masked autoencoder, whose loss needs the masked tokens alone.
@@ -131,13 +144,7 @@ class MedHieraTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        scheduler = self.lr_scheduler
-        if isinstance(scheduler, OneCycleLR) and self.state.max_steps > scheduler.total_steps:
-            raise RunEndedError(
-                f"the run of this checkpoint was planned for {scheduler.total_steps} steps and OneCycleLR "
-                f"cannot be made longer; now {self.state.max_steps} are asked for. Resume with the steps or "
-                "epochs of before, or start a new run with --model_name_or_path on the finished folder"
-            )
+        check_length(self.lr_scheduler, self.state.max_steps)
 
     def _get_learning_rate(self) -> float:
         """What is logged: the head's, the largest; transformers takes the first group's, the lowest."""
@@ -162,13 +169,7 @@ class MedHieraTrainer(Trainer):
             UserError: with `dataloader_drop_last` there is none.
         """
         loader = super().get_train_dataloader()
-        if not len(loader):
-            raise UserError(
-                f"{len(self.train_dataset)} training images do not fill one batch of "
-                f"{self.args.train_batch_size * self.args.world_size}, and dataloader_drop_last leaves what "
-                "does not fill one out: there would be no step. Set dataloader_drop_last: false, or a "
-                "smaller per_device_train_batch_size"
-            )
+        check_batches(self.args, len(self.train_dataset), len(loader))
         return loader
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -261,7 +262,7 @@ class MedHieraTrainer(Trainer):
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
     ) -> Any:
         batches = len(train_dataloader)
-        self._settings = run_settings(self.args, self.optimization, len(self.train_dataset), batches)
+        self._settings |= run_settings(self.args, self.optimization, len(self.train_dataset), batches)
         epochs = max_steps / self._settings["steps an epoch"]
         check_schedule(self.args, self.optimization, max_steps, epochs)
         if resume_from_checkpoint is not None:
@@ -348,7 +349,7 @@ class MedHieraTrainer(Trainer):
         """
         self._reports = True
         if self.args.tf32:
-            enable_tf32(False)
+            use_tf32(False)
         if not self.is_fsdp_enabled:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
@@ -375,10 +376,8 @@ class MedHieraTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(checkpoint, ignore_errors=True)  # what a run that was ended left under this name
         self.accelerator.wait_for_everyone()
-        limit, self.args.save_total_limit = (
-            self.args.save_total_limit,
-            None,
-        )  # rotated below, when it is whole
+        limit = self.args.save_total_limit
+        self.args.save_total_limit = None  # rotated below, when it is whole
         try:
             if not self.is_fsdp_enabled:
                 check_finite_weights(self.model, self.state.global_step)

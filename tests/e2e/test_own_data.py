@@ -52,6 +52,29 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
     assert scored.returncode == 0, scored.stderr
+    is_split_anew_where_the_folder_changes(own_folder, output, workshop, tmp_path)
+
+
+def is_split_anew_where_the_folder_changes(own_folder, trained, workshop, tmp_path):
+    """The same films, one a patient: others are held out, which the model was trained on."""
+    table = own_folder / "labels.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    table.write_text("\n".join(",".join([image, *labels]) for image, _, *labels in lines))
+    words = ["--data_dir", str(own_folder), "--build_dir", str(tmp_path / "built")]
+    for command in (
+        ["evaluate_cls.py", "--model", str(trained), *words, "--output_dir", str(tmp_path / "anew")],
+        ["train_cls.py", str(workshop.configs["train_cls.py"]), "--model_name_or_path", str(trained), *words,
+         "--output_dir", str(tmp_path / "anew2"), "--use_cpu", "true"],
+    ):  # fmt: skip
+        done = subprocess.run([sys.executable, *command], cwd=workshop.root, text=True, capture_output=True)
+        assert done.returncode == 1, done.stderr
+        assert f"{trained} was trained on " in done.stderr and "a column `split`" in done.stderr
+    scored = subprocess.run(
+        [sys.executable, "evaluate_cls.py", "--model", str(trained), *words, "--split", "train",
+         "--bootstrap_resamples", "0", "--output_dir", str(tmp_path / "fit")],
+        cwd=workshop.root, text=True, capture_output=True,
+    )  # fmt: skip
+    assert "was trained on" in scored.stderr, "thresholds come from a validation split that it has seen"
 
 
 def test_the_exported_cocktail_trains_like_the_raw_one(workshop, stage1, tmp_path):

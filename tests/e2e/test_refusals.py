@@ -76,6 +76,19 @@ def test_folder_of_another_run_is_not_mixed_up(workshop, stage1, tmp_path):
         mae(workshop, tmp_path)
 
 
+def test_a_run_goes_on_with_its_own_recipe(workshop, stage1, tmp_path):
+    """Options at their defaults before, and one that no training step depends on."""
+    shutil.copytree(stage1 / "checkpoint-3", tmp_path / "checkpoint-3")
+    changed = ("--mask_ratio", "0.5", "--random_crop_scale", "0.5", "--drop_path_rate", "0.2")
+    with pytest.raises(UserError) as caught:
+        mae(workshop, tmp_path, "--resume_from_checkpoint", "true", *changed, "--reconstruction_rows", "1")
+    message = str(caught.value)
+    assert (
+        "drop_path_rate was 0.0, now 0.2; random_crop_scale was 0.0, now 0.5; mask_ratio was 0.6" in message
+    )
+    assert "reconstruction_rows" not in message
+
+
 def test_nothing_to_resume(workshop, tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         mae(workshop, tmp_path, "--resume_from_checkpoint", "true")

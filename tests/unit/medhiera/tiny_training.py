@@ -57,7 +57,11 @@ def tiny_mae(**fields):
 
 def make_trainer(folder, optimization=None, rows=None, model=None, table=None, collator=None, **arguments):
     """A Trainer on `rows`; `arguments` are TrainingArguments or, by name, the Trainer's own."""
-    own = {name: arguments.pop(name) for name in ("compute_loss_func", "callbacks") if name in arguments}
+    own = {
+        name: arguments.pop(name)
+        for name in ("compute_loss_func", "callbacks", "recipe")
+        if name in arguments
+    }
     rows = make_rows() if rows is None else rows
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "max_steps": 4, "use_cpu": True,

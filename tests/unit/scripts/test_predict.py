@@ -19,27 +19,30 @@ from medhiera.errors import UserError
 from medhiera.inference.predictions_csv import rows_done
 from predict import find_images, main
 
-HEADER = ["path", "model", "Mass"]
+HEADER = ["path", "model", "content", "Mass"]
 
 
 def test_a_new_file_gets_a_header_and_a_cut_line_goes(tmp_path):
     output = tmp_path / "out.csv"
-    assert rows_done(output, HEADER, "abc") == set()
-    assert output.read_text() == "path,model,Mass\n"
+    assert rows_done(output, HEADER, "abc") == {}
+    assert output.read_text() == "path,model,content,Mass\n"
     with output.open("a") as file:
-        file.write('"a, b.png",abc,0.5\nc.png,ab')
-    assert rows_done(output, HEADER, "abc") == {"a, b.png"}
+        file.write('"a, b.png",abc,77,0.5\nc.png,ab')
+    assert rows_done(output, HEADER, "abc") == {"a, b.png": "77"}
     assert output.read_text().endswith("0.5\n")
     output.write_text("path,mod")  # killed in the header
-    assert rows_done(output, HEADER, "abc") == set()
-    assert output.read_text() == "path,model,Mass\n"
+    assert rows_done(output, HEADER, "abc") == {}
+    assert output.read_text() == "path,model,content,Mass\n"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"path,model,Hernia\n", "not those of this model"),
-        (b"path,model,Mass\na.png,xyz,0.5\n", "predictions of another model .xyz, this one is abc"),
+        (
+            b"path,model,content,Mass\na.png,xyz,77,0.5\n",
+            "of another model .xyz, this one is abc",
+        ),
         (b"\xff\xfe\x00\n", "is not a CSV"),
     ],
 )
@@ -155,7 +158,7 @@ def test_strange_names_come_out_as_they_went_in_and_have_one_row(stage2, tmp_pat
     named = [b"./" + name if name[:1] in b"=+-@\t" else name for name in STRANGE]
     whole = run(stage2, output, "--batch_size", "7", "--", *images)
     assert whole == [os.fsdecode(name) for name in named]
-    assert [len(row) for row in csv.reader(io.StringIO(read(output), newline=""))] == [2 + 4] * 32
+    assert [len(row) for row in csv.reader(io.StringIO(read(output), newline=""))] == [3 + 4] * 32
     text = output.read_bytes()
     monkeypatch.chdir(tmp_path)
     for end in range(len(text) - 1, 0, -len(text) // 25):  # killed anywhere, also inside a quoted name
@@ -223,16 +226,35 @@ def test_one_brightness_has_no_row(stage2, tmp_path):
     assert "gray.png,shows_nothing" in (tmp_path / "out.unreadable.csv").read_text()
 
 
-def test_a_picture_that_changed_is_told(stage2, tmp_path, caplog):
-    picture = write_picture(tmp_path / "in" / "a.png")
-    run(stage2, tmp_path / "out.csv", picture)
-    run(stage2, tmp_path / "out.csv", picture)
-    assert "have changed since" not in caplog.text
-    later = (tmp_path / "out.csv").stat().st_mtime + 10
-    os.utime(picture, (later, later))
-    run(stage2, tmp_path / "out.csv", picture)
-    assert "1 images have changed since out.csv was written" in caplog.text
-    assert str(picture) in caplog.text
+def test_a_file_that_holds_another_picture_is_scored_again(stage2, tmp_path, caplog):
+    """Copied over with a date and size of its own, as rsync, unzip and `cp -p` do: the date tells nothing."""
+    folder, output = tmp_path / "in", tmp_path / "out.csv"
+    for name in ("a.png", "b.png", "c.png"):
+        write_picture(folder / name)
+    run(stage2, output, folder)
+    before = output.read_text().splitlines()
+    assert run(stage2, output, folder) == [str(folder / name) for name in ("a.png", "b.png", "c.png")]
+    assert "scored again" not in caplog.text
+    dates = (folder / "b.png").stat()
+    Image.fromarray(255 - phantom()).save(folder / "b.png")
+    os.utime(folder / "b.png", ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    run(stage2, output, folder)
+    after = output.read_text().splitlines()
+    assert "1 image has changed" in caplog.text
+    assert after[:3] == [before[0], before[1], before[3]]
+    assert len(after) == 4 and after[3].startswith(f"{folder / 'b.png'},") and after[3] != before[2]
+    (folder / "c.png").write_bytes(b"no picture any more")
+    assert len(run(stage2, output, folder)) == 2
+    assert "c.png" in (tmp_path / "out.unreadable.csv").read_text()
+
+
+@pytest.mark.parametrize("kind", ["remarks", "unreadable"])
+def test_a_file_of_the_users_is_no_list_to_overwrite(stage2, tmp_path, kind):
+    picture, notes = write_picture(tmp_path / "in" / "a.png"), tmp_path / f"out.{kind}.csv"
+    notes.write_text("patient,note,date\n7,ask again,2026\n")
+    with pytest.raises(UserError, match=f"out.{kind}.csv is there and is not a list of this command"):
+        run(stage2, tmp_path / "out.csv", picture)
+    assert notes.read_text().startswith("patient")
 
 
 @pytest.mark.parametrize("size", ["0", "-3"])
@@ -260,11 +282,11 @@ def others_folder():
     folder = Path(tempfile.mkdtemp(prefix="medhiera-"))
     folder.chmod(0o755)
     write_picture(folder / "a.png")
-    (folder / "old.csv").write_text("path,model,Mass\n")
+    (folder / "old.csv").write_text("path,model,content,Mass\n")
     (folder / "old.csv").chmod(0o444)
     (folder / "mine").mkdir()
     (folder / "mine").chmod(0o777)
-    (folder / "mine" / "old.csv").write_text("path,model,Mass\n")
+    (folder / "mine" / "old.csv").write_text("path,model,content,Mass\n")
     (folder / "mine" / "old.csv").chmod(0o444)
     is_root = os.geteuid() == 0
     if is_root:
@@ -307,6 +329,6 @@ def test_a_full_disk_ends_in_words_and_the_run_resumes(stage2, tmp_path, root):
     assert last.startswith("predict.py: --output") and "File too large" in last and "to resume" in last
     assert "Traceback" not in done.stderr
     lines = (tmp_path / "out.csv").read_text().splitlines(keepends=True)
-    assert 1 < len(lines) < 61 and all(line.endswith("\n") and line.count(",") == 5 for line in lines)
+    assert 1 < len(lines) < 61 and all(line.endswith("\n") and line.count(",") == 6 for line in lines)
     assert len(set(run(stage2, tmp_path / "out.csv", tmp_path / "in"))) == 60
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv"]  # and no lock's file

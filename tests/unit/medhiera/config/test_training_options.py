@@ -5,11 +5,10 @@ from dataclasses import fields
 import pytest
 import torch
 from transformers import TrainingArguments
-from transformers.utils.import_utils import enable_tf32
 
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
-from medhiera.config.training_options import NOT_TAKEN
+from medhiera.config.training_options import NOT_TAKEN, use_tf32
 from medhiera.errors import UserError
 
 
@@ -126,6 +125,16 @@ def test_single_precision_stays_so_on_a_cpu(tmp_path):
     assert rounding("cpu") < 1e-3
 
 
+def test_torch_can_be_asked_about_tf32_in_its_old_words_and_its_new_ones(tmp_path):
+    """It raises where they differ, as after transformers' own switch; torch.export and others ask."""
+    read(tmp_path, "--tf32", "false")
+    for is_on in (False, True, False):
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is is_on
+        assert torch.get_float32_matmul_precision() == ("high" if is_on else "highest")
+        use_tf32(not is_on)
+    use_tf32(False)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("words", [(), ("--tf32", "false")])
@@ -136,7 +145,7 @@ def test_what_stays_float32_is_multiplied_as_tf32_on_a_gpu(words, tmp_path):
         assert training.tf32 is (not words)
         assert (rounding("cuda") > 5e-3) == (not words)
     finally:
-        enable_tf32(False)
+        use_tf32(False)
 
 
 EPOCHS_IN_FILE, STEPS_IN_FILE = "num_train_epochs: 3\n", "max_steps: 9\n"

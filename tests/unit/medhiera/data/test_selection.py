@@ -17,7 +17,8 @@ from transformers import TrainingArguments
 from dataset_scripts import Cocktail, write_phantom_cohort
 from dataset_scripts.build.parquet_export import export_parquet
 from medhiera.config.arguments import DataArguments
-from medhiera.data.cocktail import missing_validation, open_cocktail
+from medhiera.data.cocktail import by_source, missing_validation, open_cocktail
+from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import mix_sources, sample_across_sources, select_examples, warn_of_small_images
@@ -227,3 +228,12 @@ def test_an_own_folder_of_test_images_alone_is_opened_to_be_scored(tmp_path: Pat
     assert (data.names, len(data.split("test"))) == (["Mass"], 3) and math.isnan(data.mean)
     with pytest.raises(UserError, match=r"no train split to train on, only \['test'\]"):
         open_cocktail(options(own), TrainingArguments(str(tmp_path / "run"), use_cpu=True))
+
+
+def test_a_column_is_read_in_the_order_of_the_rows(rows: Dataset) -> None:
+    """Through datasets' own table of row numbers, which has no public name."""
+    chosen = rows.shuffle(seed=0).select(range(50, 350)).select([7, 3, 3, 200])
+    assert read_column(chosen, "image_id").to_pylist() == list(chosen["image_id"])
+    mixed = mix_sources(rows, {CHEST: 1.0, COVIDX: 1.0}, seed=0)
+    assert read_column(mixed, "image_id").to_pylist() == list(mixed["image_id"])
+    assert by_source(rows.shuffle(seed=0)) == {CHEST: 300, COVIDX: 80, BRAIN: 20}

@@ -55,11 +55,12 @@ def test_fewer_images_than_a_batch_are_refused_where_the_rest_is_dropped(length,
         (OptimizationArguments(optimizer="adamw", layer_decay=0.5), {}, "optimizer was adam, now adamw"),
         (OptimizationArguments(optimizer="adam", schedule="one_cycle"), {}, "linear, now one_cycle"),
         (OptimizationArguments(optimizer="adam", ema_decay=0.9), {}, "ema_decay was 0.0, now 0.9"),
+        (LINEAR, {"recipe": {"mask_ratio": 0.9}}, "mask_ratio was 0.6, now 0.9"),
     ],
 )
 def test_a_run_is_not_resumed_with_other_settings(options, arguments, message, tmp_path):
     """Some of these would end in a trace; the others would train another run than they say."""
-    make_trainer(tmp_path, LINEAR, **SAVING | {"max_steps": 2}).train()
+    make_trainer(tmp_path, LINEAR, **SAVING | {"max_steps": 2, "recipe": {"mask_ratio": 0.6}}).train()
     rows = make_rows(arguments.pop("rows", 16))
     other = make_trainer(tmp_path, options, rows=rows, **SAVING | arguments)
     with pytest.raises(CheckpointError, match=message) as caught:
