@@ -48,6 +48,9 @@ class HieraMAEPatchEmbeddings(nn.Module):
         Returns:
             (batch, units, tokens, embed_dim), unrolled; only visible units where a mask is given.
         """
+        pixel_values = pixel_values.to(
+            self.projection.weight.dtype
+        )  # as targets of the loss they stay float32
         if mask is None:
             tokens = self.projection(pixel_values).permute(0, 2, 3, 1)
             return unroll(tokens, self.config.query_stride, self.levels)

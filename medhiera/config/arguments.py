@@ -169,8 +169,12 @@ class OptimizationArguments:
     halt_on_explosion: bool = option(
         False, "End the run when the evaluation loss stands above its start after warm-up.", card="never"
     )
-    precision: Literal["auto", "bf16", "fp32"] = option(
-        "auto", "`auto`: bf16 autocast where the machine computes in bf16, else fp32.", card="never"
+    precision: Literal["auto", "bf16", "bf16_weights", "fp32"] = option(
+        "auto",
+        "`auto`: bf16 autocast where the machine computes in bf16, else fp32. `bf16_weights`: forward and "
+        "backward on bf16 weights, which follow float32 ones. What stays float32 is multiplied as TF32 on a "
+        "GPU while it trains, unless `tf32: false`.",
+        card="where set",
     )
     smoke_run: bool = option(False, "Marks a run that only proves the software; its card says so at its top.")
 
@@ -235,9 +239,10 @@ SHOWN_OF_TRAINING = (
 
 MAY_CHANGE = (
     "smoke_run", "keep_checkpoint", "early_stopping_patience", "max_bad_fraction", "stored_size",
-    "score_test", "bootstrap_resamples", "reconstruction_rows",
+    "score_test", "bootstrap_resamples", "reconstruction_rows", "precision",
 )  # fmt: skip
-"""Our fields that a card shows and a resumed run may have otherwise: no training step depends on them."""
+"""Our fields that a card shows and a resumed run may have otherwise: no training step depends on them, but on
+precision, which a run whose weights overflowed is told to raise."""
 
 
 @dataclass

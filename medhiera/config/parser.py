@@ -33,7 +33,7 @@ from medhiera.config.arguments import (
     machine_computes_bf16,
 )
 from medhiera.config.ranges import TRAINING_RANGES, Range
-from medhiera.config.training_options import unused_options
+from medhiera.config.training_options import fill_in, unused_options
 from medhiera.config.validation import check_config
 from medhiera.errors import UserError
 
@@ -340,6 +340,7 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
     training.logging_nan_inf_filter = (
         False  # it hides what the guard stops at, and waits for the GPU each step
     )
+    fill_in(training)
     training.dataloader_pin_memory = training.dataloader_pin_memory and torch.cuda.is_available()
     _choose_repository(recipe)
     training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes

@@ -17,6 +17,8 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.utils import is_torch_tf32_available
+from transformers.utils.import_utils import enable_tf32
 
 from medhiera.config.arguments import OptimizationArguments, StageArguments
 
@@ -75,6 +77,9 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
+OF_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+"""Those that replay a recorded step, with its memory."""
+
 
 def training_faults(
     training: TrainingArguments, optimization: OptimizationArguments, stage: StageArguments, given: set[str]
@@ -95,6 +100,11 @@ def training_faults(
     ]
     faults += [*_selection_faults(training, stage), *_tracker_faults(training), *_hub_faults(training)]
     faults += [*_compile_faults(training), *_optimizer_faults(training, optimization)]
+    if training.ddp_static_graph and training.gradient_accumulation_steps > 1:
+        faults.append(
+            "ddp_static_graph fails inside torch where gradients are accumulated; leave it out, or set "
+            "gradient_accumulation_steps to 1"
+        )
     if training.dataloader_persistent_workers and not training.dataloader_num_workers:
         faults.append("dataloader_persistent_workers needs workers; set dataloader_num_workers above 0 too")
     return faults
@@ -154,6 +164,12 @@ def _compile_faults(training: TrainingArguments) -> Iterator[str]:
         yield f"torch_compile_backend is {backend}; wanted one of {', '.join(known)}"
     if mode is not None and mode not in COMPILE_MODES:
         yield f"torch_compile_mode is {mode}; wanted one of {', '.join(COMPILE_MODES)}"
+    if mode in OF_CUDA_GRAPHS and training.gradient_accumulation_steps > 1:
+        yield (  # pytorch issue 169545
+            f"torch_compile_mode {mode} replays a step in the memory of the one before, where gradients are "
+            f"still to be added up with gradient_accumulation_steps {training.gradient_accumulation_steps}; "
+            "set it to 1 and a larger batch, or torch_compile_mode: default"
+        )
 
 
 def _optimizer_faults(training: TrainingArguments, optimization: OptimizationArguments) -> Iterator[str]:
@@ -178,6 +194,30 @@ def _optimizer_faults(training: TrainingArguments, optimization: OptimizationArg
                 f"lr_scheduler_type {training.lr_scheduler_type.value} with lr_scheduler_kwargs "
                 f"{training.lr_scheduler_kwargs} cannot be used: {error}"
             )
+
+
+def fill_in(training: TrainingArguments) -> None:
+    """Decide what transformers leaves open or decides for models that it does not know."""
+    if training.ddp_find_unused_parameters is None:
+        training.ddp_find_unused_parameters = False  # every parameter has a gradient in every step
+    if training.ddp_static_graph is None:
+        # DDP then fails where it is told not to reduce yet, and where the compiler splits the graph.
+        training.ddp_static_graph = training.gradient_accumulation_steps == 1 and not training.torch_compile
+    if training.tf32 is None and not training.use_cpu and is_torch_tf32_available():
+        training.tf32 = True
+    if training.tf32 is not None:
+        use_tf32(training.tf32)
+
+
+def use_tf32(is_on: bool) -> None:
+    """Whether float32 is multiplied as TF32 on a GPU.
+
+    Said by transformers in torch's new words, and then in its old ones: torch raises where it is asked in the
+    old ones and the two differ.
+    """
+    enable_tf32(is_on)
+    torch.backends.cuda.matmul.allow_tf32 = is_on
+    torch.backends.cudnn.allow_tf32 = is_on
 
 
 def unused_options(

@@ -25,6 +25,12 @@ def _optimization_faults(
     for name in ("bf16", "fp16"):
         if optimization.precision != "auto" and getattr(training, name):
             faults.append(f"{name} and precision are both set; set one alone")
+    is_sharded = training.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if optimization.precision == "bf16_weights" and is_sharded:
+        faults.append(
+            "precision: bf16_weights keeps whole float32 weights beside the bf16 ones and cannot shard them "
+            "(FSDP, which has bf16 weights of its own); use DDP, or precision: bf16"
+        )
     if optimization.layer_decay != 1 and optimization.optimizer != "adamw":
         faults.append(
             f"layer_decay needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
@@ -34,7 +40,7 @@ def _optimization_faults(
             "learning_rate and base_learning_rate are both set; give one (--base_learning_rate 0 unsets the "
             "recipe's)"
         )
-    if optimization.ema_decay and (training.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"):
+    if optimization.ema_decay and is_sharded:
         faults.append("ema_decay cannot average sharded weights (FSDP); use DDP, or ema_decay 0")
     return faults
 

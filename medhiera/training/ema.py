@@ -20,19 +20,23 @@ EMA_FILE = "ema.safetensors"
 
 
 class EMA:
-    """timm's ModelEmaV3 with its warm-up, a file, and a loan of its weights.
+    """An average with timm's warm-up, a file, and a loan of its weights.
 
     Args:
-        model: the model in training, on its device; the average starts as its copy.
+        model: the model in training, on its device; the average starts as its copy. Its tensors are looked up
+            once, here: it must keep them.
         decay: share of the old average kept at each step; early steps keep less (timm's warm-up).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.average = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self._raw = list(model.state_dict().values())
+        self._averaged = list(self.average.module.state_dict().values())
 
-    def update(self, model: nn.Module, step: int) -> None:
+    @torch.no_grad()
+    def update(self, step: int) -> None:
         """Follow one optimizer step; `step` counts from 1 and sets the warm-up."""
-        self.average.update(model, step=step)
+        torch._foreach_lerp_(self._averaged, self._raw, 1.0 - self.average.get_decay(step))
 
     def save(self, checkpoint: Path) -> None:
         """Write EMA_FILE."""
@@ -48,31 +52,28 @@ class EMA:
         self.average.module.load_state_dict(load_file(checkpoint / EMA_FILE))
 
     @contextlib.contextmanager
-    def swapped_into(self, model: nn.Module) -> Iterator[None]:
+    def lent(self) -> Iterator[None]:
         """Inside, the model has the average's weights and the average the model's; after, as before.
 
         In place, one tensor at a time: compiled graphs and wrappers see the same storage.
         """
-        self._swap(model)
+        self._swap()
         try:
             yield
         finally:
-            self._swap(model)
+            self._swap()
 
     @torch.no_grad()
-    def _swap(self, model: nn.Module) -> None:
-        pairs = zip(model.state_dict().values(), self.average.module.state_dict().values(), strict=True)
-        for raw, average in pairs:
+    def _swap(self) -> None:
+        for raw, average in zip(self._raw, self._averaged, strict=True):
             kept = raw.clone()
             raw.copy_(average)
             average.copy_(kept)
 
     @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
+    def copy_to_model(self) -> None:
         """The model takes the average's weights for good."""
-        pairs = zip(model.state_dict().values(), self.average.module.state_dict().values(), strict=True)
-        for raw, average in pairs:
-            raw.copy_(average)
+        torch._foreach_copy_(self._raw, self._averaged)
 
 
 class EMACallback(TrainerCallback):
@@ -85,4 +86,4 @@ class EMACallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Follow the step just made."""
-        self.average.update(kwargs["model"], state.global_step)
+        self.average.update(state.global_step)

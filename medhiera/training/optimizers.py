@@ -1,4 +1,7 @@
-"""Which parameters learn how fast, and which decay: timm's groups over Hiera's blocks."""
+"""The optimizers of our recipes: which parameters learn how fast, and which decay.
+
+Groups are timm's over Hiera's blocks. Stands below the Trainer, which makes its optimizer here.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -7,9 +10,17 @@ from typing import Any
 
 from timm.optim import param_groups_layer_decay
 from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+from transformers import TrainingArguments
+
+from medhiera.config.arguments import OptimizationArguments
+from medhiera.errors import CheckpointError
 
 NO_WEIGHT_DECAY = ("*position_embeddings", "*mask_token")
 """Beside all vectors (norms and biases): what weight decay would only pull towards nothing."""
+
+FUSED_DEVICES = ("cpu", "cuda")
+"""Where torch's fused step is taken: one pass over weights, gradients and moments (docs/decisions.md)."""
 
 _BLOCK = re.compile(r"(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
 
@@ -36,10 +47,43 @@ class _Grouped:
         return layer
 
 
+def build_optimizer(
+    model: nn.Module, optimization: OptimizationArguments, training: TrainingArguments
+) -> Optimizer | None:
+    """The recipe's own optimizer, or None where TrainingArguments name it.
+
+    Args:
+        model: on the device where it trains.
+        optimization: says which: `adam` over all parameters, `adamw` over `layer_decay_groups`.
+        training: learning rate, betas, epsilon, weight decay.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {
+        "lr": training.learning_rate,
+        "betas": (training.adam_beta1, training.adam_beta2),
+        "eps": training.adam_epsilon,
+        "fused": all(parameter.device.type in FUSED_DEVICES for parameter in trained) or None,
+    }
+    optimizer: Optimizer
+    if optimization.optimizer == "adam":
+        optimizer = Adam(trained, weight_decay=training.weight_decay, **options)
+    elif optimization.optimizer == "adamw":
+        groups = layer_decay_groups(
+            model, training.learning_rate, training.weight_decay, optimization.layer_decay
+        )
+        optimizer = AdamW(groups, **options)
+    else:
+        return None
+    optimizer.register_load_state_dict_pre_hook(_fit_checkpoint)
+    return optimizer
+
+
 def layer_decay_groups(
     model: Any, learning_rate: float, weight_decay: float, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW; a scheduler that multiplies keeps their ratios.
+    """Parameter groups for AdamW, one for each pair of learning rate and weight decay.
+
+    A scheduler that multiplies keeps their ratios.
 
     Args:
         model: a HieraMAE model.
@@ -50,9 +94,33 @@ def layer_decay_groups(
     Source: BEiT, arXiv:2106.08254, by timm.optim.param_groups_layer_decay.
     """
     grouped = _Grouped(model, tuple(model.config.depths))
-    groups: list[dict[str, Any]] = param_groups_layer_decay(
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for group in param_groups_layer_decay(
         grouped, weight_decay=weight_decay, no_weight_decay_list=NO_WEIGHT_DECAY, layer_decay=layer_decay
-    )
-    for group in groups:
-        group["lr"] = learning_rate * group.pop("lr_scale")
-    return groups
+    ):
+        # timm makes two groups a block, each with its own kernels, even where all blocks learn alike.
+        groups.setdefault((group["lr_scale"], group["weight_decay"]), []).extend(group["params"])
+    return [
+        {"params": parameters, "lr": learning_rate * share, "weight_decay": decay}
+        for (share, decay), parameters in groups.items()
+    ]
+
+
+def _fit_checkpoint(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Refuse the state of other groups; the step stays fused, whatever machine wrote the state.
+
+    Raises:
+        CheckpointError: the groups are not this optimizer's.
+    """
+    saved, own = state["param_groups"], optimizer.param_groups
+    sizes = [[len(group["params"]) for group in groups] for groups in (saved, own)]
+    if sizes[0] != sizes[1]:
+        raise CheckpointError(
+            f"the optimizer's state in this checkpoint has {len(saved)} groups of parameters, "
+            f"{sum(sizes[0])} in all, and this run has {len(own)}, {sum(sizes[1])} in all: another version "
+            "of this software wrote it, which grouped them otherwise. Resume with that version, or start a "
+            "new run from the checkpoint's weights with --model_name_or_path and another --output_dir"
+        )
+    state["param_groups"] = [
+        group | {"fused": current["fused"]} for group, current in zip(saved, own, strict=True)
+    ]

@@ -1,11 +1,44 @@
 """Out of memory: finds the largest part of the batch that fits, and says which options to change."""
 
 import gc
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+
+from medhiera.errors import RunEndedError
+
+
+def end_run(
+    loss_of: Callable[[dict[str, Any]], Tensor],
+    batch: Mapping[str, Any],
+    trained: Sequence[Tensor],
+    without_moments: Sequence[Tensor],
+    accumulation: int | None,
+) -> NoReturn:
+    """Try halves of a batch that did not fit, then end the run with the largest that does.
+
+    Args:
+        loss_of: runs the model on a part of the batch.
+        batch: that did not fit.
+        trained: parameters, for which gradients must fit too; none in evaluation.
+        without_moments: those for which the optimizer has not asked for its moments yet, float32.
+        accumulation: batches of an optimizer step; None in evaluation.
+
+    Raises:
+        RunEndedError: always.
+    """
+
+    def attempt(count: int) -> None:
+        loss = loss_of(first_images(batch, count))
+        if trained:
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True)  # no hooks of other ranks
+            moments = [torch.zeros(one.shape, device=one.device) for one in without_moments for _ in range(2)]
+            del gradients, moments
+
+    size = len(batch["pixel_values"])
+    raise RunEndedError(out_of_memory_message(size, largest_fitting(attempt, size), accumulation))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,10 +8,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import TrainingArguments
 
 from medhiera.config.arguments import OptimizationArguments, images_per_step
-from medhiera.errors import CheckpointError, RunEndedError
+from medhiera.errors import CheckpointError, RunEndedError, UserError
 
 SETTINGS_FILE = "settings.json"
 """In a checkpoint-N folder."""
@@ -82,6 +83,44 @@ def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
             "the settings of before (batch size, gradient accumulation and ranks may change where the images "
             f"a step stay the same), or start a new run from its weights: --model_name_or_path {checkpoint} "
             "and another --output_dir"
+        )
+
+
+def check_batches(training: TrainingArguments, images: int, batches: int) -> None:
+    """Refuse a run without a batch.
+
+    Args:
+        training: transformers' arguments.
+        images: of the training rows.
+        batches: of one rank in an epoch.
+
+    Raises:
+        UserError: as said.
+    """
+    if not batches:
+        raise UserError(
+            f"{images} training images do not fill one batch of "
+            f"{training.train_batch_size * training.world_size}, and dataloader_drop_last leaves what does "
+            "not fill one out: there would be no step. Set dataloader_drop_last: false, or a smaller "
+            "per_device_train_batch_size"
+        )
+
+
+def check_length(scheduler: LRScheduler | None, max_steps: int) -> None:
+    """Refuse to make a run longer whose schedule has an end.
+
+    Args:
+        scheduler: as the checkpoint left it.
+        max_steps: steps of the run now.
+
+    Raises:
+        RunEndedError: as said.
+    """
+    if isinstance(scheduler, OneCycleLR) and max_steps > scheduler.total_steps:
+        raise RunEndedError(
+            f"the run of this checkpoint was planned for {scheduler.total_steps} steps and OneCycleLR cannot "
+            f"be made longer; now {max_steps} are asked for. Resume with the steps or epochs of before, or "
+            "start a new run with --model_name_or_path on the finished folder"
         )
 
 

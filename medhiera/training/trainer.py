@@ -5,7 +5,8 @@ Stands between the model and the metrics; it never reads a file of the data's.
 
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,23 +17,28 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import EarlyStoppingCallback, Trainer
 
 from medhiera.config.arguments import OptimizationArguments
+from medhiera.config.training_options import use_tf32
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RunEndedError, UserError
+from medhiera.errors import RunEndedError
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
-from medhiera.training.optimizers import layer_decay_groups
-from medhiera.training.out_of_memory import (
-    first_images,
-    is_out_of_memory,
-    largest_fitting,
-    out_of_memory_message,
-)
+from medhiera.training.optimizers import build_optimizer
+from medhiera.training.out_of_memory import end_run, is_out_of_memory
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
-from medhiera.training.settings import check_schedule, check_settings, run_settings, write_settings
+from medhiera.training.settings import (
+    check_batches,
+    check_length,
+    check_schedule,
+    check_settings,
+    run_settings,
+    write_settings,
+)
+from medhiera.training.sharding import keep_float32_inputs
+from medhiera.training.working_weights import WorkingWeights
 
 ONE_CYCLE_RISE = 0.3
 """OneCycleLR's default pct_start: share of the steps in which the learning rate rises."""
@@ -67,11 +73,17 @@ class MedHieraTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if self.is_fsdp_enabled:
+            keep_float32_inputs(self.accelerator.state.fsdp_plugin)
         self.optimization = optimization
         self.preprocessing = preprocessing
         self.average: EMA | None = None
+        self.working: WorkingWeights | None = None
         self._settings: dict[str, Any] = dict(recipe or {})
         self._order: KeyedSampler | None = None
+        self._reports = False
+        # A masked autoencoder, whose loss needs the masked tokens alone.
+        self._has_optional_logits = "output_logits" in signature(self.model.forward).parameters
         self.loss_guard = NonFiniteLossGuard(Path(self.args.output_dir))
         if self.args.should_save:
             self.loss_guard.path.unlink(missing_ok=True)  # of a run before this one
@@ -81,25 +93,39 @@ class MedHieraTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
         self.add_callback(PreemptionCallback())
 
+    # The model as it runs
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        arguments = super()._build_accelerator_args(**kwargs)
+        # Left open, the compiler answers an epoch's shorter last batch with code for any batch size, slower
+        # for all that follow. Now that batch has code of its own.
+        arguments["dynamo_plugin"].dynamic = False
+        return arguments
+
+    def _wrap_model(
+        self, model: torch.nn.Module, training: bool = True, dataloader: Any = None
+    ) -> torch.nn.Module:
+        wrapped = super()._wrap_model(model, training, dataloader)
+        if training or self._reports:
+            return wrapped
+        # transformers evaluates the model that is not compiled.
+        return self.model_wrapped if self.args.torch_compile else self._computing(wrapped)
+
+    def _computing(self, model: torch.nn.Module) -> torch.nn.Module:
+        """What runs in the model's place: its copy in half precision, where there is one."""
+        return model if self.working is None else self.working.model
+
     # Optimization
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Adam over all parameters, or AdamW over groups, or what TrainingArguments say."""
         model = model or self.model
-        options: dict[str, Any] = {
-            "lr": self.args.learning_rate,
-            "betas": (self.args.adam_beta1, self.args.adam_beta2),
-            "eps": self.args.adam_epsilon,
-        }
-        if self.optimizer is None and self.optimization.optimizer == "adam":
-            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            self.optimizer = torch.optim.Adam(trained, weight_decay=self.args.weight_decay, **options)
-        elif self.optimizer is None and self.optimization.optimizer == "adamw":
-            groups = layer_decay_groups(
-                model, self.args.learning_rate, self.args.weight_decay, self.optimization.layer_decay
-            )
-            self.optimizer = torch.optim.AdamW(groups, **options)
-        return super().create_optimizer(model)
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(model, self.optimization, self.args)
+        optimizer = super().create_optimizer(model)
+        if self.working is not None:
+            self.working.follow(optimizer)
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -118,18 +144,16 @@ class MedHieraTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        scheduler = self.lr_scheduler
-        if isinstance(scheduler, OneCycleLR) and self.state.max_steps > scheduler.total_steps:
-            raise RunEndedError(
-                f"the run of this checkpoint was planned for {scheduler.total_steps} steps and OneCycleLR "
-                f"cannot be made longer; now {self.state.max_steps} are asked for. Resume with the steps or "
-                "epochs of before, or start a new run with --model_name_or_path on the finished folder"
-            )
+        check_length(self.lr_scheduler, self.state.max_steps)
 
     def _get_learning_rate(self) -> float:
         """What is logged: the head's, the largest; transformers takes the first group's, the lowest."""
         assert self.optimizer is not None
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        # transformers measures all gradients where none is clipped, and multiplies each by 1.
+        return super()._get_grad_norm(model, grad_norm) if self.args.max_grad_norm > 0 else None
 
     # Data
 
@@ -145,13 +169,7 @@ class MedHieraTrainer(Trainer):
             UserError: with `dataloader_drop_last` there is none.
         """
         loader = super().get_train_dataloader()
-        if not len(loader):
-            raise UserError(
-                f"{len(self.train_dataset)} training images do not fill one batch of "
-                f"{self.args.train_batch_size * self.args.world_size}, and dataloader_drop_last leaves what "
-                "does not fill one out: there would be no step. Set dataloader_drop_last: false, or a "
-                "smaller per_device_train_batch_size"
-            )
+        check_batches(self.args, len(self.train_dataset), len(loader))
         return loader
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -218,25 +236,18 @@ class MedHieraTrainer(Trainer):
 
     def _end_out_of_memory(self, batch: dict[str, Any], is_training: bool) -> NoReturn:
         """Try halves of the batch, then end the run with the largest that fits."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.model.zero_grad(set_to_none=True)
-        has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
+        model = self._computing(self.model)
+        model.zero_grad(set_to_none=True)
 
-        def attempt(count: int) -> None:
-            inputs = self._prepare_inputs(first_images(batch, count))
+        def loss_of(part: dict[str, Any]) -> Tensor:
             with self.accelerator.autocast(), torch.set_grad_enabled(is_training):
-                loss = self.model(**inputs).loss
-            if is_training:
-                gradients = torch.autograd.grad(
-                    loss, parameters, allow_unused=True
-                )  # no hooks of other ranks
-                moments = [] if has_moments else [torch.zeros_like(p) for p in parameters for _ in range(2)]
-                del gradients, moments
+                loss: Tensor = model(**self._prepare_inputs(part)).loss
+            return loss
 
-        size = len(batch["pixel_values"])
-        fitting = largest_fitting(attempt, size)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad and is_training]
+        has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
         accumulation = self.args.gradient_accumulation_steps if is_training else None
-        raise RunEndedError(out_of_memory_message(size, fitting, accumulation))
+        end_run(loss_of, batch, trained, [] if has_moments else trained, accumulation)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
@@ -256,6 +267,9 @@ class MedHieraTrainer(Trainer):
         check_schedule(self.args, self.optimization, max_steps, epochs)
         if resume_from_checkpoint is not None:
             check_settings(Path(resume_from_checkpoint), self._settings)
+        if self.optimization.precision == "bf16_weights":
+            self.working = WorkingWeights(self.model)
+            self.model_wrapped = self.accelerator.prepare_model(self.working.model)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         if self.optimization.ema_decay:
             self.average = EMA(self.model, self.optimization.ema_decay)
@@ -264,9 +278,17 @@ class MedHieraTrainer(Trainer):
             self.add_callback(EMACallback(self.average))
         return prepared
 
-    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
         """Inside, the model has the weights that count: the average's, where there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.swapped_into(self.model)
+        with contextlib.nullcontext() if self.average is None else self.average.lent():
+            self._refresh_working()
+            yield
+        self._refresh_working()
+
+    def _refresh_working(self) -> None:
+        if self.working is not None:
+            self.working.refresh()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the weights that count."""
@@ -274,20 +296,30 @@ class MedHieraTrainer(Trainer):
             return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
     ) -> Any:
-        """As transformers; the model does not take the images' names.
+        """As transformers; the model does not take the images' names, and computes what is asked for alone.
 
         Raises:
             RunEndedError: the batch does not fit.
         """
         inputs.pop("image_ids", None)
+        if prediction_loss_only and self._has_optional_logits:
+            inputs["output_logits"] = False
         kept = dict(inputs)
         try:
-            return super().prediction_step(model, inputs, *args, **kwargs)
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+        else:
+            if self.args.torch_compile and isinstance(logits, Tensor):
+                logits = logits.clone()  # a replayed CUDA graph writes the next batch's into the same memory
+            return loss, logits, labels
         self._end_out_of_memory(kept, is_training=False)
 
     def _load_best_model(self) -> None:
@@ -304,15 +336,20 @@ class MedHieraTrainer(Trainer):
                 raw = Path(self.args.output_dir) / "raw"
                 self.model.save_pretrained(raw)
                 share_weights(raw)
-            self.average.copy_to(self.model)
+            self.average.copy_to_model()
             self.average = None
+        self._refresh_working()
         return result
 
     def disable_autocast(self) -> None:
         """From here on compute in single precision, as evaluate_cls.py does; a sharded model stays as it is.
 
-        Half precision would give images with nearly equal scores the same one.
+        Half precision would give images with nearly equal scores the same one. What was compiled is of the
+        precision before.
         """
+        self._reports = True
+        if self.args.tf32:
+            use_tf32(False)
         if not self.is_fsdp_enabled:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
@@ -339,10 +376,8 @@ class MedHieraTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(checkpoint, ignore_errors=True)  # what a run that was ended left under this name
         self.accelerator.wait_for_everyone()
-        limit, self.args.save_total_limit = (
-            self.args.save_total_limit,
-            None,
-        )  # rotated below, when it is whole
+        limit = self.args.save_total_limit
+        self.args.save_total_limit = None  # rotated below, when it is whole
         try:
             if not self.is_fsdp_enabled:
                 check_finite_weights(self.model, self.state.global_step)

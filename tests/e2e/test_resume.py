@@ -77,6 +77,7 @@ def test_two_ranks_go_on_in_the_middle_of_a_later_epoch(script, workshop, tmp_pa
     """The order, masks and augmentation of the second epoch, not of the first, on both ranks."""
     words = [*LONGER, "--per_device_train_batch_size", "4", "--max_train_images", "56"]  # 7 steps an epoch
     words += ["--ema_decay", "0.9", "--random_crop_scale", "0.5"]
+    words += ["--precision", "bf16_weights" if script == "train_cls.py" else "auto"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = workshop.run(script, whole, *words, ranks=2)
     assert done.returncode == 0, done.stdout

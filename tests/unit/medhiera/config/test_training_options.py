@@ -3,11 +3,12 @@
 from dataclasses import fields
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
-from medhiera.config.training_options import NOT_TAKEN
+from medhiera.config.training_options import NOT_TAKEN, use_tf32
 from medhiera.errors import UserError
 
 
@@ -31,6 +32,9 @@ REFUSED = {
     "--report_to nothing": "report_to is nothing; wanted some of",
     "--torch_compile_backend nothing": "torch_compile_backend is nothing; wanted one of .*inductor",
     "--torch_compile_mode nothing": "torch_compile_mode is nothing; wanted one of default",
+    "--torch_compile_mode reduce-overhead --gradient_accumulation_steps 2": "replays a step in the memory",
+    "--torch_compile_mode max-autotune --gradient_accumulation_steps 2": "set it to 1 and a larger batch",
+    "--ddp_static_graph true --gradient_accumulation_steps 2": "fails inside torch where gradients are acc",
     "--lr_scheduler_type cosine_with_min_lr": "lr_scheduler_type cosine_with_min_lr with .* cannot be used",
     '--lr_scheduler_type cosine --lr_scheduler_kwargs {"speed":1}': "cannot be used: .*speed",
     "--optim adamw_8bit": "optim adamw_8bit cannot be used: .*bitsandbytes",
@@ -84,6 +88,64 @@ def test_bf16_is_the_users_where_it_is_given(tmp_path):
     """`precision: auto` decides where nobody did."""
     assert read(tmp_path, "--bf16", "true").training.bf16 is True
     assert read(tmp_path, "--bf16", "false").training.bf16 is False
+
+
+@pytest.mark.parametrize(
+    ("words", "searches", "is_static"),
+    [
+        ("", False, True),
+        (
+            "--gradient_accumulation_steps 2",
+            False,
+            False,
+        ),  # static, DDP fails where it is told not to reduce yet
+        ("--torch_compile true", False, False),
+        ("--ddp_find_unused_parameters true --ddp_static_graph false", True, False),
+    ],
+)
+def test_ranks_do_not_search_for_parameters_without_a_gradient(words, searches, is_static, tmp_path):
+    training = read(tmp_path, *words.split()).training
+    assert (training.ddp_find_unused_parameters, training.ddp_static_graph) == (searches, is_static)
+
+
+@pytest.mark.parametrize("mode", ["default", "max-autotune-no-cudagraphs"])
+def test_a_compiled_step_without_cuda_graphs_takes_accumulation(mode, tmp_path):
+    read(tmp_path, "--torch_compile_mode", mode, "--gradient_accumulation_steps", "2")
+
+
+def rounding(device):
+    """Largest error of a product in float32, to that in float64, where single precision has some 1e-5."""
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(512, 512, generator=generator).to(device) for _ in range(2))
+    return (one @ other - (one.double() @ other.double())).abs().max().item()
+
+
+def test_single_precision_stays_so_on_a_cpu(tmp_path):
+    assert read(tmp_path, "--precision", "fp32").training.tf32 is None
+    assert rounding("cpu") < 1e-3
+
+
+def test_torch_can_be_asked_about_tf32_in_its_old_words_and_its_new_ones(tmp_path):
+    """It raises where they differ, as after transformers' own switch; torch.export and others ask."""
+    read(tmp_path, "--tf32", "false")
+    for is_on in (False, True, False):
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is is_on
+        assert torch.get_float32_matmul_precision() == ("high" if is_on else "highest")
+        use_tf32(not is_on)
+    use_tf32(False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("words", [(), ("--tf32", "false")])
+def test_what_stays_float32_is_multiplied_as_tf32_on_a_gpu(words, tmp_path):
+    own = ["--data_dir", "d", "--output_dir", str(tmp_path), *words]
+    training = parse_config(ClassificationArguments, own).training
+    try:
+        assert training.tf32 is (not words)
+        assert (rounding("cuda") > 5e-3) == (not words)
+    finally:
+        use_tf32(False)
 
 
 EPOCHS_IN_FILE, STEPS_IN_FILE = "num_train_epochs: 3\n", "max_steps: 9\n"

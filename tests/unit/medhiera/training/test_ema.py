@@ -3,7 +3,8 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import make_trainer, tiny_classifier, weights
+from timm.utils import ModelEmaV3
+from tiny_training import make_trainer, tiny_classifier, tiny_mae, weights
 from transformers import TrainerCallback
 
 from medhiera.config.arguments import OptimizationArguments
@@ -22,9 +23,24 @@ def test_the_average_is_lent_bit_for_bit():
     raw = {name: tensor.add(1) for name, tensor in model.state_dict().items()}
     model.load_state_dict(raw)
     before = weights(average.average.module)
-    with average.swapped_into(model):
+    with average.lent():
         assert same(model.state_dict(), before) and same(average.average.module.state_dict(), raw)
     assert same(model.state_dict(), raw) and same(average.average.module.state_dict(), before)
+
+
+def test_it_is_timms_average_bit_for_bit():
+    model = tiny_mae()
+    average = EMA(model, 0.9)
+    timms = ModelEmaV3(model, decay=0.9, use_warmup=True)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(1, 30):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += torch.randn(parameter.shape, generator=generator)
+        average.update(step)
+        timms.update(model, step=step)
+        assert same(timms.module.state_dict(), average.average.module.state_dict())
+    assert not same(weights(model), weights(timms.module))
 
 
 def test_it_follows_each_step_with_timms_warm_up(tmp_path):
@@ -35,7 +51,7 @@ def test_it_follows_each_step_with_timms_warm_up(tmp_path):
     for step in range(1, 40):
         with torch.no_grad():
             model.weight += 1
-        average.update(model, step)
+        average.update(step)
         decay = 0.0 if step == 1 else min(0.9, 1 - (step) ** (-2 / 3))
         expected = decay * expected + (1 - decay) * step
         assert average.average.module.weight.item() == pytest.approx(expected, rel=1e-5)

@@ -54,7 +54,10 @@ def stock_builder(folder):
 
 TRAINER = (
     LibraryName(transformers.Trainer, "_load_optimizer_and_scheduler", ("checkpoint",)),
+    LibraryName(transformers.Trainer, "_build_accelerator_args", (), is_open=True),
+    LibraryName(transformers.Trainer, "_wrap_model", ("model", "training", "dataloader")),
     LibraryName(transformers.Trainer, "_get_learning_rate", ()),
+    LibraryName(transformers.Trainer, "_get_grad_norm", ("model", "grad_norm")),
     LibraryName(transformers.Trainer, "_get_train_sampler", ("train_dataset",)),
     LibraryName(transformers.Trainer, "_get_dataloader", (), is_open=True),
     LibraryName(transformers.Trainer, "_prepare_inputs", ("inputs",)),
@@ -101,6 +104,8 @@ USED = (
     LibraryName(nn.Linear(1, 1), "_forward_hooks"),
     LibraryName(nn.Linear(1, 1), "_forward_pre_hooks"),
     LibraryName(nn.Linear(1, 1), "_backward_hooks"),
+    LibraryName(torch, "_foreach_copy_"),
+    LibraryName(torch, "_foreach_lerp_"),
     LibraryName(torch, "_foreach_norm"),
     LibraryName(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"),
     LibraryName(torch.ops.mkldnn, "_linear_pointwise"),
@@ -123,6 +128,7 @@ UNDOCUMENTED = (
         ("output_dir", "save_total_limit", "best_model_checkpoint", "use_mtime"),
         is_open=True,
     ),
+    LibraryName(transformers.utils.import_utils, "enable_tf32", ("enable",)),
 )
 
 OVERRIDDEN = TRAINER + OTHER_OVERRIDES

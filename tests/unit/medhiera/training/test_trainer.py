@@ -223,3 +223,15 @@ def test_a_resumed_run_logs_the_same_means(tmp_path):
     ]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == [2, 3, 4, 6, 7]
+
+
+@pytest.mark.parametrize("limit", [0, 1.0])
+def test_gradients_are_measured_only_where_they_are_clipped(limit, tmp_path):
+    """The gradients' norm is a pass over all of them, and another that multiplies each by 1."""
+    trainer = make_trainer(tmp_path, max_grad_norm=limit, max_steps=2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        trainer.train()
+    called = {event.key for event in profile.key_averages()}
+    assert ("aten::_foreach_norm" in called) == (limit > 0)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert ["grad_norm" in entry for entry in logged] == [limit > 0] * 2

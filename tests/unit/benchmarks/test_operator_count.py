@@ -1,0 +1,26 @@
+"""What a training step costs a GPU, counted without one: a change that adds 5 % is seen."""
+
+import pytest
+
+from benchmarks.operator_count import count_step
+
+TODAY = {"autocast": (1324, 66.89), "bf16_weights": (816, 52.46)}
+"""Operators and GB of a step of Hiera-T's MAE, 224 pixels, batch 128; lower them when a step gets lighter."""
+
+
+@pytest.mark.parametrize("precision", TODAY)
+def test_a_step_takes_no_more_operators_and_bytes_than_before(precision):
+    count = count_step("tiny", 128, precision)
+    operators, moved = TODAY[precision]
+    assert count.kernels.total() <= 1.05 * operators
+    assert count.bytes.total() / 1e9 <= 1.05 * moved
+    # What must be there whatever the rest becomes, or the count misses a part of the step.
+    assert count.kernels["attention"] == 2 * 20 and count.kernels["optimizer"] == 1
+    assert count.bytes["products"] / 1e9 == pytest.approx(18.3, abs=1.0)
+
+
+def test_the_bytes_are_those_of_the_operators_inputs_and_outputs():
+    """Twice the batch: twice the activations; weights and optimizer, some 4 GB here, stay."""
+    small, large = (count_step("tiny", batch, "autocast") for batch in (64, 128))
+    assert small.kernels == large.kernels
+    assert 1.8 < large.bytes.total() / small.bytes.total() < 2.0
