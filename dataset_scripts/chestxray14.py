@@ -9,7 +9,7 @@ Layout: `images/` or `images_001/images` … `images_012/images`, `Data_Entry_20
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset_scripts.build.builder import SourceBuilder
@@ -23,9 +23,8 @@ from dataset_scripts.build.records import (
     Source,
     SourceListing,
     read_lines,
-    read_text,
 )
-from dataset_scripts.build.tables import Row, read_table, split_lines
+from dataset_scripts.build.tables import Row, read_cells, read_table
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, label_vector, no_labels
 from dataset_scripts.splits import HELD_OUT, MEDTRANSFORMER_PARTS, stratified_patients, thirds
@@ -39,6 +38,8 @@ LIST_FILES = ("train_val_list.txt", "test_list.txt")
 REQUIRED_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 
 BOXES_SIZE = (1024, 1024)  # the published images' size, in which the boxes were drawn
+
+NO_FINDING = "No Finding"
 
 _FINDING_INDEX = {name: index for index, name in enumerate(FINDINGS)}
 
@@ -61,7 +62,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     list_files = [_find_file(scan, (name,)) for name in LIST_FILES]
     paths = _index_images(scan, listing)
     entries = _read_entries(scan.root / label_file, listing)
-    boxes = _read_boxes(scan, listing)
+    boxes = _read_boxes(scan, entries, listing)
     train_val, test = (_read_list(scan, name, entries, listing) for name in list_files)
     splits = _assign_splits(train_val, test, entries, config, listing)
     files = match_names(splits, paths, scan, where="a list")
@@ -164,6 +165,9 @@ def _parse_entry(name: str, row: Row, listing: SourceListing) -> LabelRow:
     if unknown:
         listing.report("unknown_finding", name, f"{unknown}: the image counts as not annotated")
         labels = no_labels()
+    elif NO_FINDING in found and len(set(found)) > 1:
+        listing.report("conflicting_findings", name, f"{found}: the image counts as not annotated")
+        labels = no_labels()
     else:
         labels = label_vector([_FINDING_INDEX[finding] for finding in found])
     patient = row.get("Patient ID")
@@ -176,31 +180,52 @@ def _parse_entry(name: str, row: Row, listing: SourceListing) -> LabelRow:
     )
 
 
-def _read_boxes(scan: FolderScan, listing: SourceListing) -> dict[str, list[Box]]:
-    """Read the box file where there is one: image, finding, then x, y, width, height by position."""
+def _read_boxes(
+    scan: FolderScan, entries: Mapping[str, LabelRow], listing: SourceListing
+) -> dict[str, list[Box]]:
+    """Read the box file where there is one: image, finding, then x, y, width, height by position.
+
+    Returns:
+        Boxes by the image's name in the label file.
+    """
     by_name = {path.rsplit("/", 1)[-1]: path for path in reversed(scan.files)}
     file_name = next((by_name[name] for name in BOX_FILES if name in by_name), None)
+    rows = [] if file_name is None else read_cells(scan.root / file_name, _ADVICE)
+    if rows and fold(rows[0][1][0]) == "image index":
+        rows = rows[1:]
+    names = {line: row[0].replace("\\", "/").rsplit("/", 1)[-1] for line, row in rows}
+    found = match_names(names.values(), entries, scan)
     boxes: dict[str, list[Box]] = defaultdict(list)
-    if file_name is None:
-        return boxes
-    lines = read_text(scan.root / file_name, _ADVICE).split("\n")
-    for line, row in split_lines(file_name.rsplit("/", 1)[-1], lines, ",", _ADVICE, start=1):
-        if not any(row):
-            continue
-        name, finding = row[0], row[1] if len(row) > 1 else ""
-        index = _FINDING_INDEX.get(_BOX_ALIASES.get(finding, finding))
-        try:
-            x, y, width, height = (float(cell) for cell in row[2:6])
-        except ValueError:
-            listing.report("bad_box", name, f"line {line}: not four numbers: {row[2:6]}")
-            continue
-        if index is None:
-            listing.report("bad_box", name, f"line {line}: unknown finding {finding!r}")
-        elif not all(map(math.isfinite, (x, y, width, height))):
-            listing.report("bad_box", name, f"line {line}: not four finite numbers: {row[2:6]}")
+    for line, row in rows:
+        image = found[names[line]]
+        box = _parse_box(row)
+        if isinstance(box, Box) and isinstance(image, str):
+            boxes[image].append(box)
         else:
-            boxes[name].append(Box(index, x, y, width, height))
+            unknown = "names an image that is not in the label file" if row[0] else "names no image"
+            fault = box if isinstance(box, str) else unknown
+            listing.report("bad_box", row[0] or BOX_FILES[0], f"line {line}: {fault}")
     return boxes
+
+
+def _parse_box(row: Sequence[str]) -> Box | str:
+    """A row's box, or what is wrong with it."""
+    finding, cells = row[1] if len(row) > 1 else "", list(row[2:6])
+    index = _FINDING_INDEX.get(_BOX_ALIASES.get(finding, finding))
+    try:
+        x, y, width, height = (float(cell.replace(",", ".")) for cell in cells)
+    except ValueError:
+        return f"not four numbers: {cells}"
+    if index is None:
+        return f"unknown finding {finding!r}"
+    if not all(map(math.isfinite, (x, y, width, height))):
+        return f"not four finite numbers: {cells}"
+    if min(width, height) <= 0:
+        return f"width {width:g} and height {height:g}; wanted above 0"
+    if min(x, y) < 0 or x + width > BOXES_SIZE[0] or y + height > BOXES_SIZE[1]:
+        size = "×".join(map(str, BOXES_SIZE))
+        return f"x {x:g}, y {y:g}, width {width:g}, height {height:g} leave the image of {size} pixels"
+    return Box(index, x, y, width, height)
 
 
 def _assign_splits(

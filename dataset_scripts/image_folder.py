@@ -20,7 +20,15 @@ import datasets
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
-from dataset_scripts.build.label_rows import LabelRow, merge_rows, parse_label, person_column, read_person
+from dataset_scripts.build.label_rows import (
+    LabelRow,
+    merge_rows,
+    parse_label,
+    person_column,
+    read_patient,
+    read_person,
+    report_similar_patients,
+)
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, scan_folder
 from dataset_scripts.build.tables import Row, Table, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
@@ -84,7 +92,7 @@ def missing_splits(folder: Path, wanted: Sequence[str]) -> list[str]:
             "split out, and a tenth of the patients is held out for validation and another for test"
             for split in missing
         ]
-    patients = {row.get("patient") or row.get("image") for row in rows}
+    patients = {read_patient(row.get("patient")) or row.get("image") for row in rows}
     if len(patients) == 1:
         who = f"one patient cannot be split: every row of {name} is of patient {patients.pop()!r}"
     else:
@@ -157,6 +165,10 @@ def _list_images(scan: FolderScan, config: SourceConfig, table: Table, names: Se
     given = _given_splits(table.name, named, key_of)
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
     splits = given or _assign_splits(merged, len(names), config.validation_fraction)
+    named_patients = {read_patient(row.get("patient")) for row in named}
+    report_similar_patients(
+        {row.patient: splits[key] for key, row in merged.items() if row.patient in named_patients}, listing
+    )
     for key, facts in merged.items():
         file = found.get(key, key)
         if isinstance(file, NoFile):
@@ -198,10 +210,15 @@ def _parse_row(row: Row, key: str, names: Sequence[str], listing: SourceListing)
     labels = [parse_label(row.get(name)) for name in names]
     return LabelRow(
         row.line,
-        row.get("patient") or f"image {key}",
+        _patient(row, key),
         tuple(NOT_ANNOTATED if label is None else label for label in labels),
         *read_person(row.cells, key, listing),
     )
+
+
+def _patient(row: Row, key: str) -> str:
+    """Return the row's patient, or one of the image's own."""
+    return read_patient(row.get("patient")) or f"image {key}"
 
 
 def _given_splits(file_name: str, rows: Sequence[Row], key_of: Mapping[str, str]) -> dict[str, str]:
@@ -220,7 +237,7 @@ def _given_splits(file_name: str, rows: Sequence[Row], key_of: Mapping[str, str]
     crossing = set()
     for row in rows:
         key, split = key_of[row.get("image")], _SPLIT_WORDS[row.get("split").lower()]
-        patient = row.get("patient") or f"image {key}"
+        patient = _patient(row, key)
         if given.setdefault(key, split) != split or split_of.setdefault(patient, split) != split:
             crossing.add(patient)
     if crossing:

@@ -18,6 +18,9 @@ from modeling_hiera_mae.weight_files import check_finite, find_file, find_weight
 _LARGEST_SIDE = 10_000
 """Pixels of a processor's sizes; more is a damaged file, and would ask for all memory."""
 
+_RESCALE_FACTORS = (0.001, 0.01)
+"""Around 1/255, which makes bytes numbers from 0 to 1."""
+
 
 def load_model(
     model_class: type[PreTrainedModel], source: str | Path, **options: Any
@@ -61,7 +64,8 @@ def load_processor(source: str | Path) -> Any:
         source: a stage's folder, any Hiera's, or a Hub id.
 
     Raises:
-        UserError: there is none, it is damaged or cannot be used, or it wants code of its own to be run.
+        UserError: there is none, it is damaged or cannot be used, it says what no image can be prepared with,
+            or it wants code of its own to be run.
     """
     try:
         path = find_file(str(source), PROCESSOR_FILE, {})
@@ -84,6 +88,7 @@ def load_processor(source: str | Path) -> Any:
         # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
         processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
         processor(images=[Image.new("RGB", (64, 48))], return_tensors="pt")
+        fault = _unmeant_step(processor)
     except Exception as error:  # whatever a field of the wrong type makes the processor raise
         if "trust_remote_code" in str(error):
             raise UserError(
@@ -95,7 +100,37 @@ def load_processor(source: str | Path) -> Any:
             f"{source} has no usable {PROCESSOR_FILE}, which says how images are prepared "
             f"({type(error).__name__}: {one_line(error)}); copy the one of the checkpoint it came from"
         ) from error
+    if fault is not None:
+        raise UserError(
+            f"{source}: {PROCESSOR_FILE} says {fault}, or the model sees other pixels than it was trained "
+            "on; copy the file of the checkpoint it came from"
+        )
     return processor
+
+
+def _unmeant_step(processor: Any) -> str | None:
+    """A setting that would invert, blank or not shrink images, and what is wanted; None where there is none.
+
+    Mean and standard deviation are in units of [0, 1], so bytes are rescaled before they are normalized.
+    """
+    for name in ("do_resize", "do_rescale"):
+        if not getattr(processor, name, True):
+            return f"{name} {getattr(processor, name)}; wanted True"
+    factor, (least, most) = getattr(processor, "rescale_factor", None), _RESCALE_FACTORS
+    if factor is not None and not least <= factor <= most:
+        return f"rescale_factor {factor}; wanted {least} to {most}, of which 1/255 is usual"
+    for mean in _numbers(getattr(processor, "image_mean", None)):
+        if not 0 <= mean <= 1:
+            return f"image_mean {mean}; wanted from 0 to 1"
+    for std in _numbers(getattr(processor, "image_std", None)):
+        if not 0 < std <= 1:
+            return f"image_std {std}; wanted above 0 and at most 1"
+    return None
+
+
+def _numbers(value: Any) -> list[float]:
+    """Of one channel or several."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:

@@ -8,6 +8,8 @@ one.
 import contextlib
 import copy
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -47,6 +49,21 @@ _HUB_OPTIONS = (
 _MOST_NEW_WEIGHTS = 4 * 10**8
 """A new head or decoder is far smaller; a config.json that describes more is damaged."""
 
+_TASK_PARTS = (
+    "classifier.",
+    "decoder.",
+    "encoder_norm.",
+    "multiscale_fusion.",
+    "hiera.pooler.",
+    "pooler.",
+    "hidden_states_norms.",  # of transformers' HieraBackbone
+)
+"""Parts that one task's model has and another's leaves behind; the encoder is in every one."""
+
+_ENCODER_LAYER = re.compile(r"(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
+
+_DECODER_LAYER = re.compile(r"decoder\.decoder_block\.layers\.(\d+)\.")
+
 
 class HieraMAEPreTrainedModel(PreTrainedModel):
     """Base of HieraMAEModel, HieraMAEForPreTraining and HieraMAEForImageClassification."""
@@ -79,7 +96,8 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: a file is damaged, cut or something else; the checkpoint is not Hiera, has another
-                geometry, lacks weights it should have, or holds NaN or infinite ones.
+                geometry, lacks weights it should have, or holds NaN or infinite ones, or some that have no
+                place in the model.
             OSError: there is no such folder or repository, or a file cannot be opened.
         """
         if pretrained_model_name_or_path is None:
@@ -90,9 +108,8 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         stored, wanted, kwargs = _read_configs(name, hub_options, kwargs)
         stored_classes = {stock_name(architecture) for architecture in stored.architectures or []}
         same_task = stock_name(cls.__name__) in stored_classes
-        _refuse_other_geometry(
-            name, stored, wanted, with_decoder=same_task and cls.__name__.endswith("PreTraining")
-        )
+        with_decoder = same_task and cls.__name__.endswith("PreTraining")
+        _refuse_other_geometry(name, stored, wanted, with_decoder=with_decoder)
 
         # Load at the checkpoint's own size; resize and fold below.
         as_stored = copy.deepcopy(wanted)
@@ -101,6 +118,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         new_head = kwargs.pop("ignore_mismatched_sizes", False)
         weights = _weights_of(name, hub_options, kwargs)
         cls._refuse_other_amount(name, as_stored, weights)
+        _refuse_other_depths(name, as_stored, weights, with_decoder=with_decoder)
         kwargs.pop("torch_dtype", None)
         with _without_report():
             model, info = super().from_pretrained(
@@ -114,6 +132,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             )
         model.name_or_path = model.config.name_or_path = name
         model._refuse_unfit_weights(name, info, same_task=same_task, new_head=new_head)
+        model._refuse_unused_weights(name, weights)
         if tuple(wanted.image_size) != tuple(stored.image_size):
             model.resize_images(wanted.image_size)
         if wanted.num_channels != stored.num_channels:
@@ -220,6 +239,48 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
                 "is damaged or not a Hiera checkpoint: get it again, or convert it with python -m "
                 "modeling_hiera_mae.convert."
             )
+
+    def _refuse_unused_weights(self, name: str, weights: Weights) -> None:
+        """Raise where weights have no place here, other than the parts of another task's model.
+
+        Not by transformers' "unexpected_keys": a model there also ignores what its parts would ignore alone.
+        """
+        own = self.state_dict().keys()
+        prefix = f"{self.base_model_prefix}."
+        left_behind = tuple(part for part in _TASK_PARTS if not any(key.startswith(part) for key in own))
+        unused = [
+            key
+            for key, weight in weights.items()
+            if not {key, prefix + key, key.removeprefix(prefix)} & own
+            and not key.startswith(left_behind)
+            and weight.is_floating_point()  # a lone integer is a counter, such as a weight average's
+        ]
+        if unused:
+            raise ValueError(
+                f"{name} holds {len(unused)} weights that have no place in {type(self).__name__} as its "
+                f"config.json describes it, first {min(unused)}. Load the config.json that was saved with "
+                "the weights, or get both files again."
+            )
+
+
+def _refuse_other_depths(name: str, config: HieraMAEConfig, weights: Weights, *, with_decoder: bool) -> None:
+    """Raise where the names of the weights show more or fewer layers than the configuration has."""
+    layers = {
+        (int(match[1]), int(match[2])) for key in weights if (match := _ENCODER_LAYER.match(key)) is not None
+    }
+    held = Counter(stage for stage, _ in layers)
+    found = [held[stage] for stage in range(max(held, default=-1) + 1)]
+    wanted = list(config.depths)
+    field = "depths"
+    if found == wanted and with_decoder:
+        blocks = {match[1] for key in weights if (match := _DECODER_LAYER.match(key)) is not None}
+        found, wanted, field = [len(blocks)], [config.decoder_depth], "decoder_depth"
+    if found not in ([], [0], wanted):  # without any layer it is no Hiera, which is said elsewhere
+        raise ValueError(
+            f"{name}: its weights have {field} {list_or_value(found)}, and its config.json says "
+            f"{list_or_value(wanted)}. Load the config.json that was saved with the weights, or get both "
+            "files again."
+        )
 
 
 def read_config_file(source: str, hub_options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Raw folder → a source's `list_images` → here → Arrow or Parquet in `builde
 import contextlib
 import errno
 import importlib.util
+import logging
 import os
 import shutil
 import uuid
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+from datasets.config import DATASET_INFO_FILENAME
 from datasets.utils.py_utils import temporary_assignment
 
 from dataset_scripts.build.build_log import BuildLog, is_log, most_bad_files, read_logs, write_reports
@@ -28,6 +30,7 @@ from dataset_scripts.build.records import (
     manifest_hash,
     scan_folder,
 )
+from dataset_scripts.build.reuse import drop_damaged_info, find_cache_damage, find_readable
 from dataset_scripts.build.workers import end_with, forks_end_with_this_process
 from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
@@ -36,6 +39,8 @@ from dataset_scripts.reading.image_files import may_be_dicom
 from dataset_scripts.reading.images import read_image
 from dataset_scripts.reading.nifti import axial_slices, read_volume
 from dataset_scripts.splits import SPLITS
+
+logger = logging.getLogger(__name__)
 
 LISTING_LOG = "listing"  # the log of what was met before any image was opened
 
@@ -59,7 +64,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         UserError: an option is out of its range.
     """
 
-    VERSION = datasets.Version("1.2.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.3.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),
@@ -177,6 +182,35 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             if log.bad_files > most_bad:
                 break  # the parent process counts all workers' reports and raises
         log.write()
+
+    def find_readable(self, folder: Path) -> str:
+        """Say which file the build in a folder left out and could read by now; "" where there is none."""
+        scans = self._scan(Path(self.config.data_dir))
+        return find_readable(folder, {source.name: scan.root for source, scan in scans})
+
+    def _build_cache_dir(self) -> str:
+        """Name the folder of the cache; datasets then reads the dataset_info.json in it."""
+        folder: str = super()._build_cache_dir()
+        drop_damaged_info(Path(folder), self.info.features)
+        return folder
+
+    def download_and_prepare(self, output_dir: str | None = None, **options: Any) -> None:
+        """Build the data, or find it built before: then `is_reused` is True.
+
+        Data in the cache that is damaged, or that lacks files which can be read by now, is built again.
+
+        Args:
+            output_dir: another place than `cache_dir`, as in datasets.
+            options: of datasets.DatasetBuilder.download_and_prepare.
+        """
+        self.is_reused = False
+        if output_dir is None and (Path(self.cache_dir) / DATASET_INFO_FILENAME).is_file():
+            if reason := find_cache_damage(self) or self.find_readable(Path(self.cache_dir)):
+                logger.warning("the data in %s is built again: %s", self.cache_dir, reason)
+                self.info.splits = None  # else datasets wants as many images as before
+                options["download_mode"] = datasets.DownloadMode.REUSE_CACHE_IF_EXISTS  # not its data
+            self.is_reused = "download_mode" not in options
+        super().download_and_prepare(output_dir, **options)
 
     def _download_and_prepare(
         self, dl_manager: datasets.DownloadManager, verification_mode: Any, **prepare_split_kwargs: Any

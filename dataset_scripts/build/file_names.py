@@ -44,9 +44,10 @@ def match_names(
 ) -> dict[str, str | NoFile]:
     r"""Map each name to the file it means, or to the reason that there is none.
 
-    In this order: the name as it is; in another spelling (Unicode form, letter case, `\` for `/`, a leading
-    `./` or `images/`, or the whole path up to `images/`); with another or no suffix of a picture; a bare file
-    name for a file in a folder below. The last two never take a file that another name means exactly.
+    In this order: the name as it is; in another spelling (Unicode form, letter case, kinds and number of
+    spaces, `\` for `/`, a leading `./` or `images/`, or the whole path up to `images/`); with another or no
+    suffix of a picture; a bare file name for a file in a folder below. The last two never take a file that
+    another name means exactly.
 
     Args:
         names: as a table or list has them.
@@ -64,7 +65,7 @@ def match_names(
     spellings = _index(exact, fold)
     for name in rest:
         if candidates := next((spellings[key] for key in _keys(name, scan.root) if key in spellings), None):
-            found[name] = _one_of(name, candidates, "differ only in letter case or Unicode form")
+            found[name] = _one_of(name, candidates, "differ only in letter case, spaces or Unicode form")
     taken = {path for path in found.values() if isinstance(path, str)}
     alike = _index(pictures, _base_stem)
     looser = ((_index(pictures, _base), fold), (_index(pictures, _stem), _stem), (alike, _stem))
@@ -97,6 +98,8 @@ def match_names(
 
 def fold(name: str) -> str:
     """Return the spelling that all spellings of a name share."""
+    # A table's cells have lost their outer spaces, and spreadsheets write no-break ones.
+    name = " ".join(name.split())
     if name.isascii():
         return _tidy(name.lower())
     return _tidy(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()))
@@ -116,11 +119,11 @@ def _stem(name: str) -> str:
 
 
 def _base(name: str) -> str:
-    return fold(name).rsplit("/", 1)[-1]
+    return fold(name).rsplit("/", 1)[-1].lstrip()
 
 
 def _base_stem(name: str) -> str:
-    return _stem(name).rsplit("/", 1)[-1]
+    return _stem(name).rsplit("/", 1)[-1].lstrip()
 
 
 def _index(paths: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ records. Every source reads people, views and double rows by these rules.
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +46,10 @@ _VIEWS = {
 }
 
 _LABEL = re.compile(r"\+?0*([01])(?:[.,]0*)?", re.ASCII)
+
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0*", re.ASCII)
+
+_PADDING = re.compile(r"\s+|(?<!\d)0+(?=\d)")  # what another system may write before a number, or leave out
 
 _LABEL_WORDS = {"": NOT_ANNOTATED, "nan": NOT_ANNOTATED, "na": NOT_ANNOTATED, "true": 1.0, "false": 0.0}
 
@@ -121,6 +126,34 @@ def read_person(cells: Mapping[str, str], image: str, listing: SourceListing) ->
     if view is None:
         listing.report("unknown_view", image, f"{view_text[:40]!r}: wanted PA, AP or LATERAL; set to unknown")
     return math.nan if age is None else age, sex or "", view or ""
+
+
+def read_patient(text: str) -> str:
+    """Return a patient's identifier; a number that a spreadsheet wrote as `7.0` is `7`."""
+    number = _WHOLE_NUMBER.fullmatch(text)
+    return text if number is None else number[1]
+
+
+def report_similar_patients(split_of: Mapping[str, str], listing: SourceListing) -> None:
+    """Name patients whose identifiers differ little and whose splits differ: perhaps they are one person.
+
+    Args:
+        split_of: the split of each patient, by identifier.
+        listing: takes the reports.
+    """
+    alike: dict[str, list[str]] = {}
+    for patient in split_of:
+        plain = unicodedata.normalize("NFKC", patient).casefold()
+        alike.setdefault(_PADDING.sub("", plain), []).append(patient)
+    for first, *others in alike.values():
+        for other in others:
+            if split_of[first] != split_of[other]:
+                listing.report(
+                    "similar_patients",
+                    first,
+                    f"{first!r} in {split_of[first]} and {other!r} in {split_of[other]} differ only in "
+                    "letter case, spaces or leading zeros: if they are one patient, write them alike",
+                )
 
 
 def merge_rows(image: str, rows: Sequence[LabelRow], listing: SourceListing) -> LabelRow | None:

@@ -104,7 +104,7 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
         _check_place(output_dir, Path(builder.config.data_dir))
         output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(output_dir / LOCK_FILE):
-            if _is_built(output_dir, key):
+            if _is_built(output_dir, key, builder):
                 return False
             write_build(output_dir, key)
             plan = _make_plan(builder, output_dir / WORK_FOLDER, key, num_proc)
@@ -161,11 +161,11 @@ def _check_place(output_dir: Path, data_dir: Path) -> None:
         )
 
 
-def _is_built(output_dir: Path, key: Key) -> bool:
-    """Say whether the folder holds exactly this build, complete and undamaged; log why not."""
+def _is_built(output_dir: Path, key: Key, builder: SourceBuilder) -> bool:
+    """Say whether the folder holds exactly this build, whole and up to date; log why not."""
     build = read_build(output_dir)
     if build is not None and build.is_complete and build.key == key:
-        damage = find_damage(output_dir, build)
+        damage = find_damage(output_dir, build) or builder.find_readable(output_dir)
         if not damage:
             logger.info("Reusing the complete build in %s.", output_dir)
             shutil.rmtree(output_dir / WORK_FOLDER, ignore_errors=True)  # of a run killed at its very end

@@ -87,6 +87,29 @@ def read_table(
     return Table(path.name, tuple(column for column in header if column), tuple(rows))
 
 
+def read_cells(path: Path, advice: str = OWN_TABLE) -> list[tuple[int, list[str]]]:
+    """Read the lines of a table whose cells count by position, its header (if any) among them.
+
+    Args:
+        path: the file.
+        advice: what the user can do about a fault of the file.
+
+    Returns:
+        (line, stripped cells) of each line that holds anything, parted by the separator that parts the first
+        one most.
+
+    Raises:
+        LabelFileError: it is no text, or the quotes of a line do not match. The message names the line.
+    """
+    lines = read_text(path, advice).split("\n")
+    start, separators = _find_header(lines)
+    if start == len(lines):
+        return []
+    first = _split_header(path.name, lines, start, separators, advice)
+    separator = max(first, key=lambda separator: len(first[separator]))
+    return [row for row in split_lines(path.name, lines, separator, advice, start) if any(row[1])]
+
+
 def split_lines(
     name: str, lines: Sequence[str], separator: str, advice: str, start: int = 0
 ) -> Iterator[tuple[int, list[str]]]:

@@ -201,10 +201,8 @@ def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
         allow_leakage=options.allow_leakage,
         nih_mapping=options.nih_mapping or "",
     )
-    built = Path(builder.cache_dir)
-    is_reused = built.is_dir()
     builder.download_and_prepare(num_proc=options.build_num_proc)
-    return builder.as_dataset(), built, is_reused
+    return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
 
 
 def _is_own_folder(data_dir: Path) -> bool:

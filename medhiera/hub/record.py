@@ -22,6 +22,7 @@ from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source
 from medhiera.errors import UserError
 from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.results import ClassificationReport
+from medhiera.hub.record_ranges import out_of_range
 from medhiera.layout import METRICS_FILE
 from modeling_hiera_mae.weight_files import check_finite, read_json_value
 
@@ -365,13 +366,19 @@ def _parse(content: Any, file: Path) -> AnyRecord:
     except ValueError as error:
         raise UserError(f"{file}: {error} Name another folder, or train the stage again") from error
     try:
-        return _READER.validate_python(content)
+        record = _READER.validate_python(content)
     except ValidationError as error:
         faults = [f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors()[:3]]
         raise UserError(
             f"{file} is not the record of a stage that this version can read ({'; '.join(faults)}); name a "
             "folder that train_mae.py or train_cls.py finished, or train it again"
         ) from error
+    if wrong := out_of_range(record):
+        raise UserError(
+            f"{file} holds {len(wrong)} numbers that no run can have reached: {'; '.join(wrong[:3])}. The "
+            "file was changed or is damaged: get it again, or train the stage again"
+        )
+    return record
 
 
 def _write_json(record: StageRecord | EvaluationRecord, file: Path) -> None:

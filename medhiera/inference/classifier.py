@@ -92,7 +92,8 @@ class Classifier:
 
         Raises:
             UserError: there is no such folder or repository, it is not a Hiera classifier, its weights are
-                damaged, NaN or infinite, it names no labels, or it has no usable preprocessor_config.json.
+                damaged, NaN or infinite, it names no labels or two outputs alike, or it has no usable
+                preprocessor_config.json.
         """
         config = read_config(source)
         is_classifier = any(
@@ -111,6 +112,7 @@ class Classifier:
             )
         processor = load_processor(source)
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        _check_names(source, names)
         try:
             preprocessing: Preprocessing | StockPreprocessing = Preprocessing.from_processor(processor)
         except ValueError:
@@ -179,6 +181,25 @@ class Classifier:
         return result
 
 
+def _check_names(source: str | Path, names: Sequence[str]) -> None:
+    """Refuse labels that do not tell the outputs apart.
+
+    Raises:
+        UserError: one has no name, or several have the same.
+    """
+    plain = [name.strip() for name in names]
+    fault = None
+    if "" in plain:
+        fault = f"gives output {plain.index('')} an empty name"
+    elif twice := [name for name in plain if plain.count(name) > 1]:
+        fault = f"gives {twice[0]!r} to several outputs"
+    if fault is not None:
+        raise UserError(
+            f"{source}: config.json {fault}, so nobody could tell whose probability is whose; write in its "
+            'id2label what was trained, each once: {"0": "Atelectasis", …}'
+        )
+
+
 def _check_inputs(
     source: str | Path,
     model: HieraMAEForImageClassification,
@@ -196,7 +217,7 @@ def _check_inputs(
         fault = f"gives {channels} channels, and the model has {model.config.num_channels}"
     elif not pixels.abs().max() < _LARGEST_PIXEL:
         largest = f"{pixels.abs().max():.0e}"
-        fault = f"makes pixels of {largest}; look at image_mean and image_std (is one of them 0?)"
+        fault = f"makes pixels of {largest}; look at image_mean and image_std (is one of them near 0?)"
     elif any(side % unit for side, unit in zip(size, model.config.unit_pixels, strict=True)):
         fault = f"gives {size} pixels; the model wants multiples of {list(model.config.unit_pixels)}"
     if fault is not None:

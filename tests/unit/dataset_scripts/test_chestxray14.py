@@ -9,6 +9,7 @@ from raw_folders import ChestFolder, gray
 
 from dataset_scripts import FINDINGS, ChestXray14, label_names
 from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.records import Box
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 
 
@@ -78,6 +79,77 @@ def test_boxes_are_scaled_to_the_stored_image(chest: ChestFolder) -> None:
     box = {"finding": infiltration, "x": 32.0, "y": 16.0, "width": 8.0, "height": 4.0}
     assert rows == {"00000039_000.png": [box], "00000040_000.png": []}
     assert kinds(builder) == {"bad_box": 1}
+
+
+def box_lines(*lines: str, header: str = "Image Index,Finding Label,Bbox [x,y,w,h],,,") -> str:
+    return "".join(f"{line}\n" for line in (header, *lines) if line)
+
+
+BOX = "00000039_000.png,Mass,512,256,128,64"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        box_lines(BOX),
+        box_lines(BOX + ",,,", header='Image Index,Finding Label,"Bbox [x,y,w,h]",,,,,,'),
+        box_lines(BOX, header=""),
+        box_lines(BOX).replace(",", ";"),
+        box_lines(BOX.replace(",", ";"), header="Image Index;Finding Label;Bbox [x,y,w,h];;;"),
+        box_lines("00000039_000.png;Mass;512,0;256,0;128,0;64,0", header=""),
+        box_lines(BOX).replace(",", "\t"),
+        "sep=;\n" + box_lines(BOX).replace(",", ";"),
+        box_lines(BOX.replace(".png", ".PNG")),
+        box_lines("images/" + BOX),
+        box_lines("images_001\\images\\" + BOX),
+        box_lines(BOX.replace(".png", "")),
+    ],
+)
+def test_a_box_file_in_other_dress_is_read(chest: ChestFolder, text: str) -> None:
+    root = chest.finish()
+    (root / "BBox_List_2017.csv").write_text(text)
+    (listing,) = ChestXray14(data_dir=root, build_dir=root.parent / "cache").list_records(None)
+    boxes = {record.nih_image: record.boxes for record in listing.splits["test"]}
+    assert boxes["00000039_000.png"] == (Box(FINDINGS.index("Mass"), 512.0, 256.0, 128.0, 64.0),)
+    assert listing.problems == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("00000099_000.png,Mass,1,1,9,9", "names an image that is not in the label file"),
+        ("00000039_000.png,Mass,512,256,-100,64", "width -100"),
+        ("00000039_000.png,Mass,512,256,128,0", "height 0"),
+        ("00000039_000.png,Mass,512,256,1e9,64", "1024×1024"),
+        ("00000039_000.png,Mass,-5,256,128,64", "1024×1024"),
+        ("00000039_000.png,Mass,512,1000,128,64", "1024×1024"),
+        ("00000039_000.png,Mass,512,256,128", "not four numbers"),
+        ("00000039_000.png,Mass,512,256,nan,64", "not four finite numbers"),
+        ("00000039_000.png,Measles,512,256,128,64", "unknown finding 'Measles'"),
+        (",Mass,512,256,128,64", "names no image"),
+    ],
+)
+def test_a_box_that_cannot_be_meant_is_reported(chest: ChestFolder, line: str, said: str) -> None:
+    root = chest.finish()
+    (root / "BBox_List_2017.csv").write_text(box_lines(BOX, line))
+    (listing,) = ChestXray14(data_dir=root, build_dir=root.parent / "cache").list_records(None)
+    (problem,) = listing.problems
+    assert (problem.kind, problem.name) == ("bad_box", line.split(",")[0] or "BBox_List_2017.csv")
+    assert "line 3" in problem.detail and said in problem.detail
+    assert sum(len(record.boxes) for record in listing.splits["test"]) == 1
+
+
+def test_no_finding_beside_a_finding_is_not_annotated(chest: ChestFolder) -> None:
+    chest.add("test", "00000041_000.png", "No Finding|Effusion", 41)
+    chest.add("test", "00000042_000.png", "No Finding|No Finding", 42)
+    (listing,) = ChestXray14(data_dir=chest.finish(), build_dir=chest.root.parent / "cache").list_records(
+        None
+    )
+    labels = {record.nih_image: record.labels for record in listing.splits["test"]}
+    assert all(math.isnan(value) for value in labels["00000041_000.png"])
+    assert labels["00000042_000.png"][FINDINGS.index("No Finding")] == 1.0
+    (problem,) = listing.problems
+    assert (problem.kind, problem.name) == ("conflicting_findings", "00000041_000.png")
 
 
 def test_a_patient_named_in_both_lists_stays_out_of_training(chest: ChestFolder) -> None:

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,39 @@ def test_dicom_without_pydicom_is_refused_under_any_name(
     monkeypatch.setitem(sys.modules, "pydicom", None)  # as where it is not installed
     with pytest.raises(ModuleNotFoundError, match="pip install"):
         build(root, tmp_path)
+
+
+def test_a_patients_number_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
+    rows = [f"{index}.png,{index // 2}{'.0' * (index % 2)},{index % 2}" for index in range(40)]
+    root = write(tmp_path / "mine", "image,patient,mass\n" + "\n".join(rows))
+    (listing,) = ImageFolder(data_dir=root, build_dir=tmp_path / "cache").list_records(None)
+    assert {record.patient_id for part in listing.splits.values() for record in part} == {
+        f"image folder/{index}" for index in range(20)
+    }
+    parts = [{record.patient_id for record in part} for part in listing.splits.values()]
+    assert len(parts) == 3 and sum(map(len, parts)) == 20
+    assert listing.problems == []
+
+
+def test_a_patient_in_two_splits_under_two_spellings_of_a_number_is_refused(tmp_path: Path) -> None:
+    root = write(tmp_path / "mine", "image,patient,split,mass\n0.png,7,train,1\n1.png,7.0,test,0\n", images=2)
+    with pytest.raises(LabelFileError, match="1 patients stand in more than one split, for example .'7'"):
+        build(root, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("7", "007"), ("P1", "p1"), ("P 1", "P1"), ("P01", "P1"), ("Mü", unicodedata.normalize("NFD", "MÜ"))],
+)
+def test_patients_that_differ_little_are_named_where_splits_part_them(
+    tmp_path: Path, one: str, other: str
+) -> None:
+    text = f"image,patient,split,mass\n0.png,{one},train,1\n1.png,{other},test,0\n2.png,Q,train,1\n"
+    root = write(tmp_path / "parted", text, images=3)
+    (listing,) = ImageFolder(data_dir=root, build_dir=tmp_path / "cache").list_records(None)
+    (problem,) = listing.problems
+    assert (problem.kind, problem.name) == ("similar_patients", one)
+    assert problem.detail.startswith(f"{one!r} in train and {other!r} in test")
+    together = write(tmp_path / "together", text.replace("test", "train"), images=3)
+    (listing,) = ImageFolder(data_dir=together, build_dir=tmp_path / "cache").list_records(None)
+    assert listing.problems == []

@@ -112,6 +112,22 @@ def test_a_folder_without_labels_is_refused(folder):
 
 
 @pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["X"] * len(NAMES), "gives 'X' to several outputs"),
+        (["X", " X", *NAMES[2:]], "gives 'X' to several outputs"),
+        (["", *NAMES[1:]], "gives output 0 an empty name"),
+        (["  ", *NAMES[1:]], "gives output 0 an empty name"),
+    ],
+)
+def test_labels_that_name_nothing_are_refused(folder, labels, said):
+    change(folder / "config.json", id2label=dict(enumerate(labels)))
+    for opener in (Classifier.open, open_folder):
+        with pytest.raises(UserError, match=f"config.json {said}"):
+            opener(folder)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "is empty"),
@@ -119,8 +135,17 @@ def test_a_folder_without_labels_is_refused(folder):
         ("[1]", "holds a JSON list"),
         ({"image_mean": [float("nan")] * 3}, r"says image_mean\.\d is nan"),
         ({"image_mean": "0.5"}, r"no usable preprocessor_config\.json"),
-        ({"image_std": [0.0] * 3}, "makes pixels of (inf|nan)|no usable"),
-        ({"image_mean": [1e30] * 3}, r"makes pixels of \de\+30"),
+        ({"image_std": [0.0] * 3}, "says image_std 0.0; wanted above 0 and at most 1"),
+        ({"image_std": [0.2, -0.2, 0.2]}, "says image_std -0.2; wanted above 0 and at most 1"),
+        ({"image_std": 58.4}, "says image_std 58.4; wanted above 0"),
+        ({"image_std": [1e-30] * 3}, r"makes pixels of \de\+28"),
+        ({"image_mean": [1e30] * 3}, r"says image_mean 1e\+30; wanted from 0 to 1"),
+        ({"image_mean": [128, 128, 128]}, "says image_mean 128; wanted from 0 to 1"),
+        ({"image_mean": [0.5, -0.1, 0.5]}, "says image_mean -0.1; wanted from 0 to 1"),
+        ({"rescale_factor": -1 / 255}, r"says rescale_factor -0\.0039\d*; wanted 0\.001 to 0\.01"),
+        ({"rescale_factor": 1.0}, r"says rescale_factor 1\.0; wanted 0\.001 to 0\.01"),
+        ({"do_rescale": False}, "says do_rescale False; wanted True"),
+        ({"do_resize": False}, "says do_resize False; wanted True"),
         ({"image_mean": [0.5, 0.5]}, "no usable"),
         ({"size": {"shortest_edge": 10**9}}, "says size 1000000000; wanted 1 to 10000 pixels"),
         ({"size": {"shortest_edge": "72"}}, "no usable"),

@@ -1,10 +1,14 @@
 """What from_pretrained makes of every kind of folder, whole or damaged."""
 
+import json
+import re
+import shutil
+
 import pytest
 import torch
-from model_configs import tiny_classifier, tiny_config, tiny_mae
+from model_configs import TINY, tiny_classifier, tiny_config, tiny_mae
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, ViTConfig, ViTModel
+from transformers import AutoConfig, HieraBackbone, HieraConfig, HieraModel, ViTConfig, ViTModel
 
 from modeling_hiera_mae import (
     HieraMAEConfig,
@@ -178,3 +182,53 @@ def test_a_damaged_file_is_refused(folders, tmp_path):
     save_file(whole, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="lacks 1 weights.*encoder_norm.weight"):
         HieraMAEForPreTraining.from_pretrained(tmp_path)
+
+
+def copy_with(folder, place, weights=None, **fields):
+    """A copy of a checkpoint with other fields in its config.json, or other weights."""
+    shutil.copytree(folder, place)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | fields))
+    if weights is not None:
+        save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    return place
+
+
+@pytest.mark.parametrize("depths", [[1, 2, 1, 1], [1, 2, 3, 1]])
+@pytest.mark.parametrize("kind", ["mae", "classifier", "encoder"])
+def test_other_depths_than_those_of_the_weights_are_named(folders, tmp_path, kind, depths):
+    other = copy_with(folders / kind, tmp_path / "other", depths=depths)
+    said = re.escape(f"its weights have depths [1, 2, 2, 1], and its config.json says {depths}")
+    for model_class in (HieraMAEForPreTraining, HieraMAEForImageClassification, HieraMAEModel):
+        with pytest.raises(ValueError, match=said):
+            model_class.from_pretrained(other)
+
+
+def test_a_shorter_decoder_than_that_of_the_weights_is_named(folders, tmp_path):
+    other = copy_with(folders / "mae", tmp_path / "other", decoder_depth=1)
+    with pytest.raises(ValueError, match=r"weights have decoder_depth \[2\], and its config.json says \[1\]"):
+        HieraMAEForPreTraining.from_pretrained(other)
+    # A classifier leaves the decoder behind, whatever it is.
+    HieraMAEForImageClassification.from_pretrained(other)
+
+
+@pytest.mark.parametrize("name", ["foo.bar", "hiera.encoder.stages.1.layers.0.extra.weight", "hiera.norm"])
+@pytest.mark.parametrize("kind", ["mae", "classifier", "encoder"])
+def test_weights_without_a_place_are_refused(folders, tmp_path, kind, name):
+    more = load_file(folders / kind / "model.safetensors") | {name: torch.ones(2)}
+    other = copy_with(folders / kind, tmp_path / "other", more)
+    for model_class in (HieraMAEForPreTraining, HieraMAEForImageClassification, HieraMAEModel):
+        with pytest.raises(ValueError, match=f"1 weights that have no place.*first {re.escape(name)}"):
+            model_class.from_pretrained(other)
+
+
+def test_a_counter_beside_the_weights_is_left_out(folders, tmp_path):
+    more = load_file(folders / "mae" / "model.safetensors") | {"n_averaged": torch.tensor(7)}
+    HieraMAEForPreTraining.from_pretrained(copy_with(folders / "mae", tmp_path / "averaged", more))
+
+
+def test_transformers_backbone_and_encoder_leave_their_norms_behind(tmp_path):
+    for kind in (HieraBackbone, HieraModel):
+        kind(HieraConfig(**TINY)).save_pretrained(tmp_path / kind.__name__)
+        model = HieraMAEForPreTraining.from_pretrained(tmp_path / kind.__name__)
+        assert model.config.num_query_pool == 2

@@ -98,6 +98,18 @@ def test_a_file_that_is_no_picture_is_met_by_its_own_name_only(tmp_path: Path) -
     assert match(tmp_path, "notes.txt", "notes", files=["notes.txt", "b.png"]) == ["notes.txt", "absent"]
 
 
+@pytest.mark.parametrize("file", ["a.png ", "a.png\xa0", " a.png", "sub/ a.png", "sub/a.png\u3000"])
+def test_spaces_at_the_ends_that_a_table_loses(tmp_path: Path, file: str) -> None:
+    (tmp_path / "mine" / "images" / file).parent.mkdir(parents=True)
+    (tmp_path / "mine" / "images" / file).write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert match(tmp_path, "a.png", files=[]) == [file]
+
+
+def test_kinds_of_spaces_inside_a_name(tmp_path: Path) -> None:
+    assert match(tmp_path, "scan 1.png", files=["scan\xa01.png"]) == ["scan\xa01.png"]
+    assert match(tmp_path / "two", "a b.png", files=["a\xa0b.png", "a  b.png"]) == ["ambiguous_name"]
+
+
 def test_a_hundred_thousand_names_take_seconds(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     scan = scan_folder(tmp_path / "mine")

@@ -237,3 +237,20 @@ def test_a_column_is_read_in_the_order_of_the_rows(rows: Dataset) -> None:
     mixed = mix_sources(rows, {CHEST: 1.0, COVIDX: 1.0}, seed=0)
     assert read_column(mixed, "image_id").to_pylist() == list(mixed["image_id"])
     assert by_source(rows.shuffle(seed=0)) == {CHEST: 300, COVIDX: 80, BRAIN: 20}
+
+
+def test_data_whose_shard_is_gone_is_built_again(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "images").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (6, 32, 32), np.uint8)
+    for index, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(own / "images" / f"{index}.png")
+    rows = [f"{index}.png,{'train' if index < 4 else 'validation'},{index % 2}" for index in range(6)]
+    (own / "labels.csv").write_text("\n".join(["image,split,mass", *rows]))
+    before = open_cocktail(options(own))
+    assert not before.is_reused and open_cocktail(options(own)).is_reused
+    (shard,) = before.folder.glob("*-train.arrow")
+    shard.unlink()
+    again = open_cocktail(options(own))
+    assert not again.is_reused and open_cocktail(options(own)).is_reused
+    assert again.rows["train"]["image_id"][:] == before.rows["train"]["image_id"][:]

@@ -80,6 +80,7 @@ OTHER_OVERRIDES = (
     LibraryName(transformers.PreTrainedModel, "_no_split_modules"),
     LibraryName(transformers.PreTrainedModel, "_supports_sdpa"),
     LibraryName(datasets.GeneratorBasedBuilder, "_info", ()),
+    LibraryName(datasets.GeneratorBasedBuilder, "_build_cache_dir", ()),
     LibraryName(datasets.GeneratorBasedBuilder, "_split_generators", ("dl_manager",)),
     LibraryName(datasets.GeneratorBasedBuilder, "_generate_examples", (), is_open=True),
     LibraryName(datasets.GeneratorBasedBuilder, "_make_split_generators_kwargs", ("prepare_split_kwargs",)),
