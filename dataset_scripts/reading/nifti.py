@@ -146,13 +146,13 @@ def _measure_background(voxels: npt.NDArray[np.float32]) -> tuple[float, float, 
     sample = voxels.ravel()[:: max(1, voxels.size // 2_000_000)]
     sample = sample[np.isfinite(sample)]
     padding = _find_padding(faces, background, sample)
-    size = border.size
+    fewest = _LEAST_AIR * border.size
     border, sample = _without(border, padding), _without(sample, padding)
-    around, voxels_left = _without(border, (background,)), _without(sample, (background,))
-    if _LEAST_AIR * size < around.size < border.size / 2 and _is_dark(around, voxels_left):
+    around = _without(border, (background,))
+    if fewest < around.size < border.size / 2 and _is_dark(around, _without(sample, (background,))):
         # Most of the border is filled in, and the air itself is noise.
-        padding, border, sample = (*padding, background), around, voxels_left
-        background = float(np.median(border))
+        sample, padding = _without(sample, (background,)), (*padding, background)
+        border, background = around, float(np.median(around))
     noise = 1.4826 * float(np.median(np.abs(border - background)))
     reach = np.percentile(np.abs(sample - background), 99.9)
     if _NOISE * noise > _MOST_NOISE * reach:  # no air at the border: a volume cut to the brain

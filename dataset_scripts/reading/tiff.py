@@ -92,8 +92,8 @@ def why_unknown(file: BoundedFile) -> BadImageError:
 
 
 def _describe(tags: ImageFileDirectory_v2) -> str:
-    bits = "/".join(str(number) for number in sorted(set(tags.get(258, (1,)))))
-    formats = "/".join(_FORMATS.get(number, "unknown") for number in sorted(set(tags.get(339, (1,)))))
+    bits = " and ".join(str(number) for number in sorted(set(tags.get(258, (1,)))))
+    formats = " and ".join(_FORMATS.get(number, "unknown") for number in sorted(set(tags.get(339, (1,)))))
     planes = " in separate planes" if tags.get(284) == _SEPARATE else ""
     samples = f"{formats} samples of {bits} bits, {tags.get(277, 1)} a pixel{planes}"
     return f"a TIFF of {samples}, photometric interpretation {tags.get(262)}"
