@@ -150,6 +150,9 @@ def check_parts(tags: ImageFileDirectory_v2, file: BoundedFile) -> None:
         if short:
             raise BadImageError("truncated", f"{short} of {parts.wanted} {parts.name} hold too few bytes")
     elif compression == _JPEG:
+        tables = tags.get(347)  # that the strips or tiles have in common
+        if isinstance(tables, bytes) and not _has_end(tables):
+            raise BadImageError("truncated", "JPEG tables without an end")
         _check_jpeg(parts, file)
 
 
@@ -188,5 +191,9 @@ def _check_jpeg(parts: _Parts, file: BoundedFile) -> None:
         if found is not None and (found[0] < parts.width or found[1] < rows):
             detail = f"JPEG {parts.name} of {found[0]}x{found[1]}, wanted {parts.width}x{rows}"
             raise BadImageError("truncated", detail)
-        if b"\xff\xd9" not in stream[-16:]:
+        if not _has_end(stream):
             raise BadImageError("truncated", f"JPEG {parts.name} without an end")
+
+
+def _has_end(stream: bytes) -> bool:
+    return b"\xff\xd9" in stream[-16:]  # some writers pad what follows

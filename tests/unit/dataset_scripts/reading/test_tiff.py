@@ -265,3 +265,15 @@ def test_compressed_files_of_pillow_are_read(tmp_path: Path, compression: str) -
     buffer = io.BytesIO()
     Image.fromarray(FILM).save(buffer, "TIFF", compression=compression)
     assert np.abs(read(tmp_path, buffer.getvalue()).astype(int) - FILM).max() <= 12
+
+
+def test_jpeg_tables_of_which_the_end_was_never_written(tmp_path: Path) -> None:
+    """With half of its quantization table zeros, the film decodes to another picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(FILM).save(buffer, "TIFF", compression="jpeg")
+    content = buffer.getvalue()
+    start = content.index(b"\xff\xd8\xff\xdb\x00\x43")
+    end = content.index(b"\xff\xd9", start) + 2
+    middle = start + 20
+    cut = content[:middle] + bytes(end - middle) + content[end:]
+    assert refusal(tmp_path, cut) == "truncated: JPEG tables without an end"
