@@ -24,8 +24,8 @@ from dataset_scripts.reading.images import read_image
 from medhiera.data.preprocessing import CenterCrop
 
 WHAT_IS_CHECKED = (
-    "Checked: the picture is gray, no side more than twice the other, not of one brightness, and a DICOM "
-    "file says it is a radiograph. Nothing checks that it shows a chest."
+    "Checked: the picture is gray, no side more than twice the other, of more than two brightnesses, and a "
+    "DICOM file says it is a radiograph. Nothing checks that it shows a chest."
 )
 LARGEST_RATIO = 2.0
 RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC", ""}
@@ -38,18 +38,20 @@ _SENTENCES = {
     "absent": "The file is no longer there; drop it again.",
     "empty_file": "The file is empty.",
     "not_an_image": "This is no image that can be read here; wanted PNG, JPEG, TIFF, BMP or DICOM.",
-    "truncated": "The file ends too early; it may not have been copied to its end.",
+    "truncated": "A part of the picture is missing; the file may not have been copied to its end.",
+    "no_permission": "The file may not be read.",
+    "needs_pydicom": "DICOM files are not read here; save the picture as PNG.",
     "too_small": "The picture is too small to show a chest ({detail}).",
     "too_many_pixels": "The picture is too large ({detail}).",
     "too_many_bytes": "The file is too large ({detail}).",
     "too_long": "One side of the picture is many times the other ({detail}); a chest is not.",
-    "shows_nothing": "The picture is of one brightness; there is nothing to see in it.",
-    "unsupported_depth": "Pictures with pixels of this kind are not read here ({detail}).",
+    "shows_nothing": "The picture is of one brightness or two; there is nothing to see in it.",
+    "unsupported_depth": "Pixels of this kind are not read here ({detail}).",
     "wrong_size": "The file contradicts itself: {detail}.",
     "bad_header": "The header of this DICOM file cannot be understood: {detail}.",
     "no_pixels": "This DICOM file holds no picture.",
-    "several_frames": "This DICOM file holds several pictures ({detail}); save one of them alone.",
-    "unsupported_compression": "This DICOM file is compressed in a way that cannot be read here ({detail}).",
+    "several_frames": "This file holds several pictures ({detail}); save one of them alone.",
+    "unsupported_compression": "This file is compressed in a way that is not read here ({detail}).",
 }
 
 

@@ -330,18 +330,17 @@ def _read(
 ) -> Iterator[tuple[str, GrayImage]]:
     """Yield (suffix of the image id, image) for one record."""
     path = Path(root) / record.path
+
+    def note(kind: str, detail: str) -> None:
+        log.report(Problem(record.source, kind, record.path, detail, split))
+
     if not record.is_volume:
-
-        def note(kind: str, detail: str) -> None:
-            log.report(Problem(record.source, kind, record.path, detail, split))
-
         yield "", read_image(path, config.stored_size, note)
         return
     volume = read_volume(path)
     if volume.bad_voxels:
-        detail = f"{volume.bad_voxels} NaN or infinite voxels count as background"
-        log.report(Problem(record.source, "bad_voxels", record.path, detail, split))
-    for index, image in axial_slices(volume, config.slices_per_volume):
+        note("bad_voxels", f"{volume.bad_voxels} NaN or infinite voxels count as background")
+    for index, image in axial_slices(volume, config.slices_per_volume, note):
         yield f"/{index:03d}", image
 
 

@@ -30,6 +30,10 @@ SMALLEST_CONTRAST = 4.0  # standard deviation in gray levels; radiographs have 3
 
 SMALLEST_RANGE = 8  # gray levels between the 1st and 99th percentile; text on a blank image does not count
 
+SMALLEST_REST = 0.05  # of the pixels, of levels other than the two commonest; real films have 0.18 or more
+
+LEVEL_WIDTH = 4  # gray levels to either side that count as the same; JPEG leaves as much around an edge
+
 _LONGEST_DETAIL = 500
 
 Note = Callable[[str, str], None]
@@ -107,7 +111,7 @@ def check_size(width: int, height: int, most_pixels: int = MAXIMUM_PIXELS) -> No
 
 
 def check_contrast(image: GrayImage) -> None:
-    """Refuse a picture of one brightness, or nearly: a model would score it like any other.
+    """Refuse a picture of one brightness or two, or nearly: a model would score it like any other.
 
     Args:
         image: as it would be shown, (height, width), uint8.
@@ -118,11 +122,14 @@ def check_contrast(image: GrayImage) -> None:
     counts = np.asarray(Image.fromarray(image).histogram())
     if shows_nothing(counts):
         levels = f"{image.min()} to {image.max()}"
-        raise BadImageError("shows_nothing", f"of one brightness or nearly so (gray levels {levels})")
+        raise BadImageError("shows_nothing", f"of one brightness or two, or nearly so (gray levels {levels})")
 
 
 def shows_nothing(counts: npt.NDArray[np.int64]) -> bool:
-    """Whether a picture is of one brightness, or nearly: all padding, an unexposed film, a blank page.
+    """Whether a picture is of one brightness or two, or nearly.
+
+    All padding, an unexposed film, a blank page; a mask, an even area inside a frame, a film whose window was
+    torn open by a single extreme value.
 
     Args:
         counts: (256,), how many of its pixels have each gray level.
@@ -131,4 +138,9 @@ def shows_nothing(counts: npt.NDArray[np.int64]) -> bool:
     share = counts / counts.sum()
     low, high = np.searchsorted(np.cumsum(share), (0.01, 0.99))
     deviation = np.sqrt((share * (levels - (share * levels).sum()) ** 2).sum())
-    return bool(high - low < SMALLEST_RANGE or deviation < SMALLEST_CONTRAST)
+    if high - low < SMALLEST_RANGE or deviation < SMALLEST_CONTRAST:
+        return True
+    for _ in range(2):
+        commonest = int(share.argmax())
+        share[max(0, commonest - LEVEL_WIDTH) : commonest + LEVEL_WIDTH + 1] = 0
+    return bool(share.sum() < SMALLEST_REST)

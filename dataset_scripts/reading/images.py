@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.completeness import check_rows, check_strips
+from dataset_scripts.reading.completeness import check_gif_frame, check_png_chunks, check_rows
 from dataset_scripts.reading.decoding import (
     MAXIMUM_PIXELS,
     BoundedFile,
@@ -34,10 +34,9 @@ from dataset_scripts.reading.grayscale import (
     window_16bit,
 )
 from dataset_scripts.reading.image_files import IMAGE_FORMATS, is_dicom
+from dataset_scripts.reading.tiff import Samples, check_parts, read_samples, why_unknown
 
 _ORIENTATION = 0x0112  # EXIF
-
-_WHITE_IS_ZERO = 0  # TIFF's tag 262
 
 _OTHER_BYTE_FIRST = {
     "RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "RGBX;16B": "RGBX;16L",
@@ -47,6 +46,10 @@ _OTHER_BYTE_FIRST = {
 }  # fmt: skip
 
 _SAMPLE_PIXELS = 4_000_000  # of a float picture, for its percentiles
+
+_LARGEST_VALUE = 1e30  # of a float; beyond it lie the values that programs write for "nothing"
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_image(path: Path, at_least: int = 0, note: Note = lambda kind, detail: None) -> GrayImage:
@@ -83,15 +86,13 @@ def _read_picture(path: Path, at_least: int) -> GrayImage:
         _refuse_several_pages(image)
         if at_least > 0:
             image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
-        is_white_zero = False
+        samples = Samples()
         if isinstance(image, TiffImageFile):
-            check_strips(image)
-            is_white_zero = image.tag_v2.get(262) == _WHITE_IS_ZERO
+            samples = read_samples(image.tag_v2)
+        _check_whole(file, image)
         is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_deep_color(image)
-        gray = _window(file, image) if is_deep else np.asarray(image.convert("L"))
+        gray = _window(file, image, samples) if is_deep else _show_8bit(image, samples)
         check_rows(file, image, gray)
-        if is_deep and is_white_zero:  # Pillow inverts 8 bits itself
-            gray = 255 - gray
         return _turn_upright(gray, _orientation(image))
 
 
@@ -101,13 +102,22 @@ def _open(file: BoundedFile) -> ImageFile:
         return Image.open(file, formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImageError("too_many_pixels", str(error)) from error
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, KeyError) as error:  # a KeyError is a compression that Pillow lacks
         file.seek(0)
-        if file.read(4) in (b"II*\0", b"MM\0*"):
-            detail = "a TIFF of bits or samples unknown to Pillow; save it as PNG"
-            raise BadImageError("undecodable", detail) from error
+        if file.read(4) in _TIFF_STARTS:
+            raise why_unknown(file) from error
         detail = f"neither DICOM nor one of {'/'.join(IMAGE_FORMATS)}"
         raise BadImageError("not_an_image", detail) from error
+
+
+def _check_whole(file: BoundedFile, image: ImageFile) -> None:
+    """Refuse a file that holds only a part of its picture, as far as can be told without decoding."""
+    if isinstance(image, TiffImageFile):
+        check_parts(image.tag_v2, file)
+    elif image.format == "PNG":
+        check_png_chunks(file)
+    elif image.format == "GIF":
+        check_gif_frame(image)
 
 
 def _refuse_several_pages(image: ImageFile) -> None:
@@ -140,19 +150,42 @@ def _raw_mode(tile: Any) -> str:
     return str(args if isinstance(args, str) else args[0] if args else "")
 
 
-def _window(file: BoundedFile, image: ImageFile) -> GrayImage:
+def _show_8bit(image: ImageFile, samples: Samples) -> GrayImage:
+    """Pixels of at most 8 bits as they are; color becomes luminance."""
+    gray = np.asarray(image.convert("L"))
+    if image.mode != "L" or (samples.stored_type is None and samples.nodata is None):
+        return gray
+    # Pillow has inverted what is white at zero.
+    stored = 255 - gray if samples.is_white_zero else gray
+    if samples.stored_type is np.int8:
+        stored = stored.view(np.int8)
+        gray = (stored.astype(np.int16) + 128).astype(np.uint8)
+    return gray if samples.nodata is None else np.where(stored == samples.nodata, np.uint8(0), gray)
+
+
+def _window(file: BoundedFile, image: ImageFile, samples: Samples) -> GrayImage:
     """Pixels of more than 8 bits, windowed between percentiles."""
     if _is_deep_color(image):
         return window_16bit(_read_16bit_color(file, image))
     if image.mode == "F":
-        return _window_float(image)
-    stored = np.asarray(image)
+        return _window_float(image, samples)
+    stored = _as_stored(image, samples)
     low, high = int(stored.min()), int(stored.max())
     if low < 0 or high > 65535:
         if high - low > 65535:
-            return _window_float(image)
+            return _window_float(image, samples)
         stored = stored - low
-    return window_16bit(stored.astype(np.uint16, copy=False))
+    else:
+        low = 0
+    nodata = None if samples.nodata is None else samples.nodata - low
+    return window_16bit(
+        stored.astype(np.uint16, copy=False), is_inverted=samples.is_white_zero, nodata=nodata
+    )
+
+
+def _as_stored(image: Image.Image, samples: Samples) -> npt.NDArray[Any]:
+    pixels = np.asarray(image)
+    return pixels.view(np.uint32) if image.mode == "I" and samples.stored_type is np.uint32 else pixels
 
 
 def _read_16bit_color(file: BoundedFile, image: ImageFile) -> npt.NDArray[np.uint16]:
@@ -179,15 +212,20 @@ def _read_16bit_color(file: BoundedFile, image: ImageFile) -> npt.NDArray[np.uin
     return luminance_16bit(high, low)
 
 
-def _window_float(image: Image.Image) -> GrayImage:
-    """A picture of floating-point or 32-bit pixels; what is not finite becomes black."""
+def _window_float(image: Image.Image, samples: Samples) -> GrayImage:
+    """A picture of floating-point or 32-bit pixels; what is not finite, or no measurement, becomes black."""
     width, height = image.size
     rows = max(1, _SAMPLE_PIXELS // 4 // width)
+    nodata = samples.nodata
+    if nodata is not None and image.mode == "F":
+        nodata = float(np.float32(nodata))  # as it was stored
 
     def bands() -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
         for top in range(0, height, rows):
             band = image.crop((0, top, width, min(height, top + rows)))
-            yield top, np.asarray(band).astype(np.float64)
+            values = _as_stored(band, samples).astype(np.float64)
+            values[~(np.abs(values) <= _LARGEST_VALUE) | (values == nodata)] = np.nan
+            yield top, values
 
     step = -(-width * height // _SAMPLE_PIXELS)
     sample = np.concatenate([band.ravel()[::step] for _, band in bands()])
@@ -197,7 +235,8 @@ def _window_float(image: Image.Image) -> GrayImage:
         raise BadImageError("shows_nothing", f"values {low:g} to {high:g}")
     gray = np.empty((height, width), np.uint8)
     for top, band in bands():
-        gray[top : top + rows] = linear_to_8bit(band, low, high)
+        shown = linear_to_8bit(band, low, high)
+        gray[top : top + rows] = np.where(np.isnan(band), 0, 255 - shown) if samples.is_white_zero else shown
     return gray
 
 

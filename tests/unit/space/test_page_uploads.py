@@ -1,5 +1,7 @@
 """What people drop on the page: read rightly, or refused in one sentence."""
 
+import struct
+
 import numpy as np
 import pytest
 from page_fixtures import phantom, photograph, write_dicom
@@ -75,6 +77,44 @@ def test_what_cannot_be_a_chest(tmp_path, picture, wanted):
 def test_what_is_no_image(tmp_path, content, wanted):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(RefusedError, match=wanted) as error:
+        read_upload(tmp_path / "a.png")
+    check_sentence(error)
+
+
+def test_several_pictures_in_a_file_that_is_no_dicom(tmp_path):
+    pages = [Image.fromarray(np.roll(GRAY, shift, 1)) for shift in (0, 9)]
+    for name, format_name in [("a.tif", "TIFF"), ("a.gif", "GIF")]:
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+        with pytest.raises(RefusedError) as error:
+            read_upload(tmp_path / name)
+        assert str(error.value) == (
+            f"This file holds several pictures (2 pictures in one {format_name} file, wanted one); "
+            "save one of them alone."
+        )
+
+
+def double_tiff():
+    """A TIFF of 64-bit floats, by hand: one strip behind its tags."""
+    height, width = GRAY.shape
+    tags = [(256, width), (257, height), (258, 64), (259, 1), (262, 1), (273, 122), (277, 1), (278, height),
+            (339, 3)]  # fmt: skip
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + struct.pack("<I", 0)
+    return header + GRAY.astype(np.float64).tobytes()
+
+
+def test_a_file_that_is_whole_is_not_called_damaged(tmp_path):
+    (tmp_path / "a.tif").write_bytes(double_tiff())
+    with pytest.raises(RefusedError, match=r"of 64 bits.* save it as 8- or 16-bit PNG\)\.$") as error:
+        read_upload(tmp_path / "a.tif")
+    check_sentence(error)
+
+
+def test_a_file_whose_end_was_never_written(tmp_path):
+    Image.fromarray(GRAY).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:-300] + bytes(300))
+    with pytest.raises(RefusedError, match="A part of the picture is missing|damaged") as error:
         read_upload(tmp_path / "a.png")
     check_sentence(error)
 

@@ -39,11 +39,14 @@ def test_png(tmp_path: Path, content: bytes) -> None:
     assert refusal(tmp_path, taller) == "truncated: pixels of 68 % of its 94 rows"
 
 
-@pytest.mark.parametrize("bits", [1, 8])
+@pytest.mark.parametrize("bits", [4, 8])
 def test_png_with_an_even_border_is_whole(tmp_path: Path, bits: int) -> None:
     bordered = np.pad(FILM, 20)
-    picture = Image.fromarray(bordered > 120) if bits == 1 else Image.fromarray(bordered)
-    picture.save(tmp_path / "a.png")
+    picture = Image.fromarray(bordered >> 4 if bits == 4 else bordered)
+    if bits == 4:
+        picture.putpalette(np.repeat(np.arange(0, 256, 17, np.uint8), 3).tobytes())
+    picture.save(tmp_path / "a.png", bits=bits)
+    assert (tmp_path / "a.png").read_bytes()[24] == bits
     assert not read_image(tmp_path / "a.png")[-1].any()
 
 
@@ -76,7 +79,7 @@ def test_interlaced_png_with_an_even_border_is_whole(tmp_path: Path) -> None:
 
 def test_tiff(tmp_path: Path) -> None:
     taller = tiff(DEEP).replace(struct.pack("<HHII", 257, 4, 1, 64), struct.pack("<HHII", 257, 4, 1, 94))
-    assert refusal(tmp_path, taller) == "truncated: strips of 64 of 94 rows"
+    assert refusal(tmp_path, taller) == "truncated: 1 of 2 strips"
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -113,3 +116,57 @@ def test_fewer_rows_in_the_header_than_in_the_file_are_noted(tmp_path: Path) -> 
     notes: list[str] = []
     assert read_image(path, note=lambda kind, detail: notes.append(f"{kind}: {detail}")).shape == (44, 72)
     assert notes == ["rows_dropped: pixels of 64 rows, the header says 44; the rest is not shown"]
+
+
+def png_in_chunks(film: np.ndarray, chunk_bytes: int) -> bytes:
+    """A PNG whose pixels lie in several IDAT chunks, as most programs write them."""
+    content = saved(film, "PNG")
+    start = content.index(b"IDAT")
+    length = int.from_bytes(content[start - 4 : start], "big")
+    data = content[start + 4 : start + 4 + length]
+    pieces = [data[at : at + chunk_bytes] for at in range(0, length, chunk_bytes)]
+    chunks = b"".join(png_chunk(b"IDAT", piece) for piece in pieces)
+    return content[: start - 4] + chunks + content[start + 8 + length :]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1 << 20, 500])
+@pytest.mark.parametrize("kept", [0.3, 0.8, 0.97])
+def test_a_png_whose_end_was_never_written(tmp_path: Path, chunk_bytes: int, kept: float) -> None:
+    """A download into a file of the full size that broke off: the rest is zeros."""
+    content = png_in_chunks(FILM, chunk_bytes)
+    (tmp_path / "whole.png").write_bytes(content)
+    assert np.array_equal(read_image(tmp_path / "whole.png"), FILM)
+    start = int(kept * len(content))
+    assert refusal(tmp_path, content[:start] + bytes(len(content) - start)).startswith(
+        ("undecodable: a chunk of pixels does not match its checksum", "truncated: ")
+    )
+
+
+def test_a_png_cut_between_its_chunks(tmp_path: Path) -> None:
+    content = png_in_chunks(FILM, 1 << 20)
+    assert refusal(tmp_path, content[:-12]) == "truncated: no IEND chunk"
+    assert refusal(tmp_path, content[:-12] + bytes(12)) == "truncated: no IEND chunk"
+
+
+@pytest.mark.parametrize("is_lossless", [True, False])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.85])
+def test_a_webp_whose_end_was_never_written(tmp_path: Path, is_lossless: bool, kept: float) -> None:
+    content = saved(FILM, "WEBP", lossless=is_lossless)
+    (tmp_path / "whole.webp").write_bytes(content)
+    assert np.abs(read_image(tmp_path / "whole.webp").astype(int) - FILM).mean() < 10
+    start = int(kept * len(content))
+    assert "bytes are 0" in refusal(tmp_path, content[:start] + bytes(len(content) - start))
+
+
+@pytest.mark.parametrize(("is_lossless", "method"), [(True, 4), (False, 0), (False, 4)])
+def test_a_webp_with_an_even_lower_half_is_whole(tmp_path: Path, is_lossless: bool, method: int) -> None:
+    film = np.kron(FILM, np.ones((6, 6), np.uint8))
+    pixels = np.vstack([film, np.zeros_like(film)])
+    (tmp_path / "a.webp").write_bytes(saved(pixels, "WEBP", lossless=is_lossless, method=method))
+    assert read_image(tmp_path / "a.webp").shape == pixels.shape
+
+
+def test_a_gif_that_fills_half_of_its_canvas(tmp_path: Path) -> None:
+    content = bytearray(saved(FILM, "GIF"))
+    struct.pack_into("<H", content, 8, 128)
+    assert refusal(tmp_path, bytes(content)) == "wrong_size: pixels of 72x64 in a picture of 72x128"

@@ -18,7 +18,7 @@ def marked_head() -> np.ndarray:
     """A head (right, anterior, superior) with a bright block anterior on the patient's right."""
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in (40, 36, 30)), indexing="ij"))
     right, anterior, _ = grid
-    head = np.where((grid**2).sum(axis=0) < 0.9, 300, 0).astype(np.int16)
+    head = np.where((grid**2).sum(axis=0) < 0.9, 300 + 100 * anterior, 0).astype(np.int16)
     head[(right > 0.2) & (right < 0.5) & (anterior > 0.3) & (anterior < 0.6) & (head > 0)] = 900
     return head
 
@@ -95,6 +95,51 @@ def test_air_is_what_the_border_holds(tmp_path: Path, background: Callable[[np.n
         assert image[0, 0] == image[-1, -1] == 0
         off = np.abs(image.astype(int) - wanted[index])
         assert np.mean(off > 6) < 0.005
+
+
+DISTANCE = np.sqrt((GRID[:2] ** 2).sum(axis=0))
+
+
+@pytest.mark.parametrize("air", [0, -1000, "noise"])
+@pytest.mark.parametrize("padding", [-1, -3024, -32768, 32767])
+@pytest.mark.parametrize("area", ["circle", "circle and lowest planes", "stripe"])
+def test_padding_around_the_scan_is_air_too(tmp_path: Path, air: int | str, padding: int, area: str) -> None:
+    """Reslicing and a round field of view leave a second value at the border, beside the air's own."""
+    around = NOISE.integers(0, 12, HEAD.shape) if air == "noise" else air
+    outside = DISTANCE > 1.0
+    if area == "circle and lowest planes":
+        outside[..., :3] = True
+    elif area == "stripe":
+        outside = np.zeros(HEAD.shape, bool)
+        outside[:, :2] = True
+    offset = air if isinstance(air, int) else 0
+    scan = np.where(IS_HEAD, HEAD + offset, around)
+    wanted = slices_of(tmp_path / "plain.nii.gz", HEAD)
+    found = slices_of(tmp_path / "a.nii.gz", np.where(outside, padding, scan).astype(np.float32))
+    assert found.keys() == wanted.keys()
+    for index, image in found.items():
+        off = np.abs(image.astype(int) - wanted[index])
+        assert np.mean(off > 6) < 0.005
+
+
+def test_slices_that_show_nothing_are_left_out_and_named(tmp_path: Path) -> None:
+    """Here the upper half of the brain is of one value."""
+    head = np.where(IS_HEAD & (GRID[2] > 0), 400, HEAD).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(head, np.eye(4)), tmp_path / "a.nii.gz")
+    notes: list[tuple[str, str]] = []
+    slices = list(
+        axial_slices(
+            read_volume(tmp_path / "a.nii.gz"), 10, lambda kind, detail: notes.append((kind, detail))
+        )
+    )
+    assert [index for index, _ in slices] == [3, 6, 9, 13, 16]
+    assert all(image.std() > 20 for _, image in slices)
+    assert notes[0] == ("empty_slice", "slice 19 shows nothing and is left out")
+    assert len(notes) == 5
+    with pytest.raises(BadImageError, match="shows_nothing: none of 10 slices"):
+        slices_of(
+            tmp_path / "b.nii.gz", np.where(IS_HEAD, np.where(GRID[0] > 0, 400, 500), 0).astype(np.float32)
+        )
 
 
 def test_a_volume_cut_to_the_brain_has_no_air(tmp_path: Path) -> None:
