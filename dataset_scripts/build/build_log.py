@@ -189,7 +189,8 @@ def summary_lines(folder: Path) -> list[str]:
         for source, splits in report["images"].items()
     ]
     unread = {problem["kind"] for problem in report["problems"] if problem["is_bad"]}
-    left_out, noted = [], []
+    left_out: list[str] = []
+    noted: list[str] = []
     for source, kinds in report["problem_counts"].items():
         for kind, count in kinds.items():
             is_left_out = kind in _LEFT_OUT or kind in unread

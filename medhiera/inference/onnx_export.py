@@ -146,7 +146,7 @@ def _require_packages() -> None:
     ]
     if absent:
         raise UserError(
-            f"the export needs {', '.join(absent)}, which is not installed; pip install '.[onnx]' here, "
+            f"the export needs {', '.join(absent)}, not installed: pip install '.[onnx]' in the clone, "
             f"or pip install {' '.join(absent)} -c constraints.txt"
         )
 
