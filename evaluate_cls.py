@@ -56,9 +56,10 @@ def main(argv: list[str]) -> None:
             "overwritten; name another folder"
         )
     device = choose_device(options.device)
-    make_folder(options.output_dir, "--output_dir")
-    with one_writer(options.output_dir, "--output_dir"):
+    is_new = make_folder(options.output_dir, "--output_dir")
+    with one_writer(options.output_dir, "--output_dir", is_new):
         evaluate(options, device)
+    logger.info("metrics.json, predictions.parquet and figures/ → %s", options.output_dir)
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -186,16 +187,20 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         help="where built data is kept (default: cocktail beside the model, where training "
         "left it, or OUTPUT_DIR/cocktail)",
     )
-    parser.add_argument("--output_dir", required=True, type=Path)
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
+    )
     parser.add_argument(
         "--split_scheme", choices=("official", "medtransformer"),
         help="how ChestX-ray14 is split (default: as when the model was trained, else official)",
     )  # fmt: skip
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
     add_device_option(parser)
-    parser.add_argument("--bootstrap_resamples", type=int, default=2000)
+    parser.add_argument(
+        "--bootstrap_resamples", type=int, default=2000, help="of patients, for intervals (default: 2000)"
+    )
     parser.add_argument(
         "--tta", action="store_true", help="mean probability of each image and its mirror image"
     )

@@ -5,6 +5,9 @@
 
 The second uses the folder that `make demo` wrote. Repeating a command that was killed resumes it, from any
 folder: a relative path in the CSV starts at the CSV's own folder.
+
+The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
+record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
 """
 
 import argparse
@@ -51,9 +54,11 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--model", required=True, help="a classifier's folder or Hub id")
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
     add_device_option(parser)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="FOLDER_OR_FILES")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
+    )
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
     for name in ("predict", "medhiera", "dataset_scripts"):
@@ -150,7 +155,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                     )
     finally:  # Ctrl-C too: what is known of the files so far is kept, as their rows are
         list_beside(output, "unreadable", bad, read_now | (done & files.keys()), "could not be read")
-        list_beside(output, "remarks", remarks, read_now, "were read in another way than their headers say")
+        list_beside(output, "remarks", remarks, read_now, "read in another way than the header says")
     return len(bad)
 
 

@@ -63,10 +63,12 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("experiment", choices=("ablation", "sweep", "explode"))
+    parser.add_argument("experiment", choices=("ablation", "sweep", "explode"), help="which one is run")
     parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
     parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
-    parser.add_argument("--budget", default="smoke", choices=sorted(BUDGETS))
+    parser.add_argument(
+        "--budget", default="smoke", choices=sorted(BUDGETS), help="paper, or smoke: minutes on a CPU"
+    )
     parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
     parser.add_argument("--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper 3)")
     parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")

@@ -165,6 +165,8 @@ def evaluate(
         game, examples = evaluate_localization(classifier, rows, bootstrap, batch_size)
     result = report.report(scored, validation, bootstrap, split=split, pointing_game=game)
     title = run.data.caption(f"{split.capitalize()} split")
+    if run.config.optimization.smoke_run and not run.data.is_phantom:
+        title += " (smoke run)"
     report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title)
     logger.info("%s mean AUROC %s", split, mean_as_text(result))
     if few := [name for name in result.findings_in_mean if result.findings[name].has_few_cases]:

@@ -12,7 +12,7 @@ and rounds go over the contenders in turn, so that a slow moment of the machine 
 - pipeline: transformers' own `pipeline("image-classification")`, told nothing but the type of the weights.
 - densenet121: torchxrayvision's, random weights, its documented preprocessing (`XRayCenterCrop`,
   `XRayResizer(224)`); speed only. Without the package it is torchvision's model behind our preprocessing, and
-  the table says so. `pip install medhiera[bench]`.
+  the table says so. `pip install ".[bench]"`.
 
 Images are phantom chests of --pixels a side, written as PNG by Pillow (ChestX-ray14's own are 1024).
 """

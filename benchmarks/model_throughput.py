@@ -10,7 +10,7 @@ moment of the machine falls on all.
 A training step is forward and backward of the masked autoencoder at mask ratio 0.6; the optimizer is left
 out, being the same for all. Training in bf16 is autocast over float32 weights; inference in bf16 has bf16
 weights: the fastest documented setting of every library. Meta's package and hiera-optim are left out where
-they are not installed (pip install medhiera[bench]).
+they are not installed (pip install ".[bench]").
 """
 
 import argparse

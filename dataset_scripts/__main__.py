@@ -2,7 +2,7 @@
 
     python -m dataset_scripts --data_dir DATA --output_dir COCKTAIL --stored_size 256
 
-Stands above every room of dataset_scripts.
+The sources' raw folders lie below --data_dir as they were downloaded; docs/data.md names them.
 """
 
 import argparse
@@ -25,15 +25,27 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m dataset_scripts", description=__doc__
+        allow_abbrev=False,
+        prog="python -m dataset_scripts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="the folder above the sources' folders")
     parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
-    parser.add_argument("--split_scheme", default="official", choices=["official", "medtransformer"])
+    parser.add_argument(
+        "--split_scheme",
+        default="official",
+        choices=["official", "medtransformer"],
+        help="how ChestX-ray14 is split: by its official test list, or that list in thirds, as in the paper",
+    )
     parser.add_argument("--stored_size", type=int, default=256, help="shorter side in pixels; 0 is native")
-    parser.add_argument("--slices_per_volume", type=int, default=10)
-    parser.add_argument("--num_proc", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--max_bad_fraction", type=float, default=0.01, help="unreadable files allowed")
+    parser.add_argument("--slices_per_volume", type=int, default=10, help="axial slices of each MRI volume")
+    parser.add_argument(
+        "--num_proc", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+    parser.add_argument(
+        "--max_bad_fraction", type=float, default=0.01, help="share of unreadable files allowed, of 1"
+    )
     parser.add_argument("--nih_mapping", default="", help="RSNA's mapping to ChestX-ray14, JSON or CSV")
     parser.add_argument("--allow_leakage", action="store_true", help="keep leaking images, as in the paper")
     parser.add_argument(

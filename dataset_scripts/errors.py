@@ -4,6 +4,9 @@ Stands below everything: builders raise these, `medhiera` adds its own (medhiera
 shows any `UserError` as one message.
 """
 
+DICOM_PACKAGES = 'run pip install ".[dicom]" in the folder of this project (its pyproject.toml)'
+"""What brings pydicom and the decoders of compressed DICOM; the project is on no package index."""
+
 
 class UserError(Exception):
     """A user can mend the cause; the message says how. The base of every such error in this project."""

@@ -5,7 +5,8 @@ Raw folder → `list_own_images` → builder. The CSV (the only one in the folde
 `sex` and `view`. Every other column is a label: 1 present, 0 absent, empty not annotated; its name is the
 label's name. docs/data.md says which tables and spellings are read.
 Without `split`, a tenth of the patients is held out for test and a tenth for validation, stratified by label.
-Without `patient`, every image is its own patient.
+Without `patient`, every image is its own patient (`no_patient` in the build report): two films of one person
+can then stand in training and test.
 
 Stands also in the merge (`list_for_cocktail`): a folder `own_images` beside the other sources joins the
 cocktail, with those of its labels that are ChestX-ray14's.
@@ -142,8 +143,8 @@ def _label_names(table: Table) -> list[str]:
             if parse_label(row.get(column)) is None:
                 raise LabelFileError(
                     f"{table.name}, line {row.line}: column {column!r} holds {row.get(column)!r}. A label is "
-                    "1 (present), 0 (absent) or empty (not annotated); columns that are no labels are "
-                    f"{list(KNOWN_COLUMNS)}."
+                    "1 (present), 0 (absent) or empty (not annotated). If this column is no label, delete "
+                    f"it, or rename it to what it holds of {list(KNOWN_COLUMNS)}: no other column is allowed."
                 )
     return labels
 
@@ -174,6 +175,8 @@ def _list_images(scan: FolderScan, config: SourceConfig, table: Table, names: Se
         if isinstance(file, NoFile):
             listing.report(file.kind, file.path or key, file.detail, splits[key])
             continue
+        if facts.patient == _patient_of_one_image(key):
+            listing.report("no_patient", key, "its row names no patient: it counts as one of its own")
         record = ImageRecord(
             image_id=f"{SOURCE.name}/{key}",
             source=SOURCE.name,
@@ -210,15 +213,14 @@ def _parse_row(row: Row, key: str, names: Sequence[str], listing: SourceListing)
     labels = [parse_label(row.get(name)) for name in names]
     return LabelRow(
         row.line,
-        _patient(row, key),
+        read_patient(row.get("patient")) or _patient_of_one_image(key),
         tuple(NOT_ANNOTATED if label is None else label for label in labels),
         *read_person(row.cells, key, listing),
     )
 
 
-def _patient(row: Row, key: str) -> str:
-    """Return the row's patient, or one of the image's own."""
-    return read_patient(row.get("patient")) or f"image {key}"
+def _patient_of_one_image(key: str) -> str:
+    return f"image {key}"
 
 
 def _given_splits(file_name: str, rows: Sequence[Row], key_of: Mapping[str, str]) -> dict[str, str]:
@@ -237,7 +239,7 @@ def _given_splits(file_name: str, rows: Sequence[Row], key_of: Mapping[str, str]
     crossing = set()
     for row in rows:
         key, split = key_of[row.get("image")], _SPLIT_WORDS[row.get("split").lower()]
-        patient = _patient(row, key)
+        patient = read_patient(row.get("patient")) or _patient_of_one_image(key)
         if given.setdefault(key, split) != split or split_of.setdefault(patient, split) != split:
             crossing.add(patient)
     if crossing:

@@ -48,20 +48,22 @@ def check_output_file(file: Path, option: str) -> None:
         raise write_error(option, file, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
-def make_folder(folder: Path, option: str) -> None:
-    """Make a folder that a command writes into, with those above it.
+def make_folder(folder: Path, option: str) -> bool:
+    """Make a folder that a command writes into, with those above it; return whether it was not there before.
 
     Raises:
         UserError: it cannot be made.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(option, folder, error) from error
+    return is_new
 
 
 @contextlib.contextmanager
-def one_writer(place: Path, option: str) -> Iterator[None]:
+def one_writer(place: Path, option: str, is_new: bool = False) -> Iterator[None]:
     """Write to a file or folder alone: whoever else asks for it meanwhile is refused.
 
     The lock is the system's, which lets go of it however the process ends; the file it needs is removed at
@@ -70,6 +72,7 @@ def one_writer(place: Path, option: str) -> Iterator[None]:
     Args:
         place: a folder that is there, or a file in one.
         option: of the command line, for messages.
+        is_new: this process made the folder: it goes again if nothing was written into it.
 
     Raises:
         UserError: another process holds it, or its folder cannot be written to.
@@ -93,6 +96,9 @@ def one_writer(place: Path, option: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             file.unlink()  # while it is held: nobody can have locked it in the meantime
         lock.release()
+        if is_new:
+            with contextlib.suppress(OSError):
+                place.rmdir()  # which an empty folder alone allows
 
 
 def other_writer(place: Path, option: str) -> str | None:

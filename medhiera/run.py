@@ -273,9 +273,9 @@ def hold_output(folder: Path) -> None:
     Raises:
         UserError: another run writes there, or it cannot be written to.
     """
-    make_folder(folder, "output_dir")
+    is_new = make_folder(folder, "output_dir")
     until_the_end = contextlib.ExitStack()
-    until_the_end.enter_context(one_writer(folder, "output_dir"))
+    until_the_end.enter_context(one_writer(folder, "output_dir", is_new))
     atexit.register(until_the_end.close)
 
 

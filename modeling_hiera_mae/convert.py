@@ -1,6 +1,6 @@
 """Checkpoints of other libraries → a folder that stock transformers opens.
 
-Stands before stage 0: it makes the folder that `from_pretrained` starts from. It does not ship to the Hub.
+It makes what stage 0 or 1 starts from by `from_pretrained`. (This file does not ship to the Hub.)
 
     python -m modeling_hiera_mae.convert mae_hiera_tiny_224.pth checkpoints/hiera-tiny-imagenet-mae
     python -m modeling_hiera_mae.convert timm/hiera_tiny_224.mae checkpoints/hiera-tiny-encoder

@@ -25,11 +25,13 @@ from medhiera.data.preprocessing import CenterCrop
 
 WHAT_IS_CHECKED = (
     "Checked: the picture is gray, no side more than twice the other, of more than two brightnesses, and a "
-    "DICOM file says it is a radiograph. Nothing checks that it shows a chest."
+    "DICOM file names no modality other than a radiograph's. Nothing checks that it shows a chest."
 )
 LARGEST_RATIO = 2.0
-RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR", "OT", "SC", ""}
-"""DICOM modalities of projection radiographs; OT and SC (other, secondary capture) say nothing either way."""
+RADIOGRAPHS = {"CR", "DX", "DR", "RG", "XR"}
+"""DICOM modalities of projection radiographs."""
+UNSAID = {"OT", "SC", ""}
+"""Modalities (other, secondary capture, none) that say nothing either way: read, with a remark."""
 SHOWN_SIDE = 640
 
 _COLOR = "This is a color picture, and radiographs are gray; it was not analysed."
@@ -112,7 +114,7 @@ def _remark(kind: str, detail: str) -> str:
 
 
 def _check_dicom(path: Path) -> list[str]:
-    """Refuse what the header says is no radiograph; note a body part that is not the chest."""
+    """Refuse what the header says is no radiograph; note what it leaves open, and another body part."""
     import pydicom  # slow to import
 
     try:
@@ -123,11 +125,14 @@ def _check_dicom(path: Path) -> list[str]:
             part = str(header.get("BodyPartExamined") or "").strip().upper()
     except Exception:  # a damaged header raises anything; the decoder says what is wrong
         return []
-    if modality not in RADIOGRAPHS:
-        raise RefusedError(f"The DICOM file says its modality is {modality}; wanted a radiograph (CR or DX).")
+    if modality not in RADIOGRAPHS | UNSAID:
+        raise RefusedError(
+            f"The DICOM file says its modality is {modality}; wanted a radiograph's (CR or DX), or none."
+        )
+    remarks = ["The file does not say that it is a radiograph."] if modality in UNSAID else []
     if part and not {"CHEST", "THORAX"} & set(part.replace("/", " ").replace("_", " ").split()):
-        return [f"The DICOM file says it shows: {part.lower()}, not the chest."]
-    return []
+        remarks.append(f"The DICOM file says it shows: {part.lower()}, not the chest.")
+    return remarks
 
 
 def _refuse_colour(path: Path) -> None:

@@ -30,6 +30,19 @@ _NAMED_IN_ERROR = 20
 
 FEWEST_BAD_FILES = 10
 
+_LEFT_OUT = frozenset(
+    "absent ambiguous_name bad_line conflicting_row hidden_file leak link_out_of_folder no_label_row "
+    "not_listed patient_in_test same_name unmatched_name".split()
+)
+"""Kinds of files or rows that are not in the data, beside the unreadable files; the other kinds are of images
+that were built."""
+
+_ADVICE = {
+    "link_out_of_folder": "links that leave their folder are not followed (docs/data.md)",
+    "no_patient": "an image without a patient counts as a patient of its own, so films of one person may "
+    "stand in training and test, and intervals are too narrow: fill in the column patient",
+}
+
 
 @dataclass(slots=True)
 class BuildLog:
@@ -165,7 +178,7 @@ def _check_bad_files(bad: list[dict[str, Any]], files: int, max_bad_fraction: fl
 
 
 def summary_lines(folder: Path) -> list[str]:
-    """What a finished build holds and what it left out, a line a source and a line of problems.
+    """What a finished build holds, a line a source, and a line of what was left out and what was noted.
 
     Args:
         folder: where build_report.json lies.
@@ -175,15 +188,18 @@ def summary_lines(folder: Path) -> list[str]:
         f"{source}: " + ", ".join(f"{split} {count:,}" for split, count in sorted(splits.items()))
         for source, splits in report["images"].items()
     ]
-    left_out = [
-        f"{source} {count:,} {kind}"
-        for source, kinds in report["problem_counts"].items()
-        for kind, count in kinds.items()
-    ]
-    links = sum(kinds.get("link_out_of_folder", 0) for kinds in report["problem_counts"].values())
-    not_followed = "; links that leave their folder are not followed (docs/data.md)" if links else ""
-    noted = f"{', '.join(left_out) or 'nothing'} (named in {BUILD_REPORT_FILE}){not_followed}"
-    return [*lines, f"left out or noted: {noted}"]
+    unread = {problem["kind"] for problem in report["problems"] if problem["is_bad"]}
+    left_out: list[str] = []
+    noted: list[str] = []
+    for source, kinds in report["problem_counts"].items():
+        for kind, count in kinds.items():
+            is_left_out = kind in _LEFT_OUT or kind in unread
+            (left_out if is_left_out else noted).append(f"{source} {count:,} {kind}")
+    parts = [f"left out: {', '.join(left_out) or 'nothing'}"]
+    parts += [f"noted: {', '.join(noted)}"] if noted else []
+    met = {kind for kinds in report["problem_counts"].values() for kind in kinds}
+    advice = "".join(f"; {sentence}" for kind, sentence in _ADVICE.items() if kind in met)
+    return [*lines, f"{'; '.join(parts)} (named in {BUILD_REPORT_FILE}){advice}"]
 
 
 def read_report(folder: Path | str) -> dict[str, Any]:

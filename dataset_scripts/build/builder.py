@@ -32,7 +32,7 @@ from dataset_scripts.build.records import (
 )
 from dataset_scripts.build.reuse import drop_damaged_info, find_cache_damage, find_readable
 from dataset_scripts.build.workers import end_with, forks_end_with_this_process
-from dataset_scripts.errors import BadImageError, DataLayoutError, TooManyBadFilesError
+from dataset_scripts.errors import DICOM_PACKAGES, BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.reading.grayscale import Compression, GrayImage, encode_png, resize_shorter_side
 from dataset_scripts.reading.image_files import may_be_dicom
@@ -97,7 +97,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         super().__init__(
             cache_dir=None if build_dir is None else str(build_dir),
             config_name=split_scheme,
-            data_dir=str(data_dir),
+            data_dir=str(Path(data_dir).resolve()),  # one folder is one build, however it is named
             **options,
         )
 
@@ -309,8 +309,7 @@ def _check_extras(listings: list[SourceListing]) -> None:
     paths = (root / record.path for root, part in parts for record in part if not record.is_volume)
     if any(may_be_dicom(path) for path in paths):
         raise ModuleNotFoundError(
-            "There are DICOM files among the images and pydicom is not installed. "
-            'Run: pip install "medhiera[dicom]"'
+            f"There are DICOM files among the images and pydicom is not installed: {DICOM_PACKAGES}"
         )
 
 

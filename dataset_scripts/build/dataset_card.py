@@ -5,6 +5,7 @@ It computes nothing.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,13 +130,16 @@ def _leakage(path: Path) -> str:
 
 
 def _whose(report: dict[str, Any]) -> str:
-    """Whose held-out images they show, in brackets."""
-    counts = [
-        f"{escape_markdown(name)} {held_out['shown']}"
-        for name, held_out in report["held_out"].items()
-        if held_out["shown"]
+    """Of which sources they are, and whose held-out images they show."""
+    pairs = report["allowed"] if report["allow_leakage"] else report["dropped"]
+    own = Counter(pair["image_id"].split("/", 1)[0] for pair in pairs)
+    shown = {name: held_out["shown"] for name, held_out in report["held_out"].items() if held_out["shown"]}
+    parts = [
+        f"{words} {', '.join(f'{escape_markdown(name)} {count}' for name, count in counts.items())}"
+        for words, counts in (("of", own), ("showing images of", shown))
+        if counts
     ]
-    return f" ({', '.join(counts)})" if counts else ""
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _statistics(path: Path) -> str:
@@ -156,8 +160,10 @@ def _source(source: Source, labels: Sequence[str]) -> str:
         if len(annotated) == len(labels):
             parts.append("Labels: all are annotated.")
         else:
-            names = ", ".join(map(escape_markdown, annotated)) or "none"
-            parts.append(f"Labels: {names} annotated; the others are NaN.")
+            names = ", ".join(map(escape_markdown, annotated))
+            parts.append(
+                f"Labels: {names} annotated; the others are NaN." if names else "Labels: none; all are NaN."
+            )
     parts.append(f"License: {escape_markdown(source.license)}")
     if source.homepage:
         parts.append(f"Get it from {escape_markdown(source.homepage)}.")

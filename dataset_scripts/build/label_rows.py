@@ -14,6 +14,10 @@ from typing import Any
 from dataset_scripts.build.records import SourceListing
 from dataset_scripts.findings import NOT_ANNOTATED
 
+_WANTED_AGE = "wanted years, or a number with Y, M, W or D behind it"
+
+_WANTED_SEX = "wanted M, F or O, or a word for it (male, female, weiblich, homme, …)"
+
 OLDEST_AGE_YEARS = 120  # ChestX-ray14's first table holds ages up to 414
 
 _UNKNOWN = frozenset({"", "nan", "na", "n/a", "none", "null", "unknown", "unk", "u", "-", "?"})
@@ -29,9 +33,15 @@ _UNITS = {
     **dict.fromkeys(("d", "day", "days"), "d"),
 }
 
+# English, German, French, Spanish, Italian. "h" (hombre) is no key: beside it, "m" means mujer, a woman.
+_MALE = (
+    "m male man boy männlich maennlich mann junge masculin homme garçon masculino hombre varón maschio uomo"
+)
+_FEMALE = "f female woman girl w weiblich frau mädchen féminin femme fille femenino mujer femmina donna"
+
 _SEXES = {
-    **dict.fromkeys(("m", "male", "man", "boy"), "M"),
-    **dict.fromkeys(("f", "female", "woman", "girl", "w"), "F"),
+    **dict.fromkeys(_MALE.split(), "M"),
+    **dict.fromkeys(_FEMALE.split(), "F"),
     **dict.fromkeys(("o", "other", "x", "d", "diverse"), "O"),
 }
 
@@ -117,12 +127,12 @@ def read_person(cells: Mapping[str, str], image: str, listing: SourceListing) ->
     age_text, sex_text, view_text = (cells.get(column, "") for column in ("age_years", "sex", "view"))
     age, sex, view = parse_age_years(age_text), parse_sex(sex_text), parse_view(view_text)
     if age is None:
-        listing.report("unknown_age", image, f"{age_text[:40]!r}: set to unknown")
+        listing.report("unknown_age", image, f"{age_text[:40]!r}: {_WANTED_AGE}; set to unknown")
     elif not math.isnan(age) and not 0 <= age <= OLDEST_AGE_YEARS:
         listing.report("implausible_age", image, f"{age_text[:40]}: set to unknown")
         age = None
     if sex is None:
-        listing.report("unknown_sex", image, f"{sex_text[:40]!r}: wanted M, F or O; set to unknown")
+        listing.report("unknown_sex", image, f"{sex_text[:40]!r}: {_WANTED_SEX}; set to unknown")
     if view is None:
         listing.report("unknown_view", image, f"{view_text[:40]!r}: wanted PA, AP or LATERAL; set to unknown")
     return math.nan if age is None else age, sex or "", view or ""

@@ -18,14 +18,16 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        allow_abbrev=False, description="Write a synthetic cohort in the sources' layouts."
+        allow_abbrev=False,
+        prog="python -m dataset_scripts.phantom",
+        description="Write a synthetic cohort in the sources' layouts.",
     )
     parser.add_argument(
         "root", type=Path, help="the folder to write; it must be new, empty or a phantom cohort"
     )
-    parser.add_argument("--patients", type=int, default=600)
-    parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--patients", type=int, default=600, help="of ChestX-ray14 (default: 600)")
+    parser.add_argument("--image_size", type=int, default=256, help="height and width (default: 256 pixels)")
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other people (default: 0)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

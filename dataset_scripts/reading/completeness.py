@@ -1,7 +1,7 @@
 """Whether a picture holds all the rows that its header claims; decoders fill what is missing in silence.
 
-`images` asks after or before decoding. The streams inside are read by `codestreams`; TIFF's strips and tiles are in
-`tiff`.
+`images` asks after or before decoding. The streams inside are read by `codestreams`; TIFF's strips and tiles
+are in `tiff`.
 """
 
 import math

@@ -1,6 +1,6 @@
 """One DICOM file → one 8-bit grayscale array, as a viewer would show it.
 
-Raw file → `images.read_image` → here → `dicom_display`. Needs the extra `medhiera[dicom]` (pydicom).
+Raw file → `images.read_image` → here → `dicom_display`. Needs the extra `dicom` (pydicom).
 
 The header is read and judged first: nothing is decoded that is too large, has several frames, or is
 compressed in a way that no installed package undoes.
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset_scripts.errors import BadImageError
+from dataset_scripts.errors import DICOM_PACKAGES, BadImageError
 from dataset_scripts.reading.codestreams import (
     JPEG_END,
     JPEG_START,
@@ -67,7 +67,7 @@ def read_dicom(path: Path, note: Note) -> GrayImage:
     try:
         import pydicom  # an optional extra, and slow to import
     except ModuleNotFoundError as error:
-        raise BadImageError("needs_pydicom", 'to read DICOM, pip install "medhiera[dicom]"') from error
+        raise BadImageError("needs_pydicom", f"to read DICOM, {DICOM_PACKAGES}") from error
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it warns of each odd element
     with DicomFile(path) as file:
         is_bare = has_bare_dicom(file.read(132))  # without the preamble pydicom must be told so
@@ -163,7 +163,7 @@ def _check_decoder(syntax: Any) -> None:
         raise BadImageError("unsupported_compression", detail) from error
     if not decoder.is_available:
         missing = "; ".join(decoder.missing_dependencies)
-        detail = f'{syntax.name}: to read it, pip install "medhiera[dicom]" ({missing})'
+        detail = f"{syntax.name}: to read it, {DICOM_PACKAGES}; missing: {missing}"
         raise BadImageError("unsupported_compression", detail)
 
 

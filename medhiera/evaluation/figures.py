@@ -20,6 +20,34 @@ from medhiera.evaluation.results import (
 )
 from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save
 
+FEWEST_IMAGES_OF_A_CURVE = 100
+"""Below so many images a tenth of them, one dot of a reliability curve, is too few to be a share."""
+
+
+_FEWEST_INCHES = 4.6
+"""Width of a figure of one panel or two, so that title and axis labels find room."""
+
+_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+
+_REASON_TEXT: dict[str, Any] = {"va": "center", "fontsize": 8, "color": GRAY, "bbox": _WHITE}
+"""Words in the place of a dot, on white: the line of chance runs there."""
+
+
+def has_curve(calibration: CalibrationReport) -> bool:
+    """Whether any finding has enough images for a reliability curve."""
+    return any(_images_of(entry) >= FEWEST_IMAGES_OF_A_CURVE for entry in calibration.findings.values())
+
+
+def _images_of(entry: FindingCalibration) -> int:
+    return sum(part.images for part in entry.curve)
+
+
+def has_dot(subgroups: Mapping[str, SubgroupReport]) -> bool:
+    """Whether any group was large enough to be scored."""
+    return any(
+        entry.mean_auroc is not None for table in subgroups.values() for entry in table.groups.values()
+    )
+
 
 def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> None:
     """One small panel a finding: share of positives against mean probability, in bins of equally many images.
@@ -35,7 +63,11 @@ def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> No
     columns = min(5, len(names))
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.45 * rows + 0.4), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(max(2.3 * columns, _FEWEST_INCHES), 2.45 * rows + 0.4),
+        squeeze=False,
+        layout="constrained",
     )
     for index, axis in enumerate(axes.flat):
         if index >= len(names):
@@ -47,7 +79,7 @@ def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> No
         _reliability_panel(axis, calibration.findings[names[index]])
     figure.suptitle(f"{title}: are the probabilities right?", fontsize=11)
     figure.supxlabel(
-        "mean probability given (ten parts of equally many images; bars: 95 %; dashed: calibrated)",
+        "mean probability given\n(ten parts of equally many images; bars: 95 %; dashed: calibrated)",
         fontsize=9,
     )
     figure.supylabel("share of images with the finding", fontsize=9)
@@ -56,8 +88,10 @@ def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> No
 
 def _reliability_panel(axis: Any, entry: FindingCalibration) -> None:
     """One finding's curve with its bars, or why it has none."""
-    if entry.ece is None:
-        axis.text(0.5, 0.5, entry.reason, ha="center", va="center", fontsize=8, color=GRAY, wrap=True)
+    images = _images_of(entry)
+    if images < FEWEST_IMAGES_OF_A_CURVE:
+        reason = entry.reason or f"{images} images, too few"
+        axis.text(0.5, 0.5, reason, ha="center", va="center", fontsize=8, color=GRAY, wrap=True)
         axis.set_xticks([])
         axis.set_yticks([])
         return
@@ -96,7 +130,11 @@ def subgroup_dots(subgroups: Mapping[str, SubgroupReport], path: Path, *, title:
         figsize=(7.5, 1.5 + 0.34 * len(lines) + 0.3 * len(notes)), layout="constrained"
     )
     _group_lines(axis, lines)
-    axis.set_xlabel("mean AUROC, 95 % patient-level interval; compare within a color only", fontsize=9)
+    groups = [entry for _, _, entry in lines if isinstance(entry, GroupScore)]
+    level = "image" if all(entry.patients == entry.images for entry in groups) else "patient"
+    scored = {heading for heading, _, entry in lines if isinstance(entry, GroupScore) and not entry.reason}
+    advice = "; compare within a color only" if len(scored) > 1 else ""
+    axis.set_xlabel(f"mean AUROC, 95 % {level}-level interval{advice}", fontsize=9)
     axis.set_title(title, fontsize=11)
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)
@@ -119,15 +157,15 @@ def _group_lines(axis: Any, lines: Sequence[tuple[str, str, GroupScore | str]]) 
         color = OKABE_ITO[headings.index(heading) % len(OKABE_ITO)]
         if isinstance(entry, str):
             ticks.append(heading)
-            axis.text(low + 0.01, row, entry, va="center", fontsize=8, color=GRAY)
+            axis.text(low + 0.01, row, entry, **_REASON_TEXT)
             continue
         ticks.append(f"{heading}: {name} · {entry.images:,} images")
         if entry.mean_auroc is None:
-            axis.text(low + 0.01, row, entry.reason, va="center", fontsize=8, color=GRAY)
+            axis.text(low + 0.01, row, entry.reason, **_REASON_TEXT)
             continue
         if entry.mean_auroc_interval:
             axis.plot(entry.mean_auroc_interval, [row, row], color=color, linewidth=1.6)
-        axis.plot([entry.mean_auroc], [row], "o", color=color, markersize=6)
+        axis.plot([entry.mean_auroc], [row], "o", color=color, markersize=6, clip_on=False)
         axis.text(1.01, row, f"{entry.mean_auroc:.3f}", va="center", fontsize=8,
                   transform=axis.get_yaxis_transform())  # fmt: skip
     axis.set_yticks(range(len(lines)), ticks, fontsize=8)
@@ -217,10 +255,14 @@ def roc_curves(predictions: Predictions, report: RankingReport, path: Path, *, t
         title: above the panels.
     """
     data = list(predictions.columns())
-    columns = 5
+    columns = min(5, len(data))
     rows = -(-len(data) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.45 * rows), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(max(2.3 * columns, _FEWEST_INCHES), 2.45 * rows),
+        squeeze=False,
+        layout="constrained",
     )
     for index, axis in enumerate(axes.flat):
         if index >= len(data):
@@ -230,8 +272,8 @@ def roc_curves(predictions: Predictions, report: RankingReport, path: Path, *, t
         entry = report.findings[finding.name]
         axis.set_title(finding.name.replace("_", " "), fontsize=9)
         axis.set_aspect("equal")
-        axis.set_xlim(0, 1)
-        axis.set_ylim(0, 1)
+        axis.set_xlim(-0.03, 1.03)  # a curve of AUROC 1 would lie on the frame
+        axis.set_ylim(-0.03, 1.03)
         axis.set_xticks([0, 1])
         axis.set_yticks([0, 1])
         axis.tick_params(labelsize=7)
@@ -279,7 +321,8 @@ def auroc_bars(report: RankingReport, path: Path, *, title: str) -> None:
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(names) + 0.4)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_xlabel("AUROC (bar), 95 % patient-level interval (line), chance (dashed)", fontsize=9)
+    level = "image" if report.is_one_image_a_patient else "patient"
+    axis.set_xlabel(f"AUROC (bar), 95 % {level}-level interval (line), chance (dashed)", fontsize=9)
     axis.set_title(title, fontsize=11)
     starred = any("*" in tick for tick in ticks)
     notes = [f"* fewer than {FEWEST_PATIENTS} positive or negative patients"] if starred else []

@@ -95,6 +95,7 @@ def rank_findings(predictions: Predictions, bootstrap: Bootstrap) -> RankingRepo
         findings=findings,
         images=len(predictions),
         bootstrap_resamples=bootstrap.resamples,
+        patients=predictions.patient_count,
     )
 
 

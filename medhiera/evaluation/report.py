@@ -86,7 +86,7 @@ def draw(
     folder: Path,
     title: str,
 ) -> None:
-    """All figures of a report.
+    """All figures of a report that have something to show; those of an earlier one in the folder go first.
 
     Args:
         result: from `report`.
@@ -95,9 +95,13 @@ def draw(
         folder: where the PNGs go.
         title: above each.
     """
+    for name in ("roc", "auroc", "reliability", "subgroups", "heat_maps"):
+        (folder / f"{name}.png").unlink(missing_ok=True)
     figures.roc_curves(predictions, result, folder / "roc.png", title=title)
     figures.auroc_bars(result, folder / "auroc.png", title=title)
-    figures.reliability(result.calibration, folder / "reliability.png", title=title)
-    figures.subgroup_dots(result.subgroups, folder / "subgroups.png", title=title)
+    if figures.has_curve(result.calibration):
+        figures.reliability(result.calibration, folder / "reliability.png", title=title)
+    if figures.has_dot(result.subgroups):
+        figures.subgroup_dots(result.subgroups, folder / "subgroups.png", title=title)
     if examples:
         figures.heat_map_rows(examples, result.pointing_game, folder / "heat_maps.png", title=title)

@@ -68,12 +68,20 @@ class RankingReport(MeanScores):
         findings: by name, in the data's order.
         images: of the split.
         bootstrap_resamples: of patients, behind every interval; 0 for none.
+        patients: of the split; as many as images where each counts as a patient of its own. None in records
+            of earlier versions, which did not count them.
     """
 
     diseases: MeanScores
     findings: dict[str, FindingScore]
     images: int
     bootstrap_resamples: int
+    patients: int | None = None
+
+    @property
+    def is_one_image_a_patient(self) -> bool:
+        """Whether resampled patients are resampled images."""
+        return self.patients == self.images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,16 +53,17 @@ def mean_as_text(means: MeanScores) -> str:
 
 def comparison_lines(comparison: Comparison) -> list[str]:
     """A plain-text table of two models' differences."""
-    lines = [f"{'difference of':<20} AUROC     95 % interval      p        AP        95 % interval      p"]
+    columns = "AUROC     95 % interval      bootstrap p ", "AP        95 % interval      bootstrap p"
+    lines = [f"{'difference of':<20} {' '.join(columns)}"]
     for name, entry in comparison.findings.items():
         label = f"{name.replace('_', ' '):<20}"
         if entry.auroc is None or entry.average_precision is None:
             lines.append(f"{label} –         {entry.reason}")
         else:
             lines.append(f"{label} {_difference_text(entry.auroc, entry.average_precision)}")
-    for word, mean in (("mean", comparison.mean), ("diseases", comparison.diseases)):
+    for word, mean in (("all", comparison.mean), ("diseases", comparison.diseases)):
         if mean is not None:
-            label = f"{f'mean ({word})':<20}"
+            label = f"{f'mean of {word}':<20}"
             lines.append(f"{label} {_difference_text(mean.auroc, mean.average_precision)}")
     return lines
 
@@ -73,5 +74,5 @@ def _difference_text(*differences: Difference) -> str:
     for one in differences:
         limits = "none" if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
         p_value = "–" if one.p_value is None else f"{one.p_value:.3f}"
-        parts.append(f"{one.difference:+.3f}    {limits:<18} {p_value:<8}")
+        parts.append(f"{one.difference:+.3f}    {limits:<18} {p_value:<12}")
     return " ".join(parts).rstrip()

@@ -1,6 +1,6 @@
-"""Make a converted checkpoint a stage of its own: the processor, record and card that publishing wants.
+r"""Make a converted checkpoint a stage of its own: the processor, record and card that publishing wants.
 
-Stands between modeling_hiera_mae.convert and medhiera.hub.publish.
+The second of two commands, before medhiera.hub.publish:
 
     python -m modeling_hiera_mae.convert mae_hiera_tiny_224.pth checkpoints/hiera-tiny-imagenet-mae
     python -m medhiera.hub.imagenet_stage checkpoints/hiera-tiny-imagenet-mae \

@@ -1,6 +1,6 @@
 """Renders a stage's model card from its metrics.json alone; it computes no number.
 
-Last arrow before the Hub. The committed examples are rendered anew by
+The committed examples are rendered anew by
 
     python -m medhiera.hub.model_card
     python -m medhiera.hub.model_card runs/stage2

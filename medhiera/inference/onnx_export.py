@@ -3,7 +3,7 @@
     python -m medhiera.inference.onnx_export runs/stage2 runs/stage2.onnx
     python -m medhiera.inference.onnx_export demo/phantom/stage2 demo.onnx
 
-Needs the extra `medhiera[onnx]`. The graph takes `pixel_values` (batch, channels, height, width), float32,
+Needs the extra `onnx`. The graph takes `pixel_values` (batch, channels, height, width), float32,
 already resized, cropped and normalized; the batch is free, the size is the model's. It gives `probabilities`
 (batch, labels): the sigmoid (for a stock single-label classifier the softmax) is inside. The labels
 and the preprocessing are in the file's metadata, as JSON: `labels`, `preprocessing`, `activation`, `model`,
@@ -146,7 +146,7 @@ def _require_packages() -> None:
     ]
     if absent:
         raise UserError(
-            f"the export needs {', '.join(absent)}, which is not installed; pip install 'medhiera[onnx]', "
+            f"the export needs {', '.join(absent)}, not installed: pip install '.[onnx]' in the clone, "
             f"or pip install {' '.join(absent)} -c constraints.txt"
         )
 

@@ -10,7 +10,7 @@ import pytest
 from raw_folders import ChestFolder, gray
 
 from dataset_scripts import FINDINGS, Cocktail, ImageFolder, label_names
-from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.build_log import read_report, summary_lines
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.image_folder import missing_splits
 
@@ -81,13 +81,51 @@ def test_a_csv_that_cannot_be_meant(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_files_and_rows_that_do_not_meet(tmp_path: Path) -> None:
-    text = "image,fracture\n" + "".join(f"{index}.png,1\n" for index in [*range(1, 40), 39, 99])
+    lines = [f"{index}.png,p{index},1\n" for index in [*range(1, 40), 39, 99]]
+    text = "image,patient,fracture\n" + "".join(lines)
     report = read_report(build(write(tmp_path / "own", text), tmp_path).cache_dir)
     assert {(problem["kind"], problem["name"]) for problem in report["problems"]} == {
         ("absent", "99.png"),
         ("duplicate_row", "39.png"),
         ("not_listed", "images/0.png"),
     }
+
+
+def test_images_without_a_patient_are_counted_and_what_that_costs_is_said(tmp_path: Path) -> None:
+    rows = ["0.png,,1,", "1.png,p1,0,", "2.png,,1,weird", "0.png,,1,", "9.png,,1,"]
+    text = "image,patient,fracture,sex\n" + "\n".join(rows)
+    builder = build(write(tmp_path / "own", text, 3), tmp_path)
+    named = [p["name"] for p in read_report(builder.cache_dir)["problems"] if p["kind"] == "no_patient"]
+    assert named == ["0.png", "2.png"]  # once an image, whatever its rows; an absent one is no patient
+    left_out = summary_lines(Path(builder.cache_dir))[-1]
+    parts = left_out.removesuffix(left_out[left_out.index(" (named in") :]).split("; ")
+    assert parts == [
+        "left out: image folder 1 absent",
+        "noted: image folder 1 duplicate_row, image folder 2 no_patient, image folder 1 unknown_sex",
+    ]
+    assert "films of one person may stand in training and test" in left_out
+    known = build(write(tmp_path / "all", "image,patient,fracture\n0.png,p,1\n", 1), tmp_path)
+    assert summary_lines(Path(known.cache_dir))[-1].startswith("left out: nothing (named in")
+
+
+@pytest.mark.parametrize("column", ["Alter", "accession", "report"])
+def test_a_column_that_is_no_label_has_a_way_out(tmp_path: Path, column: str) -> None:
+    root = write(tmp_path / "own", f"image,fracture,{column}\n0.png,1,006M\n", 1)
+    with pytest.raises(
+        LabelFileError, match=f"'{column}' holds '006M'.*delete it, or rename it .*'age_years'"
+    ):
+        build(root, tmp_path)
+
+
+def test_one_folder_is_one_build_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path / "own", "image,patient,fracture\n0.png,p,1\n", 1)
+    first = build(root, tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(root)
+    for name in ("../own", "../own/", "../link"):
+        again = ImageFolder(data_dir=name, build_dir=tmp_path / "cache")
+        assert again.cache_dir == first.cache_dir, name
 
 
 def test_no_csv_or_no_images(tmp_path: Path) -> None:
@@ -102,13 +140,16 @@ def test_no_csv_or_no_images(tmp_path: Path) -> None:
 
 def test_it_joins_the_cocktail_with_the_labels_they_share(chest: ChestFolder, tmp_path: Path) -> None:
     raw = chest.finish().parent
-    write(raw / "own_images", "image,split,Hernia,fracture\n0.png,train,1,1\n1.png,train,,0\n", 2)
+    rows = ["0.png,a,train,1,1", "1.png,,train,,0"]
+    write(raw / "own_images", "image,patient,split,Hernia,fracture\n" + "\n".join(rows), 2)
     builder = Cocktail(data_dir=raw, build_dir=tmp_path / "cache")
     builder.download_and_prepare()
     rows = [row for row in builder.as_dataset()["train"] if row["source"] == "image folder"]
     assert [row["findings"] for row in rows] == [[FINDINGS.index("Hernia")], []]
     assert all(math.isnan(row["labels"][0]) for row in rows)
-    assert read_report(builder.cache_dir)["problem_counts"] == {"image folder": {"unknown_finding": 1}}
+    assert read_report(builder.cache_dir)["problem_counts"] == {
+        "image folder": {"no_patient": 1, "unknown_finding": 1}
+    }
 
 
 def read(builder: ImageFolder) -> tuple[dict[str, dict], dict[str, int]]:
@@ -155,7 +196,7 @@ def test_people_are_read_as_in_every_source(tmp_path: Path) -> None:
     )
     assert [rows[f"{n}.png"]["sex"] for n in range(4)] == ["M", "F", "", "O"]
     assert [rows[f"{n}.png"]["view"] for n in range(4)] == ["AP", "PA", "LATERAL", ""]
-    assert counts == {"implausible_age": 2, "unknown_sex": 1, "unknown_view": 1}
+    assert counts == {"implausible_age": 2, "no_patient": 4, "unknown_sex": 1, "unknown_view": 1}
 
 
 def test_names_meet_their_files_or_are_named_for_what_they_are(tmp_path: Path) -> None:
@@ -181,6 +222,7 @@ def test_names_meet_their_files_or_are_named_for_what_they_are(tmp_path: Path) -
     assert set(rows) == {"b.PNG", "sub/d.png", "f.jpg"}
     named = {(problem["kind"], problem["name"]) for problem in read_report(builder.cache_dir)["problems"]}
     assert named == {
+        *(("no_patient", name) for name in ["b.PNG", "sub/d.png", "f.jpg", "notes.txt", "scan.heic"]),
         *(("not_an_image", f"images/{name}") for name in ("notes.txt", "scan.heic")),
         *(("not_listed", f"images/{name}") for name in ("Case.png", "case.png")),
         *(("ambiguous_name", "CASE.png"), ("absent", "gone.png"), ("hidden_file", "images/._b.png")),

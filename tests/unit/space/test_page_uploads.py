@@ -7,7 +7,7 @@ import pytest
 from page_fixtures import phantom, photograph, write_dicom
 from PIL import Image
 
-from space.pictures import RefusedError, read_upload
+from space.pictures import WHAT_IS_CHECKED, RefusedError, read_upload
 
 GRAY = phantom()
 
@@ -147,6 +147,16 @@ def test_a_header_that_cannot_be_understood_is_quoted(tmp_path):
     with pytest.raises(RefusedError, match="RescaleSlope is '0,50'; wanted numbers") as error:
         read_upload(tmp_path / "a.dcm")
     check_sentence(error)
+
+
+@pytest.mark.parametrize("modality", ["OT", "SC", ""])
+def test_dicom_that_names_no_radiograph_is_read_with_a_remark(tmp_path, modality):
+    write_dicom(tmp_path / "a.dcm", GRAY, Modality=modality, BodyPartExamined="HAND")
+    assert read_upload(tmp_path / "a.dcm").notes == (
+        "The file does not say that it is a radiograph.",
+        "The DICOM file says it shows: hand, not the chest.",
+    )
+    assert "names no modality other than a radiograph's" in WHAT_IS_CHECKED
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "dcm"])

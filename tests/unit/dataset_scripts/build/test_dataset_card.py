@@ -1,13 +1,15 @@
-"""The card of an exported folder of one's own whose columns have hostile names."""
+"""The card of an export: hostile names in it, and whose images were removed."""
 
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from raw_folders import gray
+from raw_folders import ChestFolder, gray
 
+from dataset_scripts import Cocktail
 from dataset_scripts.build.dataset_card import write_card
 from dataset_scripts.build.parquet_export import export_parquet
 from dataset_scripts.image_folder import ImageFolder
@@ -67,3 +69,18 @@ def test_hostile_labels_change_nothing_but_themselves(tmp_path: Path) -> None:
     assert [line for line in again.splitlines() if line.startswith("## b")] == []
     names = [entry["config_name"] for entry in yaml.safe_load(again.split("---\n")[1])["configs"]]
     assert "x: y\n---" in names
+
+
+def test_of_which_source_images_were_removed_and_whose_they_show(
+    chest: ChestFolder, covidx: Callable[[str, str, int], Path], tmp_path: Path
+) -> None:
+    chest.add("test", "00000041_000.png", "Mass", 41, seed=600)
+    raw = chest.finish().parent
+    covidx("train", "7 harmless.png", 601)
+    covidx("train", "8 leak.png", 600)
+    out = tmp_path / "out"
+    export_parquet(Cocktail(data_dir=raw, build_dir=tmp_path / "cache"), out)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    wanted = "were removed (of COVIDx CXR-3 1; showing images of ChestX-ray14 1). "
+    assert f"\n1 training images that show held-out images {wanted}" in card
+    assert "Labels: none; all are NaN." in card.split("### COVIDx CXR-3")[1]

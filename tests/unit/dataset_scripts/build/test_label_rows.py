@@ -46,6 +46,13 @@ def test_ages(text: str, years: float | None) -> None:
         ("", ""),
         ("U", ""),
         ("1", None),
+        ("W", "F"),
+        ("männlich", "M"),
+        ("Weiblich", "F"),
+        ("Homme", "M"),
+        ("mujer", "F"),
+        ("maschio", "M"),
+        ("h", None),  # beside it, "m" is a woman in Spanish: better unknown and said
     ],
 )
 def test_sexes(text: str, sex: str | None) -> None:

@@ -1,5 +1,7 @@
 """DeLong against brute force, and differences that pairing makes visible."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -111,7 +113,10 @@ def test_a_finding_without_an_answer_and_the_lines(two_models):
     assert result.mean.auroc == result.findings["a"].auroc
     lines = comparison_lines(result)
     assert lines[1].startswith("a ") and "no positive image" in lines[2]
-    assert lines[3].startswith("mean (mean) ") and lines[4].startswith("mean (diseases) ")
+    assert lines[3].startswith("mean of all ") and lines[4].startswith("mean of diseases ")
+    assert lines[0].count("bootstrap p") == 2  # DeLong's is in the record
+    for start in (end for end in range(len(lines[0])) if lines[0][end:].startswith("bootstrap p")):
+        assert re.match(r" \d\.\d{3}", lines[1][start - 1 :]), "p stands below its heading"
     nothing = both((first[:, 1:], second[:, 1:], labels[:, 1:], patients), ["b"])
     assert compare_models(*nothing, Bootstrap(5)).mean is None
 

@@ -64,6 +64,7 @@ def test_the_parts_agree():
     assert set(result.subgroups) == {"sex", "age", "view"}
     assert result.subgroups["age"].reason == "the data says nothing about age"
     assert result.split == "test"
+    assert (result.images, result.patients) == (200, 100) and not result.is_one_image_a_patient
 
 
 def test_the_intervals_are_those_of_each_scorer_alone():
@@ -125,6 +126,20 @@ def test_all_figures_are_drawn(tmp_path):
 def test_without_boxes_there_are_no_heat_maps(tmp_path):
     evaluation.draw(full_report(0), cohort(0), [], tmp_path, "Test split")
     assert {path.stem for path in tmp_path.glob("*.png")} == {"roc", "auroc", "reliability", "subgroups"}
+
+
+def test_a_figure_with_nothing_to_show_is_not_drawn_nor_left_from_before(tmp_path):
+    for name in ("subgroups", "reliability", "heat_maps", "loss"):
+        (tmp_path / f"{name}.png").touch()
+    few, some = cohort(0, 58), cohort(0, 100)
+    few = replace(few, rows=few.rows.assign(view=["PA", "AP"] * 29))
+    result = evaluation.report(few, None, Bootstrap(0), split="test", pointing_game=NO_BOXES)
+    assert {entry.images for entry in result.subgroups["sex"].groups.values()} == {29}
+    evaluation.draw(result, few, [], tmp_path, "Test split")
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"roc", "auroc", "loss"}
+    result = evaluation.report(some, None, Bootstrap(0), split="test", pointing_game=NO_BOXES)
+    evaluation.draw(result, some, [], tmp_path, "Test split")
+    assert {path.stem for path in tmp_path.glob("*.png")} >= {"subgroups", "reliability"}
 
 
 def test_without_validation_no_threshold_is_invented():

@@ -47,10 +47,10 @@ def test_numbers_reasons_and_metadata(record):
     row = next(line for line in card.text.splitlines() if line.startswith("| Edema* |"))
     assert row.split(" | ")[1:] == [
         cell(edema.auroc), " to ".join(map(cell, edema.auroc_interval)), cell(edema.average_precision),
-        " to ".join(map(cell, edema.average_precision_interval)), "8 (8)", "82 (82) |",
+        " to ".join(map(cell, edema.average_precision_interval)), "8", "82 |",
     ]  # fmt: skip
     assert hernia.auroc is None
-    assert "| Hernia | – | no positive image | – | – | 0 (0) | 90 (90) |" in card.text
+    assert "| Hernia | – | no positive image | – | – | 0 | 90 |" in card.text
     youden = evaluation.operating_points.findings["Edema"].youden
     assert f"| Edema* | {cell(youden.threshold)} | {cell(youden.sensitivity)} (" in card.text
     assert "| Hernia | – | no positive image on validation |" in card.text
@@ -62,7 +62,7 @@ def test_numbers_reasons_and_metadata(record):
     assert "commit `0123abc`" in card.text
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "62 min" in card.text
-    assert "| Edema* |" in card.text and "\\* Fewer than ten patients with" in card.text
+    assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative images" in card.text
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == (
@@ -73,6 +73,32 @@ def test_numbers_reasons_and_metadata(record):
     assert values[2] == round(evaluation.mean_average_precision, 4)
     assert card.data.datasets == ["chestxray14"]
     assert "no trained model" not in card.text
+
+
+@pytest.mark.parametrize("patients", [45, None])  # None: a record of an earlier version does not know
+def test_patients_are_named_where_they_were_resampled(record, patients):
+    alone = render_card(record, [])
+    assert record.evaluation.patients == record.evaluation.images == 90
+    assert "Intervals: images resampled 20 times, as each counts as a patient of its own here." in alone
+    assert "| positive images | negative images |" in alone and "patients resampled" not in alone
+    record.evaluation = replace(record.evaluation, patients=patients)
+    card = render_card(record, [])
+    assert "\nIntervals: patients resampled 20 times.\n" in card and "patient of its own" not in card
+    assert "| positive images (patients) | negative images (patients) |" in card
+    assert "| 0 (0) | 90 (90) |" in card and "\\* Fewer than ten patients with" in card
+
+
+def test_no_sentence_ends_before_its_list(record):
+    assert "- New in this stage: classifier.bias.\n" in render_card(record, [])
+    record.lineage.new_weights = []
+    assert "New in this stage" not in render_card(record, [])
+    sex = record.evaluation.subgroups["sex"]
+    sex = replace(sex, findings_in_mean=["No_Finding"], findings_left_out=["Edema", "Hernia"])
+    subgroups = record.evaluation.subgroups | {"sex": sex}
+    record.evaluation = replace(record.evaluation, subgroups=subgroups)
+    assert "negative patients in every group (No Finding; left out: Edema, Hernia):" in render_card(
+        record, []
+    )
 
 
 @pytest.mark.parametrize(

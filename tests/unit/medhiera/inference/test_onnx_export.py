@@ -153,7 +153,7 @@ def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         export.main([str(folder), str(tmp_path / "a.onnx")])
     assert end.value.code == 1
-    assert "medhiera[onnx]" in capsys.readouterr().err
+    assert "pip install '.[onnx]'" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["there.onnx"]
     assert not list(tmp_path.glob(".export-*"))
 

@@ -1,0 +1,52 @@
+"""A refused run leaves no empty folder behind; a folder of the user's, or with something in it, stays."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evaluate_cls
+from medhiera.errors import UserError
+from medhiera.output import make_folder, one_writer
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_refused_evaluation_leaves_no_folder(tmp_path):
+    def refused(output):
+        words = ["--model", str(tmp_path / "no model"), "--data_dir", str(tmp_path)]
+        with pytest.raises(UserError):
+            evaluate_cls.main([*words, "--output_dir", str(output)])
+
+    refused(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    refused(tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_stays(tmp_path):
+    folder = tmp_path / "new"
+    with one_writer(folder, "--output_dir", make_folder(folder, "--output_dir")):
+        (folder / "a.txt").touch()
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.slow
+def test_a_refused_training_run_leaves_no_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    command = [
+        "train_cls.py",
+        "configs/cls_smoke.yaml",
+        "--data_dir",
+        str(tmp_path / "data"),
+        "--use_cpu",
+        "true",
+    ]
+    done = subprocess.run(
+        [sys.executable, *command, "--output_dir", str(tmp_path / "out")],
+        cwd=ROOT, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and "none of the sources" in done.stderr
+    assert not (tmp_path / "out").exists()
