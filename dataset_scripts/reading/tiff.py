@@ -11,7 +11,7 @@ import numpy as np
 from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2
 
 from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.completeness import codestream_size
+from dataset_scripts.reading.codestreams import read_header
 from dataset_scripts.reading.decoding import BoundedFile
 
 _UNCOMPRESSED, _JPEG = 1, 7  # of tag 259
@@ -187,9 +187,9 @@ def _check_jpeg(parts: _Parts, file: BoundedFile) -> None:
     for offset, size, rows in zip(parts.offsets, parts.sizes, parts.rows, strict=False):
         file.seek(offset)
         stream = file.read(size)
-        found = codestream_size(stream)
-        if found is not None and (found[0] < parts.width or found[1] < rows):
-            detail = f"JPEG {parts.name} of {found[0]}x{found[1]}, wanted {parts.width}x{rows}"
+        found = read_header(stream)
+        if found is not None and (found.width < parts.width or found.height < rows):
+            detail = f"JPEG {parts.name} of {found.width}x{found.height}, wanted {parts.width}x{rows}"
             raise BadImageError("truncated", detail)
         if not _has_end(stream):
             raise BadImageError("truncated", f"JPEG {parts.name} without an end")
