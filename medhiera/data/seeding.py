@@ -26,7 +26,7 @@ def seeded(seed: int) -> Iterator[None]:
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - timm draws from numpy's global state
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace in each call
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - as above
         try:
