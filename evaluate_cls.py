@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
+from medhiera.data.stored_images import as_pictures
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
@@ -146,7 +147,10 @@ def predict(
     """
     columns = match_findings(classifier.names, cocktail.names)
     batches = tqdm(rows.iter(options.batch_size), total=-(-len(rows) // options.batch_size))
-    scores = [classifier.probabilities(batch["image"], options.tta, options.legacy_head) for batch in batches]
+    scores = [
+        classifier.probabilities(as_pictures(batch["image"]), options.tta, options.legacy_head)
+        for batch in batches
+    ]
     return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
 
 

@@ -200,6 +200,7 @@ def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
         max_bad_fraction=options.max_bad_fraction,
         allow_leakage=options.allow_leakage,
         nih_mapping=options.nih_mapping or "",
+        compression=options.compression,
     )
     built = Path(builder.cache_dir)
     is_reused = built.is_dir()
