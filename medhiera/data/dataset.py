@@ -17,6 +17,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from medhiera.data.augmentation import Augmentation, mask_noise
+from medhiera.data.batch_memory import BatchMemory, SentPixels
 from medhiera.data.preprocessing import Preprocessing, resize_gray
 from medhiera.data.seeding import derive_seed
 from medhiera.data.stored_images import GrayArray, gray_arrays
@@ -62,6 +63,7 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.mask_ratio = mask_ratio
         self.with_labels = with_labels
         self._turns = _repeats(rows)
+        self._memory = BatchMemory()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,8 +77,9 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
         Returns:
             `pixel_values` (batch, 1, height, width), uint8, with what `Preprocessing.model_inputs` still has
-            to do to them; `image_ids` and `epochs`, lists; and as far as asked for `noise`
-            (batch, mask_units) and `labels` (batch, findings), float32, and `mask_ratio`.
+            to do to them; `image_ids` and `epochs`, lists; in a worker the `slot` that the pixels lie in; and
+            as far as asked for `noise` (batch, mask_units) and `labels` (batch, findings), float32, and
+            `mask_ratio`.
         """
         pairs = [key if isinstance(key, tuple) else (EVALUATION_EPOCH, key) for key in keys]
         table = self.rows[[row for _, row in pairs]]
@@ -109,7 +112,7 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         """The batch's gray bytes and what is drawn for them."""
         draws = self.augmentation.draws(keys)
         if not self.augmentation.smallest_scale:
-            return {"pixel_values": stack([self.preprocessing.crop_gray(image) for image in images]), **draws}
+            return self._stack([self.preprocessing.crop_gray(image) for image in images]) | draws
         boxes = self.augmentation.boxes(keys, np.array([image.shape for image in images]))
         crops = [
             image[top : top + height, left : left + width]
@@ -120,20 +123,22 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
             resize_gray(crop, side, side) if max(crop.shape) > LARGEST_CROP * side else crop for crop in crops
         ]
         sizes = torch.tensor([crop.shape for crop in crops])
-        return {"pixel_values": stack(crops), "crop_size": sizes, **draws}
+        return self._stack(crops) | {"crop_size": sizes, **draws}
 
-
-def stack(images: Sequence[GrayArray]) -> Tensor:
-    """(batch, 1, height, width), uint8, as large as the largest: smaller images stand in the upper left.
-
-    Args:
-        images: (height, width) each.
-    """
-    height, width = (max(image.shape[side] for image in images) for side in (0, 1))
-    pixels = torch.zeros(len(images), 1, height, width, dtype=torch.uint8)
-    for image, place in zip(images, pixels[:, 0].numpy(), strict=True):
-        place[: image.shape[0], : image.shape[1]] = image
-    return pixels
+    def _stack(self, images: Sequence[GrayArray]) -> dict[str, Tensor]:
+        """`pixel_values`, as large as the largest image: smaller ones stand in the upper left; and `slot`."""
+        shape = (len(images), 1, *(max(image.shape[side] for image in images) for side in (0, 1)))
+        batch: dict[str, Tensor] = {}
+        if torch.utils.data.get_worker_info() is None:
+            pixels = torch.empty(shape, dtype=torch.uint8)
+        else:
+            batch["slot"], pixels = self._memory.take(*shape)
+        for image, place in zip(images, pixels[:, 0].numpy(), strict=True):
+            rows, columns = image.shape
+            place[:rows, :columns] = image
+            place[rows:] = 0
+            place[:rows, columns:] = 0
+        return batch | {"pixel_values": pixels}
 
 
 def _repeats(rows: Dataset) -> dict[int, int]:
@@ -180,6 +185,9 @@ class RadiographCollator:
             batch["mixup_share"] = share
         if self.with_ids:
             batch["image_ids"] = image_ids
+        slot, pixels = batch.pop("slot", None), batch["pixel_values"]
+        if slot is not None and pixels.untyped_storage().data_ptr() == slot.untyped_storage().data_ptr():
+            batch["pixel_values"] = SentPixels(slot, pixels.shape)
         return batch
 
 

@@ -1,5 +1,7 @@
 """Preprocessing equals the stock processor's; random choices depend on their key alone."""
 
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import BitImageProcessor
 
 from medhiera.data.augmentation import Augmentation
+from medhiera.data.batch_memory import BatchMemory, SentPixels
 from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.training.out_of_memory import first_images
@@ -127,19 +130,39 @@ def test_a_batch_is_what_its_rows_are_alone(augmentation):
 
 
 def test_every_number_of_workers_gives_the_same_batches(rows):
+    """All are kept until the end: a worker uses its memory again, and no batch may lie in it."""
+
     def batches(workers):
         table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, mask_units=4, with_labels=True)
-        return list(
-            DataLoader(
-                table, batch_size=4, num_workers=workers, sampler=KeyedSampler(6, 0),
-                collate_fn=RadiographCollator(mixup_alpha=0.5),
-            )
+        sampler = KeyedSampler(6, 0)
+        loader = DataLoader(
+            table, batch_size=1, num_workers=workers, sampler=sampler, persistent_workers=workers > 0,
+            collate_fn=RadiographCollator(mixup_alpha=0.5),
         )  # fmt: skip
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            yield from loader
 
-    for own, sent in zip(batches(0), batches(2), strict=True):
+    for own, sent in zip(list(batches(0)), list(batches(2)), strict=True):
         assert own.keys() == sent.keys()
         for name in own:
             torch.testing.assert_close(own[name], sent[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
+    memory = BatchMemory()
+    slot, pixels = memory.take(2, 1, 8, 8)
+    waiting, _ = memory.take(2, 1, 8, 8)
+    assert pixels.shape == (2, 1, 8, 8) and slot.data_ptr() != waiting.data_ptr()
+    pixels.fill_(7)
+    received = ForkingPickler.loads(ForkingPickler.dumps(SentPixels(slot, pixels.shape)))
+    again, reused = memory.take(1, 1, 8, 9)
+    assert again.data_ptr() == slot.data_ptr() and reused.shape == (1, 1, 8, 9)
+    reused.fill_(9)
+    assert received.is_contiguous() and received.eq(7).all()
+    slot[0] = 0
+    larger, _ = memory.take(9, 1, 8, 8)
+    assert len(larger) > 9 * 64 and larger.data_ptr() not in (slot.data_ptr(), waiting.data_ptr())
 
 
 def test_evaluation_masks_are_fixed_across_runs(rows):
