@@ -55,8 +55,8 @@ class DataArguments:
     )
     compression: Literal["auto", "fast", "none", "raw"] = option(
         "auto",
-        "How images are stored where data is built: `raw` pixels, which the loader reads in place, or PNGs "
-        "(`auto`: `none` for shrunk images, `fast` at native size). The pixels are the same.",
+        "How images are stored where data is built: `raw` pixels, which the loader reads in place, or PNGs, "
+        "`fast` or `none`. `auto`: `raw` for shrunk images, `fast` at native size. The pixels are the same.",
         card="never",
     )
     build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))

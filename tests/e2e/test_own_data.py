@@ -35,7 +35,7 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
     output = tmp_path / "stage2"
     done = workshop.run(
         "train_cls.py", output, "--data_dir", str(own_folder), "--build_dir", str(tmp_path / "built"),
-        "--model_name_or_path", str(stage1), "--compression", "raw",
+        "--model_name_or_path", str(stage1),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     config = json.loads((output / "config.json").read_text())
@@ -55,11 +55,11 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
 
 
 def test_the_exported_cocktail_trains_like_the_raw_one(workshop, stage1, tmp_path):
-    """Its images are stored as bytes, those of the build beside the run as PNGs."""
+    """Its images are stored as PNGs, those of the build beside the run as bytes."""
     exported = tmp_path / "exported"
     subprocess.run(
         [sys.executable, "-m", "dataset_scripts", "--data_dir", str(workshop.raw),
-         "--output_dir", str(exported), "--stored_size", "73", "--compression", "raw"],
+         "--output_dir", str(exported), "--stored_size", "73"],
         cwd=workshop.root, check=True, capture_output=True,
     )  # fmt: skip
     done = workshop.run(

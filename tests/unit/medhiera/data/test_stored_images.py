@@ -50,9 +50,10 @@ def stored(own):
     return {compression: opened(own, compression) for compression in ("raw", "none")}
 
 
-def test_the_raw_build_is_another_folder_with_the_same_pixels(stored):
+def test_the_raw_build_is_another_folder_with_the_same_pixels(own, stored):
     raw, png = stored["raw"], stored["none"]
-    assert raw.folder != png.folder and (raw.mean, raw.std, raw.names) == (png.mean, png.std, png.names)
+    assert raw.folder != png.folder and opened(own, "auto").folder == raw.folder
+    assert (raw.mean, raw.std, raw.names) == (png.mean, png.std, png.names)
     one, other = raw.split("train"), png.split("train")
     assert one["image_id"][:] == other["image_id"][:]
     assert set(one[0]["image"]) == {"pixels", "height", "width"}
