@@ -26,6 +26,7 @@ from dataset_scripts import write_phantom_cohort
 from dataset_scripts.build.layout import BUILD_REPORT_FILE, PHANTOM_FILE
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.selection import default_sources
+from medhiera.data.stored_images import as_picture
 from medhiera.errors import run_script
 from medhiera.evaluation.tables import format_table
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
@@ -182,10 +183,11 @@ def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:
     names = default_sources(rows) or rows.unique("source")
     row = next(row for row in rows if row["source"] in names)
     classifier = Classifier.open(stage2)
-    ours = dict(zip(classifier.names, classifier.probabilities([row["image"]])[0].tolist(), strict=True))
+    picture = as_picture(row["image"])
+    ours = dict(zip(classifier.names, classifier.probabilities([picture])[0].tolist(), strict=True))
     with tempfile.TemporaryDirectory() as elsewhere:
         image = Path(elsewhere) / "image.png"
-        row["image"].save(image)
+        picture.save(image)
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", STOCK_CHECK, str(stage2), str(image)],

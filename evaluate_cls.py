@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
+from medhiera.data.stored_images import as_picture
 from medhiera.data.trained_images import check_unseen
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
@@ -161,7 +162,7 @@ def predict(
     images = rows.select_columns("image")
 
     def read(index: int) -> torch.Tensor:
-        return classifier.preprocessing.pixels(images[index]["image"])
+        return classifier.preprocessing.pixels(as_picture(images[index]["image"]))
 
     with contextlib.closing(read_ahead(read, range(len(rows)), options.batch_size)) as batches:
         scores = [

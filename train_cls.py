@@ -16,7 +16,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from medhiera.config.stage_arguments import ClassificationArguments
-from medhiera.data.augmentation import choose_augmentation
+from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.selection import default_sources
@@ -72,9 +72,11 @@ def main(argv: list[str]) -> None:
         model,
         mixup_alpha=options.mixup_alpha,
         callbacks=[FigureCallback(run.output, LOSS_NAME)],
-        train_dataset=run.training_table(
+        train_dataset=RadiographDataset(
             train_rows,
-            augment=choose_augmentation(config.augmentation, options.rotation_degrees),
+            run.preprocessing,
+            seed=config.training.seed,
+            augmentation=Augmentation.of(config.augmentation, options.rotation_degrees),
             with_labels=True,
         ),
         eval_dataset=RadiographDataset(eval_rows, run.preprocessing, with_labels=True),

@@ -15,7 +15,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from medhiera.config.stage_arguments import MAEArguments
-from medhiera.data.augmentation import choose_augmentation
+from medhiera.data.augmentation import Augmentation
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
@@ -54,8 +54,12 @@ def main(argv: list[str]) -> None:
     training.eval_on_start = run.resume is None  # the loss before training, to compare with
     trainer = run.make_trainer(
         model,
-        train_dataset=run.training_table(
-            train_rows, augment=choose_augmentation(config.augmentation), mask_units=mask_units
+        train_dataset=RadiographDataset(
+            train_rows,
+            run.preprocessing,
+            seed=training.seed,
+            augmentation=Augmentation.of(config.augmentation),
+            mask_units=mask_units,
         ),
         eval_dataset=fixed if options.fixed_eval_masks else unseeded,
     )
@@ -91,7 +95,7 @@ def make_drawing(
     if trainer.is_fsdp_enabled:
         return None
     chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
-    batch = run.preprocessing.model_inputs(RadiographCollator()([table[row] for row in chosen]))
+    batch = run.preprocessing.model_inputs(RadiographCollator()(table.__getitems__(chosen)))
     captions = [("phantom, " if run.data.is_phantom else "") + rows[row]["source"] for row in chosen]
 
     def draw(path: Path) -> None:

@@ -3,27 +3,34 @@
     python -m benchmarks.data_throughput --work_dir build/throughput
     python -m benchmarks.data_throughput --work_dir build/throughput --images 64 --memory 200 400
     python -m benchmarks.data_throughput --work_dir build/throughput --raw FOLDER_OF_IMAGES
+    python -m benchmarks.data_throughput --work_dir build/throughput --images 0 --memory
 
 Raw images are radiographs (phantom chests without --raw) at 1024x1024, repeated under other names. Built data
 is Parquet at 256, with both kinds of compression. Loaders crop 224 and make tensors; "training path" is what
 train_mae.py reads: mask noise and normalization too. Nothing is downloaded.
+
+The table of the modern recipes is images a second of one core, from files at 256 to a batch at 224 in the
+process that trains: one worker, one thread, shared memory between them; beside it what one core does without
+a second process, and what is left to the device, which is one core here too.
 """
 
 import argparse
 import csv
+import importlib.util
 import io
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from datasets import Image as ImageFeature
 from datasets import load_dataset
@@ -36,11 +43,14 @@ from benchmarks.peak_memory import PeakMemory
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
 from dataset_scripts.reading.images import read_image
-from medhiera.data.dataset import RadiographCollator, RadiographDataset
+from medhiera.data.augmentation import Augmentation
+from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 
 DIFFERENT = 16  # drawn chests; the rest are copies
 BATCH = 32
+RECIPE_BATCH = 128
+RECIPE_REPEATS = 7
 
 # A process of its own, as the command line is one: its workers do not import what this benchmark imports.
 TIMED_BUILD = """
@@ -158,21 +168,125 @@ def loaders(raw: Path, built: dict[str, Path], cache: Path, workers: int) -> dic
     return sources
 
 
+def recipe_tables(folder: Path, built: dict[str, Path]) -> Iterator[tuple[str, str, Any, Any]]:
+    """Recipe, storage, data set and collator of all that `measure_recipes` times.
+
+    Args:
+        folder: of the same images as files.
+        built: Parquet by its compression.
+    """
+    recipes = {
+        "mae_modern": (Augmentation(0.5, has_flip=True), {"mask_units": 49}),
+        "cls_modern": (Augmentation(0.5, has_flip=True, has_rand_augment=True), {"with_labels": True}),
+    }
+    for recipe, (augmentation, own) in recipes.items():
+        for compression, out in built.items():
+            rows = load_dataset(str(out), split="train", cache_dir=str(out / "hf"))
+            table = RadiographDataset(
+                rows, Preprocessing(224, 256, 0.5, 0.25), augmentation=augmentation, **own
+            )
+            yield recipe, f"ours, {compression}", table, RadiographCollator(with_ids=True)
+        steps: list[Any] = [v2.PILToTensor(), v2.Grayscale()]
+        steps += [v2.RandomResizedCrop(224, (0.5, 1.0), interpolation=v2.InterpolationMode.BICUBIC)]
+        steps += [v2.RandomHorizontalFlip(), *([v2.RandAugment()] if augmentation.has_rand_augment else [])]
+        yield recipe, "torchvision ImageFolder, PNG", TorchImageFolder(str(folder), v2.Compose(steps)), None
+
+
+def measure_recipes(work_dir: Path, count: int, batches: int, given: list[Path]) -> None:
+    """Print images a second of one core for both modern recipes: median (lowest to highest) of seven."""
+    folder = write_raw(work_dir / "files-256", count, 256, given)
+    built = {compression: work_dir / f"256-{compression}" for compression in ("raw", "none")}
+    for compression, out in built.items():
+        build(folder, out, 2, compression)
+    speeds: dict[tuple[str, str], list[dict[str, float]]] = {}
+    tables = [(name, how, table, collate) for name, how, table, collate in recipe_tables(folder, built)]
+    for _ in range(RECIPE_REPEATS):  # in turn, so that other work on the machine meets all of them
+        for recipe, storage, table, collate in tables:
+            is_ours = collate is not None
+            timed = batches if is_ours else max(2, batches // 16)
+            speeds.setdefault((recipe, storage), []).append(time_loader(table, collate, timed))
+    columns = ("one worker", "its core", "both cores", "no worker", "device part, here")
+    print(f"\n| recipe | storage | {' | '.join(columns)} |\n|---|---{'|---' * len(columns)}|")
+    for (recipe, storage), measured in speeds.items():
+        cells = []
+        for column in columns:
+            values = sorted(each[column] for each in measured if column in each)
+            is_known = bool(values)
+            cells.append(
+                f"{values[len(values) // 2]:,.0f} ({values[0]:,.0f}–{values[-1]:,.0f})" if is_known else "–"
+            )
+        print(f"| {recipe} | {storage} | {' | '.join(cells)} |", flush=True)
+    if importlib.util.find_spec("ffcv") is None:
+        print("\nFFCV is not installed here and was not timed.")
+    else:
+        print("\nFFCV is installed here, but nothing of this benchmark calls it yet.")
+
+
+def time_loader(table: Any, collate: Any, batches: int) -> dict[str, float]:
+    """Images a second by column of the table.
+
+    "one worker" is by the clock, all others by processor time: "its core" is the worker's, "both cores" the
+    worker's and that of the process that receives, and copies each batch once, as pinning does.
+
+    Args:
+        table: a RadiographDataset or a torchvision data set.
+        collate: None for a torchvision data set.
+        batches: how many are timed.
+    """
+    sampler = KeyedSampler(len(table), seed=0) if collate is not None else torch.randperm(len(table)).tolist()
+    loader = DataLoader(
+        table, RECIPE_BATCH, sampler=sampler, num_workers=1, persistent_workers=True, drop_last=True,
+        collate_fn=collate,
+    )  # fmt: skip
+    stream = iter(chain.from_iterable(repeat(loader)))
+    page = torch.empty(RECIPE_BATCH * 512 * 512, dtype=torch.uint8)
+    for _ in range(4):
+        batch = next(stream)
+    [worker] = psutil.Process().children()
+    before, started = (sum(worker.cpu_times()[:2]), time.process_time()), time.perf_counter()
+    for _ in range(batches):
+        batch = next(stream)
+        pixels = batch["pixel_values"] if collate is not None else batch[0]
+        page[: pixels.numel()].copy_(pixels.flatten())
+    seconds = time.perf_counter() - started
+    own, received = sum(worker.cpu_times()[:2]) - before[0], time.process_time() - before[1]
+    images = batches * RECIPE_BATCH
+    speeds = {"one worker": images / seconds, "its core": images / own}
+    speeds["both cores"] = images / (own + received)
+    del stream, loader
+    if collate is None:
+        return speeds
+    keys = list(islice(iter(sampler), RECIPE_BATCH))
+    few = max(1, batches // 4)
+    started = time.process_time()
+    for _ in range(few):
+        collate(table.__getitems__(keys))
+    speeds["no worker"] = few * RECIPE_BATCH / (time.process_time() - started)
+    started = time.process_time()
+    table.preprocessing.model_inputs(batch)
+    speeds["device part, here"] = RECIPE_BATCH / (time.process_time() - started)
+    return speeds
+
+
 def main() -> None:
-    """Print the three tables."""
+    """Print the four tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work_dir", type=Path, required=True)
     parser.add_argument("--images", type=int, default=2048, help="built and read for the speeds; 0 for none")
     parser.add_argument("--batches", type=int, default=64, help="read by each loader; raw files: an eighth")
     parser.add_argument("--raw", type=Path, help="a folder whose first images are used instead of phantoms")
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 10_000, 100_000])
+    parser.add_argument("--recipe_images", type=int, default=2048, help="read by the modern recipes; 0: none")
     options = parser.parse_args()
     shutil.rmtree(options.work_dir, ignore_errors=True)
     given = sorted(options.raw.rglob("*.png"), key=lambda path: -path.stat().st_size) if options.raw else []
     torch.set_num_threads(1)  # of the main process, so that it is one core where workers are 0
+    if options.recipe_images:
+        measure_recipes(options.work_dir, options.recipe_images, options.batches, given)
     if options.images:
         measure_speed(options.work_dir, options.images, options.batches, given)
-    print("\n| images built at 256 | peak memory, MiB | seconds |\n|---|---|---|")
+    if options.memory:
+        print("\n| images built at 256 | peak memory, MiB | seconds |\n|---|---|---|")
     for images in options.memory:
         small = write_raw(options.work_dir / f"raw-{images}", images, 256, given)
         seconds, mib = build(small, options.work_dir / "out", 2)

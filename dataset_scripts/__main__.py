@@ -51,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--compression",
         default="auto",
-        choices=["auto", "fast", "none"],
+        choices=["auto", "fast", "none", "raw"],
         help="of the stored PNGs: none is read several times faster than fast and takes twice the space; "
-        "auto is fast at native size, else none",
+        "auto is fast at native size, else none; raw stores pixels in place of PNGs, which training reads "
+        "fastest and the Hub does not show",
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     options = parser.parse_args(arguments)

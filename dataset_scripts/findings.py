@@ -27,8 +27,15 @@ FINDINGS: tuple[str, ...] = (
 
 NOT_ANNOTATED = float("nan")
 
+RAW_IMAGE = {
+    "pixels": datasets.Value("large_binary"),
+    "height": datasets.Value("int32"),
+    "width": datasets.Value("int32"),
+}
+"""The column `image` of data that is built with `compression: raw`: gray bytes, row after row."""
 
-def make_features(names: Sequence[str] = FINDINGS) -> datasets.Features:
+
+def make_features(names: Sequence[str] = FINDINGS, *, is_raw: bool = False) -> datasets.Features:
     """Return the columns of a built dataset whose labels are `names`.
 
     The names ride in `findings` (a list of ClassLabel: what is present), which keeps them through
@@ -45,7 +52,7 @@ def make_features(names: Sequence[str] = FINDINGS) -> datasets.Features:
     }
     return datasets.Features(
         {
-            "image": datasets.Image(),
+            "image": RAW_IMAGE if is_raw else datasets.Image(),
             "image_id": datasets.Value("string"),
             "source": datasets.Value("string"),
             "patient_id": datasets.Value("string"),

@@ -23,9 +23,8 @@ from transformers.utils.logging import disable_progress_bar
 from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
-from medhiera.data.augmentation import random_crop
 from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cocktail
-from medhiera.data.dataset import RadiographCollator, RadiographDataset
+from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.trained_images import check_unseen, digests, read_trained_images, write_trained_images
@@ -136,12 +135,6 @@ class Run(Generic[S]):
             "libraries": library_versions(),
             "commit": code_commit(),
         }
-
-    def training_table(self, rows: Dataset, **own: Any) -> RadiographDataset:
-        """Rows as training examples, cropped as the config says; `own` goes to RadiographDataset."""
-        scale = self.config.augmentation.random_crop_scale
-        crop = random_crop(self.config.data.image_size, scale) if scale else None
-        return RadiographDataset(rows, self.preprocessing, seed=self.config.training.seed, crop=crop, **own)
 
     def make_trainer(
         self,

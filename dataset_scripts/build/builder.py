@@ -34,7 +34,7 @@ from dataset_scripts.build.reuse import drop_damaged_info, find_cache_damage, fi
 from dataset_scripts.build.workers import end_with, forks_end_with_this_process
 from dataset_scripts.errors import DICOM_PACKAGES, BadImageError, DataLayoutError, TooManyBadFilesError
 from dataset_scripts.findings import FINDINGS, make_features
-from dataset_scripts.reading.grayscale import Compression, GrayImage, encode_png, resize_shorter_side
+from dataset_scripts.reading.grayscale import GrayImage, encode_png, resize_shorter_side
 from dataset_scripts.reading.image_files import may_be_dicom
 from dataset_scripts.reading.images import read_image
 from dataset_scripts.reading.nifti import axial_slices, read_volume
@@ -106,7 +106,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         return [(source, scan_folder(data_dir)) for source in self.SOURCES]
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(description=type(self).__doc__ or "", features=make_features(FINDINGS))
+        features = make_features(FINDINGS, is_raw=self.config.is_raw)
+        return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)
 
     def _make_split_generators_kwargs(self, prepare_split_kwargs: dict[str, Any]) -> dict[str, Any]:
         return {"num_proc": prepare_split_kwargs.get("num_proc")}
@@ -291,7 +292,7 @@ def build_examples(
         for suffix, image in _read(record, root, split, config, log):
             stored = resize_shorter_side(image, config.stored_size)
             log.count(record.source, split, stored)
-            yield _example(record, suffix, stored, config.png_compression())
+            yield _example(record, suffix, stored, config)
     except BadImageError as error:
         log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
 
@@ -343,11 +344,16 @@ def _read(
         yield f"/{index:03d}", image
 
 
-def _example(record: ImageRecord, suffix: str, stored: GrayImage, compression: Compression) -> dict[str, Any]:
+def _example(record: ImageRecord, suffix: str, stored: GrayImage, config: SourceConfig) -> dict[str, Any]:
     height, width = stored.shape
+    image: dict[str, Any]
+    if config.is_raw:
+        image = {"pixels": stored.tobytes(), "height": height, "width": width}
+    else:
+        image = {"bytes": encode_png(stored, config.png_compression()), "path": None}
     x_scale, y_scale = width / record.boxes_size[0], height / record.boxes_size[1]
     return {
-        "image": {"bytes": encode_png(stored, compression), "path": None},
+        "image": image,
         "image_id": record.image_id + suffix,
         "source": record.source,
         "patient_id": record.patient_id,

@@ -26,7 +26,8 @@ class SourceConfig(datasets.BuilderConfig):
         allow_leakage: keep training images that show held-out ones, as in the paper; they are reported.
         nih_mapping: a file that names the ChestX-ray14 image behind RSNA's identifiers; "" for none.
         compression: of the stored PNGs: "fast"; "none" (twice the bytes, read several times faster); "auto"
-            is "none" for shrunk images, where it is a few gigabytes, and "fast" at native size.
+            is "none" for shrunk images, where it is a few gigabytes, and "fast" at native size. "raw": no
+            PNGs but their pixels, as many bytes as "none", which training reads in place.
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
@@ -36,11 +37,17 @@ class SourceConfig(datasets.BuilderConfig):
     max_bad_fraction: float = 0.01
     allow_leakage: bool = False
     nih_mapping: str = ""
-    compression: Compression | Literal["auto"] = "auto"
+    compression: Compression | Literal["auto", "raw"] = "auto"
     manifest: str = ""
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether images are stored as pixels (findings.RAW_IMAGE), not as PNGs."""
+        return self.compression == "raw"
+
     def png_compression(self) -> Compression:
-        """Return what `compression` comes to."""
+        """Return what `compression` comes to, where images are stored as PNGs."""
+        assert self.compression != "raw", "is_raw is asked first"
         if self.compression == "auto":
             return "none" if self.stored_size else "fast"
         return self.compression

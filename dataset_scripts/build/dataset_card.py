@@ -45,10 +45,10 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
     parts = [
         front_matter(header).rstrip("\n"),
         "# Medical image cocktail",
-        'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image (8-bit '
-        "gray), image_id, source, patient_id, labels (1 present, 0 absent, NaN not annotated; names in "
-        "`findings`), age_years, sex, view, boxes (pixels of the stored image). Split: "
-        f"`{escape_markdown(config.name)}`. Image size: {_size(config.stored_size)}.",
+        'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image '
+        f"({_image_column(config.is_raw)}), image_id, source, patient_id, labels (1 present, 0 absent, NaN "
+        "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image). "
+        f"Split: `{escape_markdown(config.name)}`. Image size: {_size(config.stored_size)}.",
         "## Labels\n\nIn the order of `labels`: " + ", ".join(map(escape_markdown, labels)) + ".",
         "## Images\n\n" + _count_table(report["images"]),
         "## Left out or noteworthy\n\n" + _problem_table(report["problem_counts"]),
@@ -80,6 +80,12 @@ def _configs(folder: Path) -> list[dict[str, Any]]:
         configs.append({"config_name": name, "data_files": files})
     configs[0]["default"] = True
     return configs
+
+
+def _image_column(is_raw: bool) -> str:
+    if is_raw:
+        return "8-bit gray bytes, row after row: pixels, height, width"
+    return "8-bit gray"
 
 
 def _size(image_size: int) -> str:

@@ -54,6 +54,12 @@ class DataArguments:
         "native size.",
         range=Range(0, 65_535),
     )
+    compression: Literal["auto", "fast", "none", "raw"] = option(
+        "auto",
+        "How images are stored where data is built: `raw` pixels, which the loader reads in place, or PNGs, "
+        "`fast` or `none`. `auto`: `raw` for shrunk images, `fast` at native size. The pixels are the same.",
+        card="never",
+    )
     build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))
     split_scheme: Literal["official", "medtransformer"] = option(
         "official",

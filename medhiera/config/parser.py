@@ -341,7 +341,10 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
         False  # it hides what the guard stops at, and waits for the GPU each step
     )
     fill_in(training)
-    training.dataloader_pin_memory = training.dataloader_pin_memory and torch.cuda.is_available()
+    is_cuda = torch.cuda.is_available() and not training.use_cpu
+    training.dataloader_pin_memory = training.dataloader_pin_memory and is_cuda
+    # A pinned batch is copied while the GPU computes; accelerate would wait for the copy.
+    training.accelerator_config.non_blocking = training.dataloader_pin_memory
     _choose_repository(recipe)
     training.remove_unused_columns = False  # the dataset is ours; the collator names what the model takes
 

@@ -1,78 +1,108 @@
-"""Random changes of a training image: crop, flip, rotation, RandAugment; seeded by dataset.py."""
+"""What is drawn for each training image: crop, flip, RandAugment, rotation, mask noise.
 
-from collections.abc import Callable
+Workers draw here, by the image's key alone (seeding.py), and cut crops out, so that the rest of an image
+stays behind; batch_augmentation.py does all else on the device.
+"""
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from medhiera.config.arguments import AugmentationArguments
+from medhiera.data.batch_augmentation import OPERATIONS, ROUNDS
+from medhiera.data.seeding import uniform
+
+_TRIES = 10
+_ASPECT_RATIOS = (3.0 / 4.0, 4.0 / 3.0)
+
+# Places in the sequence of an image's key; each has one use, so that no draw depends on other options.
+_CROP = 0
+_FLIP = _CROP + 2 * _TRIES + 2
+_ROTATION = _FLIP + 1
+_OPERATIONS = _ROTATION + 1
+_MASK = 64
 
 
-def random_crop(image_size: int, smallest_scale: float) -> Callable[[Tensor], Tensor]:
-    """A random part of the image, 3:4 to 4:3, resized to the model's input; in place of resize and crop.
-
-    Args:
-        image_size: side of the result in pixels.
-        smallest_scale: smallest share of the image's area; the largest is all of it.
-
-    Returns:
-        A function from (1, any height, any width) uint8 to (1, image_size, image_size).
-    """
-    crop: Callable[[Tensor], Tensor] = v2.RandomResizedCrop(
-        image_size, scale=(smallest_scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-    )
-    return crop
-
-
-class GrayRandAugment(v2.RandAugment):
-    """RandAugment, two of its operations at magnitude 9 of 31, without Color: radiographs are gray.
-
-    Source: Cubuk et al. 2019, arXiv:1909.13719; N, M and the missing Color as in MedTransformer.
-    """
-
-    _AUGMENTATION_SPACE = {
-        name: operation for name, operation in v2.RandAugment._AUGMENTATION_SPACE.items() if name != "Color"
-    }
-
-    def __init__(self) -> None:
-        super().__init__(num_ops=2, magnitude=9, num_magnitude_bins=31)
-
-
-def choose_augmentation(
-    options: AugmentationArguments, rotation_degrees: float = 0.0
-) -> Callable[[Tensor], Tensor] | None:
-    """The recipe's augmentation after the crop: flip, then rotation or RandAugment.
+@dataclass(frozen=True)
+class Augmentation:
+    """The recipe's random changes of a training image, in this order; all off by default.
 
     Args:
-        options: flip and RandAugment.
-        rotation_degrees: largest angle in degrees; 0 for none.
-
-    Returns:
-        A random function of (1, height, width) uint8 pixels, or None where the recipe has no augmentation.
+        smallest_scale: smallest share of the image's area that a random crop keeps, 3:4 to 4:3, in place of
+            resize and center crop; the largest is all of it. 0: no random crop.
+        has_flip: every second image is mirrored.
+        has_rand_augment: two of RandAugment's operations.
+        rotation_degrees: largest angle of a rotation about the center; 0: none.
     """
-    steps: list[Callable[[Tensor], Tensor]] = []
-    if options.horizontal_flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if options.rand_augment:
-        steps.append(GrayRandAugment())
-    if rotation_degrees:
-        steps.append(random_rotation(rotation_degrees))
-    if len(steps) < 2:
-        return steps[0] if steps else None
-    chain: Callable[[Tensor], Tensor] = v2.Compose(steps)
-    return chain
+
+    smallest_scale: float = 0.0
+    has_flip: bool = False
+    has_rand_augment: bool = False
+    rotation_degrees: float = 0.0
+
+    @classmethod
+    def of(cls, options: AugmentationArguments, rotation_degrees: float = 0.0) -> "Augmentation":
+        """The augmentation that a config asks for; the rotation is a stage's own option."""
+        return cls(options.random_crop_scale, options.horizontal_flip, options.rand_augment, rotation_degrees)
+
+    def boxes(self, keys: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The random crop of each image, drawn as torchvision's RandomResizedCrop draws it.
+
+        Args:
+            keys: (batch,).
+            sizes: (batch, 2), height and width of the images in pixels.
+
+        Returns:
+            (batch, 4): top, left, height, width in whole pixels.
+
+        Source: Szegedy et al. 2015, arXiv:1409.4842, section 6.
+        """
+        drawn = uniform(keys, _CROP, 2 * _TRIES + 2).astype(np.float64)
+        height, width = sizes[:, :1], sizes[:, 1:]
+        area = height * width * (self.smallest_scale + (1.0 - self.smallest_scale) * drawn[:, :_TRIES])
+        low, high = (math.log(ratio) for ratio in _ASPECT_RATIOS)
+        ratio = np.exp(low + (high - low) * drawn[:, _TRIES : 2 * _TRIES])
+        tried = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], -1))).astype(np.int64)
+        fits = np.logical_and(tried > 0, tried <= sizes[:, None]).all(-1)
+        has_box = np.logical_or.reduce(fits, axis=1, keepdims=True)
+        box = np.take_along_axis(tried, fits.argmax(1)[:, None, None], 1)[:, 0]
+        # None of ten fits a long image: the middle of it, as far as 3:4 and 4:3 reach.
+        longest = np.rint(sizes[:, ::-1] * _ASPECT_RATIOS[1]).astype(np.int64)
+        box = np.where(has_box, box, np.minimum(sizes, longest))
+        free = sizes - box
+        corner = np.floor(drawn[:, 2 * _TRIES :] * (free + 1)).astype(np.int64)
+        corner = np.where(has_box, corner, free // 2)
+        return np.concatenate([corner, box], 1)
+
+    def draws(self, keys: npt.NDArray[np.uint64]) -> dict[str, Tensor]:
+        """What the device does with each image after the crop; the names are the batch's.
+
+        Args:
+            keys: (batch,).
+
+        Returns:
+            As far as the recipe has them: `is_flipped` (batch,), bool; `operations` (batch, rounds, 2),
+            float32, the index of an operation and the sign of its magnitude; `angle` (batch,), float32, in
+            degrees, counter-clockwise.
+        """
+        drawn: dict[str, Tensor] = {}
+        if self.has_flip:
+            drawn["is_flipped"] = torch.from_numpy(uniform(keys, _FLIP, 1)[:, 0] < 0.5)
+        if self.has_rand_augment:
+            numbers = uniform(keys, _OPERATIONS, 2 * ROUNDS).reshape(-1, ROUNDS, 2)
+            chosen = np.floor(numbers[..., 0] * len(OPERATIONS))
+            sign = np.where(numbers[..., 1] < 0.5, -1.0, 1.0)
+            drawn["operations"] = torch.from_numpy(np.stack([chosen, sign], -1).astype(np.float32))
+        if self.rotation_degrees:
+            angle = (uniform(keys, _ROTATION, 1)[:, 0] * 2 - 1) * np.float32(self.rotation_degrees)
+            drawn["angle"] = torch.from_numpy(angle)
+        return drawn
 
 
-def random_rotation(degrees: float) -> Callable[[Tensor], Tensor]:
-    """The paper's augmentation: rotation within ±degrees about the center, black corners, after the crop.
-
-    Args:
-        degrees: largest angle in degrees; not negative.
-
-    Returns:
-        A function from (1, height, width) uint8 to the same shape.
-    """
-    rotation: Callable[[Tensor], Tensor] = v2.RandomRotation(
-        degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=0
-    )
-    return rotation
+def mask_noise(keys: npt.NDArray[np.uint64], mask_units: int) -> Tensor:
+    """(batch, mask_units), float32: which units the masked autoencoder keeps, by their order."""
+    return torch.from_numpy(uniform(keys, _MASK, mask_units))

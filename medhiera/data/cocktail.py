@@ -192,6 +192,8 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
 def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
     """The rows of raw folders, built unless they were before; where they lie; whether they were there."""
     builder_class = ImageFolder if _is_own_folder(Path(options.data_dir)) else Cocktail
+    is_shrunk = bool(options.stored_size)  # at native size raw bytes would be gigabytes more than PNGs
+    compression = "raw" if options.compression == "auto" and is_shrunk else options.compression
     builder = builder_class(
         data_dir=options.data_dir,
         build_dir=options.build_dir,
@@ -200,6 +202,7 @@ def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
         max_bad_fraction=options.max_bad_fraction,
         allow_leakage=options.allow_leakage,
         nih_mapping=options.nih_mapping or "",
+        compression=compression,
     )
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused

@@ -1,38 +1,46 @@
-"""Rows of the cocktail → examples → batches, in an order derived from seed and epoch.
+"""Rows of the cocktail → batches of gray bytes, in an order derived from seed and epoch.
 
-Every random choice (augmentation and MAE mask alike) is seeded by (seed, epoch, image_id) and, where a mix
-repeats an image, by the number of the repetition; see seeding.py.
+Every random choice (augmentation and MAE mask alike) is keyed by (seed, epoch, image_id) and, where a mix
+repeats an image, by the number of the repetition; see seeding.py. Workers read and draw, and cut random crops
+out; the device does the rest (`Preprocessing.model_inputs`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
 from torch import Tensor
 
-from medhiera.data.preprocessing import Preprocessing, gray_bytes
-from medhiera.data.seeding import derive_seed, seeded
+from medhiera.data.augmentation import Augmentation, mask_noise
+from medhiera.data.batch_memory import BatchMemory, SentPixels
+from medhiera.data.preprocessing import Preprocessing, resize_gray
+from medhiera.data.seeding import derive_seed
+from medhiera.data.stored_images import GrayArray, gray_arrays
 
 EVALUATION_EPOCH = -1
 """The epoch in the key of evaluation masks: the same masks in every evaluation of every run."""
 
+LARGEST_CROP = 2
+"""Times the model's input: a random crop with a longer side is shrunk by the worker, as it would cost more to
+hand over."""
+
 
 class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """Rows of the cocktail as examples for a stage.
+    """Rows of the cocktail as batches for a stage.
 
     Args:
         rows: columns `image` and `image_id`, and `labels` if `with_labels`.
         preprocessing: resize, crop and normalization.
         seed: the run's seed.
-        crop: a random function from whole gray bytes to the model's input, in place of preprocessing's resize
-            and center crop; or None.
-        augment: a random function of (1, height, width) uint8 pixels, or None.
+        augmentation: random changes; a random crop takes the place of preprocessing's resize and center crop.
         mask_units: number of mask units to draw MAE noise for; None in stage 2.
         mask_ratio: passed to the model with each batch in place of the config's (evaluation).
-        with_labels: whether examples carry `labels`.
+        with_labels: whether batches carry `labels`.
     """
 
     def __init__(
@@ -41,59 +49,96 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         preprocessing: Preprocessing,
         *,
         seed: int = 0,
-        crop: Callable[[Tensor], Tensor] | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augmentation: Augmentation | None = None,
         mask_units: int | None = None,
         mask_ratio: float | None = None,
         with_labels: bool = False,
     ) -> None:
         columns = ["image", "image_id"] + (["labels"] if with_labels else [])
-        self.rows = rows.select_columns(columns)
+        self.rows = rows.select_columns(columns).with_format("arrow")
         self.preprocessing = preprocessing
         self.seed = seed
-        self.crop = crop
-        self.augment = augment
+        self.augmentation = augmentation or Augmentation()
         self.mask_units = mask_units
         self.mask_ratio = mask_ratio
         self.with_labels = with_labels
-        self._turns = _repeats(self.rows)
+        self._turns = _repeats(rows)
+        self._memory = BatchMemory()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """One example; a key is (epoch, row) in training and a plain row in evaluation."""
-        return self.__getitems__([key])[0]
+        """A batch of one; a key is (epoch, row) in training and a plain row in evaluation."""
+        return self.__getitems__([key])
 
-    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
-        """The examples of a batch, read from the table at once; torch's DataLoader calls this."""
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> dict[str, Any]:
+        """The rows of a batch, read at once; torch's DataLoader calls this and hands it to the collator.
+
+        Returns:
+            `pixel_values` (batch, 1, height, width), uint8, with what `Preprocessing.model_inputs` still has
+            to do to them; `image_ids` and `epochs`, lists; in a worker the `slot` that the pixels lie in; and
+            as far as asked for `noise` (batch, mask_units) and `labels` (batch, findings), float32, and
+            `mask_ratio`.
+        """
         pairs = [key if isinstance(key, tuple) else (EVALUATION_EPOCH, key) for key in keys]
-        columns = self.rows[[index for _, index in pairs]]
-        rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-        return [self._example(*pair, row) for pair, row in zip(pairs, rows, strict=True)]
-
-    def _example(self, epoch: int, index: int, row: Mapping[str, Any]) -> dict[str, Any]:
-        image_id, turn = row["image_id"], self._turns.get(index)
-        key_id = image_id if turn is None else f"{image_id}\x1f{turn}"
-        if self.crop is None:
-            pixels = self.preprocessing.pixels(row["image"])
-        if self.crop is not None or self.augment is not None:
-            with seeded(derive_seed(self.seed, epoch, key_id, "augment")):
-                if self.crop is not None:
-                    pixels = self.crop(gray_bytes(row["image"]))
-                if self.augment is not None:
-                    pixels = self.augment(pixels)
-        example: dict[str, Any] = {"pixels": pixels, "image_id": image_id, "epoch": epoch}
+        table = self.rows[[row for _, row in pairs]]
+        image_ids = table.column("image_id").to_pylist()
+        # Evaluation masks do not depend on the run's seed, so that runs can be compared.
+        picture_keys = np.array(
+            [
+                derive_seed(
+                    0 if epoch == EVALUATION_EPOCH else self.seed, epoch, self._key_id(row, image_id), "image"
+                )
+                for (epoch, row), image_id in zip(pairs, image_ids, strict=True)
+            ],
+            np.uint64,
+        )
+        batch = self._pixels(gray_arrays(table.column("image")), picture_keys)
+        batch |= {"image_ids": image_ids, "epochs": [epoch for epoch, _ in pairs]}
         if self.mask_units is not None:
-            # Evaluation masks do not depend on the run's seed, so that runs can be compared.
-            seed = 0 if epoch == EVALUATION_EPOCH else self.seed
-            generator = torch.Generator().manual_seed(derive_seed(seed, epoch, key_id, "mask"))
-            example["noise"] = torch.rand(self.mask_units, generator=generator)
+            batch["noise"] = mask_noise(picture_keys, self.mask_units)
         if self.mask_ratio is not None:
-            example["mask_ratio"] = self.mask_ratio
+            batch["mask_ratio"] = self.mask_ratio
         if self.with_labels:
-            example["labels"] = torch.tensor(row["labels"], dtype=torch.float32)
-        return example
+            batch["labels"] = torch.tensor(table.column("labels").to_pylist(), dtype=torch.float32)
+        return batch
+
+    def _key_id(self, row: int, image_id: str) -> str:
+        turn = self._turns.get(row)
+        return image_id if turn is None else f"{image_id}\x1f{turn}"
+
+    def _pixels(self, images: Sequence[GrayArray], keys: npt.NDArray[np.uint64]) -> dict[str, Any]:
+        """The batch's gray bytes and what is drawn for them."""
+        draws = self.augmentation.draws(keys)
+        if not self.augmentation.smallest_scale:
+            return self._stack([self.preprocessing.crop_gray(image) for image in images]) | draws
+        boxes = self.augmentation.boxes(keys, np.array([image.shape for image in images]))
+        crops = [
+            image[top : top + height, left : left + width]
+            for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True)
+        ]
+        side = self.preprocessing.image_size
+        crops = [
+            resize_gray(crop, side, side) if max(crop.shape) > LARGEST_CROP * side else crop for crop in crops
+        ]
+        sizes = torch.tensor([crop.shape for crop in crops])
+        return self._stack(crops) | {"crop_size": sizes, **draws}
+
+    def _stack(self, images: Sequence[GrayArray]) -> dict[str, Tensor]:
+        """`pixel_values`, as large as the largest image: smaller ones stand in the upper left; and `slot`."""
+        shape = (len(images), 1, *(max(image.shape[side] for image in images) for side in (0, 1)))
+        batch: dict[str, Tensor] = {}
+        if torch.utils.data.get_worker_info() is None:
+            pixels = torch.empty(shape, dtype=torch.uint8)
+        else:
+            batch["slot"], pixels = self._memory.take(*shape)
+        for image, place in zip(images, pixels[:, 0].numpy(), strict=True):
+            rows, columns = image.shape
+            place[:rows, :columns] = image
+            place[rows:] = 0
+            place[:rows, columns:] = 0
+        return batch | {"pixel_values": pixels}
 
 
 def _repeats(rows: Dataset) -> dict[int, int]:
@@ -109,10 +154,10 @@ def _repeats(rows: Dataset) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class RadiographCollator:
-    """Examples → a batch of contiguous tensors, still gray bytes, a quarter of floats and a third of RGB.
+    """The rows of a RadiographDataset → a batch: Mixup, and no more keys than the Trainer takes.
 
-    Such a batch is cheap to send from a worker and can be pinned; `Preprocessing.model_inputs` turns it into
-    the model's input on the device.
+    Its tensors are contiguous, and pixels still gray bytes: a quarter of floats and a third of RGB, cheap to
+    send from a worker, and to be pinned. `Preprocessing.model_inputs` makes the model's input on the device.
 
     Args:
         with_ids: the batch says which images it holds (`image_ids`), for the Trainer's guards.
@@ -128,24 +173,21 @@ class RadiographCollator:
     mixup_alpha: float = 0.0
     seed: int = 0
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Stack the examples of a RadiographDataset into a batch."""
-        batch: dict[str, Any] = {"pixel_values": torch.stack([example["pixels"] for example in examples])}
-        for name in ("noise", "labels"):
-            if name in examples[0]:
-                batch[name] = torch.stack([example[name] for example in examples])
-        if "mask_ratio" in examples[0]:
-            batch["mask_ratio"] = examples[0]["mask_ratio"]
-        image_ids = [example["image_id"] for example in examples]
-        if self.mixup_alpha and examples[0]["epoch"] != EVALUATION_EPOCH:
-            key = derive_seed(self.seed, examples[0]["epoch"], "\x1f".join(image_ids), "mixup")
-            with seeded(key):
-                share = torch.distributions.Beta(self.mixup_alpha, self.mixup_alpha).sample().item()
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Finish the batch that `RadiographDataset.__getitems__` has read."""
+        batch = dict(rows)
+        image_ids, epoch = batch.pop("image_ids"), batch.pop("epochs")[0]
+        if self.mixup_alpha and epoch != EVALUATION_EPOCH:
+            key = derive_seed(self.seed, epoch, "\x1f".join(image_ids), "mixup")
+            share = float(np.random.default_rng(key).beta(self.mixup_alpha, self.mixup_alpha))
             labels = batch["labels"]
             batch["labels"] = labels.roll(1, 0).mul(1.0 - share).add(labels.mul(share))
             batch["mixup_share"] = share
         if self.with_ids:
             batch["image_ids"] = image_ids
+        slot, pixels = batch.pop("slot", None), batch["pixel_values"]
+        if slot is not None and pixels.untyped_storage().data_ptr() == slot.untyped_storage().data_ptr():
+            batch["pixel_values"] = SentPixels(slot, pixels.shape)
         return batch
 
 

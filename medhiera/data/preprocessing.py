@@ -16,6 +16,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 from transformers import BitImageProcessor
 
+from medhiera.data.batch_augmentation import DRAWS, augment
+from medhiera.data.stored_images import GrayArray
+
 STEPS = ("do_resize", "resample", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
 """Settings of an image processor other than its sizes, mean and standard deviation."""
 
@@ -112,11 +115,23 @@ class Preprocessing:
         Returns:
             (1, image_size, image_size), uint8.
         """
-        gray = tvf.resize(
-            gray_bytes(image), [self.resize_size], interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-        )
-        box = self.crop_box(*image.size)
-        return gray[:, box.top : box.top + box.side, box.left : box.left + box.side]
+        return torch.from_numpy(self.crop_gray(np.array(image.convert("L")))).unsqueeze(0)
+
+    def crop_gray(self, image: GrayArray) -> GrayArray:
+        """The same of a gray array.
+
+        Args:
+            image: (height, width).
+
+        Returns:
+            (image_size, image_size); a view of the image where its shorter side is resize_size already.
+        """
+        height, width = image.shape
+        box = self.crop_box(width, height)
+        if min(image.shape) != self.resize_size:
+            lengths = (int(self.resize_size * length / box.shorter) for length in image.shape)
+            image = resize_gray(image, *lengths)
+        return image[box.top : box.top + box.side, box.left : box.left + box.side]
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Gray bytes to the model's input.
@@ -137,13 +152,16 @@ class Preprocessing:
         """Turn the collator's batch into the model's inputs, on the batch's device.
 
         Args:
-            batch: `pixel_values` (batch, 1, height, width), uint8; with Mixup also `mixup_share`.
+            batch: `pixel_values` (batch, 1, height, width), uint8; what was drawn for the images, see
+                batch_augmentation.augment; with Mixup also `mixup_share`.
 
         Returns:
-            The batch with `pixel_values` (batch, 3, height, width), float32, normalized and mixed.
+            The batch with `pixel_values` (batch, 3, image_size, image_size), float32, augmented, normalized
+            and mixed.
         """
-        inputs = dict(batch)
-        gray = self._normalize_gray(inputs["pixel_values"])
+        draws = {name: batch[name] for name in DRAWS if name in batch}
+        inputs = {name: value for name, value in batch.items() if name not in DRAWS}
+        gray = self._normalize_gray(augment(inputs["pixel_values"], draws, self.image_size))
         share = inputs.pop("mixup_share", None)
         if share is not None:  # mixed once, before it is widened to three channels
             gray = gray.roll(1, 0).mul(1.0 - share).add(gray.mul(share))
@@ -204,6 +222,11 @@ class Preprocessing:
         return result
 
 
-def gray_bytes(image: Image.Image) -> Tensor:
-    """(1, height, width) uint8 of an image of any mode with 8 bits a channel."""
-    return torch.from_numpy(np.array(image.convert("L"))).unsqueeze(0)
+def resize_gray(image: GrayArray, height: int, width: int) -> GrayArray:
+    """Resize a gray array as torchvision does, which the published processor calls: bicubic, antialiased."""
+    resized = tvf.resize(
+        torch.tensor(image)[None], [height, width],
+        interpolation=v2.InterpolationMode.BICUBIC, antialias=True,
+    )  # fmt: skip
+    array: GrayArray = resized[0].numpy()
+    return array

@@ -17,6 +17,7 @@ from dataset_scripts import SOURCES
 from dataset_scripts.build.layout import BUILD_REPORT_FILE
 from medhiera.data.cocktail import by_source
 from medhiera.data.columns import read_column
+from medhiera.data.stored_images import as_picture
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def warn_of_small_images(rows: Dataset, resize_size: int) -> None:
         rows: the first of them are looked at.
         resize_size: the shorter side that the model's preprocessing asks for, in pixels.
     """
-    sides = [min(row["image"].size) for row in rows.select(range(min(len(rows), 32)))]
+    sides = [min(as_picture(row["image"]).size) for row in rows.select(range(min(len(rows), 32)))]
     if sides and max(sides) < resize_size:
         logger.warning(
             "the images are at most %d pixels on their shorter side and are enlarged to %d; data that was "

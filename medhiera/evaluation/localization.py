@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medhiera.data.columns import read_column
 from medhiera.data.preprocessing import CenterCrop
+from medhiera.data.stored_images import as_pictures
 from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.inference.classifier import Classifier
@@ -95,12 +96,12 @@ def _point_at_boxes(
     classifier: Classifier, batch: Mapping[str, Any], names: Sequence[str], crop: CenterCrop
 ) -> Iterator[HeatMapExample]:
     """Every pair of image and finding of a batch, finding by finding."""
-    pixels = classifier.pixel_values([classifier.preprocessing.pixels(image) for image in batch["image"]])
+    images = as_pictures(batch["image"])
+    pixels = classifier.pixel_values([classifier.preprocessing.pixels(image) for image in images])
     probabilities = classifier.score(pixels).numpy()
     maps = heat_maps(classifier.model, pixels).numpy()
     boxes_of = [
-        _by_finding(boxes, image.size, crop)
-        for boxes, image in zip(batch["boxes"], batch["image"], strict=True)
+        _by_finding(boxes, image.size, crop) for boxes, image in zip(batch["boxes"], images, strict=True)
     ]
     for finding in sorted({finding for boxes in boxes_of for finding in boxes}):
         if names[finding] not in classifier.names:

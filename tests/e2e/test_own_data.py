@@ -78,6 +78,7 @@ def is_split_anew_where_the_folder_changes(own_folder, trained, workshop, tmp_pa
 
 
 def test_the_exported_cocktail_trains_like_the_raw_one(workshop, stage1, tmp_path):
+    """Its images are stored as PNGs, those of the build beside the run as bytes."""
     exported = tmp_path / "exported"
     subprocess.run(
         [sys.executable, "-m", "dataset_scripts", "--data_dir", str(workshop.raw),

@@ -211,6 +211,19 @@ def test_what_repeats_in_every_recipe_is_a_default_that_a_recipe_can_change(writ
     assert (changed.seed, changed.max_grad_norm, changed.save_total_limit) == (7, 1.0, 5)
 
 
+def test_nothing_is_pinned_for_a_cpu(write):
+    training = parse_config(MAEArguments, write("image_size: 64")).training
+    assert not training.dataloader_pin_memory and not training.accelerator_config.non_blocking
+
+
+@pytest.mark.gpu
+def test_batches_are_pinned_and_copied_to_a_gpu_without_waiting(write):
+    training = parse_config(MAEArguments, write("image_size: 64")[:-2]).training
+    assert training.dataloader_pin_memory and training.accelerator_config.non_blocking
+    plain = parse_config(MAEArguments, write("dataloader_pin_memory: false")[:-2]).training
+    assert not plain.dataloader_pin_memory and not plain.accelerator_config.non_blocking
+
+
 def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
     for stage, name in ((MAEArguments, "mae_paper"), (ClassificationArguments, "cls_paper")):
         words = [str(CONFIGS / f"{name}.yaml"), "--data_dir", "d", "--output_dir", str(tmp_path)]

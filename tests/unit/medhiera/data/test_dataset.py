@@ -1,17 +1,20 @@
 """Preprocessing equals the stock processor's; random choices depend on their key alone."""
 
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
+from torch.utils.data import DataLoader
 from transformers import BitImageProcessor
 
-from medhiera.config.arguments import AugmentationArguments
-from medhiera.data.augmentation import GrayRandAugment, choose_augmentation, random_crop, random_rotation
+from medhiera.data.augmentation import Augmentation
+from medhiera.data.batch_memory import BatchMemory, SentPixels
 from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.data.seeding import seeded
+from medhiera.training.out_of_memory import first_images
 
 PREPROCESSING = Preprocessing(image_size=64, resize_size=73, mean=0.5, std=0.25)
 
@@ -21,16 +24,20 @@ def picture(height, width, seed=0):
     return PillowImage.fromarray(noise).resize((width, height), PillowImage.Resampling.BICUBIC)
 
 
-@pytest.fixture
-def rows():
+def make_rows(sizes):
     return Dataset.from_dict(
         {
-            "image": [picture(80, 96, seed) for seed in range(6)],
-            "image_id": [f"image {n}" for n in range(6)],
-            "labels": [[float(n % 2), float("nan")] for n in range(6)],
+            "image": [picture(*size, seed) for seed, size in enumerate(sizes)],
+            "image_id": [f"image {n}" for n in range(len(sizes))],
+            "labels": [[float(n % 2), float("nan")] for n in range(len(sizes))],
         },
         features=Features({"image": Image(), "image_id": Value("string"), "labels": List(Value("float32"))}),
     )
+
+
+@pytest.fixture
+def rows():
+    return make_rows([(80, 96)] * 6)
 
 
 @pytest.mark.parametrize("size", [(100, 100), (73, 73), (73, 140), (201, 120), (65, 64), (300, 511)])
@@ -78,30 +85,84 @@ def test_unequal_channels_are_refused():
         Preprocessing.from_processor(processor)
 
 
-def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows):
+MODERN = Augmentation(smallest_scale=0.3, has_flip=True, has_rand_augment=True)
+PAPER = Augmentation(rotation_degrees=30.0)
+
+
+def model_pixels(batch):
+    return PREPROCESSING.model_inputs(batch)["pixel_values"]
+
+
+@pytest.mark.parametrize("augmentation", [MODERN, PAPER, Augmentation(has_flip=True)])
+def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows, augmentation):
     def table(rows, seed=0):
-        return RadiographDataset(rows, PREPROCESSING, seed=seed, augment=random_rotation(30), mask_units=4)
+        return RadiographDataset(rows, PREPROCESSING, seed=seed, augmentation=augmentation, mask_units=4)
 
-    backwards = rows.select(range(5, -1, -1))
-    first, again, moved = table(rows)[3, 2], table(rows)[3, 2], table(backwards)[3, 3]
+    def batch(epoch, seed=0):
+        return table(rows, seed).__getitems__([(epoch, row) for row in range(6)])
+
+    first, again = batch(3), batch(3)
+    moved = table(rows.select(range(5, -1, -1))).__getitems__([(3, row) for row in range(5, -1, -1)])
     for other in (again, moved):
-        assert torch.equal(first["pixels"], other["pixels"])
+        assert torch.equal(model_pixels(first), model_pixels(other))
         assert torch.equal(first["noise"], other["noise"])
-    for other in (table(rows)[4, 2], table(rows, seed=1)[3, 2]):
+    for other in (batch(4), batch(3, seed=1)):
         assert not torch.equal(first["noise"], other["noise"])
-        assert not torch.equal(first["pixels"], other["pixels"])
+        assert not torch.equal(model_pixels(first), model_pixels(other))
+    assert model_pixels(first).shape == (6, 3, 64, 64)
+    plain = RadiographDataset(rows, PREPROCESSING).__getitems__(range(6))
+    assert not torch.equal(model_pixels(first), model_pixels(plain))
 
 
-def test_a_batch_is_what_its_rows_are_alone(rows):
-    table = RadiographDataset(
-        rows, PREPROCESSING, augment=random_rotation(30), mask_units=4, with_labels=True
-    )
-    keys = [(2, 5), (2, 0), 3, (1, 0)]
-    for one, other in zip(table.__getitems__(keys), [table[key] for key in keys], strict=True):
-        assert one.keys() == other.keys()
-        assert one["image_id"] == other["image_id"]
-        for name in ("pixels", "noise", "labels"):
-            torch.testing.assert_close(one[name], other[name], rtol=0, atol=0, equal_nan=True)
+@pytest.mark.parametrize("augmentation", [MODERN, PAPER])
+def test_a_batch_is_what_its_rows_are_alone(augmentation):
+    """Also among images of other sizes, which the batch pads to."""
+    rows = make_rows([(80, 96), (300, 90), (64, 64), (96, 80), (500, 400), (200, 73)])
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=augmentation, mask_units=4, with_labels=True)
+    keys = [(2, 5), (2, 0), (2, 4), (1, 1), (2, 2), (1, 3)]
+    batch = table.__getitems__(keys)
+    for place, key in enumerate(keys):
+        alone = table[key]
+        assert alone["image_ids"] == [batch["image_ids"][place]]
+        assert torch.equal(model_pixels(alone)[0], model_pixels(batch)[place])
+        for name in ("noise", "labels"):
+            torch.testing.assert_close(alone[name][0], batch[name][place], rtol=0, atol=0, equal_nan=True)
+
+
+def test_every_number_of_workers_gives_the_same_batches(rows):
+    """All are kept until the end: a worker uses its memory again, and no batch may lie in it."""
+
+    def batches(workers):
+        table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, mask_units=4, with_labels=True)
+        sampler = KeyedSampler(6, 0)
+        loader = DataLoader(
+            table, batch_size=1, num_workers=workers, sampler=sampler, persistent_workers=workers > 0,
+            collate_fn=RadiographCollator(mixup_alpha=0.5),
+        )  # fmt: skip
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            yield from loader
+
+    for own, sent in zip(list(batches(0)), list(batches(2)), strict=True):
+        assert own.keys() == sent.keys()
+        for name in own:
+            torch.testing.assert_close(own[name], sent[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
+    memory = BatchMemory()
+    slot, pixels = memory.take(2, 1, 8, 8)
+    waiting, _ = memory.take(2, 1, 8, 8)
+    assert pixels.shape == (2, 1, 8, 8) and slot.data_ptr() != waiting.data_ptr()
+    pixels.fill_(7)
+    received = ForkingPickler.loads(ForkingPickler.dumps(SentPixels(slot, pixels.shape)))
+    again, reused = memory.take(1, 1, 8, 9)
+    assert again.data_ptr() == slot.data_ptr() and reused.shape == (1, 1, 8, 9)
+    reused.fill_(9)
+    assert received.is_contiguous() and received.eq(7).all()
+    slot[0] = 0
+    larger, _ = memory.take(9, 1, 8, 8)
+    assert len(larger) > 9 * 64 and larger.data_ptr() not in (slot.data_ptr(), waiting.data_ptr())
 
 
 def test_evaluation_masks_are_fixed_across_runs(rows):
@@ -109,56 +170,12 @@ def test_evaluation_masks_are_fixed_across_runs(rows):
     assert torch.equal(one["noise"], two["noise"])
 
 
-def test_rotation_turns_and_blackens_the_corners():
-    white = torch.full((1, 64, 64), 255, dtype=torch.uint8)
-    with seeded(5):
-        turned = random_rotation(30)(white)
-    assert turned.shape == white.shape
-    assert turned[0, 0, 0] == 0
-    assert turned[0, 32, 32] == 255
-
-
-def test_a_random_crop_takes_the_place_of_resize_and_crop(rows):
-    def table(seed=0, crops=True):
-        crop = random_crop(64, 0.3) if crops else None
-        return RadiographDataset(rows, PREPROCESSING, seed=seed, crop=crop)
-
-    first, again, other_epoch = table()[3, 2], table()[3, 2], table()[4, 2]
-    assert first["pixels"].shape == (1, 64, 64) and first["pixels"].dtype == torch.uint8
-    assert torch.equal(first["pixels"], again["pixels"])
-    assert not torch.equal(first["pixels"], other_epoch["pixels"])
-    assert not torch.equal(first["pixels"], table(crops=False)[3, 2]["pixels"])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"horizontal_flip": True}, {"rand_augment": True}, {"horizontal_flip": True, "rand_augment": True}],
-)
-def test_flip_and_randaugment_depend_on_their_key_alone(rows, options):
-    def pixels(epoch, seed=0):
-        augment = choose_augmentation(AugmentationArguments(**options))
-        table = RadiographDataset(rows, PREPROCESSING, seed=seed, augment=augment)
-        return torch.stack([table[epoch, row]["pixels"] for row in range(6)])
-
-    assert pixels(0).shape == (6, 1, 64, 64)
-    assert torch.equal(pixels(0), pixels(0))
-    assert not torch.equal(pixels(0), torch.stack([pixels(n) for n in range(1, 4)])[0])
-
-
-def test_randaugment_knows_no_colour_and_nothing_is_asked_for_by_default():
-    assert choose_augmentation(AugmentationArguments()) is None
-    assert "Color" not in GrayRandAugment._AUGMENTATION_SPACE
-    assert len(GrayRandAugment._AUGMENTATION_SPACE) == 13
-    augment = GrayRandAugment()
-    assert (augment.num_ops, augment.magnitude, augment.num_magnitude_bins) == (2, 9, 31)
-
-
 def test_mixup_depends_on_the_batch_and_keeps_nan(rows):
     table = RadiographDataset(rows, PREPROCESSING, seed=0, with_labels=True)
     mixing, plain = RadiographCollator(mixup_alpha=0.8), RadiographCollator()
 
     def batch(collator, epoch, order=(0, 1, 2, 3)):
-        return collator([table[epoch, row] for row in order])
+        return collator(table.__getitems__([(epoch, row) for row in order]))
 
     first, again = batch(mixing, 0), batch(mixing, 0)
     assert first["mixup_share"] == again["mixup_share"]
@@ -174,30 +191,37 @@ def test_mixup_depends_on_the_batch_and_keeps_nan(rows):
     torch.testing.assert_close(mixed["pixel_values"], whole * (1 - share) + whole.roll(1, 0) * share)
     assert "mixup_share" not in mixed
     assert first["labels"][:, 1].isnan().all()
-    evaluated = [table[row] for row in range(4)]
+    evaluated = table.__getitems__(range(4))
     assert mixing(evaluated).keys() == plain(evaluated).keys()
 
 
 def test_a_batch_names_its_images_where_asked(rows):
     table = RadiographDataset(rows, PREPROCESSING)
-    batch = RadiographCollator(with_ids=True)([table[4], table[2]])
+    batch = RadiographCollator(with_ids=True)(table.__getitems__([4, 2]))
     assert batch["image_ids"] == ["image 4", "image 2"]
 
 
-def test_keyed_randomness_leaves_the_global_generators_alone():
+def test_keyed_randomness_leaves_the_global_generators_alone(rows):
     import random
 
-    torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
-    expected = (torch.rand(1).item(), random.random(), np.random.rand())  # noqa: NPY002
-    torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
-    with seeded(99):
-        torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
-    assert (torch.rand(1).item(), random.random(), np.random.rand()) == expected  # noqa: NPY002
+    def drawn():
+        return torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
+
+    def seed():
+        torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
+
+    seed()
+    expected = drawn()
+    seed()
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, mask_units=4, with_labels=True)
+    batch = RadiographCollator(mixup_alpha=0.5)(table.__getitems__([(0, row) for row in range(4)]))
+    PREPROCESSING.model_inputs(batch)
+    assert drawn() == expected
 
 
 def test_collator_hands_over_what_the_model_takes(rows):
     table = RadiographDataset(rows, PREPROCESSING, mask_units=4, mask_ratio=0.5, with_labels=True)
-    batch = RadiographCollator()([table[0], table[1]])
+    batch = RadiographCollator()(table.__getitems__([0, 1]))
     assert batch["pixel_values"].shape == (2, 1, 64, 64) and batch["pixel_values"].dtype == torch.uint8
     inputs = PREPROCESSING.model_inputs(batch)
     assert inputs["pixel_values"].shape == (2, 3, 64, 64)
@@ -206,7 +230,7 @@ def test_collator_hands_over_what_the_model_takes(rows):
     assert batch["labels"][:, 0].tolist() == [0.0, 1.0]
     assert batch["labels"][:, 1].isnan().all()
     assert batch["mask_ratio"] == 0.5
-    assert "image_id" not in batch
+    assert "image_ids" not in batch and "epochs" not in batch
 
 
 def test_sampler_visits_each_row_once_in_an_order_of_its_epoch():
@@ -231,13 +255,25 @@ def test_another_processors_steps_are_not_taken_for_ours(step):
 
 
 @pytest.mark.parametrize("mixup_alpha", [0.0, 0.8])
-def test_every_tensor_of_a_batch_can_be_pinned(rows, mixup_alpha):
+@pytest.mark.parametrize("augmentation", [Augmentation(), MODERN, PAPER])
+def test_every_tensor_of_a_batch_can_be_pinned(rows, augmentation, mixup_alpha):
     """Pinning copies a tensor into its own strides, which fails where elements share memory."""
-    table = RadiographDataset(rows, PREPROCESSING, mask_units=4, with_labels=True)
-    batch = RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha)([table[0, row] for row in range(4)])
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=augmentation, mask_units=4, with_labels=True)
+    collator = RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha)
+    batch = collator(table.__getitems__([(0, row) for row in range(4)]))
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-    assert tensors.keys() == {"pixel_values", "noise", "labels"}
+    drawn = {"crop_size", "is_flipped", "operations"} if augmentation is MODERN else set()
+    drawn |= {"angle"} if augmentation is PAPER else set()
+    assert tensors.keys() == {"pixel_values", "noise", "labels"} | drawn
     for tensor in tensors.values():
-        assert tensor.is_contiguous()
+        assert tensor.is_contiguous() and len(tensor) == 4
         copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
         torch.testing.assert_close(copy, tensor, equal_nan=True)
+    assert batch["pixel_values"].dtype == torch.uint8 and batch["pixel_values"].shape[1] == 1
+
+
+def test_half_of_a_batch_is_what_the_whole_makes_of_it(rows):
+    """As the search for a batch that fits into memory takes it."""
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, mask_units=4, with_labels=True)
+    batch = RadiographCollator(with_ids=True)(table.__getitems__([(0, row) for row in range(6)]))
+    assert torch.equal(model_pixels(first_images(batch, 3)), model_pixels(batch)[:3])

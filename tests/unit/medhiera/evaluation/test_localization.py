@@ -84,6 +84,22 @@ def test_hits_chance_and_centre(classifier, monkeypatch):
     assert report.method == METHOD and report.patients == 2 and report.verdict == "unchecked"
 
 
+def test_raw_images_are_pointed_at_like_pngs(classifier):
+    pngs = [row(number, (0, 60, 40, 40, 20)) for number in range(3)]
+    raw = [one | {"image": {"pixels": one["image"].tobytes(), "height": 160, "width": 200}} for one in pngs]
+    found = [
+        evaluate_localization(
+            classifier, datasets.Dataset.from_list(rows, features=make_features(NAMES, is_raw=rows is raw)),
+            Bootstrap(5), batch_size=2,
+        )[1]
+        for rows in (pngs, raw)
+    ]  # fmt: skip
+    assert len(found[0]) == len(found[1]) == 3
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one.pixels, other.pixels) and one.probability == other.probability
+        assert np.array_equal(one.heat, other.heat)
+
+
 def unit_reader():
     """A classifier whose Mass is any bright place: trained in a second, so that its maps find one."""
     torch.manual_seed(0)

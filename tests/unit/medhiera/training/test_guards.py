@@ -26,11 +26,12 @@ SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}
 class Poisoned(RadiographDataset):
     """One image's labels are infinite; a NaN label only says "not annotated"."""
 
-    def _example(self, epoch, index, row):
-        example = super()._example(epoch, index, row)
-        if example["image_id"] == "image 5":
-            example["labels"] = torch.full_like(example["labels"], np.inf)
-        return example
+    def __getitems__(self, keys):
+        batch = super().__getitems__(keys)
+        for image_id, labels in zip(batch["image_ids"], batch["labels"], strict=True):
+            if image_id == "image 5":
+                labels.fill_(np.inf)
+        return batch
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_images(tmp_path):

@@ -18,7 +18,6 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from torchvision.transforms import v2
 
 ROOT = Path(__file__).resolve().parents[4]
 PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera", "space")
@@ -93,7 +92,6 @@ OTHER_OVERRIDES = (
     LibraryName(transformers.HfArgumentParser, "_parse_dataclass_field", ("parser", "field")),
     LibraryName(evaluate.Metric, "_info", ()),
     LibraryName(evaluate.Metric, "_compute", (), is_open=True),
-    LibraryName(v2.RandAugment, "_AUGMENTATION_SPACE"),
 )
 
 USED = (

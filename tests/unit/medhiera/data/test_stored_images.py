@@ -1,0 +1,122 @@
+"""Data that is built raw: the same pixels as PNGs, read in place, exported, opened and scored like them."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from PIL import Image
+from transformers import TrainingArguments
+
+from dataset_scripts import ImageFolder
+from dataset_scripts.build.parquet_export import export_parquet
+from medhiera.config.arguments import DataArguments
+from medhiera.data.augmentation import Augmentation
+from medhiera.data.cocktail import open_cocktail
+from medhiera.data.dataset import RadiographDataset
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.selection import warn_of_small_images
+from medhiera.data.stored_images import as_picture, as_pictures, gray_arrays
+
+PREPROCESSING = Preprocessing(32, 36, 0.5, 0.25)
+SIDES = [(40, 40), (40, 64), (70, 40), (33, 36)]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "own"
+    (folder / "images").mkdir(parents=True)
+    lines = ["image,patient,split,Mass"]
+    for index in range(24):
+        pixels = np.random.default_rng(index).integers(0, 255, SIDES[index % 4], np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
+        lines.append(f"{index}.png,p{index},{'validation' if index % 5 == 0 else 'train'},{index % 2}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def opened(own, compression):
+    options = DataArguments(
+        str(own), build_dir=str(own.parent / "built"), stored_size=36, compression=compression
+    )
+    return open_cocktail(options, TrainingArguments(str(own.parent / "run"), use_cpu=True))
+
+
+@pytest.fixture(scope="module")
+def stored(own):
+    return {compression: opened(own, compression) for compression in ("raw", "none")}
+
+
+def test_the_raw_build_is_another_folder_with_the_same_pixels(own, stored):
+    raw, png = stored["raw"], stored["none"]
+    assert raw.folder != png.folder and opened(own, "auto").folder == raw.folder
+    assert (raw.mean, raw.std, raw.names) == (png.mean, png.std, png.names)
+    one, other = raw.split("train"), png.split("train")
+    assert one["image_id"][:] == other["image_id"][:]
+    assert set(one[0]["image"]) == {"pixels", "height", "width"}
+    pictures = as_pictures(one[:]["image"])
+    assert {picture.mode for picture in pictures} == {"L"} and len({picture.size for picture in pictures}) > 2
+    for ours, theirs in zip(pictures, other["image"], strict=True):
+        assert ours.size == theirs.size and ours.tobytes() == theirs.tobytes()
+        assert as_picture(theirs) is theirs
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(0.4, has_flip=True, has_rand_augment=True)])
+def test_batches_of_raw_rows_are_those_of_pngs(stored, augmentation):
+    """Also where rows are chosen and shuffled, so that they do not follow each other in the file."""
+
+    def batch(compression):
+        rows = stored[compression].split("train").shuffle(seed=1).select(range(2, 17))
+        table = RadiographDataset(
+            rows, PREPROCESSING, augmentation=augmentation, mask_units=4, with_labels=True
+        )
+        table = pickle.loads(pickle.dumps(table))  # as a spawned worker gets it
+        return table.__getitems__([(0, row) for row in (3, 3, 4, 5, 14, 0)])
+
+    raw, png = batch("raw"), batch("none")
+    assert raw.keys() == png.keys() and raw["image_ids"] == png["image_ids"]
+    for name in raw.keys() - {"image_ids", "epochs"}:
+        assert torch.equal(raw[name], png[name])
+
+
+def test_raw_rows_are_read_in_place(stored):
+    """Arrays are views into the mapped file, of rows that follow each other and of others."""
+    rows = stored["raw"].split("train")
+    assert rows.cache_files, "a file is mapped into memory"
+    column = rows.with_format("arrow")[[1, 2, 3, 9]].column("image")
+    arrays = gray_arrays(column)
+    assert not any(array.flags.owndata or array.flags.writeable for array in arrays)
+    again = gray_arrays(rows.with_format("arrow")[[9]].column("image"))
+    assert again[0].ctypes.data == arrays[3].ctypes.data
+    assert [array.shape[::-1] for array in arrays] == [
+        as_picture(rows[n]["image"]).size for n in (1, 2, 3, 9)
+    ]
+
+
+def test_a_raw_export_is_loaded_by_anyone_and_trained_on(own, stored, tmp_path):
+    builder = ImageFolder(data_dir=own, build_dir=tmp_path / "cache", stored_size=36, compression="raw")
+    out = tmp_path / "out"
+    assert export_parquet(builder, out) and not export_parquet(builder, out)
+    loaded = load_dataset(str(out), split="train", cache_dir=str(tmp_path / "hf"))
+    image = loaded[0]["image"]
+    pixels = np.frombuffer(image["pixels"], np.uint8).reshape(image["height"], image["width"])
+    by_id = {row["image_id"]: row["image"] for row in stored["none"].split("train")}
+    assert np.array_equal(pixels, np.asarray(by_id[loaded[0]["image_id"]]))
+    assert "8-bit gray bytes, row after row: pixels, height, width" in (out / "README.md").read_text()
+    data = open_cocktail(DataArguments(str(out), build_dir=str(tmp_path / "b")))
+    pixels = []
+    for rows in (data.split("validation"), stored["none"].split("validation")):
+        table = RadiographDataset(rows.select(np.argsort(rows["image_id"])), PREPROCESSING)
+        pixels.append(table.__getitems__(range(len(rows)))["pixel_values"])
+    assert torch.equal(*pixels)
+    assert json.loads((out / "build.json").read_text())["complete"]
+
+
+def test_small_raw_images_are_said_to_be_small(stored, caplog):
+    warn_of_small_images(stored["raw"].split("train"), 36)
+    assert not caplog.records
+    warn_of_small_images(stored["raw"].split("train"), 50)
+    assert "at most 36 pixels" in caplog.text
