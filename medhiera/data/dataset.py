@@ -18,6 +18,7 @@ from torch import Tensor
 
 from medhiera.data.augmentation import Augmentation, mask_noise
 from medhiera.data.batch_memory import BatchMemory, SentPixels
+from medhiera.data.columns import read_column
 from medhiera.data.preprocessing import Preprocessing, resize_gray
 from medhiera.data.seeding import derive_seed
 from medhiera.data.stored_images import GrayArray, gray_arrays
@@ -145,7 +146,7 @@ def _repeats(rows: Dataset) -> dict[int, int]:
     """Row → n for rows that repeat an image for the n-th time: a mixed source may repeat its images."""
     seen: Counter[str] = Counter()
     turns = {}
-    for row, image_id in enumerate(rows.select_columns("image_id")[:]["image_id"]):
+    for row, image_id in enumerate(read_column(rows, "image_id").to_pylist()):
         if seen[image_id]:
             turns[row] = seen[image_id]
         seen[image_id] += 1
