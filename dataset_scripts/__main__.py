@@ -24,6 +24,40 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    options = _read_options(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
+    logging.getLogger("dataset_scripts").setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)  # which is __main__
+    try:
+        check_numbers(vars(options))
+        with tempfile.TemporaryDirectory() as unused_cache:
+            builder = Cocktail(
+                data_dir=options.data_dir,
+                split_scheme=options.split_scheme,
+                build_dir=unused_cache,
+                stored_size=options.stored_size,
+                slices_per_volume=options.slices_per_volume,
+                max_bad_fraction=options.max_bad_fraction,
+                nih_mapping=options.nih_mapping,
+                allow_leakage=options.allow_leakage,
+                compression=options.compression,
+            )
+            export_parquet(builder, options.output_dir, options.num_proc)
+        for line in summary_lines(options.output_dir):
+            logger.info("%s", line)
+        logger.info("Built: %s", options.output_dir)
+        if options.push_to_hub:
+            logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
+    except (UserError, OSError) as error:
+        logger.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
+        return 130
+    return 0
+
+
+def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m dataset_scripts",
@@ -57,37 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "fastest and the Hub does not show",
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
-    logging.getLogger("dataset_scripts").setLevel(logging.INFO)
-    logger.setLevel(logging.INFO)  # which is __main__
-    try:
-        check_numbers(vars(options))
-        with tempfile.TemporaryDirectory() as unused_cache:
-            builder = Cocktail(
-                data_dir=options.data_dir,
-                split_scheme=options.split_scheme,
-                build_dir=unused_cache,
-                stored_size=options.stored_size,
-                slices_per_volume=options.slices_per_volume,
-                max_bad_fraction=options.max_bad_fraction,
-                nih_mapping=options.nih_mapping,
-                allow_leakage=options.allow_leakage,
-                compression=options.compression,
-            )
-            export_parquet(builder, options.output_dir, options.num_proc)
-        for line in summary_lines(options.output_dir):
-            logger.info("%s", line)
-        logger.info("Built: %s", options.output_dir)
-        if options.push_to_hub:
-            logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
-    except (UserError, OSError) as error:
-        logger.error("%s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
-        return 130
-    return 0
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
