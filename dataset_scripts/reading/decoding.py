@@ -122,7 +122,7 @@ def check_contrast(image: GrayImage) -> None:
     counts = np.asarray(Image.fromarray(image).histogram())
     if shows_nothing(counts):
         levels = f"{image.min()} to {image.max()}"
-        raise BadImageError("shows_nothing", f"of one brightness or two, or nearly so (gray levels {levels})")
+        raise BadImageError("shows_nothing", f"of one brightness or two or nearly so (gray levels {levels})")
 
 
 def shows_nothing(counts: npt.NDArray[np.int64]) -> bool:
