@@ -249,7 +249,8 @@ def time_loader(table: Any, collate: Any, batches: int) -> dict[str, float]:
         pixels = batch["pixel_values"] if collate is not None else batch[0]
         page[: pixels.numel()].copy_(pixels.flatten())
     seconds = time.perf_counter() - started
-    own, received = sum(worker.cpu_times()[:2]) - before[0], time.process_time() - before[1]
+    own = max(sum(worker.cpu_times()[:2]) - before[0], 0.01)  # counted by ticks
+    received = time.process_time() - before[1]
     images = batches * RECIPE_BATCH
     speeds = {"one worker": images / seconds, "its core": images / own}
     speeds["both cores"] = images / (own + received)
