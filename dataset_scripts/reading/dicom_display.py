@@ -16,7 +16,6 @@ from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import Note, shows_nothing
 from dataset_scripts.reading.dicom_elements import number, numbers
 from dataset_scripts.reading.grayscale import (
-    FEWEST_LEVELS,
     WINDOW_PERCENTILES,
     GrayImage,
     apply_table,
@@ -33,6 +32,8 @@ Values = npt.NDArray[np.floating]
 _PATTERNS = np.arange(65536)
 
 _CLEARLY_BRIGHTER = 10.0  # gray levels
+
+_FEWEST_GRAYS = 16  # that a window or table leaves; a threshold leaves two or three
 
 GRAY_CHROMA = 10.0
 """Mean distance of the largest to the smallest of R, G and B, of 255; tinted scans of films stay below."""
@@ -218,7 +219,7 @@ def _values_of_interest(values: Values, pixels: _Pixels, dataset: Any, note: Not
         levels = _levels(table, pixels)
         count = np.count_nonzero(levels)
         # A threshold shows an outline, no radiograph; few levels are right only where no more are stored.
-        fewest = FEWEST_LEVELS if np.count_nonzero(pixels.counts) >= FEWEST_LEVELS else 3
+        fewest = _FEWEST_GRAYS if np.count_nonzero(pixels.counts) >= _FEWEST_GRAYS else 3
         if shows_nothing(levels):
             note("window_ignored", f"{name} shows nothing of these pixels")
         elif count < fewest:

@@ -18,7 +18,6 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import is_torch_tf32_available
-from transformers.utils.import_utils import enable_tf32
 
 from medhiera.config.arguments import OptimizationArguments, StageArguments
 
@@ -212,10 +211,11 @@ def fill_in(training: TrainingArguments) -> None:
 def use_tf32(is_on: bool) -> None:
     """Whether float32 is multiplied as TF32 on a GPU.
 
-    Said by transformers in torch's new words, and then in its old ones: torch raises where it is asked in the
-    old ones and the two differ.
+    In torch's new words, and then in its old ones: torch raises where it is asked in the old ones and the two
+    differ. transformers' own switch says the new ones alone, and works once for each value (it is cached).
     """
-    enable_tf32(is_on)
+    if hasattr(torch.backends, "fp32_precision"):  # torch 2.9
+        torch.backends.fp32_precision = "tf32" if is_on else "ieee"
     torch.backends.cuda.matmul.allow_tf32 = is_on
     torch.backends.cudnn.allow_tf32 = is_on
 

@@ -314,7 +314,7 @@ def test_a_palette_becomes_luminance(tmp_path: Path, depth: int) -> None:
 
 def test_a_palette_of_colors_is_noted(tmp_path: Path) -> None:
     elements: dict[str, object] = {}
-    ramps = np.arange(256), np.arange(256)[::-1], np.roll(np.arange(256), 128)
+    ramps = np.arange(256), np.arange(256), np.arange(256)[::-1]
     for color, ramp in zip(("Red", "Green", "Blue"), ramps, strict=True):
         elements[f"{color}PaletteColorLookupTableDescriptor"] = ("US", [256, 0, 8])
         elements[f"{color}PaletteColorLookupTableData"] = ("OW", ramp.astype(np.uint8).tobytes())
