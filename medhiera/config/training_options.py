@@ -212,10 +212,10 @@ def fill_in(training: TrainingArguments) -> None:
 def use_tf32(is_on: bool) -> None:
     """Whether float32 is multiplied as TF32 on a GPU.
 
-    Said by transformers in torch's new words, and then in its old ones: torch raises where it is asked in the
-    old ones and the two differ.
+    Said in torch's old words, over an "off" in its new ones, which transformers uses: torch raises where it
+    is asked in the old ones and the two differ (tried in each order, torch 2.15).
     """
-    enable_tf32(is_on)
+    enable_tf32(False)
     torch.backends.cuda.matmul.allow_tf32 = is_on
     torch.backends.cudnn.allow_tf32 = is_on
 

@@ -101,6 +101,7 @@ USED = (
     LibraryName(transformers.PreTrainedConfig(), "_attn_implementation"),
     LibraryName(transformers.HfArgumentParser(()), "_actions"),
     LibraryName(stock_builder, "_output_dir"),
+    LibraryName(datasets.Dataset.from_dict({}), "_indices"),
     LibraryName(nn.Linear(1, 1), "_forward_hooks"),
     LibraryName(nn.Linear(1, 1), "_forward_pre_hooks"),
     LibraryName(nn.Linear(1, 1), "_backward_hooks"),
