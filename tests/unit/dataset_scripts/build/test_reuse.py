@@ -42,9 +42,9 @@ def write_own(root: Path, *more: str) -> Path:
     for index in range(8):
         gray(900 + index).save(root / "images" / f"{index}.png")
     splits = ["train"] * 5 + ["validation"] * 2 + ["test"]
-    rows = [f"{index}.png,{split},{index % 2}" for index, split in enumerate(splits)]
-    rows += [f"{name},train,1" for name in more]
-    (root / "labels.csv").write_text("\n".join(["image,split,mass", *rows]) + "\n")
+    rows = [f"{index}.png,{index},{split},{index % 2}" for index, split in enumerate(splits)]
+    rows += [f"{name},{name},train,1" for name in more]
+    (root / "labels.csv").write_text("\n".join(["image,patient,split,mass", *rows]) + "\n")
     return root
 
 

@@ -82,11 +82,11 @@ def test_it_learns_as_single_precision_does(tmp_path):
     for precision in ("fp32", "bf16_weights"):
         trainer = make_trainer(
             tmp_path / precision, OptimizationArguments(optimizer="adamw", precision=precision), max_steps=12,
-            per_device_train_batch_size=16, learning_rate=3e-3,
+            per_device_train_batch_size=16, learning_rate=1e-3,
         )  # fmt: skip
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
-    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+    assert losses[0] == pytest.approx(losses[1], abs=0.01)  # five seeds, two threads: at most .0025
     assert losses[1][-1] < losses[1][0] - 0.05
 
 
