@@ -119,8 +119,8 @@ def test_a_loss_alone_predicts_masked_tokens_alone(compiles, graphs, tmp_path):
     )
     found = trainer.evaluate()["eval_loss"]
     assert set(seen) == {2}  # of 4 mask units
-    each = [trainer.eval_dataset[row] for row in range(12)]
-    batch = trainer.preprocessing.model_inputs(RadiographCollator()(each))
+    rows = trainer.eval_dataset.__getitems__(range(12))
+    batch = trainer.preprocessing.model_inputs(RadiographCollator()(rows))
     with torch.no_grad():
         whole = trainer.model.eval()(**batch)
     assert whole.logits is not None and seen[-1] == 4
