@@ -16,9 +16,6 @@ MODEL ?= demo/phantom/stage2
 HERE := $(CURDIR)
 BIN := .venv/bin
 PY := $(BIN)/python
-# Test files run two at a time; a file stays in one process, with what its tests share.
-JOBS ?= 2
-PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -62,15 +59,15 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/mypy
 
 test: lint  ## lint, types, and the tests that take seconds
-	$(PYTEST) -m "not slow and not gpu and not realdata"
+	$(PY) -m pytest -m "not slow and not gpu and not realdata"
 
 # What computes with torch, as on a CPU without AVX-512: half precision and fused layers take other kernels there.
 test-avx2: setup  ## the quick tests of the models and of training, as an older CPU computes them
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "not slow and not gpu and not realdata" \
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -m "not slow and not gpu and not realdata" \
 	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PYTEST) -m "(slow or realdata) and not gpu"
+	$(PY) -m pytest -m "(slow or realdata) and not gpu"
 
 # Prints the card and the versions first; ends there where PyTorch sees no GPU.
 test-gpu: setup  ## what needs a CUDA GPU: the three stages, prediction and the page on it, beside the CPU (minutes)

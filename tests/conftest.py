@@ -1,7 +1,6 @@
 """What every test shares: no network, and caches inside the clone."""
 
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What a test printed, as UTF-8: pytest-xdist cannot send a file name that is none."""
-    report = yield
-    report.sections = [
-        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
-    ]
-    return report
 
 
 @pytest.fixture(scope="session")
