@@ -33,8 +33,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from benchmarks.operator_count import MASK_RATIO, PRECISIONS, forward_graph, model_inputs
-from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
+from benchmarks.operator_count import PRECISIONS, model_and_graph, model_inputs
 
 H100 = SimpleNamespace(
     name="NVIDIA H100 80GB HBM3", major=9, minor=0, multi_processor_count=132, total_memory=80 * 2**30,
@@ -65,12 +64,7 @@ def pretend(stack: ExitStack) -> None:
 
 def joint_graph(size: str, batch: int, precision: str, fake: FakeTensorMode) -> torch.fx.GraphModule:
     """Forward and backward as one graph of a GPU's tensors; see count_step for the arguments."""
-    with torch.device("meta"):
-        model = HieraMAEForPreTraining(HieraMAEConfig.from_size(size, mask_ratio=MASK_RATIO)).train()
-    is_half = precision == "bf16_weights"
-    if is_half:
-        model.bfloat16()
-    forward = forward_graph(model, batch, is_autocast=not is_half)
+    model, forward = model_and_graph(size, batch, precision)
     weights = [weight.detach().requires_grad_() for weight in model.parameters()]
     given = [*weights, *model_inputs(model, batch, "meta"), torch.ones((), device="meta")]
 

@@ -155,20 +155,25 @@ def count_step(size: str, batch: int, precision: str) -> OperatorCount:
         batch: images.
         precision: "autocast" over float32 weights, or "bf16_weights" with float32 masters in the optimizer.
     """
-    with torch.device("meta"):
-        model = HieraMAEForPreTraining(HieraMAEConfig.from_size(size, mask_ratio=MASK_RATIO)).train()
-    is_half = precision == "bf16_weights"
-    if is_half:
-        model.bfloat16()
-    graph = forward_graph(model, batch, is_autocast=not is_half)
+    model, graph = model_and_graph(size, batch, precision)
     weights = list(model.parameters())
-    optimize = _optimizer(weights, is_half)
+    optimize = _optimizer(weights, is_half=precision == "bf16_weights")
     count = OperatorCount()
     with count:
         loss = graph(weights, *model_inputs(model, batch, "meta"))
         loss.backward()
         optimize()
     return count
+
+
+def model_and_graph(size: str, batch: int, precision: str) -> tuple[nn.Module, torch.fx.GraphModule]:
+    """The model without memory, and its `forward_graph`; see count_step for the arguments."""
+    with torch.device("meta"):
+        model = HieraMAEForPreTraining(HieraMAEConfig.from_size(size, mask_ratio=MASK_RATIO)).train()
+    is_half = precision == "bf16_weights"
+    if is_half:
+        model.bfloat16()
+    return model, forward_graph(model, batch, is_autocast=not is_half)
 
 
 def forward_graph(model: nn.Module, batch: int, *, is_autocast: bool) -> torch.fx.GraphModule:

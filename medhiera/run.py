@@ -27,7 +27,7 @@ from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cockta
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
-from medhiera.data.trained_images import check_unseen, digests, read_trained_images, write_trained_images
+from medhiera.data.trained_images import check_unseen, digests, read_trained_images
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
 from medhiera.hub.lineage import find_record, lineage_of
@@ -47,7 +47,7 @@ from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
 from medhiera.loading import load_processor
 from medhiera.output import make_folder, one_writer, other_writer, write_error
 from medhiera.stages import STAGES, S, Stage
-from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback
+from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback, TrainedImagesCallback
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
 from medhiera.training.model import check_source, start_model
 from medhiera.training.trainer import MedHieraTrainer
@@ -163,6 +163,7 @@ class Run(Generic[S]):
             callbacks=[
                 CSVLoggerCallback(self.output / LOG_FILE),
                 ThroughputCallback(images_per_step(training)),
+                TrainedImagesCallback(self.output, self.trained),
                 *callbacks,
             ],
             **own,
@@ -180,7 +181,6 @@ class Run(Generic[S]):
             model: the best or last model, on any device.
             weights: the model's, where it holds a part of them alone (`MedHieraTrainer.gather_state_dict`).
         """
-        write_trained_images(self.output, self.trained)
         write_stage(self.output, self.stage, record, model, self.preprocessing, weights)
         log_peak_memory(self.config.training.device)
         logger.info("stage %d lies in %s", self.stage.number, self.output)

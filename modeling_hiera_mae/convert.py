@@ -44,6 +44,7 @@ _GO_ALONG = (
     "README.md",
     "preprocessor_config.json",
     "published.json",
+    "trained_images.txt",
     "figures/*.png",
     "examples/*.png",
 )

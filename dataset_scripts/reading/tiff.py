@@ -70,21 +70,20 @@ def _nodata(tags: ImageFileDirectory_v2) -> float | None:
 
 
 def why_unknown(file: BoundedFile) -> BadImageError:
-    """What to say of a TIFF that Pillow does not open; `file` may stand anywhere."""
+    """What to say of a TIFF that Pillow does not open; `file` may stand anywhere.
+
+    Damaged tags raise nearly everything; `decoding` says what.
+    """
     file.seek(0)
     header = file.read(8)
     if header[2:3] == b"+" or header[3:4] == b"+":  # BigTIFF
         header += file.read(8)
-    try:
-        tags = ImageFileDirectory_v2(header)
-        file.seek(tags.next)
-        tags.load(file)
-        is_whole = 256 in tags and 257 in tags and (273 in tags or 324 in tags)
-        described, compression = _describe(tags), tags.get(259, 1)
-    except Exception as error:  # damaged tags raise nearly everything
-        return BadImageError("undecodable", f"a TIFF whose tags cannot be read ({type(error).__name__})")
-    if not is_whole:
+    tags = ImageFileDirectory_v2(header)
+    file.seek(tags.next)
+    tags.load(file)
+    if not (256 in tags and 257 in tags and (273 in tags or 324 in tags)):
         return BadImageError("truncated", "a TIFF without tags for its size and pixels")
+    described, compression = _describe(tags), tags.get(259, 1)
     if compression not in COMPRESSION_INFO:
         detail = f"a TIFF of compression {compression}; save it as 8- or 16-bit PNG"
         return BadImageError("unsupported_compression", detail)

@@ -26,10 +26,13 @@ def read_trained_images(source: str | Path | None) -> set[str]:
     """Digests of what a model and the stages before it were trained on; empty where no list lies beside it.
 
     Args:
-        source: a stage's folder; a Hub id has none, as the list is not published.
+        source: a stage's folder, or one of its checkpoints; a Hub id has none, as the list is not published.
     """
-    file = Path(source or ".") / TRAINED_IMAGES_FILE
-    return set(file.read_text(encoding="ascii").split()) if source and file.is_file() else set()
+    places = () if source is None else (Path(source), Path(source).resolve().parent)
+    for file in (place / TRAINED_IMAGES_FILE for place in places):
+        if file.is_file():
+            return set(file.read_text(encoding="ascii").split())
+    return set()
 
 
 def write_trained_images(folder: Path, trained: set[str]) -> None:

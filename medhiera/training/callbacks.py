@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from medhiera.data.trained_images import write_trained_images
 from medhiera.errors import RunEndedError
 from medhiera.formatting import duration
 from medhiera.layout import FIGURES_FOLDER
@@ -229,3 +230,23 @@ class DivergenceCallback(TrainerCallback):
             raise RunEndedError(message)
         if state.is_world_process_zero:
             logger.warning("%s. halt_on_explosion: true would end the run here", message)
+
+
+class TrainedImagesCallback(TrainerCallback):
+    """Keeps in a run's folder which images it trains on, from its first step, so for its checkpoints too.
+
+    Args:
+        folder: the run's.
+        trained: digests, with those of the stages before; see data/trained_images.py.
+    """
+
+    def __init__(self, folder: Path, trained: set[str]) -> None:
+        self.folder = folder
+        self.trained = trained
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the list."""
+        if state.is_world_process_zero:
+            write_trained_images(self.folder, self.trained)

@@ -16,7 +16,7 @@ class WorkingWeights:
     """A bf16 copy of a model, which follows each step of an optimizer over the model's own weights.
 
     Autocast casts each weight, and most of what stands between products, in every step; this copy has no
-    casts inside. Small updates are not lost, for they are added up in float32. Every weight has a gradient.
+    casts inside. Small updates are not lost, for they are added up in float32.
 
     Args:
         master: the model whose weights learn, float32, on its device.
@@ -48,10 +48,14 @@ class WorkingWeights:
 
     @torch.no_grad()
     def _take_gradients(self, optimizer: Optimizer, arguments: Any, named: Any) -> None:
-        gradients = [working.grad for working in self._working if working.grad is not None]
-        wide = [torch.empty_like(master) for master in self._masters]
-        torch._foreach_copy_(wide, gradients)
-        for master, gradient in zip(self._masters, wide, strict=True):
+        pairs = [
+            (master, working.grad)
+            for master, working in zip(self._masters, self._working, strict=True)
+            if working.grad is not None
+        ]
+        wide = [torch.empty_like(master) for master, _ in pairs]
+        torch._foreach_copy_(wide, [gradient for _, gradient in pairs])
+        for (master, _), gradient in zip(pairs, wide, strict=True):
             master.grad = gradient
 
     def _take_weights(self, optimizer: Optimizer, arguments: Any, named: Any) -> None:

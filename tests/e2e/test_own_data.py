@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -63,12 +64,13 @@ def is_split_anew_where_the_folder_changes(own_folder, trained, workshop, tmp_pa
     words = ["--data_dir", str(own_folder), "--build_dir", str(tmp_path / "built")]
     for command in (
         ["evaluate_cls.py", "--model", str(trained), *words, "--output_dir", str(tmp_path / "anew")],
-        ["train_cls.py", str(workshop.configs["train_cls.py"]), "--model_name_or_path", str(trained), *words,
-         "--output_dir", str(tmp_path / "anew2"), "--use_cpu", "true"],
+        ["train_cls.py", str(workshop.configs["train_cls.py"]), *words, "--use_cpu", "true",
+         "--output_dir", str(tmp_path / "anew2"), "--model_name_or_path", str(trained / "checkpoint-6")],
     ):  # fmt: skip
         done = subprocess.run([sys.executable, *command], cwd=workshop.root, text=True, capture_output=True)
         assert done.returncode == 1, done.stderr
-        assert f"{trained} was trained on " in done.stderr and "a column `split`" in done.stderr
+        assert re.search(rf"{trained}(/checkpoint-6)? was trained on ", done.stderr), done.stderr
+        assert "a column `split`" in done.stderr
     scored = subprocess.run(
         [sys.executable, "evaluate_cls.py", "--model", str(trained), *words, "--split", "train",
          "--bootstrap_resamples", "0", "--output_dir", str(tmp_path / "fit")],

@@ -205,10 +205,10 @@ def test_keyed_randomness_leaves_the_global_generators_alone(rows):
     import random
 
     def drawn():
-        return torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
+        return torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002 - the global one is meant
 
     def seed():
-        torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002 - as above
 
     seed()
     expected = drawn()

@@ -20,6 +20,14 @@ def test_images_are_known_again_and_not_named_in_the_list(tmp_path):
         check_unseen(tmp_path, validation=make_rows(6), test=make_rows(7, 2, 3).select([0, 1, 2]))
 
 
+def test_a_checkpoint_of_the_run_is_no_way_around(tmp_path):
+    checkpoint = tmp_path / "run" / "checkpoint-8"
+    checkpoint.mkdir(parents=True)
+    write_trained_images(tmp_path / "run", set(digests(make_rows(1))))
+    with pytest.raises(UserError, match="checkpoint-8 was trained on 1 of the 1 test images"):
+        check_unseen(checkpoint, test=make_rows(1))
+
+
 def test_a_model_without_a_list_is_taken_as_it_is(tmp_path):
     for source in (None, tmp_path, "some-name/on-the-hub"):
         assert read_trained_images(source) == set()

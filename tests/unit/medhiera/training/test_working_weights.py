@@ -41,8 +41,9 @@ def test_a_step_too_small_for_bf16_is_kept_until_it_counts():
 def test_it_runs_in_bf16_and_saves_float32_everywhere(tmp_path):
     trainer = make_trainer(tmp_path, HALF, **SAVING)
     seen = []
-    hook = lambda layer, given, out: seen.append((layer.weight.dtype, out.dtype))  # noqa: E731
-    trainer.model.hiera.pooler.layernorm.register_forward_hook(hook)
+    trainer.model.hiera.pooler.layernorm.register_forward_hook(
+        lambda layer, given, out: seen.append((layer.weight.dtype, out.dtype))
+    )
     trainer.train()
     assert set(seen) == {(torch.bfloat16, torch.bfloat16)}  # evaluation too
     saved = ("checkpoint-4/model.safetensors", f"checkpoint-4/{EMA_FILE}", "raw/model.safetensors")
