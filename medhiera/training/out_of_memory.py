@@ -61,18 +61,19 @@ def largest_fitting(attempt: Callable[[int], None], size: int) -> int:
     Returns:
         A number of images, or 0 where not even one fits.
     """
-    while size > 1:
-        size //= 2
+    fitting = 0
+    # Upwards: what a failed attempt held is not always given back, and nothing is asked after the first.
+    for count in reversed([size >> halvings for halvings in range(1, size.bit_length())]):
         free_memory()
         try:
-            attempt(size)
+            attempt(count)
         except (RuntimeError, MemoryError) as error:
             # Memory has run out once, and oneDNN names no reason where it gets none for its kernels.
             if not is_out_of_memory(error) and "could not create a primitive" not in str(error):
                 raise
-            continue
-        return size
-    return 0
+            break
+        fitting = count
+    return fitting
 
 
 def free_memory() -> None:
