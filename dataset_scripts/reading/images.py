@@ -52,7 +52,13 @@ _LARGEST_VALUE = 1e30  # of a float; beyond it lie the values that programs writ
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_image(path: Path, at_least: int = 0, note: Note = lambda kind, detail: None) -> GrayImage:
+def read_image(
+    path: Path,
+    at_least: int = 0,
+    note: Note = lambda kind, detail: None,
+    *,
+    needs_contrast: bool = True,
+) -> GrayImage:
     """Decode an image file to 8-bit grayscale, upright.
 
     RGB and RGBA become luminance; alpha is dropped. Images of more than 8 bits are windowed between
@@ -63,6 +69,7 @@ def read_image(path: Path, at_least: int = 0, note: Note = lambda kind, detail: 
         at_least: the caller will shrink the shorter side to this many pixels, so a JPEG may be decoded
             at a fraction of its size; 0 asks for the native size.
         note: told (kind, detail) of what a user should know of a picture that was read.
+        needs_contrast: refuse a picture that shows next to nothing.
 
     Returns:
         (height, width), uint8.
@@ -76,7 +83,8 @@ def read_image(path: Path, at_least: int = 0, note: Note = lambda kind, detail: 
             gray = read_dicom(path, note)
         else:
             gray = _read_picture(path, at_least)
-        check_contrast(gray)
+        if needs_contrast:
+            check_contrast(gray)
         return gray
 
 

@@ -34,7 +34,7 @@ def test_the_wheel_is_complete(project, tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
-    suffixes = {".py", ".j2", ".json", ".yaml"}
+    suffixes = {".py", ".j2", ".json", ".yaml", ".safetensors"}
     wanted = {
         path.relative_to(project).as_posix()
         for room in ROOMS

@@ -1,0 +1,178 @@
+"""Contours that the user has: CheXmask's table, or a folder of lung masks → the region of each picture.
+
+`chest_contour --contours FILE_OR_FOLDER` → here → one `ChestRegion` for each picture that is named there.
+"""
+
+import csv
+import gzip
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dataset_scripts.build.chest_region import ChestRegion, region_of_mask
+from dataset_scripts.errors import BadImageError, DataLayoutError, LabelFileError
+from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, walk_folder
+from dataset_scripts.reading.images import read_image
+
+ID_COLUMNS = ("Image Index", "Path", "dicom_id", "ImageID", "image_id", "Image ID")
+"""What CheXmask calls a picture: ChestX-ray8, CheXpert, MIMIC-CXR, PadChest, VinDr-CXR, its manual."""
+
+_LUNGS = ("Left Lung", "Right Lung")
+
+_QUALITY = "Dice RCA (Mean)"
+
+_LEAST_QUALITY = 0.7  # CheXmask's own advice
+
+_MOST_PIXELS = 1 << 28
+
+_DIFFERENT_ASPECT = 0.03
+
+_LONGEST_CELL = min(sys.maxsize, 1 << 26)
+
+
+@dataclass(slots=True)
+class Contours:
+    """What a file or folder of contours says.
+
+    Attributes:
+        regions: picture → its region.
+        refused: (picture, why) of those that have a contour which is not to be used.
+    """
+
+    regions: dict[str, ChestRegion] = field(default_factory=dict)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_contours(source: Path, root: Path, pictures: Sequence[str]) -> Contours:
+    """Read the contours of pictures.
+
+    Args:
+        source: a CSV of CheXmask (also as .csv.gz), or a folder of masks named as the pictures, with any
+            suffix of a picture: lung is what is brighter than half.
+        root: the folder of the pictures.
+        pictures: their paths below it, with `/`.
+
+    Raises:
+        DataLayoutError: there is no such file or folder.
+        LabelFileError: it is not CheXmask's table, a row cannot be read, or it names none of the pictures.
+    """
+    if not source.exists():
+        raise DataLayoutError(
+            f"--contours {source} is not there. Name a CSV of CheXmask or a folder of lung masks."
+        )
+    contours = Contours()
+    if source.is_dir():
+        _read_masks(source, root, pictures, contours)
+    else:
+        _read_chexmask(source, pictures, contours)
+    if not contours.regions and not contours.refused:
+        raise LabelFileError(
+            f"--contours {source} names none of the {len(pictures)} pictures, of which the first is "
+            f"{pictures[0]}. A mask is named as its picture, and a row's id is its name or path."
+        )
+    return contours
+
+
+def _read_masks(folder: Path, root: Path, pictures: Sequence[str], contours: Contours) -> None:
+    masks = [path for path in walk_folder(folder).files if is_picture(folder / path)]
+    for mask, picture in _match(masks, pictures):
+        try:
+            drawn = read_image(folder / mask, needs_contrast=False)
+            shown = read_image(root / picture, needs_contrast=False)
+        except BadImageError as error:
+            contours.refused.append((picture, f"mask {mask}: {error}"))
+            continue
+        (height, width), (own_height, own_width) = drawn.shape, shown.shape
+        if abs(width * own_height / (height * own_width) - 1) > _DIFFERENT_ASPECT:
+            why = f"mask {mask} is {width}×{height}, the picture {own_width}×{own_height}: another aspect"
+            contours.refused.append((picture, why))
+        else:
+            contours.regions[picture] = region_of_mask(drawn > 127)
+
+
+def _read_chexmask(file: Path, pictures: Sequence[str], contours: Contours) -> None:
+    known = {_parts(picture)[-1] for picture in pictures}
+    found: dict[str, tuple[float, ChestRegion]] = {}
+    for line, name, cells in _read_rows(file):
+        if _parts(name)[-1] in known:
+            found[name] = _read_row(f"{file.name}, line {line}", cells)
+    for name, picture in _match(found, pictures):
+        quality, region = found[name]
+        if quality >= _LEAST_QUALITY:
+            contours.regions[picture] = region
+        else:
+            contours.refused.append((picture, f"{_QUALITY} {quality:g} is below {_LEAST_QUALITY}"))
+
+
+def _read_rows(file: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Yield (line, name of the picture, cells by column) of each row; the table may be of gigabytes."""
+    csv.field_size_limit(_LONGEST_CELL)
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            columns = reader.fieldnames or []
+            id_column = next((column for column in ID_COLUMNS if column in columns), None)
+            missing = [column for column in (*_LUNGS, "Height", "Width", _QUALITY) if column not in columns]
+            if id_column is None or missing:
+                wanted = f"{', '.join(missing)}" if missing else f"the picture's id ({', '.join(ID_COLUMNS)})"
+                raise LabelFileError(
+                    f"--contours {file} is not a table of CheXmask: its columns are {list(columns)[:12]}, "
+                    f"and {wanted} is missing. Name a CSV as it is downloaded, or a folder of lung masks."
+                )
+            for row in reader:
+                yield reader.line_num, row[id_column] or "", row
+    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+        raise LabelFileError(
+            f"--contours {file} cannot be read as a CSV ({error}). Download it again."
+        ) from error
+
+
+def _read_row(where: str, cells: dict[str, str]) -> tuple[float, ChestRegion]:
+    """How good a row's contour is, and the region of its runs, which count pixels by rows and from 1."""
+    try:
+        height, width = round(float(cells["Height"])), round(float(cells["Width"]))
+        quality = float(cells[_QUALITY])
+        runs = [np.array(cells[lung].split(), dtype=np.int64).reshape(-1, 2) for lung in _LUNGS]
+    except (ValueError, AttributeError, OverflowError) as error:  # a cell that is not there is None
+        raise LabelFileError(
+            f"{where}: {error}. Wanted {_LUNGS[0]} and {_LUNGS[1]} as pairs of start and length, Height, "
+            f"Width and {_QUALITY} as numbers. Download the table again."
+        ) from error
+    if not 0 < height * width <= _MOST_PIXELS:
+        raise LabelFileError(f"{where}: Height {height} and Width {width} are no size of a picture.")
+    starts, lengths = np.concatenate(runs).T
+    if (starts < 1).any() or (lengths < 1).any() or (starts + lengths - 1 > height * width).any():
+        raise LabelFileError(
+            f"{where}: a run leaves the picture of {height}×{width} pixels. Download the table again."
+        )
+    is_lung = np.zeros(height * width, dtype=np.bool_)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        is_lung[start - 1 : start - 1 + length] = True
+    return quality, region_of_mask(is_lung.reshape(height, width))
+
+
+def _match(names: Iterable[str], pictures: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Pair names with pictures: as much as both have of a path is the same, and no other picture fits."""
+    by_stem: dict[str, list[str]] = {}
+    for picture in pictures:
+        by_stem.setdefault(_parts(picture)[-1], []).append(picture)
+    for name in names:
+        parts = _parts(name)
+        fitting = [
+            picture
+            for picture in by_stem.get(parts[-1], [])
+            if all(a == b for a, b in zip(parts[::-1], _parts(picture)[::-1], strict=False))
+        ]
+        if len(fitting) == 1:
+            yield name, fitting[0]
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """The folders of a path and its file's name without the suffix of a picture."""
+    pure = PurePosixPath(path.replace("\\", "/"))
+    name = pure.stem if pure.suffix.lower() in IMAGE_SUFFIXES else pure.name
+    return (*pure.parts[:-1], name)
