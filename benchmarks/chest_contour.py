@@ -81,7 +81,7 @@ def find_body(gray: Gray) -> ChestRegion:
 
 METHODS: dict[str, Callable[[Gray], ChestRegion]] = {
     "ours": find_chest,
-    "rectangle of the seed": lambda gray: RECTANGLE,
+    "rectangle of the seed": lambda gray: ChestRegion(RECTANGLE.outline),
     "Otsu's body outline": find_body,
 }
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from dataset_scripts.build.atomic_files import write_atomically
 from dataset_scripts.build.chest_region import ChestRegion, region_of_probabilities
-from dataset_scripts.build.contour_files import Contours, read_contours
+from dataset_scripts.build.contour_files import Contours, read_contours, without_suffix
 from dataset_scripts.build.contour_network import load_network, lung_probabilities
 from dataset_scripts.build.workers import run_tasks
 from dataset_scripts.errors import BadImageError, DataLayoutError, UserError
@@ -90,7 +90,7 @@ def write_contours(folder: Path, output_dir: Path, contours: Path | None = None,
         UserError: there is no folder or picture; two pictures have the same mask; or as `read_contours`.
     """
     pictures = _list_pictures(folder, [output_dir, *([contours] if contours else [])])
-    masks = {picture: output_dir / Path(picture).with_suffix(".png") for picture in pictures}
+    masks = {picture: output_dir / f"{without_suffix(picture)}.png" for picture in pictures}
     for mask, number in Counter(masks.values()).items():
         if number > 1:
             same = [picture for picture in pictures if masks[picture] == mask]

@@ -171,8 +171,12 @@ def _match(names: Iterable[str], pictures: Sequence[str]) -> Iterator[tuple[str,
             yield name, fitting[0]
 
 
+def without_suffix(path: str) -> str:
+    """A path without the suffix of a picture: the last number of a DICOM identifier is none."""
+    suffix = PurePosixPath(path).suffix
+    return path.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else path
+
+
 def _parts(path: str) -> tuple[str, ...]:
     """The folders of a path and its file's name without the suffix of a picture."""
-    pure = PurePosixPath(path.replace("\\", "/"))
-    name = pure.stem if pure.suffix.lower() in IMAGE_SUFFIXES else pure.name
-    return (*pure.parts[:-1], name)
+    return PurePosixPath(without_suffix(path.replace("\\", "/"))).parts

@@ -40,7 +40,7 @@ def shrink(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """
     picture = Image.fromarray(gray)
     if min(picture.size) >= 2 * _SHRINK_FIRST:  # bytes are averaged faster than floats
-        picture = picture.resize((_SHRINK_FIRST, _SHRINK_FIRST), Image.Resampling.BOX)
+        picture = picture.resize((_SHRINK_FIRST, _SHRINK_FIRST), Image.Resampling.BOX, reducing_gap=2.0)
     is_smaller = min(picture.size) < GRID
     method = Image.Resampling.BILINEAR if is_smaller else Image.Resampling.BOX
     return np.asarray(picture.convert("F").resize((GRID, GRID), method))

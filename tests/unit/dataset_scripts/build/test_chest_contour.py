@@ -103,6 +103,8 @@ def test_the_command_writes_a_mask_of_each_pictures_size_and_stem(tmp_path):
     pictures, masks = tmp_path / "pictures", tmp_path / "masks"
     write_chest(pictures / "tall.png", 0, (160, 200))
     write_chest(pictures / "below" / "wide one.jpg", 1, (300, 120))
+    for name in ("1.2.840.1", "1.2.840.2"):  # as DICOM archives name them
+        write_chest(pictures / "1.png").rename(pictures / name)
     (pictures / "notes.txt").write_text("no picture")
     done = subprocess.run(
         [sys.executable, "-m", "dataset_scripts.build.chest_contour", pictures, "--output_dir", masks],
@@ -110,11 +112,11 @@ def test_the_command_writes_a_mask_of_each_pictures_size_and_stem(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     written = sorted(path.relative_to(masks).as_posix() for path in masks.rglob("*") if path.is_file())
-    assert written == ["below/wide one.png", "tall.png"]
+    assert written == ["1.2.840.1.png", "1.2.840.2.png", "below/wide one.png", "tall.png"]
     assert read_mask(masks / "tall.png").shape == (200, 160)
     wide = read_mask(masks / "below" / "wide one.png")
     assert wide.shape == (120, 300) and set(np.unique(wide)) == {0, 255}
-    assert "2 masks" in done.stdout
+    assert "4 masks" in done.stdout
 
 
 def test_a_corrupt_picture_is_named_and_counted_and_the_rest_is_written(tmp_path, caplog):
