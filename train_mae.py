@@ -8,7 +8,6 @@ On a GPU, and on a CPU:
 """
 
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from datasets import Dataset
 from medhiera.config.stage_arguments import MAEArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
 from medhiera.hub.record import PretrainingRecord, ReconstructionReport, TrainingRecord
@@ -44,10 +44,11 @@ def main(argv: list[str]) -> None:
 
     model = run.start_model(mask_ratio=options.mask_ratio)
     run.describe(trained_on=train_rows, validated_on=eval_rows)
-    mask_units = math.prod(model.config.unit_grid)
+    masks = MaskDrawing.of(options, model.config.unit_grid)
+    even = MaskDrawing(masks.grid, options.eval_mask_ratio)
     fixed, unseeded = (
-        RadiographDataset(eval_rows, run.preprocessing, mask_units=units, mask_ratio=options.eval_mask_ratio)
-        for units in (mask_units, None)
+        RadiographDataset(eval_rows, run.preprocessing, masks=drawn, mask_ratio=options.eval_mask_ratio)
+        for drawn in (even, None)
     )
     training.label_names = ["pixel_values"]  # the target of the loss is the input
     training.prediction_loss_only = True
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
             run.preprocessing,
             seed=training.seed,
             augmentation=Augmentation.of(config.augmentation),
-            mask_units=mask_units,
+            masks=masks,
         ),
         eval_dataset=fixed if options.fixed_eval_masks else unseeded,
     )

@@ -45,6 +45,7 @@ from dataset_scripts.phantom.findings import draw_radiograph
 from dataset_scripts.reading.images import read_image
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 
 DIFFERENT = 16  # drawn chests; the rest are copies
@@ -161,7 +162,7 @@ def loaders(raw: Path, built: dict[str, Path], cache: Path, workers: int) -> dic
         streamed = load_dataset(str(out), split="train", streaming=True).select_columns("image")
         mapped = streamed.map(tensors, batched=True, batch_size=BATCH, remove_columns="image")
         preprocessing = Preprocessing(224, 256, 0.5, 0.25)
-        table = RadiographDataset(rows, preprocessing, mask_units=49)
+        table = RadiographDataset(rows, preprocessing, masks=MaskDrawing((7, 7), 0.6))
         sources[f"{compression}: local"] = load(local)
         sources[f"{compression}: streaming"] = load(mapped)
         sources[f"{compression}: training path"] = load(table, collate_fn=RadiographCollator())
@@ -176,7 +177,7 @@ def recipe_tables(folder: Path, built: dict[str, Path]) -> Iterator[tuple[str, s
         built: Parquet by its compression.
     """
     recipes = {
-        "mae_modern": (Augmentation(0.5, has_flip=True), {"mask_units": 49}),
+        "mae_modern": (Augmentation(0.5, has_flip=True), {"masks": MaskDrawing((7, 7), 0.6)}),
         "cls_modern": (Augmentation(0.5, has_flip=True, has_rand_augment=True), {"with_labels": True}),
     }
     for recipe, (augmentation, own) in recipes.items():

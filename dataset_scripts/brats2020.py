@@ -81,6 +81,7 @@ SOURCE = Source(
     '2015; Bakas et al., "Advancing The Cancer Genome Atlas glioma MRI collections with expert segmentation '
     'labels and radiomic features", Scientific Data 2017.',
     hub_dataset="brats-2020",
+    shows_chest=False,
 )
 
 

@@ -34,8 +34,16 @@ RAW_IMAGE = {
 }
 """The column `image` of data that is built with `compression: raw`: gray bytes, row after row."""
 
+CHEST_REGION = "chest_region"
+"""The column of data built with `contours`: where the chest lies, REGION_SIDE × REGION_SIDE bits of the whole
+picture, row after row; null where no chest is shown."""
 
-def make_features(names: Sequence[str] = FINDINGS, *, is_raw: bool = False) -> datasets.Features:
+REGION_SIDE = 64
+
+
+def make_features(
+    names: Sequence[str] = FINDINGS, *, is_raw: bool = False, has_regions: bool = False
+) -> datasets.Features:
     """Return the columns of a built dataset whose labels are `names`.
 
     The names ride in `findings` (a list of ClassLabel: what is present), which keeps them through
@@ -50,6 +58,7 @@ def make_features(names: Sequence[str] = FINDINGS, *, is_raw: bool = False) -> d
         "width": datasets.Value("float32"),
         "height": datasets.Value("float32"),
     }
+    regions = {CHEST_REGION: datasets.Value("binary")} if has_regions else {}
     return datasets.Features(
         {
             "image": RAW_IMAGE if is_raw else datasets.Image(),
@@ -62,6 +71,7 @@ def make_features(names: Sequence[str] = FINDINGS, *, is_raw: bool = False) -> d
             "sex": datasets.Value("string"),
             "view": datasets.Value("string"),
             "boxes": datasets.List(box),
+            **regions,
         }
     )
 

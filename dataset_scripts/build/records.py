@@ -115,6 +115,7 @@ class Source:
         is_default_task: stage 2 reads it by default.
         hub_dataset: the data set's name in a model card's metadata, which has no spaces; "" leaves it out.
         hub_tags: tags of a model trained on it.
+        shows_chest: whether its pictures show chests, which masks may follow.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Source:
     is_default_task: bool = False
     hub_dataset: str = ""
     hub_tags: tuple[str, ...] = ()
+    shows_chest: bool = True
 
     @property
     def slug(self) -> str:

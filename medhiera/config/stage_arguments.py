@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from medhiera.config.arguments import Config, StageArguments, option
-from medhiera.config.ranges import BELOW_ONE, COUNT_OR_NONE, FROM_ZERO, Range
+from medhiera.config.ranges import ABOVE_ZERO, BELOW_ONE, COUNT, COUNT_OR_NONE, FROM_ZERO, Range
 from modeling_hiera_mae.masking import count_kept
 
 HIDDEN_SHARE = Range(0, 1, above=True, below=True, hint="such as 0.6")
@@ -26,16 +26,41 @@ class MAEArguments(StageArguments):
     fixed_eval_masks: bool = option(
         True, "`false` draws new masks at each evaluation, as med-hiera.", card="where set"
     )
+    mask_region: Literal["none", "rectangle", "contour"] = option(
+        "none",
+        "What is hidden more often than the rest: `rectangle`, the same for every picture, or the `contour` "
+        "of each chest. Pictures without a chest are masked evenly.",
+        card="where set",
+    )
+    mask_odds: float = option(
+        3.0,
+        "How many times likelier a unit outside mask_region is kept than one inside.",
+        card="where set",
+        range=ABOVE_ZERO,
+    )
+    mask_block: int | None = option(
+        None,
+        "Side, in mask units of 32 px, of the squares that are kept or hidden together; default 2 with a "
+        "mask_region, 1 without.",
+        card="where set",
+        range=COUNT,
+    )
     reconstruction_rows: int = option(6, "Images in the reconstruction figure.", range=Range(1, 1000))
     reconstruction_steps: int = option(
         0, "Also draw it every so many steps; 0: at each evaluation only.", card="never", range=COUNT_OR_NONE
     )
 
     def faults(self, config: Config[Any]) -> list[str]:
-        """What only a classifier has."""
+        """What only a classifier has, and masks that would not follow the picture."""
+        faults = []
         if config.model.reset_head:
-            return ["reset_head is for stage 2; the masked autoencoder has no classifier"]
-        return []
+            faults.append("reset_head is for stage 2; the masked autoencoder has no classifier")
+        if self.mask_region != "none" and config.augmentation.rand_augment:
+            faults.append(
+                f"mask_region: {self.mask_region} and rand_augment are both set; RandAugment moves the "
+                "picture away from under its mask: set one to none or false"
+            )
+        return faults
 
     def mask_faults(self, mask_units: int) -> list[str]:
         """Ratios within their range that leave nothing visible, or hide nothing, of so few mask units."""

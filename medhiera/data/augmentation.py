@@ -1,4 +1,4 @@
-"""What is drawn for each training image: crop, flip, RandAugment, rotation, mask noise.
+"""What is drawn for each training image: crop, flip, RandAugment, rotation.
 
 Workers draw here, by the image's key alone (seeding.py), and cut crops out, so that the rest of an image
 stays behind; batch_augmentation.py does all else on the device.
@@ -23,8 +23,7 @@ _ASPECT_RATIOS = (3.0 / 4.0, 4.0 / 3.0)
 _CROP = 0
 _FLIP = _CROP + 2 * _TRIES + 2
 _ROTATION = _FLIP + 1
-_OPERATIONS = _ROTATION + 1
-_MASK = 64
+_OPERATIONS = _ROTATION + 1  # masks.py begins at 64
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,3 @@ class Augmentation:
             angle = (uniform(keys, _ROTATION, 1)[:, 0] * 2 - 1) * np.float32(self.rotation_degrees)
             drawn["angle"] = torch.from_numpy(angle)
         return drawn
-
-
-def mask_noise(keys: npt.NDArray[np.uint64], mask_units: int) -> Tensor:
-    """(batch, mask_units), float32: which units the masked autoencoder keeps, by their order."""
-    return torch.from_numpy(uniform(keys, _MASK, mask_units))

@@ -16,9 +16,10 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from medhiera.data.augmentation import Augmentation, mask_noise
+from medhiera.data.augmentation import Augmentation
 from medhiera.data.batch_memory import BatchMemory, SentPixels
 from medhiera.data.columns import read_column
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing, resize_gray
 from medhiera.data.seeding import derive_seed
 from medhiera.data.stored_images import GrayArray, gray_arrays
@@ -39,9 +40,12 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         preprocessing: resize, crop and normalization.
         seed: the run's seed.
         augmentation: random changes; a random crop takes the place of preprocessing's resize and center crop.
-        mask_units: number of mask units to draw MAE noise for; None in stage 2.
+        masks: how to draw masks, in stage 1.
         mask_ratio: passed to the model with each batch in place of the config's (evaluation).
         with_labels: whether batches carry `labels`.
+
+    Raises:
+        UserError: masks follow contours, and the rows have none.
     """
 
     def __init__(
@@ -51,16 +55,17 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         *,
         seed: int = 0,
         augmentation: Augmentation | None = None,
-        mask_units: int | None = None,
+        masks: MaskDrawing | None = None,
         mask_ratio: float | None = None,
         with_labels: bool = False,
     ) -> None:
         columns = ["image", "image_id"] + (["labels"] if with_labels else [])
+        columns += masks.columns(rows.column_names) if masks else []
         self.rows = rows.select_columns(columns).with_format("arrow")
         self.preprocessing = preprocessing
         self.seed = seed
         self.augmentation = augmentation or Augmentation()
-        self.mask_units = mask_units
+        self.masks = masks
         self.mask_ratio = mask_ratio
         self.with_labels = with_labels
         self._turns = _repeats(rows)
@@ -95,10 +100,17 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
             ],
             np.uint64,
         )
-        batch = self._pixels(gray_arrays(table.column("image")), picture_keys)
+        images = gray_arrays(table.column("image"))
+        boxes = self._crop_boxes(images, picture_keys)
+        draws = self.augmentation.draws(picture_keys)
+        batch = self._pixels(images, boxes) | draws
         batch |= {"image_ids": image_ids, "epochs": [epoch for epoch, _ in pairs]}
-        if self.mask_units is not None:
-            batch["noise"] = mask_noise(picture_keys, self.mask_units)
+        if self.masks is not None:
+            inside = None
+            if self.masks.region != "none":
+                views = self._views(images, boxes)
+                inside = self.masks.blocks_inside(self.masks.regions(table), views, draws.get("is_flipped"))
+            batch["noise"] = self.masks.noise(picture_keys, inside)
         if self.mask_ratio is not None:
             batch["mask_ratio"] = self.mask_ratio
         if self.with_labels:
@@ -109,12 +121,33 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         turn = self._turns.get(row)
         return image_id if turn is None else f"{image_id}\x1f{turn}"
 
-    def _pixels(self, images: Sequence[GrayArray], keys: npt.NDArray[np.uint64]) -> dict[str, Any]:
-        """The batch's gray bytes and what is drawn for them."""
-        draws = self.augmentation.draws(keys)
+    def _crop_boxes(
+        self, images: Sequence[GrayArray], keys: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.int64] | None:
+        """(batch, 4): top, left, height, width of the random crops in pixels; None where there are none."""
         if not self.augmentation.smallest_scale:
-            return self._stack([self.preprocessing.crop_gray(image) for image in images]) | draws
-        boxes = self.augmentation.boxes(keys, np.array([image.shape for image in images]))
+            return None
+        return self.augmentation.boxes(keys, np.array([image.shape for image in images]))
+
+    def _views(
+        self, images: Sequence[GrayArray], boxes: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.float64]:
+        """(batch, 4): top, left, bottom, right of the model's input, as shares of the image."""
+        sizes = np.array([image.shape for image in images])
+        if boxes is None:
+            crops = [
+                self.preprocessing.crop_box(width, height).in_image() for height, width in sizes.tolist()
+            ]
+            corners = np.array(crops)[:, [1, 0, 3, 2]]
+        else:
+            corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+        views: npt.NDArray[np.float64] = corners / np.tile(sizes, 2)
+        return views
+
+    def _pixels(self, images: Sequence[GrayArray], boxes: npt.NDArray[np.int64] | None) -> dict[str, Any]:
+        """The batch's gray bytes and the sizes of the crops among them."""
+        if boxes is None:
+            return self._stack([self.preprocessing.crop_gray(image) for image in images])
         crops = [
             image[top : top + height, left : left + width]
             for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True)
@@ -123,8 +156,7 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         crops = [
             resize_gray(crop, side, side) if max(crop.shape) > LARGEST_CROP * side else crop for crop in crops
         ]
-        sizes = torch.tensor([crop.shape for crop in crops])
-        return self._stack(crops) | {"crop_size": sizes, **draws}
+        return self._stack(crops) | {"crop_size": torch.tensor([crop.shape for crop in crops])}
 
     def _stack(self, images: Sequence[GrayArray]) -> dict[str, Tensor]:
         """`pixel_values`, as large as the largest image: smaller ones stand in the upper left; and `slot`."""

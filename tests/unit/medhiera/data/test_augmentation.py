@@ -6,8 +6,9 @@ import torch
 from torchvision.transforms import v2
 
 from medhiera.config.arguments import AugmentationArguments
-from medhiera.data.augmentation import Augmentation, mask_noise
+from medhiera.data.augmentation import Augmentation
 from medhiera.data.batch_augmentation import OPERATIONS
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.seeding import derive_seed, uniform
 
 KEYS = np.array([derive_seed(0, 0, f"image {n}", "image") for n in range(20_000)], np.uint64)
@@ -63,7 +64,7 @@ def test_draws_are_what_the_recipe_has():
 
 
 def test_no_draw_depends_on_the_recipes_others():
-    noise = mask_noise(KEYS[:4], 49)
+    noise = MaskDrawing((7, 7), 0.6).noise(KEYS[:4])
     assert noise.shape == (4, 49) and noise.dtype == torch.float32
     assert torch.equal(Augmentation(has_flip=True).draws(KEYS)["is_flipped"], ALL.draws(KEYS)["is_flipped"])
     part = ALL.draws(KEYS[10:20])

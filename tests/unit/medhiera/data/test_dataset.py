@@ -13,9 +13,11 @@ from transformers import BitImageProcessor
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.batch_memory import BatchMemory, SentPixels
 from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.training.out_of_memory import first_images
 
+MASKS = MaskDrawing((2, 2), 0.5)
 PREPROCESSING = Preprocessing(image_size=64, resize_size=73, mean=0.5, std=0.25)
 
 
@@ -96,7 +98,7 @@ def model_pixels(batch):
 @pytest.mark.parametrize("augmentation", [MODERN, PAPER, Augmentation(has_flip=True)])
 def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows, augmentation):
     def table(rows, seed=0):
-        return RadiographDataset(rows, PREPROCESSING, seed=seed, augmentation=augmentation, mask_units=4)
+        return RadiographDataset(rows, PREPROCESSING, seed=seed, augmentation=augmentation, masks=MASKS)
 
     def batch(epoch, seed=0):
         return table(rows, seed).__getitems__([(epoch, row) for row in range(6)])
@@ -118,7 +120,7 @@ def test_mask_and_augmentation_depend_on_seed_epoch_and_image_alone(rows, augmen
 def test_a_batch_is_what_its_rows_are_alone(augmentation):
     """Also among images of other sizes, which the batch pads to."""
     rows = make_rows([(80, 96), (300, 90), (64, 64), (96, 80), (500, 400), (200, 73)])
-    table = RadiographDataset(rows, PREPROCESSING, augmentation=augmentation, mask_units=4, with_labels=True)
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=augmentation, masks=MASKS, with_labels=True)
     keys = [(2, 5), (2, 0), (2, 4), (1, 1), (2, 2), (1, 3)]
     batch = table.__getitems__(keys)
     for place, key in enumerate(keys):
@@ -133,7 +135,7 @@ def test_every_number_of_workers_gives_the_same_batches(rows):
     """All are kept until the end: a worker uses its memory again, and no batch may lie in it."""
 
     def batches(workers):
-        table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, mask_units=4, with_labels=True)
+        table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, masks=MASKS, with_labels=True)
         sampler = KeyedSampler(6, 0)
         loader = DataLoader(
             table, batch_size=1, num_workers=workers, sampler=sampler, persistent_workers=workers > 0,
@@ -166,7 +168,7 @@ def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
 
 
 def test_evaluation_masks_are_fixed_across_runs(rows):
-    one, two = (RadiographDataset(rows, PREPROCESSING, seed=seed, mask_units=4)[1] for seed in (0, 7))
+    one, two = (RadiographDataset(rows, PREPROCESSING, seed=seed, masks=MASKS)[1] for seed in (0, 7))
     assert torch.equal(one["noise"], two["noise"])
 
 
@@ -213,14 +215,14 @@ def test_keyed_randomness_leaves_the_global_generators_alone(rows):
     seed()
     expected = drawn()
     seed()
-    table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, mask_units=4, with_labels=True)
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, masks=MASKS, with_labels=True)
     batch = RadiographCollator(mixup_alpha=0.5)(table.__getitems__([(0, row) for row in range(4)]))
     PREPROCESSING.model_inputs(batch)
     assert drawn() == expected
 
 
 def test_collator_hands_over_what_the_model_takes(rows):
-    table = RadiographDataset(rows, PREPROCESSING, mask_units=4, mask_ratio=0.5, with_labels=True)
+    table = RadiographDataset(rows, PREPROCESSING, masks=MASKS, mask_ratio=0.5, with_labels=True)
     batch = RadiographCollator()(table.__getitems__([0, 1]))
     assert batch["pixel_values"].shape == (2, 1, 64, 64) and batch["pixel_values"].dtype == torch.uint8
     inputs = PREPROCESSING.model_inputs(batch)
@@ -258,7 +260,7 @@ def test_another_processors_steps_are_not_taken_for_ours(step):
 @pytest.mark.parametrize("augmentation", [Augmentation(), MODERN, PAPER])
 def test_every_tensor_of_a_batch_can_be_pinned(rows, augmentation, mixup_alpha):
     """Pinning copies a tensor into its own strides, which fails where elements share memory."""
-    table = RadiographDataset(rows, PREPROCESSING, augmentation=augmentation, mask_units=4, with_labels=True)
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=augmentation, masks=MASKS, with_labels=True)
     collator = RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha)
     batch = collator(table.__getitems__([(0, row) for row in range(4)]))
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
@@ -274,6 +276,6 @@ def test_every_tensor_of_a_batch_can_be_pinned(rows, augmentation, mixup_alpha):
 
 def test_half_of_a_batch_is_what_the_whole_makes_of_it(rows):
     """As the search for a batch that fits into memory takes it."""
-    table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, mask_units=4, with_labels=True)
+    table = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN, masks=MASKS, with_labels=True)
     batch = RadiographCollator(with_ids=True)(table.__getitems__([(0, row) for row in range(6)]))
     assert torch.equal(model_pixels(first_images(batch, 3)), model_pixels(batch)[:3])

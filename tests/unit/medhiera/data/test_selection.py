@@ -20,11 +20,13 @@ from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import by_source, missing_validation, open_cocktail
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import mix_sources, sample_across_sources, select_examples, warn_of_small_images
 from medhiera.errors import UserError
 from medhiera.hub.record import DataRecord
 
+MASKS = MaskDrawing((2, 2), 0.5)
 CHEST, BRAIN, COVIDX = "ChestX-ray14", "BraTS 2020", "COVIDx CXR-3"
 
 
@@ -145,12 +147,12 @@ def test_a_weighted_source_without_a_chosen_row(rows: Dataset) -> None:
 def test_an_image_shown_again_is_masked_anew(rows: Dataset) -> None:
     pictures = Dataset.from_dict({"image": [Image.new("L", (64, 64), 100)] * len(rows)})
     mixed = mix_sources(concatenate_datasets([rows, pictures], axis=1), {CHEST: 1, BRAIN: 1}, seed=0)
-    table = RadiographDataset(mixed, Preprocessing(64, 64, 0.5, 0.25), mask_units=4)
+    table = RadiographDataset(mixed, Preprocessing(64, 64, 0.5, 0.25), masks=MASKS)
     shown = [row for row, image_id in enumerate(mixed["image_id"]) if image_id == "image 310"]
     assert len(shown) > 3
     masks = {tuple(noise) for noise in table.__getitems__([(0, row) for row in shown])["noise"].tolist()}
     assert len(masks) == len(shown)
-    once = RadiographDataset(mixed.select(shown[:1]), Preprocessing(64, 64, 0.5, 0.25), mask_units=4)
+    once = RadiographDataset(mixed.select(shown[:1]), Preprocessing(64, 64, 0.5, 0.25), masks=MASKS)
     assert torch.equal(once[0, 0]["noise"], table[0, shown[0]]["noise"])
 
 

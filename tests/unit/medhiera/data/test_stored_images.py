@@ -17,10 +17,12 @@ from medhiera.config.arguments import DataArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.cocktail import open_cocktail
 from medhiera.data.dataset import RadiographDataset
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import warn_of_small_images
 from medhiera.data.stored_images import as_picture, as_pictures, gray_arrays
 
+MASKS = MaskDrawing((2, 2), 0.5)
 PREPROCESSING = Preprocessing(32, 36, 0.5, 0.25)
 SIDES = [(40, 40), (40, 64), (70, 40), (33, 36)]
 
@@ -71,7 +73,7 @@ def test_batches_of_raw_rows_are_those_of_pngs(stored, augmentation):
     def batch(compression):
         rows = stored[compression].split("train").shuffle(seed=1).select(range(2, 17))
         table = RadiographDataset(
-            rows, PREPROCESSING, augmentation=augmentation, mask_units=4, with_labels=True
+            rows, PREPROCESSING, augmentation=augmentation, masks=MASKS, with_labels=True
         )
         table = pickle.loads(pickle.dumps(table))  # as a spawned worker gets it
         return table.__getitems__([(0, row) for row in (3, 3, 4, 5, 14, 0)])

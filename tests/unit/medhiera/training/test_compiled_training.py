@@ -9,8 +9,10 @@ from tiny_training import PREPROCESSING, make_rows, make_trainer, tiny_mae
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
+from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 
+MASKS = MaskDrawing((2, 2), 0.5)
 FREE_NAME = "ofi"
 """A backend that accelerate knows by name and torch does not bring along."""
 
@@ -101,10 +103,10 @@ def mae_trainer(folder, **arguments):
     preprocessing, rows = Preprocessing(64, 72, 0.5, 0.25), make_rows(12)
     trainer = make_trainer(
         folder, PLAIN, rows=rows, model=tiny_mae(), label_names=["pixel_values"], prediction_loss_only=True,
-        table=RadiographDataset(rows, preprocessing, mask_units=4), **arguments,
+        table=RadiographDataset(rows, preprocessing, masks=MASKS), **arguments,
     )  # fmt: skip
     trainer.preprocessing = preprocessing
-    trainer.eval_dataset = RadiographDataset(rows, preprocessing, mask_units=4, mask_ratio=0.5)
+    trainer.eval_dataset = RadiographDataset(rows, preprocessing, masks=MASKS, mask_ratio=0.5)
     return trainer
 
 
