@@ -19,7 +19,8 @@ from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
-from medhiera.hub.record import PretrainingRecord, ReconstructionReport, TrainingRecord
+from medhiera.evaluation.results import ReconstructionReport
+from medhiera.hub.record import PretrainingRecord, TrainingRecord
 from medhiera.inference.reconstruction import reconstruct
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
@@ -71,6 +72,11 @@ def main(argv: list[str]) -> None:
     history = trainer.state.log_history
     before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
     logger.info("masked validation loss %.4f → %.4f", before, after)
+    as_trained = None
+    if masks != even:
+        own = RadiographDataset(eval_rows, run.preprocessing, masks=masks, mask_ratio=masks.mask_ratio)
+        as_trained = trainer.evaluate(own, metric_key_prefix="own_masks")["own_masks_loss"]
+        logger.info("with masks drawn as in training %.4f", as_trained)
     weights = trainer.gather_state_dict()
     if not trainer.is_world_process_zero():
         return
@@ -81,7 +87,7 @@ def main(argv: list[str]) -> None:
     record = PretrainingRecord(
         **run.facts,
         training=TrainingRecord.of(trainer, result),
-        evaluation=ReconstructionReport(before, after, options.eval_mask_ratio),
+        evaluation=ReconstructionReport(before, after, options.eval_mask_ratio, as_trained),
     )
     run.finish(record, model, weights)
 
@@ -96,7 +102,8 @@ def make_drawing(
     if trainer.is_fsdp_enabled:
         return None
     chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
-    batch = run.preprocessing.model_inputs(RadiographCollator()(table.__getitems__(chosen)))
+    pictures = RadiographCollator()(table.__getitems__(chosen))
+    batch = run.preprocessing.model_inputs(pictures, trainer.model.config.num_channels)
     captions = [("phantom, " if run.data.is_phantom else "") + rows[row]["source"] for row in chosen]
 
     def draw(path: Path) -> None:

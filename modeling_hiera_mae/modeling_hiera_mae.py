@@ -248,6 +248,17 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         head.bias = nn.Parameter(head.bias.detach().unflatten(0, (3, -1)).mean(dim=0))
         head.out_features = head.weight.shape[0]
 
+    def spread_to_rgb(self) -> None:
+        """Refused: the encoder alone can be spread, as a classifier's is; the decoder predicts gray pixels.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "This masked autoencoder has 1 channel, and its decoder predicts gray pixels: load it with "
+            "num_channels=1, or its encoder alone (HieraMAEForImageClassification, HieraMAEModel) with 3."
+        )
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, HieraMAEDecoder):

@@ -87,8 +87,8 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             pretrained_model_name_or_path: what transformers takes.
             args: handed on to transformers.
             kwargs: transformers' own, and fields of the configuration. `image_size` stretches position
-                embeddings; `num_channels=1` folds RGB weights into gray ones (see fold_to_gray). Weights
-                are widened to float32 unless `dtype` names another.
+                embeddings; `num_channels=1` folds RGB weights into gray ones (see fold_to_gray), 3
+                spreads gray ones (see spread_to_rgb). Weights are float32 unless `dtype` says otherwise.
 
         Returns:
             The model in evaluation mode; with `output_loading_info=True` also transformers' report, whose
@@ -136,7 +136,8 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         if tuple(wanted.image_size) != tuple(stored.image_size):
             model.resize_images(wanted.image_size)
         if wanted.num_channels != stored.num_channels:
-            model.fold_to_gray()
+            change = model.spread_to_rgb if wanted.num_channels == 3 else model.fold_to_gray
+            change()
         return (model, info) if with_info else model
 
     @classmethod
@@ -191,6 +192,23 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         projection.weight = nn.Parameter(projection.weight.detach().sum(dim=1, keepdim=True))
         projection.in_channels = 1
         self.config.num_channels = 1
+
+    def spread_to_rgb(self) -> None:
+        """Turn weights for one channel into weights for RGB: three equal channels give what the one gave.
+
+        Stock pipelines convert every picture to RGB.
+
+        Raises:
+            ValueError: the weights are not for one channel.
+        """
+        if self.config.num_channels != 1:
+            raise ValueError(
+                f"This checkpoint has {self.config.num_channels} channels; only 1 can be spread."
+            )
+        projection = self.base_model.embeddings.patch_embeddings.projection
+        projection.weight = nn.Parameter((projection.weight.detach() / 3).repeat(1, 3, 1, 1))
+        projection.in_channels = 3
+        self.config.num_channels = 3
 
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False

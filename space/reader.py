@@ -170,7 +170,7 @@ class MaskedReader:
             mask_ratio: share of mask units to hide, strictly between 0 and 1.
             seed: which units.
         """
-        pixels = self.preprocessing.pixel_values([Image.fromarray(gray)])
+        pixels = self.preprocessing.pixel_values([Image.fromarray(gray)], self.model.config.num_channels)
         units = np.prod(
             [side // unit for side, unit in zip(pixels.shape[2:], self.model.config.unit_pixels, strict=True)]
         )

@@ -8,6 +8,7 @@ from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
+from medhiera.evaluation.results import ReconstructionReport
 from medhiera.hub.record import (
     ClassificationRecord,
     DataRecord,
@@ -16,7 +17,6 @@ from medhiera.hub.record import (
     Lineage,
     PreprocessingRecord,
     PretrainingRecord,
-    ReconstructionReport,
     TrainingRecord,
 )
 

@@ -116,6 +116,12 @@ class ModelArguments:
         "supervised ImageNet's, which med-hiera took for its MAE weights.",
         card="where set",
     )
+    reset_decoder: bool = option(
+        False,
+        "Stage 1: take the checkpoint's encoder alone and begin with a new decoder, whose geometry and "
+        "num_query_pool model_overrides may set.",
+        card="where set",
+    )
 
 
 @dataclass

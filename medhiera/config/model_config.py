@@ -4,9 +4,7 @@ Stands on arguments.py. validation.py asks while nothing has been fetched yet, t
 it has read a Hub checkpoint's config.json.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -67,12 +65,17 @@ def override_faults(options: ModelArguments, stored: HieraMAEConfig | None, *, i
     """
     overrides = options.model_overrides
     faults = [fault for name in overrides if (fault := _field_fault(name))]
-    contradictions = _contradictions(overrides, stored, is_mae=is_mae) if stored else []
+    contradictions = _contradictions(options, stored, is_mae=is_mae) if stored else []
     if contradictions:
         faults.append(
             f"model_overrides contradicts the checkpoint {options.model_name_or_path}: "
             f"{', '.join(contradictions)}. Weights keep the geometry they were trained with: leave these "
             "fields out (--model_overrides {} drops all of the recipe's), or start from another checkpoint"
+            + (
+                ", or with a new decoder (reset_decoder: true)"
+                if is_mae and not options.reset_decoder
+                else ""
+            )
         )
     if faults or (stored is None and options.model_name_or_path is not None):
         return faults
@@ -120,11 +123,16 @@ def _field_fault(name: str) -> str | None:
     return None
 
 
-def _contradictions(overrides: Mapping[str, Any], stored: HieraMAEConfig, *, is_mae: bool) -> list[str]:
+def _contradictions(options: ModelArguments, stored: HieraMAEConfig, *, is_mae: bool) -> list[str]:
     """`field VALUE (the checkpoint has VALUE)` for each override that the checkpoint's weights rule out."""
-    fixed = [*ENCODER_GEOMETRY, "num_channels"]
-    if "HieraForPreTraining" in {stock_name(name) for name in stored.architectures or []}:
-        # Without its decoder (stage 2) an MAE's weights fit any pooling.
+    overrides, fixed = options.model_overrides, list(ENCODER_GEOMETRY)
+    channels = (stored.num_channels, overrides.get("num_channels"))
+    # RGB folds into gray, and without a decoder gray spreads over RGB.
+    if channels != (3, 1) and (channels != (1, 3) or (is_mae and not options.reset_decoder)):
+        fixed.append("num_channels")
+    is_trained = "HieraForPreTraining" in {stock_name(name) for name in stored.architectures or []}
+    if is_trained and not options.reset_decoder:
+        # Without its decoder an MAE's weights fit any pooling.
         fixed += [*DECODER_GEOMETRY, *(["num_query_pool"] if is_mae else [])]
     return [
         f"{name} {overrides[name]} (the checkpoint has {list_or_value(getattr(stored, name))})"

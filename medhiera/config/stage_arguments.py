@@ -138,6 +138,8 @@ class ClassificationArguments(StageArguments):
 def _of_stage_1(config: Config[Any]) -> list[str]:
     """What is asked of a classifier's training and only pre-training has."""
     faults = []
+    if config.model.reset_decoder:
+        faults.append("reset_decoder is for stage 1; the classifier has no decoder")
     if config.optimization.halt_on_explosion:
         faults.append("halt_on_explosion is for stage 1; stage 2 has early_stopping_patience")
     if config.data.source_weights:

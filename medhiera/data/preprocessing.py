@@ -133,44 +133,46 @@ class Preprocessing:
             image = resize_gray(image, *lengths)
         return image[box.top : box.top + box.side, box.left : box.left + box.side]
 
-    def normalize(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor, channels: int = 3) -> Tensor:
         """Gray bytes to the model's input.
 
         Args:
             pixels: (batch, 1, height, width), uint8.
+            channels: that the model takes.
 
         Returns:
-            (batch, 3, height, width), float32, on the pixels' device; the three channels are equal and share
+            (batch, channels, height, width), float32, on the pixels' device; the channels are equal and share
             memory, so the tensor cannot be pinned: make it on the device that uses it.
         """
-        return self._normalize_gray(pixels).expand(-1, 3, -1, -1)
+        return self._normalize_gray(pixels).expand(-1, channels, -1, -1)
 
     def _normalize_gray(self, pixels: Tensor) -> Tensor:
         return (pixels.to(torch.float32) - self.mean * 255.0) / (self.std * 255.0)
 
-    def model_inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def model_inputs(self, batch: Mapping[str, Any], channels: int = 3) -> dict[str, Any]:
         """Turn the collator's batch into the model's inputs, on the batch's device.
 
         Args:
             batch: `pixel_values` (batch, 1, height, width), uint8; what was drawn for the images, see
                 batch_augmentation.augment; with Mixup also `mixup_share`.
+            channels: that the model takes.
 
         Returns:
-            The batch with `pixel_values` (batch, 3, image_size, image_size), float32, augmented, normalized
-            and mixed.
+            The batch with `pixel_values` (batch, channels, image_size, image_size), float32, augmented,
+            normalized and mixed.
         """
         draws = {name: batch[name] for name in DRAWS if name in batch}
         inputs = {name: value for name, value in batch.items() if name not in DRAWS}
         gray = self._normalize_gray(augment(inputs["pixel_values"], draws, self.image_size))
         share = inputs.pop("mixup_share", None)
-        if share is not None:  # mixed once, before it is widened to three channels
+        if share is not None:  # mixed once, before it is widened to several channels
             gray = gray.roll(1, 0).mul(1.0 - share).add(gray.mul(share))
-        inputs["pixel_values"] = gray.expand(-1, 3, -1, -1)
+        inputs["pixel_values"] = gray.expand(-1, channels, -1, -1)
         return inputs
 
-    def pixel_values(self, images: Sequence[Image.Image]) -> Tensor:
-        """(images, 3, image_size, image_size), float32, of images of any mode with 8 bits a channel."""
-        return self.normalize(torch.stack([self.pixels(image) for image in images]))
+    def pixel_values(self, images: Sequence[Image.Image], channels: int = 3) -> Tensor:
+        """(images, channels, image_size, image_size), float32; any mode with 8 bits a channel."""
+        return self.normalize(torch.stack([self.pixels(image) for image in images]), channels)
 
     @property
     def crop(self) -> CenterCrop:

@@ -371,3 +371,21 @@ class ClassificationReport(RankingReport):
     subgroups: dict[str, SubgroupReport]
     pointing_game: LocalizationReport
     comparison: Comparison | None = None
+
+
+@dataclass
+class ReconstructionReport:
+    """Masked-pixel loss on validation images, before and after training.
+
+    Attributes:
+        masked_loss_before: with the fixed, even masks that all runs share.
+        masked_loss: the same after training.
+        mask_ratio: share of mask units that those hide.
+        recipe_masked_loss: after training, with masks drawn as in training; None where the recipe's masks
+            are the shared ones.
+    """
+
+    masked_loss_before: float
+    masked_loss: float
+    mask_ratio: float
+    recipe_masked_loss: float | None = None

@@ -21,7 +21,7 @@ from transformers.trainer_utils import TrainOutput
 from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source
 from medhiera.errors import UserError
 from medhiera.evaluation.checkpoint_selection import Selection
-from medhiera.evaluation.results import ClassificationReport
+from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
 from medhiera.hub.record_ranges import out_of_range
 from medhiera.layout import METRICS_FILE
 from modeling_hiera_mae.weight_files import check_finite, read_json_value
@@ -151,15 +151,6 @@ class Geometry:
     parameters: int
     depths: list[int]
     embed_dim: int
-
-
-@dataclass
-class ReconstructionReport:
-    """Masked-pixel loss on fixed validation masks, before and after training."""
-
-    masked_loss_before: float
-    masked_loss: float
-    mask_ratio: float
 
 
 @dataclass

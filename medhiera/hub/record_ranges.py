@@ -27,6 +27,7 @@ _RANGES = {
     "TrainingRecord.best_validation": _ANY,  # of whatever metric the recipe chose by
     "ReconstructionReport.masked_loss_before": _AMOUNT,
     "ReconstructionReport.masked_loss": _AMOUNT,
+    "ReconstructionReport.recipe_masked_loss": _AMOUNT,
     "Rescaling.slope": Range(most=math.inf, above=True),
     "Rescaling.intercept": _ANY,
     "HitRate.above_chance_interval": _DIFFERENCE,

@@ -42,7 +42,7 @@ def reconstruct(
 
     Args:
         model: HieraMAEForPreTraining; switched to evaluation mode and back.
-        pixel_values: (batch, 3, height, width), normalized.
+        pixel_values: (batch, channels, height, width), normalized.
         preprocessing: its mean and std undo the normalization.
         noise: (batch, mask_units); the smallest stay visible.
         mask_ratio: share of mask units hidden.

@@ -15,7 +15,13 @@ from medhiera.config.model_config import override_faults
 from medhiera.errors import UserError
 from medhiera.layout import read_config
 from medhiera.loading import check_weights, load_model
-from modeling_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae import (
+    HieraMAEConfig,
+    HieraMAEForImageClassification,
+    HieraMAEForPreTraining,
+    HieraMAEModel,
+)
+from modeling_hiera_mae.configuration_hiera_mae import DECODER_GEOMETRY
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +67,12 @@ def start_model(
     Raises:
         UserError: no checkpoint, or one of another architecture or size than asked for.
     """
+    source = options.model_name_or_path
+    if source is not None and model_class is HieraMAEForImageClassification:
+        if read_config(source).get("num_channels") == 1:  # stock pipelines give every model RGB
+            config_fields["num_channels"] = 3
     config_fields |= options.model_overrides
-    if options.model_name_or_path is None:
+    if source is None:
         try:
             config = HieraMAEConfig.from_size(options.model_size, **config_fields)
         except ValueError as error:
@@ -70,7 +80,8 @@ def start_model(
         logger.warning("no --model_name_or_path: all weights are RANDOM (%s geometry)", options.model_size)
         return model_class._from_config(config), "all"
 
-    source = options.model_name_or_path
+    if options.reset_decoder:
+        return _with_new_decoder(source, config_fields)
     try:
         model, loading = load_model(
             model_class, source, ignore_mismatched_sizes=options.reset_head, **config_fields
@@ -89,6 +100,25 @@ def start_model(
     logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
     if unused:
         logger.info("left out, not part of this model: %s", _by_module(unused))
+    return model, new
+
+
+def _with_new_decoder(source: str, config_fields: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
+    """A masked autoencoder with the encoder of a checkpoint, and the names of its new weights."""
+    of_decoder = {name: value for name, value in config_fields.items() if name in DECODER_GEOMETRY}
+    of_encoder = {name: value for name, value in config_fields.items() if name not in DECODER_GEOMETRY}
+    pools = of_encoder.pop("num_query_pool", None)  # an encoder alone has none to choose
+    try:
+        encoder, _ = load_model(HieraMAEModel, source, **of_encoder)
+    except UserError as error:
+        raise UserError(f"--model_name_or_path {error}") from error
+    config = HieraMAEConfig.from_dict(encoder.config.to_dict() | of_decoder | {"num_query_pool": pools})
+    config.architectures = None
+    model = HieraMAEForPreTraining._from_config(config)
+    weights = {name: value for name, value in encoder.state_dict().items() if not name.startswith("pooler.")}
+    model.hiera.load_state_dict(weights)
+    new = sorted(name for name in model.state_dict() if not name.startswith("hiera."))
+    logger.info("encoder weights from %s; new: %s", source, _by_module(new))
     return model, new
 
 

@@ -184,8 +184,9 @@ class MedHieraTrainer(Trainer):
         return loader
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The batch on the device, and only there as normalized pixels of three channels."""
-        return self.preprocessing.model_inputs(super()._prepare_inputs(inputs))
+        """The batch on the device, and only there as normalized pixels of all the model's channels."""
+        channels = self.model.config.num_channels
+        return self.preprocessing.model_inputs(super()._prepare_inputs(inputs), channels)
 
     def _get_num_items_in_batch(
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device

@@ -131,8 +131,14 @@ def test_the_gray_head_predicts_the_mean_of_three(folders, tmp_path):
     assert torch.allclose(one(gray, noise=noise).logits, wanted, atol=1e-5)
     one.save_pretrained(tmp_path)
     assert HieraMAEForPreTraining.from_pretrained(tmp_path).config.num_channels == 1
-    with pytest.raises(ValueError, match="1 channels; only 3 can be folded"):
+    with pytest.raises(ValueError, match="its decoder predicts gray pixels: load it with num_channels=1"):
         HieraMAEForPreTraining.from_pretrained(tmp_path, num_channels=3)
+    # The encoder alone is spread: what the one channel gave, three equal ones give.
+    spread = HieraMAEModel.from_pretrained(tmp_path, num_channels=3)
+    gray_again = HieraMAEModel.from_pretrained(tmp_path)
+    assert spread.config.num_channels == 3 and gray_again.config.num_channels == 1
+    rgb = spread(gray.expand(-1, 3, -1, -1)).last_hidden_state
+    torch.testing.assert_close(rgb, gray_again(gray).last_hidden_state, atol=1e-5, rtol=1e-5)
 
 
 def test_another_number_of_labels_needs_consent(folders):

@@ -14,6 +14,7 @@ from stage_records import pretraining_record
 
 import reproduce
 from medhiera.errors import RunFailedError, UserError
+from medhiera.evaluation.results import ReconstructionReport
 from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms
 from medhiera.experiments.runner import (
     ExperimentRunner,
@@ -24,7 +25,6 @@ from medhiera.experiments.runner import (
     run_all,
 )
 from medhiera.experiments.sweep import SWEEPS, open_study
-from medhiera.hub.record import ReconstructionReport
 from medhiera.training.checkpoints import mark_complete
 
 WORDS = {"train_mae.py": ("mae.yaml",), "train_cls.py": ("cls.yaml",)}

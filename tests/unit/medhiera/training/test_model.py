@@ -82,7 +82,7 @@ def test_what_equals_the_checkpoint_is_no_contradiction(checkpoint):
         ({"embed_dim": 16}, r"embed_dim 16 \(the checkpoint has 8\)"),
         ({"depths": [1, 1, 2, 1]}, r"depths \[1, 1, 2, 1\] \(the checkpoint has \[1, 1, 1, 1\]\)"),
         ({"num_heads": [1, 2, 2, 2]}, r"num_heads \[1, 2, 2, 2\] \(the checkpoint has \[1, 1, 1, 1\]\)"),
-        ({"decoder_depth": 2, "num_channels": 1}, r"num_channels 1 \(.*has 3\), decoder_depth 2 \(.*has 1\)"),
+        ({"decoder_depth": 2, "num_channels": 2}, r"num_channels 2 \(.*has 3\), decoder_depth 2 \(.*has 1\)"),
         ({"patch_stride": [8, 8]}, r"patch_stride \[8, 8\] \(the checkpoint has \[4, 4\]\)"),
         ({"num_query_pool": 3}, r"num_query_pool 3 \(the checkpoint has 2\)"),
         ({"embed_dimm": 8}, "Unknown field 'embed_dimm' for HieraMAEConfig; did you mean 'embed_dim'"),
@@ -110,6 +110,32 @@ def test_the_refusal_says_how_to_drop_the_recipes_own_geometry(checkpoint, tmp_p
     model = parse_config(MAEArguments, [*words, "--model_overrides", "{}"]).model
     check_source(model, is_mae=True)
     assert start_model(HieraMAEForPreTraining, model, image_size=[64, 64])[1] == []
+
+
+def test_a_new_decoder_on_the_checkpoints_encoder(checkpoint):
+    with pytest.raises(UserError, match=r"num_query_pool 3 .*reset_decoder: true"):
+        started(checkpoint, num_query_pool=3)
+    overrides = {"num_query_pool": 3, "decoder_depth": 2, "num_channels": 1}
+    options = ModelArguments(model_name_or_path=checkpoint, model_overrides=overrides, reset_decoder=True)
+    check_source(options, is_mae=True)
+    model, new = start_model(HieraMAEForPreTraining, options, image_size=[128, 128], drop_path_rate=0.0)
+    assert model.config.num_query_pool == 3 and model.decoder.decoder_pred.out_features == 32 * 32
+    assert len(model.decoder.decoder_block.layers) == 2 and model.config.image_size == [128, 128]
+    assert new and not any(name.startswith("hiera.") for name in new)
+    trained = HieraMAEForPreTraining.from_pretrained(checkpoint, num_channels=1, image_size=[128, 128])
+    weights = trained.hiera.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in model.hiera.state_dict().items())
+    assert model(torch.randn(2, 1, 128, 128)).loss.isfinite()
+
+
+def test_gray_pretraining_from_rgb_weights_and_an_rgb_classifier_from_it(checkpoint, tmp_path):
+    gray = started(checkpoint, num_channels=1)
+    assert gray.config.num_channels == 1
+    gray.save_pretrained(tmp_path)
+    classifier = started(str(tmp_path), HieraMAEForImageClassification)
+    assert classifier.config.num_channels == 3, "stock pipelines give every model RGB"
+    with pytest.raises(UserError, match=r"num_channels 3 \(the checkpoint has 1\)"):
+        started(str(tmp_path), num_channels=3)
 
 
 def test_a_classifier_may_pool_as_it_likes(checkpoint):
