@@ -87,7 +87,7 @@ def parse_config(
     if not args[0].startswith("--"):
         lists = {action.dest for action in parser._actions if action.nargs == "+"}
         from_file = _file_words(Path(args.pop(0)), known, lists)
-    args = _joined(args)
+    args, from_file = (_current(words, known) for words in (_joined(args), from_file))
     try:
         parsed = parser.parse_args_into_dataclasses(from_file + args, return_remaining_strings=True)
     except UserError:
@@ -157,6 +157,17 @@ def _joined(args: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
+
+
+def _current(words: Sequence[str], known: set[str]) -> list[str]:
+    """`--gradient_checkpointing` by its later name where transformers has that, and warns of the former."""
+    former, name = "gradient_checkpointing", "activation_checkpointing"
+    if name not in known:
+        return list(words)
+    return [
+        word.replace(former, name, 1) if word.replace("-", "_").startswith(f"__{former}") else word
+        for word in words
+    ]
 
 
 def _is_negative(word: str) -> bool:

@@ -308,3 +308,13 @@ def test_what_is_off_is_not_recorded_and_what_is_on_is(write):
 def test_no_path_of_the_user_is_recorded(write, tmp_path):
     recipe = parse_config(MAEArguments, [*write("seed: 3"), "--model_name_or_path", str(tmp_path)])
     assert str(tmp_path) not in str(recipe.as_json())
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [("gradient_checkpointing: true", []), ("seed: 1", ["--gradient_checkpointing=true"])],
+)
+def test_recomputing_activations_goes_by_either_name(write, text, typed):
+    """transformers 5.24 renamed it; recipes keep the name that all supported versions know."""
+    training = parse_config(MAEArguments, [*write(text), *typed]).training
+    assert training.gradient_checkpointing or training.activation_checkpointing
