@@ -65,6 +65,7 @@ class Run(Generic[S]):
         resume: the checkpoint to resume from, or None.
         data: opened.
         preprocessing: of training, evaluation and the published processor.
+        channels: of the model's input.
         facts: what the record says that is known before training (`describe`).
         trained: digests of the images of this stage and those before it.
     """
@@ -75,6 +76,7 @@ class Run(Generic[S]):
     data: BuiltDataset
     preprocessing: Preprocessing
     lineage: Lineage = field(default_factory=Lineage.random)
+    channels: int = 3
     facts: dict[str, Any] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
 
@@ -107,6 +109,7 @@ class Run(Generic[S]):
             drop_path_rate=self.config.optimization.drop_path_rate,
             **config_fields,
         )
+        self.channels = model.config.num_channels
         source = self.config.model.model_name_or_path
         self.lineage = Lineage.random() if source is None else lineage_of(source, new_weights)
         return model
@@ -130,7 +133,7 @@ class Run(Generic[S]):
             "kind": "smoke" if self.config.optimization.smoke_run else "full",
             "lineage": self.lineage,
             "data": DataRecord.of(self.data, used),
-            "preprocessing": PreprocessingRecord(**vars(self.preprocessing)),
+            "preprocessing": PreprocessingRecord(**vars(self.preprocessing), channels=self.channels),
             "recipe": self.config.as_json(),
             "libraries": library_versions(),
             "commit": code_commit(),

@@ -104,12 +104,13 @@ class DataRecord:
 
 @dataclass
 class PreprocessingRecord:
-    """Resize and crop in pixels, mean and standard deviation in units of [0, 1]."""
+    """Resize and crop in pixels, mean and standard deviation in units of [0, 1], the model's channels."""
 
     image_size: int
     resize_size: int
     mean: float
     std: float
+    channels: int = 3
 
 
 @dataclass

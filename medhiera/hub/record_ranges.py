@@ -20,6 +20,7 @@ _DIFFERENCE = Range(-1, 1)
 _RANGES = {
     "PreprocessingRecord.image_size": _SIZE,
     "PreprocessingRecord.resize_size": _SIZE,
+    "PreprocessingRecord.channels": _SIZE,
     "PreprocessingRecord.std": Range(most=1, above=True),
     "TrainingRecord.epochs": _AMOUNT,
     "TrainingRecord.seconds": _AMOUNT,
