@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 nih_mapping=options.nih_mapping,
                 allow_leakage=options.allow_leakage,
                 compression=options.compression,
+                contours=options.contours,
             )
             export_parquet(builder, options.output_dir, options.num_proc)
         for line in summary_lines(options.output_dir):
@@ -89,6 +90,13 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of the stored PNGs: none is read several times faster than fast and takes twice the space; "
         "auto is fast at native size, else none; raw stores pixels in place of PNGs, which training reads "
         "fastest and the Hub does not show",
+    )
+    parser.add_argument(
+        "--contours",
+        default="",
+        metavar="learned|FILE_OR_FOLDER",
+        help="also store where each chest lies, for masks that follow it: by our network, or from CheXmask's "
+        "CSV or a folder of lung masks, whose gaps the network fills",
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     return parser.parse_args(arguments)

@@ -286,5 +286,5 @@ class ImageFolder(SourceBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         names = read_label_names(scan_folder(Path(self.config.data_dir)))
-        features = make_features(names, is_raw=self.config.is_raw)
+        features = make_features(names, is_raw=self.config.is_raw, has_regions=bool(self.config.contours))
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)

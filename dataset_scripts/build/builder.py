@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from datasets.config import DATASET_INFO_FILENAME
 from datasets.utils.py_utils import temporary_assignment
 
 from dataset_scripts.build.build_log import BuildLog, is_log, most_bad_files, read_logs, write_reports
+from dataset_scripts.build.chest_column import add_contours, chest_cells, full_path, scan_contours
 from dataset_scripts.build.config import SourceConfig, check_numbers
 from dataset_scripts.build.records import (
     FolderScan,
@@ -33,7 +34,7 @@ from dataset_scripts.build.records import (
 from dataset_scripts.build.reuse import drop_damaged_info, find_cache_damage, find_readable
 from dataset_scripts.build.workers import end_with, forks_end_with_this_process
 from dataset_scripts.errors import DICOM_PACKAGES, BadImageError, DataLayoutError, TooManyBadFilesError
-from dataset_scripts.findings import FINDINGS, make_features
+from dataset_scripts.findings import CHEST_REGION, FINDINGS, make_features
 from dataset_scripts.reading.grayscale import GrayImage, encode_png, resize_shorter_side
 from dataset_scripts.reading.image_files import may_be_dicom
 from dataset_scripts.reading.images import read_image
@@ -93,7 +94,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         scans = [scan for _, scan in self._scan(Path(data_dir))]
         if build_dir is not None:
             _check_build_dir(Path(build_dir), scans)
-        options["manifest"] = manifest_hash(scans, extra)
+        options["contours"] = full_path(options.get("contours", ""))
+        options["manifest"] = manifest_hash([*scans, *scan_contours(options["contours"])], extra)
         super().__init__(
             cache_dir=None if build_dir is None else str(build_dir),
             config_name=split_scheme,
@@ -106,7 +108,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         return [(source, scan_folder(data_dir)) for source in self.SOURCES]
 
     def _info(self) -> datasets.DatasetInfo:
-        features = make_features(FINDINGS, is_raw=self.config.is_raw)
+        features = make_features(FINDINGS, is_raw=self.config.is_raw, has_regions=bool(self.config.contours))
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)
 
     def _make_split_generators_kwargs(self, prepare_split_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -148,6 +150,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         for listing in listings:
             assert listing.splits.keys() <= {"train", *listing.source.held_out_splits}, listing.source.name
         listings = self._remove_leaks(listings, log_dir, num_proc)
+        if self.config.contours:
+            add_contours(listings, self.config.contours)
         log = BuildLog(log_dir)
         for listing in listings:
             for problem in listing.problems:
@@ -288,11 +292,18 @@ def build_examples(
     record: ImageRecord, root: str, split: str, config: SourceConfig, log: BuildLog
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one record; a file that cannot be read is reported to the log and yields none."""
+
+    def note(kind: str, detail: str) -> None:
+        log.report(Problem(record.source, kind, record.path, detail, split))
+
     try:
-        for suffix, image in _read(record, root, split, config, log):
+        for suffix, image in _read(record, root, config, note):
             stored = resize_shorter_side(image, config.stored_size)
             log.count(record.source, split, stored)
-            yield _example(record, suffix, stored, config)
+            example = _example(record, suffix, stored, config)
+            if config.contours:
+                example[CHEST_REGION] = chest_cells(record, stored, note)
+            yield example
     except BadImageError as error:
         log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
 
@@ -326,14 +337,10 @@ def _nothing_listed(listings: list[SourceListing]) -> str:
 
 
 def _read(
-    record: ImageRecord, root: str, split: str, config: SourceConfig, log: BuildLog
+    record: ImageRecord, root: str, config: SourceConfig, note: Callable[[str, str], None]
 ) -> Iterator[tuple[str, GrayImage]]:
     """Yield (suffix of the image id, image) for one record."""
     path = Path(root) / record.path
-
-    def note(kind: str, detail: str) -> None:
-        log.report(Problem(record.source, kind, record.path, detail, split))
-
     if not record.is_volume:
         yield "", read_image(path, config.stored_size, note)
         return

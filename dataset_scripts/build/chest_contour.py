@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from dataset_scripts.build.atomic_files import write_atomically
@@ -60,7 +59,6 @@ class _Done:
 
 def _write_mask(task: _Task) -> _Done:
     """Write the mask of one picture, or say why there is none."""
-    torch.set_num_threads(1)  # convolutions of 64×64 gain nothing from more
     try:
         gray = read_image(task.picture, needs_contrast=False)  # a pale film has a chest too
     except BadImageError as error:

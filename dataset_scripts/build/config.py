@@ -28,6 +28,8 @@ class SourceConfig(datasets.BuilderConfig):
         compression: of the stored PNGs: "fast"; "none" (twice the bytes, read several times faster); "auto"
             is "none" for shrunk images, where it is a few gigabytes, and "fast" at native size. "raw": no
             PNGs but their pixels, as many bytes as "none", which training reads in place.
+        contours: also store where each chest lies: "learned" by the network of chest_contour, or a file or
+            folder of your own (`contour_files.read_contours`), whose gaps it fills; "" for no such column.
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
@@ -38,6 +40,7 @@ class SourceConfig(datasets.BuilderConfig):
     allow_leakage: bool = False
     nih_mapping: str = ""
     compression: Compression | Literal["auto", "raw"] = "auto"
+    contours: str = ""
     manifest: str = ""
 
     @property

@@ -4,7 +4,9 @@
 lies beside this file; `chest_contour` makes a region of what it says.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -141,9 +143,21 @@ class ContourNetwork(nn.Module):
 @functools.cache
 def load_network(path: Path = WEIGHTS) -> ContourNetwork:
     """The trained network, read once a process; stored as float16, computed in float32."""
-    network = ContourNetwork()
-    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    with torch.device("meta"):  # no weights are drawn: training after a build has the same random numbers
+        network = ContourNetwork()
+    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()}, assign=True)
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # half the time
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """64×64 cells gain nothing from more, and a forked worker would wait for threads of its parent."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def lung_probabilities(network: ContourNetwork, gray: npt.NDArray[np.uint8]) -> Probabilities:
@@ -160,7 +174,7 @@ def lung_probabilities(network: ContourNetwork, gray: npt.NDArray[np.uint8]) -> 
     if small.min() == small.max():  # the network would answer with the mean chest
         return np.zeros_like(small)
     equalized = torch.from_numpy(equalize(small))
-    with torch.inference_mode():
+    with _one_thread(), torch.inference_mode():
         context = add_context(torch.stack([equalized, equalized.flip(-1)]))
         logits = network(context.contiguous(memory_format=torch.channels_last))
         straight, mirrored = logits.sigmoid()

@@ -40,7 +40,9 @@ class ImageRecord:
 
     `path` is relative to the listing's root; `image_id` is unique in the whole cocktail (a volume's
     slices append to it). `nih_image` is the ChestX-ray14 file name this image is known to show, where
-    the source says so. `boxes_size` is the (width, height) the boxes were drawn in.
+    the source says so. `boxes_size` is the (width, height) the boxes were drawn in. `chest_region` is the
+    user's own contour (`chest_column.pack`, in hexadecimal digits), "" where it is to be found, None where no
+    chest is shown.
     """
 
     image_id: str
@@ -55,6 +57,7 @@ class ImageRecord:
     boxes_size: tuple[int, int] = (1, 1)
     nih_image: str = ""
     is_volume: bool = False
+    chest_region: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,12 @@ class DataArguments:
         "`fast` or `none`. `auto`: `raw` for shrunk images, `fast` at native size. The pixels are the same.",
         card="never",
     )
+    contours: str | None = option(
+        None,
+        "Where built data gets its chest regions from: `learned` (our network), CheXmask's CSV, or a folder "
+        "of lung masks. Default: `learned` where mask_region is `contour`, else none.",
+        card="where set",
+    )
     build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))
     split_scheme: Literal["official", "medtransformer"] = option(
         "official",

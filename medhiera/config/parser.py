@@ -332,6 +332,8 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
         logger.warning("%s", warning)
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
     data.stored_size = data.resize_size if data.stored_size is None else data.stored_size
+    if getattr(recipe.stage, "mask_region", "none") == "contour":
+        data.contours = data.contours or "learned"
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if optimization.precision == "auto":
         if "bf16" not in given:

@@ -203,6 +203,7 @@ def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
         allow_leakage=options.allow_leakage,
         nih_mapping=options.nih_mapping or "",
         compression=compression,
+        contours=options.contours or "",
     )
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
