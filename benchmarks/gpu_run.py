@@ -1,10 +1,10 @@
 """Models, trainer and loader on one GPU, within a time budget: `make bench-gpu WHEELS=FOLDER`.
 
-Stands above gpu_plan.py, what is measured, gpu_worker.py, which runs one model, and gpu_report.py, the table. Every model has a
-process of its own, for an illegal memory access ends all of the process it happens in. Those of a group
-build and compile at the same time, then take turns, so that ratios are of one round. Parts come in the order
-of what the goals ask for; a part that the rest of the budget does not allow for is left out, and said to be.
-The JSON is written after each part.
+Stands above gpu_plan.py (what is measured), gpu_worker.py (one model) and gpu_report.py (the table). Every
+model has a process of its own, for an illegal memory access ends all of the process it happens in. Those of a
+group build and compile at the same time, then take turns, so that ratios are of one round. Parts come in the
+order of what the goals ask for; a part that the rest of the budget does not allow for is left out, and said
+to be. The JSON is written after each part.
 
     python -m benchmarks.gpu_run --minutes 8.5
     python -m benchmarks.gpu_run --parts autotune --minutes 4 --output runs/autotune
