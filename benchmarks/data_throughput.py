@@ -51,6 +51,7 @@ from medhiera.data.preprocessing import Preprocessing
 DIFFERENT = 16  # drawn chests; the rest are copies
 BATCH = 32
 RECIPE_BATCH = 128
+HELD_OUT = 64
 
 # A process of its own, as the command line is one: its workers do not import what this benchmark imports.
 TIMED_BUILD = """
@@ -66,18 +67,19 @@ print(time.perf_counter() - started)
 """
 
 
-def write_raw(root: Path, images: int, side: int, given: list[Path]) -> Path:
+def write_raw(root: Path, images: int, side: int, given: list[Path], held_out: int = 0) -> Path:
     """Write `images/` and `labels.csv`; every picture after the first few is a hard link.
 
     Args:
         root: a new folder.
-        images: how many.
+        images: how many to train on.
         side: of each, in pixels.
         given: pictures to shrink or enlarge to it; phantoms are drawn where there are too few.
+        held_out: how many more for validation, which a training run asks for.
     """
     folder = root / "images"
     folder.mkdir(parents=True)
-    for index in range(images):
+    for index in range(images + held_out):
         path = folder / f"{index:06d}.png"
         if index >= DIFFERENT:
             os.link(folder / f"{index % DIFFERENT:06d}.png", path)
@@ -92,8 +94,8 @@ def write_raw(root: Path, images: int, side: int, given: list[Path]) -> Path:
     with (root / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "split", "mass"])
-        for index in range(images):  # some are held out: a training run asks for a validation split
-            writer.writerow([f"{index:06d}.png", "train" if index % 64 else "validation", index % 2])
+        for index in range(images + held_out):
+            writer.writerow([f"{index:06d}.png", "train" if index < images else "validation", index % 2])
     return root
 
 
@@ -207,7 +209,7 @@ def measure_recipes(
         The same by recipe and storage, and column.
     """
     work_dir = options.work_dir
-    folder = write_raw(work_dir / "files-256", options.recipe_images, 256, given)
+    folder = write_raw(work_dir / "files-256", options.recipe_images, 256, given, HELD_OUT)
     built = {compression: work_dir / f"256-{compression}" for compression in ("raw", "none")}
     for compression, out in built.items():
         build(folder, out, min(8, os.cpu_count() or 1), compression)

@@ -51,7 +51,7 @@ class Scale:
 
 GPU = Scale(
     "tiny", 224, 128, (32, 64, 256, 512), 5, {}, 2.5,
-    ("--batch_size", "128", "--images", "7936", "--workers", "8", "--warm_up", "40", "--steps", "240",
+    ("--batch_size", "128", "--images", "8192", "--workers", "8", "--warm_up", "40", "--steps", "240",
      "--logging_steps", "20", "--rounds", "1", "--torch_compile", "true", "--precision", "bf16_weights"),
     ("--recipe_images", "8192", "--batches", "32", "--recipe_rounds", "3"),
 )  # fmt: skip

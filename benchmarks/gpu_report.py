@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hiera_models import AGREEMENT
+from benchmarks.hiera_models import AGREEMENT, TOY
 
 Entry = dict[str, Any]
 """A contender of a group as gpu_run.py writes it; `milliseconds` holds one number a round."""
@@ -150,8 +150,13 @@ def render(content: dict[str, Any]) -> str:
         f"{versions}. `{content['command']}`, {content['seconds']:.0f} s. Rates of a square product in "
         f"TFLOP/s: {squares}. The models of a group have a process each and take turns; a training step "
         "ends with fused AdamW.\n",
-        "| goal, batch 128 unless said | wanted | measured |\n|---|---|---|",
     ]
+    cases = [entry["case"] for group in content["groups"] for entry in group["contenders"]]
+    if cases and cases[0]["size"] == TOY:
+        lines.append(
+            "A trial of the benchmark at a toy's size: none of its figures says anything of a card.\n"
+        )
+    lines.append("| goal (models at batch 128) | wanted | measured |\n|---|---|---|")
     lines += [f"| {what} | {wanted} | {measured} |" for what, wanted, measured in goals(content)]
     for group in content["groups"]:
         lines += group_lines(group, content["square_tflops"])
