@@ -8,11 +8,13 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo app test test-avx2 test-all test-gpu lint format bench clean
+.PHONY: help setup demo app test test-avx2 test-all test-gpu lint format bench gpu-bundle bench-gpu clean
 
 DATA ?=
 STAGE0 ?=
 MODEL ?= demo/phantom/stage2
+WHEELS ?=
+GPU_RUN ?=
 HERE := $(CURDIR)
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -29,7 +31,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 help:  ## this list
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-11s %s\n", $$1, $$2}'
 
 # The first interpreter that is new enough, not too new, and can make a virtual environment.
 .venv/bin/python:
@@ -88,7 +90,20 @@ bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ s
 	$(PY) -m benchmarks.leakage_table $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
 	$(PY) -m benchmarks.leakage_scale $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
 	$(PY) -m benchmarks.data_throughput --work_dir .cache/bench/throughput
+	$(PY) -m benchmarks.read_ahead
+
+gpu-bundle: setup  ## gpu_bundle/: the wheels that a GPU machine without a network lacks
+	$(PY) -m benchmarks.gpu_bundle gpu_bundle
+
+# No .venv: one made from an interpreter that is itself in a virtual environment does not see that one's PyTorch, and
+# pip would bring another. The wheels go into a folder that PYTHONPATH names, and the machine's own stay as they are.
+bench-gpu: GPU_PYTHON = $(or $(PYTHON),python3)
+bench-gpu:  ## on such a machine: make bench-gpu WHEELS=gpu_bundle (9 minutes; GPU_RUN="--parts train" and so on)
+	@ls "$(WHEELS)"/*.whl > /dev/null 2>&1 || { echo "make: WHEELS=$(WHEELS) holds no wheels; make gpu-bundle writes gpu_bundle/ where there is a network: make bench-gpu WHEELS=gpu_bundle" >&2; exit 1; }
+	@rm -rf .cache/gpu-site
+	@$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --target .cache/gpu-site "$(WHEELS)"/*.whl
+	HF_HUB_OFFLINE=1 PYTHONPATH="$(HERE)/.cache/gpu-site" $(GPU_PYTHON) -W ignore -m benchmarks.gpu_run $(GPU_RUN)
 
 clean:  ## removes what the commands made, the environment too
-	rm -rf .venv .cache demo build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache demo build runs gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,12 +10,14 @@ from another model on the same images.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
+from PIL import Image
 from tqdm.auto import tqdm
 
 from medhiera.config.arguments import DataArguments
@@ -28,16 +30,19 @@ from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.comparison import compare_models
-from medhiera.evaluation.localization import evaluate_localization
+from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
+from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.tables import comparison_lines, format_table
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, EvaluationRecord, TrainedRecord
 from medhiera.inference.classifier import Classifier
+from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
 from medhiera.output import make_folder, one_writer, write_error
+from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("evaluate_cls")
 
@@ -85,7 +90,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     if options.split != "validation" and "validation" in held_out:
         validation = predict(options, classifier, cocktail, held_out["validation"])
     bootstrap = Bootstrap(options.bootstrap_resamples)
-    game, examples = evaluate_localization(classifier, rows, bootstrap, options.batch_size)
+    game, examples = localize(classifier, rows, bootstrap, options.batch_size)
     log_peak_memory(device)
     comparison = None
     if other is not None:
@@ -156,7 +161,7 @@ def predict(
     """The model's probabilities of some rows, in the order of the data's findings.
 
     Raises:
-        UserError: the model lacks a finding of the data, or computes NaN.
+        UserError: the model lacks a finding of the data, or computes NaN, or memory runs out.
     """
     columns = match_findings(classifier.names, cocktail.names)
     images = rows.select_columns("image")
@@ -164,12 +169,38 @@ def predict(
     def read(index: int) -> torch.Tensor:
         return classifier.preprocessing.pixels(as_picture(images[index]["image"]))
 
+    def score(pixel_values: torch.Tensor) -> torch.Tensor:
+        return classifier.score(pixel_values, options.tta, options.legacy_head)
+
+    scores = []
     with contextlib.closing(read_ahead(read, range(len(rows)), options.batch_size)) as batches:
-        scores = [
-            classifier.score(classifier.pixel_values(batch), options.tta, options.legacy_head)
-            for batch in tqdm(batches, total=-(-len(rows) // options.batch_size))
-        ]
+        for batch in tqdm(batches, total=-(-len(rows) // options.batch_size)):
+            work = functools.partial(lambda pixels: score(classifier.pixel_values(pixels)), batch)
+            scores.append(
+                run_or_name_batch(work, lambda count: score(blank_images(classifier, count)), len(batch))
+            )
     return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
+
+
+def localize(
+    classifier: Classifier, rows: Dataset, bootstrap: Bootstrap, batch_size: int
+) -> tuple[LocalizationReport, list[HeatMapExample]]:
+    """The pointing game, see evaluate_localization.
+
+    Raises:
+        UserError: a batch does not fit into memory.
+    """
+    return run_or_name_batch(
+        lambda: evaluate_localization(classifier, rows, bootstrap, batch_size),
+        lambda count: heat_maps(classifier.model, blank_images(classifier, count)),
+        batch_size,
+    )
+
+
+def blank_images(classifier: Classifier, count: int) -> torch.Tensor:
+    """As many inputs of the model as asked for, to see whether they fit."""
+    blank = classifier.preprocessing.pixels(Image.new("L", (64, 64)))
+    return classifier.pixel_values([blank] * count)
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:

@@ -43,6 +43,7 @@ from medhiera.inference.predictions_csv import (
 )
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.output import check_output_file, make_folder, one_writer
+from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("predict")
 
@@ -120,7 +121,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
 
     Raises:
         UserError: the CSV is something else or of another model, or cannot be written; or the model gives
-            no finite numbers. Rows of the batches before stay.
+            no finite numbers, or memory runs out. Rows of the batches before stay.
     """
     fingerprint = classifier.fingerprint()
     rows = rows_done(output, ["path", "model", "content", *classifier.names], fingerprint)
@@ -144,7 +145,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                 shown = [reading for reading in batch if reading.pixels is not None]
                 if shown:
                     pixels = [reading.pixels for reading in shown if reading.pixels is not None]
-                    scores = classifier.score(classifier.pixel_values(pixels)).tolist()
+                    scores = score_batch(classifier, pixels).tolist()
                     append_rows(
                         output,
                         [
@@ -157,6 +158,19 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
         list_beside(output, "unreadable", bad, read_now | (done & files.keys()), "could not be read")
         list_beside(output, "remarks", remarks, read_now, "read in another way than the header says")
     return len(bad)
+
+
+def score_batch(classifier: Classifier, pixels: list[Tensor]) -> Tensor:
+    """Probabilities, see Classifier.score.
+
+    Raises:
+        UserError: the batch does not fit into memory.
+    """
+
+    def score_first(count: int) -> Tensor:
+        return classifier.score(classifier.pixel_values(pixels[:count]))
+
+    return run_or_name_batch(lambda: score_first(len(pixels)), score_first, len(pixels))
 
 
 def read_batches(paths: list[Path], classifier: Classifier, batch_size: int) -> Iterator[list[Reading]]:

@@ -18,6 +18,7 @@ import argparse
 import csv
 import importlib.util
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ from medhiera.data.preprocessing import Preprocessing
 DIFFERENT = 16  # drawn chests; the rest are copies
 BATCH = 32
 RECIPE_BATCH = 128
-RECIPE_REPEATS = 7
+HELD_OUT = 64
 
 # A process of its own, as the command line is one: its workers do not import what this benchmark imports.
 TIMED_BUILD = """
@@ -67,18 +68,19 @@ print(time.perf_counter() - started)
 """
 
 
-def write_raw(root: Path, images: int, side: int, given: list[Path]) -> Path:
+def write_raw(root: Path, images: int, side: int, given: list[Path], held_out: int = 0) -> Path:
     """Write `images/` and `labels.csv`; every picture after the first few is a hard link.
 
     Args:
         root: a new folder.
-        images: how many.
+        images: how many to train on.
         side: of each, in pixels.
         given: pictures to shrink or enlarge to it; phantoms are drawn where there are too few.
+        held_out: how many more for validation, which a training run asks for.
     """
     folder = root / "images"
     folder.mkdir(parents=True)
-    for index in range(images):
+    for index in range(images + held_out):
         path = folder / f"{index:06d}.png"
         if index >= DIFFERENT:
             os.link(folder / f"{index % DIFFERENT:06d}.png", path)
@@ -93,7 +95,8 @@ def write_raw(root: Path, images: int, side: int, given: list[Path]) -> Path:
     with (root / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "split", "mass"])
-        writer.writerows([f"{index:06d}.png", "train", index % 2] for index in range(images))
+        for index in range(images + held_out):
+            writer.writerow([f"{index:06d}.png", "train" if index < images else "validation", index % 2])
     return root
 
 
@@ -193,20 +196,32 @@ def recipe_tables(folder: Path, built: dict[str, Path]) -> Iterator[tuple[str, s
         yield recipe, "torchvision ImageFolder, PNG", TorchImageFolder(str(folder), v2.Compose(steps)), None
 
 
-def measure_recipes(work_dir: Path, count: int, batches: int, given: list[Path]) -> None:
-    """Print images a second of one core for both modern recipes: median (lowest to highest) of seven."""
-    folder = write_raw(work_dir / "files-256", count, 256, given)
+def measure_recipes(
+    options: argparse.Namespace, given: list[Path], device: torch.device
+) -> dict[str, dict[str, list[float]]]:
+    """Print images a second of one core for both modern recipes: median (lowest to highest) of the rounds.
+
+    Args:
+        options: the command line.
+        given: pictures to use instead of phantoms.
+        device: does the batch's part; each batch is pinned for it, where it is a GPU.
+
+    Returns:
+        The same by recipe and storage, and column.
+    """
+    work_dir = options.work_dir
+    folder = write_raw(work_dir / "files-256", options.recipe_images, 256, given, HELD_OUT)
     built = {compression: work_dir / f"256-{compression}" for compression in ("raw", "none")}
     for compression, out in built.items():
-        build(folder, out, 2, compression)
+        build(folder, out, min(8, os.cpu_count() or 1), compression)
     speeds: dict[tuple[str, str], list[dict[str, float]]] = {}
     tables = [(name, how, table, collate) for name, how, table, collate in recipe_tables(folder, built)]
-    for _ in range(RECIPE_REPEATS):  # in turn, so that other work on the machine meets all of them
+    for _ in range(options.recipe_rounds):  # in turn, so that other work on the machine meets all of them
         for recipe, storage, table, collate in tables:
             is_ours = collate is not None
-            timed = batches if is_ours else max(2, batches // 16)
-            speeds.setdefault((recipe, storage), []).append(time_loader(table, collate, timed))
-    columns = ("one worker", "its core", "both cores", "no worker", "device part, here")
+            timed = options.batches if is_ours else max(2, options.batches // 16)
+            speeds.setdefault((recipe, storage), []).append(time_loader(table, collate, timed, device))
+    columns = ("one worker", "its core", "both cores", "no worker", f"device part, {device.type}")
     print(f"\n| recipe | storage | {' | '.join(columns)} |\n|---|---{'|---' * len(columns)}|")
     for (recipe, storage), measured in speeds.items():
         cells = []
@@ -221,9 +236,15 @@ def measure_recipes(work_dir: Path, count: int, batches: int, given: list[Path])
         print("\nFFCV is not installed here and was not timed.")
     else:
         print("\nFFCV is installed here, but nothing of this benchmark calls it yet.")
+    return {
+        f"{recipe}, {storage}": {
+            column: [each[column] for each in measured if column in each] for column in columns
+        }
+        for (recipe, storage), measured in speeds.items()
+    }
 
 
-def time_loader(table: Any, collate: Any, batches: int) -> dict[str, float]:
+def time_loader(table: Any, collate: Any, batches: int, device: torch.device) -> dict[str, float]:
     """Images a second by column of the table.
 
     "one worker" is by the clock, all others by processor time: "its core" is the worker's, "both cores" the
@@ -233,11 +254,12 @@ def time_loader(table: Any, collate: Any, batches: int) -> dict[str, float]:
         table: a RadiographDataset or a torchvision data set.
         collate: None for a torchvision data set.
         batches: how many are timed.
+        device: does the batch's part.
     """
     sampler = KeyedSampler(len(table), seed=0) if collate is not None else torch.randperm(len(table)).tolist()
     loader = DataLoader(
         table, RECIPE_BATCH, sampler=sampler, num_workers=1, persistent_workers=True, drop_last=True,
-        collate_fn=collate,
+        collate_fn=collate, pin_memory=device.type == "cuda",
     )  # fmt: skip
     stream = iter(chain.from_iterable(repeat(loader)))
     page = torch.empty(RECIPE_BATCH * 512 * 512, dtype=torch.uint8)
@@ -264,10 +286,31 @@ def time_loader(table: Any, collate: Any, batches: int) -> dict[str, float]:
     for _ in range(few):
         collate(table.__getitems__(keys))
     speeds["no worker"] = few * RECIPE_BATCH / (time.process_time() - started)
-    started = time.process_time()
-    table.preprocessing.model_inputs(batch)
-    speeds["device part, here"] = RECIPE_BATCH / (time.process_time() - started)
+    speeds[f"device part, {device.type}"] = RECIPE_BATCH / device_seconds(table, batch, device)
     return speeds
+
+
+def device_seconds(table: RadiographDataset, batch: dict[str, Any], device: torch.device) -> float:
+    """How long a batch of bytes takes to become the model's input: of processor time, or of a GPU's.
+
+    Args:
+        table: says how.
+        batch: on the CPU; a GPU's copy is no part of the time.
+        device: does it.
+    """
+    if device.type != "cuda":
+        started = time.process_time()
+        table.preprocessing.model_inputs(batch)
+        return time.process_time() - started
+    there = {name: one.to(device) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    table.preprocessing.model_inputs(dict(there))
+    begin.record()
+    for _ in range(10):
+        table.preprocessing.model_inputs(dict(there))
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3 / 10
 
 
 def main() -> None:
@@ -279,12 +322,17 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, help="a folder whose first images are used instead of phantoms")
     parser.add_argument("--memory", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--recipe_images", type=int, default=2048, help="read by the modern recipes; 0: none")
+    parser.add_argument("--recipe_rounds", type=int, default=7, help="of the modern recipes")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of the batch's part")
+    parser.add_argument("--json", type=Path, help="write the modern recipes' figures here")
     options = parser.parse_args()
     shutil.rmtree(options.work_dir, ignore_errors=True)
     given = sorted(options.raw.rglob("*.png"), key=lambda path: -path.stat().st_size) if options.raw else []
     torch.set_num_threads(1)  # of the main process, so that it is one core where workers are 0
     if options.recipe_images:
-        measure_recipes(options.work_dir, options.recipe_images, options.batches, given)
+        figures = measure_recipes(options, given, torch.device(options.device))
+        if options.json:
+            options.json.write_text(json.dumps(figures), encoding="utf-8")
     if options.images:
         measure_speed(options.work_dir, options.images, options.batches, given)
     if options.memory:

@@ -1,16 +1,17 @@
-"""How fast each Hiera trains and infers, in one run: Meta's, hiera-optim, transformers', timm's and ours.
+"""How fast each Hiera trains and infers on a CPU: Meta's, hiera-optim, transformers', timm's and ours.
 
 Stands beside the project; nothing imports it. Every model gets the same weights and the same mask, their
 losses are compared before anything is timed, and repetitions go round the models in turn, so that a slow
 moment of the machine falls on all.
 
     python -m benchmarks.model_throughput --cases train --precisions bf16
-    python -m benchmarks.model_throughput --device cuda --compile both --batch-sizes 128
+    python -m benchmarks.model_throughput --compile both --batch-sizes 1 16
 
 A training step is forward and backward of the masked autoencoder at mask ratio 0.6; the optimizer is left
 out, being the same for all. Training in bf16 is autocast over float32 weights; inference in bf16 has bf16
 weights: the fastest documented setting of every library. Meta's package and hiera-optim are left out where
-they are not installed (pip install ".[bench]").
+they are not installed (pip install ".[bench]"). On a GPU, where each model has a process of its own, it is
+`make bench-gpu` (gpu_run.py).
 """
 
 import argparse
@@ -30,11 +31,19 @@ from typing import Any
 
 import torch
 
-from benchmarks.hiera_models import BUILDERS, Case, NotOfferedError, make_step
+from benchmarks.hiera_models import (
+    AGREEMENT,
+    BUILDERS,
+    Case,
+    NotOfferedError,
+    checked_values,
+    make_step,
+    product_work,
+    relative_difference,
+)
 from modeling_hiera_mae.fused_linear import linear
 
-# Half precision rounds each library's order of operations differently.
-AGREEMENT = {"fp32": 2e-4, "bf16": 3e-2}
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -46,14 +55,14 @@ class Result:
         model: a key of BUILDERS.
         seconds: of each timed step; the same place in every model's list is the same round.
         peak_memory_mb: in a fresh process, of the tensors and of the whole process; or None.
-        check: the loss, or the sum of squared logits.
+        check: the loss, or logits.
     """
 
     case: Case
     model: str
     seconds: list[float]
     peak_memory_mb: tuple[float, float] | None
-    check: float
+    check: list[float]
 
     @property
     def images_per_second(self) -> float:
@@ -62,14 +71,13 @@ class Result:
 
 
 def measure(
-    cases: Iterable[Case], names: list[str], device: torch.device, repeats: int, with_memory: bool
+    cases: Iterable[Case], names: list[str], repeats: int, with_memory: bool
 ) -> Iterator[list[Result]]:
     """Time every model in every case, in turn.
 
     Args:
         cases: what to measure.
         names: keys of BUILDERS.
-        device: where.
         repeats: timed steps of each model, after two that are not timed.
         with_memory: also run each model alone in a fresh process for its peak memory.
 
@@ -79,56 +87,51 @@ def measure(
     for case in cases:
         steps, checks = {}, {}
         for name in names:
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
             try:
-                steps[name] = make_step(name, case, device)
+                steps[name] = make_step(name, case, CPU)
             except (ImportError, NotOfferedError) as error:
                 sys.stderr.write(f"{name} left out: {error}\n")
                 continue
-            checks[name] = float(steps[name]())
+            checks[name] = checked_values(steps[name]())
             steps[name]()
         reference = checks[next(iter(checks))]
-        for name, value in checks.items():
-            if abs(value - reference) > AGREEMENT[case.precision] * max(1.0, abs(reference)):
+        for name, values in checks.items():
+            difference = relative_difference(values, reference)
+            if not difference <= AGREEMENT[case.precision]:
                 raise SystemExit(
-                    f"{name} computes {value}, the others {reference}, in {case}: not comparable."
+                    f"{name} computes {values[:3]}, the others {reference[:3]}, in {case}: not comparable"
                 )
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(repeats):
             for name, step in steps.items():
-                seconds[name].append(_time(step, device))
+                seconds[name].append(_time(step))
         del steps
         yield [
             Result(
                 case,
                 name,
                 times,
-                _peak_memory(name, case, device) if with_memory else None,
+                _peak_memory(name, case) if with_memory else None,
                 checks[name],
             )
             for name, times in seconds.items()
         ]
 
 
-def _time(step: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def _time(step: Callable[[], Any]) -> float:
     start = time.perf_counter()
     step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def _peak_memory(name: str, case: Case, device: torch.device) -> tuple[float, float]:
+def _peak_memory(name: str, case: Case) -> tuple[float, float]:
     """Peak memory in a fresh process, in MB (10⁶ bytes), less what it held before its first step.
 
     Returns:
-        Of the tensors that a step makes, and of the process over two steps. On a CPU the second is larger by
-        what the C library's heap cannot give to the next tensor, which differs from run to run.
+        Of the tensors that a step makes, and of the process over two steps. The second is larger by what the
+        C library's heap cannot give to the next tensor, which differs from run to run.
     """
-    request = json.dumps({"name": name, "case": asdict(case), "device": str(device)})
+    request = json.dumps({"name": name, "case": asdict(case)})
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.model_throughput", "--memory-of", request],
         cwd=Path(__file__).resolve().parent.parent,
@@ -143,18 +146,11 @@ def _peak_memory(name: str, case: Case, device: torch.device) -> tuple[float, fl
 def report_memory(request: str) -> None:
     """The fresh process's part of `_peak_memory`."""
     content = json.loads(request)
-    device, case = torch.device(content["device"]), Case(**content["case"])
-    step = make_step(content["name"], case, device)
-    if device.type == "cuda":
-        allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-        step(), step()
-        tensors = (torch.cuda.max_memory_allocated() - allocated) / 1e6
-        resident = (torch.cuda.max_memory_reserved() - reserved) / 1e6
-    else:
-        before = _resident("VmRSS")
-        step(), step()
-        resident = _resident("VmHWM") - before
-        tensors = _peak_of_tensors(step)
+    step = make_step(content["name"], Case(**content["case"]), CPU)
+    before = _resident("VmRSS")
+    step(), step()
+    resident = _resident("VmHWM") - before
+    tensors = _peak_of_tensors(step)
     sys.stdout.write(f"{tensors:.0f} {resident:.0f}\n")
 
 
@@ -177,36 +173,29 @@ def _resident(field: str) -> float:
     raise SystemExit("peak memory needs Linux (/proc/self/status)")
 
 
-def matrix_rate(device: torch.device, precision: str) -> float:
+def matrix_rate(precision: str) -> float:
     """Measured rate of a large square matrix product, in GFLOP/s: the ceiling of any model.
 
-    On a CPU torch has two libraries for it; the faster one counts.
+    torch has two libraries for it; the faster one counts.
     """
-    side = 8192 if device.type == "cuda" else 2048
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    one = torch.randn(side, side, device=device, dtype=dtype)
+    side = 2048
+    one = torch.randn(side, side, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     products = (lambda: one @ one, lambda: linear(one, one, None))
-    medians = [statistics.median([_time(product, device) for _ in range(7)][2:]) for product in products]
+    medians = [statistics.median([_time(product) for _ in range(7)][2:]) for product in products]
     return 2 * side**3 / min(medians) / 1e9
 
 
-def product_work(case: Case) -> float:
-    """Floating-point operations of the matrix products of our step, in GFLOP an image."""
-    from torch.utils.flop_counter import FlopCounterMode
+def table(results: list[Result], gflop: dict[str, float], rate: float) -> str:
+    """One case as lines of a Markdown table, fastest first.
 
-    small = Case(case.task, case.size, case.pixels, 1, "fp32", compiled=False)
-    # On "meta" nothing is computed, and the CPU's own operators, which the counter does not know, stay out.
-    step = make_step("ours", small, torch.device("meta"))
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops() / 1e9
-
-
-def table(results: list[Result], gflop: float, rate: float) -> str:
-    """One case as lines of a Markdown table, fastest first."""
+    Args:
+        results: of the case.
+        gflop: of the matrix products of each model's own step, an image.
+        rate: of a square product, in GFLOP/s.
+    """
     lines = []
     case = results[0].case
-    ceiling = rate / gflop
+    how = "eager" if case.mode == "eager" else "compiled"
     peers = [r for r in results if r.model != "ours"]
     best = max(peers or results, key=lambda r: r.images_per_second)
     for result in sorted(results, key=lambda r: -r.images_per_second):
@@ -215,10 +204,10 @@ def table(results: list[Result], gflop: float, rate: float) -> str:
         ratio = f"{statistics.median(pairs):.2f} ({pairs[0]:.2f}–{pairs[-1]:.2f})"
         lines.append(
             f"| {case.task} {case.size} {case.pixels} ×{case.batch} {case.precision} "
-            f"{'compiled' if case.compiled else 'eager'} | {result.model} | {result.images_per_second:.2f} "
+            f"{how} | {result.model} | {result.images_per_second:.2f} "
             f"({case.batch / max(result.seconds):.2f}–{case.batch / min(result.seconds):.2f}) | {ratio} | "
             f"{memory} | "
-            f"{result.images_per_second / ceiling:.0%} |"
+            f"{result.images_per_second * gflop[result.model] / rate:.0%} |"
         )
     return "\n".join(lines)
 
@@ -255,7 +244,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--cases", nargs="+", default=["train", "infer"], choices=["train", "infer"])
     parser.add_argument("--sizes", nargs="+", default=["tiny"], help="Hiera sizes, or SIZE@PIXELS (base@512)")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16])
@@ -272,26 +260,26 @@ def main() -> None:
     if options.memory_of:
         report_memory(options.memory_of)
         return
-    device = torch.device(options.device)
     sizes = [(size.split("@")[0], int((size.split("@") + ["224"])[1])) for size in options.sizes]
-    compiled = {"no": [False], "yes": [True], "both": [False, True]}[options.compile]
+    modes = {"no": ["eager"], "yes": ["default"], "both": ["eager", "default"]}[options.compile]
     cases = [
-        Case(task, size, pixels, batch, precision, compiles)
+        Case(task, size, pixels, batch, precision, mode)
         for task in options.cases
         for size, pixels in sizes
         for batch in options.batch_sizes
         for precision in options.precisions
-        for compiles in compiled
+        for mode in modes
     ]
-    rates = {precision: matrix_rate(device, precision) for precision in options.precisions}
-    facts = machine(device)
+    rates = {precision: matrix_rate(precision) for precision in options.precisions}
+    facts = machine(CPU)
     where = f"{facts['name']}, {facts['threads']} threads, {facts['capability']}"
     measured = ", ".join(f"{precision} {rate:.0f}" for precision, rate in rates.items())
     sys.stdout.write(f"{where}; {facts['versions']}\nmatrix products, GFLOP/s: {measured}\n\n{HEADER}\n")
     everything = []
-    for results in measure(cases, options.models, device, options.repeats, options.memory):
+    for results in measure(cases, options.models, options.repeats, options.memory):
         case = results[0].case
-        sys.stdout.write(f"{table(results, product_work(case), rates[case.precision])}\n")
+        gflop = {result.model: product_work(result.model, case, CPU) for result in results}
+        sys.stdout.write(f"{table(results, gflop, rates[case.precision])}\n")
         sys.stdout.flush()
         everything += [asdict(result) for result in results]
     if options.json:

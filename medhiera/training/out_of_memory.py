@@ -2,12 +2,14 @@
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
-from medhiera.errors import RunEndedError
+from medhiera.errors import RunEndedError, UserError
+
+T = TypeVar("T")
 
 
 def end_run(
@@ -41,6 +43,35 @@ def end_run(
     raise RunEndedError(out_of_memory_message(size, largest_fitting(attempt, size), accumulation))
 
 
+def run_or_name_batch(work: Callable[[], T], attempt: Callable[[int], object], batch_size: int) -> T:
+    """What `work` returns; where it runs out of memory, one message with the batch that fits.
+
+    Args:
+        work: of a command with the option `--batch_size`.
+        attempt: does the same to so many images.
+        batch_size: images that `work` takes at a time.
+
+    Raises:
+        UserError: out of memory.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler, so that the failed batch's tensors are gone.
+    fitting = largest_fitting(attempt, batch_size)
+    if fitting:
+        raise UserError(
+            f"out of memory: a batch of {batch_size} images does not fit; {fitting} do (tried). Repeat the "
+            f"command with --batch_size {fitting}; the result is the same"
+        )
+    raise UserError(
+        f"out of memory: a batch of {batch_size} images does not fit, and neither does one image. Another "
+        "process may hold the memory (nvidia-smi shows a GPU's); else take --device cpu"
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the CPU's allocator ran out; the latter says so in words only."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -51,7 +82,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return is_raw and any(phrase in text for phrase in phrases)
 
 
-def largest_fitting(attempt: Callable[[int], None], size: int) -> int:
+def largest_fitting(attempt: Callable[[int], object], size: int) -> int:
     """The largest half of a half of … a batch that fits, found by trying.
 
     Args:

@@ -33,7 +33,9 @@ def test_the_benchmark_compares_then_times(tmp_path):
     assert process.returncode == 0, process.stderr
     content = json.loads((tmp_path / "out").read_text())
     losses = {
-        result["model"]: result["check"] for result in content["results"] if result["case"]["task"] == "train"
+        result["model"]: result["check"][0]
+        for result in content["results"]
+        if result["case"]["task"] == "train"
     }
     assert {"ours", "transformers"} <= losses.keys()
     assert max(losses.values()) - min(losses.values()) < 1e-4
