@@ -1,6 +1,7 @@
 """The `image` column of built data: PNG, or raw gray bytes that are read in place (`compression: raw`).
 
-Stands between the built rows and whatever reads their pixels.
+Both may also stand in the Parquet shards of an export, and the column then says where (shards.py). Stands
+between the built rows and whatever reads their pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from datasets import Image as ImageFeature
+from datasets import Value
 from PIL import Image
 
 from dataset_scripts.findings import RAW_IMAGE
+from medhiera.data.parquet_pages import map_file, value_in_page
+from medhiera.errors import UserError
 
 GrayArray = npt.NDArray[np.uint8]
+
+RAW_IN_SHARD = {
+    "shard": Value("string"),
+    "start": Value("int64"),
+    "height": Value("int32"),
+    "width": Value("int32"),
+}
+"""An image whose gray bytes begin at a byte of a Parquet file."""
+
+ENCODED_IN_SHARD = {"shard": Value("string"), "page": Value("int64"), "index": Value("int32")}
+"""An image file that is one of the values of the page that begins at a byte of a Parquet file."""
 
 
 def gray_arrays(column: pa.ChunkedArray) -> list[GrayArray]:
@@ -26,6 +41,8 @@ def gray_arrays(column: pa.ChunkedArray) -> list[GrayArray]:
     Returns:
         Arrays (height, width), which may not be written to.
     """
+    if column.type.get_field_index("shard") >= 0:
+        return [_gray_in_shard(value) for value in column.to_pylist()]
     if column.type.get_field_index("pixels") < 0:
         decode = ImageFeature().decode_example
         return [np.asarray(decode(value).convert("L")) for value in column.to_pylist()]
@@ -47,9 +64,31 @@ def as_picture(value: Image.Image | Mapping[str, Any]) -> Image.Image:
     """A value of the column, as `rows[n]["image"]` has it, as a picture."""
     if isinstance(value, Image.Image):
         return value
+    if "shard" in value:
+        return Image.fromarray(_gray_in_shard(value))
     return Image.frombytes("L", (value["width"], value["height"]), value["pixels"])
 
 
 def as_pictures(values: Sequence[Image.Image | Mapping[str, Any]]) -> list[Image.Image]:
     """The column of a batch, as `rows.iter` has it, as pictures."""
     return [as_picture(value) for value in values]
+
+
+def _gray_in_shard(place: Mapping[str, Any]) -> GrayArray:
+    """The image at a place in a Parquet file; a raw one is a view into it.
+
+    Raises:
+        UserError: the file is not the one that was opened.
+    """
+    content = map_file(place["shard"])
+    if "page" in place:
+        encoded = bytes(value_in_page(content, place["page"], place["index"]))
+        picture = ImageFeature().decode_example({"bytes": encoded, "path": None})
+        return np.asarray(picture.convert("L"))
+    start, height, width = place["start"], place["height"], place["width"]
+    if int.from_bytes(content[start - 4 : start], "little") != height * width:
+        raise UserError(
+            f"{place['shard']} does not hold the image that stood there when the data was opened. An export "
+            "must stay as it is while it is trained on; start the command again"
+        )
+    return np.frombuffer(content, np.uint8, height * width, start).reshape(height, width)
