@@ -12,23 +12,24 @@ was read once and what the resumed ranks read, seconds to open, bytes written, i
 """
 
 import argparse
-import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import Accelerator, skip_first_batches
 from datasets import Dataset, load_dataset
 
 from dataset_scripts.build.build_file import describe_shard, write_build
@@ -125,12 +126,34 @@ def private_mib() -> float:
     return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) / 1024
 
 
-def read_epoch(options: argparse.Namespace) -> None:
-    """One rank: read its part of an epoch from a step on; write down what, how fast, in how much memory."""
-    from accelerate import Accelerator, skip_first_batches
+@dataclass
+class Reading:
+    """What one rank reads.
 
+    Attributes:
+        export: the folder.
+        way: one of WAYS.
+        cache: where the index or the copy lies.
+        log: the start of the names of the files that the ranks write.
+        side: of the images, in pixels.
+        batch: of a rank.
+        skip: steps that were done before.
+    """
+
+    export: Path
+    way: str
+    cache: Path
+    log: Path
+    side: int
+    batch: int
+    skip: int
+
+
+def read_epoch(options: Reading, environment: Mapping[str, str]) -> None:
+    """One rank: read its part of an epoch from a step on; write down what, how fast, in how much memory."""
+    os.environ.update(environment)
     began = time.perf_counter()
-    rows = open_rows(options.way, options.work_dir / "export", options.cache)
+    rows = open_rows(options.way, options.export, options.cache)
     preprocessing = Preprocessing(options.side, options.side, 0.5, 0.25)
     table = LoggedRows(rows, preprocessing, seed=SEED)
     opened = time.perf_counter() - began
@@ -155,24 +178,35 @@ def read_epoch(options: argparse.Namespace) -> None:
     accelerator.end_training()
 
 
-def start_ranks(
-    options: argparse.Namespace, way: str, log: str, skip: int = 0
-) -> list[subprocess.Popen[bytes]]:
-    """Two ranks as accelerate launches them, with a free port to meet at."""
+def start_ranks(options: argparse.Namespace, way: str, log: str, skip: int = 0) -> list[ForkServerProcess]:
+    """Two ranks with what accelerate launch would tell them, and a free port to meet at.
+
+    They are forked by a process that has imported what they need, which takes seconds, and nothing else.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "benchmarks.shard_reading", "--work_dir", str(options.work_dir)]
-    words += ["--side", str(options.side), "--batch", str(options.batch), "--way", way, "--skip", str(skip)]
-    words += ["--log", str(options.work_dir / log), "--cache", str(options.work_dir / way.replace(" ", "_"))]
+    reading = Reading(
+        options.work_dir / "export", way, options.work_dir / way.replace(" ", "_"), options.work_dir / log,
+        options.side, options.batch, skip,
+    )  # fmt: skip
     world = {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(
-            words,
-            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(RANKS)
-    ]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.shard_reading"])
+    ranks = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(RANKS)]
+    processes = [context.Process(target=read_epoch, args=(reading, rank)) for rank in ranks]
+    for file in options.work_dir.glob(f"{log}-*"):
+        file.unlink()
+    for process in processes:
+        process.start()
+    return processes
+
+
+def ended(processes: Sequence[ForkServerProcess]) -> list[int | None]:
+    """Their exit statuses, when all have ended."""
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
 
 
 def run_ranks(options: argparse.Namespace, way: str, log: str, skip: int = 0) -> list[dict[str, Any]]:
@@ -181,7 +215,7 @@ def run_ranks(options: argparse.Namespace, way: str, log: str, skip: int = 0) ->
     Raises:
         SystemExit: one failed.
     """
-    if any([process.wait() for process in start_ranks(options, way, log, skip)]):
+    if any(ended(start_ranks(options, way, log, skip))):
         raise SystemExit(f"a rank failed ({way})")
     return [json.loads((options.work_dir / f"{log}-{rank}.json").read_text()) for rank in range(RANKS)]
 
@@ -198,14 +232,12 @@ def kill_midway(options: argparse.Namespace, log: str) -> int:
     files = [options.work_dir / f"{log}-{rank}.rows" for rank in range(RANKS)]
     processes = start_ranks(options, WAYS[0], log)
     while any(not file.exists() or file.stat().st_size < halfway for file in files):
-        if any(process.poll() is not None for process in processes):
+        if not all(process.is_alive() for process in processes):
             break
         time.sleep(0.002)
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
-    statuses = [process.wait() for process in processes]
-    if statuses != [-signal.SIGKILL] * RANKS:
+        process.kill()
+    if (statuses := ended(processes)) != [-signal.SIGKILL] * RANKS:
         raise SystemExit(f"the ranks ended before they were killed: {statuses}")
     return min(file.stat().st_size // 8 // options.batch for file in files)
 
@@ -279,12 +311,7 @@ def main(argv: Iterable[str] | None = None) -> None:
         "--batch", type=int, default=125, help="of a rank; rows must be a multiple of twice it"
     )
     parser.add_argument("--rounds", type=int, default=3, help="of both ways; 0: none")
-    for name, kind in (("way", str), ("log", Path), ("cache", Path), ("skip", int)):
-        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)  # of one rank
     options = parser.parse_args(None if argv is None else list(argv))
-    if options.way:
-        read_epoch(options)
-        return
     if options.rows % (RANKS * options.batch):
         parser.error("--rows must be a multiple of twice --batch, as ranks fill up what is short of it")
     shutil.rmtree(options.work_dir / "export", ignore_errors=True)
