@@ -191,8 +191,9 @@ def start_ranks(options: argparse.Namespace, way: str, log: str, skip: int = 0) 
         options.side, options.batch, skip,
     )  # fmt: skip
     world = {"WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.shard_reading"])
+    context.set_forkserver_preload(["accelerate", "medhiera.data.dataset", "medhiera.data.shards"])
     ranks = [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(RANKS)]
     processes = [context.Process(target=read_epoch, args=(reading, rank)) for rank in ranks]
     for file in options.work_dir.glob(f"{log}-*"):
