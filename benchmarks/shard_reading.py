@@ -168,12 +168,13 @@ def read_epoch(options: Reading, environment: Mapping[str, str]) -> None:
     )
     sampler.set_epoch(EPOCH)
     steps = len(loader) - options.skip
-    memory, began = [], time.perf_counter()
+    memory, began, core = [], time.perf_counter(), time.process_time()
     for step, _ in enumerate(skip_first_batches(loader, options.skip)):
         if step % max(1, steps // 20) == 0:
             memory.append(private_mib())
-    seconds = time.perf_counter() - began
-    facts = {"opened": opened, "rate": steps * options.batch / seconds, "memory": memory}
+    seconds, core = time.perf_counter() - began, time.process_time() - core
+    images = steps * options.batch
+    facts = {"opened": opened, "rate": images / seconds, "core_rate": images / core, "memory": memory}
     Path(f"{name}.json").write_text(json.dumps(facts))
     accelerator.end_training()
 
@@ -285,19 +286,23 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{way:10s}: first opened in {time.perf_counter() - began:6.1f} s, "
               f"{bytes_in(cache) / 2**20:8,.0f} MiB written for {len(rows):,} rows")  # fmt: skip
         del rows
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    rates: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     peaks: dict[str, float] = dict.fromkeys(WAYS, 0.0)
     for _ in range(options.rounds):
         for way in WAYS:
             facts = run_ranks(options, way, "timed")
-            rates[way].append(sum(fact["rate"] for fact in facts))
+            by_clock, by_core = (sum(fact[name] for fact in facts) for name in ("rate", "core_rate"))
+            rates[way].append((by_clock, by_core / RANKS))
             peaks[way] = max(peaks[way], *(max(fact["memory"]) for fact in facts))
-    for way in WAYS:
-        print(f"{way:10s}: {statistics.median(rates[way]):8,.0f} images/s of {RANKS} ranks "
-              f"({min(rates[way]):,.0f} to {max(rates[way]):,.0f}), private memory of a rank "
-              f"{peaks[way]:.0f} MiB")  # fmt: skip
-    ratios = [one / other for one, other in zip(*(rates[way] for way in WAYS), strict=True)]
-    print(f"in place to arrow copy: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    for number, what in enumerate((f"images/s of {RANKS} ranks by the clock", "images/s of a core")):
+        one, other = ([rate[number] for rate in rates[way]] for way in WAYS)
+        for way, found in zip(WAYS, (one, other), strict=True):
+            print(
+                f"{way:10s}: {statistics.median(found):8,.0f} {what} ({min(found):,.0f} to {max(found):,.0f})"
+            )
+        ratios = [first / second for first, second in zip(one, other, strict=True)]
+        print(f"ratio     : {statistics.median(ratios):8.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print("; ".join(f"{way}: at most {peaks[way]:.0f} MiB private memory of a rank" for way in WAYS))
 
 
 def main(argv: Iterable[str] | None = None) -> None:

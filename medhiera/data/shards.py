@@ -6,6 +6,7 @@ image stands where it lies (stored_images.py). The rows and their order are thos
 """
 
 import hashlib
+import itertools
 import logging
 import uuid
 from pathlib import Path
@@ -69,15 +70,17 @@ def _write_index(file: Path, shards: list[Path]) -> None:
     Raises:
         ValueError: an image does not stand in its shard as it is; says which shard and why.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}-{uuid.uuid4().hex}.part")
     features = Features.from_arrow_schema(parquet.read_schema(shards[0]))
     is_raw = isinstance(features["image"], dict)
     features["image"] = RAW_IN_SHARD if is_raw else ENCODED_IN_SHARD
+    tables = (_read_small_columns(shard.resolve(), features, is_raw) for shard in shards)
+    first = next(tables)  # where it cannot be read in place, no folder is made
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with ArrowWriter(path=str(part), features=features) as writer:
-            for shard in shards:
-                writer.write_table(_read_small_columns(shard.resolve(), features, is_raw))
+            for table in itertools.chain([first], tables):
+                writer.write_table(table)
             writer.finalize()
         part.replace(file)
     finally:

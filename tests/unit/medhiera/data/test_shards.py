@@ -138,6 +138,7 @@ def test_what_is_not_stored_plainly_is_copied_as_before_and_said(compression, tm
     splits, folder = _load_exported(str(export), str(tmp_path / "cache"))
     assert folder == export and "is copied before it is read: train-00000-of-00001.parquet" in caplog.text
     assert splits["train"][39]["image"] == rows[39]["image"]
+    assert not list((tmp_path / "cache").glob("shards-*"))
 
 
 def test_a_shard_that_was_replaced_is_noticed(tmp_path):
