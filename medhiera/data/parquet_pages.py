@@ -22,8 +22,8 @@ import numpy.typing as npt
 _UNCOMPRESSED = 0
 _PLAIN = 0
 _DATA_PAGE = 0
-_MOST_MAPPED = 256
-"""Files that a process keeps mapped; each costs it a file handle, of which it may have a thousand."""
+_MOST_MAPPED = 512
+"""Files that a process keeps mapped, a million images; each costs a file handle, of 1,024 or more."""
 
 
 @functools.lru_cache(_MOST_MAPPED)

@@ -42,7 +42,12 @@ def gray_arrays(column: pa.ChunkedArray) -> list[GrayArray]:
         Arrays (height, width), which may not be written to.
     """
     if column.type.get_field_index("shard") >= 0:
-        return [_gray_in_shard(value) for value in column.to_pylist()]
+        read = _encoded_in_shard if column.type.get_field_index("page") >= 0 else _raw_in_shard
+        return [
+            read(*place)
+            for chunk in column.chunks
+            for place in zip(*(part.to_pylist() for part in chunk.flatten()), strict=True)
+        ]
     if column.type.get_field_index("pixels") < 0:
         decode = ImageFeature().decode_example
         return [np.asarray(decode(value).convert("L")) for value in column.to_pylist()]
@@ -64,8 +69,10 @@ def as_picture(value: Image.Image | Mapping[str, Any]) -> Image.Image:
     """A value of the column, as `rows[n]["image"]` has it, as a picture."""
     if isinstance(value, Image.Image):
         return value
+    if "page" in value:
+        return Image.fromarray(_encoded_in_shard(**value))
     if "shard" in value:
-        return Image.fromarray(_gray_in_shard(value))
+        return Image.fromarray(_raw_in_shard(**value))
     return Image.frombytes("L", (value["width"], value["height"]), value["pixels"])
 
 
@@ -74,21 +81,22 @@ def as_pictures(values: Sequence[Image.Image | Mapping[str, Any]]) -> list[Image
     return [as_picture(value) for value in values]
 
 
-def _gray_in_shard(place: Mapping[str, Any]) -> GrayArray:
-    """The image at a place in a Parquet file; a raw one is a view into it.
+def _encoded_in_shard(shard: str, page: int, index: int) -> GrayArray:
+    """The image of an ENCODED_IN_SHARD."""
+    encoded = bytes(value_in_page(map_file(shard), page, index))
+    return np.asarray(ImageFeature().decode_example({"bytes": encoded, "path": None}).convert("L"))
+
+
+def _raw_in_shard(shard: str, start: int, height: int, width: int) -> GrayArray:
+    """The image of a RAW_IN_SHARD, a view into the file.
 
     Raises:
         UserError: the file is not the one that was opened.
     """
-    content = map_file(place["shard"])
-    if "page" in place:
-        encoded = bytes(value_in_page(content, place["page"], place["index"]))
-        picture = ImageFeature().decode_example({"bytes": encoded, "path": None})
-        return np.asarray(picture.convert("L"))
-    start, height, width = place["start"], place["height"], place["width"]
+    content = map_file(shard)
     if int.from_bytes(content[start - 4 : start], "little") != height * width:
         raise UserError(
-            f"{place['shard']} does not hold the image that stood there when the data was opened. An export "
-            "must stay as it is while it is trained on; start the command again"
+            f"{shard} does not hold the image that stood there when the data was opened. An export must stay "
+            "as it is while it is trained on; start the command again"
         )
     return np.frombuffer(content, np.uint8, height * width, start).reshape(height, width)
