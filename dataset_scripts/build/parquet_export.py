@@ -18,6 +18,7 @@ written. What holds wherever a run is killed:
 import contextlib
 import errno
 import functools
+import itertools
 import logging
 import os
 import shutil
@@ -28,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets.arrow_writer import ParquetWriter
 from datasets.utils import tqdm
 from filelock import FileLock
 
@@ -66,6 +66,7 @@ from dataset_scripts.build.layout import (
     SHARDS_FOLDER,
     WORK_FOLDER,
 )
+from dataset_scripts.build.shard_file import write_shard
 from dataset_scripts.build.workers import run_tasks
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import label_names
@@ -264,14 +265,7 @@ def _write_shard(
     first = next(examples, None)
     shard = None
     if first is not None:
-        writer = ParquetWriter(features=features, path=str(part), writer_batch_size=100)
-        try:
-            writer.write(features.encode_example(first))
-            for example in examples:
-                writer.write(features.encode_example(example))
-            writer.finalize()
-        finally:
-            writer.close()
+        write_shard(part, itertools.chain([first], examples), features)
         sync_file(part)
         shard = asdict(describe_shard(task.path, part))
     return task, {**log.to_json(), "plan": plan, "shard": shard}

@@ -23,6 +23,7 @@ from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, missing_splits
 from medhiera.config.arguments import DataArguments
 from medhiera.data.columns import read_column
+from medhiera.data.shards import open_in_place
 from medhiera.errors import UserError
 from medhiera.layout import offline_reason
 
@@ -234,10 +235,13 @@ def _check_sources(options: DataArguments, rows: DatasetDict) -> None:
 
 def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, Path]:
     """Parquet that `python -m dataset_scripts` wrote, here or on the Hub, and where its reports lie."""
+    folder = Path(data_dir)
+    if folder.is_dir() and (rows := open_in_place(folder, cache_dir)) is not None:
+        return rows, folder
     try:
         rows = load_dataset(data_dir, "all", cache_dir=cache_dir)
-        if Path(data_dir).is_dir():
-            return rows, Path(data_dir)
+        if folder.is_dir():
+            return rows, folder
         reports = snapshot_download(
             data_dir, repo_type="dataset", allow_patterns="*.json", cache_dir=cache_dir
         )

@@ -176,9 +176,12 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
 def _repeats(rows: Dataset) -> dict[int, int]:
     """Row → n for rows that repeat an image for the n-th time: a mixed source may repeat its images."""
+    names = read_column(rows, "image_id")
     seen: Counter[str] = Counter()
-    turns = {}
-    for row, image_id in enumerate(read_column(rows, "image_id").to_pylist()):
+    turns: dict[int, int] = {}
+    if len(names.unique()) == len(names):  # a million names as Python strings would take 100 MB
+        return turns
+    for row, image_id in enumerate(names.to_pylist()):
         if seen[image_id]:
             turns[row] = seen[image_id]
         seen[image_id] += 1

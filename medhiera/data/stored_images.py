@@ -1,6 +1,7 @@
 """The `image` column of built data: PNG, or raw gray bytes that are read in place (`compression: raw`).
 
-Stands between the built rows and whatever reads their pixels.
+Both may also stand in the Parquet shards of an export, and the column then says where (shards.py). Stands
+between the built rows and whatever reads their pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from datasets import Image as ImageFeature
+from datasets import Value
 from PIL import Image
 
 from dataset_scripts.findings import RAW_IMAGE
+from medhiera.data.parquet_pages import map_file, value_in_page
+from medhiera.errors import UserError
 
 GrayArray = npt.NDArray[np.uint8]
+
+RAW_IN_SHARD = {
+    "shard": Value("string"),
+    "start": Value("int64"),
+    "height": Value("int32"),
+    "width": Value("int32"),
+}
+"""An image whose gray bytes begin at a byte of a Parquet file."""
+
+ENCODED_IN_SHARD = {"shard": Value("string"), "page": Value("int64"), "index": Value("int32")}
+"""An image file that is one of the values of the page that begins at a byte of a Parquet file."""
 
 
 def gray_arrays(column: pa.ChunkedArray) -> list[GrayArray]:
@@ -26,6 +41,13 @@ def gray_arrays(column: pa.ChunkedArray) -> list[GrayArray]:
     Returns:
         Arrays (height, width), which may not be written to.
     """
+    if column.type.get_field_index("shard") >= 0:
+        read = _encoded_in_shard if column.type.get_field_index("page") >= 0 else _raw_in_shard
+        return [
+            read(*place)
+            for chunk in column.chunks
+            for place in zip(*(part.to_pylist() for part in chunk.flatten()), strict=True)
+        ]
     if column.type.get_field_index("pixels") < 0:
         decode = ImageFeature().decode_example
         return [np.asarray(decode(value).convert("L")) for value in column.to_pylist()]
@@ -47,9 +69,34 @@ def as_picture(value: Image.Image | Mapping[str, Any]) -> Image.Image:
     """A value of the column, as `rows[n]["image"]` has it, as a picture."""
     if isinstance(value, Image.Image):
         return value
+    if "page" in value:
+        return Image.fromarray(_encoded_in_shard(**value))
+    if "shard" in value:
+        return Image.fromarray(_raw_in_shard(**value))
     return Image.frombytes("L", (value["width"], value["height"]), value["pixels"])
 
 
 def as_pictures(values: Sequence[Image.Image | Mapping[str, Any]]) -> list[Image.Image]:
     """The column of a batch, as `rows.iter` has it, as pictures."""
     return [as_picture(value) for value in values]
+
+
+def _encoded_in_shard(shard: str, page: int, index: int) -> GrayArray:
+    """The image of an ENCODED_IN_SHARD."""
+    encoded = bytes(value_in_page(map_file(shard), page, index))
+    return np.asarray(ImageFeature().decode_example({"bytes": encoded, "path": None}).convert("L"))
+
+
+def _raw_in_shard(shard: str, start: int, height: int, width: int) -> GrayArray:
+    """The image of a RAW_IN_SHARD, a view into the file.
+
+    Raises:
+        UserError: the file is not the one that was opened.
+    """
+    content = map_file(shard)
+    if int.from_bytes(content[start - 4 : start], "little") != height * width:
+        raise UserError(
+            f"{shard} does not hold the image that stood there when the data was opened. An export must stay "
+            "as it is while it is trained on; start the command again"
+        )
+    return np.frombuffer(content, np.uint8, height * width, start).reshape(height, width)

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -18,16 +19,25 @@ logger = logging.getLogger(__name__)
 PREEMPTED = 143
 """Exit status after SIGTERM, as the shell gives it: 128 + 15."""
 
+STEPS_BETWEEN = 10
+"""From one question among the ranks to the next."""
+
+SLOW_STEP = 1.0
+"""Seconds of a step after which the ranks ask at once."""
+
 
 class PreemptionCallback(TrainerCallback):
     """After SIGTERM, writes a checkpoint at the end of the current step and ends the process with 143.
 
-    Ranks agree on the step: each step reduces who has heard the signal, and the next one reads it.
+    Ranks agree on the step: every tenth step reduces who has heard the signal, and the next one reads it.
+    Where a step takes a second or more, each does: a launcher may kill half a minute after its SIGTERM.
     """
 
     def __init__(self) -> None:
         self.is_asked = False
         self._is_ending = False
+        self._next_question = 0
+        self._last_end = time.monotonic()
         self._before: Any = None
         self._group: Any = None
         self._reduction: tuple[Any, Tensor] | None = None
@@ -40,6 +50,7 @@ class PreemptionCallback(TrainerCallback):
             self._before = signal.signal(signal.SIGTERM, self._hear)
         if args.world_size > 1:
             self._group = torch.distributed.new_group(backend="gloo")  # on the CPU: never waits for a GPU
+        self._last_end = time.monotonic()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.is_asked = True
@@ -48,7 +59,7 @@ class PreemptionCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Ask for a checkpoint; at an epoch's last step later, so that its evaluation is not lost."""
-        self._is_ending = self._is_ending or self._all_asked(args)
+        self._is_ending = self._is_ending or self._all_asked(args, state.global_step)
         if self._is_ending and state.epoch is not None and not float(state.epoch).is_integer():
             self._save(state, control)
 
@@ -83,18 +94,24 @@ class PreemptionCallback(TrainerCallback):
                 state.global_step,
             )
 
-    def _all_asked(self, args: TrainingArguments) -> bool:
+    def _all_asked(self, args: TrainingArguments, step: int) -> bool:
         if args.world_size == 1:
             return self.is_asked
+        now = time.monotonic()
+        seconds, self._last_end = now - self._last_end, now
         is_agreed = False
         if self._reduction is not None:
-            self._reduction[0].wait()
-            is_agreed = bool(self._reduction[1])
-        heard = torch.tensor(int(self.is_asked))
-        work = torch.distributed.all_reduce(
-            heard, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
-        )
-        self._reduction = (work, heard)
+            work, answer = self._reduction
+            work.wait()
+            self._reduction = None
+            is_agreed, is_slow = bool(answer[0]), bool(answer[1] >= SLOW_STEP)
+            self._next_question = step if is_slow else step - 1 + STEPS_BETWEEN
+        if step >= self._next_question:
+            answer = torch.tensor([float(self.is_asked), seconds])
+            work = torch.distributed.all_reduce(
+                answer, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
+            )
+            self._reduction = (work, answer)
         return is_agreed
 
 

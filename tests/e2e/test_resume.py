@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -51,6 +53,32 @@ def test_two_ranks_go_on_in_the_middle_of_a_later_epoch(script, workshop, tmp_pa
         expected, found = weights(one), weights(other)
         assert all(torch.equal(expected[name], found[name]) for name in expected), one.name
     assert logged(whole) == logged(killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "compression"), [("train_mae.py", "raw"), ("train_cls.py", "none")])
+def test_two_ranks_go_on_in_an_export_that_is_read_in_place(script, compression, workshop, tmp_path):
+    """The shards are all that is read: nothing as large is written, and workers map them themselves."""
+    export = tmp_path / "export"
+    subprocess.run(
+        [sys.executable, "-m", "dataset_scripts", "--data_dir", workshop.raw, "--output_dir", export,
+         "--stored_size", "72", "--compression", compression, "--num_proc", "1"],
+        cwd=workshop.root, check=True,
+    )  # fmt: skip
+    workshop = copy.copy(workshop)
+    workshop.raw, workshop.folder = export, tmp_path
+    words = [*LONGER, "--per_device_train_batch_size", "4", "--dataloader_num_workers", "1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = workshop.run(script, whole, *words, ranks=2)
+    assert done.returncode == 0 and "is copied" not in done.stdout, done.stdout
+    kill_after_checkpoint(workshop, script, killed, *words, step=8, ranks=2)
+    done = workshop.run(script, killed, *words, "--resume_from_checkpoint", "true", ranks=2)
+    assert done.returncode == 0, done.stdout
+    expected, found = weights(whole), weights(killed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert logged(whole) == logged(killed)
+    written = sum(path.stat().st_size for path in (tmp_path / "built").rglob("*.arrow"))
+    assert 0 < written < sum(path.stat().st_size for path in export.glob("data/*/*")) / 4
 
 
 @pytest.mark.slow
