@@ -1,11 +1,16 @@
-"""The figures of a run: losses over steps, and what the masked autoencoder fills in."""
+"""The figures of a run: losses over steps, masks, and what the masked autoencoder fills in."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
+from medhiera.data.masks import Region
+from medhiera.data.stored_images import GrayArray
 from medhiera.inference.reconstruction import Reconstruction
 from medhiera.plotting import BLUE, GREEN, ORANGE, save
 
@@ -71,4 +76,44 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     bottom.set_xlabel("optimizer step")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     bottom.grid(alpha=0.3)
+    save(figure, path)
+
+
+def mask_rows(
+    pictures: Sequence[GrayArray],
+    regions: Sequence[Region | None],
+    inputs: Tensor,
+    is_kept: Tensor,
+    captions: Sequence[str],
+    path: Path,
+) -> None:
+    """One row an image: the picture with its region, what the model is given, and what the mask leaves of it.
+
+    Args:
+        pictures: whole, each (height, width), uint8.
+        regions: of the whole pictures; None where the mask follows none.
+        inputs: (images, height, width), in [0, 1]: after crop and flip.
+        is_kept: (images, rows, columns) of mask units.
+        captions: one per image, such as its source.
+        path: the PNG to write.
+    """
+    titles = ("picture, region", "model's input", "what it sees")
+    count = len(captions)
+    figure, axes = plt.subplots(count, 3, figsize=(6.0, 2.1 * count), squeeze=False, layout="constrained")
+    for row, (picture, region) in enumerate(zip(pictures, regions, strict=True)):
+        height, width = picture.shape
+        across, down = (inputs.shape[2] // is_kept.shape[2], inputs.shape[1] // is_kept.shape[1])
+        kept = is_kept[row].repeat_interleave(down, 0).repeat_interleave(across, 1)
+        shown = (picture / 255.0, inputs[row].numpy(), inputs[row].where(kept, torch.tensor(0.5)).numpy())
+        for axis, title, image in zip(axes[row], titles, shown, strict=True):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title(title, fontsize=10)
+        if region is not None and region.any():
+            x, y = ((np.arange(side) + 0.5) * length / side - 0.5
+                    for side, length in zip(region.shape[::-1], (width, height), strict=True))  # fmt: skip
+            axes[row, 0].contour(x, y, region, levels=[0.5], colors=ORANGE, linewidths=1.2)
+        axes[row, 0].set_ylabel(captions[row], fontsize=8)
     save(figure, path)

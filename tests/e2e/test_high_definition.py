@@ -59,7 +59,8 @@ def test_it_resumes_exactly_publishes_and_becomes_a_classifier(workshop, tmp_pat
     record = json.loads((whole / "metrics.json").read_text())
     assert record["preprocessing"]["channels"] == 1 and record["recipe"]["contours"] == "learned"
     assert np.isfinite(record["evaluation"]["recipe_masked_loss"])
-    assert "With masks drawn as in training" in (whole / "README.md").read_text()
+    card = (whole / "README.md").read_text()
+    assert "With masks drawn as in training" in card and "figures/masks.png" in card
 
     (tmp_path / "elsewhere").mkdir()
     with LoopbackHub() as hub:
