@@ -33,7 +33,7 @@ TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 NIH = chestxray14.SOURCE.name
 
 CAPTIONS = {
-    "masks": "Training images with the region that masks follow, the model's input, what the mask leaves of it",
+    "masks": "Training images: the region that masks follow, the model's input, what the mask leaves of it",
     "reconstructions": "Original, masked and reconstructed validation images",
     "loss": "Loss and learning rate over the steps",
     "roc": "ROC curve of each finding on the {split} split",
