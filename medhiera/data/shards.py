@@ -35,7 +35,7 @@ def open_in_place(folder: Path, cache_dir: str | None) -> DatasetDict | None:
 
     Args:
         folder: holds the complete export.
-        cache_dir: where the index is kept, some 300 bytes a row; the datasets library's cache if None.
+        cache_dir: where the index is kept, some 230 bytes a row; the datasets library's cache if None.
 
     Returns:
         The splits, or None where the images are stored in a way that only a copy can be read at random.
