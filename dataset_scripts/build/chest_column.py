@@ -8,16 +8,17 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataset_scripts.build.chest_contour import find_chest
-from dataset_scripts.build.chest_region import ChestRegion
-from dataset_scripts.build.contour_files import read_contours
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import REGION_SIDE
 from dataset_scripts.reading.grayscale import GrayImage
+
+if TYPE_CHECKING:
+    from dataset_scripts.build.chest_region import ChestRegion
 
 LEARNED = "learned"
 """The value of `contours` that asks the network for every picture."""
@@ -67,6 +68,8 @@ def add_contours(listings: Iterable[SourceListing], contours: str) -> None:
     with_chest = [listing for listing in listings if listing.source.shows_chest]
     if contours == LEARNED or not with_chest:
         return
+    from dataset_scripts.build.contour_files import read_contours  # scipy, which no other build needs
+
     # All sources at once: a table names the pictures of one of them and may be of gigabytes.
     top = os.path.commonpath([str(listing.root) for listing in with_chest])
     parts = {id(listing): Path(os.path.relpath(listing.root, top)).as_posix() for listing in with_chest}
@@ -106,12 +109,14 @@ def chest_cells(record: ImageRecord, image: GrayImage, note: Callable[[str, str]
         return None
     if record.chest_region:
         return bytes.fromhex(record.chest_region)
+    from dataset_scripts.build.chest_contour import find_chest  # torch: seconds in each worker of any build
+
     region = find_chest(image)
     if region.is_fallback:
         note("no_chest_found", "its masks follow the fixed rectangle")
     return pack(region)
 
 
-def pack(region: ChestRegion) -> bytes:
+def pack(region: "ChestRegion") -> bytes:
     """REGION_SIDE × REGION_SIDE bits of the whole picture, row after row."""
     return np.packbits(region.draw(REGION_SIDE, REGION_SIDE) > 127).tobytes()

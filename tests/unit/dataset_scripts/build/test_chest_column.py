@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from dataset_scripts.__main__ import main
 from dataset_scripts.build.contour_network import load_network
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import CHEST_REGION, REGION_SIDE
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +119,9 @@ def test_contours_that_are_not_there_or_name_nothing_are_refused(cohort, tmp_pat
     Image.new("L", (64, 64)).save(empty / "another.png")
     with pytest.raises(LabelFileError, match="names none of the"):
         build(cohort, tmp_path / "build", empty)
+
+
+def test_other_builds_do_not_load_torch():
+    """Each worker of a build is a process, and importing torch takes seconds."""
+    code = "import sys, dataset_scripts; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
