@@ -96,9 +96,13 @@ def _read_masks(folder: Path, root: Path, pictures: Sequence[str], contours: Con
 def _read_chexmask(file: Path, pictures: Sequence[str], contours: Contours) -> None:
     known = {_parts(picture)[-1] for picture in pictures}
     found: dict[str, tuple[float, ChestRegion]] = {}
-    for line, name, cells in _read_rows(file):
-        if _parts(name)[-1] in known:
-            found[name] = _read_row(f"{file.name}, line {line}", cells)
+    limit = csv.field_size_limit(_LONGEST_CELL)  # of the whole process: other tables keep theirs
+    try:
+        for line, name, cells in _read_rows(file):
+            if _parts(name)[-1] in known:
+                found[name] = _read_row(f"{file.name}, line {line}", cells)
+    finally:
+        csv.field_size_limit(limit)
     for name, picture in _match(found, pictures):
         quality, region = found[name]
         if quality >= _LEAST_QUALITY:
@@ -109,7 +113,6 @@ def _read_chexmask(file: Path, pictures: Sequence[str], contours: Contours) -> N
 
 def _read_rows(file: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Yield (line, name of the picture, cells by column) of each row; the table may be of gigabytes."""
-    csv.field_size_limit(_LONGEST_CELL)
     opener = gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rt", encoding="utf-8-sig", newline="") as lines:

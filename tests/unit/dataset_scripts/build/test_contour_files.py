@@ -176,3 +176,13 @@ def test_an_empty_mask_is_the_rectangle(tmp_path):
     (tmp_path / "own").mkdir()
     Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "own" / "a.png")
     assert read_contours(tmp_path / "own", tmp_path, ["a.png"]).regions["a.png"].is_fallback
+
+
+def test_other_tables_keep_their_limit_of_a_field(tmp_path):
+    limit = csv.field_size_limit()
+    write_picture(tmp_path / "p" / "a.png")
+    read_contours(write_table(tmp_path / "right.csv", {"a.png": {}}), tmp_path / "p", ["a.png"])
+    wrong = write_table(tmp_path / "wrong.csv", {"a.png": {"Height": "tall"}})
+    with pytest.raises(LabelFileError):
+        read_contours(wrong, tmp_path / "p", ["a.png"])
+    assert csv.field_size_limit() == limit
