@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 THUMBNAIL_SIDE = 64
 
@@ -61,6 +62,8 @@ _QUERIES_AT_ONCE = 1024
 
 _REFERENCES_AT_ONCE = 2048
 
+_LEAST_FOR_THREADS = 1_000_000  # pairs
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -90,15 +93,20 @@ def best_matches(
         One match a query, its correlation 0 where no reference was worth aligning (a flat picture, for
         one). Memory beyond the arguments is bounded.
     """
-    basis = _fit_basis(queries, references)
-    views = [(_view(*placement).T @ basis.T).T for placement in _placements()]
-    described = _describe(references, views[0])
+    # Threads of a BLAS wait for each other by spinning: where another process has a core, each small product
+    # takes as long as the system lets it. One thread is enough for these.
+    with threadpool_limits(1, "blas"):
+        basis = _fit_basis(queries, references)
+        views = [(_view(*placement).T @ basis.T).T for placement in _placements()]
+    is_small = len(queries) * len(references) < _LEAST_FOR_THREADS
     matches: list[Match] = []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        part = queries[start : start + _QUERIES_AT_ONCE]
-        matches += _confirm(part, references, *_candidates(part, described, views))
-        if progress is not None:
-            progress(len(part))
+    with threadpool_limits(1 if is_small else None, "blas"):
+        described = _describe(references, views[0])
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            part = queries[start : start + _QUERIES_AT_ONCE]
+            matches += _confirm(part, references, *_candidates(part, described, views))
+            if progress is not None:
+                progress(len(part))
     return matches
 
 
