@@ -10,7 +10,6 @@ from another model on the same images.
 import argparse
 import contextlib
 import dataclasses
-import functools
 import logging
 from pathlib import Path
 
@@ -169,16 +168,15 @@ def predict(
     def read(index: int) -> torch.Tensor:
         return classifier.preprocessing.pixels(as_picture(images[index]["image"]))
 
-    def score(pixel_values: torch.Tensor) -> torch.Tensor:
-        return classifier.score(pixel_values, options.tta, options.legacy_head)
+    def score(pixels: list[torch.Tensor]) -> torch.Tensor:
+        def score_first(count: int) -> torch.Tensor:
+            inputs = classifier.pixel_values(pixels[:count])
+            return classifier.score(inputs, options.tta, options.legacy_head)
 
-    scores = []
+        return run_or_name_batch(lambda: score_first(len(pixels)), score_first, len(pixels))
+
     with contextlib.closing(read_ahead(read, range(len(rows)), options.batch_size)) as batches:
-        for batch in tqdm(batches, total=-(-len(rows) // options.batch_size)):
-            work = functools.partial(lambda pixels: score(classifier.pixel_values(pixels)), batch)
-            scores.append(
-                run_or_name_batch(work, lambda count: score(blank_images(classifier, count)), len(batch))
-            )
+        scores = [score(batch) for batch in tqdm(batches, total=-(-len(rows) // options.batch_size))]
     return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
 
 

@@ -108,7 +108,7 @@ def make_drawing(
     chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
     pictures = RadiographCollator()(table.__getitems__(chosen))
     batch = run.preprocessing.model_inputs(pictures, trainer.model.config.num_channels)
-    captions = [("phantom, " if run.data.is_phantom else "") + rows[row]["source"] for row in chosen]
+    captions = [run.data.source_caption(rows[row]["source"]) for row in chosen]
 
     def draw(path: Path) -> None:
         with trainer.averaged_weights():
@@ -130,7 +130,7 @@ def draw_masks(run: Run[MAEArguments], table: RadiographDataset, rows: Dataset, 
     batch = run.preprocessing.model_inputs(drawn, channels=1)
     inputs = batch["pixel_values"][:, 0] * run.preprocessing.std + run.preprocessing.mean
     is_kept = mask_from_noise(batch["noise"], count_kept(batch["noise"].shape[1], masks.mask_ratio)).is_kept
-    captions = [("phantom, " if run.data.is_phantom else "") + rows[row]["source"] for row in chosen]
+    captions = [run.data.source_caption(rows[row]["source"]) for row in chosen]
     stored = table.rows[chosen]
     figures.mask_rows(
         gray_arrays(stored.column("image")), masks.regions(stored), inputs.clamp(0, 1),

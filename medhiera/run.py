@@ -225,7 +225,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
         record = find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
         if record is not None and record.stage and stage.keeps_normalization:
             stage_preprocessing(config.model.model_name_or_path)
-    data = open_cocktail(config.data, training)
+    data = open_cocktail(config.data, training, wants_contours=config.stage.wants_contours)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(
         source, config.data.image_size, config.data.resize_size, data.mean, data.std

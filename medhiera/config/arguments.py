@@ -227,6 +227,11 @@ class StageArguments:
     checkpoint_metrics: ClassVar[tuple[str, ...]] = ("loss",)
     """What `metric_for_best_model` may name, as patterns: the numbers of each evaluation."""
 
+    @property
+    def wants_contours(self) -> bool:
+        """The stage reads where each chest lies."""
+        return False
+
     def faults(self, config: "Config[Any]") -> list[str]:
         """What is out of range or cannot stand together with this stage: a sentence each, with its fix."""
         return []

@@ -9,6 +9,7 @@ import copy
 import difflib
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
@@ -161,13 +162,9 @@ def _joined(args: Sequence[str]) -> list[str]:
 
 def _current(words: Sequence[str], known: set[str]) -> list[str]:
     """`--gradient_checkpointing` by its later name where transformers has that, and warns of the former."""
-    former, name = "gradient_checkpointing", "activation_checkpointing"
-    if name not in known:
+    if "activation_checkpointing" not in known:
         return list(words)
-    return [
-        word.replace(former, name, 1) if word.replace("-", "_").startswith(f"__{former}") else word
-        for word in words
-    ]
+    return [re.sub(r"^--gradient([-_]checkpointing)", r"--activation\1", word) for word in words]
 
 
 def _is_negative(word: str) -> bool:
@@ -332,8 +329,6 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
         logger.warning("%s", warning)
     data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
     data.stored_size = data.resize_size if data.stored_size is None else data.stored_size
-    if getattr(recipe.stage, "mask_region", "none") == "contour":
-        data.contours = data.contours or "learned"
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if optimization.precision == "auto":
         if "bf16" not in given:

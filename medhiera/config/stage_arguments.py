@@ -50,6 +50,11 @@ class MAEArguments(StageArguments):
         0, "Also draw it every so many steps; 0: at each evaluation only.", card="never", range=COUNT_OR_NONE
     )
 
+    @property
+    def wants_contours(self) -> bool:
+        """Masks that follow each chest."""
+        return self.mask_region == "contour"
+
     def faults(self, config: Config[Any]) -> list[str]:
         """What only a classifier has, and masks that would not follow the picture."""
         faults = []

@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_file import check_complete
 from dataset_scripts.build.build_log import summary_lines
+from dataset_scripts.build.chest_column import LEARNED
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
@@ -129,6 +130,10 @@ class BuiltDataset:
         """A picture's title; phantoms are said to be phantoms inside the picture."""
         return f"{text} (synthetic phantoms)" if self.is_phantom else text
 
+    def source_caption(self, source: str) -> str:
+        """A picture's source in a figure of many; phantoms are said to be phantoms."""
+        return f"phantom, {source}" if self.is_phantom else source
+
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
         path = self.folder / LEAKAGE_REPORT_FILE
@@ -144,7 +149,9 @@ class BuiltDataset:
         )
 
 
-def open_cocktail(options: DataArguments, training: TrainingArguments | None = None) -> BuiltDataset:
+def open_cocktail(
+    options: DataArguments, training: TrainingArguments | None = None, *, wants_contours: bool = False
+) -> BuiltDataset:
     """Open the data that data_dir names, and build it first where it is raw.
 
     Args:
@@ -152,6 +159,7 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
             sources, or your own folder (images/ and a CSV), or what `python -m dataset_scripts` wrote,
             here or on the Hub.
         training: with several ranks, lets the first build while the others wait.
+        wants_contours: raw data is built with chest regions, by our network unless `contours` says otherwise.
 
     Raises:
         UserError: data_dir is neither a folder nor a dataset on the Hub that can be reached; `sources` or
@@ -165,7 +173,7 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
         if (folder / BUILD_FILE).is_file() or not folder.is_dir():
             rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
         else:
-            rows, built, is_reused = _build(options)
+            rows, built, is_reused = _build(options, wants_contours)
     scheme = _built_scheme(built) or options.split_scheme
     if (built / BUILD_FILE).is_file():
         _check_build(options, built, scheme, is_training=training is not None)
@@ -190,7 +198,7 @@ def open_cocktail(options: DataArguments, training: TrainingArguments | None = N
     )
 
 
-def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
+def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, Path, bool]:
     """The rows of raw folders, built unless they were before; where they lie; whether they were there."""
     builder_class = ImageFolder if _is_own_folder(Path(options.data_dir)) else Cocktail
     is_shrunk = bool(options.stored_size)  # at native size raw bytes would be gigabytes more than PNGs
@@ -204,7 +212,7 @@ def _build(options: DataArguments) -> tuple[DatasetDict, Path, bool]:
         allow_leakage=options.allow_leakage,
         nih_mapping=options.nih_mapping or "",
         compression=compression,
-        contours=options.contours or "",
+        contours=options.contours or (LEARNED if wants_contours else ""),
     )
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
@@ -277,8 +285,9 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
         if is_allowed != options.allow_leakage:
             kept = "kept" if is_allowed else "left out"
             faults.append(f"its leaks are {kept}, and the recipe has allow_leakage: {options.allow_leakage}")
-    if is_training and options.nih_mapping:
-        faults.append("nih_mapping is read when data is built, and this is built already")
+    for name in ("nih_mapping", "contours"):
+        if is_training and getattr(options, name):
+            faults.append(f"{name} is read when data is built, and this is built already")
     if faults:
         raise UserError(
             f"--data_dir {options.data_dir} is built data: {'; '.join(faults)}. Change the option, or give "

@@ -162,8 +162,9 @@ class MaskDrawing:
         """(batch, blocks): those to keep, the share inside fixed by the odds."""
         units = self.grid[0] * self.grid[1]
         blocks = inside.shape[1]
-        kept = count_kept(units, self.mask_ratio) * blocks / units  # in blocks, maybe with a fraction
-        wanted = -(-count_kept(units, self.mask_ratio) * blocks // units)
+        in_units = count_kept(units, self.mask_ratio)
+        kept = in_units * blocks / units  # in blocks, maybe with a fraction
+        wanted = -(-in_units * blocks // units)
         n_in = inside.sum(1)
         n_out = blocks - n_in
         kept_in = np.rint(kept * n_in / np.maximum(n_in + self.odds * n_out, 1e-9)).astype(np.int64)

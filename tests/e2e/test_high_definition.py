@@ -57,7 +57,7 @@ def test_it_resumes_exactly_publishes_and_becomes_a_classifier(workshop, tmp_pat
     assert logged(whole) == logged(killed)
 
     record = json.loads((whole / "metrics.json").read_text())
-    assert record["preprocessing"]["channels"] == 1 and record["recipe"]["contours"] == "learned"
+    assert record["preprocessing"]["channels"] == 1 and record["recipe"]["mask_region"] == "contour"
     assert np.isfinite(record["evaluation"]["recipe_masked_loss"])
     card = (whole / "README.md").read_text()
     assert "With masks drawn as in training" in card and "figures/masks.png" in card

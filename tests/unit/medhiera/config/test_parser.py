@@ -312,7 +312,11 @@ def test_no_path_of_the_user_is_recorded(write, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "typed"),
-    [("gradient_checkpointing: true", []), ("seed: 1", ["--gradient_checkpointing=true"])],
+    [
+        ("gradient_checkpointing: true", []),
+        ("seed: 1", ["--gradient_checkpointing=true"]),
+        ("seed: 1", ["--gradient-checkpointing", "true"]),
+    ],
 )
 def test_recomputing_activations_goes_by_either_name(write, text, typed):
     """transformers 5.24 renamed it; recipes keep the name that all supported versions know."""

@@ -180,6 +180,7 @@ def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:
         ({"split_scheme": "medtransformer"}, "with split_scheme: official, wanted is medtransformer"),
         ({"allow_leakage": True}, "its leaks are left out, and the recipe has allow_leakage: True"),
         ({"nih_mapping": "map.csv"}, "nih_mapping is read when data is built"),
+        ({"contours": "learned"}, "contours is read when data is built"),
     ],
 )
 def test_training_refuses_what_built_data_cannot_give(
