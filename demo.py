@@ -20,12 +20,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from dataset_scripts import write_phantom_cohort
+from dataset_scripts import SOURCES, write_phantom_cohort
+from dataset_scripts.build.chest_column import pack
+from dataset_scripts.build.chest_contour import find_chest
 from dataset_scripts.build.layout import BUILD_REPORT_FILE, PHANTOM_FILE
+from dataset_scripts.findings import CHEST_REGION
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
-from medhiera.data.selection import default_sources
+from medhiera.data.dataset import RadiographDataset
+from medhiera.data.masks import MaskDrawing
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.selection import default_sources, sample_across_sources, select_examples
 from medhiera.data.stored_images import as_picture
 from medhiera.errors import run_script
 from medhiera.evaluation.tables import format_table
@@ -36,6 +43,7 @@ from medhiera.output import make_folder, one_writer
 from medhiera.run import parse_run_config
 from medhiera.stages import PRETRAINING
 from medhiera.training.checkpoints import latest_complete
+from medhiera.training.figures import draw_masks
 
 HERE = Path(__file__).resolve().parent
 
@@ -167,6 +175,11 @@ def run_demo(options: argparse.Namespace, folder: Path) -> None:
     stage1, state = demo.stage(1, "train_mae.py", "mae_smoke.yaml", options.stage0, cocktail.folder.name)
     stage2, _ = demo.stage(2, "train_cls.py", "cls_smoke.yaml", str(stage1), state)
 
+    say("chest contours: which units high-definition pre-training would hide (docs/high_definition.md)")
+    begun = time.monotonic()
+    draw_contours(cocktail, folder / "contours.png")
+    demo.seconds["chest contours"] = time.monotonic() - begun
+
     say("a new process, stock transformers, none of this project: one test image")
     begun = time.monotonic()
     check = stock_check(cocktail, stage2)
@@ -175,6 +188,23 @@ def run_demo(options: argparse.Namespace, folder: Path) -> None:
     summary_text = closing_summary(demo, cocktail, stage1, stage2, check, time.monotonic() - started)
     (folder / "summary.txt").write_text(summary_text, encoding="utf-8")
     print(summary_text)
+
+
+def draw_contours(cocktail: BuiltDataset, path: Path) -> None:
+    """Find the chest in a few held-out images, and draw the masks that would follow it."""
+    rows = cocktail.rows["test"]
+    chests = [source.name for source in SOURCES if source.shows_chest]
+    rows = select_examples(rows, [name for name in chests if name in rows.unique("source")], None, seed=0)
+    few = rows.select(sample_across_sources(rows, 6))
+    regions = [find_chest(np.array(as_picture(row["image"]).convert("L"))) for row in few]
+    few = few.add_column(CHEST_REGION, [pack(region) for region in regions])
+    table = RadiographDataset(
+        few,
+        Preprocessing(image_size=256, resize_size=256, mean=cocktail.mean, std=cocktail.std),
+        masks=MaskDrawing((8, 8), mask_ratio=0.75, region="contour"),
+    )
+    captions = [cocktail.source_caption(row["source"]) for row in few]
+    draw_masks(table, range(len(few)), captions, path)
 
 
 def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:
@@ -235,6 +265,7 @@ def closing_summary(
         f"{check['largest_difference']:.1e}",
         "",
         f"  built data  {shown(cocktail.folder)} (report: {report})",
+        f"  contours    {shown(demo.folder / 'contours.png')}",
         f"  stage 1     {shown(stage1)}: README.md, figures/reconstructions.png, figures/loss.png",
         f"  stage 2     {shown(stage2)}: README.md, figures/auroc.png, figures/roc.png",
         "  A smoke run proves the software. These weights are not trained for any medical use.",

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
+from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
 from medhiera.data.stored_images import as_picture
 from medhiera.data.trained_images import check_unseen
@@ -33,10 +35,11 @@ from medhiera.evaluation.localization import HeatMapExample, evaluate_localizati
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
+from medhiera.evaluation.results import Comparison
 from medhiera.evaluation.tables import comparison_lines, format_table
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, EvaluationRecord, TrainedRecord
-from medhiera.inference.classifier import Classifier
+from medhiera.inference.classifier import Classifier, StockPreprocessing
 from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
@@ -49,81 +52,150 @@ logger = logging.getLogger("evaluate_cls")
 def main(argv: list[str]) -> None:
     """Check what is asked for, then score; nothing is loaded before the output folder is this process's."""
     options = read_options(argv)
+    device = begin(options, "evaluate_cls")
+    with output_folder(options.output_dir):
+        evaluate(options, device)
+    logger.info("metrics.json, predictions.parquet and figures/ → %s", options.output_dir)
+
+
+def begin(options: argparse.Namespace, name: str) -> torch.device:
+    """Set the logging up, check what is asked for, and choose the device; probe.py begins so too.
+
+    Raises:
+        UserError: a number out of range, an output folder that holds a model, a device that is not there.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
-    for name in ("evaluate_cls", "medhiera", "dataset_scripts"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    for name, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name} {getattr(options, name)}: wanted {least} or more")
+    for each in (name, __name__, "medhiera", "dataset_scripts"):
+        logging.getLogger(each).setLevel(logging.INFO)
+    for number, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
+        if getattr(options, number) < least:
+            raise UserError(f"--{number} {getattr(options, number)}: wanted {least} or more")
     if (options.output_dir / CONFIG_FILE).is_file():
         raise UserError(
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
             "overwritten; name another folder"
         )
-    device = choose_device(options.device)
-    is_new = make_folder(options.output_dir, "--output_dir")
-    with one_writer(options.output_dir, "--output_dir", is_new):
-        evaluate(options, device)
-    logger.info("metrics.json, predictions.parquet and figures/ → %s", options.output_dir)
+    return choose_device(options.device)
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """The folder for all results, made where it is not there, and this process's alone."""
+    is_new = make_folder(folder, "--output_dir")
+    with one_writer(folder, "--output_dir", is_new):
+        yield
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     log_device(device)
     classifier = Classifier.open(options.model, device)
+    data = open_data(options, classifier.preprocessing)
+    other = read_other(options.compare, data.cocktail.names, list(data.rows["image_id"]))
+
+    test = predict(options, classifier, data.cocktail, data.rows)
+    validation = None
+    if data.validation is not None:
+        validation = predict(options, classifier, data.cocktail, data.validation)
+    bootstrap = Bootstrap(options.bootstrap_resamples)
+    game, examples = localize(classifier, data.rows, bootstrap, options.batch_size)
+    log_peak_memory(device)
+    scored = report.report(
+        test, validation, bootstrap, split=options.split, pointing_game=game,
+        comparison=compare(test, other, bootstrap),
+    )  # fmt: skip
+    record = EvaluationRecord(
+        model=public_name(options.model), fingerprint=classifier.fingerprint(),
+        split_scheme=data.cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
+        is_phantom=data.cocktail.is_phantom, evaluation=scored,
+    )  # fmt: skip
+    write_results(options, record, test, examples, data.cocktail)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredData:
+    """What a model is scored on.
+
+    Attributes:
+        cocktail: the built data.
+        sources: those that are read; None for all.
+        rows: of the split that is scored.
+        validation: where thresholds are chosen; None where that is what is scored, or the data has none.
+    """
+
+    cocktail: BuiltDataset
+    sources: list[str] | None
+    rows: Dataset
+    validation: Dataset | None
+
+
+def open_data(options: argparse.Namespace, preprocessing: Preprocessing | StockPreprocessing) -> ScoredData:
+    """The rows to score, refused where the model was trained on some of them.
+
+    Args:
+        options: the command line.
+        preprocessing: of the model.
+
+    Raises:
+        UserError: see open_cocktail and check_unseen; or no row is left.
+    """
     record = find_record(options.model)
-    cocktail = open_data(options, classifier, record)
+    cocktail = open_built(options, preprocessing.resize_size, record)
     warn_of_model(record, cocktail.is_phantom)
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
-    warn_of_small_images(rows, classifier.preprocessing.resize_size)
+    warn_of_small_images(rows, preprocessing.resize_size)
     held_out = {} if options.split == "train" else {options.split: rows}
     if options.split != "validation" and "validation" in cocktail.rows:
         held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)
     if options.split_scheme is None:  # as asked for, with a warning
         check_unseen(options.model, **held_out)
-    other = read_other(options.compare, cocktail.names, list(rows["image_id"]))
+    validation = None if options.split == "validation" else held_out.get("validation")
+    return ScoredData(cocktail, sources, rows, validation)
 
-    test = predict(options, classifier, cocktail, rows)
-    validation = None
-    if options.split != "validation" and "validation" in held_out:
-        validation = predict(options, classifier, cocktail, held_out["validation"])
-    bootstrap = Bootstrap(options.bootstrap_resamples)
-    game, examples = localize(classifier, rows, bootstrap, options.batch_size)
-    log_peak_memory(device)
-    comparison = None
-    if other is not None:
-        # Without intervals there is still a difference to tell, and its p-value wants one resample.
-        paired = bootstrap if bootstrap.resamples else Bootstrap(1)
-        comparison = compare_models(test, dataclasses.replace(test, scores=other), paired)
-    scored = report.report(
-        test, validation, bootstrap, split=options.split, pointing_game=game, comparison=comparison
-    )
 
+def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:
+    """The paired difference from another model's scores of the same images; None where there are none."""
+    if other is None:
+        return None
+    # Without intervals there is still a difference to tell, and its p-value wants one resample.
+    paired = bootstrap if bootstrap.resamples else Bootstrap(1)
+    return compare_models(predictions, dataclasses.replace(predictions, scores=other), paired)
+
+
+def write_results(
+    options: argparse.Namespace,
+    record: EvaluationRecord,
+    predictions: Predictions,
+    examples: list[HeatMapExample],
+    cocktail: BuiltDataset,
+) -> None:
+    """Write predictions.parquet, the figures and at last metrics.json, and print the tables.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    scored = record.evaluation
     title = cocktail.caption(f"{options.split.capitalize()} split")
     try:
-        test.table().to_parquet(options.output_dir / "predictions.parquet")
-        report.draw(scored, test, examples, options.output_dir / FIGURES_FOLDER, title)
-        EvaluationRecord(
-            model=public_name(options.model), fingerprint=classifier.fingerprint(),
-            split_scheme=cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
-            is_phantom=cocktail.is_phantom, evaluation=scored,
-        ).write(options.output_dir)  # fmt: skip
+        predictions.table().to_parquet(options.output_dir / "predictions.parquet")
+        report.draw(scored, predictions, examples, options.output_dir / FIGURES_FOLDER, title)
+        record.write(options.output_dir)
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *compare_with_published(scored, cocktail.is_phantom), ""]
-    if comparison is not None:
-        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(comparison)]
+    if scored.comparison is not None:
+        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(scored.comparison)]
     for line in lines:
         logger.info("%s", line)
 
 
-def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRecord | None) -> BuiltDataset:
+def open_built(options: argparse.Namespace, stored_size: int, record: AnyRecord | None) -> BuiltDataset:
     """The data, split as it was when the model was trained: other held-out images would be no held-out ones.
 
     Args:
         options: the command line; `split_scheme` there wins, with a warning where it differs.
-        classifier: says at which size images are read.
+        stored_size: the shorter side at which the model's images are read, in pixels.
         record: the model's; None of a model that was not trained here.
 
     Raises:
@@ -138,8 +210,9 @@ def open_data(options: argparse.Namespace, classifier: Classifier, record: AnyRe
         )  # fmt: skip
     beside = Path(options.model).parent / "cocktail"  # where training built, if it was here
     build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
-    size = classifier.preprocessing.resize_size
-    return open_cocktail(DataArguments(options.data_dir, build_dir, stored_size=size, split_scheme=scheme))
+    return open_cocktail(
+        DataArguments(options.data_dir, build_dir, stored_size=stored_size, split_scheme=scheme)
+    )
 
 
 def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Floats | None:
@@ -209,6 +282,18 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--model", required=True, help="a classifier's folder or Hub id, stock Hiera included"
     )
+    add_scoring_options(parser)
+    parser.add_argument(
+        "--tta", action="store_true", help="mean probability of each image and its mirror image"
+    )
+    parser.add_argument(
+        "--legacy_head", action="store_true", help="rank by sigmoid(softmax(logits)), med-hiera's defect"
+    )
+    return parser.parse_args(argv)
+
+
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """What is scored, how, and where the results go; probe.py has these options too."""
     parser.add_argument(
         "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
     )
@@ -231,14 +316,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--bootstrap_resamples", type=int, default=2000, help="of patients, for intervals (default: 2000)"
     )
-    parser.add_argument(
-        "--tta", action="store_true", help="mean probability of each image and its mirror image"
-    )
-    parser.add_argument(
-        "--legacy_head", action="store_true", help="rank by sigmoid(softmax(logits)), med-hiera's defect"
-    )
     parser.add_argument("--compare", type=Path, help="another model's predictions.parquet on the same split")
-    return parser.parse_args(argv)
 
 
 def sources_of(cocktail: BuiltDataset) -> list[str] | None:

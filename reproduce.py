@@ -6,15 +6,17 @@ On two CPU cores, and with ImageNet weights on a GPU:
     python reproduce.py explode --data_dir DATA --budget paper --output_dir runs/explode \
         --stage0 facebook/hiera-tiny-224-mae-hf
     python reproduce.py sweep --data_dir DATA --budget smoke --output_dir runs/sweep --trials 8
+    python reproduce.py masks --data_dir BUILT --budget smoke --output_dir runs/masks
 
-A run that is finished is skipped and one that was interrupted resumes, so the same command can be repeated; a
-sweep's trials lie in an SQLite file, and the same command in several processes shares them. What defines the
-experiment is kept beside its runs: with other options another --output_dir is asked for.
+The last asks whether masks that follow the chest help (docs/high_definition.md). A run that is finished is
+skipped and one that was interrupted resumes, so the same command can be repeated; a sweep's trials lie in an
+SQLite file, and the same command in several processes shares them. What defines the experiment is kept beside
+its runs: with other options another --output_dir is asked for.
 """
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from optuna.trial import TrialState
 
 from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
-from medhiera.experiments.arms import Arm, ablation_arms, explode_arms
+from medhiera.experiments.arms import SCORING, Arm, ablation_arms, explode_arms, mask_arms
+from medhiera.experiments.masks_report import masks_report
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
 from medhiera.experiments.runner import (
     ROOT,
@@ -53,9 +56,46 @@ BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+MASK_BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
+    # 192 px: 36 mask units, of which 9 are seen and are drawn one by one
+    "smoke": {
+        "train_mae.py": (
+            "configs/mae_hd_smoke.yaml", "--image_size", "192", "--resize_size", "192", "--mask_block", "1",
+            "--max_steps", "1500",
+        ),
+        "train_cls.py": ("configs/cls_smoke.yaml", "--image_size", "192", "--resize_size", "192"),
+    },
+    "paper": {
+        "train_mae.py": ("configs/mae_hd.yaml",),
+        "train_cls.py": ("configs/cls_hd.yaml",),
+    },
+}  # fmt: skip
+"""Of the masks experiment, whose scripts that score have no recipe."""
+
+FROM_STAGE0 = dict.fromkeys(("train_mae.py", "train_cls.py"), ("--model_overrides", "{}"))
+"""A recipe's own small geometry would contradict the checkpoint's; and arms from random weights are compared
+with those that start from it."""
+
+MASKS_FROM_STAGE0 = {
+    "train_mae.py": (
+        *(
+            "--model_overrides",
+            '{"num_channels": 1, "num_query_pool": 3, "position_interpolation": "windowed"}',
+        ),
+        *("--reset_decoder", "true"),
+    ),
+    "train_cls.py": ("--model_overrides", '{"position_interpolation": "windowed"}'),
+}
+
+EXPERIMENTS = ("ablation", "sweep", "explode", "masks")
+
 SEEDS = {"smoke": 2, "paper": 3}
+MASK_SEEDS = 3
 
 SMOKE_NOTE = "smoke budget: proves the software, says nothing about medicine"
+MASKS_NOTE = (
+    "smoke budget: a small model and few steps from random weights; nothing follows for full training"
+)
 
 
 def main(argv: list[str]) -> None:
@@ -63,14 +103,21 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("experiment", choices=("ablation", "sweep", "explode"), help="which one is run")
+    parser.add_argument(
+        "experiment", choices=("ablation", "sweep", "explode", "masks"), help="which one is run"
+    )
     parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
     parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
     parser.add_argument(
         "--budget", default="smoke", choices=sorted(BUDGETS), help="paper, or smoke: minutes on a CPU"
     )
     parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
-    parser.add_argument("--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper 3)")
+    parser.add_argument(
+        "--task_sources", nargs="+", help="whose labels the classifiers learn (default: as train_cls.py)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper and masks 3)"
+    )
     parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
     parser.add_argument(
         "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
@@ -81,9 +128,14 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in (__name__, "medhiera"):  # the libraries' chatter stays away
         logging.getLogger(name).setLevel(logging.INFO)
-    seeds = range(SEEDS[options.budget] if options.seeds is None else options.seeds)
+    is_masks = options.experiment == "masks"
+    default_seeds = MASK_SEEDS if is_masks else SEEDS[options.budget]
+    seeds = range(default_seeds if options.seeds is None else options.seeds)
     check_options(options, len(seeds), arguments)
-    budget = script_arguments(options.budget, options.stage0, arguments)
+    recipes = (MASK_BUDGETS if is_masks else BUDGETS)[options.budget]
+    from_stage0 = MASKS_FROM_STAGE0 if is_masks else FROM_STAGE0
+    geometry = {} if options.stage0 is None else from_stage0
+    budget = script_arguments(recipes, geometry, arguments, options.task_sources)
     runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
     check_settings(runner.output, options, arguments)
     if options.stage0 is None:
@@ -93,6 +145,11 @@ def main(argv: list[str]) -> None:
     if options.experiment == "sweep":
         fixed = {"num_train_epochs": 2} if note else {}
         finish(runner, search(runner, options.sweep_stage, options.trials, fixed, note))
+        return
+    if options.experiment == "masks":
+        arms = mask_arms(has_stage0)
+        run_all(runner, arms, seeds)
+        finish(runner, masks_report(runner, seeds, MASKS_NOTE if note else "", arms[0].label))
         return
     if options.experiment == "ablation":
         arms = ablation_arms(has_stage0)
@@ -132,22 +189,30 @@ def check_options(options: argparse.Namespace, seeds: int, arguments: Sequence[s
         raise UserError("a sweep searches num_train_epochs; leave --max_steps out")
 
 
-def script_arguments(budget: str, stage0: str | None, arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def script_arguments(
+    recipes: Mapping[str, tuple[str, ...]],
+    geometry: Mapping[str, tuple[str, ...]],
+    arguments: Sequence[str],
+    task_sources: Sequence[str] | None = None,
+) -> dict[str, tuple[str, ...]]:
     """The arguments that each script gets in every arm.
 
-    A recipe's own small geometry is dropped where there is a stage 0: it would contradict the checkpoint's,
-    and arms from random weights are compared with those that start from it.
-
     Args:
-        budget: a key of BUDGETS.
-        stage0: folder or Hub id of ImageNet MAE weights, or None.
-        arguments: the user's own; they come last and win.
+        recipes: a budget's, by script.
+        geometry: what takes the place of a recipe's own geometry, by script; empty without a stage 0.
+        arguments: the user's own, of the scripts that train; they come last and win.
+        task_sources: whose labels are learned and scored; None leaves it to the scripts.
     """
-    geometry = () if stage0 is None else ("--model_overrides", "{}")
-    recipes = dict(BUDGETS[budget])
+    recipes = dict(recipes)
     if has_option(arguments, "max_steps"):  # the user's length takes the place of the budget's
-        recipes = {script: without_option(words, "num_train_epochs") for script, words in recipes.items()}
-    return {script: (*words, *geometry, *arguments) for script, words in recipes.items()}
+        recipes = {
+            script: without_option(without_option(words, "num_train_epochs"), "max_steps")
+            for script, words in recipes.items()
+        }
+    task = () if task_sources is None else ("--sources", *task_sources)
+    training = {script: (*words, *geometry.get(script, ()), *arguments) for script, words in recipes.items()}
+    training["train_cls.py"] += task
+    return training | dict.fromkeys(SCORING, task)
 
 
 def check_settings(output: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -163,6 +228,8 @@ def check_settings(output: Path, options: argparse.Namespace, arguments: Sequenc
         "stage0": canonical_path(options.stage0),
         "arguments": list(arguments),
     }
+    if options.task_sources is not None:
+        settings["task_sources"] = options.task_sources
     name, runs = "experiment", "."
     if options.experiment == "sweep":
         if any(output.glob(f"trials/*/seed*/{LOG_FILE}")):

@@ -18,7 +18,6 @@ from medhiera.data.augmentation import Augmentation
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.selection import mix_sources, sample_across_sources
-from medhiera.data.stored_images import gray_arrays
 from medhiera.errors import run_script
 from medhiera.evaluation.results import ReconstructionReport
 from medhiera.hub.record import PretrainingRecord, TrainingRecord
@@ -29,7 +28,6 @@ from medhiera.stages import PRETRAINING
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
 from medhiera.training.trainer import MedHieraTrainer
-from modeling_hiera_mae.masking import count_kept, mask_from_noise
 
 logger = logging.getLogger("train_mae")
 
@@ -70,7 +68,9 @@ def main(argv: list[str]) -> None:
     draw = make_drawing(run, trainer, eval_rows, fixed)
     trainer.add_callback(FigureCallback(run.output, LOSS_NAME, draw, options.reconstruction_steps))
     if masks.region != "none" and trainer.is_world_process_zero():
-        draw_masks(run, trainer.train_dataset, train_rows, run.output / FIGURES_FOLDER / "masks.png")
+        chosen = sample_across_sources(train_rows, options.reconstruction_rows)
+        captions = [run.data.source_caption(train_rows[row]["source"]) for row in chosen]
+        figures.draw_masks(trainer.train_dataset, chosen, captions, run.output / FIGURES_FOLDER / "masks.png")
     result = trainer.train(resume_from_checkpoint=run.resume)
     after = trainer.evaluate()["eval_loss"]
     history = trainer.state.log_history
@@ -119,23 +119,6 @@ def make_drawing(
         figures.reconstruction_rows(pictures, captions, path)
 
     return draw
-
-
-def draw_masks(run: Run[MAEArguments], table: RadiographDataset, rows: Dataset, path: Path) -> None:
-    """Draw the first epoch's masks over a few training images, with the regions that they follow."""
-    masks = table.masks
-    assert masks is not None
-    chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
-    drawn = RadiographCollator()(table.__getitems__([(0, row) for row in chosen]))
-    batch = run.preprocessing.model_inputs(drawn, channels=1)
-    inputs = batch["pixel_values"][:, 0] * run.preprocessing.std + run.preprocessing.mean
-    is_kept = mask_from_noise(batch["noise"], count_kept(batch["noise"].shape[1], masks.mask_ratio)).is_kept
-    captions = [run.data.source_caption(rows[row]["source"]) for row in chosen]
-    stored = table.rows[chosen]
-    figures.mask_rows(
-        gray_arrays(stored.column("image")), masks.regions(stored), inputs.clamp(0, 1),
-        is_kept.unflatten(1, masks.grid), captions, path,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -24,14 +24,12 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import scipy.stats
-
 from dataset_scripts.splits import stratified_patients
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.cocktail import open_cocktail
 from medhiera.experiments.arms import Arm
-from medhiera.experiments.report import records_of
+from medhiera.experiments.report import records_of, student_interval
 from medhiera.experiments.runner import ROOT, ExperimentRunner, leave_on_signals, run_all
 from medhiera.hub.record import ClassificationRecord
 
@@ -147,11 +145,8 @@ def mean_of(record: ClassificationRecord) -> float:
 
 def with_interval(values: Sequence[float]) -> str:
     """Mean and its 95 % interval by Student's t over seeds."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = statistics.stdev(values) / len(values) ** 0.5 * scipy.stats.t.ppf(0.975, len(values) - 1)
-    return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f})"
+    mean, low, high = student_interval(values)
+    return f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} ({low:.3f} to {high:.3f})"
 
 
 def report(laboratories: dict[str, ExperimentRunner], arms: Sequence[Arm], seeds: Sequence[int]) -> str:

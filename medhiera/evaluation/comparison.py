@@ -39,17 +39,8 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
     """
     _check_same_split(predictions, other)
     ours, theirs = (rank_findings(each, Bootstrap(0)) for each in (predictions, other))
-    pairs = {
-        column.name: (column, another)
-        for column, another in zip(predictions.columns(), other.columns(), strict=True)
-        if column.one_sided_reason is None
-    }
-    count = predictions.patient_count
-    measures = {
-        name: partial(_weigh_apart, _ranking(one, count), _ranking(another, count))
-        for name, (one, another) in pairs.items()
-    }
-    draws = bootstrap.resample(measures, count)
+    pairs = _pairs(predictions, other)
+    draws = _resample(pairs, predictions.patient_count, bootstrap)
     findings = {
         name: _compare_finding(ours, theirs, name, pairs.get(name), draws)
         for name in predictions.finding_names
@@ -62,6 +53,56 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
         images=len(predictions),
         bootstrap_resamples=bootstrap.resamples,
     )
+
+
+def compare_over_seeds(
+    pairs: Sequence[tuple[Predictions, Predictions]], bootstrap: Bootstrap
+) -> Difference | None:
+    """The difference of mean AUROC between two ways of training, averaged over seeds; None without an AUROC.
+
+    The interval is over patients: every seed's two models are weighed by the same resamples. What another
+    seed would give is not in it.
+
+    Args:
+        pairs: for each seed the predictions of the first and of the second; all of the same images, findings
+            and labels in the same order.
+        bootstrap: behind the interval; at least one resample.
+
+    Raises:
+        ValueError: they are not of the same images and findings.
+    """
+    first = pairs[0][0]
+    values, draws = [], []
+    for one, other in pairs:
+        _check_same_split(first, one)
+        _check_same_split(first, other)
+        ours, theirs = (rank_findings(each, Bootstrap(0)).mean_auroc for each in (one, other))
+        if ours is None or theirs is None:
+            return None
+        values.append(ours - theirs)
+        drawn = _resample(_pairs(one, other), first.patient_count, bootstrap)
+        draws.append(mean_of_known(np.stack([auroc for auroc, _ in drawn.values()])))
+    return _difference(float(np.mean(values)), np.mean(draws, axis=0))
+
+
+def _pairs(predictions: Predictions, other: Predictions) -> dict[str, tuple[FindingColumn, FindingColumn]]:
+    """Both models' columns of each finding that has both label values."""
+    return {
+        column.name: (column, another)
+        for column, another in zip(predictions.columns(), other.columns(), strict=True)
+        if column.one_sided_reason is None
+    }
+
+
+def _resample(
+    pairs: Mapping[str, tuple[FindingColumn, FindingColumn]], count: int, bootstrap: Bootstrap
+) -> dict[str, Floats]:
+    """Each finding's differences of AUROC and average precision: (2, resamples)."""
+    measures = {
+        name: partial(_weigh_apart, _ranking(one, count), _ranking(another, count))
+        for name, (one, another) in pairs.items()
+    }
+    return bootstrap.resample(measures, count)
 
 
 def _check_same_split(predictions: Predictions, other: Predictions) -> None:

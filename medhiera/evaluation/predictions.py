@@ -226,3 +226,21 @@ def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str])
             "be evaluated on the same split"
         )
     return np.asarray(table.loc[list(image_ids), list(names)], dtype=np.float64)
+
+
+def load_predictions(path: Path) -> Predictions:
+    """The whole of a predictions.parquet, as `Predictions.table` wrote it.
+
+    Raises:
+        ValueError: no such file, or it has no column of labels.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; name the predictions.parquet of an evaluate_cls.py run")
+    table = pd.read_parquet(path)
+    columns = [str(name) for name in table.columns]
+    names = [name.removesuffix(LABEL_SUFFIX) for name in columns if name.endswith(LABEL_SUFFIX)]
+    if not names:
+        raise ValueError(f"{path} has no column NAME{LABEL_SUFFIX}; wanted what evaluate_cls.py wrote")
+    rows = table[list(IDENTITY)]
+    labels = table[[f"{name}{LABEL_SUFFIX}" for name in names]].to_numpy(np.float64)
+    return Predictions(table[names].to_numpy(np.float64), labels, names, rows["patient_id"].tolist(), rows)

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 STAGE0 = "stage 0"
 """Where an arm starts that needs ImageNet weights."""
 
+SCORING = ("evaluate_cls.py", "probe.py")
+"""Scripts that train no stage: they score the one they start from, and leave predictions.parquet."""
+
+REGIONS = {"none": "even masks", "rectangle": "the paper's rectangle", "contour": "each chest's contour"}
+"""What masks of the masks experiment follow → its label."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -13,8 +19,8 @@ class Arm:
     Attributes:
         name: its folder.
         label: in figures and tables.
-        script: train_mae.py or train_cls.py.
-        start: STAGE0, the name of a train_mae.py arm, or None for random weights.
+        script: train_mae.py or train_cls.py; or one of SCORING.
+        start: STAGE0, the name of an arm that trains, or None for random weights.
         arguments: its own options of the script.
         as_long_as: an arm whose number of optimizer steps it takes.
         may_diverge: a NaN or infinite loss is a valid end: it is what the arm shows.
@@ -86,3 +92,27 @@ def explode_arms(has_stage0: bool, learning_rate: float) -> list[Arm]:
         )
         for factor in (1, 10, 100)
     ]
+
+
+def mask_arms(has_stage0: bool) -> list[Arm]:
+    """Does it help that masks follow the chest? Pre-trainings that differ in nothing but what they hide.
+
+    Each is probed, and fine-tuned and scored; a classifier without pre-training shows what either is worth.
+
+    Args:
+        has_stage0: start from ImageNet weights, classifiers without stage 1 too; else from random ones.
+    """
+    start, origin = (STAGE0, "ImageNet") if has_stage0 else (None, "random")
+    arms = [
+        Arm("cls-before", f"no stage 1 ({origin})", "train_cls.py", start),
+        Arm("test-before", f"no stage 1 ({origin})", "evaluate_cls.py", "cls-before"),
+    ]
+    for region, label in REGIONS.items():
+        own = ("--mask_region", region)
+        arms += [
+            Arm(f"mae-{region}", label, "train_mae.py", start, own),
+            Arm(f"probe-{region}", label, "probe.py", f"mae-{region}"),
+            Arm(f"cls-{region}", label, "train_cls.py", f"mae-{region}"),
+            Arm(f"test-{region}", label, "evaluate_cls.py", f"cls-{region}"),
+        ]
+    return arms

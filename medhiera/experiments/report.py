@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.published_results import (
@@ -51,6 +52,15 @@ def spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.4f}" if values else "–"
     return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean over seeds and its 95 % interval by Student's t; all three the mean where there is one seed."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, mean, mean
+    half = float(np.std(values, ddof=1) / len(values) ** 0.5 * student_t.ppf(0.975, len(values) - 1))
+    return mean, mean - half, mean + half
 
 
 def ablation_report(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:

@@ -22,9 +22,9 @@ from types import FrameType
 from typing import Any
 
 from medhiera.errors import RunFailedError, UserError
-from medhiera.experiments.arms import STAGE0, Arm
+from medhiera.experiments.arms import SCORING, STAGE0, Arm
 from medhiera.hub.record import AnyRecord, TrainedRecord, read_record
-from medhiera.layout import LOG_FILE, NONFINITE_FILE, is_finished
+from medhiera.layout import LOG_FILE, METRICS_FILE, NONFINITE_FILE, is_finished
 from medhiera.training.checkpoints import latest_complete
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,11 @@ class ExperimentRunner:
         """What a user would type for this run."""
         folder = self.folder(arm.name, seed)
         shared = self.arguments[arm.script]
+        if arm.script in SCORING:
+            assert arm.start is not None, f"{arm.name} scores no arm"
+            words = ["--model", str(self.folder(arm.start, seed)), "--data_dir", self.data_dir]
+            words += ["--build_dir", str(self.output / "cocktail"), "--output_dir", str(folder)]
+            return [sys.executable, "-W", "ignore", arm.script, *words, *shared, *arm.arguments]
         if arm.as_long_as is not None:
             shared = without_option(shared, "num_train_epochs")  # the script takes one length, not two
         arguments = [*shared, "--data_dir", self.data_dir, "--output_dir", str(folder)]
@@ -96,10 +101,11 @@ class ExperimentRunner:
         Raises:
             RunFailedError: the script failed, or another process writes into the run's folder.
         """
-        has_exploded = arm.may_diverge and self.diverged_at(arm.name, seed) is not None
-        if has_exploded or self.record(arm.name, seed) is not None:
-            return False
         folder = self.folder(arm.name, seed)
+        has_exploded = arm.may_diverge and self.diverged_at(arm.name, seed) is not None
+        is_scored = arm.script in SCORING and (folder / METRICS_FILE).is_file()  # its last file
+        if has_exploded or is_scored or self.record(arm.name, seed) is not None:
+            return False
         with locked_process(self.command(arm, seed), folder) as process:
             status = process.wait()
         step = self.diverged_at(arm.name, seed) if arm.may_diverge else None
@@ -190,7 +196,7 @@ def failure_message(what: str, status: int, folder: Path) -> RunFailedError:
     """What a failed script said last: its whole message, or the end of a trace."""
     log = folder / "stdout.log"
     lines = log.read_text(encoding="utf-8").strip().splitlines()
-    messages = [number for number, line in enumerate(lines) if re.match(r"train_\w+\.py: ", line)]
+    messages = [number for number, line in enumerate(lines) if re.match(r"\w+\.py: ", line)]
     first = min(messages[-1] if messages else len(lines), len(lines) - 8)
     return RunFailedError(
         f"{what} ended with exit code {status}; {log} ends with:\n  " + "\n  ".join(lines[max(first, 0) :])

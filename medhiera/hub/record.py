@@ -301,7 +301,7 @@ class ClassificationRecord(TrainedRecord):
 
 @dataclass(kw_only=True)
 class EvaluationRecord:
-    """What evaluate_cls.py writes as metrics.json: a model's report on a split, and how it was made.
+    """metrics.json of evaluate_cls.py and probe.py: the report on a split, and how it was made.
 
     Attributes:
         model: a folder's own name or a Hub id.
@@ -310,6 +310,8 @@ class EvaluationRecord:
         tta: the mean probability of each image and its mirror image was scored.
         legacy_head: sigmoid(softmax(logits)) was scored.
         is_phantom: the images are synthetic.
+        probe_penalty: scikit-learn's C of a linear probe; None of a classifier.
+        probe_train_images: that it was fitted on.
     """
 
     model: str
@@ -319,6 +321,8 @@ class EvaluationRecord:
     legacy_head: bool
     is_phantom: bool
     evaluation: ClassificationReport
+    probe_penalty: float | None = None
+    probe_train_images: int | None = None
 
     def write(self, folder: Path) -> None:
         """Write metrics.json."""

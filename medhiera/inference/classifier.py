@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.device import CPU, move
@@ -42,8 +43,8 @@ class StockPreprocessing:
         rgb = image.convert("L").convert("RGB")
         return self.processor(images=[rgb], return_tensors="pt")["pixel_values"][0]
 
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """The pixels themselves; Preprocessing has the same method."""
+    def normalize(self, pixels: Tensor, channels: int = 3) -> Tensor:
+        """The pixels themselves, which have three channels; Preprocessing has the same method."""
         return pixels
 
     def to_processor(self) -> Any:
@@ -110,23 +111,14 @@ class Classifier:
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
                 "a stage 0 or 1; train_cls.py makes a stage 2 from it"
             )
-        processor = load_processor(source)
+        preprocessing = open_preprocessing(source, model)
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         _check_names(source, names)
-        try:
-            preprocessing: Preprocessing | StockPreprocessing = Preprocessing.from_processor(processor)
-        except ValueError:
-            preprocessing = StockPreprocessing(processor)
-        _check_inputs(source, model, preprocessing)
         return cls(model.to(device), preprocessing, names)
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
-        digest = hashlib.sha256(f"{self.names}{self.preprocessing}".encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.float().cpu().contiguous().numpy())
-        return digest.hexdigest()[:12]
+        return fingerprint(self.model, f"{self.names}{self.preprocessing}")
 
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
         """One probability per image and finding, see `score`.
@@ -141,9 +133,7 @@ class Classifier:
 
     @torch.inference_mode()
     def pixel_values(self, pixels: Sequence[Tensor]) -> Tensor:
-        """The model's input, on its device and in its precision.
-
-        They travel as they are, which is a byte a pixel for our own preprocessing, and are normalized there.
+        """The model's input, see model_inputs.
 
         Args:
             pixels: of each image, what `preprocessing.pixels` makes of it.
@@ -151,8 +141,7 @@ class Classifier:
         Returns:
             (images, channels, height, width).
         """
-        batch = move(torch.stack(list(pixels)), self.model.device)
-        return self.preprocessing.normalize(batch).to(self.model.dtype)
+        return model_inputs(self.model, self.preprocessing, pixels)
 
     @torch.inference_mode()
     def score(self, pixel_values: Tensor, with_flip: bool = False, legacy_head: bool = False) -> Tensor:
@@ -181,6 +170,53 @@ class Classifier:
         return result
 
 
+def open_preprocessing(source: str | Path, model: PreTrainedModel) -> Preprocessing | StockPreprocessing:
+    """What a folder's preprocessor_config.json says, tried on one picture.
+
+    Args:
+        source: the model's folder or Hub id.
+        model: a Hiera, whose inputs it prepares.
+
+    Raises:
+        UserError: there is none, or it cannot be used, or gives what the model cannot take.
+    """
+    processor = load_processor(source)
+    try:
+        preprocessing: Preprocessing | StockPreprocessing = Preprocessing.from_processor(processor)
+    except ValueError:
+        preprocessing = StockPreprocessing(processor)
+    _check_inputs(source, model, preprocessing)
+    return preprocessing
+
+
+def model_inputs(
+    model: PreTrainedModel, preprocessing: Preprocessing | StockPreprocessing, pixels: Sequence[Tensor]
+) -> Tensor:
+    """Prepared images as a model's input, on its device and in its precision.
+
+    They travel as they are, which is a byte a pixel for our own preprocessing, and are normalized there.
+
+    Args:
+        model: where they go.
+        preprocessing: that prepared them.
+        pixels: of each image, what `preprocessing.pixels` makes of it.
+
+    Returns:
+        (images, channels, height, width).
+    """
+    batch = move(torch.stack(list(pixels)), model.device)
+    return preprocessing.normalize(batch, model.config.num_channels).to(model.dtype)
+
+
+def fingerprint(model: PreTrainedModel, described: str) -> str:
+    """Twelve hexadecimal digits that depend on a model's weights and on a text."""
+    digest = hashlib.sha256(described.encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().contiguous().numpy())
+    return digest.hexdigest()[:12]
+
+
 def _check_names(source: str | Path, names: Sequence[str]) -> None:
     """Refuse labels that do not tell the outputs apart.
 
@@ -201,16 +237,14 @@ def _check_names(source: str | Path, names: Sequence[str]) -> None:
 
 
 def _check_inputs(
-    source: str | Path,
-    model: HieraMAEForImageClassification,
-    preprocessing: Preprocessing | StockPreprocessing,
+    source: str | Path, model: PreTrainedModel, preprocessing: Preprocessing | StockPreprocessing
 ) -> None:
     """Prepare one picture and refuse what the model cannot take, before the first image of a long run.
 
     Raises:
         UserError: the processor gives NaN, other channels, or a size that does not split into mask units.
     """
-    pixels = preprocessing.normalize(preprocessing.pixels(Image.new("L", (64, 48), 128)).unsqueeze(0))
+    pixels = model_inputs(model, preprocessing, [preprocessing.pixels(Image.new("L", (64, 48), 128))])
     _, channels, *size = pixels.shape
     fault = None
     if channels != model.config.num_channels:

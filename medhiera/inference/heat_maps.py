@@ -19,6 +19,10 @@ METHOD = "random halves of the mask units left out"
 PAIRS = 128
 """Random halves, each with its complement (docs/decisions.md: fewer made maps depend on the draw)."""
 
+LARGEST_GRID = 10
+"""Blocks a side, at most: of a larger image units are left out in blocks, as one of a thousand units changes
+a logit less than the draw of the others does."""
+
 _UNITS_AT_ONCE = 4096
 """Bounds the memory: mask units of all images and halves in one forward."""
 
@@ -30,7 +34,8 @@ def heat_maps(model: HieraMAEForImageClassification, pixel_values: Tensor) -> Te
     """Heat maps of every finding: which places raise its logit.
 
     See `unit_effects`; what lowers the logit is set to 0. The largest value of a map is 1 however small the
-    probability is: it says where, not whether. It is as coarse as the mask units, usually 32 × 32 pixels.
+    probability is: it says where, not whether. It is as coarse as the mask units, usually 32 × 32 pixels, and
+    as blocks of them from 352 pixels a side on.
 
     Args:
         model: put into evaluation mode and back.
@@ -41,17 +46,37 @@ def heat_maps(model: HieraMAEForImageClassification, pixel_values: Tensor) -> Te
     """
     evidence = unit_effects(model, pixel_values).relu()
     height, width = pixel_values.shape[2:]
-    unit_height, unit_width = model.config.unit_pixels
-    # A rim of zeros falls off towards the image's edge. Without it an outer unit's value would reach the edge
-    # undiminished, and the peak of its plateau would not be the unit's center.
+    block = block_side(*evidence.shape[2:])
+    evidence = functional.avg_pool2d(evidence, block, ceil_mode=True, count_include_pad=False)
+    block_height, block_width = (block * side for side in model.config.unit_pixels)
+    # A rim of zeros falls off towards the image's edge. Without it an outer block's value would reach the
+    # edge undiminished, and the peak of its plateau would not be the block's center.
+    rows, columns = evidence.shape[2:]
     fine = functional.interpolate(
         functional.pad(evidence, (1, 1, 1, 1)),
-        (height + 2 * unit_height, width + 2 * unit_width),
+        ((rows + 2) * block_height, (columns + 2) * block_width),
         mode="bilinear",
         align_corners=False,
-    )[:, :, unit_height:-unit_height, unit_width:-unit_width]
+    )[:, :, block_height : block_height + height, block_width : block_width + width]
     largest = fine.amax(dim=(2, 3), keepdim=True)
     return torch.where(largest > _LEAST_EFFECT, fine / largest.clamp(min=_LEAST_EFFECT), 0).cpu()
+
+
+def block_side(rows: int, columns: int) -> int:
+    """Side, in units, of the squares that are left out together in an image of so many units."""
+    return -(-max(rows, columns) // LARGEST_GRID)
+
+
+def draw_order(rows: int, columns: int) -> Tensor:
+    """(PAIRS, units): the units of each draw in the order in which its first half is filled, block by block.
+
+    The units of a block follow each other, so that at most one block is in both halves.
+    """
+    block = block_side(rows, columns)
+    across, down = -(-columns // block), -(-rows // block)
+    drawn = torch.rand(PAIRS, down * across, generator=torch.Generator().manual_seed(0))
+    by_unit = drawn.unflatten(1, (down, across)).repeat_interleave(block, 1).repeat_interleave(block, 2)
+    return by_unit[:, :rows, :columns].flatten(1).argsort(dim=1, stable=True)
 
 
 @torch.inference_mode()
@@ -70,7 +95,8 @@ def unit_effects(model: HieraMAEForImageClassification, pixel_values: Tensor) ->
 
     Returns:
         (batch, findings, rows, columns) of units, float32, on the model's device; the halves are always the
-        same, so the values are too. All 0 for an image of one unit.
+        same, so the values are too. All 0 for an image of one unit. Units of a block (see LARGEST_GRID) are
+        in the same half, and have one value but for draws whose halves meet in it.
 
     Source: RISE, Petsiuk et al. 2018, arXiv:1806.07421, with units in place of painted masks and each mask
         beside its complement.
@@ -85,7 +111,8 @@ def unit_effects(model: HieraMAEForImageClassification, pixel_values: Tensor) ->
     for block in blocks[:count]:
         tokens, _ = block(tokens)
     units = tokens.shape[1]
-    order = torch.rand(PAIRS, units, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    grid = [side // unit for side, unit in zip(pixel_values.shape[2:], model.config.unit_pixels, strict=True)]
+    order = draw_order(*grid)
     half = order[:, : units // 2]
     effects = torch.zeros(len(tokens), units, model.config.num_labels, device=model.device)
     if units > 1:
@@ -99,7 +126,6 @@ def unit_effects(model: HieraMAEForImageClassification, pixel_values: Tensor) ->
         sign = torch.full((PAIRS, units), -1.0).scatter(1, half, 1.0).to(model.device)
         effects = torch.einsum("pu,bpf->buf", sign, difference) / PAIRS
     model.train(was_training)
-    grid = [side // unit for side, unit in zip(pixel_values.shape[2:], model.config.unit_pixels, strict=True)]
     return undo_windowing(effects[:, :, None, None], grid).permute(0, 3, 1, 2)
 
 

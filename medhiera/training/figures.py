@@ -9,10 +9,12 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
+from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import Region
-from medhiera.data.stored_images import GrayArray
+from medhiera.data.stored_images import GrayArray, gray_arrays
 from medhiera.inference.reconstruction import Reconstruction
 from medhiera.plotting import BLUE, GREEN, ORANGE, save
+from modeling_hiera_mae.masking import count_kept, mask_from_noise
 
 
 def reconstruction_rows(pictures: Reconstruction, captions: Sequence[str], path: Path) -> None:
@@ -77,6 +79,28 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     bottom.grid(alpha=0.3)
     save(figure, path)
+
+
+def draw_masks(table: RadiographDataset, chosen: Sequence[int], captions: Sequence[str], path: Path) -> None:
+    """Draw the first epoch's masks over a few images, with the regions that they follow.
+
+    Args:
+        table: of stage 1, with masks.
+        chosen: its rows.
+        captions: one per image, such as its source.
+        path: the PNG to write.
+    """
+    masks, preprocessing = table.masks, table.preprocessing
+    assert masks is not None
+    drawn = RadiographCollator()(table.__getitems__([(0, row) for row in chosen]))
+    batch = preprocessing.model_inputs(drawn, channels=1)
+    inputs = batch["pixel_values"][:, 0] * preprocessing.std + preprocessing.mean
+    is_kept = mask_from_noise(batch["noise"], count_kept(batch["noise"].shape[1], masks.mask_ratio)).is_kept
+    stored = table.rows[list(chosen)]
+    mask_rows(
+        gray_arrays(stored.column("image")), masks.regions(stored), inputs.clamp(0, 1),
+        is_kept.unflatten(1, masks.grid), captions, path,
+    )  # fmt: skip
 
 
 def mask_rows(

@@ -82,12 +82,13 @@ def test_the_readme_works_on_what_the_demo_left(root):
     for snippet in snippets:
         code = snippet.replace("IMAGE.png", image.name)
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True)
-    commands = re.findall(r"^python (?:predict|evaluate_cls)\.py .*$", readme, re.MULTILINE)
-    assert len(commands) == 2
+    commands = re.findall(r"^python (?:predict|evaluate_cls|probe)\.py .*$", readme, re.MULTILINE)
+    assert len(commands) == 3
     for command in commands:
         subprocess.run([sys.executable, *command.split()[1:]], cwd=root, check=True)
     assert (root / "runs" / "predictions.csv").is_file()
-    shutil.rmtree(root / "runs" / "demo-test")
+    for name in ("demo-test", "demo-probe"):
+        shutil.rmtree(root / "runs" / name)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The experiments as a user runs them: every arm, figures, report; and a second time at no cost."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 import pytest
 from PIL import Image
 
-from medhiera.experiments.arms import Arm
+from medhiera.experiments.arms import REGIONS, Arm
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.training.checkpoints import latest_complete
 
@@ -22,6 +23,8 @@ SMALL = [
     "--max_train_images", "48", "--max_eval_images", "64", "--per_device_train_batch_size", "16",
     "--use_cpu", "true",
 ]  # fmt: skip
+
+MASKS = ["--image_size", "96", "--resize_size", "96", "--max_train_images", "48", "--use_cpu", "true"]
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +62,23 @@ def test_ablation(workshop):
     assert "| images a step | 16 | 64 |" in report and "| mask ratio | 0.6 | 0.6 |" in report
     assert "no --stage0" in printed
     assert run(workshop, *words).count("finished before, skipped") == 9
+
+
+def test_masks(workshop):
+    output = workshop.folder / "masks"
+    words = ["masks", "--data_dir", str(workshop.raw), "--output_dir", str(output), "--seeds", "1"]
+    words += ["--task_sources", "ChestX-ray14", "--", "--max_steps", "4", *MASKS]
+    run(workshop, *words)
+    report = (output / "report.md").read_text()
+    assert "| each chest's contour | " in report and "| contour − none | linear probe, AUROC | " in report
+    assert "| rectangle − before | fine-tuned, AUROC | " in report and "smoke budget" in report
+    records = [
+        json.loads((output / f"mae-{name}" / "seed0" / "metrics.json").read_text()) for name in REGIONS
+    ]
+    assert [record["recipe"]["mask_region"] for record in records] == list(REGIONS)
+    assert len({record["evaluation"]["masked_loss_before"] for record in records}) == 1
+    assert len({record["evaluation"]["masked_loss"] for record in records}) == 3
+    assert run(workshop, *words).count("finished before, skipped") == 14
 
 
 def test_explode_and_sweep(workshop):

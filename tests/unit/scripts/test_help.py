@@ -17,6 +17,7 @@ COMMANDS = [
     "medhiera.inference.onnx_export",
     "modeling_hiera_mae.convert",
     "predict",
+    "probe",
     "reproduce",
     "space.bundle",
 ]

@@ -1,6 +1,7 @@
 """Exports a tiny cocktail while something goes wrong, then again without, and says what came of it.
 
-    python killed_exports.py FOLDER STRIDE
+    python killed_exports.py FOLDER STRIDE          at every STRIDE-th file operation
+    python killed_exports.py FOLDER random COUNT    kill -9 at COUNT random moments; prints what came of them
 
 One process imports the libraries; each build runs in a child that it forks, so that the child can be killed
 by a real signal. Prints a JSON list: one object a fault, with how the faulty build ended, which shards it had
@@ -14,12 +15,16 @@ import resource
 import shutil
 import signal
 import sys
+import threading
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from raw_folders import ChestFolder, gray
 
 from dataset_scripts import Cocktail
@@ -147,6 +152,37 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+def die_after(seconds: float) -> None:
+    """Let this process be killed after a while, wherever it then is."""
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+def kill_at_random(folder: Path, count: int) -> Counter[str]:
+    """Kill so many builds, new ones and ones over other data by turns; what the next build then made."""
+    raw, out, other = folder / "raw", folder / "out", folder / "other"
+    write_raw(raw)
+    remember_comparisons(raw)
+    for place, size in ((folder / "whole", SIZE), (other, OTHER_SIZE)):
+        assert build_in_child(raw, place, size, lambda: None)["ended"] == "built"
+    started = time.monotonic()
+    shutil.rmtree(folder / "whole")
+    assert build_in_child(raw, folder / "whole", SIZE, lambda: None)["ended"] == "built"
+    length = time.monotonic() - started
+    expected = content(folder / "whole")
+    moments = np.random.default_rng(0).uniform(0, length, count)
+    found: Counter[str] = Counter()
+    for number, moment in enumerate(moments.tolist()):
+        shutil.rmtree(out, ignore_errors=True)
+        if number % 2:
+            shutil.copytree(other, out)
+        ended = build_in_child(raw, out, SIZE, lambda moment=moment: die_after(moment))["ended"]
+        found[ended] += 1
+        again = build_in_child(raw, out, SIZE, lambda: None)["ended"]
+        found[f"then: {again}" if again != "built" else "then built"] += 1
+        found["then as undisturbed" if content(out) == expected else "then another result"] += 1
+    return found
+
+
 def run_all(folder: Path, stride: int) -> Iterator[dict[str, Any]]:
     raw, out = folder / "raw", folder / "out"
     write_raw(raw)
@@ -193,4 +229,7 @@ def run_all(folder: Path, stride: int) -> Iterator[dict[str, Any]]:
 
 if __name__ == "__main__":
     datasets.disable_progress_bars()
-    print(json.dumps(list(run_all(Path(sys.argv[1]), int(sys.argv[2])))))
+    if sys.argv[2] == "random":
+        print(json.dumps(kill_at_random(Path(sys.argv[1]), int(sys.argv[3])), indent=1))
+    else:
+        print(json.dumps(list(run_all(Path(sys.argv[1]), int(sys.argv[2])))))

@@ -8,7 +8,12 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medhiera.evaluation.bootstrap import Bootstrap
-from medhiera.evaluation.comparison import compare_models, delong, delong_p_value
+from medhiera.evaluation.comparison import (
+    compare_models,
+    compare_over_seeds,
+    delong,
+    delong_p_value,
+)
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import FindingComparison
@@ -130,3 +135,35 @@ def test_other_images_are_not_compared(two_models):
         compare_models(ours, theirs.select(np.arange(400) > 0), Bootstrap(5))
     with pytest.raises(ValueError, match="other labels or patients"):
         compare_models(ours, Predictions(second, labels, ["a", "b"], patients[::-1]), Bootstrap(5))
+
+
+def test_a_difference_over_seeds_is_the_mean_of_theirs_under_the_same_patients(two_models):
+    ours, theirs = both(two_models)
+    single = compare_models(ours, theirs, Bootstrap(300)).mean.auroc
+    assert compare_over_seeds([(ours, theirs)], Bootstrap(300)) == single
+    assert compare_over_seeds([(ours, theirs), (theirs, ours)], Bootstrap(300)).difference == 0
+    # What two seeds share of the patients stays; their own noise halves, so the interval is narrower.
+    generator = np.random.default_rng(1)
+    seeds = [
+        tuple(
+            Predictions(each.scores + 0.8 * generator.normal(size=(400, 2)), each.labels, ["a", "b"],
+                        each.patient_ids)
+            for each in (ours, theirs)
+        )
+        for _ in range(6)
+    ]  # fmt: skip
+    alone = compare_over_seeds(seeds[:1], Bootstrap(300))
+    together = compare_over_seeds(seeds, Bootstrap(300))
+    width = lambda found: found.interval[1] - found.interval[0]  # noqa: E731
+    assert width(together) < 0.8 * width(alone)
+    means = [rank_findings(each, Bootstrap(0)).mean_auroc for pair in seeds for each in pair]
+    assert together.difference == pytest.approx(np.mean(np.array(means[::2]) - means[1::2]))
+
+
+def test_seeds_of_other_images_are_refused_and_one_label_value_has_no_difference(two_models):
+    ours, theirs = both(two_models)
+    fewer = tuple(each.select(np.arange(400) < 300) for each in (ours, theirs))
+    with pytest.raises(ValueError, match="400 and 300 images"):
+        compare_over_seeds([(ours, theirs), fewer], Bootstrap(10))
+    nothing = [Predictions(each.scores, np.zeros((400, 2)), ["a", "b"]) for each in (ours, theirs)]
+    assert compare_over_seeds([tuple(nothing)], Bootstrap(10)) is None

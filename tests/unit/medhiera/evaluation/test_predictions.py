@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.findings import make_features
-from medhiera.evaluation.predictions import Predictions, read_predictions
+from medhiera.evaluation.predictions import Predictions, load_predictions, read_predictions
 
 NAMES = ["Edema", "No Finding"]
 
@@ -73,3 +73,18 @@ def test_predictions_go_there_and_back_in_any_order(predictions, tmp_path):
         read_predictions(path, ["Mass"], images)
     with pytest.raises(ValueError, match="no such file"):
         read_predictions(tmp_path / "absent.parquet", NAMES, images)
+
+
+def test_a_written_table_is_read_as_it_was(predictions, tmp_path):
+    path = tmp_path / "predictions.parquet"
+    predictions.table().to_parquet(path)
+    again = load_predictions(path)
+    np.testing.assert_array_equal(again.scores, predictions.scores)
+    np.testing.assert_array_equal(again.labels, predictions.labels)
+    assert again.finding_names == NAMES and again.patient_ids == predictions.patient_ids
+    assert again.values("age_years") == predictions.values("age_years")
+    pd.DataFrame({"image_id": ["a"], "Edema": [0.5]}).to_parquet(path)
+    with pytest.raises(ValueError, match=r"no column NAME \(label\)"):
+        load_predictions(path)
+    with pytest.raises(ValueError, match="no such file"):
+        load_predictions(tmp_path / "absent.parquet")

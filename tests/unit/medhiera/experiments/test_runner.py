@@ -15,7 +15,7 @@ from stage_records import pretraining_record
 import reproduce
 from medhiera.errors import RunFailedError, UserError
 from medhiera.evaluation.results import ReconstructionReport
-from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms
+from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms, mask_arms
 from medhiera.experiments.runner import (
     ExperimentRunner,
     failure_message,
@@ -41,7 +41,7 @@ def finish(runner, arm, seed, steps=7):
 
 
 @pytest.mark.parametrize("has_stage0", [False, True])
-@pytest.mark.parametrize("arms", [ablation_arms, lambda has: explode_arms(has, 1e-4)])
+@pytest.mark.parametrize("arms", [ablation_arms, lambda has: explode_arms(has, 1e-4), mask_arms])
 def test_what_an_arm_starts_from_comes_before_it(arms, has_stage0):
     seen = set()
     for arm in arms(has_stage0):
@@ -79,7 +79,7 @@ def test_a_run_is_given_one_length(tmp_path):
     assert not [word for word in command if "epochs" in word or word == "20"]
     assert command[command.index("--max_steps") + 1] == "41" and "mae.yaml" in command
     assert "--num_train_epochs 20" in " ".join(runner.command(Arm("plain", "plain", "train_mae.py"), 3))
-    asked = reproduce.script_arguments("paper", None, ["--max_steps", "7"])
+    asked = reproduce.script_arguments(reproduce.BUDGETS["paper"], {}, ["--max_steps", "7"])
     assert asked["train_mae.py"] == ("configs/mae_paper.yaml", "--max_steps", "7")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medhiera import inference
-from medhiera.inference.heat_maps import PAIRS, heat_maps, unit_effects
+from medhiera.inference.heat_maps import PAIRS, block_side, draw_order, heat_maps, unit_effects
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEModel
 
 HEIGHT, WIDTH, UNIT = 128, 96, 32
@@ -58,6 +58,32 @@ def test_many_units_are_computed_in_parts(monkeypatch):
     at_once = unit_effects(model, pixels)
     monkeypatch.setattr(inference.heat_maps, "_UNITS_AT_ONCE", 1)
     torch.testing.assert_close(unit_effects(model, pixels), at_once, atol=1e-5, rtol=1e-4)
+
+
+def test_units_of_a_large_image_are_left_out_in_blocks():
+    """A hundred places at most, whatever the size; the last block may be smaller than the others."""
+    assert [block_side(7, 7), block_side(10, 8), block_side(11, 4), block_side(32, 32)] == [1, 1, 2, 4]
+    order = draw_order(13, 20)  # 7 × 10 blocks of 2 × 2; the last row of blocks is one unit high
+    assert order.sort(dim=1).values.equal(torch.arange(260).expand(PAIRS, -1))
+    is_in = torch.zeros(PAIRS, 260).scatter(1, order[:, :130], 1.0).unflatten(1, (13, 20))
+    padded = torch.nn.functional.pad(is_in, (0, 0, 0, 1), mode="replicate")
+    kept = padded.unflatten(1, (7, 2)).unflatten(3, (10, 2)).mean(dim=(2, 4))
+    assert ((kept > 0) & (kept < 1)).sum(dim=(1, 2)).max() <= 1
+    share = kept.mean(dim=0)
+    assert share.min() > 0.3 and share.max() < 0.7, "each block stays in about half of the draws"
+
+
+def test_a_large_image_has_a_map_of_its_own_size():
+    model = tiny_classifier(size=(416, 640))
+    torch.nn.init.normal_(model.classifier.weight)
+    pixels = torch.randn(1, 3, 416, 640)
+    maps = heat_maps(model, pixels)
+    assert maps.shape == (1, 2, 416, 640) and maps.amax(dim=(2, 3)).sub(1).abs().max() < 1e-6
+    blocks = torch.nn.functional.avg_pool2d(unit_effects(model, pixels), 2, ceil_mode=True,
+                                            count_include_pad=False)  # fmt: skip
+    row, column = divmod(int(blocks[0, 0].argmax()), 10)
+    y, x = divmod(int(maps[0, 0].argmax()), 640)
+    assert abs(y - (64 * row + 31.5)) <= 1 and abs(x - (64 * column + 31.5)) <= 1
 
 
 def test_a_map_peaks_at_the_middle_of_the_strongest_unit():

@@ -11,7 +11,7 @@ from medhiera.config.arguments import ModelArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.errors import UserError
-from medhiera.experiments.arms import ablation_arms, explode_arms
+from medhiera.experiments.arms import ablation_arms, explode_arms, mask_arms
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.training.model import check_source, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -205,10 +205,19 @@ def test_the_demo_starts_from_weights_of_any_geometry(checkpoint, tmp_path, stag
     check_source(recipe.model, is_mae=STAGES[stage] is HieraMAEForPreTraining)
 
 
-@pytest.mark.parametrize("arms", [ablation_arms(True), explode_arms(True, 1e-4)])
 @pytest.mark.parametrize("budget", ["smoke", "paper"])
-def test_the_experiments_start_from_weights_of_any_geometry(checkpoint, tmp_path, arms, budget):
-    words = reproduce.script_arguments(budget, checkpoint, ["--use_cpu", "true"])
+@pytest.mark.parametrize(
+    ("arms", "budgets", "geometry"),
+    [
+        (ablation_arms(True), reproduce.BUDGETS, reproduce.FROM_STAGE0),
+        (explode_arms(True, 1e-4), reproduce.BUDGETS, reproduce.FROM_STAGE0),
+        (mask_arms(True), reproduce.MASK_BUDGETS, reproduce.MASKS_FROM_STAGE0),
+    ],
+)
+def test_the_experiments_start_from_weights_of_any_geometry(
+    checkpoint, tmp_path, arms, budgets, geometry, budget
+):
+    words = reproduce.script_arguments(budgets[budget], geometry, ["--use_cpu", "true"])
     runner = ExperimentRunner(tmp_path, str(tmp_path / "raw"), checkpoint, words)
     stages = {"train_mae.py": MAEArguments, "train_cls.py": ClassificationArguments}
     for arm in arms:

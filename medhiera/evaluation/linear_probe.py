@@ -1,0 +1,111 @@
+"""A linear probe: logistic regression on frozen features, its penalty chosen on validation.
+
+`probe.py` hands it the features of three splits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from medhiera.evaluation.bootstrap import Floats
+
+PENALTIES = tuple(10.0**power for power in range(-4, 3))
+"""scikit-learn's C that are tried; a small one is a strong penalty."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProbe:
+    """One linear classifier a finding, on features brought to mean 0 and deviation 1.
+
+    Attributes:
+        mean: (features,), of the training images.
+        std: (features,), the same; 1 where a feature never changes.
+        weights: (findings, features).
+        bias: (findings,).
+        C: the inverse penalty that was chosen.
+        validation_auroc: C → mean AUROC of the validation images, NaN where no finding has one.
+    """
+
+    mean: Floats
+    std: Floats
+    weights: Floats
+    bias: Floats
+    C: float
+    validation_auroc: dict[float, float] = field(default_factory=dict)
+
+    def scores(self, features: Floats) -> Floats:
+        """Probabilities: (images, features) → (images, findings), float64."""
+        logits = (features - self.mean) / self.std @ self.weights.T + self.bias
+        return np.asarray(expit(logits), dtype=np.float64)
+
+
+def fit_probe(
+    features: Floats,
+    labels: Floats,
+    validation: tuple[Floats, Floats] | None,
+    penalties: Sequence[float] = PENALTIES,
+) -> LinearProbe:
+    """Fit every finding by each penalty, and keep the penalty with the highest mean validation AUROC.
+
+    One penalty serves all findings, as a rare one has too few validation images to choose its own. Where
+    two reach the same the stronger is kept, and the middle one where validation decides nothing.
+
+    Args:
+        features: (images, features) of the training images.
+        labels: (images, findings); 1, 0 or NaN (not annotated, left out). A finding that all images have, or
+            none has, gets its share in training as its probability.
+        validation: the same two of held-out images; None where there are none.
+        penalties: C to try, in any order.
+
+    Raises:
+        ValueError: no training image.
+    """
+    if not len(features):
+        raise ValueError("no training image to fit a probe on")
+    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    std = np.where(std > 0, std, 1.0)
+    scaled = (features - mean) / std
+    tried: dict[float, LinearProbe] = {}
+    reached: dict[float, float] = {}
+    for C in sorted(penalties):
+        weights, bias = _fit(scaled, labels, C)
+        tried[C] = LinearProbe(mean, std, weights, bias, C)
+        reached[C] = np.nan if validation is None else _mean_auroc(tried[C], *validation)
+    known = {C: value for C, value in reached.items() if not np.isnan(value)}
+    best = max(known, key=lambda C: known[C]) if known else sorted(penalties)[len(penalties) // 2]
+    chosen = tried[best]
+    return LinearProbe(mean, std, chosen.weights, chosen.bias, best, reached)
+
+
+def _fit(scaled: Floats, labels: Floats, C: float) -> tuple[Floats, Floats]:
+    """(findings, features) and (findings,)."""
+    weights, bias = np.zeros((labels.shape[1], scaled.shape[1])), np.zeros(labels.shape[1])
+    for finding, column in enumerate(labels.T):
+        is_annotated = ~np.isnan(column)
+        truth = column[is_annotated] == 1
+        if truth.all() or not truth.any():  # also where nothing is annotated
+            share = (truth.sum() + 1) / (len(truth) + 2)
+            bias[finding] = np.log(share / (1 - share))
+            continue
+        model = LogisticRegression(C=C, max_iter=2000)
+        with threadpool_limits(1, user_api="blas"):  # so small products are slower on several threads
+            model.fit(scaled[is_annotated], truth)
+        weights[finding], bias[finding] = model.coef_[0], model.intercept_[0]
+    return weights, bias
+
+
+def _mean_auroc(probe: LinearProbe, features: Floats, labels: Floats) -> float:
+    """Over the findings of which some validation images have each label; NaN where there is none."""
+    scores = probe.scores(features)
+    found = []
+    for finding, column in enumerate(labels.T):
+        is_annotated = ~np.isnan(column)
+        truth = column[is_annotated] == 1
+        if truth.any() and not truth.all():
+            found.append(roc_auc_score(truth, scores[is_annotated, finding]))
+    return float(np.mean(found)) if found else float("nan")
