@@ -14,6 +14,7 @@ DATA ?=
 STAGE0 ?=
 MODEL ?= demo/phantom/stage2
 WHEELS ?=
+JOBS ?= 2
 GPU_RUN ?=
 HERE := $(CURDIR)
 BIN := .venv/bin
@@ -60,16 +61,16 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## lint, types, and the tests that take seconds
-	$(PY) -m pytest -m "not slow and not gpu and not realdata"
+test: lint  ## lint, types, and the tests that take seconds, two at a time (JOBS=4: four)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not realdata"
 
 # What computes with torch, as on a CPU without AVX-512: half precision and fused layers take other kernels there.
 test-avx2: setup  ## the quick tests of the models and of training, as an older CPU computes them
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -m "not slow and not gpu and not realdata" \
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not realdata" \
 	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PY) -m pytest -m "(slow or realdata) and not gpu"
+	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "(slow or realdata) and not gpu"
 
 # Prints the card and the versions first; ends there where PyTorch sees no GPU.
 test-gpu: setup  ## what needs a CUDA GPU: the three stages, prediction and the page on it, beside the CPU (minutes)

@@ -61,9 +61,12 @@ MASK_BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
     "smoke": {
         "train_mae.py": (
             "configs/mae_hd_smoke.yaml", "--image_size", "192", "--resize_size", "192", "--mask_block", "1",
-            "--max_steps", "1500",
+            "--per_device_train_batch_size", "32", "--max_eval_images", "1000",
+            "--max_steps", "1500", "--eval_steps", "500", "--save_steps", "500",
         ),
-        "train_cls.py": ("configs/cls_smoke.yaml", "--image_size", "192", "--resize_size", "192"),
+        "train_cls.py": (
+            "configs/cls_smoke.yaml", "--image_size", "192", "--resize_size", "192", "--max_steps", "200",
+        ),
     },
     "paper": {
         "train_mae.py": ("configs/mae_hd.yaml",),
@@ -87,8 +90,6 @@ MASKS_FROM_STAGE0 = {
     "train_cls.py": ("--model_overrides", '{"position_interpolation": "windowed"}'),
 }
 
-EXPERIMENTS = ("ablation", "sweep", "explode", "masks")
-
 SEEDS = {"smoke": 2, "paper": 3}
 MASK_SEEDS = 3
 
@@ -100,12 +101,29 @@ MASKS_NOTE = (
 
 def main(argv: list[str]) -> None:
     """Parse, run the arms, draw, write the tables."""
+    options, arguments = read_options(argv)
+    is_masks = options.experiment == "masks"
+    default_seeds = MASK_SEEDS if is_masks else SEEDS[options.budget]
+    seeds = range(default_seeds if options.seeds is None else options.seeds)
+    check_options(options, len(seeds), arguments)
+    recipes = (MASK_BUDGETS if is_masks else BUDGETS)[options.budget]
+    from_stage0 = MASKS_FROM_STAGE0 if is_masks else FROM_STAGE0
+    geometry = {} if options.stage0 is None else from_stage0
+    budget = script_arguments(recipes, geometry, arguments, options.task_sources)
+    runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
+    check_settings(runner.output, options, arguments)
+    if options.stage0 is None:
+        logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
+    note = SMOKE_NOTE if options.budget == "smoke" else ""
+    finish(runner, EXPERIMENTS[options.experiment](runner, options, seeds, note))
+
+
+def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line: our options, and those for every training run."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "experiment", choices=("ablation", "sweep", "explode", "masks"), help="which one is run"
-    )
+    parser.add_argument("experiment", choices=tuple(EXPERIMENTS), help="which one is run")
     parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
     parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
     parser.add_argument(
@@ -122,55 +140,53 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
     )
-    parser.epilog = "options for every run follow --"
+    parser.epilog = "options for every training run follow --"
     own, arguments = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options = parser.parse_args(own)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in (__name__, "medhiera"):  # the libraries' chatter stays away
         logging.getLogger(name).setLevel(logging.INFO)
-    is_masks = options.experiment == "masks"
-    default_seeds = MASK_SEEDS if is_masks else SEEDS[options.budget]
-    seeds = range(default_seeds if options.seeds is None else options.seeds)
-    check_options(options, len(seeds), arguments)
-    recipes = (MASK_BUDGETS if is_masks else BUDGETS)[options.budget]
-    from_stage0 = MASKS_FROM_STAGE0 if is_masks else FROM_STAGE0
-    geometry = {} if options.stage0 is None else from_stage0
-    budget = script_arguments(recipes, geometry, arguments, options.task_sources)
-    runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
-    check_settings(runner.output, options, arguments)
-    if options.stage0 is None:
-        logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
-    has_stage0 = options.stage0 is not None
-    note = SMOKE_NOTE if options.budget == "smoke" else ""
-    if options.experiment == "sweep":
-        fixed = {"num_train_epochs": 2} if note else {}
-        finish(runner, search(runner, options.sweep_stage, options.trials, fixed, note))
-        return
-    if options.experiment == "masks":
-        arms = mask_arms(has_stage0)
-        run_all(runner, arms, seeds)
-        finish(runner, masks_report(runner, seeds, MASKS_NOTE if note else "", arms[0].label))
-        return
-    if options.experiment == "ablation":
-        arms = ablation_arms(has_stage0)
-    else:
-        recipe = yaml.safe_load((ROOT / budget["train_mae.py"][0]).read_text(encoding="utf-8"))
-        arms = explode_arms(has_stage0, float(recipe["learning_rate"]))
-    run_all(runner, arms, seeds)
+    return options, arguments
 
-    if options.experiment == "ablation":
-        draw(runner, [a for a in arms if a.script == "train_mae.py"], seeds, "fig4.png",
-             "Pre-training, as Fig. 4", "eval_loss", "masked validation loss", note)  # fmt: skip
-        draw(runner, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1.png",
-             "Classification, as Fig. 1", "eval_loss", "validation loss", note)  # fmt: skip
-        draw(runner, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1_auroc.png",
-             "Classification", "eval_mean_auroc", "validation mean AUROC", note)  # fmt: skip
-        report = ablation_report(runner, arms, seeds, note)
-    else:
-        draw(runner, [a for a in arms if a.name != "before"], seeds, "fig5.png",
-             "Learning rate too high, as Fig. 5", "eval_loss", "masked validation loss", note)  # fmt: skip
-        report = explode_report(runner, arms, seeds, note)
-    finish(runner, report)
+
+def ablation(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
+    """Fig. 1 and Fig. 4 and their tables."""
+    arms = ablation_arms(options.stage0 is not None)
+    run_all(runner, arms, seeds)
+    draw(runner, [a for a in arms if a.script == "train_mae.py"], seeds, "fig4.png",
+         "Pre-training, as Fig. 4", "eval_loss", "masked validation loss", note)  # fmt: skip
+    draw(runner, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1.png",
+         "Classification, as Fig. 1", "eval_loss", "validation loss", note)  # fmt: skip
+    draw(runner, [a for a in arms if a.script == "train_cls.py"], seeds, "fig1_auroc.png",
+         "Classification", "eval_mean_auroc", "validation mean AUROC", note)  # fmt: skip
+    return ablation_report(runner, arms, seeds, note)
+
+
+def explode(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
+    """Fig. 5 and its table."""
+    file = ROOT / runner.arguments["train_mae.py"][0]
+    recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    arms = explode_arms(options.stage0 is not None, float(recipe["learning_rate"]))
+    run_all(runner, arms, seeds)
+    draw(runner, [a for a in arms if a.name != "before"], seeds, "fig5.png",
+         "Learning rate too high, as Fig. 5", "eval_loss", "masked validation loss", note)  # fmt: skip
+    return explode_report(runner, arms, seeds, note)
+
+
+def sweep(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
+    """Fig. 2 as a table, and Fig. 3."""
+    fixed = {"num_train_epochs": 2} if note else {}
+    return search(runner, options.sweep_stage, options.trials, fixed, note)
+
+
+def masks(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
+    """The tables of masks that follow the chest."""
+    arms = mask_arms(options.stage0 is not None)
+    run_all(runner, arms, seeds)
+    return masks_report(runner, seeds, MASKS_NOTE if note else "", arms[0].label)
+
+
+EXPERIMENTS = {"ablation": ablation, "sweep": sweep, "explode": explode, "masks": masks}
 
 
 def check_options(options: argparse.Namespace, seeds: int, arguments: Sequence[str]) -> None:

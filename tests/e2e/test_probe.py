@@ -40,7 +40,7 @@ def test_a_probe_is_scored_with_intervals_beside_another_model(stage1, stage2, w
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "no/such"], "no/such cannot be opened"),
+        (["--model", "no/such"], "no/such: there is no such folder, and the Hub gave no such model"),
         (["--batch_size", "0"], "--batch_size 0: wanted 1 or more"),
         (["--max_train_images", "1"], "the 1 training images have no finding both with and without"),
     ],

@@ -24,7 +24,8 @@ SMALL = [
     "--use_cpu", "true",
 ]  # fmt: skip
 
-MASKS = ["--image_size", "96", "--resize_size", "96", "--max_train_images", "48", "--use_cpu", "true"]
+MASKS = ["--image_size", "96", "--resize_size", "96", "--max_train_images", "48", "--use_cpu", "true",
+         "--eval_steps", "2", "--save_steps", "2"]  # fmt: skip
 
 pytestmark = pytest.mark.slow
 
