@@ -1,7 +1,8 @@
 """A training step in high definition: ours, stock Hiera, and plain ViTs on the paper's 64-pixel patches.
 
 Stands beside the project; nothing imports it. Every model is a masked autoencoder of one channel that hides
-the same share; a step is forward and backward. Rounds go through the models in turn, so that a slow moment of
+the same share; a step is forward, backward and AdamW's update, of which the last weighs more the smaller the
+batch is (--no_optimizer leaves it out). Rounds go through the models in turn, so that a slow moment of
 the machine falls on all, and each model's peak memory is that of a process of its own.
 
     python -m benchmarks.high_definition
@@ -30,6 +31,7 @@ from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
 
 MODELS = {
     "ours, 32-px tokens": "Hiera-T, num_query_pool 3 (mae_hd.yaml)",
+    "ours, 32-px tokens, light": "the same, decoder of 256 × 2 (mae_hd_modern.yaml)",
     "ours, 16-px tokens": "Hiera-T, num_query_pool 2",
     "stock, 32-px tokens": "transformers' Hiera-T, num_query_pool 3",
     "vit-s": "ViT-S, 64-px patches",
@@ -37,6 +39,7 @@ MODELS = {
 }
 REFERENCE = "vit-l"
 MASK_RATIO = 0.885
+LIGHT = {"decoder_hidden_size": 256, "decoder_depth": 2, "decoder_num_heads": 8}
 
 
 def make_model(name: str, pixels: int) -> torch.nn.Module:
@@ -52,17 +55,18 @@ def make_model(name: str, pixels: int) -> torch.nn.Module:
         return ViTMAEForPreTraining(config)
     config = HieraMAEConfig.from_size(
         "tiny", image_size=[pixels] * 2, num_channels=1, mask_ratio=MASK_RATIO,
-        num_query_pool=2 if "16-px" in name else 3,
+        num_query_pool=2 if "16-px" in name else 3, **(LIGHT if name.endswith("light") else {}),
     )  # fmt: skip
     return HieraForPreTraining(config) if name.startswith("stock") else HieraMAEForPreTraining(config)
 
 
 def make_step(
-    name: str, pixels: int, batch: int, precision: str, device: torch.device
+    name: str, pixels: int, batch: int, precision: str, has_optimizer: bool, device: torch.device
 ) -> Callable[[], float]:
-    """Forward and backward on a random batch; returns the loss."""
+    """A training step on a random batch; returns the loss."""
     torch.manual_seed(0)
     model = make_model(name, pixels).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-5, fused=True) if has_optimizer else None
     images = torch.randn(batch, 1, pixels, pixels, device=device)
     half = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
@@ -71,6 +75,8 @@ def make_step(
         with half:
             loss = model(images).loss
         loss.backward()
+        if optimizer is not None:
+            optimizer.step()
         return float(loss.detach())  # waits for the device
 
     return step
@@ -99,11 +105,9 @@ def report_memory(arguments: dict[str, Any]) -> None:
     sys.stdout.write(f"{memory.peak - memory.before:.0f}\n")
 
 
-def measure(
-    names: list[str], pixels: int, batch: int, precision: str, device: torch.device, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each model's step, a round after the other."""
-    steps = {name: make_step(name, pixels, batch, precision, device) for name in names}
+def measure(names: list[str], device: torch.device, rounds: int, **shared: Any) -> dict[str, list[float]]:
+    """Seconds of each model's step, a round after the other; `shared` as make_step takes it."""
+    steps = {name: make_step(name, **shared, device=device) for name in names}
     for step in steps.values():
         step()
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -138,6 +142,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no_optimizer", action="store_true", help="forward and backward alone")
     parser.add_argument("--no_memory", action="store_true", help="leave the processes for peak memory out")
     parser.add_argument("--json", type=Path, help="write the seconds here")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)
@@ -147,6 +152,7 @@ def main() -> None:
         return
     device = torch.device(options.device)
     sys.stdout.write(
+        f"{'forward and backward' if options.no_optimizer else 'forward, backward and AdamW'}, "
         f"{options.precision}, batch {options.batch_size}, {torch.get_num_threads()} threads, {device}\n\n"
         "| pixels | model | seconds a step (fastest–slowest) | images/s | to ViT-L, by round | peak MiB |\n"
         "|---|---|---|---|---|---|\n"
@@ -154,6 +160,7 @@ def main() -> None:
     everything = {}
     for pixels in options.sizes:
         shared = {"pixels": pixels, "batch": options.batch_size, "precision": options.precision}
+        shared["has_optimizer"] = not options.no_optimizer
         seconds = measure(options.models, device=device, rounds=options.rounds, **shared)
         everything[pixels] = seconds
         for name in options.models:
