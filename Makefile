@@ -15,6 +15,7 @@ STAGE0 ?=
 MODEL ?= demo/phantom/stage2
 WHEELS ?=
 JOBS ?= 2
+TESTS_AT_ONCE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 GPU_RUN ?=
 HERE := $(CURDIR)
 BIN := .venv/bin
@@ -62,15 +63,15 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/mypy
 
 test: lint  ## lint, types, and the tests that take seconds, two at a time (JOBS=4: four)
-	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not realdata"
+	$(PY) -m pytest $(TESTS_AT_ONCE) -m "not slow and not gpu and not realdata"
 
 # What computes with torch, as on a CPU without AVX-512: half precision and fused layers take other kernels there.
 test-avx2: setup  ## the quick tests of the models and of training, as an older CPU computes them
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not realdata" \
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest $(TESTS_AT_ONCE) -m "not slow and not gpu and not realdata" \
 	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PY) -m pytest -n $(JOBS) --dist loadfile -m "(slow or realdata) and not gpu"
+	$(PY) -m pytest $(TESTS_AT_ONCE) -m "(slow or realdata) and not gpu"
 
 # Prints the card and the versions first; ends there where PyTorch sees no GPU.
 test-gpu: setup  ## what needs a CUDA GPU: the three stages, prediction and the page on it, beside the CPU (minutes)

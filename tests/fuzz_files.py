@@ -38,7 +38,7 @@ from test_damaged_files import PICTURES, volume  # noqa: E402
 from dataset_scripts import chestxray14, covidx_cxr, image_folder  # noqa: E402
 from dataset_scripts.build.config import SourceConfig  # noqa: E402
 from dataset_scripts.build.records import scan_folder  # noqa: E402
-from dataset_scripts.errors import UserError  # noqa: E402
+from dataset_scripts.errors import BadImageError, UserError  # noqa: E402
 from dataset_scripts.reading.images import read_image  # noqa: E402
 from dataset_scripts.reading.nifti import axial_slices, read_volume  # noqa: E402
 from medhiera.config.parser import parse_config  # noqa: E402
@@ -50,7 +50,7 @@ SECONDS = 30
 BATCH = 40
 OUTCOMES = ("read", "refused", "exception", "signal", "hang")
 OWN = "image,patient,split,Effusion,Größe\n" + "".join(
-    f"{n}.png,p{n // 2},{('train', 'validation', 'test')[n % 3]},{n % 2},\n" for n in range(12)
+    f"{n}.png,p{n // 2},{('train', 'validation', 'test')[n // 2 % 3]},{n % 2},\n" for n in range(12)
 )
 NIH = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n"
@@ -169,7 +169,7 @@ def one_file(content: bytes, read: Callable[[bytes], None], seed: int) -> dict[s
     try:
         read(damaged)
         outcome = "read"
-    except UserError:
+    except (UserError, BadImageError):
         outcome = "refused"
     except BaseException:
         outcome, text = "exception", traceback.format_exc(limit=-3)
@@ -216,6 +216,7 @@ def main() -> int:
         kinds = all_kinds(Path(folder))
         each = -(-count // len(kinds))
         for name, (content, read) in kinds.items():
+            read(content)  # what is whole is read
             results = []
             for begin in range(first, first + each, BATCH):
                 results += batch(content, read, range(begin, min(begin + BATCH, first + each)))
