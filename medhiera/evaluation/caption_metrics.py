@@ -88,15 +88,7 @@ class CaptionStatistics:
         Returns:
             name → (resamples,).
         """
-        words, wanted, *counts = self.bleu.T @ weights
-        matched, total = np.stack(counts[:ORDERS]), np.stack(counts[ORDERS:])
-        with np.errstate(divide="ignore"):  # nothing matched: a logarithm of -inf, and a BLEU of 0
-            logarithms = np.log(np.divide(matched, total, out=np.zeros_like(matched), where=total > 0))
-            brevity = np.minimum(
-                0.0, 1 - np.divide(wanted, words, out=np.full_like(words, np.inf), where=words > 0)
-            )
-        means = np.cumsum(logarithms, axis=0) / np.arange(1, ORDERS + 1)[:, None]
-        bleu = dict(zip(BLEU_NAMES, np.exp(means + brevity), strict=True))
+        bleu = dict(zip(BLEU_NAMES, corpus_bleu(self.bleu.T @ weights), strict=True))
         count = weights.sum(axis=0)
         return {**bleu, "rouge_l": self.rouge_l @ weights / count, "cider": self.cider @ weights / count}
 
@@ -130,6 +122,24 @@ def measure_captions(references: Sequence[str], predictions: Sequence[str]) -> C
         rouge_l=np.array([rouge_l(reference, prediction) for reference, prediction in pairs]),
         cider=cider_d(*zip(*pairs, strict=True)),
     )
+
+
+def corpus_bleu(sums: Floats) -> Floats:
+    """BLEU of many corpora at once, as sacrebleu computes it from the counts of one; 0 where nothing matches.
+
+    Args:
+        sums: (2 + 2 × ORDERS, corpora), the columns of `CaptionStatistics.bleu` summed over each corpus.
+
+    Returns:
+        (ORDERS, corpora), of n-grams of up to 1, 2, 3 and 4 words.
+    """
+    words, wanted, *counts = sums
+    matched, total = np.stack(counts[:ORDERS]), np.stack(counts[ORDERS:])
+    with np.errstate(divide="ignore"):  # nothing matched: a logarithm of -inf, and a BLEU of 0
+        logarithms = np.log(np.divide(matched, total, out=np.zeros_like(matched), where=total > 0))
+    longer = np.divide(wanted, words, out=np.full_like(words, np.inf), where=words > 0)
+    means = np.cumsum(logarithms, axis=0) / np.arange(1, ORDERS + 1)[:, None]
+    return np.asarray(np.exp(means + np.minimum(0.0, 1 - longer)))
 
 
 def _count_bleu(references: Sequence[str], predictions: Sequence[str]) -> Floats:

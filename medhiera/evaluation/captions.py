@@ -201,7 +201,7 @@ def read_reports(path: Path) -> dict[str, str]:
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
-    found = _read_json(path)
+    found = read_json(path)
     if not isinstance(found, dict):
         raise UserError(
             f'{path} holds a {type(found).__name__}; wanted an object {{"study id": "report", …}}'
@@ -212,15 +212,24 @@ def read_reports(path: Path) -> dict[str, str]:
     return found
 
 
-def _read_studies(path: Path) -> list[str]:
-    """A list of study ids."""
-    found = _read_json(path)
+def read_studies(path: Path) -> list[str]:
+    """Read a list of study ids.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    found = read_json(path)
     if not isinstance(found, list) or not all(isinstance(study, str) for study in found):
         raise UserError(f'{path} is no list of study ids; wanted ["study id", …]')
     return found
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it cannot be read, or names a key of an object twice.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_duplicates)
     except (OSError, ValueError, RecursionError) as error:
@@ -246,7 +255,8 @@ def _positive(text: str) -> int:
     return number
 
 
-def _not_negative(text: str) -> int:
+def not_negative(text: str) -> int:
+    """An option's whole number from 0; argparse shows the ValueError."""
     if (number := int(text)) < 0:
         raise ValueError(text)
     return number
@@ -273,10 +283,14 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--normal", type=Path, metavar="FILE", help="a list of the normal studies' ids: scored apart"
     )
-    parser.add_argument(
-        "--bootstrap_resamples", type=_not_negative, default=2000, help="behind the intervals"
-    )
+    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
     return parser.parse_args(argv)
+
+
+def as_line(report: CaptionReport) -> dict[str, Any]:
+    """What the command prints of a report: the scores of all studies stand first, beside the rest."""
+    fields = dataclasses.asdict(report)
+    return {**fields.pop("scores"), **fields}
 
 
 def main(argv: list[str]) -> None:
@@ -298,11 +312,10 @@ def main(argv: list[str]) -> None:
         predictions,
         bootstrap,
         training=None if options.training is None else read(options.training).values(),
-        normal=None if options.normal is None else _read_studies(options.normal),
+        normal=None if options.normal is None else read_studies(options.normal),
         with_meteor=True,
     )
-    printed = dataclasses.asdict(report)
-    printed = {**printed.pop("scores"), **printed}
+    printed = as_line(report)
     if options.compare is not None:
         differences = compare_captions(references, predictions, read(options.compare), bootstrap)
         printed["comparison"] = {name: dataclasses.asdict(one) for name, one in differences.items()}
