@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from medhiera.evaluation.captions import clean_iu, score_captions
 from medhiera.evaluation.report_baselines import (
     find_best_constant,
     find_nearest_reports,
+    main,
     read_annotation,
     score_baselines,
 )
@@ -67,7 +66,11 @@ def table_row(name, report):
 
 @pytest.mark.parametrize("chosen_by", ["bleu_4", "cider"])
 def test_the_best_constant_is_the_one_that_brute_force_finds(write_reports, chosen_by):
-    training, validation = [*write_reports(60, 1), "word"], write_reports(25, 2)
+    training = [
+        *(f"{report} of note" for report in write_reports(60, 1)),
+        "word",
+    ]  # words that validation lacks
+    validation = write_reports(25, 2)
     found = find_best_constant(training, validation, chosen_by)
     values = {
         report: measure_captions(validation, [report] * 25).values()[chosen_by] for report in set(training)
@@ -84,19 +87,18 @@ def test_nearest_is_itself_where_training_has_it(write_reports):
     assert find_nearest_reports(training, ["unheard of"]) == training[:1]
 
 
-def test_the_command_prints_one_line_of_json(write_reports, tmp_path):
+def test_the_command_prints_one_line_of_json(write_reports, tmp_path, capsys):
     annotation = {
         name: [{"id": f"{name}{n}", "report": text} for n, text in enumerate(write_reports(count, seed))]
         for seed, (name, count) in enumerate({"train": 30, "val": 8, "test": 12}.items())
     }
     (tmp_path / "annotation.json").write_text(json.dumps(annotation), encoding="utf-8")
     (tmp_path / "normal.json").write_text(json.dumps(["test1", "test2"]), encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, "-m", "medhiera.evaluation.report_baselines", str(tmp_path / "annotation.json"),
-         "--clean", "iu", "--normal", str(tmp_path / "normal.json"), "--bootstrap_resamples", "100"],
-        capture_output=True, text=True, check=True,
+    main(
+        [str(tmp_path / "annotation.json"), "--clean", "iu", "--normal", str(tmp_path / "normal.json"),
+         "--bootstrap_resamples", "100"]
     )  # fmt: skip
-    [line] = ended.stdout.splitlines()
+    [line] = capsys.readouterr().out.splitlines()
     printed = json.loads(line)
     assert printed["studies"] == {"train": 30, "val": 8, "test": 12}
     for name in ("constant_by_bleu_4", "constant_by_cider"):
