@@ -245,7 +245,8 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _truncate(report: str, words: int | None) -> str:
+def truncate_report(report: str, words: int | None) -> str:
+    """Cut a reference to its first words, as legacy numbers do; None leaves it whole."""
     return report if words is None else " ".join(report.split()[:words])
 
 
@@ -302,7 +303,7 @@ def main(argv: list[str]) -> None:
         return {study: clean(text) if text.strip() else "" for study, text in read_reports(path).items()}
 
     references = {
-        study: _truncate(report, options.legacy_references)
+        study: truncate_report(report, options.legacy_references)
         for study, report in read(options.references).items()
     }
     predictions = read(options.predictions)
