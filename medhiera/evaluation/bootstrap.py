@@ -106,6 +106,29 @@ def interval(draws: Floats, centered_on: float | None = None) -> list[float] | N
     return [float(limits[0]), float(limits[1])]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The first model's value minus the second's.
+
+    Attributes:
+        difference: of the values.
+        interval: of the difference, from the same resamples for both.
+        p_value: two-sided, from the resamples; None where none has a value.
+    """
+
+    difference: float
+    interval: list[float] | None
+    p_value: float | None
+
+
+def paired_difference(value: float, drawn: Floats) -> Difference:
+    """A difference, its interval, and twice the share of resamples beyond zero (never zero)."""
+    known = drawn[~np.isnan(drawn)]
+    beyond = min((known <= 0).sum(), (known >= 0).sum()) if len(known) else 0
+    p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if len(known) else None
+    return Difference(difference=float(value), interval=interval(drawn), p_value=p_value)
+
+
 @dataclass(frozen=True)
 class WeightedRanking:
     """One finding's images sorted by score, ready to be weighed.

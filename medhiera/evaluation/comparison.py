@@ -11,12 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from medhiera.evaluation.bootstrap import Bootstrap, Floats, WeightedRanking, interval
+from medhiera.evaluation.bootstrap import (
+    Bootstrap,
+    Difference,
+    Floats,
+    WeightedRanking,
+    paired_difference,
+)
 from medhiera.evaluation.metrics import MEASURES, NO_DISEASE, mean_of_known, rank_findings
 from medhiera.evaluation.predictions import FindingColumn, Predictions
 from medhiera.evaluation.results import (
     Comparison,
-    Difference,
     FindingComparison,
     MeanComparison,
     MeanScores,
@@ -82,7 +87,7 @@ def compare_over_seeds(
         values.append(ours - theirs)
         drawn = _resample(_pairs(one, other), first.patient_count, bootstrap)
         draws.append(mean_of_known(np.stack([auroc for auroc, _ in drawn.values()])))
-    return _difference(float(np.mean(values)), np.mean(draws, axis=0))
+    return paired_difference(float(np.mean(values)), np.mean(draws, axis=0))
 
 
 def _pairs(predictions: Predictions, other: Predictions) -> dict[str, tuple[FindingColumn, FindingColumn]]:
@@ -140,8 +145,10 @@ def _compare_finding(
     assert one.average_precision is not None and other.average_precision is not None
     auroc, average_precision = draws[name]
     return FindingComparison(
-        auroc=_difference(one.auroc - other.auroc, auroc),
-        average_precision=_difference(one.average_precision - other.average_precision, average_precision),
+        auroc=paired_difference(one.auroc - other.auroc, auroc),
+        average_precision=paired_difference(
+            one.average_precision - other.average_precision, average_precision
+        ),
         delong_p_value=delong_p_value(np.stack([column.scores for column in pair]), pair[0].is_present),
     )
 
@@ -161,17 +168,11 @@ def _of_means(
     assert ours.mean_average_precision is not None and theirs.mean_average_precision is not None
     drawn = [mean_of_known(np.stack([draws[name][row] for name in names])) for row in range(len(MEASURES))]
     return MeanComparison(
-        auroc=_difference(ours.mean_auroc - theirs.mean_auroc, drawn[0]),
-        average_precision=_difference(ours.mean_average_precision - theirs.mean_average_precision, drawn[1]),
+        auroc=paired_difference(ours.mean_auroc - theirs.mean_auroc, drawn[0]),
+        average_precision=paired_difference(
+            ours.mean_average_precision - theirs.mean_average_precision, drawn[1]
+        ),
     )
-
-
-def _difference(value: float, drawn: Floats) -> Difference:
-    """A difference, its interval, and twice the share of resamples beyond zero (never zero)."""
-    known = drawn[~np.isnan(drawn)]
-    beyond = min((known <= 0).sum(), (known >= 0).sum()) if len(known) else 0
-    p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if len(known) else None
-    return Difference(difference=float(value), interval=interval(drawn), p_value=p_value)
 
 
 def delong(scores: Floats, truth: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -1,6 +1,6 @@
 """What each scorer of this room returns: plain dataclasses, so that mypy knows every key of a report.
 
-Below the scorers, beside bootstrap.py and on pointing_game.py. Fields hold str, int, float, None, lists,
+Below the scorers, on bootstrap.py and pointing_game.py. Fields hold str, int, float, None, lists,
 dicts and other such classes only: `dataclasses.asdict` gives JSON, and hub/record.py reads and writes them. A
 value that cannot be computed is None, never NaN, and `reason` says why. An interval is [low, high] at 95 %,
 or None; `X_interval` is that of the field `X`.
@@ -8,6 +8,7 @@ or None; `X_interval` is that of the field `X`.
 
 from dataclasses import dataclass, field
 
+from medhiera.evaluation.bootstrap import Difference
 from medhiera.evaluation.pointing_game import LocalizationReport
 
 Interval = list[float] | None
@@ -284,21 +285,6 @@ class SubgroupReport:
     findings_in_mean: list[str]
     findings_left_out: list[str]
     reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The first model's value minus the second's.
-
-    Attributes:
-        difference: of the values.
-        interval: of the difference, from the same resamples for both.
-        p_value: two-sided, from the resamples; None where none has a value.
-    """
-
-    difference: float
-    interval: Interval
-    p_value: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The numbers of an evaluation as lines of text, for the log and the demo's summary."""
 
+from medhiera.evaluation.bootstrap import Difference
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
-from medhiera.evaluation.results import Comparison, Difference, MeanScores, RankingReport
+from medhiera.evaluation.results import Comparison, MeanScores, RankingReport
 from medhiera.formatting import value_text
 
 

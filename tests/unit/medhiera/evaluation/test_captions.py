@@ -1,0 +1,179 @@
+"""The command that scores reports: its one line, what it cleans and cuts, and what it refuses."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from medhiera.errors import UserError
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.caption_metrics import MEASURES, measure_captions
+from medhiera.evaluation.captions import clean_iu, compare_captions, main, score_captions
+
+REFERENCES = {
+    "one": "The heart is normal in size. The lungs are clear.",
+    "two": "There is a large right pleural effusion. The heart is enlarged.",
+    "three": "1. Small left apical pneumothorax. 2. No effusion..",
+    "four": "The lungs are clear. No pneumothorax or pleural effusion.",
+}
+PREDICTIONS = {
+    "four": "The lungs are clear. No pleural effusion.",
+    "one": "The heart is normal in size. The lungs are clear.",
+    "two": "There is a left pleural effusion. The heart is enlarged.",
+    "three": "The lungs are clear. No pleural effusion.",
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file: text as it is, anything else as JSON."""
+
+    def write(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def score(write, capsys):
+    """Runs the command on two contents; what it prints, read."""
+
+    def score(references, predictions, *options):
+        main([write("references.json", references), write("predictions.json", predictions), *options])
+        [line] = capsys.readouterr().out.splitlines()
+        return json.loads(line)
+
+    return score
+
+
+def test_the_command_prints_one_line_of_json(write):
+    files = [write("references.json", REFERENCES), write("predictions.json", PREDICTIONS)]
+    command = [sys.executable, "-m", "medhiera.evaluation.captions", *files, "--clean", "iu"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    [line] = ended.stdout.splitlines()
+    printed = json.loads(line)
+    assert set(MEASURES) < printed.keys()
+    assert printed["studies"] == 4
+    assert printed["distinct"] == 3
+    assert printed["laterality"]["studies"] == 2
+    assert (printed["laterality"]["wrong"], printed["laterality"]["missing"]) == (1, 1)
+    assert printed["verbatim_in_training"] is None
+    assert (printed["meteor"] is None) == isinstance(printed["meteor_reason"], str)
+    low, high = printed["bleu_4_interval"]
+    assert low <= printed["bleu_4"] <= high
+    pairs = [(clean_iu(text), clean_iu(PREDICTIONS[study])) for study, text in REFERENCES.items()]
+    expected = measure_captions(*zip(*pairs, strict=True)).values()
+    assert {name: printed[name] for name in MEASURES} == expected
+
+
+@pytest.mark.parametrize(
+    "raw, cleaned",
+    [
+        ("Heart size normal. Lungs clear.", "heart size normal . lungs clear ."),
+        (
+            "1. Right-sided PICC, tip in SVC... 2. No edema; stable.",
+            "right-sided picc tip in svc . no edema stable .",
+        ),
+        ('The "XXXX" [a/b] (c) <d> 50%  mass?', "the xxxx ab c d 50  mass ."),
+        ("Tip at T4. 3. Unchanged. . Done", "tip at t4 . unchanged .  . done ."),
+        ("", " ."),
+    ],
+)
+def test_iu_is_cleaned_as_r2gen_does(raw, cleaned):
+    """The expected texts are what R2Gen's clean_report_iu_xray returns for these."""
+    assert clean_iu(raw) == cleaned
+
+
+def test_references_are_cut_and_predictions_are_not(score):
+    texts = {"one": "a b c d e", "two": "f g"}
+    whole = score(texts, texts, "--bootstrap_resamples", "0")
+    cut = score(texts, texts, "--bootstrap_resamples", "0", "--legacy_references", "3")
+    assert whole["bleu_1"] == pytest.approx(1) and whole["legacy_references"] is None
+    assert cut["bleu_1"] == pytest.approx(5 / 7) and cut["legacy_references"] == 3
+    assert cut["cider"] < whole["cider"]
+    assert cut["bleu_1_interval"] is None
+
+
+def test_groups_copies_and_another_model(score, write):
+    printed = score(
+        REFERENCES, PREDICTIONS, "--clean", "iu",
+        "--normal", write("normal.json", ["one", "four"]),
+        "--training", write("training.json", {"x": "the LUNGS are clear. No pleural effusion"}),
+        "--compare", write("other.json", dict.fromkeys(REFERENCES, "")),
+    )  # fmt: skip
+    assert printed["verbatim_in_training"] == 0.5
+    assert (printed["normal"]["studies"], printed["abnormal"]["studies"]) == (2, 2)
+    assert printed["normal"]["rouge_l"] > printed["rouge_l"] > printed["abnormal"]["rouge_l"]
+    for name in MEASURES:
+        assert printed["comparison"][name]["difference"] == pytest.approx(printed[name])
+
+
+def test_a_pair_is_compared_under_the_same_resamples():
+    """A model that is always the same little better: certain, though the intervals of the two overlap."""
+    references = {str(n): " ".join(f"w{n % (7 + k)}" for k in range(12)) for n in range(60)}
+    worse = {study: " ".join(text.split()[: 1 + int(study) % 9]) for study, text in references.items()}
+    better = {study: " ".join(text.split()[: 2 + int(study) % 9]) for study, text in references.items()}
+    bootstrap = Bootstrap(300)
+    difference = compare_captions(references, better, worse, bootstrap)["rouge_l"]
+    scores = [score_captions(references, each, bootstrap).scores for each in (better, worse)]
+    assert scores[0].rouge_l_interval[0] < scores[1].rouge_l_interval[1]
+    assert difference.difference == pytest.approx(scores[0].rouge_l - scores[1].rouge_l)
+    assert difference.interval[0] > 0 and difference.p_value < 0.05
+    assert np.ptp(difference.interval) < np.ptp(scores[0].rouge_l_interval) / 2
+    none = compare_captions(references, better, worse, Bootstrap(0))["rouge_l"]
+    assert (none.interval, none.p_value) == (None, None)
+
+
+def test_an_empty_prediction_is_an_answer(score):
+    printed = score(REFERENCES, dict.fromkeys(REFERENCES, " "), "--clean", "iu")
+    assert {printed[name] for name in MEASURES} == {0.0}
+    assert printed["distinct"] == 1
+
+
+@pytest.mark.parametrize(
+    "references, predictions, message",
+    [
+        (REFERENCES, {"one": "clear"}, "3 of 4 studies have no prediction \\('two', 'three', 'four'\\)"),
+        (
+            {"one": "clear"},
+            {"one": "clear", "two": "x"},
+            "1 of 2 predictions are of studies without a reference",
+        ),
+        (
+            {"one": " ..", "two": "clear"},
+            {"one": "a", "two": "a"},
+            "1 of 2 references hold no word \\('one'\\)",
+        ),
+        ({}, {}, "no reference"),
+        ({"one": ["clear"]}, {"one": "clear"}, "the report of 'one' is a list; wanted a text"),
+        ({"one": "clear"}, {"one": None}, "the report of 'one' is a NoneType"),
+        ([], {}, "holds a list; wanted an object"),
+        ("{", {}, "cannot be read as JSON"),
+        ('{"one": "a", "one": "b"}', {"one": "a"}, "'one' stands in it 2 times"),
+        ("[" * 100_000, {}, "cannot be read as JSON"),
+    ],
+)
+def test_what_does_not_pair_is_refused(score, references, predictions, message):
+    with pytest.raises(UserError, match=message):
+        score(references, predictions, "--clean", "iu")
+
+
+def test_files_and_ids_that_are_not_there_are_refused(score, write, tmp_path):
+    with pytest.raises(UserError, match="absent.json cannot be read"):
+        main([str(tmp_path / "absent.json"), write("predictions.json", PREDICTIONS)])
+    with pytest.raises(UserError, match="1 of 2 normal studies have no reference \\('nine'\\)"):
+        score(REFERENCES, PREDICTIONS, "--normal", write("normal.json", ["one", "nine"]))
+    with pytest.raises(UserError, match="is no list of study ids"):
+        score(REFERENCES, PREDICTIONS, "--normal", write("normal.json", {"one": True}))
+
+
+@pytest.mark.parametrize("option", ["--legacy_references=0", "--bootstrap_resamples=-1", "--clean=mimic"])
+def test_options_out_of_range_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["references.json", "predictions.json", option])
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""
