@@ -17,10 +17,14 @@ from dataset_scripts import SOURCES
 from dataset_scripts.build.layout import BUILD_REPORT_FILE
 from medhiera.data.cocktail import by_source
 from medhiera.data.columns import read_column
+from medhiera.data.seeding import derive_seed
 from medhiera.data.stored_images import as_picture
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+_LABEL_FRACTION = "label_fraction"
+"""What its keys are for."""
 
 
 def default_sources(rows: Dataset) -> list[str] | None:
@@ -54,6 +58,53 @@ def select_examples(rows: Dataset, sources: Sequence[str] | None, at_most: int |
     if at_most is not None and at_most < len(rows):
         rows = rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most]))
     return rows
+
+
+def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
+    """A share of the training rows, to learn from few labels: whole patients, stratified by their findings.
+
+    Patients with the same findings stand in a line, in an order keyed by seed and patient. Those whose place,
+    as a share of the line's images, lies below `fraction` are taken, so a smaller share is a part of a larger
+    one. Where a line begins is keyed too, between 0 and its first patient's images: otherwise findings that
+    few patients have together would be taken always or never.
+
+    Args:
+        rows: of the training split, as they were chosen.
+        fraction: 0 < fraction ≤ 1, of the images.
+        seed: of the draw.
+
+    Raises:
+        UserError: no row is left.
+    """
+    if fraction == 1:
+        return rows
+    is_present = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64) == 1  # NaN: no
+    rows_of: dict[str, list[int]] = {}
+    for row, patient in enumerate(read_column(rows, "patient_id").to_pylist()):
+        rows_of.setdefault(patient, []).append(row)
+    strata: dict[str, list[str]] = {}
+    for patient, own in rows_of.items():
+        findings = np.flatnonzero(is_present[own].any(axis=0))
+        strata.setdefault(",".join(map(str, findings)), []).append(patient)
+    taken: list[int] = []
+    for findings_text, patients in strata.items():
+        patients.sort(key=lambda patient: derive_seed(seed, 0, patient, _LABEL_FRACTION))
+        images = np.array([len(rows_of[patient]) for patient in patients])
+        start = derive_seed(seed, 0, findings_text, _LABEL_FRACTION) / 2**63
+        places = (images.cumsum() - images + start * images) / images.sum()
+        taken += [row for patient, place in zip(patients, places, strict=True) if place < fraction
+                  for row in rows_of[patient]]  # fmt: skip
+    if not taken:
+        raise UserError(
+            f"label_fraction {fraction} of {len(rows)} training images of {len(rows_of)} patients is none; "
+            "raise it"
+        )
+    lost = (is_present.any(axis=0) & ~is_present[taken].any(axis=0)).sum()
+    logger.info(
+        "label_fraction %s: %s of %s training images%s", fraction, f"{len(taken):,}", f"{len(rows):,}",
+        f"; {lost} findings are left without a positive image" if lost else "",
+    )  # fmt: skip
+    return rows.select(np.sort(taken))
 
 
 def warn_of_small_images(rows: Dataset, resize_size: int) -> None:

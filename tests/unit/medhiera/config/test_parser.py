@@ -322,3 +322,14 @@ def test_recomputing_activations_goes_by_either_name(write, text, typed):
     """transformers 5.24 renamed it; recipes keep the name that all supported versions know."""
     training = parse_config(MAEArguments, [*write(text), *typed]).training
     assert training.gradient_checkpointing or training.activation_checkpointing
+
+
+def test_a_label_fraction_is_a_share_and_shown_where_set(write):
+    recipe = parse_config(ClassificationArguments, [*write("seed: 1"), "--label_fraction", "0.01"])
+    assert recipe.as_json()["label_fraction"] == recipe.shaping_a_step()["label_fraction"] == 0.01
+    assert "label_fraction" not in parse_config(ClassificationArguments, write("seed: 1")).as_json()
+    for wrong in ("0", "1.5", "-0.1", ".nan"):
+        with pytest.raises(UserError, match="label_fraction.*above 0 and at most 1"):
+            parse_config(ClassificationArguments, write(f"label_fraction: {wrong}"))
+    with pytest.raises(UserError, match="label_fraction and max_train_images"):
+        parse_config(ClassificationArguments, write("label_fraction: 0.1\nmax_train_images: 5"))
