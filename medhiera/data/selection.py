@@ -4,6 +4,7 @@ Stands between the opened data and the datasets that a DataLoader reads.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice, zip_longest
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _LABEL_FRACTION = "label_fraction"
 """What its keys are for."""
+
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def default_sources(rows: Dataset) -> list[str] | None:
@@ -63,10 +66,10 @@ def select_examples(rows: Dataset, sources: Sequence[str] | None, at_most: int |
 def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
     """A share of the training rows, to learn from few labels: whole patients, stratified by their findings.
 
-    Patients with the same findings stand in a line, in an order keyed by seed and patient. Those whose place,
-    as a share of the line's images, lies below `fraction` are taken, so a smaller share is a part of a larger
-    one. Where a line begins is keyed too, between 0 and its first patient's images: otherwise findings that
-    few patients have together would be taken always or never.
+    All patients stand in one line: by how many of their images show each finding, the rarest finding first,
+    then by how many images they have, then in an order keyed by seed and patient. Along it runs a sequence
+    that falls evenly into [0, 1) over every stretch, from a keyed start; who gets a number below `fraction`
+    is taken. So each stretch of like patients gives its share, and a smaller share is a part of a larger one.
 
     Args:
         rows: of the training split, as they were chosen.
@@ -75,6 +78,9 @@ def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
 
     Raises:
         UserError: no row is left.
+
+    Source: Kronecker's sequence, here of the golden ratio; Niederreiter 1992, "Random Number Generation and
+    Quasi-Monte Carlo Methods", chapter 3.
     """
     if fraction == 1:
         return rows
@@ -82,18 +88,19 @@ def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
     rows_of: dict[str, list[int]] = {}
     for row, patient in enumerate(read_column(rows, "patient_id").to_pylist()):
         rows_of.setdefault(patient, []).append(row)
-    strata: dict[str, list[str]] = {}
-    for patient, own in rows_of.items():
-        findings = np.flatnonzero(is_present[own].any(axis=0))
-        strata.setdefault(",".join(map(str, findings)), []).append(patient)
-    taken: list[int] = []
-    for findings_text, patients in strata.items():
-        patients.sort(key=lambda patient: derive_seed(seed, 0, patient, _LABEL_FRACTION))
-        images = np.array([len(rows_of[patient]) for patient in patients])
-        start = derive_seed(seed, 0, findings_text, _LABEL_FRACTION) / 2**63
-        places = (images.cumsum() - images + start * images) / images.sum()
-        taken += [row for patient, place in zip(patients, places, strict=True) if place < fraction
-                  for row in rows_of[patient]]  # fmt: skip
+    rarest_first = np.argsort(is_present.sum(axis=0), kind="stable")
+    line = sorted(
+        rows_of,
+        key=lambda patient: (
+            *is_present[rows_of[patient]].sum(axis=0)[rarest_first].tolist(),
+            len(rows_of[patient]),
+            derive_seed(seed, 0, patient, _LABEL_FRACTION),
+        ),
+    )
+    start = derive_seed(seed, 0, "", _LABEL_FRACTION) / 2**63
+    places = (start + _GOLDEN_RATIO * np.arange(len(line))) % 1
+    taken = [row for patient, place in zip(line, places, strict=True) if place < fraction
+             for row in rows_of[patient]]  # fmt: skip
     if not taken:
         raise UserError(
             f"label_fraction {fraction} of {len(rows)} training images of {len(rows_of)} patients is none; "

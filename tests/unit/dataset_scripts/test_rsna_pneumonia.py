@@ -1,15 +1,12 @@
 """RSNA's source: labels, boxes, patients, both split schemes, and what is odd; then on real pictures."""
 
-import csv
-import gzip
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import write_dicom
-from PIL import Image
+from mini_rsna import NORMAL, OPACITY, OTHER, RsnaFolder, write_real_rsna
 from raw_folders import ChestFolder, gray, read_leakage_report
 
 from dataset_scripts import FINDINGS, Cocktail
@@ -20,47 +17,10 @@ from dataset_scripts.rsna_pneumonia import SOURCE, RsnaPneumonia
 
 FOLDER = SOURCE.folder
 PNEUMONIA = FINDINGS.index("Pneumonia")
-OPACITY, OTHER, NORMAL = "Lung Opacity", "No Lung Opacity / Not Normal", "Normal"
 
 
-class RsnaFolder:
-    """Writes the challenge's folder as Kaggle packs it: rows (x, y, width, height, Target) by image."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.rows: list[str] = []
-        self.classes: list[str] = []
-        self.mapping: dict[str, str] = {}
-        (root / "stage_2_train_images").mkdir(parents=True)
-        (root / "stage_2_test_images").mkdir()
-
-    def add(
-        self, name: str, *rows: str, nih: str = "", found: str = "", seed: int = 0, pixels: object = None
-    ) -> None:
-        """An image with its rows; the class that fits them unless one is given."""
-        folder = "stage_2_train_images" if rows else "stage_2_test_images"
-        if pixels is None:
-            pixels = np.asarray(gray(seed or 1000 + len(self.rows)))
-        write_dicom(self.root / folder / f"{name}.dcm", np.asarray(pixels))
-        self.rows += [f"{name},{row}" for row in rows]
-        found = found or (OPACITY if rows and rows[0].endswith(",1") else NORMAL)
-        self.classes += [f"{name},{found}" for _ in rows]
-        if nih:
-            self.mapping[name] = nih
-
-    def finish(self) -> Path:
-        table = "\n".join(["patientId,x,y,width,height,Target", *self.rows]) + "\n"
-        (self.root / "stage_2_train_labels.csv").write_text(table)
-        (self.root / "stage_2_detailed_class_info.csv").write_text(
-            "\n".join(["patientId,class", *self.classes]) + "\n"
-        )
-        return self.root
-
-    def mapping_file(self) -> str:
-        path = self.root.parent.parent / "mapping.csv"
-        rows = [f"{name},{nih},1.5" for name, nih in self.mapping.items()]
-        path.write_text("\n".join(["patientId,nih_image,mse", *rows]) + "\n")
-        return str(path)
+def drawn(seed: int) -> np.ndarray:
+    return np.asarray(gray(seed))
 
 
 BOX, NONE = "256,512,128,64,1", ",,,,0"
@@ -72,7 +32,12 @@ def rsna(tmp_path: Path) -> RsnaFolder:
     folder = RsnaFolder(tmp_path / "raw" / FOLDER)
     for number in range(60):
         row = BOX if number % 3 == 0 else NONE
-        folder.add(f"image-{number}", row, nih=f"{100 + number // 2:08d}_{number % 2:03d}.png")
+        folder.add(
+            f"image-{number}",
+            row,
+            pixels=drawn(1000 + number),
+            nih=f"{100 + number // 2:08d}_{number % 2:03d}.png",
+        )
     return folder
 
 
@@ -92,7 +57,7 @@ def split_of(listing: SourceListing) -> dict[str, str]:
 
 
 def test_labels_and_boxes_as_the_builder_stores_them(rsna: RsnaFolder) -> None:
-    rsna.add("two", "0,0,512,1024,1", "512,256,256,256,1", seed=5)
+    rsna.add("two", "0,0,512,1024,1", "512,256,256,256,1", pixels=drawn(5))
     builder = RsnaPneumonia(data_dir=rsna.finish(), build_dir=rsna.root.parent.parent / "cache")
     builder.download_and_prepare()
     rows = {row["image_id"]: row for part in builder.as_dataset().values() for row in part}
@@ -122,7 +87,7 @@ def test_without_a_mapping_the_split_is_by_image_and_the_report_says_so(rsna: Rs
 
 
 def test_with_a_mapping_no_patient_straddles(rsna: RsnaFolder) -> None:
-    rsna.add("stranger", BOX)
+    rsna.add("stranger", BOX, pixels=drawn(6))
     listing = listed(rsna.finish(), nih_mapping=rsna.mapping_file())
     assert said(listing) == {"no_patient": 1}
     parts = {split: {record.patient_id for record in records} for split, records in listing.splits.items()}
@@ -183,8 +148,8 @@ def test_held_out_pictures_stay_out_of_the_other_sets_training(rsna: RsnaFolder,
         name: seed for name, seed in chest.seeds.items() if not name.startswith(("00000039", "00000040"))
     }
     for number, (name, seed) in enumerate(seeds.items()):
-        rsna.add(f"film-{number}", BOX if number % 2 else NONE, nih=name, seed=seed)
-    rsna.add("film-test", NONE, nih="00000039_000.png", seed=chest.seeds["00000039_000.png"])
+        rsna.add(f"film-{number}", BOX if number % 2 else NONE, nih=name, pixels=drawn(seed))
+    rsna.add("film-test", NONE, nih="00000039_000.png", pixels=drawn(chest.seeds["00000039_000.png"]))
     root = rsna.finish().parent
     by_pixels = Cocktail(data_dir=root, build_dir=root.parent / "cache")
     by_pixels.download_and_prepare()
@@ -212,7 +177,7 @@ def test_held_out_pictures_stay_out_of_the_other_sets_training(rsna: RsnaFolder,
 def test_the_seeds_lists_leak_and_the_report_counts_the_patients(
     rsna: RsnaFolder, chest: ChestFolder
 ) -> None:
-    rsna.add("later", seed=77)
+    rsna.add("later", pixels=drawn(77))
     for name, images, word in (
         ("train_list.txt", range(0, 31), None), ("val_list.txt", range(31, 40), None),
         ("test_list.txt", ["later"], "1"),
@@ -256,7 +221,7 @@ def test_the_seeds_lists_leak_and_the_report_counts_the_patients(
 def test_rows_that_contradict_or_make_no_sense(
     rsna: RsnaFolder, rows: list[str], found: str, label: float | None, boxes: int, kinds: dict[str, int]
 ) -> None:
-    rsna.add("odd", *rows, found=found, nih="00000999_000.png")
+    rsna.add("odd", *rows, pixels=drawn(7), found=found, nih="00000999_000.png")
     listing = listed(rsna.finish(), nih_mapping=rsna.mapping_file())
     (record,) = [r for records in listing.splits.values() for r in records if r.path.endswith("odd.dcm")]
     value = record.labels[PNEUMONIA]
@@ -297,35 +262,7 @@ def test_a_folder_that_is_not_the_challenges(rsna: RsnaFolder) -> None:
 
 @pytest.fixture
 def real(mini_cocktail: Path, tmp_path: Path) -> RsnaFolder:
-    """The mini cocktail's 236 pictures that RSNA holds, in its layout, beside ChestX-ray14's own."""
-    tables = mini_cocktail.parent / "rsna"
-    if not tables.is_dir():
-        pytest.skip("no RSNA tables: ../shared/rsna is absent")
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    nih = mini_cocktail / "ChestXray-NIHCC"
-    (raw / nih.name).symlink_to(nih)
-    pictures = {path.name: path for path in (nih / "images").iterdir()}
-    rsna = RsnaFolder(raw / FOLDER)
-    rows: dict[str, list[str]] = {}
-    for row in read_gz(tables / "stage_2_train_labels.csv.gz"):
-        rows.setdefault(row["patientId"], []).append(",".join(list(row.values())[1:]))
-    classes = {
-        row["patientId"]: row["class"] for row in read_gz(tables / "stage_2_detailed_class_info.csv.gz")
-    }
-    for row in read_gz(tables / "rsna_to_nih.csv.gz"):
-        if row["nih_image"] in pictures:
-            name = row["patientId"]
-            with Image.open(pictures[row["nih_image"]]) as picture:
-                pixels = np.asarray(picture.convert("L"))
-            rsna.add(name, *rows[name], nih=row["nih_image"], found=classes[name], pixels=pixels)
-    rsna.finish()
-    return rsna
-
-
-def read_gz(path: Path) -> list[dict[str, str]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return write_real_rsna(mini_cocktail, tmp_path / "raw")
 
 
 @pytest.mark.realdata

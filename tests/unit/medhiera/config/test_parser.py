@@ -277,7 +277,9 @@ def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path
     for name in ("COVIDx_CXR", "MICCAI_BraTS2020_TrainingData"):
         (tmp_path / "data" / name).mkdir(parents=True)
     words = [*write("image_size: 100"), "--data_dir", str(tmp_path / "data")]
-    with pytest.raises(UserError, match="no validation images; add ChestXray-NIHCC or own_images") as caught:
+    with pytest.raises(
+        UserError, match="no validation images; add ChestXray-NIHCC or rsna.* or own_images"
+    ) as caught:
         parse_run_config(PRETRAINING, words)
     assert "COVIDx_CXR, MICCAI_BraTS2020" in str(caught.value) and "multiple of 32" in str(caught.value)
     (tmp_path / "data" / "ChestXray-NIHCC").mkdir()
