@@ -72,7 +72,13 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     if config.name == "mrm":
         splits = _mrm_splits(scan, labels, listing)
     else:
-        splits = _official_splits(labels, patients, _nih_splits(scan, config), config.validation_fraction)
+        nih_splits = _nih_splits(scan, config)
+        splits = _official_splits(labels, patients, nih_splits, config.validation_fraction)
+        if patients and not nih_splits:
+            detail = (
+                f"no {_NIH.folder} with its label file and two lists is beside: patients of its test list"
+            )
+            listing.report("nih_split_unknown", LABEL_FILE, f"{detail} may be trained on")
     _report_patients(splits, patients, listing)
     files = match_names(splits, paths, scan, where="the labels")
     for name, split in splits.items():

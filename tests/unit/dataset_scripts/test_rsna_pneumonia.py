@@ -1,5 +1,7 @@
 """RSNA's source: labels, boxes, patients, both split schemes, and what is odd; then on real pictures."""
 
+import csv
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,12 +13,14 @@ from raw_folders import ChestFolder, gray, read_leakage_report
 
 from dataset_scripts import FINDINGS, Cocktail
 from dataset_scripts.build.build_log import read_report, summary_lines
-from dataset_scripts.build.records import SourceListing
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.rsna_pneumonia import SOURCE, RsnaPneumonia
 
 FOLDER = SOURCE.folder
 PNEUMONIA = FINDINGS.index("Pneumonia")
+ALONE = {"nih_split_unknown": 1}  # said of a folder without ChestX-ray14's lists
 
 
 def drawn(seed: int) -> np.ndarray:
@@ -89,7 +93,7 @@ def test_without_a_mapping_the_split_is_by_image_and_the_report_says_so(rsna: Rs
 def test_with_a_mapping_no_patient_straddles(rsna: RsnaFolder) -> None:
     rsna.add("stranger", BOX, pixels=drawn(6))
     listing = listed(rsna.finish(), nih_mapping=rsna.mapping_file())
-    assert said(listing) == {"no_patient": 1}
+    assert said(listing) == ALONE | {"no_patient": 1}
     parts = {split: {record.patient_id for record in records} for split, records in listing.splits.items()}
     assert set(parts) == {"train", "validation", "test"}
     assert len(set.union(*parts.values())) == sum(map(len, parts.values())) == 31
@@ -228,7 +232,7 @@ def test_rows_that_contradict_or_make_no_sense(
     assert (None if value != value else value) == label
     assert len(record.boxes) == boxes
     repeats = {"bad_metadata": len(rows)} if "bad_metadata" in kinds else {}
-    assert said(listing) == kinds | repeats | ({"conflicting_findings": 1} if found == OTHER else {})
+    assert said(listing) == ALONE | kinds | repeats | ({"conflicting_findings": 1} if found == OTHER else {})
 
 
 def test_files_rows_and_names_that_do_not_match(rsna: RsnaFolder) -> None:
@@ -242,7 +246,7 @@ def test_files_rows_and_names_that_do_not_match(rsna: RsnaFolder) -> None:
     with (root / "stage_2_train_labels.csv").open("a") as file:
         file.write(",1,1,1,1,1\n")
     listing = listed(root, nih_mapping=rsna.mapping_file())
-    assert said(listing) == {"same_name": 1, "absent": 1, "not_listed": 1, "bad_line": 1}
+    assert said(listing) == ALONE | {"same_name": 1, "absent": 1, "not_listed": 1, "bad_line": 1}
     paths = [record.path for records in listing.splits.values() for record in records]
     assert "stage_2_train_images/IMAGE-1.PNG" in paths
     assert "stage_2_train_images/image-0.dcm" in paths
@@ -312,3 +316,47 @@ def test_real_pictures_are_known_by_their_pixels_without_the_mapping(real: RsnaF
         ]["patients_unknown"]
         == 1
     )
+
+
+@pytest.fixture
+def tables(mini_cocktail: Path, tmp_path: Path) -> tuple[Path, str]:
+    """The challenge's whole tables with one picture, ChestX-ray14's small files within; and the mapping."""
+    shared, root = mini_cocktail.parent, tmp_path / "raw" / FOLDER
+    if not (shared / "rsna").is_dir() or not (shared / "tables").is_dir():
+        pytest.skip("no tables: ../shared/rsna or ../shared/tables is absent")
+    (root / "ChestXray-NIHCC").mkdir(parents=True)
+    for place, folder in (("rsna", root), ("tables", root / "ChestXray-NIHCC")):
+        for packed in (shared / place).glob("*.csv.gz"):
+            (folder / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+        for names in (shared / place).glob("*.txt"):
+            (folder / names.name).write_bytes(names.read_bytes())
+    nih = root / "ChestXray-NIHCC"
+    (nih / "nih_test_list_official.txt").rename(nih / "test_list.txt")
+    test = set((nih / "test_list.txt").read_text().split())
+    rows = (nih / "Data_Entry_2017_v2020.csv").read_text().splitlines()[1:]
+    rest = [row.split(",", 1)[0] for row in rows if row.split(",", 1)[0] not in test]
+    (nih / "train_val_list.txt").write_text("\n".join(rest) + "\n")
+    gray(1).save(root / "0004cfab-14fd-4e49-80ba-63a80b6bddd6.png")
+    return root, str((root / "rsna_to_nih.csv").rename(tmp_path / "mapping.csv"))
+
+
+@pytest.mark.realdata
+def test_the_whole_challenge_follows_chestxray14s_split(tables: tuple[Path, str]) -> None:
+    listing = SOURCE.list_images(scan_folder(tables[0]), SourceConfig(nih_mapping=tables[1]))
+    assert said(listing) == {"absent": 26_683}
+    placed = Counter(problem.split for problem in listing.problems)
+    assert [placed[split] for split in ("train", "validation", "test")] == [17_562, 1_929, 7_192]
+    assert {split: len(records) for split, records in listing.splits.items()} == {"test": 1}
+
+
+@pytest.mark.realdata
+def test_how_many_patients_the_seeds_lists_share(tables: tuple[Path, str]) -> None:
+    """What docs/data.md and the model card say of `split_scheme: mrm`."""
+    listing = SOURCE.list_images(scan_folder(tables[0]), SourceConfig("mrm", nih_mapping=tables[1]))
+    assert said(listing) == {"straddling_patient": 886, "no_patient": 3000, "absent": 29_683}
+    straddling = {problem.name for problem in listing.problems if problem.kind == "straddling_patient"}
+    with Path(tables[1]).open() as file:
+        patient_of = {row["patientId"]: row["nih_image"][:8].lstrip("0") for row in csv.DictReader(file)}
+    held_out = [p.name for p in listing.problems if p.kind == "absent" and p.split == "validation"]
+    assert len(held_out) == 1500
+    assert sum(patient_of[name] in straddling for name in held_out) == 1055
