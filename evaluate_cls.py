@@ -211,7 +211,13 @@ def open_built(options: argparse.Namespace, stored_size: int, record: AnyRecord 
     beside = Path(options.model).parent / "cocktail"  # where training built, if it was here
     build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
     return open_cocktail(
-        DataArguments(options.data_dir, build_dir, stored_size=stored_size, split_scheme=scheme)
+        DataArguments(
+            options.data_dir,
+            build_dir,
+            stored_size=stored_size,
+            split_scheme=scheme,
+            nih_mapping=options.nih_mapping,
+        )  # fmt: skip
     )
 
 
@@ -307,9 +313,10 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
     )
     parser.add_argument(
-        "--split_scheme", choices=("official", "medtransformer"),
-        help="how ChestX-ray14 is split (default: as when the model was trained, else official)",
+        "--split_scheme", choices=("official", "medtransformer", "mrm"),
+        help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
     )  # fmt: skip
+    parser.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
     add_device_option(parser)

@@ -19,7 +19,7 @@ from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
-from medhiera.data.selection import default_sources
+from medhiera.data.selection import default_sources, take_label_fraction
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
     config, options, names = run.config, run.config.stage, run.data.names
     sources = config.data.sources or default_sources(run.data.split("train"))
     train_rows = run.select("train", sources, config.data.max_train_images)
+    train_rows = take_label_fraction(train_rows, options.label_fraction, config.training.seed)
     eval_rows = run.select("validation", sources, config.data.max_eval_images)
     scored_rows = run.select("test", sources) if options.score_test else eval_rows
 

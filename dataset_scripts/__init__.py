@@ -9,6 +9,7 @@ from dataset_scripts.covidx_cxr import CovidxCxr
 from dataset_scripts.findings import FINDINGS, label_names
 from dataset_scripts.image_folder import ImageFolder
 from dataset_scripts.phantom.cohort import write_phantom_cohort
+from dataset_scripts.rsna_pneumonia import RsnaPneumonia
 
 __all__ = [
     "FINDINGS",
@@ -19,6 +20,7 @@ __all__ = [
     "CovidRadiography",
     "CovidxCxr",
     "ImageFolder",
+    "RsnaPneumonia",
     "Source",
     "label_names",
     "write_phantom_cohort",

@@ -6,12 +6,12 @@ Layout: `images/` or `images_001/images` … `images_012/images`, `Data_Entry_20
 `Data_Entry_2017_v2020.csv`, `train_val_list.txt`, `test_list.txt`, and perhaps `BBox_List_2017.csv`.
 """
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dataset_scripts.build.boxes import parse_box
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, fold, match_names
@@ -93,6 +93,33 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
         listing.report("not_listed", name, "in the label file, in neither list")
     listing.report_passed_over(scan)
     return listing
+
+
+def patient_splits(folder: Path, config: SourceConfig) -> dict[str, str]:
+    """Return the split of each patient by a folder's label file and lists, for sets of the same patients.
+
+    No image is looked for. A patient with images in several splits is of test, then of validation.
+
+    Args:
+        folder: holds these files itself; {} is returned where one of them is not there.
+        config: the split scheme and the share of validation.
+
+    Raises:
+        LabelFileError: one of the files cannot be read.
+    """
+    here = {name: (0, 0) for name in (*LABEL_FILES, *LIST_FILES) if (folder / name).is_file()}
+    if not set(LIST_FILES) <= here.keys() or not here.keys() & set(LABEL_FILES):
+        return {}
+    scan, listing = FolderScan(folder, here), SourceListing(SOURCE, folder)  # its problems are told elsewhere
+    entries = _read_entries(folder / _find_file(scan, LABEL_FILES), listing)
+    train_val, test = (_read_list(scan, name, entries, listing) for name in LIST_FILES)
+    of_patient: dict[str, set[str]] = {}
+    for name, split in _assign_splits(train_val, test, entries, config, listing).items():
+        of_patient.setdefault(entries[name].patient, set()).add(split)
+    return {
+        patient: "train" if splits == {"train"} else "validation" if splits == {"validation"} else "test"
+        for patient, splits in of_patient.items()
+    }
 
 
 def _find_file(scan: FolderScan, names: tuple[str, ...]) -> str:
@@ -210,22 +237,10 @@ def _read_boxes(
 
 def _parse_box(row: Sequence[str]) -> Box | str:
     """A row's box, or what is wrong with it."""
-    finding, cells = row[1] if len(row) > 1 else "", list(row[2:6])
+    finding = row[1] if len(row) > 1 else ""
     index = _FINDING_INDEX.get(_BOX_ALIASES.get(finding, finding))
-    try:
-        x, y, width, height = (float(cell.replace(",", ".")) for cell in cells)
-    except ValueError:
-        return f"not four numbers: {cells}"
-    if index is None:
-        return f"unknown finding {finding!r}"
-    if not all(map(math.isfinite, (x, y, width, height))):
-        return f"not four finite numbers: {cells}"
-    if min(width, height) <= 0:
-        return f"width {width:g} and height {height:g}; wanted above 0"
-    if min(x, y) < 0 or x + width > BOXES_SIZE[0] or y + height > BOXES_SIZE[1]:
-        size = "×".join(map(str, BOXES_SIZE))
-        return f"x {x:g}, y {y:g}, width {width:g}, height {height:g} leave the image of {size} pixels"
-    return Box(index, x, y, width, height)
+    box = parse_box(0 if index is None else index, row[2:6], BOXES_SIZE)
+    return box if isinstance(box, str) or index is not None else f"unknown finding {finding!r}"
 
 
 def _assign_splits(

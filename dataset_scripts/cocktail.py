@@ -19,6 +19,7 @@ _SOURCE_FILES = (
     "covid_radiography",
     "covidx_cxr",
     "brats2020",
+    "rsna_pneumonia",
     "image_folder",
 )
 

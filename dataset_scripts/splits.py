@@ -17,6 +17,8 @@ HELD_OUT = ("validation_mae", "validation", "test")
 
 SPLITS = ("train", *HELD_OUT)
 
+SPLIT_SCHEMES = ("official", "medtransformer", "mrm")
+
 MEDTRANSFORMER_PARTS = HELD_OUT  # the paper's order of the three parts of the test list
 
 T = TypeVar("T")

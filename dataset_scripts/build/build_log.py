@@ -41,6 +41,9 @@ _ADVICE = {
     "link_out_of_folder": "links that leave their folder are not followed (docs/data.md)",
     "no_patient": "an image without a patient counts as a patient of its own, so films of one person may "
     "stand in training and test, and intervals are too narrow: fill in the column patient",
+    "nih_split_unknown": "patients whom ChestX-ray14 holds out may be trained on: put its label file and two "
+    "lists beside (docs/data.md)",
+    "patients_unknown": "films of one person may stand in training and test: give nih_mapping (docs/data.md)",
 }
 
 

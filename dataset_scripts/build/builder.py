@@ -56,7 +56,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     Args:
         build_dir: where built data lies; the datasets library's cache if None.
         split_scheme: how ChestX-ray14 is split: "official" (test = the official list, validation = a part of
-            the official training patients) or "medtransformer" (the test list in thirds, as in the paper).
+            the official training patients) or "medtransformer" (the test list in thirds, as in the paper);
+            "mrm": RSNA by the lists of a published model, which leak (rsna_pneumonia.py).
         data_dir: the folder with the raw files.
         **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
 
@@ -70,6 +71,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),
         SourceConfig(name="medtransformer", version=VERSION),
+        SourceConfig(name="mrm", version=VERSION),
     ]
     DEFAULT_CONFIG_NAME = "official"
     DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
@@ -91,7 +93,9 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         check_numbers(options)
         mapping = options.get("nih_mapping")
         extra = [Path(mapping)] if mapping else []
-        scans = [scan for _, scan in self._scan(Path(data_dir))]
+        found = self._scan(Path(data_dir).resolve())
+        scans = [scan for _, scan in found]
+        extra += [file for source, scan in found for file in scan.beside(source)]
         if build_dir is not None:
             _check_build_dir(Path(build_dir), scans)
         options["contours"] = full_path(options.get("contours", ""))

@@ -73,12 +73,20 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class FolderScan:
-    """The regular files below one folder: relative path → (size, mtime in ns), and what was passed over."""
+    """The regular files below one folder: relative path → (size, mtime in ns), and what was passed over.
+
+    `parent` is the folder above by the name that was given, as `root` itself may be a link.
+    """
 
     root: Path
     files: dict[str, tuple[int, int]]
     links_out: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    parent: Path = Path()
+
+    def beside(self, source: "Source") -> list[Path]:
+        """Return the files beside this folder that the source reads too, of those that are there."""
+        return [self.parent / name for name in source.beside if (self.parent / name).is_file()]
 
     def images(self) -> list[str]:
         """Return the relative paths that are pictures, or say so by their suffix (`is_picture`), sorted."""
@@ -119,6 +127,7 @@ class Source:
         hub_dataset: the data set's name in a model card's metadata, which has no spaces; "" leaves it out.
         hub_tags: tags of a model trained on it.
         shows_chest: whether its pictures show chests, which masks may follow.
+        beside: small files of other sources' folders that its lists are read with, where they are there.
     """
 
     name: str
@@ -135,6 +144,7 @@ class Source:
     hub_dataset: str = ""
     hub_tags: tuple[str, ...] = ()
     shows_chest: bool = True
+    beside: tuple[str, ...] = ()
 
     @property
     def slug(self) -> str:
@@ -180,7 +190,8 @@ def scan_folder(root: Path) -> FolderScan:
             f"{root} is not a folder. Wanted a folder with the source's files; check data_dir for a typo."
         )
     walk = walk_folder(root)
-    return FolderScan(Path(os.path.realpath(root)), walk.files, walk.links_out, walk.hidden)
+    parent = root.absolute().parent
+    return FolderScan(Path(os.path.realpath(root)), walk.files, walk.links_out, walk.hidden, parent)
 
 
 def manifest_hash(scans: Iterable[FolderScan], extra_files: Iterable[Path] = ()) -> str:

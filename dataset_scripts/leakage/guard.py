@@ -14,7 +14,6 @@ ChestX-ray14's training images with its own held-out ones would cost more than a
 and two films of one patient in the same pose can reach the threshold.
 """
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,9 +29,9 @@ from PIL import Image
 
 from dataset_scripts.build.atomic_files import write_json
 from dataset_scripts.build.layout import LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE
-from dataset_scripts.build.records import ImageRecord, SourceListing, read_text
-from dataset_scripts.build.tables import split_lines
-from dataset_scripts.errors import BadImageError, LabelFileError
+from dataset_scripts.build.nih_mapping import read_nih_mapping
+from dataset_scripts.build.records import ImageRecord, SourceListing
+from dataset_scripts.errors import BadImageError
 from dataset_scripts.leakage.contact_sheet import save_pairs
 from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, Match, best_matches
 from dataset_scripts.reading.images import read_image
@@ -285,26 +284,12 @@ def name_from_mapping(listings: list[SourceListing], path: Path) -> None:
 
     Args:
         listings: changed in place, where a record does not say what it shows yet.
-        path: the RSNA challenge's mapping JSON (`subset_img_id`, `img_id`), or a CSV of two columns,
-            identifier and ChestX-ray14 file name, with a header.
+        path: see read_nih_mapping.
 
     Raises:
-        LabelFileError: the file is neither.
+        LabelFileError: the file is no mapping.
     """
-    try:
-        text = read_text(path)
-        if path.suffix.lower() == ".json":
-            pairs = [(row["subset_img_id"], row["img_id"]) for row in json.loads(text)]
-        else:
-            lines = split_lines(path.name, text.split("\n"), ",", "Mend the mapping.", start=1)
-            pairs = [(row[0], row[1]) for _, row in lines if any(row)]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise LabelFileError(
-            f"{path.name} is no mapping to ChestX-ray14 ({type(error).__name__}: {error}). Wanted the RSNA "
-            "mapping JSON with subset_img_id and img_id, or a CSV with a header and two columns: identifier "
-            "and ChestX-ray14 file name."
-        ) from error
-    names = {str(identifier).strip(): str(name).strip() for identifier, name in pairs}
+    names = read_nih_mapping(path)
     for listing in listings:
         for split, records in listing.splits.items():
             listing.splits[split] = [

@@ -67,16 +67,19 @@ class DataArguments:
         card="where set",
     )
     build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))
-    split_scheme: Literal["official", "medtransformer"] = option(
+    split_scheme: Literal["official", "medtransformer", "mrm"] = option(
         "official",
         "`official`: the whole official test list and a patient-disjoint validation. `medtransformer`: the "
-        "paper's thirds of the test list.",
+        "paper's thirds of the test list. `mrm`: RSNA by a published model's lists, which leak.",
     )
     allow_leakage: bool = option(
         False, "Keep training images that show held-out ones, as the paper does; the card says so."
     )
     nih_mapping: str | None = option(
-        None, "File that names the NIH image behind RSNA's identifiers, if you have it.", card="never"
+        None,
+        "File that names the NIH image behind RSNA's identifiers, if you have it; without it RSNA's patients "
+        "are not known.",
+        card="never",
     )
     max_bad_fraction: float = option(
         0.01, "Stop the build when more than this share of the files is unreadable.", range=SHARE

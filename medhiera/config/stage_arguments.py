@@ -88,6 +88,13 @@ class ClassificationArguments(StageArguments):
     }
     checkpoint_metrics: ClassVar[tuple[str, ...]] = ("selection_auroc", "mean_auroc", "auroc_*", "loss")
 
+    label_fraction: float = option(
+        1.0,
+        "Train on this share of the training images alone: whole patients, each finding's share kept, drawn "
+        "by the seed. With one seed 0.01's images are among 0.1's.",
+        card="where set",
+        range=Range(0, 1, above=True),
+    )
     rotation_degrees: float = option(
         0.0, "Random rotation after the crop, black fill; the paper uses 30.", range=Range(0, 180)
     )
@@ -132,6 +139,11 @@ class ClassificationArguments(StageArguments):
             faults.append(
                 "rotation_degrees and rand_augment are both set; RandAugment rotates by itself: set one to "
                 "0 or false"
+            )
+        if self.label_fraction < 1 and config.data.max_train_images is not None:
+            faults.append(
+                "label_fraction and max_train_images are both set, and each says how many images to train "
+                "on; leave one of them out"
             )
         if self.mixup_alpha and config.training.per_device_train_batch_size < 2:
             faults.append(

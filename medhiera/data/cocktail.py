@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, missing_splits
+from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.columns import read_column
 from medhiera.data.shards import open_in_place
@@ -88,7 +90,7 @@ class BuiltDataset:
         mean: pixel mean of its training split, in units of [0, 1]; NaN without one (data to evaluate on).
         std: pixel standard deviation, in the same units.
         is_phantom: made by write_phantom_cohort, not of patients.
-        split_scheme: how ChestX-ray14 was split: official or medtransformer.
+        split_scheme: how ChestX-ray14 was split (official, medtransformer), or RSNA (mrm).
         folder: where the built data and its reports lie.
         is_reused: it was there already.
     """
@@ -267,7 +269,7 @@ def _built_scheme(built: Path) -> str | None:
     if not build.is_file():
         return None
     scheme = str(json.loads(build.read_text(encoding="utf-8"))["config"]).split("-")[0]
-    return scheme if scheme in ("official", "medtransformer") else None
+    return scheme if scheme in SPLIT_SCHEMES else None
 
 
 def _check_build(options: DataArguments, built: Path, scheme: str, is_training: bool) -> None:
@@ -301,3 +303,14 @@ def by_source(rows: Dataset) -> dict[str, int]:
         entry["values"]: entry["counts"] for entry in read_column(rows, "source").value_counts().to_pylist()
     }
     return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
+
+
+def shared_patients(used: Mapping[str, Dataset]) -> dict[str, int]:
+    """How many patients of the rows to validate or test on are trained on too, where any is.
+
+    Args:
+        used: rows by use, `trained_on` among them.
+    """
+    patients = {use: set(read_column(rows, "patient_id").to_pylist()) for use, rows in used.items()}
+    trained = patients.pop("trained_on")
+    return {use: len(those & trained) for use, those in patients.items() if those & trained}

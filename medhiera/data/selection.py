@@ -4,6 +4,7 @@ Stands between the opened data and the datasets that a DataLoader reads.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice, zip_longest
 
@@ -17,10 +18,16 @@ from dataset_scripts import SOURCES
 from dataset_scripts.build.layout import BUILD_REPORT_FILE
 from medhiera.data.cocktail import by_source
 from medhiera.data.columns import read_column
+from medhiera.data.seeding import derive_seed
 from medhiera.data.stored_images import as_picture
 from medhiera.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+_LABEL_FRACTION = "label_fraction"
+"""What its keys are for."""
+
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def default_sources(rows: Dataset) -> list[str] | None:
@@ -54,6 +61,57 @@ def select_examples(rows: Dataset, sources: Sequence[str] | None, at_most: int |
     if at_most is not None and at_most < len(rows):
         rows = rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:at_most]))
     return rows
+
+
+def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
+    """A share of the training rows, to learn from few labels: whole patients, stratified by their findings.
+
+    All patients stand in one line: by how many of their images show each finding, the rarest finding first,
+    then by how many images they have, then in an order keyed by seed and patient. Along it runs a sequence
+    that falls evenly into [0, 1) over every stretch, from a keyed start; who gets a number below `fraction`
+    is taken. So each stretch of like patients gives its share, and a smaller share is a part of a larger one.
+
+    Args:
+        rows: of the training split, as they were chosen.
+        fraction: 0 < fraction ≤ 1, of the images.
+        seed: of the draw.
+
+    Raises:
+        UserError: no row is left.
+
+    Source: Kronecker's sequence, here of the golden ratio; Niederreiter 1992, "Random Number Generation and
+    Quasi-Monte Carlo Methods", chapter 3.
+    """
+    if fraction == 1:
+        return rows
+    is_present = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64) == 1  # NaN: no
+    rows_of: dict[str, list[int]] = {}
+    for row, patient in enumerate(read_column(rows, "patient_id").to_pylist()):
+        rows_of.setdefault(patient, []).append(row)
+    rarest_first = np.argsort(is_present.sum(axis=0), kind="stable")
+    line = sorted(
+        rows_of,
+        key=lambda patient: (
+            *is_present[rows_of[patient]].sum(axis=0)[rarest_first].tolist(),
+            len(rows_of[patient]),
+            derive_seed(seed, 0, patient, _LABEL_FRACTION),
+        ),
+    )
+    start = derive_seed(seed, 0, "", _LABEL_FRACTION) / 2**63
+    places = (start + _GOLDEN_RATIO * np.arange(len(line))) % 1
+    taken = [row for patient, place in zip(line, places, strict=True) if place < fraction
+             for row in rows_of[patient]]  # fmt: skip
+    if not taken:
+        raise UserError(
+            f"label_fraction {fraction} of {len(rows)} training images of {len(rows_of)} patients is none; "
+            "raise it"
+        )
+    lost = (is_present.any(axis=0) & ~is_present[taken].any(axis=0)).sum()
+    logger.info(
+        "label_fraction %s: %s of %s training images%s", fraction, f"{len(taken):,}", f"{len(rows):,}",
+        f"; {lost} findings are left without a positive image" if lost else "",
+    )  # fmt: skip
+    return rows.select(np.sort(taken))
 
 
 def warn_of_small_images(rows: Dataset, resize_size: int) -> None:

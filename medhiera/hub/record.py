@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
-from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source
+from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source, shared_patients
 from medhiera.errors import UserError
 from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
@@ -73,7 +73,7 @@ class Lineage:
 
 @dataclass
 class DataRecord:
-    """What a stage read: images of each source by split and by use."""
+    """What a stage read: images of each source by split and by use; patients it trained and scored on."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -84,6 +84,7 @@ class DataRecord:
     trained_on: dict[str, int]
     validated_on: dict[str, int]
     tested_on: dict[str, int] = field(default_factory=dict)
+    shared_patients: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: BuiltDataset, used: Mapping[str, Dataset]) -> "DataRecord":
@@ -98,6 +99,7 @@ class DataRecord:
             is_phantom=data.is_phantom,
             split_scheme=data.split_scheme,
             leakage=data.leakage(),
+            shared_patients=shared_patients(used),
             **{use: by_source(rows) for use, rows in used.items()},
         )
 

@@ -96,7 +96,9 @@ def start_model(
         missing |= {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}
     new = sorted(missing)
     unused = sorted(loading["unexpected_keys"])
-    logger.info("weights from %s", source)
+    encoder = [name for name in model.state_dict() if name.startswith(f"{model.base_model_prefix}.")]
+    matched = len(set(encoder) - missing)  # all: load_model refuses a checkpoint that lacks some
+    logger.info("weights from %s: %d of %d of the encoder's matched", source, matched, len(encoder))
     logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
     if unused:
         logger.info("left out, not part of this model: %s", _by_module(unused))

@@ -277,7 +277,9 @@ def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path
     for name in ("COVIDx_CXR", "MICCAI_BraTS2020_TrainingData"):
         (tmp_path / "data" / name).mkdir(parents=True)
     words = [*write("image_size: 100"), "--data_dir", str(tmp_path / "data")]
-    with pytest.raises(UserError, match="no validation images; add ChestXray-NIHCC or own_images") as caught:
+    with pytest.raises(
+        UserError, match="no validation images; add ChestXray-NIHCC or rsna.* or own_images"
+    ) as caught:
         parse_run_config(PRETRAINING, words)
     assert "COVIDx_CXR, MICCAI_BraTS2020" in str(caught.value) and "multiple of 32" in str(caught.value)
     (tmp_path / "data" / "ChestXray-NIHCC").mkdir()
@@ -322,3 +324,14 @@ def test_recomputing_activations_goes_by_either_name(write, text, typed):
     """transformers 5.24 renamed it; recipes keep the name that all supported versions know."""
     training = parse_config(MAEArguments, [*write(text), *typed]).training
     assert training.gradient_checkpointing or training.activation_checkpointing
+
+
+def test_a_label_fraction_is_a_share_and_shown_where_set(write):
+    recipe = parse_config(ClassificationArguments, [*write("seed: 1"), "--label_fraction", "0.01"])
+    assert recipe.as_json()["label_fraction"] == recipe.shaping_a_step()["label_fraction"] == 0.01
+    assert "label_fraction" not in parse_config(ClassificationArguments, write("seed: 1")).as_json()
+    for wrong in ("0", "1.5", "-0.1", ".nan"):
+        with pytest.raises(UserError, match="label_fraction.*above 0 and at most 1"):
+            parse_config(ClassificationArguments, write(f"label_fraction: {wrong}"))
+    with pytest.raises(UserError, match="label_fraction and max_train_images"):
+        parse_config(ClassificationArguments, write("label_fraction: 0.1\nmax_train_images: 5"))

@@ -358,3 +358,14 @@ def test_the_committed_example_images_are_what_is_drawn(tmp_path):
         with Image.open(path) as drawn, Image.open(committed / path.name) as kept:
             difference = np.asarray(drawn, dtype=int) - np.asarray(kept, dtype=int)
         assert np.abs(difference).max() <= 1  # another machine's floating point
+
+
+def test_a_card_says_that_a_split_leaks(record):
+    assert "leaks**" not in render_card(record, []) and "**Patients leak" not in render_card(record, [])
+    record.data.shared_patients = {"validated_on": 1234}
+    card = render_card(record, [])
+    assert "1,234 patients whose images this stage validated on have others among its training images" in card
+    record.data.split_scheme = "mrm"
+    assert "leaks**" not in render_card(record, [])  # of ChestX-ray14, which that scheme leaves alone
+    record.data.trained_on = {"RSNA Pneumonia": 25184}
+    assert "1,055 are of patients in their training list" in render_card(record, [])

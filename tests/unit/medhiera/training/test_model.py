@@ -1,9 +1,12 @@
 """What `model_overrides` do where a stage starts from a checkpoint, and where its weights are random."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import demo
 import reproduce
@@ -227,3 +230,21 @@ def test_the_experiments_start_from_weights_of_any_geometry(
         command = runner.command(arm, 0)
         recipe = parse_config(stage, command[command.index(arm.script) + 1 :])
         check_source(recipe.model, is_mae=STAGES[stage] is HieraMAEForPreTraining)
+
+
+def test_how_many_encoder_weights_matched_is_logged_and_none_is_refused(checkpoint, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="medhiera"):
+        model = started(checkpoint, HieraMAEForImageClassification)
+    count = sum(name.startswith("hiera.") for name in model.state_dict())
+    pooled = sum(name.startswith("hiera.pooler.") for name in model.state_dict())
+    assert f"{count - pooled} of {count} of the encoder's matched" in caplog.text
+    weights = load_file(Path(checkpoint) / "model.safetensors")
+    renamed = {f"visual.{name}" if name.startswith("hiera.") else name: w for name, w in weights.items()}
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    shutil.copy(Path(checkpoint) / "config.json", tmp_path)
+    with pytest.raises(UserError, match="have no place|lacks"):
+        started(str(tmp_path), HieraMAEForImageClassification)
+    decoder = {name: w for name, w in weights.items() if not name.startswith("hiera.")}
+    save_file(decoder, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks \d+ weights of HieraMAEForImageClassification, first hiera"):
+        started(str(tmp_path), HieraMAEForImageClassification)
