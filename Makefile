@@ -71,7 +71,7 @@ test-avx2: setup  ## the quick tests of the models and of training, as an older 
 	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PY) -m pytest $(TESTS_AT_ONCE) -m "(slow or realdata) and not gpu"
+	$(PY) -m pytest -m "(slow or realdata) and not gpu"
 
 # Prints the card and the versions first; ends there where PyTorch sees no GPU.
 test-gpu: setup  ## what needs a CUDA GPU: the three stages, prediction and the page on it, beside the CPU (minutes)
