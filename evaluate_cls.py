@@ -52,24 +52,24 @@ logger = logging.getLogger("evaluate_cls")
 def main(argv: list[str]) -> None:
     """Check what is asked for, then score; nothing is loaded before the output folder is this process's."""
     options = read_options(argv)
-    device = begin(options, "evaluate_cls")
+    device = begin(options)
     with output_folder(options.output_dir):
         evaluate(options, device)
     logger.info("metrics.json, predictions.parquet and figures/ → %s", options.output_dir)
 
 
-def begin(options: argparse.Namespace, name: str) -> torch.device:
+def begin(options: argparse.Namespace) -> torch.device:
     """Set the logging up, check what is asked for, and choose the device; probe.py begins so too.
 
     Raises:
         UserError: a number out of range, an output folder that holds a model, a device that is not there.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
-    for each in (name, __name__, "medhiera", "dataset_scripts"):
-        logging.getLogger(each).setLevel(logging.INFO)
-    for number, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
-        if getattr(options, number) < least:
-            raise UserError(f"--{number} {getattr(options, number)}: wanted {least} or more")
+    for name in (logger.name, "probe", "medhiera", "dataset_scripts"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: wanted {least} or more")
     if (options.output_dir / CONFIG_FILE).is_file():
         raise UserError(
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "

@@ -48,7 +48,7 @@ logger = logging.getLogger("probe")
 def main(argv: list[str]) -> None:
     """Embed three splits, fit, score, write."""
     options = read_options(argv)
-    device = begin(options, "probe")
+    device = begin(options)
     with output_folder(options.output_dir):
         probe(options, device)
     logger.info("metrics.json, predictions.parquet and figures/ → %s", options.output_dir)

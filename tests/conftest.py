@@ -10,7 +10,7 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:  # read when torch is loaded, here and by the commands that tests run
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
-import torch  # noqa: E402
+import torch  # noqa: E402 -- it reads the number of threads, set above, as it is loaded
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"

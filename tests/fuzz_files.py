@@ -8,6 +8,8 @@ done within 30 seconds; and the most memory that one file took. The last line su
 nor refused is shown with its seed, and makes the exit status 1.
 """
 
+# ruff: noqa: E402 -- our imports follow the paths and the number of threads, which they need
+
 import gzip
 import json
 import os
@@ -28,23 +30,23 @@ ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "tests" / "unit" / "dataset_scripts"
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(UNIT), str(UNIT / "reading"), str(UNIT / "build")]
 
-import numpy as np  # noqa: E402
-import transformers  # noqa: E402
-from damage import damage  # noqa: E402
-from page_fixtures import write_stage2  # noqa: E402
-from PIL import Image  # noqa: E402
-from test_damaged_files import PICTURES, volume  # noqa: E402
+import numpy as np
+import transformers
+from damage import damage
+from page_fixtures import write_stage2
+from PIL import Image
+from test_damaged_files import PICTURES, volume
 
-from dataset_scripts import chestxray14, covidx_cxr, image_folder  # noqa: E402
-from dataset_scripts.build.config import SourceConfig  # noqa: E402
-from dataset_scripts.build.records import scan_folder  # noqa: E402
-from dataset_scripts.errors import BadImageError, UserError  # noqa: E402
-from dataset_scripts.reading.images import read_image  # noqa: E402
-from dataset_scripts.reading.nifti import axial_slices, read_volume  # noqa: E402
-from medhiera.config.parser import parse_config  # noqa: E402
-from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments  # noqa: E402
-from medhiera.inference.classifier import Classifier  # noqa: E402
-from space.reader import open_folder  # noqa: E402
+from dataset_scripts import chestxray14, covidx_cxr, image_folder
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import scan_folder
+from dataset_scripts.errors import BadImageError, UserError
+from dataset_scripts.reading.images import read_image
+from dataset_scripts.reading.nifti import axial_slices, read_volume
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
+from medhiera.inference.classifier import Classifier
+from space.reader import open_folder
 
 SECONDS = 30
 BATCH = 40
