@@ -158,32 +158,6 @@ def test_heat_maps_point_at_what_was_learned(task, seeds):
     assert min(shares.values()) >= 0.9, f"chance is at most one in six: {shares}"
 
 
-def draw_large(count, generator, has_square=True):
-    """Noise of 512 pixels a side, with a square of 80 somewhere; and its middle."""
-    pixels = 0.1 * torch.randn(count, 3, 512, 512, generator=generator)
-    corners = torch.randint(0, 512 - 80, (count, 2), generator=generator)
-    for image, (top, left) in zip(pixels, corners.tolist(), strict=True):
-        image[:, top : top + 80, left : left + 80] += 0.5 * has_square
-    return pixels, corners + 40
-
-
-@pytest.mark.slow
-def test_maps_of_large_images_point_nearer_in_blocks_than_unit_by_unit(monkeypatch):
-    """A random place is some 250 pixels away (docs/decisions.md has four models' numbers)."""
-    model = tiny_classifier(0, labels=1, size=(512, 512))
-    generator = torch.Generator().manual_seed(0)
-    train(model, draw_large, lambda count, generator: draw_large(count, generator, False), generator)
-    pixels, middles = draw_large(12, generator)
-
-    def median_distance():
-        peaks = heat_maps(model, pixels)[:, 0].flatten(1).argmax(dim=1)
-        return torch.stack([peaks // 512, peaks % 512], 1).sub(middles).float().norm(dim=1).median()
-
-    in_blocks = median_distance()
-    monkeypatch.setattr(inference.heat_maps, "LARGEST_GRID", 16)  # every unit is a block
-    assert in_blocks < 80 < 100 < median_distance()
-
-
 def train(model, present, absent, generator):
     """Until the model has learned it; the steps that this takes are a matter of the seed, the map is not."""
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
