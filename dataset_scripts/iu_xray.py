@@ -6,7 +6,8 @@ Layouts, known by their files, wherever these lie in the folder; where several a
 pictures are there names the pictures, and a section of a report that it lacks is taken from the next:
 
 - Kaggle: `indiana_projections.csv` (uid, filename, projection), `indiana_reports.csv` (uid, findings,
-  impression, indication …; either may be a .gz), pictures such as `images/images_normalized/1_IM-0001-4001.dcm.png`;
+  impression, indication …; either may be a .gz), pictures such as
+  `images/images_normalized/1_IM-0001-4001.dcm.png`;
 - OpenI: `ecgen-radiology/1.xml` …, pictures such as `NLMCXR_png/CXR1_1_IM-0001-4001.png`, or DICOM;
 - R2Gen: `annotation.json` and `images/CXR2384_IM-0942/0.png`; two pictures a study, findings alone.
 
@@ -14,9 +15,9 @@ A study is `CXR` and its number (uid), the same in all layouts, and so are the i
 pictures. `view` is FRONTAL or LATERAL by `indiana_projections.csv`, which may be copied into any layout;
 without it, and for R2Gen's renumbered pictures, "" (unknown). No finding is annotated.
 
-`official` holds out a fifth of the studies for test and `validation_fraction` of the others for validation, by
-a hash of the study's number, so that every layout and every partial copy has the same split. As far as is
-known each report is of another patient (3,996 reports of 3,996 patients were collected); no file names
+`official` holds out a fifth of the studies for test and `validation_fraction` of the others for validation,
+by a hash of the study's number, so that every layout and every partial copy has the same split. As far as is
+known each report is of another patient (its authors write of 3,996 reports and 3,996 patients); no file names
 patients. `r2gen` is R2Gen's split of 2,955 studies, from `annotation.json`, with all pictures of a study.
 """
 
@@ -63,7 +64,7 @@ _ADVICE = "Download the file again, or restore it if you changed it."
 
 @dataclass(slots=True)
 class _Layout:
-    """What one layout's files say: reports, pictures in their order, and splits where it has any, by study."""
+    """What one layout's files say, by study: reports, pictures in their order, splits where it has any."""
 
     reports: dict[str, ReportText] = field(default_factory=dict)
     pictures: dict[str, list[str]] = field(default_factory=dict)
@@ -87,8 +88,8 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     chosen = next((layout for layout in layouts if _has_any(layout, paths)), None)
     if chosen is None:
         raise DataLayoutError(
-            f"{SOURCE.folder}: there are reports, and none of their pictures among the {len(paths)} images in "
-            f"the folder. Wanted the pictures of the same download: {_WANTED}.{scan.links_advice()}"
+            f"{SOURCE.folder}: none of the pictures that the reports name is among the {len(paths)} images "
+            f"in the folder. Wanted the pictures of the same download: {_WANTED}.{scan.links_advice()}"
         )
     used: set[str] = set()
     for study in sorted(chosen.pictures, key=_study_order):
@@ -140,8 +141,8 @@ def _check_layouts(scan: FolderScan, layouts: Sequence[_Layout], config: SourceC
         )
     if config.name == "r2gen" and not layouts[-1].splits:
         raise DataLayoutError(
-            f"{SOURCE.folder}: split_scheme r2gen needs {ANNOTATION_FILE}, which names the studies of R2Gen's "
-            "split. It comes with R2Gen's pictures (iu_xray.zip): copy it into this folder, whichever layout "
+            f"{SOURCE.folder}: split_scheme r2gen needs {ANNOTATION_FILE}, which names the studies of "
+            "R2Gen's split. It comes with R2Gen's pictures (iu_xray.zip): copy it into this folder, whichever layout "
             "the pictures have, or use split_scheme official."
         )
 
@@ -299,7 +300,12 @@ def _read_annotation(scan: FolderScan, listing: SourceListing) -> _Layout:
     try:
         content = json.loads(read_text(path, _ADVICE))
         entries = [
-            (split, _study_of(entry["id"]), tidy(entry["report"]), [str(name) for name in entry["image_path"]])
+            (
+                split,
+                _study_of(entry["id"]),
+                tidy(entry["report"]),
+                [str(name) for name in entry["image_path"]],
+            )
             for part, split in R2GEN_SPLITS.items()
             for entry in content[part]
         ]
@@ -324,7 +330,8 @@ def _read_annotation(scan: FolderScan, listing: SourceListing) -> _Layout:
 
 _WANTED = (
     f"Kaggle's ({PROJECTIONS_FILE}, {REPORTS_FILE} and images_normalized/*.png), OpenI's "
-    f"(ecgen-radiology/*.xml and NLMCXR_png/*.png or DICOM) or R2Gen's ({ANNOTATION_FILE} and images/CXR…/0.png)"
+    "(ecgen-radiology/*.xml and NLMCXR_png/*.png or DICOM) or R2Gen's "
+    f"({ANNOTATION_FILE} and images/CXR…/0.png)"
 )
 
 SOURCE = Source(
@@ -332,14 +339,14 @@ SOURCE = Source(
     folder="iu_xray",
     list_images=list_images,
     title="IU X-Ray (Indiana University, Open-i)",
-    description="Chest X-rays, mostly one frontal and one lateral view, with their reports: 7,470 images of "
-    "3,851 studies, from Indiana University's hospitals. Indication, findings and impression are the "
+    description="Chest X-rays, mostly one frontal and one lateral view, with their reports: 7,470 "
+    "images of 3,851 studies, from Indiana University's hospitals. Indication, findings and impression are the "
     "radiologists' own words, de-identified (XXXX stands for what was removed); no finding is annotated here. "
     "514 reports have no findings, and 31 no impression.",
     license="CC BY-NC-ND 4.0, as each report's file states.",
     homepage="https://openi.nlm.nih.gov/faq",
-    citation='Demner-Fushman et al., "Preparing a collection of radiology examinations for distribution and '
-    'retrieval", Journal of the American Medical Informatics Association 2016.',
+    citation='Demner-Fushman et al., "Preparing a collection of radiology examinations for distribution '
+    'and retrieval", Journal of the American Medical Informatics Association 2016.',
     label_names=(),
     held_out_splits=("validation", "test"),
     hub_dataset="iu-x-ray",

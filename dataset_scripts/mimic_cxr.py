@@ -7,8 +7,8 @@ Layout, as downloaded: `files/p10/p10000032/s50414267/DICOM_ID.jpg`, `mimic-cxr-
 `files/p10/p10000032/s50414267.txt`, unpacked from MIMIC-CXR's mimic-cxr-reports.zip into the same folder or
 one within it. Tables may be decompressed, and their version may be another.
 
-A study is s50414267, a patient p10000032; rows are in the order of the metadata. `view` is PA, AP or LATERAL by
-ViewPosition, "" where it is another. The split is the official one under every split scheme. Sections are cut
+A study is s50414267, a patient p10000032; a study's rows are in the order of the metadata. `view` is PA, AP or
+LATERAL by ViewPosition, "" where it is another. The split is the official one under every split scheme. Sections are cut
 out of the reports by `report_text.cut_sections`. The labels are CheXpert's of the reports, for the findings
 that have the same name here, and Pleural Effusion as Effusion: 1 present, 0 absent; uncertain (-1) and not
 mentioned are not annotated.
@@ -45,7 +45,7 @@ _ADVICE = "Download the file again, or restore it if you changed it."
 
 
 def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
-    """List the images of a MIMIC-CXR-JPG folder by its official split: by study, then as the metadata has them.
+    """List the images of a MIMIC-CXR-JPG folder by its split: by study, then as the metadata has them.
 
     Raises:
         DataLayoutError: the metadata or the split is missing, or there is no image.
@@ -108,8 +108,8 @@ def _read_table(scan: FolderScan, name: str, columns: Sequence[str]) -> tuple[Ro
     if path is None:
         found = sorted({path.split("/", 1)[0] for path in scan.files})[:12]
         raise DataLayoutError(
-            f"{SOURCE.folder}: mimic-cxr-2.0.0-{name}.csv.gz is missing. Wanted it beside files/; found {found}. "
-            f"Get it from {SOURCE.homepage}, or point data_dir at the folder that holds it."
+            f"{SOURCE.folder}: mimic-cxr-2.0.0-{name}.csv.gz is missing. Wanted it beside files/; found "
+            f"{found}. Get it from {SOURCE.homepage}, or point data_dir at the folder that holds it."
         )
     return read_table(path, columns, advice=_ADVICE).rows
 
@@ -126,8 +126,8 @@ def _read_splits(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
         name, patient, split = row.get("dicom_id"), row.get("subject_id"), SPLITS.get(row.get("split"))
         if split is None or not name:
             raise LabelFileError(
-                f"the table of the split, line {row.line}: dicom_id {name!r}, split {row.get('split')!r}; wanted "
-                f"an image and one of {list(SPLITS)}. {_ADVICE}"
+                f"the table of the split, line {row.line}: dicom_id {name!r}, split {row.get('split')!r}; "
+                f"wanted an image and one of {list(SPLITS)}. {_ADVICE}"
             )
         if of_patient.setdefault(patient, split) != split:
             raise LabelFileError(
@@ -208,7 +208,9 @@ def _read_labels(scan: FolderScan, listing: SourceListing) -> dict[str, tuple[fl
     """Read CheXpert's table where it is there: study → labels."""
     path = _find_table(scan, "chexpert")
     labels: dict[str, tuple[float, ...]] = {}
-    for row in read_table(path, ("study_id",), advice=_ADVICE).rows if path else ():
+    if path is None:
+        return labels
+    for row in read_table(path, ("study_id",), advice=_ADVICE).rows:
         study = row.get("study_id")
         if study in labels:
             listing.report("duplicate_row", f"s{study}", f"again in {path.name}: the first counts")
@@ -234,14 +236,14 @@ SOURCE = Source(
     folder="mimic-cxr-jpg",
     list_images=list_images,
     title="MIMIC-CXR-JPG",
-    description="Chest X-rays of Beth Israel Deaconess Medical Center, 2011 to 2016, in JPG, with their free-text "
-    "reports: 377,110 images of 227,835 studies of 65,379 patients. Labels were mined from the reports by "
+    description="Chest X-rays of Beth Israel Deaconess Medical Center, 2011 to 2016, in JPG, with their "
+    "free-text reports: 377,110 images of 227,835 studies of 65,379 patients. Labels were mined from the reports by "
     "CheXpert's software, not read from the images; for eight findings they are stored here.",
-    license="PhysioNet Credentialed Health Data License: training and a data use agreement are asked for, and "
+    license="PhysioNet Credentialed Health Data License: it asks for training and a data use agreement, and "
     "neither images nor reports may be passed on.",
     homepage="https://physionet.org/content/mimic-cxr-jpg/",
-    citation='Johnson et al., "MIMIC-CXR, a de-identified publicly available database of chest radiographs with '
-    'free-text reports", Scientific Data 2019; Johnson et al., "MIMIC-CXR-JPG", arXiv:1901.07042.',
+    citation='Johnson et al., "MIMIC-CXR, a de-identified publicly available database of chest radiographs '
+    'with free-text reports", Scientific Data 2019; Johnson et al., "MIMIC-CXR-JPG", arXiv:1901.07042.',
     label_names=LABELS,
     held_out_splits=("validation", "test"),
     hub_dataset="mimic-cxr-jpg",

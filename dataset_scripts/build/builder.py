@@ -57,8 +57,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         build_dir: where built data lies; the datasets library's cache if None.
         split_scheme: how ChestX-ray14 is split: "official" (test = the official list, validation = a part of
             the official training patients) or "medtransformer" (the test list in thirds, as in the paper);
-            "mrm": RSNA by the lists of a published model, which leak (rsna_pneumonia.py); "r2gen": IU X-Ray by
-            R2Gen's split (iu_xray.py).
+            "mrm": RSNA by the lists of a published model, which leak (rsna_pneumonia.py);
+            "r2gen": IU X-Ray by R2Gen's split (iu_xray.py).
         data_dir: the folder with the raw files.
         **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
 

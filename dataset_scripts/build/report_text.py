@@ -29,7 +29,9 @@ _OTHER_HEADINGS = frozenset(
     "recommendation,recommendations,study,technique,type of examination,views,wet read".split(",")
 )
 
-_CHEST_WORDS = frozenset("ap chest frontal lateral pa portable radiograph radiographs upright view views".split())
+_CHEST_WORDS = frozenset(
+    "ap chest frontal lateral pa portable radiograph radiographs upright view views".split()
+)
 """An unknown heading of these ("PA AND LATERAL VIEWS OF THE CHEST:") stands before findings."""
 
 

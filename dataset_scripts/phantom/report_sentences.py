@@ -16,7 +16,8 @@ from dataset_scripts.phantom.findings import Radiograph
 DRAWN = ("Cardiomegaly", "Consolidation", "Edema", "Effusion", "Mass", "Pneumonia", "Pneumothorax")
 """The findings of studies with reports: those whose signs are still plain at 64 pixels."""
 
-_GRADES: dict[str, tuple[tuple[float, str], ...]] = {  # least extent of each; thirds, or halves, of what is drawn
+# The least extent of each grade: thirds, or halves, of what is drawn.
+_GRADES: dict[str, tuple[tuple[float, str], ...]] = {
     "Cardiomegaly": ((0.0, "mild"), (0.393, "marked")),
     "Effusion": ((0.0, "small"), (0.070, "moderate"), (0.087, "large")),
     "Mass": ((0.0, "small"), (0.086, "large")),
@@ -67,7 +68,11 @@ _ABSENT: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = (  # said where no
     ),
     (
         frozenset(DRAWN) - {"Cardiomegaly"},
-        ("The lungs are clear.", "The lungs are clear bilaterally.", "Lungs are clear without focal opacity."),
+        (
+            "The lungs are clear.",
+            "The lungs are clear bilaterally.",
+            "Lungs are clear without focal opacity.",
+        ),
     ),
     (
         frozenset({"Consolidation", "Pneumonia", "Mass"}),
@@ -104,8 +109,16 @@ _IMPRESSIONS = {
     "Pneumothorax": "{side} pneumothorax.",
 }
 
-_INDICATIONS = ("Chest pain.", "Shortness of breath.", "Cough and fever.", "Preop evaluation.", "XXXX-year-old {sex} "
-                "with dyspnea.", "XXXX-year-old {sex}, rule out pneumonia.", "Follow-up.", "")  # fmt: skip
+_INDICATIONS = (
+    "Chest pain.",
+    "Shortness of breath.",
+    "Cough and fever.",
+    "Preop evaluation.",
+    "XXXX-year-old {sex} with dyspnea.",
+    "XXXX-year-old {sex}, rule out pneumonia.",
+    "Follow-up.",
+    "",
+)
 
 _SAID = 0.85  # probability of a sentence about something absent
 
@@ -149,7 +162,9 @@ def write_report(signs: Mapping[str, Sign], rng: np.random.Generator, *, is_fema
     ]
     pleural = _SINGLE_ABSENT.keys() & signs.keys()
     if len(pleural) == 1:
-        absent += [text for name, text in _SINGLE_ABSENT.items() if name not in pleural and rng.random() < _SAID]
+        absent += [
+            text for name, text in _SINGLE_ABSENT.items() if name not in pleural and rng.random() < _SAID
+        ]
     sentences = [*(present[index] for index in rng.permutation(len(present))), *absent]
     if absent and rng.random() < 0.3:  # the heart, or whatever comes first, before what was found
         sentences = [absent[0], *present, *absent[1:]]

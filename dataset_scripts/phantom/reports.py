@@ -1,7 +1,7 @@
 """Write synthetic studies with reports, as a folder of IU X-Ray in Kaggle's layout.
 
-`report_sentences` writes the texts of what `findings` drew, so that pictures and texts can be learned together
-and a written side can be checked. The folder is read by `iu_xray` as the real one is.
+`report_sentences` writes the texts of what `findings` drew, so that pictures and texts can be learned
+together and a written side can be checked. The folder is read by `iu_xray` as the real one is.
 
     python -m dataset_scripts.phantom data/reports --reports 400 --image_size 128
 """
@@ -90,8 +90,8 @@ def write_phantom_reports(
     """
     if not 8 <= studies <= 1_000_000 or not 32 <= image_size <= 4096 or not 0 <= seed < 2**32:
         raise ValueError(
-            f"reports={studies}, image_size={image_size}, seed={seed}: give at least 8 reports and 32 pixels, "
-            "at most 1000000 and 4096, and a seed from 0 to 4294967295."
+            f"reports={studies}, image_size={image_size}, seed={seed}: give at least 8 reports and 32 "
+            "pixels, at most 1000000 and 4096, and a seed from 0 to 4294967295."
         )
     root, folder = Path(root), Path(root) / IU_XRAY
     settings = {"version": 1, "reports": studies, "image_size": image_size, "seed": seed}
@@ -134,8 +134,8 @@ def _existing(folder: Path, settings: dict[str, int]) -> ReportsSummary | None:
     files = sum(path.suffix in (".png", ".csv") for path in folder.rglob("*"))
     if found["settings"] != settings or files != found["files"]:
         raise FileExistsError(
-            f"{folder} holds phantom reports with {found['settings']} ({files} of {found['files']} files), not "
-            f"{settings}; delete it or name another folder."
+            f"{folder} holds phantom reports with {found['settings']} ({files} of {found['files']} files), "
+            f"not {settings}; delete it or name another folder."
         )
     return found
 
