@@ -142,8 +142,8 @@ def _check_layouts(scan: FolderScan, layouts: Sequence[_Layout], config: SourceC
     if config.name == "r2gen" and not layouts[-1].splits:
         raise DataLayoutError(
             f"{SOURCE.folder}: split_scheme r2gen needs {ANNOTATION_FILE}, which names the studies of "
-            "R2Gen's split. It comes with R2Gen's pictures (iu_xray.zip): copy it into this folder, whichever layout "
-            "the pictures have, or use split_scheme official."
+            "R2Gen's split. It comes with R2Gen's pictures (iu_xray.zip): copy it into this folder, whichever "
+            "layout the pictures have, or use split_scheme official."
         )
 
 
@@ -340,9 +340,9 @@ SOURCE = Source(
     list_images=list_images,
     title="IU X-Ray (Indiana University, Open-i)",
     description="Chest X-rays, mostly one frontal and one lateral view, with their reports: 7,470 "
-    "images of 3,851 studies, from Indiana University's hospitals. Indication, findings and impression are the "
-    "radiologists' own words, de-identified (XXXX stands for what was removed); no finding is annotated here. "
-    "514 reports have no findings, and 31 no impression.",
+    "images of 3,851 studies, from Indiana University's hospitals. Indication, findings and impression are "
+    "the radiologists' own words, de-identified (XXXX stands for what was removed); no finding is annotated "
+    "here. 514 reports have no findings, and 31 no impression.",
     license="CC BY-NC-ND 4.0, as each report's file states.",
     homepage="https://openi.nlm.nih.gov/faq",
     citation='Demner-Fushman et al., "Preparing a collection of radiology examinations for distribution '

@@ -7,9 +7,9 @@ Layout, as downloaded: `files/p10/p10000032/s50414267/DICOM_ID.jpg`, `mimic-cxr-
 `files/p10/p10000032/s50414267.txt`, unpacked from MIMIC-CXR's mimic-cxr-reports.zip into the same folder or
 one within it. Tables may be decompressed, and their version may be another.
 
-A study is s50414267, a patient p10000032; a study's rows are in the order of the metadata. `view` is PA, AP or
-LATERAL by ViewPosition, "" where it is another. The split is the official one under every split scheme. Sections are cut
-out of the reports by `report_text.cut_sections`. The labels are CheXpert's of the reports, for the findings
+A study is s50414267, a patient p10000032; a study's rows are in the order of the metadata. `view` is PA, AP
+or LATERAL by ViewPosition, "" where it is another. The split is the official one under every split scheme.
+Sections are cut out of the reports by `report_text.cut_sections`. The labels are CheXpert's of the reports, for the findings
 that have the same name here, and Pleural Effusion as Effusion: 1 present, 0 absent; uncertain (-1) and not
 mentioned are not annotated.
 """
@@ -237,8 +237,8 @@ SOURCE = Source(
     list_images=list_images,
     title="MIMIC-CXR-JPG",
     description="Chest X-rays of Beth Israel Deaconess Medical Center, 2011 to 2016, in JPG, with their "
-    "free-text reports: 377,110 images of 227,835 studies of 65,379 patients. Labels were mined from the reports by "
-    "CheXpert's software, not read from the images; for eight findings they are stored here.",
+    "free-text reports: 377,110 images of 227,835 studies of 65,379 patients. Labels were mined from the "
+    "reports by CheXpert's software, not read from the images; for eight findings they are stored here.",
     license="PhysioNet Credentialed Health Data License: it asks for training and a data use agreement, and "
     "neither images nor reports may be passed on.",
     homepage="https://physionet.org/content/mimic-cxr-jpg/",

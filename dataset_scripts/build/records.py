@@ -45,7 +45,8 @@ class ImageRecord:
     the source says so. `boxes_size` is the (width, height) the boxes were drawn in. `chest_region` is the
     user's own contour (`chest_column.pack`, in hexadecimal digits), "" where it is to be found, None where no
     chest is shown. `view` is PA, AP, LATERAL, or FRONTAL where the source does not say which of the first
-    two; "" is unknown. `study_id` and the sections of its report are "" but in sources with reports (findings.py).
+    two; "" is unknown. `study_id` and the sections of its report are "" but in sources with reports
+    (findings.py).
     """
 
     image_id: str
