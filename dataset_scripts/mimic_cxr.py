@@ -250,6 +250,7 @@ SOURCE = Source(
     hub_dataset="mimic-cxr-jpg",
     hub_tags=("chest-x-ray",),
     has_reports=True,
+    may_be_uploaded=False,
 )
 
 
