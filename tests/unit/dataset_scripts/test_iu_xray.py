@@ -150,6 +150,25 @@ def test_r2gens_split_holds_for_kaggles_pictures_and_needs_its_file(iu):
     ]
 
 
+def test_kaggles_tables_beside_r2gens_pictures_add_what_these_lack(iu):
+    write_r2gen(iu)
+    iu.kaggle(
+        [(uid, *texts) for uid, texts in STUDIES.items()],
+        [(1, "1_IM-0001-4001.dcm.png", "Frontal"), (22, "22_IM-0840-1001.dcm.png", "Frontal")],
+    )
+    for scheme in ("official", "r2gen"):
+        listing = listed(iu.root, scheme)
+        assert said(listing) == {}
+        found = {record.image_id: record for record in records(listing)}
+        assert found.keys() == {f"IU X-Ray/CXR{uid}_IM-0001/{place}" for uid in (1, 22) for place in (0, 1)}
+        first = found["IU X-Ray/CXR1_IM-0001/0"]
+        assert (first.report_impression, first.report_indication, first.view) == (
+            "Normal chest.",
+            "Positive TB test",
+            "",
+        )
+
+
 def test_what_is_missing_or_odd_is_counted_and_named(iu):
     iu.kaggle(
         [(1, "#NAME?", "Clear.", "Normal."), (1, "Cough", "Clear.", "Normal."), (2, "", "Mass.", ""),
