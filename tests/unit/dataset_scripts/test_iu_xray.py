@@ -169,6 +169,29 @@ def test_kaggles_tables_beside_r2gens_pictures_add_what_these_lack(iu):
         )
 
 
+def test_a_section_that_kaggles_table_lacks_comes_from_openis_report(iu):
+    iu.kaggle([(1, "#NAME?", "Clear lungs.", "")], [(1, "1_IM-0001-4001.dcm.png", "Frontal")])
+    iu.xml(1, {"INDICATION": "+PPD", "FINDINGS": "Other words.", "IMPRESSION": "Normal."}, [])
+    iu.draw("images/1_IM-0001-4001.dcm.png")
+    (record,) = records(listed(iu.root))
+    sections = (record.report_indication, record.report_findings, record.report_impression)
+    assert sections == ("+PPD", "Clear lungs.", "Normal.")
+
+
+def test_rows_are_ordered_by_study_then_by_projection(iu):
+    numbers = [200, 3, 1000, 20]
+    names = {uid: [f"{uid}_IM-0001-{view}001.dcm.png" for view in (4, 3)] for uid in numbers}
+    iu.kaggle(
+        [(uid, "", "Clear.", "") for uid in numbers],
+        [(uid, names[uid][index], "") for index in (0, 1) for uid in numbers],
+    )
+    iu.annotation(train=[{"id": f"CXR{uid}_IM", "report": "", "image_path": []} for uid in numbers])
+    iu.draw(*(f"images/{name}" for uid in numbers for name in names[uid]))
+    (train,) = listed(iu.root, "r2gen").splits.values()
+    wanted = [f"images/{name}" for uid in sorted(numbers) for name in names[uid]]
+    assert [record.path for record in train] == wanted
+
+
 def test_what_is_missing_or_odd_is_counted_and_named(iu):
     iu.kaggle(
         [(1, "#NAME?", "Clear.", "Normal."), (1, "Cough", "Clear.", "Normal."), (2, "", "Mass.", ""),
