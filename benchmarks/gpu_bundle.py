@@ -1,4 +1,4 @@
-"""A folder of wheels that a GPU machine without a network lacks, for `make bench-gpu` and `make test-gpu` there.
+"""A folder of wheels that a GPU machine without a network lacks: `make bench-gpu`, `make test-gpu`.
 
     python -m benchmarks.gpu_bundle gpu_bundle
 

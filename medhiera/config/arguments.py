@@ -155,6 +155,13 @@ class OptimizationArguments:
         card="where set",
         range=FROM_ZERO,
     )
+    size_defaults: bool = option(
+        False,
+        "Where neither file nor command line give them, layer_decay, drop_path_rate and base_learning_rate "
+        "are those that Hiera's author fine-tunes this size of model with; with random weights layer_decay "
+        "is 1.",
+        card="never",
+    )
     schedule: Literal["one_cycle"] | None = option(
         None,
         "`one_cycle`: OneCycleLR per step, learning_rate is its maximum, as the paper. Unset: what "
@@ -284,6 +291,8 @@ class Config(Generic[S]):
     training: TrainingArguments
     hub_id: str | None = None
     """The repository that the finished stage is published in."""
+    left_to_size: tuple[str, ...] = ()
+    """Options that size_defaults.py fills in when the model's size is known."""
 
     def as_json(self) -> dict[str, Any]:
         """What card and metrics.json show: our fields by their metadata, and those of theirs that count."""

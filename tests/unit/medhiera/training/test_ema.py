@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from tiny_training import make_trainer, tiny_classifier, tiny_mae, weights
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from medhiera.config.arguments import OptimizationArguments
-from medhiera.training.ema import EMA, EMA_FILE
+from medhiera.training.ema import EMA, EMA_FILE, EMACallback
 
 AVERAGED = OptimizationArguments(optimizer="adam", schedule="one_cycle", ema_decay=0.9)
 
@@ -110,3 +110,14 @@ def test_the_best_checkpoints_average_is_loaded(tmp_path):
     assert trainer.state.best_global_step < 6
     assert same(weights(trainer.model), load_file(best / EMA_FILE))
     assert same(load_file(tmp_path / "raw" / "model.safetensors"), load_file(best / "model.safetensors"))
+
+
+def test_a_short_run_says_which_decay_it_reaches(caplog):
+    model = torch.nn.Linear(2, 2)
+    callback, state = EMACallback(EMA(model, 0.9998)), TrainerState(max_steps=22_800)
+    with caplog.at_level("INFO"):
+        callback.on_train_begin(None, state, TrainerControl())
+        assert "is 0.9988 at the last, 22800; ema_decay 0.9998 is not reached" in caplog.text
+        caplog.clear()
+        EMACallback(EMA(model, 0.9)).on_train_begin(None, state, TrainerControl())
+    assert caplog.text == ""
