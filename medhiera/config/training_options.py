@@ -16,7 +16,7 @@ from torch.optim import SGD, Optimizer
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.utils import is_torch_tf32_available
 
 from medhiera.config.arguments import OptimizationArguments, StageArguments
@@ -234,7 +234,7 @@ def unused_options(
         for name in ("optim", "optim_args", "optim_target_modules")
         if name in given and optimization.optimizer
     ]
-    falls = bool(optimization.schedule) or "cosine" in str(training.lr_scheduler_type)
+    falls = bool(optimization.schedule) or "cosine" in SchedulerType(training.lr_scheduler_type).value
     if optimization.early_stopping_patience and falls:
         unused.append(
             "early_stopping_patience can end this run before its learning rate has fallen, where the best "

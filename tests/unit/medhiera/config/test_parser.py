@@ -340,6 +340,7 @@ def test_a_label_fraction_is_a_share_and_shown_where_set(write):
 @pytest.mark.parametrize(("schedule", "is_said"), [("cosine", True), ("constant", False)])
 def test_patience_inside_a_falling_rate_is_pointed_out(schedule, is_said, tmp_path, caplog):
     words = ["--data_dir", "d", "--output_dir", str(tmp_path), "--early_stopping_patience", "3"]
-    parse_config(ClassificationArguments, [*words, "--lr_scheduler_type", schedule, "--use_cpu", "true"])
+    with caplog.at_level("WARNING", logger="medhiera"):
+        parse_config(ClassificationArguments, [*words, "--lr_scheduler_type", schedule, "--use_cpu", "true"])
     said = "early_stopping_patience can end this run before its learning rate has fallen"
     assert (said in caplog.text) == is_said
