@@ -138,8 +138,9 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
     parser.add_argument(
-        "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
-    )
+        "--sweep_stage", default="mae", choices=tuple(SWEEPS),
+        help="which stage is searched; legacy: rates drawn uniformly and RandAugment, as med-hiera",
+    )  # fmt: skip
     parser.epilog = "options for every training run follow --"
     own, arguments = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options = parser.parse_args(own)

@@ -230,8 +230,9 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     data = open_cocktail(config.data, training, wants_contours=config.stage.wants_contours)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(
-        source, config.data.image_size, config.data.resize_size, data.mean, data.std
-    )
+        source, config.data.image_size, config.data.resize_size, data.mean,
+        data.mean_of_stds if config.data.legacy_std else data.std,
+    )  # fmt: skip
     return Run(stage, config, resume, data, preprocessing)
 
 

@@ -67,6 +67,12 @@ class DataArguments:
         card="where set",
     )
     build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))
+    legacy_std: bool = option(
+        False,
+        "Normalize by the mean of the images' own standard deviations, as med-hiera, not by that of all "
+        "pixels. A stage that starts from another keeps that one's normalization.",
+        card="where set",
+    )
     split_scheme: Literal["official", "medtransformer", "mrm", "r2gen"] = option(
         "official",
         "`official`: the whole official test list and a patient-disjoint validation. `medtransformer`: the "

@@ -231,7 +231,9 @@ def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
         assert recipe.optimization == OptimizationArguments(optimizer="adam", schedule="one_cycle")
         assert recipe.augmentation == AugmentationArguments()
         assert recipe.stage == (
-            MAEArguments() if stage is MAEArguments else ClassificationArguments(rotation_degrees=30)
+            MAEArguments()
+            if stage is MAEArguments
+            else ClassificationArguments(rotation_degrees=30, rotation_interpolation="nearest")
         )
 
 
