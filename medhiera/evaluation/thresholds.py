@@ -105,12 +105,12 @@ def apply_thresholds(
     result: dict[str, FindingOperatingPoints] = {}
     for column in predictions.columns():
         chosen = thresholds.get(column.name, NOT_CHOSEN)
-        reached = dict(zip(RULES, points[column.name] or [None] * len(RULES), strict=True))
+        reached = dict(zip(RULES, points[column.name], strict=False))  # none where none was chosen
         images = len(column.truth)
         result[column.name] = FindingOperatingPoints(
-            youden=reached["youden"],
-            sensitivity_90=reached["sensitivity_90"],
-            best_f1=reached["best_f1"],
+            youden=reached.get("youden"),
+            sensitivity_90=reached.get("sensitivity_90"),
+            best_f1=reached.get("best_f1"),
             positives=chosen.positives,
             positive_patients=chosen.positive_patients,
             reason=chosen.reason,

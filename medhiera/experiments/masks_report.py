@@ -72,7 +72,7 @@ def masks_report(runner: ExperimentRunner, seeds: Sequence[int], note: str, befo
             ours, theirs = scored[measure, one], scored[measure, other]
             values = [a - b for a, b in zip(_aurocs(ours), _aurocs(theirs), strict=True)]
             difference = compare_over_seeds(list(zip(ours, theirs, strict=True)), bootstrap)
-            patients = None if difference is None else difference.interval
+            patients = None if difference is None else difference.auroc.interval
             lines.append(_row(one, other, label, values, patients, 1))
     return "\n".join(lines) + "\n"
 
