@@ -62,7 +62,8 @@ def threshold_lines(points: OperatingPoints) -> list[str]:
         return [f"no accuracy, no F1: {points.reason}"]
     lines = [
         f"at thresholds chosen on {points.validation_images} validation images (largest F1):",
-        f"{'finding':<20} threshold accuracy  95 % interval    none called  F1        95 % interval    all called",
+        f"{'finding':<20} threshold accuracy  95 % interval    none called  F1        95 % interval    "
+        "all called",
     ]
     for name, entry in points.findings.items():
         label, point = f"{name.replace('_', ' '):<20}", entry.best_f1

@@ -23,7 +23,8 @@ from medhiera.evaluation.results import (
 )
 
 SENSITIVITY = 0.9
-"""Of the rule `sensitivity_90`; `youden` takes the largest sensitivity + specificity, `best_f1` the largest F1."""
+"""Of the rule `sensitivity_90`; `youden` takes the largest sensitivity + specificity, `best_f1` the largest
+F1."""
 
 RULES = ("youden", "sensitivity_90", "best_f1")
 """Their fields in ChosenThresholds and FindingOperatingPoints."""

@@ -47,7 +47,9 @@ def test_thresholds_are_the_best_of_all(cohort):
         sensitivity, specificity = rates(probabilities[:, column], labels[:, column], thresholds[name].youden)
         assert sensitivity + specificity == pytest.approx(every.sum(axis=1).max())
         assert thresholds[name].sensitivity_90 == candidates[every[:, 0] >= 0.9].max()
-        f1 = np.array([accuracy_and_f1(probabilities[:, column], labels[:, column], t)[1] for t in candidates])
+        f1 = np.array(
+            [accuracy_and_f1(probabilities[:, column], labels[:, column], t)[1] for t in candidates]
+        )
         assert thresholds[name].best_f1 == candidates[f1 > f1.max() - 1e-12].max()
         is_positive = labels[:, column] == 1
         assert thresholds[name].positives == is_positive.sum()
