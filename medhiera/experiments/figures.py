@@ -107,7 +107,7 @@ def label_efficiency(
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for index, (label, by_share) in enumerate(starts.items()):
         color, shares = OKABE_ITO[index % len(OKABE_ITO)], sorted(by_share)
-        aside = 1.06 ** (index - (len(starts) - 1) / 2)  # side by side, so that no bar hides another
+        aside = 1.12 ** (index - (len(starts) - 1) / 2)  # side by side, so that no bar hides another
         places = [share * aside for share in shares]
         means = np.array([np.mean(by_share[share]) for share in shares])
         limits = [intervals[label][share] for share in shares]
@@ -119,7 +119,9 @@ def label_efficiency(
         for share, place in zip(shares, places, strict=True):
             values = by_share[share]
             if len(values) > 1:
-                axis.plot([place * 1.03] * len(values), values, "_", color=color, markersize=6, alpha=0.8)
+                axis.plot(
+                    [place * 1.045] * len(values), values, "o", color=color, markersize=4, fillstyle="none"
+                )
     shares = sorted(images)
     axis.set_xscale("log")
     axis.set_xticks(shares, [f"{100 * share:g} %\n{images[share]}" for share in shares])

@@ -70,7 +70,7 @@ def labels_report(
     names = scores[starts[0], shares[0]].mean.findings_in_mean
     of = f"mean of {len(names)} findings" if len(names) > 1 else "".join(names).replace("_", " ")
     tested = f"{len(first):,} test images of {first.patient_count:,} patients"
-    _draw(runner, scores, shares, starts, f"{task}, {of}: {tested}", note)
+    _draw(runner, scores, shares, starts, f"Few labels of {task}: {of}, {tested}", note)
     lines = [f"# Few labels: {task}", "", *([f"**{note}**", ""] if note else [])]
     lines += [
         f"{of[:1].upper()}{of[1:]}: {tested}. Over seeds: mean and 95 % interval (Student's t); a seed draws "
@@ -145,7 +145,9 @@ def _draw(
 ) -> None:
     """The label-efficiency figure."""
     seeds = ", ".join(f"{share.seeds} at {100 * share.fraction:g} %" for share in shares)
-    text = f"points: mean over seeds ({seeds}); bars: its 95 % interval over test patients; dashes: each seed"
+    text = (
+        f"points: mean over seeds ({seeds}); bars: its 95 % interval over test patients; circles: each seed"
+    )
     figures.label_efficiency(
         {
             START_LABELS[start]: {
