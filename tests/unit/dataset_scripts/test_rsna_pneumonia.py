@@ -277,7 +277,7 @@ def test_real_pictures_beside_chestxray14(real: RsnaFolder) -> None:
     )
     builder.download_and_prepare()
     report = read_report(builder.cache_dir)
-    assert sum(report["images"][SOURCE.name].values()) == 236
+    assert sum(report["images"][SOURCE.name].values()) == 350
     assert set(report["images"][SOURCE.name]) == {"train", "validation", "test"}
     assert report["problem_counts"] == {}
     assert read_leakage_report(builder.cache_dir)["dropped"] == []
@@ -286,7 +286,7 @@ def test_real_pictures_beside_chestxray14(real: RsnaFolder) -> None:
     placed = {(patient, split) for patient, split, _ in of}
     assert len({patient for patient, _ in placed}) == len(placed)
     own = [row for _, _, row in of if row["source"] == SOURCE.name]
-    assert sum(row["labels"][PNEUMONIA] for row in own) == 40
+    assert sum(row["labels"][PNEUMONIA] for row in own) == 59
     assert all(bool(row["boxes"]) == (row["labels"][PNEUMONIA] == 1) for row in own)
     assert all(
         0 <= box["x"] and box["x"] + box["width"] <= row["image"].width + 1e-3
