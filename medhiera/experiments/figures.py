@@ -131,6 +131,8 @@ def label_efficiency(
     axis.set_ylabel("test AUROC")
     axis.set_title(title, fontsize=11)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, fontsize=8, title="started from", title_fontsize=8, loc="lower right")
+    figure.legend(
+        frameon=False, fontsize=8, title="started from", title_fontsize=8, loc="outside right upper"
+    )
     figure.supxlabel(note, fontsize=7)
     save(figure, path)

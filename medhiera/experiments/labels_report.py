@@ -6,6 +6,7 @@ Beside report.py; everything is read from the arms' records and predictions.parq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.metrics import rank_findings, rank_over_seeds
@@ -14,7 +15,7 @@ from medhiera.evaluation.results import MeanScores
 from medhiera.experiments import figures
 from medhiera.experiments.arms import START_LABELS
 from medhiera.experiments.labels import LabelShare
-from medhiera.experiments.report import difference_cells, seeds_text
+from medhiera.experiments.report import difference_cells, spread
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.formatting import interval_text
 from medhiera.hub.record import TrainedRecord
@@ -39,9 +40,8 @@ class ShareScores:
     mean: MeanScores
 
     def values(self, measure: str) -> list[float]:
-        """A measure of MEASURES, one value a seed; NaN where no finding has one."""
-        found = [getattr(rank_findings(each, Bootstrap(0)), measure) for each in self.predictions]
-        return [float("nan") if value is None else value for value in found]
+        """A measure of MEASURES, one value a seed."""
+        return [getattr(rank_findings(each, Bootstrap(0)), measure) for each in self.predictions]
 
 
 def labels_report(
@@ -61,6 +61,9 @@ def labels_report(
         task: whose labels were learned.
         note: said on top and below the figure, "" for none.
         bootstrap: of the test patients; by default 2,000 resamples.
+
+    Raises:
+        UserError: no finding has both label values on the test split.
     """
     bootstrap = bootstrap or Bootstrap()
     scores = {
@@ -68,12 +71,17 @@ def labels_report(
     }
     first = scores[starts[0], shares[0]].predictions[0]
     names = scores[starts[0], shares[0]].mean.findings_in_mean
+    if not names:
+        raise UserError(
+            f"no finding of {task} is both present and absent on the test split, so there is no AUROC; name "
+            "other --task_sources"
+        )
     of = f"mean of {len(names)} findings" if len(names) > 1 else "".join(names).replace("_", " ")
     tested = f"{len(first):,} test images of {first.patient_count:,} patients"
     _draw(runner, scores, shares, starts, f"Few labels of {task}: {of}, {tested}", note)
     lines = [f"# Few labels: {task}", "", *([f"**{note}**", ""] if note else [])]
     lines += [
-        f"{of[:1].upper()}{of[1:]}: {tested}. Over seeds: mean and 95 % interval (Student's t); a seed draws "
+        f"{of[:1].upper()}{of[1:]}: {tested}. Over seeds: mean, and lowest to highest; a seed draws "
         "the labeled images, the same for each start. Over patients: 95 % interval of the mean over seeds, "
         f"from {bootstrap.resamples:,} resamples of the test patients.",
         "",
@@ -88,7 +96,7 @@ def labels_report(
         cells.append(str(share.seeds))
         for measure in MEASURES:
             interval = getattr(reached.mean, f"{measure}_interval")
-            cells += [seeds_text(reached.values(measure)), interval_text(interval)]
+            cells += [spread(reached.values(measure)), interval_text(interval)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_differences(scores, shares, starts, bootstrap)]) + "\n"
 
@@ -112,8 +120,9 @@ def _differences(
 ) -> list[str]:
     """Each start against those before it, with the same labels and seeds."""
     lines = [
-        "Differences with the same labels and seed; both models are weighed by the same resamples of "
-        "patients. Better or worse where neither interval holds zero, else undecided, as with one seed.",
+        "Differences with the same labels and seed. Over seeds: mean and 95 % interval (Student's t). Over "
+        "patients: both models are weighed by the same resamples. Better or worse where neither interval holds "
+        "zero, else undecided, as with one seed.",
         "",
         "| labels | compared | measure | difference over seeds | over patients | verdict |",
         "|---|---|---|---|---|---|",
@@ -126,10 +135,8 @@ def _differences(
                 found = compare_over_seeds(pairs, bootstrap)
                 for measure, label in MEASURES.items():
                     by_seed = zip(ours.values(measure), theirs.values(measure), strict=True)
-                    of_measure = found and getattr(found, measure.removeprefix("mean_"))
-                    cells = difference_cells(
-                        [a - b for a, b in by_seed], of_measure.interval if of_measure else None
-                    )
+                    patients = getattr(found, measure.removeprefix("mean_")).interval
+                    cells = difference_cells([a - b for a, b in by_seed], patients)
                     compared = f"{START_LABELS[one]} − {START_LABELS[other]}"
                     lines.append(f"| {100 * share.fraction:g} % | {compared} | {label} | {cells} |")
     return lines

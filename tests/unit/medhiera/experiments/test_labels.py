@@ -162,3 +162,14 @@ def test_settings_hold_the_start_and_the_mapping_and_shares_may_grow(stage1, tmp
     with pytest.raises(UserError, match="stage1 was"):
         pin("--stage1", "elsewhere", "--nih_mapping", "map.csv")
     assert json.loads((tmp_path / "out" / "experiment.json").read_text())["nih_mapping"] == "map.csv"
+
+
+def test_a_test_split_of_one_label_value_is_refused(tmp_path):
+    runner = ExperimentRunner(tmp_path, "DATA", None, {}, "S")
+    write_run(runner, "random-1", 0, 1.0)
+    file = runner.folder("test-random-1", 0) / "predictions.parquet"
+    table = pd.read_parquet(file)
+    table["Pneumonia (label)"] = 0.0
+    table.to_parquet(file)
+    with pytest.raises(UserError, match="no finding of X is both present and absent"):
+        labels_report(runner, [LabelShare(1.0, 1)], ["random"], "X", "", Bootstrap(5))
