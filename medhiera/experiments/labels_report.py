@@ -121,8 +121,8 @@ def _differences(
     """Each start against those before it, with the same labels and seeds."""
     lines = [
         "Differences with the same labels and seed. Over seeds: mean and 95 % interval (Student's t). Over "
-        "patients: both models are weighed by the same resamples. Better or worse where neither interval holds "
-        "zero, else undecided, as with one seed.",
+        "patients: both models are weighed by the same resamples. Better or worse where neither interval "
+        "holds zero, else undecided, as with one seed.",
         "",
         "| labels | compared | measure | difference over seeds | over patients | verdict |",
         "|---|---|---|---|---|---|",
