@@ -10,10 +10,10 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from datasets import Dataset
 from torch import Tensor
@@ -55,6 +55,8 @@ from medhiera.training.trainer import MedHieraTrainer
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T", bound=MedHieraTrainer)
+
 
 @dataclass
 class Run(Generic[S]):
@@ -69,6 +71,7 @@ class Run(Generic[S]):
         channels: of the model's input.
         facts: what the record says that is known before training (`describe`).
         trained: digests of the images of this stage and those before it.
+        teacher: the folder or Hub id of a model whose features are predicted, or None.
     """
 
     stage: Stage[S]
@@ -80,6 +83,7 @@ class Run(Generic[S]):
     channels: int = 3
     facts: dict[str, Any] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
+    teacher: str | None = None
 
     @property
     def output(self) -> Path:
@@ -122,14 +126,16 @@ class Run(Generic[S]):
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
 
         Raises:
-            UserError: an image to validate or test on is one that the stage before was trained on.
+            UserError: an image to validate or test on is one that the stage before, or the teacher, was
+                trained on.
         """
         warn_of_small_images(used["trained_on"], self.preprocessing.resize_size)
-        source = self.config.model.model_name_or_path
-        if not self.config.data.allow_leakage:
-            held_out = {"validation": "validated_on", "test": "tested_on"}
-            check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
-        self.trained = read_trained_images(source) | set(digests(used["trained_on"]))
+        held_out = {"validation": "validated_on", "test": "tested_on"}
+        self.trained = set(digests(used["trained_on"]))
+        for source in (self.config.model.model_name_or_path, self.teacher):
+            if not self.config.data.allow_leakage:
+                check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
+            self.trained |= read_trained_images(source)
         self.facts = {
             "kind": "smoke" if self.config.optimization.smoke_run else "full",
             "lineage": self.lineage,
@@ -146,18 +152,20 @@ class Run(Generic[S]):
         *,
         mixup_alpha: float = 0.0,
         callbacks: Sequence[TrainerCallback] = (),
+        trainer_class: type[T] = MedHieraTrainer,
         **own: Any,
-    ) -> MedHieraTrainer:
+    ) -> T:
         """The Trainer with what every stage has: the log, the lines on the screen, the collator.
 
         Args:
             model: from `start_model`.
             mixup_alpha: see RadiographCollator.
             callbacks: beside those.
-            **own: transformers' own: datasets, loss, metrics.
+            trainer_class: ours, or the one of a stage.
+            **own: transformers' own: datasets, loss, metrics; or those of trainer_class.
         """
         training = self.config.training
-        return MedHieraTrainer(
+        return trainer_class(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,
             recipe=self.config.shaping_a_step(),
@@ -200,12 +208,15 @@ class Run(Generic[S]):
             logger.info("published at %s", address)
 
 
-def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
+def begin_run(
+    stage: Stage[S], argv: Sequence[str], check: Callable[[Config[S]], None] | None = None
+) -> Run[S]:
     """Read the config, refuse what cannot work, open the data; training may begin.
 
     Args:
         stage: the row of the table.
         argv: the command line without the script's name.
+        check: refuses what the stage alone reads beside its data, before they are built.
 
     Raises:
         UserError: whatever is wrong, before hours of building or training.
@@ -222,6 +233,8 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     if config.hub_id:
         check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
     check_source(config.model, is_mae=stage.arguments.is_mae)
+    if check is not None:
+        check(config)
     fill_in(config)
     if config.model.model_name_or_path:
         record = find_record(config.model.model_name_or_path)  # one that cannot be read is refused now

@@ -23,6 +23,7 @@ from medhiera.errors import UserError
 from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
 from medhiera.hub.record_ranges import out_of_range
+from medhiera.hub.teachers import TeacherRecord
 from medhiera.layout import METRICS_FILE
 from modeling_hiera_mae.weight_files import check_finite, read_json_value
 
@@ -31,7 +32,6 @@ STRICT = ConfigDict(extra="forbid")
 
 _COMMON = {"stage", "kind", "lineage", "libraries", "commit"}
 """Keys of every stage's record; a file with two of them is meant as one, however damaged."""
-
 LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
@@ -54,6 +54,7 @@ class Lineage:
         earlier_sources: sources whose real images earlier stages trained on.
         leakage_before: what the guard of each earlier stage counted; None where nothing is recorded of what
             the first weights had seen.
+        teachers: models whose features this stage or one before it predicted.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -64,6 +65,7 @@ class Lineage:
     new_weights: list[str] | Literal["all"]
     earlier_sources: list[str]
     leakage_before: list[StageLeakage] | None
+    teachers: list[TeacherRecord] = field(default_factory=list)
 
     @classmethod
     def random(cls) -> "Lineage":
