@@ -23,14 +23,14 @@ def write_resnet(folder, image_size=64):
     return write(ResNetModel(config), folder, image_size)
 
 
-def write_timm(folder, name="test_efficientnet"):
+def write_timm(folder, name="test_efficientnet", image_size=128):
     torch.manual_seed(3)
     model = timm.create_model(name, pretrained=False)
     folder.mkdir(parents=True)
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     pretrained = {key: model.pretrained_cfg[key] for key in ("input_size", "mean", "std")}
-    pretrained["input_size"] = [3, 64, 64]
+    pretrained["input_size"] = [3, image_size, image_size]
     config = {
         "architecture": name, "num_classes": 1000, "num_features": model.num_features,
         "pretrained_cfg": pretrained,

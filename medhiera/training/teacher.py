@@ -3,8 +3,10 @@
 Stands beside the Trainer, outside of the model that trains: no checkpoint or average holds a teacher.
 """
 
+import contextlib
 import hashlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -163,10 +165,11 @@ def _load(source: str) -> tuple[Any, Any, dict[str, Tensor]]:
     try:
         weights = read_weights(find_weights(source, {}, use_safetensors=True))
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        model, info = AutoModel.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
-            output_loading_info=True,
-        )  # fmt: skip
+        with _without_report():
+            model, info = AutoModel.from_pretrained(
+                source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
+                output_loading_info=True,
+            )  # fmt: skip
     except Exception as error:  # a folder of any library: whatever its files make transformers raise
         raise UserError(
             f"teacher {source} cannot be opened ({one_line(error)}); name a folder or Hub id of a vision "
@@ -188,6 +191,18 @@ def _load(source: str) -> tuple[Any, Any, dict[str, Tensor]]:
     if isinstance(vision, nn.Module):  # CLIP, SigLIP and the like
         return vision, config.vision_config, weights
     return model, config, weights
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from listing a head that is left out; what is missing is refused."""
+    loading = logging.getLogger("transformers.modeling_utils")
+    before = loading.level
+    loading.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        loading.setLevel(before)
 
 
 def _inputs_of(source: str, config: Any) -> tuple[tuple[int, int], list[float], list[float], float]:
