@@ -126,8 +126,8 @@ SOURCE = Source(
     list_images=list_images,
     title="CheXpert",
     description="Chest X-rays of Stanford Hospital, 2002 to 2017, frontal and lateral: 224,316 images of "
-    "65,240 patients. The training labels were mined from reports by CheXpert's software, not read from the images; "
-    "for eight findings they are stored here.",
+    "65,240 patients. The training labels were mined from reports by CheXpert's software, not read from the "
+    "images; for eight findings they are stored here.",
     license="Stanford University Dataset Research Use Agreement: for research, not to be passed on.",
     homepage="https://stanfordmlgroup.github.io/competitions/chexpert/",
     citation='Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels and Expert '
