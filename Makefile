@@ -74,7 +74,7 @@ test-avx2: setup  ## the quick tests of the models and of training, as an older 
 	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PY) -m pytest -m "(slow or realdata) and not gpu"
+	$(PY) -m pytest $(TESTS_AT_ONCE) -m "(slow or realdata) and not gpu"
 
 # Prints the card and the versions first; ends there where PyTorch sees no GPU. On a machine without a network, with
 # its own PyTorch: make test-gpu WHEELS=gpu_bundle. pytest-benchmark, where it is installed, would refuse xdist's workers.

@@ -81,6 +81,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         figures=figures,
         title=title,
         is_nih=NIH in record.trained_on,
+        is_official_list=not record.is_phantom and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
         few=FEWEST_PATIENTS,
         leakage=None if record.leakage is None else _leakage(record.leakage),
