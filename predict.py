@@ -3,8 +3,9 @@
     python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-The second uses the folder that `make demo` wrote. Repeating a command that was killed resumes it, from any
-folder: a relative path in the CSV starts at the CSV's own folder.
+`--model A B C` writes the mean of several models' probabilities. The second uses the folder that `make demo`
+wrote. Repeating a command that was killed resumes it, from any folder: a relative path in the CSV starts at
+the CSV's own folder.
 
 The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
@@ -28,7 +29,7 @@ from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_s
 from dataset_scripts.reading.images import read_image
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
-from medhiera.inference.classifier import Classifier
+from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.predictions_csv import (
     append_rows,
     canonical_path,
@@ -42,6 +43,7 @@ from medhiera.inference.predictions_csv import (
     warn_of_moved_files,
 )
 from medhiera.inference.read_ahead import read_ahead
+from medhiera.layout import CONFIG_FILE
 from medhiera.output import check_output_file, make_folder, one_writer
 from medhiera.training.out_of_memory import run_or_name_batch
 
@@ -53,14 +55,20 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="a classifier's folder or Hub id")
+    parser.add_argument(
+        "--model", required=True, nargs="+", metavar="MODEL",
+        help="a classifier's folder or Hub id; of several, of the same findings, the mean is written",
+    )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
     add_device_option(parser)
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
+        "paths", nargs="*", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
     )
     options = parser.parse_args(argv)
+    models, paths = part_models(options.model, options.paths)
+    if not paths:
+        parser.error("the following arguments are required: FOLDER_OR_FILES")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
     for name in ("predict", "medhiera", "dataset_scripts"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -70,22 +78,33 @@ def main(argv: list[str]) -> None:
     device = choose_device(options.device)
 
     files: dict[Path, Path] = {}
-    for path in find_images(options.paths):
+    for path in find_images(paths):
         files.setdefault(canonical_path(path), path)
     if not files:
-        raise UserError(
-            f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
-        )
+        raise UserError(f"no image in {[str(p) for p in paths]}; wanted {sorted(IMAGE_SUFFIXES)} files")
     make_folder(options.output.parent, "--output")
     output = options.output.resolve()  # one CSV has one lock, however it is named
     check_lists(output)
     with one_writer(output, "--output"):
         log_device(device)
-        unreadable = score(files, Classifier.open(options.model, device), output, options.batch_size)
+        unreadable = score(files, Ensemble.open(models, device), output, options.batch_size)
         log_peak_memory(device)
     logger.info("%d images → %s; not for clinical use", len(files) - unreadable, options.output)
     if unreadable == len(files):
         raise UserError("none of the images could be read")
+
+
+def part_models(named: list[str], paths: list[Path]) -> tuple[list[str], list[Path]]:
+    """What follows --model as models and pictures: `--model A B chest.png` names two models and a picture.
+
+    Args:
+        named: what follows --model; the first is a model.
+        paths: pictures that stand elsewhere.
+    """
+    first, *others = named
+    pictures = [name for name in others if Path(name).exists() and not (Path(name) / CONFIG_FILE).is_file()]
+    models = [first, *(name for name in others if name not in pictures)]
+    return models, [*map(Path, pictures), *paths]
 
 
 @dataclass(frozen=True)
@@ -95,24 +114,24 @@ class Reading:
     Attributes:
         path: as it was named.
         content: a digest of the file's bytes.
-        pixels: prepared for the model; None where it could not be read.
+        pixels: prepared for each model; None where it could not be read.
         fault: why not.
         remarks: what a user should know of a picture that was read, such as a window that shows nothing.
     """
 
     path: Path
     content: str
-    pixels: Tensor | None
+    pixels: list[Tensor] | None
     fault: str
     remarks: list[str]
 
 
-def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_size: int) -> int:
+def score(files: dict[Path, Path], ensemble: Ensemble, output: Path, batch_size: int) -> int:
     """Append a row for each image that has none yet, and list the unreadable ones.
 
     Args:
         files: what to read, as it was named, by canonical path.
-        classifier: the model.
+        ensemble: one model, or several.
         output: the CSV, an absolute path.
         batch_size: images at a time.
 
@@ -123,8 +142,8 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
         UserError: the CSV is something else or of another model, or cannot be written; or the model gives
             no finite numbers, or memory runs out. Rows of the batches before stay.
     """
-    fingerprint = classifier.fingerprint()
-    rows = rows_done(output, ["path", "model", "content", *classifier.names], fingerprint)
+    fingerprint = ensemble.fingerprint()
+    rows = rows_done(output, ["path", "model", "content", *ensemble.names], fingerprint)
     before = {canonical_path(output.parent / name): content for name, content in rows.items()}
     if before:
         logger.info("%s already holds %d images: resuming", output, len(before))
@@ -137,7 +156,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
     remarks: list[tuple[Path, str]] = []
     remaining = [path for place, path in files.items() if place not in done]
     try:
-        with contextlib.closing(read_batches(remaining, classifier, batch_size)) as batches:
+        with contextlib.closing(read_batches(remaining, ensemble, batch_size)) as batches:
             for batch in batches:
                 read_now |= {canonical_path(reading.path) for reading in batch}
                 bad += [(reading.path, reading.fault) for reading in batch if reading.pixels is None]
@@ -145,7 +164,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                 shown = [reading for reading in batch if reading.pixels is not None]
                 if shown:
                     pixels = [reading.pixels for reading in shown if reading.pixels is not None]
-                    scores = score_batch(classifier, pixels).tolist()
+                    scores = score_batch(ensemble, pixels).tolist()
                     append_rows(
                         output,
                         [
@@ -160,25 +179,25 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
     return len(bad)
 
 
-def score_batch(classifier: Classifier, pixels: list[Tensor]) -> Tensor:
-    """Probabilities, see Classifier.score.
+def score_batch(ensemble: Ensemble, pixels: list[list[Tensor]]) -> Tensor:
+    """Probabilities, see Ensemble.score.
 
     Raises:
         UserError: the batch does not fit into memory.
     """
 
     def score_first(count: int) -> Tensor:
-        return classifier.score(classifier.pixel_values(pixels[:count]))
+        return ensemble.score(pixels[:count])
 
     return run_or_name_batch(lambda: score_first(len(pixels)), score_first, len(pixels))
 
 
-def read_batches(paths: list[Path], classifier: Classifier, batch_size: int) -> Iterator[list[Reading]]:
+def read_batches(paths: list[Path], ensemble: Ensemble, batch_size: int) -> Iterator[list[Reading]]:
     """What came of the files, a batch at a time in their order; threads read ahead of the model.
 
     Args:
         paths: what to read.
-        classifier: says how pictures are prepared.
+        ensemble: says how pictures are prepared.
         batch_size: files at a time.
     """
 
@@ -190,7 +209,7 @@ def read_batches(paths: list[Path], classifier: Classifier, batch_size: int) -> 
             gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
         except BadImageError as error:
             return Reading(path, "", None, str(error), remarks)
-        return Reading(path, content, classifier.preprocessing.pixels(Image.fromarray(gray)), "", remarks)
+        return Reading(path, content, ensemble.pixels(Image.fromarray(gray)), "", remarks)
 
     with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads

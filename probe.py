@@ -36,7 +36,7 @@ from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.linear_probe import fit_probe
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
-from medhiera.hub.record import EvaluationRecord
+from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.inference.encoder import Encoder
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import public_name
@@ -58,7 +58,7 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
     """Open, embed, fit, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     log_device(device)
     encoder = Encoder.open(options.model, device)
-    data = open_data(options, encoder.preprocessing)
+    data = open_data(options, encoder.preprocessing.resize_size, [options.model])
     names = data.cocktail.names
     other = read_other(options.compare, names, list(data.rows["image_id"]))
     training = select_examples(data.cocktail.split("train"), data.sources, options.max_train_images, seed=0)

@@ -228,7 +228,7 @@ class StageRecord:
         Raises:
             ValueError: a value is NaN or infinite, which JSON has no word for.
         """
-        _write_json(self, folder / METRICS_FILE)
+        write_json(self, folder / METRICS_FILE)
 
 
 @dataclass(kw_only=True)
@@ -303,36 +303,6 @@ class ClassificationRecord(TrainedRecord):
         return [Result(metric, title, value) for metric, title, value in found if value is not None]
 
 
-@dataclass(kw_only=True)
-class EvaluationRecord:
-    """metrics.json of evaluate_cls.py and probe.py: the report on a split, and how it was made.
-
-    Attributes:
-        model: a folder's own name or a Hub id.
-        fingerprint: of its weights.
-        split_scheme: how ChestX-ray14 was split.
-        tta: the mean probability of each image and its mirror image was scored.
-        legacy_head: sigmoid(softmax(logits)) was scored.
-        is_phantom: the images are synthetic.
-        probe_penalty: scikit-learn's C of a linear probe; None of a classifier.
-        probe_train_images: that it was fitted on.
-    """
-
-    model: str
-    fingerprint: str
-    split_scheme: str
-    tta: bool
-    legacy_head: bool
-    is_phantom: bool
-    evaluation: ClassificationReport
-    probe_penalty: float | None = None
-    probe_train_images: int | None = None
-
-    def write(self, folder: Path) -> None:
-        """Write metrics.json."""
-        _write_json(self, folder / METRICS_FILE)
-
-
 AnyRecord = ImagenetRecord | PretrainingRecord | ClassificationRecord
 
 _READER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="stage")])
@@ -381,7 +351,12 @@ def _parse(content: Any, file: Path) -> AnyRecord:
     return record
 
 
-def _write_json(record: StageRecord | EvaluationRecord, file: Path) -> None:
+def write_json(record: Any, file: Path) -> None:
+    """Write a dataclass as JSON.
+
+    Raises:
+        ValueError: a value is NaN or infinite, which JSON has no word for.
+    """
     file.write_text(json.dumps(asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
