@@ -1,0 +1,60 @@
+"""Rows of built data with reports, in memory: bars on the left or right, and texts that say so."""
+
+import io
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from dataset_scripts.findings import make_features
+
+
+def bar_picture(side, height, size=72, view=0):
+    """A gray picture with a bright bar on one side, its length by `height`; the second view is darker."""
+    generator = np.random.default_rng([height, view, side == "left"])
+    pixels = generator.integers(60, 80, (size, size)).astype(np.uint8)
+    if side:
+        left = 6 if side == "right" else size - 22  # a patient's right is on the picture's left
+        pixels[size - 8 - height : size - 8, left : left + 16] = 200 - 60 * view
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def bar_report(side, height):
+    if not side:
+        return "The lungs are clear. No pleural effusion."
+    size = "Small" if height < 20 else "Large"
+    return f"{size} {side} pleural effusion. The heart is normal."
+
+
+def report_rows(studies, split, views=2, seed=0):
+    """`studies` studies, each of `views` views or one; every third is normal."""
+    generator = np.random.default_rng([seed, len(split)])
+    rows = []
+    for number in range(studies):
+        side = ["left", "right", ""][number % 3]
+        height = int(generator.integers(10, 34))
+        for view in range(views if number % 4 else 1):
+            rows.append(
+                {
+                    "image": bar_picture(side, height, view=view),
+                    "image_id": f"{split}-{number}-{view}",
+                    "source": "IU X-Ray",
+                    "patient_id": f"{split}-{number}",
+                    "labels": [float("nan")] * 15,
+                    "findings": [],
+                    "age_years": float("nan"),
+                    "sex": "",
+                    "view": "lateral" if view else "PA",
+                    "boxes": [],
+                    "study_id": f"{number}",
+                    "report_findings": bar_report(side, height),
+                    "report_impression": "Effusion." if side else "",
+                    "report_indication": "",
+                }
+            )
+            rows[-1]["labels"][10] = float(not side)
+    texts = ("study_id", "report_findings", "report_impression", "report_indication")
+    features = datasets.Features(make_features() | {name: datasets.Value("string") for name in texts})
+    return datasets.Dataset.from_list(rows, features=features, split=datasets.NamedSplit(split))
