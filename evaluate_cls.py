@@ -313,7 +313,7 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
     )
     parser.add_argument(
-        "--split_scheme", choices=("official", "medtransformer", "mrm"),
+        "--split_scheme", choices=("official", "medtransformer", "mrm", "r2gen"),
         help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
     )  # fmt: skip
     parser.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")

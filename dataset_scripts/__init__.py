@@ -8,6 +8,8 @@ from dataset_scripts.covid_radiography import CovidRadiography
 from dataset_scripts.covidx_cxr import CovidxCxr
 from dataset_scripts.findings import FINDINGS, label_names
 from dataset_scripts.image_folder import ImageFolder
+from dataset_scripts.iu_xray import IuXray
+from dataset_scripts.mimic_cxr import MimicCxr
 from dataset_scripts.phantom.cohort import write_phantom_cohort
 from dataset_scripts.rsna_pneumonia import RsnaPneumonia
 
@@ -20,6 +22,8 @@ __all__ = [
     "CovidRadiography",
     "CovidxCxr",
     "ImageFolder",
+    "IuXray",
+    "MimicCxr",
     "RsnaPneumonia",
     "Source",
     "label_names",

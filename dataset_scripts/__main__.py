@@ -70,9 +70,10 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--split_scheme",
         default="official",
-        choices=["official", "medtransformer", "mrm"],
+        choices=["official", "medtransformer", "mrm", "r2gen"],
         help="how ChestX-ray14 is split: by its official test list, or that list in thirds, as in the paper; "
-        "mrm: RSNA by the lists of a published model, which leak (docs/data.md)",
+        "mrm: RSNA by the lists of a published model, which leak; r2gen: IU X-Ray by R2Gen's split "
+        "(docs/data.md)",
     )
     parser.add_argument("--stored_size", type=int, default=256, help="shorter side in pixels; 0 is native")
     parser.add_argument("--slices_per_volume", type=int, default=10, help="axial slices of each MRI volume")

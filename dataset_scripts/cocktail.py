@@ -20,6 +20,8 @@ _SOURCE_FILES = (
     "covidx_cxr",
     "brats2020",
     "rsna_pneumonia",
+    "iu_xray",
+    "mimic_cxr",
     "image_folder",
 )
 

@@ -40,9 +40,26 @@ picture, row after row; null where no chest is shown."""
 
 REGION_SIDE = 64
 
+STUDY_ID = "study_id"
+"""The column of data with reports that names the study of an image: SLUG/STUDY, "" of a source without any.
+One report is about all images of a study, and no split parts them."""
+
+REPORT_FINDINGS, REPORT_IMPRESSION, REPORT_INDICATION = REPORT_SECTIONS = (
+    "report_findings",
+    "report_impression",
+    "report_indication",
+)
+"""The columns of data with reports that hold their sections, as written but for white space; "" is absent."""
+
+REPORT_COLUMNS = (STUDY_ID, *REPORT_SECTIONS)
+
 
 def make_features(
-    names: Sequence[str] = FINDINGS, *, is_raw: bool = False, has_regions: bool = False
+    names: Sequence[str] = FINDINGS,
+    *,
+    is_raw: bool = False,
+    has_regions: bool = False,
+    has_reports: bool = False,
 ) -> datasets.Features:
     """Return the columns of a built dataset whose labels are `names`.
 
@@ -59,6 +76,7 @@ def make_features(
         "height": datasets.Value("float32"),
     }
     regions = {CHEST_REGION: datasets.Value("binary")} if has_regions else {}
+    reports = {column: datasets.Value("string") for column in REPORT_COLUMNS} if has_reports else {}
     return datasets.Features(
         {
             "image": RAW_IMAGE if is_raw else datasets.Image(),
@@ -72,6 +90,7 @@ def make_features(
             "view": datasets.Value("string"),
             "boxes": datasets.List(box),
             **regions,
+            **reports,
         }
     )
 

@@ -17,7 +17,7 @@ HELD_OUT = ("validation_mae", "validation", "test")
 
 SPLITS = ("train", *HELD_OUT)
 
-SPLIT_SCHEMES = ("official", "medtransformer", "mrm")
+SPLIT_SCHEMES = ("official", "medtransformer", "mrm", "r2gen")
 
 MEDTRANSFORMER_PARTS = HELD_OUT  # the paper's order of the three parts of the test list
 

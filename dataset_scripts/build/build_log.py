@@ -32,7 +32,7 @@ FEWEST_BAD_FILES = 10
 
 _LEFT_OUT = frozenset(
     "absent ambiguous_name bad_line conflicting_row hidden_file leak link_out_of_folder no_label_row "
-    "not_listed patient_in_test same_name unmatched_name".split()
+    "no_image not_listed patient_in_test same_name unmatched_name".split()
 )
 """Kinds of files or rows that are not in the data, beside the unreadable files; the other kinds are of images
 that were built."""

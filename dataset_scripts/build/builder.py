@@ -34,7 +34,7 @@ from dataset_scripts.build.records import (
 from dataset_scripts.build.reuse import drop_damaged_info, find_cache_damage, find_readable
 from dataset_scripts.build.workers import end_with, forks_end_with_this_process
 from dataset_scripts.errors import DICOM_PACKAGES, BadImageError, DataLayoutError, TooManyBadFilesError
-from dataset_scripts.findings import CHEST_REGION, FINDINGS, make_features
+from dataset_scripts.findings import CHEST_REGION, FINDINGS, REPORT_COLUMNS, make_features
 from dataset_scripts.reading.grayscale import GrayImage, encode_png, resize_shorter_side
 from dataset_scripts.reading.image_files import may_be_dicom
 from dataset_scripts.reading.images import read_image
@@ -57,7 +57,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         build_dir: where built data lies; the datasets library's cache if None.
         split_scheme: how ChestX-ray14 is split: "official" (test = the official list, validation = a part of
             the official training patients) or "medtransformer" (the test list in thirds, as in the paper);
-            "mrm": RSNA by the lists of a published model, which leak (rsna_pneumonia.py).
+            "mrm": RSNA by the lists of a published model, which leak (rsna_pneumonia.py);
+            "r2gen": IU X-Ray by R2Gen's split (iu_xray.py).
         data_dir: the folder with the raw files.
         **options: any field of SourceConfig, and anything datasets.GeneratorBasedBuilder takes.
 
@@ -72,6 +73,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         SourceConfig(name="official", version=VERSION),
         SourceConfig(name="medtransformer", version=VERSION),
         SourceConfig(name="mrm", version=VERSION),
+        SourceConfig(name="r2gen", version=VERSION),
     ]
     DEFAULT_CONFIG_NAME = "official"
     DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
@@ -98,6 +100,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         extra += [file for source, scan in found for file in scan.beside(source)]
         if build_dir is not None:
             _check_build_dir(Path(build_dir), scans)
+        if any(source.has_reports for source, _ in found):
+            options["has_reports"] = True  # named only where it is: other builds keep their folders
         options["contours"] = full_path(options.get("contours", ""))
         options["manifest"] = manifest_hash([*scans, *scan_contours(options["contours"])], extra)
         super().__init__(
@@ -112,7 +116,12 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         return [(source, scan_folder(data_dir)) for source in self.SOURCES]
 
     def _info(self) -> datasets.DatasetInfo:
-        features = make_features(FINDINGS, is_raw=self.config.is_raw, has_regions=bool(self.config.contours))
+        features = make_features(
+            FINDINGS,
+            is_raw=self.config.is_raw,
+            has_regions=bool(self.config.contours),
+            has_reports=self.config.has_reports,
+        )
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)
 
     def _make_split_generators_kwargs(self, prepare_split_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -307,6 +316,8 @@ def build_examples(
             example = _example(record, suffix, stored, config)
             if config.contours:
                 example[CHEST_REGION] = chest_cells(record, stored, note)
+            if config.has_reports:
+                example |= {column: getattr(record, column) for column in REPORT_COLUMNS}
             yield example
     except BadImageError as error:
         log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)

@@ -30,6 +30,7 @@ class SourceConfig(datasets.BuilderConfig):
             PNGs but their pixels, as many bytes as "none", which training reads in place.
         contours: also store where each chest lies: "learned" by the network of chest_contour, or a file or
             folder of your own (`contour_files.read_contours`), whose gaps it fills; "" for no such column.
+        has_reports: a source of the build has reports, so the data has their columns; set by the builder.
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
@@ -41,6 +42,7 @@ class SourceConfig(datasets.BuilderConfig):
     nih_mapping: str = ""
     compression: Compression | Literal["auto", "raw"] = "auto"
     contours: str = ""
+    has_reports: bool = False
     manifest: str = ""
 
     @property

@@ -20,6 +20,7 @@ from dataset_scripts.build.layout import (
     STATISTICS_FILE,
 )
 from dataset_scripts.build.records import Source
+from dataset_scripts.findings import REPORT_COLUMNS
 from dataset_scripts.markdown import escape_markdown, front_matter
 from dataset_scripts.splits import SPLITS
 
@@ -47,7 +48,8 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "# Medical image cocktail",
         'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image '
         f"({_image_column(config.is_raw)}), image_id, source, patient_id, labels (1 present, 0 absent, NaN "
-        "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image). "
+        "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image)"
+        f"{_report_columns(config.has_reports)}. "
         f"Split: `{escape_markdown(config.name)}`. Image size: {_size(config.stored_size)}.",
         "## Labels\n\nIn the order of `labels`: " + ", ".join(map(escape_markdown, labels)) + ".",
         "## Images\n\n" + _count_table(report["images"]),
@@ -86,6 +88,10 @@ def _image_column(is_raw: bool) -> str:
     if is_raw:
         return "8-bit gray bytes, row after row: pixels, height, width"
     return "8-bit gray"
+
+
+def _report_columns(has_reports: bool) -> str:
+    return f', {", ".join(REPORT_COLUMNS)} ("" where there is none)' if has_reports else ""
 
 
 def _size(image_size: int) -> str:

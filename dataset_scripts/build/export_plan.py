@@ -75,21 +75,27 @@ def is_shard_path(path: str) -> bool:
 
 
 def cut_into_shards(listings: Iterable[SourceListing]) -> Iterator[ShardTask]:
-    """Shuffle the records of each source and split, and cut them into shards of even size."""
+    """Shuffle the records of each source and split, and cut them into shards of even size.
+
+    Images of one study stay together, in their order.
+    """
     for listing in listings:
         for split, records in listing.splits.items():
             if not records:
                 continue
-            shuffled = sorted(records, key=lambda record: record.image_id)
+            studies: dict[str, list[ImageRecord]] = {}
+            for record in records:
+                studies.setdefault(record.study_id or record.image_id, []).append(record)
+            shuffled = [studies[name] for name in sorted(studies)]
             random.Random(_SHUFFLE_SEED).shuffle(shuffled)
-            wanted = -(-len(shuffled) // (_RECORDS_PER_SHARD * _SHARD_MULTIPLE)) * _SHARD_MULTIPLE
+            wanted = -(-len(records) // (_RECORDS_PER_SHARD * _SHARD_MULTIPLE)) * _SHARD_MULTIPLE
             count = min(wanted, len(shuffled))
             for shard in range(count):
                 yield ShardTask(
                     path=f"{SHARDS_FOLDER}/{listing.source.slug}/{split}-{shard:05d}-of-{count:05d}.parquet",
                     split=split,
                     root=str(listing.root),
-                    records=tuple(shuffled[shard::count]),
+                    records=tuple(record for study in shuffled[shard::count] for record in study),
                 )
 
 

@@ -4,8 +4,10 @@ Raw folder → `scan_folder` → `Source.list_images` → `SourceListing` → bu
 """
 
 import codecs
+import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +44,9 @@ class ImageRecord:
     slices append to it). `nih_image` is the ChestX-ray14 file name this image is known to show, where
     the source says so. `boxes_size` is the (width, height) the boxes were drawn in. `chest_region` is the
     user's own contour (`chest_column.pack`, in hexadecimal digits), "" where it is to be found, None where no
-    chest is shown.
+    chest is shown. `view` is PA, AP, LATERAL, or FRONTAL where the source does not say which of the first
+    two; "" is unknown. `study_id` and the sections of its report are "" but in sources with reports
+    (findings.py).
     """
 
     image_id: str
@@ -58,6 +62,10 @@ class ImageRecord:
     nih_image: str = ""
     is_volume: bool = False
     chest_region: str | None = ""
+    study_id: str = ""
+    report_findings: str = ""
+    report_impression: str = ""
+    report_indication: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,7 @@ class Source:
         hub_dataset: the data set's name in a model card's metadata, which has no spaces; "" leaves it out.
         hub_tags: tags of a model trained on it.
         shows_chest: whether its pictures show chests, which masks may follow.
+        has_reports: its images belong to studies with a written report; data with it has REPORT_COLUMNS.
         beside: small files of other sources' folders that its lists are read with, where they are there.
     """
 
@@ -144,6 +153,7 @@ class Source:
     hub_dataset: str = ""
     hub_tags: tuple[str, ...] = ()
     shows_chest: bool = True
+    has_reports: bool = False
     beside: tuple[str, ...] = ()
 
     @property
@@ -214,7 +224,7 @@ def read_text(path: Path, advice: str = "") -> str:
     """Read a text file: UTF-8, or UTF-16 with its byte-order mark; every line ends in a line feed.
 
     Args:
-        path: the file.
+        path: the file; it is decompressed where its name ends in .gz.
         advice: what to do where it cannot be read.
 
     Raises:
@@ -222,8 +232,11 @@ def read_text(path: Path, advice: str = "") -> str:
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise LabelFileError(f"Cannot read {path.name} ({error.strerror}). {advice}".rstrip()) from error
+        if path.name.lower().endswith(".gz"):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:  # gzip's own error is an OSError without a strerror
+        fault = getattr(error, "strerror", None) or error
+        raise LabelFileError(f"Cannot read {path.name} ({fault}). {advice}".rstrip()) from error
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

@@ -23,11 +23,15 @@ class Radiograph:
 
     `pixels` is (size, size) uint8. `is_lung` is (size, size), True inside the lung fields. `boxes` holds for
     a finding one (x, y, width, height) for each place where its sign is seen, as fractions of the image size.
+    `sides` holds the patient's side, left or right, of each finding of `ONE_SIDED`; as on any radiograph the
+    patient's left is on the image's right. `extents` holds the area of each sign as a share of both lungs'.
     """
 
     pixels: npt.NDArray[np.uint8]
     is_lung: npt.NDArray[np.bool_]
     boxes: dict[str, list[Box]]
+    sides: dict[str, str]
+    extents: dict[str, float]
 
 
 def draw_radiograph(
@@ -59,8 +63,10 @@ def draw_radiograph(
             seen[name] = SIGNS[name](chest)
     chest.add_bones()
     boxes = {name: [_bounding_box(mask) for mask in masks] for name, masks in seen.items()}
+    sides = {name: _PATIENT_SIDES[chest.side[name]] for name in ONE_SIDED if name in findings}
     lungs = np.maximum(chest.lungs[-1], chest.lungs[1])
-    return Radiograph(chest.expose(), lungs > 0.5, boxes)
+    extents = {name: float(sum(mask.sum() for mask in masks) / lungs.sum()) for name, masks in seen.items()}
+    return Radiograph(chest.expose(), lungs > 0.5, boxes, sides, extents)
 
 
 def _bounding_box(mask: Field) -> Box:
@@ -231,5 +237,11 @@ SIGNS: dict[str, Callable[[Chest], Sequence[Field]]] = {
     "Cardiomegaly": _cardiomegaly,
     "Hernia": _hernia,
 }
+
+ONE_SIDED = ("Atelectasis", "Consolidation", "Effusion", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia",
+             "Pneumothorax")  # fmt: skip
+"""Findings whose sign is drawn on one side alone."""
+
+_PATIENT_SIDES = {-1: "right", 1: "left"}
 
 _IN_FRONT_OF_THE_HEART = ("Cardiomegaly", "Hernia")

@@ -67,10 +67,11 @@ class DataArguments:
         card="where set",
     )
     build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))
-    split_scheme: Literal["official", "medtransformer", "mrm"] = option(
+    split_scheme: Literal["official", "medtransformer", "mrm", "r2gen"] = option(
         "official",
         "`official`: the whole official test list and a patient-disjoint validation. `medtransformer`: the "
-        "paper's thirds of the test list. `mrm`: RSNA by a published model's lists, which leak.",
+        "paper's thirds of the test list. `mrm`: RSNA by a published model's lists, which leak. "
+        "`r2gen`: IU X-Ray by R2Gen's split.",
     )
     allow_leakage: bool = option(
         False, "Keep training images that show held-out ones, as the paper does; the card says so."
