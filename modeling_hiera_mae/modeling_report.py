@@ -98,7 +98,11 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
         """
         config = ReportConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
         config.update({"report_views": views, **config_fields})
-        return cls(config, encoder, decoder)
+        model = cls(config, encoder, decoder)
+        if hasattr(model, "enc_to_dec_proj"):
+            # transformers' 0.02 would hand on a tenth of the states: the decoder would long look away.
+            nn.init.normal_(model.enc_to_dec_proj.weight, std=encoder.config.hidden_size**-0.5)
+        return model
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -127,6 +131,7 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
         of_views = find_file(name, VIEWS_FILE, {})
         if of_views is not None:
             weights |= read_weights([of_views])
+        with_info = kwargs.pop("output_loading_info", False)
         with _without_report():
             model, info = super().from_pretrained(
                 None,
@@ -144,7 +149,7 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
         lengths = find_file(name, "generation_config.json", {})
         if lengths is not None:
             model.generation_config = GenerationConfig.from_pretrained(lengths.parent)
-        return model
+        return (model, info) if with_info else model
 
     def save_finished(self, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Write a folder that stock transformers opens without a word: embeddings of views in their own file.
@@ -229,6 +234,9 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
             states = self.enc_to_dec_proj(states)
         if decoder_input_ids is None and labels is not None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+            # Not by the padding token: GPT-2's is the start token, too.
+            decoder_attention_mask = functional.pad(labels != _NOT_A_LABEL, (1, 0), value=True)[:, :-1].long()
+            kwargs.setdefault("use_cache", False)
         decoded = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
@@ -272,7 +280,9 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
         """
         states, mask = self.encode(pixel_values, has_view)
         masked = {} if mask is None else {"attention_mask": mask}
+        # Given, or the decoder warns of padding after reports that are shorter than others of the batch.
+        begun = torch.ones(len(states), 1, dtype=torch.long, device=states.device)
         written: torch.Tensor = self.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), **masked
+            encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_attention_mask=begun, **masked
         )
         return written

@@ -20,6 +20,9 @@ class ReportArguments(StageArguments):
     }
     checkpoint_metrics: ClassVar[tuple[str, ...]] = ("cider", "bleu_4", "rouge_l", "loss")
 
+    logged_metrics: ClassVar[tuple[str, ...]] = ("cider", "bleu_4", "rouge_l", "distinct")
+    unit: ClassVar[str] = "studies"
+
     report_section: Literal["findings", "impression"] = option(
         "findings", "The section of a report that is written; studies without it are left out."
     )
@@ -61,6 +64,9 @@ class ReportArguments(StageArguments):
         1.0,
         "Learning rate of the encoder as a share of the decoder's, which is learning_rate; 0 freezes it.",
         range=Range(0, 1000),
+    )
+    rotation_degrees: float = option(
+        0.0, "Random rotation after the crop, black fill.", card="where set", range=Range(0, 45)
     )
     label_smoothing: float = option(
         0.0, "Share of a token's target that goes to all others.", card="where set", range=BELOW_ONE

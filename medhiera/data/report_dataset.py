@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from dataset_scripts.findings import STUDY_ID
 from medhiera.data.augmentation import Augmentation
+from medhiera.data.batch_augmentation import DRAWS
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import EVALUATION_EPOCH, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
@@ -40,6 +42,24 @@ class Study:
     report: str
 
 
+@dataclass(frozen=True)
+class ReportSplit:
+    """The studies of a split that are read.
+
+    Attributes:
+        rows: that the studies' numbers are of.
+        studies: with their reports.
+    """
+
+    rows: Dataset
+    studies: list[Study]
+
+    @property
+    def reports(self) -> list[str]:
+        """Of the studies."""
+        return [study.report for study in self.studies]
+
+
 def read_studies(
     rows: Dataset, section: str, views: int, at_most: int | None = None, seed: int = 0
 ) -> list[Study]:
@@ -61,7 +81,7 @@ def read_studies(
             f"the data has no reports (no column {column}); reports come from iu_xray or mimic_cxr, see "
             "docs/reports.md. Data that was exported before they were read is to be built again"
         )
-    names = read_column(rows, "study_id").to_pylist()
+    names = read_column(rows, STUDY_ID).to_pylist()
     sources = read_column(rows, "source").to_pylist()
     texts = read_column(rows, column).to_pylist()
     found: dict[str, list[int]] = {}
@@ -71,7 +91,7 @@ def read_studies(
     studies = [
         Study(name, tuple(of_study[:views]), texts[of_study[0]].strip())
         for name, of_study in found.items()
-        if texts[of_study[0]].strip()
+        if any(letter.isalnum() for letter in texts[of_study[0]])
     ]
     split = rows.split or "chosen"
     if not studies:
@@ -89,6 +109,14 @@ def read_studies(
         chosen = np.sort(np.random.default_rng(seed).permutation(len(studies))[:at_most])
         studies = [studies[number] for number in chosen]
     return studies
+
+
+def default_report_sources(rows: Dataset) -> list[str] | None:
+    """The sources that have reports: the others would only be read to be left out."""
+    if STUDY_ID not in rows.column_names:
+        return None
+    names, sources = (read_column(rows, column).to_pylist() for column in (STUDY_ID, "source"))
+    return sorted({source for name, source in zip(names, sources, strict=True) if name}) or None
 
 
 def rows_of(rows: Dataset, studies: Sequence[Study]) -> Dataset:
@@ -162,6 +190,26 @@ class ReportDataset(torch.utils.data.Dataset[dict[str, Any]]):
                 line[: len(report)] = torch.tensor(report)
             found["labels"] = labels
         return found
+
+
+def model_inputs(preprocessing: Preprocessing, batch: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """A batch of studies as the model's input, see Preprocessing.model_inputs.
+
+    Args:
+        preprocessing: of the run.
+        batch: on the device that trains.
+        channels: that the model takes.
+
+    Returns:
+        The batch with `pixel_values` (studies, views, channels, height, width), float32; 0 where no view is.
+    """
+    has_view = batch["has_view"]
+    pictures = {name: batch[name][has_view] for name in ("pixel_values", *DRAWS) if name in batch}
+    pixels = preprocessing.model_inputs(pictures, channels)["pixel_values"]
+    spread = pixels.new_zeros(*has_view.shape, *pixels.shape[1:])
+    spread[has_view] = pixels
+    rest = {name: value for name, value in batch.items() if name not in pictures}
+    return {**rest, "pixel_values": spread}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 _LORA_ADVICE = "lora_rank needs the package peft: pip install 'medhiera[lora]' (or peft), or set lora_rank: 0"
 
 
+GPT2_WIDTH = 768
+"""At which GPT-2's weights have the deviation 0.02; narrower layers need a larger one for like outputs."""
+
+
 def start_report_model(
     encoder: HieraMAEModel, tokenizer: PreTrainedTokenizerFast, options: ReportArguments
 ) -> HieraMAEForReports:
@@ -57,6 +61,8 @@ def start_report_model(
         add_lora(decoder, options.lora_rank, new)
     model = HieraMAEForReports.join(encoder, decoder, views=options.views, **tokens)
     model.label_smoothing = options.label_smoothing
+    if not options.encoder_rate:
+        model.encoder.requires_grad_(False)
     model.generation_config = GenerationConfig(
         max_new_tokens=options.max_tokens,
         num_beams=options.num_beams,
@@ -79,6 +85,7 @@ def new_decoder(tokenizer: PreTrainedTokenizerFast, options: ReportArguments) ->
             resid_pdrop=options.decoder_dropout,
             embd_pdrop=options.decoder_dropout,
             attn_pdrop=options.decoder_dropout,
+            initializer_range=0.02 * (GPT2_WIDTH / options.decoder_width) ** 0.5,
             add_cross_attention=True,
             is_decoder=True,
             tie_word_embeddings=False,
@@ -113,7 +120,7 @@ def open_decoder(source: str, options: ReportArguments) -> tuple[PreTrainedModel
     if "encoder_hidden_states" not in inspect.signature(type(decoder).forward).parameters:
         raise UserError(
             f"--decoder_name_or_path {source} is a {type(decoder).__name__}, which has no cross-attention "
-            "and so cannot see a picture; name a model of a kind that has it: GPT-2 and its like, BERT, RoBERTa"
+            "and so cannot see a picture; name a model of a kind that has it, such as GPT-2's or BERT's"
         )
     positions = getattr(decoder.config, "max_position_embeddings", None)
     if positions is not None and positions < options.max_tokens + 1:

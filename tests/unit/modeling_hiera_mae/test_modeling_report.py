@@ -57,7 +57,8 @@ def test_a_study_of_one_view_is_what_stock_computes(tmp_path, pictures):
     with torch.no_grad():
         ours = model(pictures, has_view, labels=labels_of())
         theirs = stock(pictures[:, 0], labels=labels_of())
-    torch.testing.assert_close(ours.logits, theirs.logits)
+    is_token = labels_of() != -100  # stock looks at padding after a report's end, whose logits nobody reads
+    torch.testing.assert_close(ours.logits[is_token], theirs.logits[is_token])
     torch.testing.assert_close(ours.loss, theirs.loss)
     assert torch.equal(model.write(pictures, has_view), stock.generate(pictures[:, 0]))
 
