@@ -16,7 +16,7 @@ from pathlib import Path
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.config import check_numbers
 from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
-from dataset_scripts.cocktail import Cocktail
+from dataset_scripts.cocktail import SOURCES, Cocktail
 from dataset_scripts.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logger.setLevel(logging.INFO)  # which is __main__
     try:
         check_numbers(vars(options))
+        if options.push_to_hub:
+            _check_upload(options.data_dir)
         with tempfile.TemporaryDirectory() as unused_cache:
             builder = Cocktail(
                 data_dir=options.data_dir,
@@ -56,6 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
         return 130
     return 0
+
+
+def _check_upload(data_dir: Path) -> None:
+    """Refuse, before anything is built, to upload what may not be passed on."""
+    kept = [
+        source for source in SOURCES if not source.may_be_uploaded and (data_dir / source.folder).is_dir()
+    ]
+    if kept:
+        raise UserError(
+            f"--push_to_hub would upload {' and '.join(source.name for source in kept)}, whose terms forbid "
+            f"to pass it on ({kept[0].homepage}). Leave --push_to_hub out, or move {kept[0].folder} out of "
+            "--data_dir."
+        )
 
 
 def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:

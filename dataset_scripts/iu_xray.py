@@ -81,7 +81,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     listing = SourceListing(SOURCE, scan.root)
     views: dict[str, str] = {}
     kaggle = _read_kaggle(scan, views, listing)
-    r2gen = _read_annotation(scan, listing)
+    r2gen = _read_annotation(scan, config, listing)
     layouts = [kaggle, _read_openi(scan, listing), r2gen]
     _check_layouts(scan, layouts, config)
     paths = _index_images(scan, listing)
@@ -118,7 +118,10 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
             listing.splits.setdefault(split, []).append(record)
     for study in sorted(chosen.reports.keys() - chosen.pictures.keys(), key=_study_order):
         listing.report("no_image", study, "its report names no picture: left out")
-    for path in sorted(set(paths.values()) - used):
+    left_out = {
+        picture_key(problem.name) for problem in listing.problems if problem.kind == "conflicting_row"
+    }
+    for path in sorted(path for key, path in paths.items() if key not in left_out and path not in used):
         listing.report("not_listed", path, "in the folder, named by no report's list of pictures")
     listing.report_passed_over(scan)
     return listing
@@ -142,8 +145,8 @@ def _check_layouts(scan: FolderScan, layouts: Sequence[_Layout], config: SourceC
     if config.name == "r2gen" and not layouts[-1].splits:
         raise DataLayoutError(
             f"{SOURCE.folder}: split_scheme r2gen needs {ANNOTATION_FILE}, which names the studies of "
-            "R2Gen's split. It comes with R2Gen's pictures (iu_xray.zip): copy it into this folder, whichever "
-            "layout the pictures have, or use split_scheme official."
+            "R2Gen's split. It comes with R2Gen's pictures (iu_xray.zip): copy it into this folder, whatever "
+            "the layout of the pictures, or use split_scheme official."
         )
 
 
@@ -234,7 +237,9 @@ def _read_projections(path: Path, layout: _Layout, views: dict[str, str], listin
             continue
         at = f"lines {line} and {row.line}"
         if study != known_study:
-            listing.report("conflicting_row", name, f"{at} name two studies: the picture stays in the first")
+            listing.report("conflicting_row", name, f"{at} name two studies: the picture is left out")
+            if name in layout.pictures[known_study]:
+                layout.pictures[known_study].remove(name)
         elif view != known_view:
             listing.report("duplicate_row", name, f"{at} disagree on the view: set to unknown")
             views[picture_key(name)] = ""
@@ -292,8 +297,8 @@ def _study_of(name: str) -> str:
     return f"CXR{match[1]}" if match else name
 
 
-def _read_annotation(scan: FolderScan, listing: SourceListing) -> _Layout:
-    """Read R2Gen's annotation.json; a study in two of its parts has no split, so it is left out."""
+def _read_annotation(scan: FolderScan, config: SourceConfig, listing: SourceListing) -> _Layout:
+    """Read R2Gen's annotation.json; a study in two of its parts has no split there."""
     layout = _Layout()
     if (path := _find_file(scan, ANNOTATION_FILE)) is None:
         return layout
@@ -323,8 +328,9 @@ def _read_annotation(scan: FolderScan, listing: SourceListing) -> _Layout:
         else:
             layout.reports[study], layout.pictures[study] = ReportText(text), names
     for study in sorted(crossing, key=_study_order):
-        listing.report("conflicting_row", study, f"stands in two splits of {path.name}: left out of r2gen")
         del layout.splits[study]
+        if config.name == "r2gen":
+            listing.report("conflicting_row", study, f"stands in two splits of {path.name}: left out")
     return layout
 
 

@@ -9,9 +9,9 @@ one within it. Tables may be decompressed, and their version may be another.
 
 A study is s50414267, a patient p10000032; a study's rows are in the order of the metadata. `view` is PA, AP
 or LATERAL by ViewPosition, "" where it is another. The split is the official one under every split scheme.
-Sections are cut out of the reports by `report_text.cut_sections`. The labels are CheXpert's of the reports, for the findings
-that have the same name here, and Pleural Effusion as Effusion: 1 present, 0 absent; uncertain (-1) and not
-mentioned are not annotated.
+Sections are cut out of the reports by `report_text.cut_sections`. The labels are CheXpert's of the reports,
+for the findings that have the same name here, and Pleural Effusion as Effusion: 1 present, 0 absent;
+uncertain (-1) and not mentioned are not annotated.
 """
 
 import re
@@ -90,7 +90,8 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
                 report_indication=texts[study].indication,
             )
         )
-    for path in sorted(set(paths.values()) - used):
+    left_out = {problem.name for problem in listing.problems if problem.kind == "conflicting_row"}
+    for path in sorted(path for name, path in paths.items() if name not in left_out and path not in used):
         listing.report("not_listed", path, "in the folder, not in the metadata")
     listing.report_passed_over(scan)
     return listing
@@ -249,6 +250,7 @@ SOURCE = Source(
     hub_dataset="mimic-cxr-jpg",
     hub_tags=("chest-x-ray",),
     has_reports=True,
+    may_be_uploaded=False,
 )
 
 

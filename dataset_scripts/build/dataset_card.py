@@ -39,7 +39,11 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
     header = {
         "license": "other",
         "license_name": "see-sources",
-        "task_categories": ["image-classification", "feature-extraction"],
+        "task_categories": [
+            "image-classification",
+            "feature-extraction",
+            *(["image-to-text"] if config.has_reports else []),
+        ],
         "tags": ["medical", "radiology", "chest-x-ray", "masked-autoencoder"],
         "configs": _configs(folder),
     }

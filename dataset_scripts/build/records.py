@@ -136,6 +136,7 @@ class Source:
         hub_tags: tags of a model trained on it.
         shows_chest: whether its pictures show chests, which masks may follow.
         has_reports: its images belong to studies with a written report; data with it has REPORT_COLUMNS.
+        may_be_uploaded: False where its terms forbid to pass it on, even to a private repository.
         beside: small files of other sources' folders that its lists are read with, where they are there.
     """
 
@@ -154,6 +155,7 @@ class Source:
     hub_tags: tuple[str, ...] = ()
     shows_chest: bool = True
     has_reports: bool = False
+    may_be_uploaded: bool = True
     beside: tuple[str, ...] = ()
 
     @property

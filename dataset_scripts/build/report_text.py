@@ -64,8 +64,8 @@ def cut_sections(text: str) -> ReportText:
     *_, text = _START.split(text)
     found: dict[str, list[str]] = {}
     headings = [match for match in _HEADING.finditer(text) if _is_heading(match[1])]
-    ends = [match.start() for match in headings[1:]] + [len(text)]
-    for match, end in zip(headings, ends, strict=True):
+    starts = [match.start() for match in headings] + [len(text)]
+    for match, end in zip(headings, starts[1:], strict=True):
         found.setdefault(_section(match[1]), []).append(text[match.end() : end])
     joined = {name: tidy(" ".join(parts)) for name, parts in found.items()}
     if not joined.get("findings") and not joined.get("impression"):

@@ -1,0 +1,51 @@
+"""Sections of free-text reports: headings as people write them, and texts that have none."""
+
+import pytest
+from mini_mimic import REPORT
+
+from dataset_scripts.build.report_text import ReportText, cut_sections
+
+
+@pytest.mark.parametrize(
+    "text, findings, impression, indication",
+    [
+        pytest.param(
+            REPORT,
+            "There is a small left pleural effusion. No pneumothorax.",
+            "Small left pleural effusion.",
+            "___F with cough // eval for infection",
+            id="as PhysioNet has it",
+        ),
+        pytest.param(
+            "Clinical History: Fall.\nFindings :\tClear lungs.\nCONCLUSION:\n Normal.",
+            "Clear lungs.", "Normal.", "Fall.", id="odd case and spacing",
+        ),
+        pytest.param(
+            "IMPRESSION: Mass.\n\nRECOMMENDATION(S):  CT.\n\nNOTIFICATION:  By phone.",
+            "", "Mass.", "", id="what follows another heading is no impression",
+        ),
+        pytest.param(
+            "FINDINGS:  In comparison to the prior: stable. Note the following:\n 2:1 block.\n",
+            "In comparison to the prior: stable. Note the following: 2:1 block.", "", "",
+            id="a colon in a sentence is no heading",
+        ),
+        pytest.param(
+            " WET READ: 9:00 PM\n  Large effusion.\n\n FINAL REPORT\n FINDINGS:  Small effusion.",
+            "Small effusion.", "", "", id="a preliminary reading does not count",
+        ),
+        pytest.param(
+            "HISTORY:  Cough.\n\nPORTABLE CHEST RADIOGRAPH:  The heart is large.\n\nNo effusion.",
+            "The heart is large. No effusion.", "", "Cough.", id="a heading that names the view",
+        ),
+        pytest.param(
+            "FINAL REPORT\n CHEST\n\n Portable film.\n\n The lungs\n are clear.\n",
+            "The lungs are clear.", "", "", id="no headings: the last paragraph",
+        ),
+        pytest.param("INDICATION:  Cough.\n\nCOMPARISON:  None.", "", "", "Cough.", id="headings alone"),
+        pytest.param("FINDINGS: A.\nADDENDUM: B.\nFINDINGS: C.", "A. C.", "", "", id="sections of one name"),
+        pytest.param("Findings/Impression: Clear.", "Clear.", "", "", id="two sections in one"),
+        pytest.param("", "", "", "", id="empty"),
+    ],
+)  # fmt: skip
+def test_sections(text, findings, impression, indication):
+    assert cut_sections(text) == ReportText(findings, impression, indication)
