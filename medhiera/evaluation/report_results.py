@@ -10,6 +10,11 @@ from medhiera.evaluation.caption_results import CaptionReport
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionDifference(Difference):
+    """The same of a measure of reports, of which CIDEr-D reaches 10."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConstantReport:
     """One training report for all studies.
 
@@ -61,6 +66,6 @@ class ReportEvaluation:
     written: CaptionReport
     constants: list[ConstantReport]
     nearest: CaptionReport
-    above_constant: dict[str, Difference]
+    above_constant: dict[str, CaptionDifference]
     normal_reason: str | None
     examples: list[Example] = field(default_factory=list)

@@ -23,7 +23,7 @@ from medhiera.evaluation.caption_metrics import measure_captions
 from medhiera.evaluation.captions import CLEANERS, compare_captions, score_captions
 from medhiera.evaluation.report_baselines import Choice, find_best_constant
 from medhiera.evaluation.report_content import count_distinct, share_verbatim
-from medhiera.evaluation.report_results import ConstantReport, Example, ReportEvaluation
+from medhiera.evaluation.report_results import CaptionDifference, ConstantReport, Example, ReportEvaluation
 from medhiera.inference.report_writer import ReportWriter
 
 NORMAL = "No Finding"
@@ -177,7 +177,10 @@ class WrittenReports:
                 for constant in constants
             ],
             nearest=score(nearest),
-            above_constant=compare_captions(references, written, by_cider, bootstrap),
+            above_constant={
+                name: CaptionDifference(**vars(one))
+                for name, one in compare_captions(references, written, by_cider, bootstrap).items()
+            },
             normal_reason=NOT_ANNOTATED if self.normal is None else None,
             examples=[
                 Example(reference=references[study], written=written[study])

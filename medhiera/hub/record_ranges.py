@@ -35,8 +35,10 @@ _RANGES = {
     "Rescaling.intercept": _ANY,
     "HitRate.above_chance_interval": _DIFFERENCE,
     "LocalizationReport.above_chance_interval": _DIFFERENCE,
-    "Difference.difference": _CIDER_DIFFERENCE,  # a Difference may be of any measure
-    "Difference.interval": _CIDER_DIFFERENCE,
+    "Difference.difference": _DIFFERENCE,
+    "Difference.interval": _DIFFERENCE,
+    "CaptionDifference.difference": _CIDER_DIFFERENCE,
+    "CaptionDifference.interval": _CIDER_DIFFERENCE,
     "CaptionScores.cider": _CIDER,
     "CaptionScores.cider_interval": _CIDER,
     "ConstantReport.validation": _CIDER,
