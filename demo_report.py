@@ -77,7 +77,7 @@ def verdict(evaluation: ReportEvaluation) -> str:
     is_right = bool(named) and sides.correct >= 0.8 * named
     share = f"{100 * sides.correct / named:.0f} %" if named else "none"
     return (
-        f"CIDEr-D {'is' if is_above else 'IS NOT'} above the best constant report's; of the reports that name "
+        f"CIDEr-D {'is' if is_above else 'IS NOT'} above the best constant; of the reports that name "
         f"a side where the reference does, {share} are right"
         + ("" if is_right else ", FEWER than four of five")
     )
