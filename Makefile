@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format bench gpu-bundle bench-gpu clean
+.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format bench gpu-bundle gpu-site bench-gpu clean
 
 DATA ?=
 STAGE0 ?=
@@ -20,6 +20,9 @@ GPU_RUN ?=
 HERE := $(CURDIR)
 BIN := .venv/bin
 PY := $(BIN)/python
+GPU_PYTHON = $(or $(PYTHON),python3)
+ON_GPU_SITE = HF_HUB_OFFLINE=1 PYTHONPATH="$(HERE)/.cache/gpu-site" $(GPU_PYTHON)
+GPU_PY = $(if $(WHEELS),$(ON_GPU_SITE),$(PY))
 
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -74,12 +77,13 @@ test-avx2: setup  ## the quick tests of the models and of training, as an older 
 	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PY) -m pytest -m "(slow or realdata) and not gpu"
+	$(PY) -m pytest $(TESTS_AT_ONCE) -m "(slow or realdata) and not gpu"
 
-# Prints the card and the versions first; ends there where PyTorch sees no GPU.
-test-gpu: setup  ## what needs a CUDA GPU: the three stages, prediction and the page on it, beside the CPU (minutes)
-	$(PY) -m medhiera.device --device cuda
-	$(PY) -m pytest -m gpu
+# Prints the card and the versions first; ends there where PyTorch sees no GPU. On a machine without a network, with
+# its own PyTorch: make test-gpu WHEELS=gpu_bundle. pytest-benchmark, where it is installed, would refuse xdist's workers.
+test-gpu: $(if $(WHEELS),gpu-site,setup)  ## what needs a CUDA GPU: the three stages, prediction and the page on it, beside the CPU (minutes)
+	$(GPU_PY) -m medhiera.device --device cuda
+	$(GPU_PY) -m pytest -p no:benchmark -m "gpu and not slow" -v $$(grep -rl "mark.gpu" tests --include="*.py")
 
 format: setup  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .
@@ -102,12 +106,13 @@ gpu-bundle: setup  ## gpu_bundle/: the wheels that a GPU machine without a netwo
 
 # No .venv: one made from an interpreter that is itself in a virtual environment does not see that one's PyTorch, and
 # pip would bring another. The wheels go into a folder that PYTHONPATH names, and the machine's own stay as they are.
-bench-gpu: GPU_PYTHON = $(or $(PYTHON),python3)
-bench-gpu:  ## on such a machine: make bench-gpu WHEELS=gpu_bundle (9 minutes; GPU_RUN="--parts train" and so on)
+gpu-site:
 	@ls "$(WHEELS)"/*.whl > /dev/null 2>&1 || { echo "make: WHEELS=$(WHEELS) holds no wheels; make gpu-bundle writes gpu_bundle/ where there is a network: make bench-gpu WHEELS=gpu_bundle" >&2; exit 1; }
 	@rm -rf .cache/gpu-site
 	@$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --target .cache/gpu-site "$(WHEELS)"/*.whl
-	HF_HUB_OFFLINE=1 PYTHONPATH="$(HERE)/.cache/gpu-site" $(GPU_PYTHON) -W ignore -m benchmarks.gpu_run $(GPU_RUN)
+
+bench-gpu: gpu-site  ## on such a machine: make bench-gpu WHEELS=gpu_bundle (9 minutes; GPU_RUN="--parts train" and so on)
+	$(ON_GPU_SITE) -W ignore -m benchmarks.gpu_run $(GPU_RUN)
 
 clean:  ## removes what the commands made, the environment too
 	rm -rf .venv .cache demo build runs gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -93,7 +93,7 @@ class Demo:
         command = [
             sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
             "--mixed_precision", "no", "--dynamo_backend", "no",
-            "--num_cpu_threads_per_process", str(os.cpu_count()),
+            "--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count()),
             script, *self.arguments(config, output, model),
         ]  # fmt: skip
         if latest_complete(output) is not None:

@@ -36,7 +36,7 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.results import Comparison
-from medhiera.evaluation.tables import comparison_lines, format_table
+from medhiera.evaluation.tables import comparison_lines, format_table, threshold_lines
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
@@ -184,7 +184,8 @@ def write_results(
         record.write(options.output_dir)
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
-    lines = [*format_table(scored), "", *compare_with_published(scored, cocktail.is_phantom), ""]
+    lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
+    lines += [*compare_with_published(scored, cocktail.is_phantom), ""]
     if scored.comparison is not None:
         lines += [f"this model minus {options.compare}, paired:", *comparison_lines(scored.comparison)]
     for line in lines:

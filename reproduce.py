@@ -7,8 +7,10 @@ On two CPU cores, and with ImageNet weights on a GPU:
         --stage0 facebook/hiera-tiny-224-mae-hf
     python reproduce.py sweep --data_dir DATA --budget smoke --output_dir runs/sweep --trials 8
     python reproduce.py masks --data_dir BUILT --budget smoke --output_dir runs/masks
+    python reproduce.py labels --data_dir DATA --stage1 runs/stage1 --output_dir runs/labels
 
-The last asks whether masks that follow the chest help (docs/high_definition.md). A run that is finished is
+`masks` asks whether masks that follow the chest help (docs/high_definition.md), `labels` what pre-training is
+worth where few images are labeled (docs/reproduction.md). A run that is finished is
 skipped and one that was interrupted resumes, so the same command can be repeated; a sweep's trials lie in an
 SQLite file, and the same command in several processes shares them. What defines the experiment is kept beside
 its runs: with other options another --output_dir is asked for.
@@ -26,6 +28,8 @@ from optuna.trial import TrialState
 from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
 from medhiera.experiments.arms import SCORING, Arm, ablation_arms, explode_arms, mask_arms
+from medhiera.experiments.labels import DEFAULT_SHARES, SOURCES, LabelShare, arms_of_shares, check_shares
+from medhiera.experiments.labels_report import labels_report
 from medhiera.experiments.masks_report import masks_report
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
 from medhiera.experiments.runner import (
@@ -75,6 +79,12 @@ MASK_BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Of the masks experiment, whose scripts that score have no recipe."""
 
+LABEL_BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
+    "smoke": {"train_cls.py": ("configs/cls_smoke.yaml", "--max_steps", "200")},
+    "paper": {"train_cls.py": ("configs/cls_rsna.yaml",)},
+}
+"""Of the labels experiment, which trains classifiers alone."""
+
 FROM_STAGE0 = dict.fromkeys(("train_mae.py", "train_cls.py"), ("--model_overrides", "{}"))
 """A recipe's own small geometry would contradict the checkpoint's; and arms from random weights are compared
 with those that start from it."""
@@ -103,16 +113,21 @@ def main(argv: list[str]) -> None:
     """Parse, run the arms, draw, write the tables."""
     options, arguments = read_options(argv)
     is_masks = options.experiment == "masks"
+    if options.experiment == "labels" and options.task_sources is None:
+        options.task_sources = SOURCES
     default_seeds = MASK_SEEDS if is_masks else SEEDS[options.budget]
     seeds = range(default_seeds if options.seeds is None else options.seeds)
     check_options(options, len(seeds), arguments)
-    recipes = (MASK_BUDGETS if is_masks else BUDGETS)[options.budget]
+    recipes = {"masks": MASK_BUDGETS, "labels": LABEL_BUDGETS}.get(options.experiment, BUDGETS)
     from_stage0 = MASKS_FROM_STAGE0 if is_masks else FROM_STAGE0
-    geometry = {} if options.stage0 is None else from_stage0
-    budget = script_arguments(recipes, geometry, arguments, options.task_sources)
-    runner = ExperimentRunner(options.output_dir.resolve(), options.data_dir, options.stage0, budget)
+    geometry = from_stage0 if options.stage0 or options.stage1 else {}
+    budget = script_arguments(
+        recipes[options.budget], geometry, arguments, options.task_sources, options.nih_mapping
+    )
+    output = options.output_dir.resolve()
+    runner = ExperimentRunner(output, options.data_dir, options.stage0, budget, options.stage1)
     check_settings(runner.output, options, arguments)
-    if options.stage0 is None:
+    if options.stage0 is None and options.stage1 is None:
         logger.info("no --stage0: every arm starts from random weights, the ImageNet arms are left out")
     note = SMOKE_NOTE if options.budget == "smoke" else ""
     finish(runner, EXPERIMENTS[options.experiment](runner, options, seeds, note))
@@ -131,15 +146,23 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
     parser.add_argument(
-        "--task_sources", nargs="+", help="whose labels the classifiers learn (default: as train_cls.py)"
-    )
+        "--task_sources", nargs="+", help="whose labels the classifiers learn (default: as train_cls.py; "
+        f"labels: {SOURCES[0]})",
+    )  # fmt: skip
+    parser.add_argument("--nih_mapping", help="as train_mae.py takes it, for every script")
+    parser.add_argument("--stage1", help="labels: the pre-training that is compared with random weights")
+    parser.add_argument(
+        "--label_shares", nargs="+", type=LabelShare.parse, default=DEFAULT_SHARES, metavar="SHARE:SEEDS",
+        help="labels: shares of the labels, each with its number of seeds (default: 0.01:5 0.1:3 1:1)",
+    )  # fmt: skip
     parser.add_argument(
         "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper and masks 3)"
     )
     parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
     parser.add_argument(
-        "--sweep_stage", default="mae", choices=("mae", "cls"), help="which stage is searched"
-    )
+        "--sweep_stage", default="mae", choices=tuple(SWEEPS),
+        help="which stage is searched; legacy: rates drawn uniformly and RandAugment, as med-hiera",
+    )  # fmt: skip
     parser.epilog = "options for every training run follow --"
     own, arguments = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options = parser.parse_args(own)
@@ -186,7 +209,19 @@ def masks(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, n
     return masks_report(runner, seeds, MASKS_NOTE if note else "", arms[0].label)
 
 
-EXPERIMENTS = {"ablation": ablation, "sweep": sweep, "explode": explode, "masks": masks}
+def labels(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
+    """The label-efficiency figure and its tables."""
+    given = {"stage0": options.stage0, "stage1": options.stage1}
+    checkpoints = {name: source for name, source in given.items() if source is not None}
+    words = runner.arguments["train_cls.py"]
+    by_share = arms_of_shares(options.label_shares, checkpoints, words, has_schedule=not note)
+    for share, arms in by_share.items():
+        run_all(runner, arms, range(share.seeds))
+    task = " and ".join(options.task_sources)
+    return labels_report(runner, list(by_share), ("random", *checkpoints), task, note)
+
+
+EXPERIMENTS = {"ablation": ablation, "sweep": sweep, "explode": explode, "masks": masks, "labels": labels}
 
 
 def check_options(options: argparse.Namespace, seeds: int, arguments: Sequence[str]) -> None:
@@ -203,6 +238,18 @@ def check_options(options: argparse.Namespace, seeds: int, arguments: Sequence[s
         raise UserError("the ablation's tables are of the test split; leave --score_test out")
     if options.experiment == "sweep" and has_option(arguments, "max_steps"):
         raise UserError("a sweep searches num_train_epochs; leave --max_steps out")
+    if options.experiment != "labels":
+        if options.stage1 is not None:
+            raise UserError(f"--stage1 is of the labels experiment; leave it out of {options.experiment}")
+        return
+    if options.stage0 is None and options.stage1 is None:
+        raise UserError("labels compares a pre-training with random weights: name its folder by --stage1")
+    if options.seeds is not None:
+        raise UserError("labels has seeds for each share, such as --label_shares 0.01:5; leave --seeds out")
+    for name in ("model_overrides", "label_fraction"):
+        if has_option(arguments, name):
+            raise UserError(f"labels sets --{name} itself, by --stage1 and --label_shares; leave it out")
+    check_shares(options.label_shares)
 
 
 def script_arguments(
@@ -210,6 +257,7 @@ def script_arguments(
     geometry: Mapping[str, tuple[str, ...]],
     arguments: Sequence[str],
     task_sources: Sequence[str] | None = None,
+    nih_mapping: str | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """The arguments that each script gets in every arm.
 
@@ -218,6 +266,7 @@ def script_arguments(
         geometry: what takes the place of a recipe's own geometry, by script; empty without a stage 0.
         arguments: the user's own, of the scripts that train; they come last and win.
         task_sources: whose labels are learned and scored; None leaves it to the scripts.
+        nih_mapping: what names the images behind RSNA's identifiers, for every script.
     """
     recipes = dict(recipes)
     if has_option(arguments, "max_steps"):  # the user's length takes the place of the budget's
@@ -226,9 +275,12 @@ def script_arguments(
             for script, words in recipes.items()
         }
     task = () if task_sources is None else ("--sources", *task_sources)
-    training = {script: (*words, *geometry.get(script, ()), *arguments) for script, words in recipes.items()}
+    mapping = () if nih_mapping is None else ("--nih_mapping", nih_mapping)
+    training = {
+        script: (*words, *geometry.get(script, ()), *mapping, *arguments) for script, words in recipes.items()
+    }
     training["train_cls.py"] += task
-    return training | dict.fromkeys(SCORING, task)
+    return training | dict.fromkeys(SCORING, (*task, *mapping))
 
 
 def check_settings(output: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -246,6 +298,9 @@ def check_settings(output: Path, options: argparse.Namespace, arguments: Sequenc
     }
     if options.task_sources is not None:
         settings["task_sources"] = options.task_sources
+    for name in ("stage1", "nih_mapping"):
+        if getattr(options, name) is not None:
+            settings[name] = canonical_path(getattr(options, name))
     name, runs = "experiment", "."
     if options.experiment == "sweep":
         if any(output.glob(f"trials/*/seed*/{LOG_FILE}")):

@@ -78,7 +78,9 @@ def main(argv: list[str]) -> None:
             train_rows,
             run.preprocessing,
             seed=config.training.seed,
-            augmentation=Augmentation.of(config.augmentation, options.rotation_degrees),
+            augmentation=Augmentation.of(
+                config.augmentation, options.rotation_degrees, options.rotation_interpolation == "nearest"
+            ),
             with_labels=True,
         ),
         eval_dataset=RadiographDataset(eval_rows, run.preprocessing, with_labels=True),

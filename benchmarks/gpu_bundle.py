@@ -1,4 +1,4 @@
-"""A folder of wheels that a GPU machine without a network lacks, for `make bench-gpu WHEELS=FOLDER` there.
+"""A folder of wheels that a GPU machine without a network lacks: `make bench-gpu`, `make test-gpu`.
 
     python -m benchmarks.gpu_bundle gpu_bundle
 
@@ -38,6 +38,8 @@ PRESENT = frozenset(
 )
 """Packages of the machine, with those that they need."""
 
+OF_TESTS = ("pydicom",)
+"""What `make test-gpu` imports beside the project's dependencies and pytest."""
 PEERS = ("hiera-transformer", "hiera-optim")
 NOT_NEEDED = frozenset({"optuna"})
 """Dependencies that no benchmark imports: the sweep's."""
@@ -107,7 +109,7 @@ def main() -> None:
     command += ["--python-version", PYTHON, "--implementation", "cp", "--dest", str(folder)]
     for platform in PLATFORMS:
         command += ["--platform", platform]
-    names = missing_packages([*project_packages(), *PEERS])
+    names = missing_packages([*project_packages(), *PEERS, *OF_TESTS])
     subprocess.run([*command, *pinned(names)], check=True)
     sizes = {path.name: path.stat().st_size / 1e6 for path in sorted(folder.iterdir())}
     for name, size in sizes.items():

@@ -90,7 +90,7 @@ def groups(scale: Scale) -> list[Group]:
     ]  # fmt: skip
     peers = ("ours", "timm", "transformers", "meta")
     return [
-        Group("train", "Training step", first, 100),
+        Group("train", "Training step", first, 120),
         Group("infer", "Classifier", [infer(name, graphs) for name in peers], 45),
         Group("modes", "Training step, other modes", second, 75),
         *(
@@ -105,7 +105,7 @@ def groups(scale: Scale) -> list[Group]:
     ]  # fmt: skip
 
 
-ORDER = ("train", "infer", "loader", "trainer", "modes")
+ORDER = ("infer", "train", "loader", "trainer", "modes")
 """Parts before the remaining groups; the trainer reads what the loader's built."""
-NEEDS = {"trainer": 90, "loader": 40}
+NEEDS = {"trainer": 150, "loader": 75}
 """Seconds without which the two other parts are not begun."""

@@ -6,6 +6,7 @@ Stands below gpu_run.py and reads its JSON alone, so it also makes the table ane
 """
 
 import json
+import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,16 @@ HEADER = (
     "| model | precision | mode | batch | images/s (slowest–fastest round) | to the first, by round | of the "
     "square product | peak GB | kernels | first step, s |\n|---|---|---|---|---|---|---|---|---|---|"
 )
+KINDS = {
+    "matrix products": "nvjet|gemm|splitk",
+    "attention": "flash|fmha|sdpa|dot_do_o|convert_dq",
+    "optimizer, weights rounded": "multi_tensor|adam",
+    "GELU and what is fused with it": "gelu",
+    "layer norms and what is fused with them": "layer_norm|gammabeta",
+    "sums (gradients of biases)": "sum|reduce",
+    "copies": "memcpy|memset|copy|cat",
+}
+"""Kinds of kernels by their names; the first that fits."""
 LOADER_GOAL = 20_000
 LOADER_COLUMN = "both cores"
 
@@ -140,6 +151,25 @@ def group_lines(group: dict[str, Any], rates: dict[str, float]) -> list[str]:
     return lines
 
 
+def kind_lines(entry: Entry) -> list[str]:
+    """Where the time of one step goes, by kind of kernel."""
+    times = dict.fromkeys([*KINDS, "other, the rarest kernels and gaps"], 0.0)
+    for name, _, microseconds in entry["kernel_times"]:
+        kind = next((kind for kind, words in KINDS.items() if re.search(words, name.lower())), None)
+        if kind is not None:
+            times[kind] += microseconds / 1e3
+    whole = statistics.median(entry["milliseconds"])
+    times["other, the rarest kernels and gaps"] = whole - sum(times.values())
+    case = entry["case"]
+    lines = [
+        f"\n## Where the step of {entry['name']} goes ({case['precision']}, {case['mode']})\n",
+        "| kernels | ms | share |\n|---|---|---|",
+    ]
+    ordered = sorted(times.items(), key=lambda pair: -pair[1])
+    lines += [f"| {kind} | {time:.1f} | {time / whole:.0%} |" for kind, time in ordered]
+    return [*lines, f"| step | {whole:.1f} | |"]
+
+
 def render(content: dict[str, Any]) -> str:
     """The whole page."""
     machine = content["machine"]
@@ -160,6 +190,10 @@ def render(content: dict[str, Any]) -> str:
     lines += [f"| {what} | {wanted} | {measured} |" for what, wanted, measured in goals(content)]
     for group in content["groups"]:
         lines += group_lines(group, content["square_tflops"])
+    for group in content["groups"]:
+        fastest = pick(group["contenders"], "ours")
+        if group["key"] == "train" and fastest is not None and fastest.get("kernel_times"):
+            lines += kind_lines(fastest)
     if content["left_out"]:
         lines.append("\n## Left out\n")
         lines += [f"- {what}: {why}" for what, why in content["left_out"]]

@@ -199,7 +199,8 @@ class Run:
         self.started = time.monotonic()
         self.deadline = self.started + 60 * options.minutes
         facts = machine(torch.device(options.device))
-        command = " ".join(["python -m benchmarks.gpu_run", *words])
+        typed = " ".join(["python -m benchmarks.gpu_run", *words])
+        command = re.sub(r" --output[ =]\S+", "", typed)  # the record may be published; a folder says nothing
         self.content: dict[str, Any] = {
             "machine": facts, "command": command, "budget_minutes": options.minutes, "seconds": 0.0,
             "square_tflops": {}, "groups": [], "trainer": None, "loader": None, "left_out": [],

@@ -12,6 +12,7 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,8 @@ from benchmarks.hiera_models import (
 MARK = "@gpu_run "
 WARM_UP = 4
 """Steps after the first: a CUDA graph is recorded in the second or third."""
+LISTED = 60
+"""Names of kernels that the record keeps."""
 
 
 def answer(**content: Any) -> None:
@@ -79,19 +82,29 @@ def square_rates(device: torch.device) -> dict[str, float]:
     return rates
 
 
-def count_kernels(step: Callable[[], Tensor], device: torch.device) -> int | None:
-    """Kernels that one step runs on a GPU, those of a replayed graph among them; copies do not count."""
+def profile_kernels(step: Callable[[], Tensor], device: torch.device) -> dict[str, Any]:
+    """Kernels that one step runs on a GPU, those of a replayed graph among them; copies do not count.
+
+    Returns:
+        kernels: how many; kernel_times: a [name, how many, microseconds] for each name, the slowest first.
+        None and nothing on a CPU.
+    """
     if device.type != "cuda":
-        return None
+        return {"kernels": None, "kernel_times": []}
     with profile(activities=[ProfilerActivity.CUDA]) as record:
         step()
         wait_for(device)
-    kernels = [
-        event.name.lower()
-        for event in record.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
-    ]
-    return sum(not name.startswith(("memcpy", "memset")) for name in kernels)
+    counts: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+    for event in record.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation:
+            counts[event.name] += 1
+            times[event.name] += event.time_range.elapsed_us()
+    is_copy = {name: name.lower().startswith(("memcpy", "memset")) for name in counts}
+    return {
+        "kernels": sum(count for name, count in counts.items() if not is_copy[name]),
+        "kernel_times": [[name[:160], counts[name], time] for name, time in times.most_common(LISTED)],
+    }
 
 
 def first_steps(step: Callable[[], Tensor], device: torch.device) -> dict[str, Any]:
@@ -108,8 +121,7 @@ def first_steps(step: Callable[[], Tensor], device: torch.device) -> dict[str, A
     if device.type == "cuda":
         facts["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         facts["reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
-    facts["kernels"] = count_kernels(step, device)
-    return facts
+    return facts | profile_kernels(step, device)
 
 
 def main() -> None:

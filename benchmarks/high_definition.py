@@ -127,7 +127,7 @@ def row(name: str, seconds: dict[str, list[float]], pixels: int, batch: int, mem
         pairs = sorted(theirs / mine for theirs, mine in zip(seconds[REFERENCE], own, strict=True))
         ratio = f"{statistics.median(pairs):.2f} ({pairs[0]:.2f}–{pairs[-1]:.2f})"
     held = "" if memory is None else f"{memory:,.0f}"
-    took = f"{median:.2f} ({min(own):.2f}–{max(own):.2f})"
+    took = f"{median:.3g} ({min(own):.3g}–{max(own):.3g})"
     return f"| {pixels} | {MODELS[name]} | {took} | {batch / median:.2f} | {ratio} | {held} |"
 
 

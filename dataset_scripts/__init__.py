@@ -3,6 +3,7 @@
 from dataset_scripts.brats2020 import Brats2020
 from dataset_scripts.build.records import Source
 from dataset_scripts.chestxray14 import ChestXray14
+from dataset_scripts.chexpert import Chexpert
 from dataset_scripts.cocktail import SOURCES, Cocktail
 from dataset_scripts.covid_radiography import CovidRadiography
 from dataset_scripts.covidx_cxr import CovidxCxr
@@ -19,6 +20,7 @@ __all__ = [
     "SOURCES",
     "Brats2020",
     "ChestXray14",
+    "Chexpert",
     "Cocktail",
     "CovidRadiography",
     "CovidxCxr",

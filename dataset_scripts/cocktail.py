@@ -22,6 +22,7 @@ _SOURCE_FILES = (
     "rsna_pneumonia",
     "iu_xray",
     "mimic_cxr",
+    "chexpert",
     "image_folder",
 )
 

@@ -19,23 +19,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset_scripts.build.builder import SourceBuilder
+from dataset_scripts.build.chexpert_labels import LABELS, read_labels
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, match_names
-from dataset_scripts.build.label_rows import parse_label, parse_view
+from dataset_scripts.build.label_rows import parse_view
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_text
 from dataset_scripts.build.report_text import ReportText, cut_sections
 from dataset_scripts.build.tables import Row, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED, no_labels
+from dataset_scripts.findings import no_labels
 
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 """The official split's words, and what they are here."""
-
-FINDING_COLUMNS = {name: name for name in FINDINGS} | {"Effusion": "Pleural Effusion"}
-"""The column of CheXpert's table that a finding may have."""
-
-LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "No Finding", "Pneumonia",
-          "Pneumothorax")  # fmt: skip
 
 _TABLE = r"mimic-cxr-[\d.]+-{}\.csv(?:\.gz)?"
 
@@ -216,20 +211,8 @@ def _read_labels(scan: FolderScan, listing: SourceListing) -> dict[str, tuple[fl
         if study in labels:
             listing.report("duplicate_row", f"s{study}", f"again in {path.name}: the first counts")
             continue
-        labels[study] = tuple(_label(row, name, listing) for name in FINDINGS)
+        labels[study] = read_labels(row, f"s{study}", listing)
     return labels
-
-
-def _label(row: Row, name: str, listing: SourceListing) -> float:
-    word = row.get(FINDING_COLUMNS[name])
-    if re.fullmatch(r"-1(?:\.0*)?", word):
-        return NOT_ANNOTATED  # uncertain
-    label = parse_label(word)
-    if label is None:
-        detail = f"line {row.line}: {name} is {word!r}: not annotated"
-        listing.report("unknown_finding", f"s{row.get('study_id')}", detail)
-        return NOT_ANNOTATED
-    return label
 
 
 SOURCE = Source(

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
+from medhiera.config.size_defaults import fill_in
 from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cocktail
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
@@ -231,6 +232,7 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     if config.hub_id:
         check_can_push(config.hub_id, stage=stage.number, task=stage.task, token=training.hub_token)
     check_source(config.model, is_mae=stage.arguments.is_mae)
+    fill_in(config)
     if config.model.model_name_or_path:
         record = find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
         if record is not None and record.stage and stage.keeps_normalization:
@@ -238,8 +240,9 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     data = open_cocktail(config.data, training, wants_contours=config.stage.wants_contours)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(
-        source, config.data.image_size, config.data.resize_size, data.mean, data.std
-    )
+        source, config.data.image_size, config.data.resize_size, data.mean,
+        data.mean_of_stds if config.data.legacy_std else data.std,
+    )  # fmt: skip
     return Run(stage, config, resume, data, preprocessing)
 
 

@@ -52,13 +52,17 @@ class RsnaFolder:
 
 
 def write_real_rsna(mini_cocktail: Path, raw: Path) -> RsnaFolder:
-    """The 236 of the mini cocktail's pictures that RSNA holds, with its labels, beside ChestX-ray14's own."""
+    """The 350 pictures of the mini cocktail and of nih64 that RSNA holds, with its labels and boxes.
+
+    Beside them stands the mini cocktail's ChestX-ray14.
+    """
     tables, nih = mini_cocktail.parent / "rsna", mini_cocktail / "ChestXray-NIHCC"
-    if not tables.is_dir():
-        pytest.skip("no RSNA tables: ../shared/rsna is absent")
+    smaller = mini_cocktail.parent / "nih64" / nih.name
+    if not tables.is_dir() or not smaller.is_dir():
+        pytest.skip("no RSNA tables: ../shared/rsna or ../shared/nih64 is absent")
     raw.mkdir()
     (raw / nih.name).symlink_to(nih)
-    pictures = {path.name: path for path in (nih / "images").iterdir()}
+    pictures = {path.name: path for each in (nih, smaller) for path in (each / "images").iterdir()}
     rows: dict[str, list[str]] = {}
     for row in _read(tables / "stage_2_train_labels.csv.gz"):
         rows.setdefault(row["patientId"], []).append(",".join(list(row.values())[1:]))
@@ -77,3 +81,21 @@ def write_real_rsna(mini_cocktail: Path, raw: Path) -> RsnaFolder:
 def _read(path: Path) -> list[dict[str, str]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def write_mrm_lists(mini_cocktail: Path, rsna: RsnaFolder) -> None:
+    """The rows of the published lists that this folder holds.
+
+    It holds none of their test list, so the last forty of the training list take its place.
+    """
+    lines = {
+        split: [
+            line
+            for line in (mini_cocktail.parent / "rsna" / f"{split}_list.txt").read_text().splitlines()
+            if Path(line.rpartition(" ")[0]).stem in rsna.mapping
+        ]
+        for split in ("train", "val")
+    }
+    lists = {"train": lines["train"][:-40], "val": lines["val"], "test": lines["train"][-40:]}
+    for split, rows in lists.items():
+        (rsna.root / f"{split}_list.txt").write_text("\n".join(rows) + "\n")

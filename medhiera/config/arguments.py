@@ -67,6 +67,12 @@ class DataArguments:
         card="where set",
     )
     build_num_proc: int = option(1, "Processes that build the data.", card="never", range=Range(1, 4096))
+    legacy_std: bool = option(
+        False,
+        "Normalize by the mean of the images' own standard deviations, as med-hiera, not by that of all "
+        "pixels. A stage that starts from another keeps that one's normalization.",
+        card="where set",
+    )
     split_scheme: Literal["official", "medtransformer", "mrm", "r2gen"] = option(
         "official",
         "`official`: the whole official test list and a patient-disjoint validation. `medtransformer`: the "
@@ -154,6 +160,13 @@ class OptimizationArguments:
         "Learning rate for 256 images a step; × global batch / 256. 0: unused.",
         card="where set",
         range=FROM_ZERO,
+    )
+    size_defaults: bool = option(
+        False,
+        "Where neither file nor command line give them, layer_decay, drop_path_rate and base_learning_rate "
+        "are those that Hiera's author fine-tunes this size of model with; with random weights layer_decay "
+        "is 1.",
+        card="never",
     )
     schedule: Literal["one_cycle"] | None = option(
         None,
@@ -290,6 +303,8 @@ class Config(Generic[S]):
     training: TrainingArguments
     hub_id: str | None = None
     """The repository that the finished stage is published in."""
+    left_to_size: tuple[str, ...] = ()
+    """Options that size_defaults.py fills in when the model's size is known."""
 
     def as_json(self) -> dict[str, Any]:
         """What card and metrics.json show: our fields by their metadata, and those of theirs that count."""

@@ -34,6 +34,7 @@ from medhiera.config.arguments import (
     machine_computes_bf16,
 )
 from medhiera.config.ranges import TRAINING_RANGES, Range
+from medhiera.config.size_defaults import FILLED_IN
 from medhiera.config.training_options import fill_in, unused_options
 from medhiera.config.validation import check_config
 from medhiera.errors import UserError
@@ -337,6 +338,11 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
         training.bf16 = optimization.precision == "bf16"
     # What the Trainer hands to accelerate; transformers fills it in before our options are known.
     training.mixed_precision = "bf16" if training.bf16 else "fp16" if training.fp16 else "no"
+    if optimization.size_defaults:
+        left = [name for name in FILLED_IN if name not in given]
+        if "learning_rate" in given and "base_learning_rate" in left:
+            left.remove("base_learning_rate")
+        recipe.left_to_size = tuple(left)
     if optimization.base_learning_rate:
         training.learning_rate = optimization.base_learning_rate * images_per_step(training) / 256
     if optimization.optimizer:

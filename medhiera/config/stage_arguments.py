@@ -98,6 +98,9 @@ class ClassificationArguments(StageArguments):
     rotation_degrees: float = option(
         0.0, "Random rotation after the crop, black fill; the paper uses 30.", range=Range(0, 180)
     )
+    rotation_interpolation: Literal["bilinear", "nearest"] = option(
+        "bilinear", "`nearest` takes the nearest pixel, as med-hiera.", card="where set"
+    )
     classifier_dropout: float = option(
         0.0,
         "Dropout on the pooled features before the head; the paper's sweep: 0–0.5.",

@@ -16,7 +16,7 @@ from torch.optim import SGD, Optimizer
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.utils import is_torch_tf32_available
 
 from medhiera.config.arguments import OptimizationArguments, StageArguments
@@ -223,7 +223,7 @@ def use_tf32(is_on: bool) -> None:
 def unused_options(
     training: TrainingArguments, optimization: OptimizationArguments, given: set[str]
 ) -> list[str]:
-    """What was set and has no effect, because something else has taken its place; a sentence each."""
+    """What was set and has no effect, or not the effect that it has elsewhere; a sentence each."""
     names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
     unused = [
         f"{name} has no effect with schedule: one_cycle; leave schedule out" for name in sorted(names)
@@ -234,6 +234,12 @@ def unused_options(
         for name in ("optim", "optim_args", "optim_target_modules")
         if name in given and optimization.optimizer
     ]
+    falls = bool(optimization.schedule) or "cosine" in SchedulerType(training.lr_scheduler_type).value
+    if optimization.early_stopping_patience and falls:
+        unused.append(
+            "early_stopping_patience can end this run before its learning rate has fallen, where the best "
+            "weights are found; fewer epochs (num_train_epochs) let the whole schedule run"
+        )
     for name, value in SET_BY_US.items():
         if name in given and getattr(training, name) != value:
             unused.append(f"{name} has no effect: it is always {str(value).lower()} here; leave it out")

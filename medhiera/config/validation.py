@@ -35,6 +35,10 @@ def _optimization_faults(
         faults.append(
             f"layer_decay needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
         )
+    if optimization.size_defaults and optimization.optimizer != "adamw":
+        faults.append(
+            f"size_defaults needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
+        )
     if optimization.base_learning_rate and "learning_rate" in given:
         faults.append(
             "learning_rate and base_learning_rate are both set; give one (--base_learning_rate 0 unsets the "

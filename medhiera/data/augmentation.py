@@ -36,17 +36,22 @@ class Augmentation:
         has_flip: every second image is mirrored.
         has_rand_augment: two of RandAugment's operations.
         rotation_degrees: largest angle of a rotation about the center; 0: none.
+        has_nearest_rotation: it takes the nearest pixel, as med-hiera; else bilinear.
     """
 
     smallest_scale: float = 0.0
     has_flip: bool = False
     has_rand_augment: bool = False
     rotation_degrees: float = 0.0
+    has_nearest_rotation: bool = False
 
     @classmethod
-    def of(cls, options: AugmentationArguments, rotation_degrees: float = 0.0) -> "Augmentation":
+    def of(
+        cls, options: AugmentationArguments, rotation_degrees: float = 0.0, has_nearest_rotation: bool = False
+    ) -> "Augmentation":
         """The augmentation that a config asks for; the rotation is a stage's own option."""
-        return cls(options.random_crop_scale, options.horizontal_flip, options.rand_augment, rotation_degrees)
+        shared = (options.random_crop_scale, options.horizontal_flip, options.rand_augment)
+        return cls(*shared, rotation_degrees, has_nearest_rotation)
 
     def boxes(self, keys: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The random crop of each image, drawn as torchvision's RandomResizedCrop draws it.
@@ -86,7 +91,7 @@ class Augmentation:
         Returns:
             As far as the recipe has them: `is_flipped` (batch,), bool; `operations` (batch, rounds, 2),
             float32, the index of an operation and the sign of its magnitude; `angle` (batch,), float32, in
-            degrees, counter-clockwise.
+            degrees, counter-clockwise, or `nearest_angle` where the rotation takes the nearest pixel.
         """
         drawn: dict[str, Tensor] = {}
         if self.has_flip:
@@ -98,5 +103,5 @@ class Augmentation:
             drawn["operations"] = torch.from_numpy(np.stack([chosen, sign], -1).astype(np.float32))
         if self.rotation_degrees:
             angle = (uniform(keys, _ROTATION, 1)[:, 0] * 2 - 1) * np.float32(self.rotation_degrees)
-            drawn["angle"] = torch.from_numpy(angle)
+            drawn["nearest_angle" if self.has_nearest_rotation else "angle"] = torch.from_numpy(angle)
         return drawn

@@ -25,7 +25,7 @@ ROUNDS = 2
 STRENGTH = 9 / 30
 """Magnitude 9 of 31 as a share of each operation's range."""
 
-DRAWS = ("crop_size", "is_flipped", "operations", "angle")
+DRAWS = ("crop_size", "is_flipped", "operations", "angle", "nearest_angle")
 """What a batch may hold beside its pixels for `augment`."""
 
 _SHEAR = 0.3 * STRENGTH
@@ -45,8 +45,8 @@ def augment(pixels: Tensor, draws: dict[str, Any], image_size: int) -> Tensor:
     Args:
         pixels: (batch, 1, height, width), uint8.
         draws: as far as the recipe has them: `crop_size` (batch, 2), height and width of each crop, which
-            stands in the upper left of `pixels`; `is_flipped`, `operations` and `angle`, see
-            Augmentation.draws.
+            stands in the upper left of `pixels`; `is_flipped`, `operations`, and `angle` or
+            `nearest_angle`, see Augmentation.draws.
         image_size: side of the model's input in pixels.
 
     Returns:
@@ -62,6 +62,8 @@ def augment(pixels: Tensor, draws: dict[str, Any], image_size: int) -> Tensor:
             pixels = rand_augment(pixels, chosen[:, 0].long(), chosen[:, 1])
     if "angle" in draws:
         pixels = rotate(pixels, draws["angle"])
+    if "nearest_angle" in draws:
+        pixels = rotate(pixels, draws["nearest_angle"], "nearest")
     return pixels
 
 
@@ -131,21 +133,23 @@ def _product(weights: Tensor, values: Tensor) -> Tensor:
     return parts[:, : weights.shape[1]] + parts[:, weights.shape[1] :]
 
 
-def rotate(pixels: Tensor, angle: Tensor) -> Tensor:
-    """Turn each image about its center: bilinear, black corners, as torchvision's `rotate` with fill 0.
+def rotate(pixels: Tensor, angle: Tensor, mode: str = "bilinear") -> Tensor:
+    """Turn each image about its center: black corners, as torchvision's `rotate` with fill 0.
 
     Args:
         pixels: (batch, 1, height, width), uint8.
         angle: (batch,), float32, in degrees, counter-clockwise.
+        mode: bilinear or nearest.
 
     Returns:
-        The same shape; within one gray level of torchvision.
+        The same shape; within one gray level of torchvision, and of `nearest` all but the pixels that lie
+        halfway between two.
     """
     turned = torch.deg2rad(angle)
     cosine, sine, zero = torch.cos(turned), torch.sin(turned), torch.zeros_like(turned)
     matrices = torch.stack([cosine, -sine, zero, sine, cosine, zero], 1)
     gray = pixels.to(torch.float32)
-    both = _sample(torch.cat([gray, torch.ones_like(gray)], 1), matrices, "bilinear")
+    both = _sample(torch.cat([gray, torch.ones_like(gray)], 1), matrices, mode)
     return (both[:, :1] * both[:, 1:]).round_().to(torch.uint8)  # torchvision dims the edge twice: so do we
 
 

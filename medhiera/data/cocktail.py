@@ -93,6 +93,7 @@ class BuiltDataset:
         split_scheme: how ChestX-ray14 was split (official, medtransformer), or RSNA (mrm).
         folder: where the built data and its reports lie.
         is_reused: it was there already.
+        mean_of_stds: mean of its training images' own standard deviations.
     """
 
     rows: DatasetDict
@@ -103,6 +104,7 @@ class BuiltDataset:
     split_scheme: str
     folder: Path
     is_reused: bool
+    mean_of_stds: float = math.nan
 
     def split(self, name: str) -> Dataset:
         """One split.
@@ -197,6 +199,7 @@ def open_cocktail(
         split_scheme=scheme,
         folder=built,
         is_reused=is_reused,
+        mean_of_stds=statistics.get("mean_of_stds", math.nan),
     )
 
 

@@ -29,6 +29,7 @@ from medhiera.evaluation.caption_metrics import (
     why_no_meteor,
 )
 from medhiera.evaluation.caption_results import CaptionReport, CaptionScores
+from medhiera.evaluation.radgraph import check_annotations, score_annotations
 from medhiera.evaluation.report_content import count_distinct, score_laterality, share_verbatim
 
 Reports = Mapping[str, str]
@@ -284,6 +285,13 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--normal", type=Path, metavar="FILE", help="a list of the normal studies' ids: scored apart"
     )
+    parser.add_argument(
+        "--chexbert", type=Path, metavar="FOLDER", help="chexbert.pth and its BERT's files: CheXbert F1"
+    )
+    parser.add_argument(
+        "--radgraph", type=Path, nargs=2, metavar=("REFERENCES", "PREDICTIONS"),
+        help="annotations that the package radgraph wrote: RadGraph F1",
+    )  # fmt: skip
     parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
     return parser.parse_args(argv)
 
@@ -320,6 +328,19 @@ def main(argv: list[str]) -> None:
     if options.compare is not None:
         differences = compare_captions(references, predictions, read(options.compare), bootstrap)
         printed["comparison"] = {name: dataclasses.asdict(one) for name, one in differences.items()}
+    if options.chexbert is not None:
+        # Late: a BERT takes seconds to import, and few have CheXbert's weights.
+        from medhiera.evaluation.chexbert import Chexbert, score_labels
+
+        labeler = Chexbert.open(options.chexbert)
+        true, said = (
+            labeler.label([each[study] for study in references]) for each in (references, predictions)
+        )
+        printed["chexbert"] = dataclasses.asdict(score_labels(true, said, bootstrap))
+    if options.radgraph is not None:
+        of_references, of_predictions = (check_annotations(read_json(one), one) for one in options.radgraph)
+        scores = score_annotations(of_references, of_predictions, bootstrap)
+        printed["radgraph"] = dataclasses.asdict(scores)
     printed |= {"clean": options.clean, "legacy_references": options.legacy_references}
     print(json.dumps(printed, allow_nan=False))
 

@@ -13,12 +13,11 @@ from scipy.stats import norm, rankdata
 
 from medhiera.evaluation.bootstrap import (
     Bootstrap,
-    Difference,
     Floats,
     WeightedRanking,
     paired_difference,
 )
-from medhiera.evaluation.metrics import MEASURES, NO_DISEASE, mean_of_known, rank_findings
+from medhiera.evaluation.metrics import NO_DISEASE, drawn_means, rank_findings
 from medhiera.evaluation.predictions import FindingColumn, Predictions
 from medhiera.evaluation.results import (
     Comparison,
@@ -52,8 +51,8 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
     }
     diseases = [name for name in pairs if name != NO_DISEASE]
     return Comparison(
-        mean=_of_means(ours, theirs, draws, list(pairs)),
-        diseases=_of_means(ours.diseases, theirs.diseases, draws, diseases),
+        mean=_compare_means(_of_means(ours, theirs), drawn_means(draws, list(pairs))),
+        diseases=_compare_means(_of_means(ours.diseases, theirs.diseases), drawn_means(draws, diseases)),
         findings=findings,
         images=len(predictions),
         bootstrap_resamples=bootstrap.resamples,
@@ -62,16 +61,19 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
 
 def compare_over_seeds(
     pairs: Sequence[tuple[Predictions, Predictions]], bootstrap: Bootstrap
-) -> Difference | None:
-    """The difference of mean AUROC between two ways of training, averaged over seeds; None without an AUROC.
+) -> MeanComparison | None:
+    """Differences of the means over findings between two ways of training, averaged over seeds.
 
-    The interval is over patients: every seed's two models are weighed by the same resamples. What another
-    seed would give is not in it.
+    The intervals are over patients: every seed's two models are weighed by the same resamples. What another
+    seed would give is not in them.
 
     Args:
         pairs: for each seed the predictions of the first and of the second; all of the same images, findings
             and labels in the same order.
-        bootstrap: behind the interval; at least one resample.
+        bootstrap: behind the intervals; at least one resample.
+
+    Returns:
+        None where no finding has an AUROC.
 
     Raises:
         ValueError: they are not of the same images and findings.
@@ -81,13 +83,13 @@ def compare_over_seeds(
     for one, other in pairs:
         _check_same_split(first, one)
         _check_same_split(first, other)
-        ours, theirs = (rank_findings(each, Bootstrap(0)).mean_auroc for each in (one, other))
-        if ours is None or theirs is None:
+        differences = _of_means(*(rank_findings(each, Bootstrap(0)) for each in (one, other)))
+        if differences is None:
             return None
-        values.append(ours - theirs)
+        values.append(differences)
         drawn = _resample(_pairs(one, other), first.patient_count, bootstrap)
-        draws.append(mean_of_known(np.stack([auroc for auroc, _ in drawn.values()])))
-    return paired_difference(float(np.mean(values)), np.mean(draws, axis=0))
+        draws.append(drawn_means(drawn, list(drawn)))
+    return _compare_means(tuple(np.mean(values, axis=0)), list(np.mean(draws, axis=0)))
 
 
 def _pairs(predictions: Predictions, other: Predictions) -> dict[str, tuple[FindingColumn, FindingColumn]]:
@@ -159,20 +161,23 @@ def _weigh_apart(one: WeightedRanking, other: WeightedRanking, weights: Floats) 
     return auroc - other_auroc, precision - other_precision
 
 
-def _of_means(
-    ours: MeanScores, theirs: MeanScores, draws: Mapping[str, Floats], names: Sequence[str]
-) -> MeanComparison | None:
-    """The difference of the means over some findings; None where there are none."""
+def _of_means(ours: MeanScores, theirs: MeanScores) -> tuple[float, float] | None:
+    """The differences of mean AUROC and of mean average precision; None where there are none."""
     if ours.mean_auroc is None or theirs.mean_auroc is None:
         return None
     assert ours.mean_average_precision is not None and theirs.mean_average_precision is not None
-    drawn = [mean_of_known(np.stack([draws[name][row] for name in names])) for row in range(len(MEASURES))]
-    return MeanComparison(
-        auroc=paired_difference(ours.mean_auroc - theirs.mean_auroc, drawn[0]),
-        average_precision=paired_difference(
-            ours.mean_average_precision - theirs.mean_average_precision, drawn[1]
-        ),
+    return (
+        ours.mean_auroc - theirs.mean_auroc,
+        ours.mean_average_precision - theirs.mean_average_precision,
     )
+
+
+def _compare_means(values: tuple[float, ...] | None, drawn: Sequence[Floats]) -> MeanComparison | None:
+    """From the differences of AUROC and average precision and their resamples."""
+    if values is None:
+        return None
+    auroc, average_precision = map(paired_difference, values, drawn)
+    return MeanComparison(auroc=auroc, average_precision=average_precision)
 
 
 def delong(scores: Floats, truth: NDArray[np.bool_]) -> tuple[Floats, Floats]:

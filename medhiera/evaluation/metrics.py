@@ -76,19 +76,10 @@ def rank_findings(predictions: Predictions, bootstrap: Bootstrap) -> RankingRepo
     Source: percentile bootstrap over patients (Efron and Tibshirani 1993, chapter 13); the intervals of
     average precision are moved by their bootstrap bias (chapter 10).
     """
-    columns = list(predictions.columns())
-    rankings = {
-        column.name: WeightedRanking.of(
-            column.scores, column.is_present, column.patients, predictions.patient_count
-        )
-        for column in columns
-        if column.one_sided_reason is None
-    }
-    measures = {name: ranking.weigh for name, ranking in rankings.items()}
-    draws = bootstrap.resample(measures, predictions.patient_count)
-    findings = {column.name: _score(column, draws.get(column.name)) for column in columns}
-    diseases = [name for name in rankings if name != NO_DISEASE]
-    everything = _means(findings, draws, list(rankings))
+    draws = _resample(predictions, bootstrap)
+    findings = {column.name: _score(column, draws.get(column.name)) for column in predictions.columns()}
+    diseases = [name for name in draws if name != NO_DISEASE]
+    everything = _means(findings, draws, list(draws))
     return RankingReport(
         **vars(everything),
         diseases=_means(findings, draws, diseases),
@@ -97,6 +88,44 @@ def rank_findings(predictions: Predictions, bootstrap: Bootstrap) -> RankingRepo
         bootstrap_resamples=bootstrap.resamples,
         patients=predictions.patient_count,
     )
+
+
+def rank_over_seeds(several: Sequence[Predictions], bootstrap: Bootstrap) -> MeanScores:
+    """Mean AUROC and average precision of models that differ in their seed, averaged over these.
+
+    The intervals are over patients: every model is weighed by the same resamples. What another seed would
+    give is not in them.
+
+    Args:
+        several: of each model, the same images and findings in the same order.
+        bootstrap: behind the intervals.
+    """
+    reports = [rank_findings(each, Bootstrap(0)) for each in several]
+    names = reports[0].findings_in_mean
+    if not names:
+        return _means({}, {}, [])
+    auroc, average_precision = (
+        float(np.mean([getattr(report, f"mean_{measure}") for report in reports])) for measure in MEASURES
+    )
+    drawn = np.mean([drawn_means(_resample(each, bootstrap), names) for each in several], axis=0)
+    return MeanScores(
+        mean_auroc=auroc,
+        mean_auroc_interval=interval(drawn[0]),
+        mean_average_precision=average_precision,
+        mean_average_precision_interval=interval(drawn[1], centered_on=average_precision),
+        findings_in_mean=names,
+    )
+
+
+def _resample(predictions: Predictions, bootstrap: Bootstrap) -> dict[str, Floats]:
+    """(2, resamples) of each finding that has both label values: AUROC and average precision."""
+    count = predictions.patient_count
+    measures = {
+        column.name: WeightedRanking.of(column.scores, column.is_present, column.patients, count).weigh
+        for column in predictions.columns()
+        if column.one_sided_reason is None
+    }
+    return bootstrap.resample(measures, count)
 
 
 def _score(column: FindingColumn, drawn: Floats | None) -> FindingScore:
@@ -141,7 +170,7 @@ def _means(
     auroc, average_precision = (
         float(np.mean([getattr(findings[name], measure) for name in names])) for measure in MEASURES
     )
-    drawn = [mean_of_known(np.stack([draws[name][row] for name in names])) for row in range(len(MEASURES))]
+    drawn = drawn_means(draws, names)
     return MeanScores(
         mean_auroc=auroc,
         mean_auroc_interval=interval(drawn[0]),
@@ -149,6 +178,13 @@ def _means(
         mean_average_precision_interval=interval(drawn[1], centered_on=average_precision),
         findings_in_mean=list(names),
     )
+
+
+def drawn_means(draws: Mapping[str, Floats], names: Sequence[str]) -> list[Floats]:
+    """Of AUROC and average precision the mean over findings, (resamples,) each; of no finding nothing."""
+    if not names:
+        return []
+    return [mean_of_known(np.stack([draws[name][row] for name in names])) for row in range(len(MEASURES))]
 
 
 def mean_of_known(drawn: Floats) -> Floats:

@@ -169,6 +169,7 @@ class ChosenThresholds:
     Attributes:
         youden: with the largest sum of sensitivity and specificity.
         sensitivity_90: the highest that finds at least 90 % of the positives.
+        best_f1: the highest of those with the largest F1.
         positives: images with the finding that they were chosen on.
         positive_patients: patients with such an image.
         reason: why there is none.
@@ -176,6 +177,7 @@ class ChosenThresholds:
 
     youden: float | None
     sensitivity_90: float | None
+    best_f1: float | None
     positives: int | None
     positive_patients: int | None
     reason: str | None = None
@@ -189,6 +191,8 @@ class OperatingPoint:
         threshold: a finding is called present where its probability is at least this.
         sensitivity: None where no image is positive.
         specificity: None where no image is negative.
+        accuracy: share of annotated images called rightly; None in records of earlier versions, as F1.
+        f1: None where no image is positive.
     """
 
     threshold: float
@@ -196,6 +200,10 @@ class OperatingPoint:
     sensitivity_interval: Interval
     specificity: float | None
     specificity_interval: Interval
+    accuracy: float | None = None
+    accuracy_interval: Interval = None
+    f1: float | None = None
+    f1_interval: Interval = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +216,9 @@ class FindingOperatingPoints:
         positives: as in ChosenThresholds, on validation.
         positive_patients: as in ChosenThresholds, on validation.
         reason: why there are no points.
+        best_f1: at this threshold; None in records of earlier versions, as the two that follow.
+        accuracy_of_none: what accuracy is where no image is called present.
+        f1_of_all: what F1 is where every image is called present.
     """
 
     youden: OperatingPoint | None
@@ -215,19 +226,19 @@ class FindingOperatingPoints:
     positives: int | None
     positive_patients: int | None
     reason: str | None = None
+    best_f1: OperatingPoint | None = None
+    accuracy_of_none: float | None = None
+    f1_of_all: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanRates:
-    """Means over the findings that have a value.
-
-    Attributes:
-        sensitivity: None where no finding has one.
-        specificity: None where no finding has one.
-    """
+    """Means over the findings that have a value; None where none has."""
 
     sensitivity: float | None
     specificity: float | None
+    accuracy: float | None = None
+    f1: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

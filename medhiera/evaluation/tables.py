@@ -2,7 +2,7 @@
 
 from medhiera.evaluation.bootstrap import Difference
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
-from medhiera.evaluation.results import Comparison, MeanScores, RankingReport
+from medhiera.evaluation.results import Comparison, MeanScores, OperatingPoints, RankingReport
 from medhiera.formatting import value_text
 
 
@@ -50,6 +50,42 @@ def mean_as_text(means: MeanScores) -> str:
     if means.mean_auroc is None:
         return "–    (no finding has both present and absent images)"
     return f"{means.mean_auroc:.3f} (95 % interval: {value_text(means.mean_auroc_interval)})"
+
+
+def threshold_lines(points: OperatingPoints) -> list[str]:
+    """A plain-text table: accuracy and F1 at the threshold with the largest F1 on validation.
+
+    Args:
+        points: intervals and values may be missing.
+    """
+    if points.reason is not None:
+        return [f"no accuracy, no F1: {points.reason}"]
+    lines = [
+        f"at thresholds chosen on {points.validation_images} validation images (largest F1):",
+        f"{'finding':<20} threshold accuracy  95 % interval    none called  F1        95 % interval    "
+        "all called",
+    ]
+    for name, entry in points.findings.items():
+        label, point = f"{name.replace('_', ' '):<20}", entry.best_f1
+        if point is None:
+            lines.append(f"{label} –         {entry.reason}")
+            continue
+        rows = (
+            (point.accuracy, point.accuracy_interval, entry.accuracy_of_none),
+            (point.f1, point.f1_interval, entry.f1_of_all),
+        )
+        cells = [
+            f"{_number(value):<9} {value_text(limits):<16} {_number(trivial):<12}"
+            for value, limits, trivial in rows
+        ]
+        lines.append(f"{label} {_number(point.threshold):<9} {' '.join(cells)}".rstrip())
+    if (mean := points.means.get("best_f1")) is not None and mean.f1 is not None:
+        lines.append(f"{'mean':<30} {_number(mean.accuracy):<39} {_number(mean.f1)}")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:

@@ -1,4 +1,4 @@
-"""Thresholds chosen on validation, and the sensitivity and specificity they reach on test.
+"""Thresholds chosen on validation, and what they reach on test: sensitivity, specificity, accuracy and F1.
 
 Stands on predictions.py, beside metrics.py. A finding is called present where its probability is at least the
 threshold.
@@ -23,11 +23,16 @@ from medhiera.evaluation.results import (
 )
 
 SENSITIVITY = 0.9
-"""Of the rule `sensitivity_90`; the other, `youden`, takes the largest sensitivity + specificity."""
+"""Of the rule `sensitivity_90`; `youden` takes the largest sensitivity + specificity, `best_f1` the largest
+F1."""
+
+RULES = ("youden", "sensitivity_90", "best_f1")
+"""Their fields in ChosenThresholds and FindingOperatingPoints."""
 
 NOT_CHOSEN = ChosenThresholds(
     youden=None,
     sensitivity_90=None,
+    best_f1=None,
     positives=None,
     positive_patients=None,
     reason="no threshold was chosen for it",
@@ -35,7 +40,7 @@ NOT_CHOSEN = ChosenThresholds(
 
 
 def choose_thresholds(predictions: Predictions) -> dict[str, ChosenThresholds]:
-    """Thresholds by both rules.
+    """Thresholds by every rule.
 
     Args:
         predictions: of the validation split, probabilities.
@@ -52,6 +57,7 @@ def _choose(column: FindingColumn) -> ChosenThresholds:
         return ChosenThresholds(
             youden=None,
             sensitivity_90=None,
+            best_f1=None,
             positives=None,
             positive_patients=None,
             reason=f"{column.one_sided_reason} on validation",
@@ -59,9 +65,12 @@ def _choose(column: FindingColumn) -> ChosenThresholds:
     false_rate, true_rate, thresholds = roc_curve(column.truth, column.scores, drop_intermediate=False)
     thresholds[0] = np.nextafter(column.scores.max(), 2)  # scikit-learn's infinity: nothing is called present
     sensitive = int(np.argmax(true_rate >= SENSITIVITY - 1e-12))
+    found, false = np.rint(true_rate * column.positives), np.rint(false_rate * column.negatives)
+    f1 = 2 * found / (column.positives + found + false)
     return ChosenThresholds(
         youden=float(thresholds[np.argmax(true_rate - false_rate)]),
         sensitivity_90=float(thresholds[sensitive]),
+        best_f1=float(thresholds[np.argmax(f1)]),
         positives=column.positives,
         positive_patients=column.positive_patients,
     )
@@ -70,10 +79,11 @@ def _choose(column: FindingColumn) -> ChosenThresholds:
 def apply_thresholds(
     thresholds: Mapping[str, ChosenThresholds], predictions: Predictions, bootstrap: Bootstrap
 ) -> dict[str, FindingOperatingPoints]:
-    """Sensitivity and specificity of thresholds that were chosen elsewhere, with patient-level intervals.
+    """What thresholds that were chosen elsewhere reach, with patient-level intervals.
 
     The interval is of the test images alone: the threshold is taken as given. Where all images or none are
-    called rightly it is the exact binomial one (Clopper and Pearson 1934), images taken as independent.
+    called rightly it is the exact binomial one (Clopper and Pearson 1934), images taken as independent; of F1
+    by way of the Jaccard index J = TP / (TP + FP + FN), a share of images, as F1 = 2J / (1 + J).
 
     Args:
         thresholds: from `choose_thresholds`.
@@ -86,7 +96,7 @@ def apply_thresholds(
     pairs = [
         (column, threshold)
         for column in predictions.columns()
-        for threshold in _both(thresholds.get(column.name, NOT_CHOSEN))
+        for threshold in _by_rule(thresholds.get(column.name, NOT_CHOSEN))
     ]
     counts = [_count_calls(column, threshold, predictions.patient_count) for column, threshold in pairs]
     shares = _resample_shares(counts, bootstrap, predictions.patient_count)
@@ -94,37 +104,43 @@ def apply_thresholds(
     for (column, threshold), of_patients, drawn in zip(pairs, counts, shares, strict=True):
         points[column.name].append(_operating_point(threshold, of_patients, drawn))
     result: dict[str, FindingOperatingPoints] = {}
-    for name, both in points.items():
-        chosen = thresholds.get(name, NOT_CHOSEN)
-        youden, sensitivity_90 = both or (None, None)
-        result[name] = FindingOperatingPoints(
-            youden=youden,
-            sensitivity_90=sensitivity_90,
+    for column in predictions.columns():
+        chosen = thresholds.get(column.name, NOT_CHOSEN)
+        reached = dict(zip(RULES, points[column.name], strict=False))  # none where none was chosen
+        images = len(column.truth)
+        result[column.name] = FindingOperatingPoints(
+            youden=reached.get("youden"),
+            sensitivity_90=reached.get("sensitivity_90"),
+            best_f1=reached.get("best_f1"),
             positives=chosen.positives,
             positive_patients=chosen.positive_patients,
             reason=chosen.reason,
+            accuracy_of_none=1 - column.positives / images if images else None,
+            f1_of_all=2 * column.positives / (images + column.positives) if column.positives else None,
         )
     return result
 
 
-def _both(chosen: ChosenThresholds) -> list[float]:
-    """The thresholds Youden's first; none where none was chosen."""
-    if chosen.youden is None or chosen.sensitivity_90 is None:
-        return []
-    return [chosen.youden, chosen.sensitivity_90]
+def _by_rule(chosen: ChosenThresholds) -> list[float]:
+    """The thresholds in the order of RULES; none where none was chosen."""
+    thresholds = [chosen.youden, chosen.sensitivity_90, chosen.best_f1]
+    return [threshold for threshold in thresholds if threshold is not None]
 
 
 def _count_calls(column: FindingColumn, threshold: float, patient_count: int) -> NDArray[np.float64]:
-    """Each patient's images behind sensitivity and specificity.
+    """Each patient's images behind each measure.
 
     Returns:
-        (2, 2, patients): of sensitivity and of specificity, the images called rightly and all.
+        (4, 2, patients): of sensitivity, specificity, accuracy and the Jaccard index, the images called
+        rightly (found, for the last) and all that count.
     """
     is_called = column.scores >= threshold
-    counts = np.empty((2, 2, patient_count))
-    for row, is_counted in enumerate((column.is_present, ~column.is_present)):
-        is_right = is_counted & (is_called == column.is_present)
-        for place, each in enumerate((is_right, is_counted)):
+    is_right = is_called == column.is_present
+    everywhere = np.ones_like(is_right)
+    counted = (column.is_present, ~column.is_present, everywhere, column.is_present | is_called)
+    counts = np.empty((len(counted), 2, patient_count))
+    for row, is_counted in enumerate(counted):
+        for place, each in enumerate((is_right & is_counted, is_counted)):
             counts[row, place] = np.bincount(column.patients, weights=each, minlength=patient_count)
     return counts
 
@@ -132,14 +148,16 @@ def _count_calls(column: FindingColumn, threshold: float, patient_count: int) ->
 def _resample_shares(
     counts: list[NDArray[np.float64]], bootstrap: Bootstrap, patient_count: int
 ) -> list[NDArray[np.float64]]:
-    """Sensitivity and specificity in each resample: a (2, resamples) each, NaN where no image is drawn."""
+    """The measures of `_count_calls` in each resample: a (4, resamples) each, NaN where no image is drawn."""
     if not counts or not bootstrap.resamples:
-        return [np.empty((2, 0)) for _ in counts]
+        return [np.empty((4, 0)) for _ in counts]
     table = np.concatenate(counts).reshape(-1, patient_count)
     sums = np.concatenate([table @ weights for weights in bootstrap.weights(patient_count)], axis=1)
     right, images = sums[::2], sums[1::2]
     shares = np.divide(right, images, out=np.full_like(right, np.nan), where=images > 0)
-    return list(shares.reshape(len(counts), 2, -1))
+    shares = shares.reshape(len(counts), 4, -1)
+    shares[:, 3][np.isnan(shares[:, 0])] = np.nan  # no positive image, no F1
+    return list(shares)
 
 
 def _operating_point(threshold: float, counts: Floats, drawn: Floats) -> OperatingPoint:
@@ -148,20 +166,30 @@ def _operating_point(threshold: float, counts: Floats, drawn: Floats) -> Operati
     Args:
         threshold: what was applied.
         counts: from `_count_calls`.
-        drawn: (2, resamples).
+        drawn: (4, resamples).
     """
     values: list[float | None] = []
     intervals: list[Interval] = []
     for (right, images), draws in zip(counts.sum(axis=-1), drawn, strict=True):
         values.append(float(right / images) if images else None)
         intervals.append(_share_interval(draws, int(right), int(images)) if len(draws) else None)
+    jaccard, limits = (None, None) if values[0] is None else (values[3], intervals[3])
     return OperatingPoint(
         threshold=threshold,
         sensitivity=values[0],
         sensitivity_interval=intervals[0],
         specificity=values[1],
         specificity_interval=intervals[1],
+        accuracy=values[2],
+        accuracy_interval=intervals[2],
+        f1=None if jaccard is None else _f1(jaccard),
+        f1_interval=None if limits is None else [_f1(limit) for limit in limits],
     )
+
+
+def _f1(jaccard: float) -> float:
+    """It grows with the Jaccard index, so percentiles of one give those of the other."""
+    return 2 * jaccard / (1 + jaccard)
 
 
 def _share_interval(draws: Floats, right: int, images: int) -> Interval:
@@ -185,14 +213,16 @@ def score_thresholds(
     if validation is None:
         return OperatingPoints(findings={}, reason="no validation split to choose thresholds on")
     findings = apply_thresholds(choose_thresholds(validation), predictions, bootstrap)
-    by_rule: dict[str, list[OperatingPoint]] = {
-        "youden": [entry.youden for entry in findings.values() if entry.youden],
-        "sensitivity_90": [entry.sensitivity_90 for entry in findings.values() if entry.sensitivity_90],
+    by_rule = {
+        rule: [point for entry in findings.values() if (point := getattr(entry, rule)) is not None]
+        for rule in RULES
     }
     means = {
         rule: MeanRates(
             sensitivity=_mean([point.sensitivity for point in points]),
             specificity=_mean([point.specificity for point in points]),
+            accuracy=_mean([point.accuracy for point in points]),
+            f1=_mean([point.f1 for point in points]),
         )
         for rule, points in by_rule.items()
     }

@@ -1,15 +1,24 @@
 """The paper's experiments as data: arms, and what each starts from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 STAGE0 = "stage 0"
 """Where an arm starts that needs ImageNet weights."""
+
+STAGE1 = "stage 1"
+"""Where an arm starts that needs a pre-training that was made before."""
 
 SCORING = ("evaluate_cls.py", "probe.py")
 """Scripts that train no stage: they score the one they start from, and leave predictions.parquet."""
 
 REGIONS = {"none": "even masks", "rectangle": "the paper's rectangle", "contour": "each chest's contour"}
 """What masks of the masks experiment follow → its label."""
+
+STARTS = {"random": None, "stage0": STAGE0, "stage1": STAGE1}
+"""Where classifiers of the labels experiment start, by name; see Arm.start."""
+
+START_LABELS = {"random": "random", "stage0": "ImageNet MAE", "stage1": "stage 1"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,7 @@ class Arm:
         name: its folder.
         label: in figures and tables.
         script: train_mae.py or train_cls.py; or one of SCORING.
-        start: STAGE0, the name of an arm that trains, or None for random weights.
+        start: STAGE0, STAGE1, the name of an arm that trains, or None for random weights.
         arguments: its own options of the script.
         as_long_as: an arm whose number of optimizer steps it takes.
         may_diverge: a NaN or infinite loss is a valid end: it is what the arm shows.
@@ -114,5 +123,28 @@ def mask_arms(has_stage0: bool) -> list[Arm]:
             Arm(f"probe-{region}", label, "probe.py", f"mae-{region}"),
             Arm(f"cls-{region}", label, "train_cls.py", f"mae-{region}"),
             Arm(f"test-{region}", label, "evaluate_cls.py", f"cls-{region}"),
+        ]
+    return arms
+
+
+def label_arms(
+    fraction: float, starts: Sequence[str], schedule: tuple[str, ...], geometry: tuple[str, ...]
+) -> list[Arm]:
+    """What is pre-training worth with few labels? Classifiers that differ in nothing but their start.
+
+    Args:
+        fraction: of the training images whose labels are learned; the seed chooses them, the same ones for
+            each start.
+        starts: keys of STARTS.
+        schedule: options that so many images ask for.
+        geometry: options that give random weights the shapes of the others.
+    """
+    arms = []
+    for start in starts:
+        own = ("--label_fraction", f"{fraction:g}", *schedule, *(geometry if start == "random" else ()))
+        name, label = f"{start}-{fraction:g}", f"{START_LABELS[start]}, {100 * fraction:g} % of the labels"
+        arms += [
+            Arm(f"cls-{name}", label, "train_cls.py", STARTS[start], own),
+            Arm(f"test-{name}", label, "evaluate_cls.py", f"cls-{name}"),
         ]
     return arms

@@ -83,3 +83,56 @@ def influence_bars(
     if note:
         figure.supxlabel(note, fontsize=7)
     save(figure, path)
+
+
+def label_efficiency(
+    starts: Mapping[str, Mapping[float, Sequence[float]]],
+    intervals: Mapping[str, Mapping[float, Sequence[float] | None]],
+    images: Mapping[float, str],
+    path: Path,
+    *,
+    title: str,
+    note: str = "",
+) -> None:
+    """AUROC over the share of labels that were learned: one line a start.
+
+    Args:
+        starts: label → share → AUROC, one a seed.
+        intervals: label → share → of the mean over seeds; None where there is none.
+        images: share → how many training images that is, as text.
+        path: the PNG to write.
+        title: above the axes.
+        note: below the axes.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    for index, (label, by_share) in enumerate(starts.items()):
+        color, shares = OKABE_ITO[index % len(OKABE_ITO)], sorted(by_share)
+        aside = 1.12 ** (index - (len(starts) - 1) / 2)  # side by side, so that no bar hides another
+        places = [share * aside for share in shares]
+        means = np.array([np.mean(by_share[share]) for share in shares])
+        limits = [intervals[label][share] for share in shares]
+        ends = np.array([(mean, mean) if at is None else at for mean, at in zip(means, limits, strict=True)])
+        bars = np.abs(ends.T - means)
+        axis.errorbar(
+            places, means, yerr=bars, color=color, marker="o", capsize=4, linewidth=1.5, label=label
+        )
+        for share, place in zip(shares, places, strict=True):
+            values = by_share[share]
+            if len(values) > 1:
+                axis.plot(
+                    [place * 1.045] * len(values), values, "o", color=color, markersize=4, fillstyle="none"
+                )
+    shares = sorted(images)
+    axis.set_xscale("log")
+    axis.set_xticks(shares, [f"{100 * share:g} %\n{images[share]}" for share in shares])
+    axis.minorticks_off()
+    axis.set_xlim(min(shares) / 1.4, max(shares) * 1.4)
+    axis.set_xlabel("labels learned, and training images")
+    axis.set_ylabel("test AUROC")
+    axis.set_title(title, fontsize=11)
+    axis.grid(alpha=0.3)
+    figure.legend(
+        frameon=False, fontsize=8, title="started from", title_fontsize=8, loc="outside right upper"
+    )
+    figure.supxlabel(note, fontsize=7)
+    save(figure, path)

@@ -10,7 +10,7 @@ from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions, load_predictions
 from medhiera.experiments.arms import REGIONS
-from medhiera.experiments.report import student_interval
+from medhiera.experiments.report import difference_cells, seeds_text
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.hub.record import PretrainingRecord
 
@@ -48,11 +48,11 @@ def masks_report(runner: ExperimentRunner, seeds: Sequence[int], note: str, befo
         "| pre-training masks | masked loss, even masks of every run | with the masks it was trained with | "
         "linear probe, AUROC | fine-tuned, AUROC |",
         "|---|---|---|---|---|",
-        f"| {before} | – | – | – | {_interval(_aurocs(scored['test', BEFORE]))} |",
+        f"| {before} | – | – | – | {seeds_text(_aurocs(scored['test', BEFORE]))} |",
     ]
     for region, label in REGIONS.items():
-        cells = [_interval([pair[kind] for pair in losses[region]]) for kind in (0, 1)]
-        cells += [_interval(_aurocs(scored[measure, region])) for measure in MEASURES]
+        cells = [seeds_text([pair[kind] for pair in losses[region]]) for kind in (0, 1)]
+        cells += [seeds_text(_aurocs(scored[measure, region])) for measure in MEASURES]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -65,15 +65,16 @@ def masks_report(runner: ExperimentRunner, seeds: Sequence[int], note: str, befo
     ]
     for one, other in COMPARED:
         pairs = zip(losses[one], losses[other], strict=True)
-        lines.append(_row(one, other, "masked loss", [a[0] - b[0] for a, b in pairs], None, -1))
+        row = difference_cells([a[0] - b[0] for a, b in pairs], None, -1)
+        lines.append(f"| {one} − {other} | masked loss | {row} |")
     for measure, label in MEASURES.items():
         against = [*COMPARED, *([(region, BEFORE) for region in REGIONS] if measure == "test" else [])]
         for one, other in against:
             ours, theirs = scored[measure, one], scored[measure, other]
             values = [a - b for a, b in zip(_aurocs(ours), _aurocs(theirs), strict=True)]
             difference = compare_over_seeds(list(zip(ours, theirs, strict=True)), bootstrap)
-            patients = None if difference is None else difference.interval
-            lines.append(_row(one, other, label, values, patients, 1))
+            patients = None if difference is None else difference.auroc.interval
+            lines.append(f"| {one} − {other} | {label} | {difference_cells(values, patients)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -93,25 +94,3 @@ def _aurocs(predictions: Sequence[Predictions]) -> list[float]:
     """Mean AUROC of each; NaN where no finding has one."""
     values = [rank_findings(each, Bootstrap(0)).mean_auroc for each in predictions]
     return [float("nan") if value is None else value for value in values]
-
-
-def _interval(values: Sequence[float]) -> str:
-    mean, low, high = student_interval(values)
-    if mean != mean:
-        return "–"
-    return f"{mean:.4f}" if len(values) < 2 else f"{mean:.4f} ({low:.4f} to {high:.4f})"
-
-
-def _row(
-    one: str, other: str, measure: str, values: Sequence[float], patients: list[float] | None, sign: int
-) -> str:
-    """A comparison's line; `sign` is 1 where more is better, -1 where less is."""
-    mean, low, high = student_interval(values)
-    limits = [(low, high), *([] if patients is None else [(patients[0], patients[1])])]
-    verdict = "undecided"
-    if len(values) > 1 and all(limit[0] > 0 or limit[1] < 0 for limit in limits):
-        is_one_sided = len({limit[0] > 0 for limit in limits}) == 1
-        verdict = ("better" if sign * mean > 0 else "worse") if is_one_sided else "undecided"
-    over = "–" if patients is None else f"{patients[0]:+.4f} to {patients[1]:+.4f}"
-    seeds = f"{mean:+.4f}" if len(values) < 2 else f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
-    return f"| {one} − {other} | {measure} | {seeds} | {over} | {verdict} |"

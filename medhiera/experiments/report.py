@@ -63,6 +63,33 @@ def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def seeds_text(values: Sequence[float]) -> str:
+    """Mean over seeds and its interval, for a table's cell."""
+    mean, low, high = student_interval(values)
+    if mean != mean:
+        return "–"
+    return f"{mean:.4f}" if len(values) < 2 else f"{mean:.4f} ({low:.4f} to {high:.4f})"
+
+
+def difference_cells(values: Sequence[float], patients: Sequence[float] | None, sign: int = 1) -> str:
+    """Three cells: a difference over seeds, over patients, and the verdict.
+
+    Args:
+        values: with the same seed, one a seed.
+        patients: the interval over patients; None where there is none.
+        sign: 1 where more is better, -1 where less is.
+    """
+    mean, low, high = student_interval(values)
+    limits = [(low, high), *([] if patients is None else [(patients[0], patients[1])])]
+    verdict = "undecided"
+    if len(values) > 1 and all(limit[0] > 0 or limit[1] < 0 for limit in limits):
+        is_one_sided = len({limit[0] > 0 for limit in limits}) == 1
+        verdict = ("better" if sign * mean > 0 else "worse") if is_one_sided else "undecided"
+    over = "–" if patients is None else f"{patients[0]:+.4f} to {patients[1]:+.4f}"
+    seeds = f"{mean:+.4f}" if len(values) < 2 else f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{seeds} | {over} | {verdict}"
+
+
 def ablation_report(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int], note: str) -> str:
     """Markdown: what each arm reached, paired differences, and Table 2 beside the paper's."""
     lines = ["# Ablation", "", *([f"**{note}**", ""] if note else [])]

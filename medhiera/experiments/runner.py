@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from medhiera.errors import RunFailedError, UserError
-from medhiera.experiments.arms import SCORING, STAGE0, Arm
+from medhiera.experiments.arms import SCORING, STAGE0, STAGE1, Arm
 from medhiera.hub.record import AnyRecord, TrainedRecord, read_record
 from medhiera.layout import LOG_FILE, METRICS_FILE, NONFINITE_FILE, is_finished
 from medhiera.training.checkpoints import latest_complete
@@ -42,12 +42,14 @@ class ExperimentRunner:
         data_dir: as the scripts take it.
         stage0: folder or Hub id of ImageNet MAE weights, or None.
         arguments: options of each script, by its name; the recipe first.
+        stage1: folder or Hub id of a pre-training that was made before, or None.
     """
 
     output: Path
     data_dir: str
     stage0: str | None
     arguments: Mapping[str, tuple[str, ...]]
+    stage1: str | None = None
 
     def folder(self, arm: str, seed: int) -> Path:
         """Where one run writes."""
@@ -72,8 +74,9 @@ class ExperimentRunner:
         arguments = [*shared, "--data_dir", self.data_dir, "--output_dir", str(folder)]
         arguments += ["--build_dir", str(self.output / "cocktail"), "--seed", str(seed), *arm.arguments]
         if arm.start is not None:
-            source = self.stage0 if arm.start == STAGE0 else str(self.folder(arm.start, seed))
-            assert source is not None, f"{arm.name} needs stage 0"
+            given = {STAGE0: self.stage0, STAGE1: self.stage1}
+            source = given[arm.start] if arm.start in given else str(self.folder(arm.start, seed))
+            assert source is not None, f"{arm.name} needs {arm.start}"
             arguments += ["--model_name_or_path", source]
         if arm.as_long_as is not None:
             longer = self.record(arm.as_long_as, seed)

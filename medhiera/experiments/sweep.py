@@ -10,7 +10,8 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,28 +62,40 @@ class Sweep:
     propose: Callable[[optuna.Trial], dict[str, Any]]
 
 
-def propose_mae(trial: optuna.Trial) -> dict[str, Any]:
-    """The paper's space for pre-training."""
+def propose_mae(trial: optuna.Trial, is_legacy: bool = False) -> dict[str, Any]:
+    """The paper's space for pre-training.
+
+    Args:
+        trial: to draw from.
+        is_legacy: as med-hiera draws it: rates uniformly, and RandAugment as its augmentation.
+    """
     has_augmentation = trial.suggest_categorical("augmentation", [False, True])
-    return {
+    proposed = {
         "mask_ratio": trial.suggest_float("mask_ratio", 0.6, 0.8),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 5e-4, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 5e-4, log=not is_legacy),
         "num_train_epochs": trial.suggest_int("num_train_epochs", 10, 50, step=10),
+    }
+    if is_legacy:
+        return proposed | {"rand_augment": has_augmentation}
+    return proposed | {
         "random_crop_scale": 0.2 if has_augmentation else 0.0,
         "horizontal_flip": has_augmentation,
     }
 
 
-def propose_classifier(trial: optuna.Trial) -> dict[str, Any]:
-    """The paper's space for classification."""
-    return {
-        "learning_rate": trial.suggest_float("learning_rate", 1e-6, 1e-4, log=True),
+def propose_classifier(trial: optuna.Trial, is_legacy: bool = False) -> dict[str, Any]:
+    """The paper's space for classification; arguments as `propose_mae`'s."""
+    proposed = {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-6, 1e-4, log=not is_legacy),
         "weight_decay": trial.suggest_float("weight_decay", 0.0, 1e-7),
         "num_train_epochs": trial.suggest_categorical("num_train_epochs", [10, 15, 20]),
         "classifier_dropout": trial.suggest_float("classifier_dropout", 0.0, 0.5),
         "score_test": False,
-        "rotation_degrees": 30 if trial.suggest_categorical("augmentation", [False, True]) else 0,
     }
+    has_augmentation = trial.suggest_categorical("augmentation", [False, True])
+    if is_legacy:
+        return proposed | {"rotation_degrees": 0, "rand_augment": has_augmentation}
+    return proposed | {"rotation_degrees": 30 if has_augmentation else 0}
 
 
 SWEEPS = {
@@ -94,6 +107,10 @@ SWEEPS = {
         "maximize",
         propose_classifier,
     ),
+}
+SWEEPS |= {
+    "mae-legacy": replace(SWEEPS["mae"], propose=partial(propose_mae, is_legacy=True)),
+    "cls-legacy": replace(SWEEPS["cls"], propose=partial(propose_classifier, is_legacy=True)),
 }
 
 

@@ -5,6 +5,7 @@ weights stay the Trainer's own, so resuming needs nothing of the average but its
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 EMA_FILE = "ema.safetensors"
 """The average's weights in a checkpoint-N folder, beside the raw model.safetensors."""
@@ -88,6 +91,19 @@ class EMACallback(TrainerCallback):
 
     def __init__(self, average: EMA) -> None:
         self.average = average
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say the decay that the warm-up reaches: a short run averages over less than `ema_decay` says."""
+        wanted, last = self.average.average.decay, state.max_steps
+        reached = self.average.average.get_decay(last)
+        if state.is_world_process_zero and reached < wanted:
+            logger.info(
+                "averaged weights: the decay rises with the steps (timm's warm-up) and is %.4f at the last, "
+                "%d; ema_decay %g is not reached",
+                reached, last, wanted,
+            )  # fmt: skip
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

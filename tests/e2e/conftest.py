@@ -48,7 +48,8 @@ class Workshop:
     def command(self, script: str, output: Path, *words: str, ranks: int = 1) -> list[str]:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
         launch += ["--num_processes", str(ranks), "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launch += ["--num_cpu_threads_per_process", str(2 // ranks)]
+        threads = min(2, int(os.environ.get("OMP_NUM_THREADS", "2")))  # another test may run beside this one
+        launch += ["--num_cpu_threads_per_process", str(max(1, threads // ranks))]
         if ranks > 1:
             launch += [
                 "--multi_gpu"

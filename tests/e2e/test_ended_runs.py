@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from medhiera.training.checkpoints import is_complete
 
 NO_EVALUATION = ("--eval_strategy", "no", "--load_best_model_at_end", "false")
+THREADS = os.environ.get("OMP_NUM_THREADS", "2")  # as many as the run has that it is compared with
 LONG = ("--max_steps", "100000", "--save_steps", "100000", *NO_EVALUATION)
 
 
@@ -35,7 +36,7 @@ class Run:
             self.process = subprocess.Popen(
                 direct(workshop, script, output, *words), cwd=workshop.root, start_new_session=True,
                 stdout=file, stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "2"},
+                env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": THREADS},
             )  # fmt: skip
         self.pid = self.process.pid
 
@@ -165,7 +166,7 @@ run_script(train_cls.main)
     done = subprocess.run(
         [command[0], "-c", limit, *command[1:]], cwd=workshop.root, text=True, timeout=200,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "2"},
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": THREADS},
     )  # fmt: skip
     assert done.returncode == 1, done.stdout
     message = done.stdout.split("train_cls.py: ")[-1]

@@ -146,5 +146,9 @@ def test_the_page_shows_the_same_there_as_on_the_cpu(workshop, device, mae, clas
     there, here = (open_folder(mae, where) for where in (choose_device(device), torch.device("cpu")))
     filled, wanted = (reader.fill_in(gray, 0.6, 0).filled for reader in (there, here))
     assert there.model.device.type == device and (filled - wanted).abs().max() < 1e-3
+
+
+def test_the_page_runs_there(workshop, device, classifier):
+    pytest.importorskip("gradio", reason="a bare GPU machine has no gradio")
     said = run(workshop, "space/app.py", classifier, "--time", "1", "--device", device)
     assert f"device: {'cuda:0' if device == 'cuda' else 'cpu'} (" in said and "ms an image" in said

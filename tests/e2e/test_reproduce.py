@@ -27,6 +27,9 @@ SMALL = [
 MASKS = ["--image_size", "96", "--resize_size", "96", "--max_train_images", "48", "--use_cpu", "true",
          "--eval_steps", "2", "--save_steps", "2"]  # fmt: skip
 
+FEW_STEPS = ["--image_size", "64", "--max_steps", "2", "--eval_steps", "2", "--save_steps", "2",
+             "--per_device_train_batch_size", "8", "--use_cpu", "true"]  # fmt: skip
+
 pytestmark = pytest.mark.slow
 
 
@@ -80,6 +83,30 @@ def test_masks(workshop):
     assert len({record["evaluation"]["masked_loss_before"] for record in records}) == 1
     assert len({record["evaluation"]["masked_loss"] for record in records}) == 3
     assert run(workshop, *words).count("finished before, skipped") == 14
+
+
+def test_labels(workshop, stage1):
+    output = workshop.folder / "labels"
+    words = ["labels", "--data_dir", str(workshop.raw), "--output_dir", str(output), "--stage1", str(stage1)]
+    words += ["--task_sources", "ChestX-ray14", "--label_shares", "1:1", "0.3:1", "--", *FEW_STEPS]
+    run(workshop, *words)
+    assert pictures(output) == {"label_efficiency.png"}
+    report = (output / "report.md").read_text()
+    assert "# Few labels: ChestX-ray14" in report and "smoke budget" in report
+    assert "| 30 % | stage 1 − random | AUROC | " in report and "| 100 % | " in report
+    seen = {}
+    for start in ("random", "stage1"):
+        for share in ("0.3", "1"):
+            folder = output / f"cls-{start}-{share}" / "seed0"
+            record = json.loads((folder / "metrics.json").read_text())
+            images = set((folder / "trained_images.txt").read_text().split())
+            seen[start, share] = record["data"]["trained_on"], images
+            assert record["lineage"]["started_from"].startswith("random" if start == "random" else "stage 1")
+            assert json.loads((folder / "config.json").read_text())["embed_dim"] == 8
+    for share in ("0.3", "1"):
+        assert seen["random", share][0] == seen["stage1", share][0]
+    assert seen["random", "0.3"][1] < seen["random", "1"][1]
+    assert run(workshop, *words).count("finished before, skipped") == 8
 
 
 def test_explode_and_sweep(workshop):

@@ -25,4 +25,4 @@ def test_the_papers_model_is_a_vit_l():
 def test_the_ratio_is_of_steps_in_the_same_round():
     seconds = {"ours, 32-px tokens": [1.0, 2.0, 4.0], REFERENCE: [2.0, 5.0, 6.0]}
     line = row("ours, 32-px tokens", seconds, 1280, 2, 1234.0)
-    assert line.endswith("| 2.00 (1.00–4.00) | 1.00 | 2.00 (1.50–2.50) | 1,234 |")
+    assert line.endswith("| 2 (1–4) | 1.00 | 2.00 (1.50–2.50) | 1,234 |")

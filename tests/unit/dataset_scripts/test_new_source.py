@@ -147,7 +147,7 @@ def test_its_images_arrive_and_what_it_holds_out_is_guarded(
 def test_the_recipe_check_and_the_model_card_know_it(project: Path, tmp_path: Path) -> None:
     (tmp_path / "raw" / "COVIDx_CXR").mkdir(parents=True)
     answer = json.loads(run(project, "-c", ASK, str(tmp_path / "raw")).splitlines()[-1])
-    assert "mimic-cxr-jpg or own_images or TOY" in answer["missing"][0]
+    assert "mimic-cxr-jpg or chexpert or own_images or TOY" in answer["missing"][0]
     assert (answer["datasets"], answer["is_cited"]) == (["toy-set"], True)
     assert "toy" in answer["tags"] and "chest-x-ray" not in answer["tags"]
     write_toy(tmp_path / "raw", {"train-a": 1})

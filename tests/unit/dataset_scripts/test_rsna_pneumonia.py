@@ -2,12 +2,14 @@
 
 import csv
 import gzip
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from mini_rsna import NORMAL, OPACITY, OTHER, RsnaFolder, write_real_rsna
 from raw_folders import ChestFolder, gray, read_leakage_report
 
@@ -17,6 +19,7 @@ from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.records import SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.rsna_pneumonia import SOURCE, RsnaPneumonia
+from medhiera.data.selection import take_label_fraction
 
 FOLDER = SOURCE.folder
 PNEUMONIA = FINDINGS.index("Pneumonia")
@@ -277,7 +280,7 @@ def test_real_pictures_beside_chestxray14(real: RsnaFolder) -> None:
     )
     builder.download_and_prepare()
     report = read_report(builder.cache_dir)
-    assert sum(report["images"][SOURCE.name].values()) == 236
+    assert sum(report["images"][SOURCE.name].values()) == 350
     assert set(report["images"][SOURCE.name]) == {"train", "validation", "test"}
     assert report["problem_counts"] == {}
     assert read_leakage_report(builder.cache_dir)["dropped"] == []
@@ -286,7 +289,7 @@ def test_real_pictures_beside_chestxray14(real: RsnaFolder) -> None:
     placed = {(patient, split) for patient, split, _ in of}
     assert len({patient for patient, _ in placed}) == len(placed)
     own = [row for _, _, row in of if row["source"] == SOURCE.name]
-    assert sum(row["labels"][PNEUMONIA] for row in own) == 40
+    assert sum(row["labels"][PNEUMONIA] for row in own) == 59
     assert all(bool(row["boxes"]) == (row["labels"][PNEUMONIA] == 1) for row in own)
     assert all(
         0 <= box["x"] and box["x"] + box["width"] <= row["image"].width + 1e-3
@@ -347,6 +350,38 @@ def test_the_whole_challenge_follows_chestxray14s_split(tables: tuple[Path, str]
     placed = Counter(problem.split for problem in listing.problems)
     assert [placed[split] for split in ("train", "validation", "test")] == [17_562, 1_929, 7_192]
     assert {split: len(records) for split, records in listing.splits.items()} == {"test": 1}
+
+
+@pytest.mark.realdata
+def test_few_labels_of_the_whole_challenge(tables: tuple[Path, str]) -> None:
+    """The counts of docs/data.md; each seed's hundredth lies in its tenth and is another one."""
+    listing = SOURCE.list_images(scan_folder(tables[0]), SourceConfig(nih_mapping=tables[1]))
+    with (tables[0] / "stage_2_train_labels.csv").open() as file:
+        target = {row["patientId"]: float(row["Target"]) for row in csv.DictReader(file)}
+    with Path(tables[1]).open() as file:
+        patient_of = {row["patientId"]: row["nih_image"].split("_")[0] for row in csv.DictReader(file)}
+    names = [p.name for p in listing.problems if p.kind == "absent" and p.split == "train"]
+    rows = Dataset.from_dict(
+        {
+            "image_id": names,
+            "patient_id": [patient_of.get(name, name) for name in names],
+            "labels": [[target[name]] for name in names],
+        }
+    )
+    counts: dict[float, list[tuple[int, int, int]]] = {0.01: [], 0.1: []}
+    hundredths = []
+    for seed in range(5):
+        parts = {fraction: take_label_fraction(rows, fraction, seed) for fraction in counts}
+        ids = {fraction: set(part["image_id"]) for fraction, part in parts.items()}
+        assert ids[0.01] < ids[0.1]
+        hundredths.append(ids[0.01])
+        for fraction, part in parts.items():
+            positives = sum(label[0] for label in part["labels"])
+            counts[fraction].append((len(part), len(set(part["patient_id"])), int(positives)))
+    assert all(len(a & b) < 0.1 * len(a) for a, b in itertools.combinations(hundredths, 2))
+    columns = {fraction: list(zip(*found, strict=True)) for fraction, found in counts.items()}
+    ranges = {fraction: [(min(each), max(each)) for each in found] for fraction, found in columns.items()}
+    assert ranges == {0.01: [(160, 177), (89, 90), (23, 32)], 0.1: [(1705, 1775), (903, 906), (298, 313)]}
 
 
 @pytest.mark.realdata

@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
+from dataset_scripts import write_phantom_cohort
 from medhiera.config.arguments import ModelArguments
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
 from medhiera.run import begin_run, choose_preprocessing
-from medhiera.stages import CLASSIFICATION
+from medhiera.stages import CLASSIFICATION, PRETRAINING
 from medhiera.training.model import check_source, set_prior_bias, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -190,3 +191,16 @@ def test_a_folder_is_not_trained_over_itself_nor_over_another_stage(mae_folder, 
         ):
             begin_run(CLASSIFICATION, [*data, "--output_dir", str(mae_folder), *resume])
     assert json.loads((mae_folder / "metrics.json").read_text())["stage"] == 1
+
+
+def test_the_papers_code_normalizes_by_the_mean_of_the_images_own_deviations(tmp_path):
+    write_phantom_cohort(tmp_path / "raw", patients=12, image_size=64)
+    words = ["--data_dir", str(tmp_path / "raw"), "--image_size", "64", "--use_cpu", "true"]
+    words += ["--build_dir", str(tmp_path / "built")]
+    stds = []
+    for is_on in ("false", "true"):
+        run = begin_run(PRETRAINING, [*words, "--output_dir", str(tmp_path / is_on), "--legacy_std", is_on])
+        stds.append(run.preprocessing.std)
+    [file] = (tmp_path / "built").rglob("pixel_statistics.json")
+    statistics = json.loads(file.read_text())
+    assert stds == [statistics["std"], statistics["mean_of_stds"]] and stds[0] > stds[1] > 0

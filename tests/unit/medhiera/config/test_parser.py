@@ -231,7 +231,9 @@ def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
         assert recipe.optimization == OptimizationArguments(optimizer="adam", schedule="one_cycle")
         assert recipe.augmentation == AugmentationArguments()
         assert recipe.stage == (
-            MAEArguments() if stage is MAEArguments else ClassificationArguments(rotation_degrees=30)
+            MAEArguments()
+            if stage is MAEArguments
+            else ClassificationArguments(rotation_degrees=30, rotation_interpolation="nearest")
         )
 
 
@@ -335,3 +337,12 @@ def test_a_label_fraction_is_a_share_and_shown_where_set(write):
             parse_config(ClassificationArguments, write(f"label_fraction: {wrong}"))
     with pytest.raises(UserError, match="label_fraction and max_train_images"):
         parse_config(ClassificationArguments, write("label_fraction: 0.1\nmax_train_images: 5"))
+
+
+@pytest.mark.parametrize(("schedule", "is_said"), [("cosine", True), ("constant", False)])
+def test_patience_inside_a_falling_rate_is_pointed_out(schedule, is_said, tmp_path, caplog):
+    words = ["--data_dir", "d", "--output_dir", str(tmp_path), "--early_stopping_patience", "3"]
+    with caplog.at_level("WARNING", logger="medhiera"):
+        parse_config(ClassificationArguments, [*words, "--lr_scheduler_type", schedule, "--use_cpu", "true"])
+    said = "early_stopping_patience can end this run before its learning rate has fallen"
+    assert (said in caplog.text) == is_said

@@ -70,3 +70,9 @@ def test_no_draw_depends_on_the_recipes_others():
     part = ALL.draws(KEYS[10:20])
     for name, values in ALL.draws(KEYS).items():
         assert torch.equal(values[10:20], part[name])
+
+
+def test_the_same_angle_is_drawn_for_either_interpolation():
+    nearest = Augmentation.of(AugmentationArguments(), 30.0, True).draws(KEYS)
+    assert list(nearest) == ["nearest_angle"]
+    assert torch.equal(nearest["nearest_angle"], Augmentation(rotation_degrees=30.0).draws(KEYS)["angle"])

@@ -119,6 +119,23 @@ def test_rotation_is_torchvisions_within_one_gray_level(side):
     assert white[0, 0, 0, 0] == 0 and white[0, 0, side // 2, side // 2] == 255
 
 
+@pytest.mark.parametrize("side", [64, 97, 224])
+def test_nearest_rotation_is_torchvisions(side):
+    """But for places halfway between two pixels, where rounding decides."""
+    batch = pictures(6, side)
+    angles = torch.tensor([0.0, -30.0, 12.3, 29.9, -0.4, 17.0])
+    theirs = torch.stack(
+        [
+            tvf.rotate(picture, angle, v2.InterpolationMode.NEAREST, fill=0)
+            for picture, angle in zip(batch, angles.tolist(), strict=True)
+        ]
+    )
+    found = augment(batch, {"nearest_angle": angles}, side)
+    assert (found != theirs).float().mean() < 1e-3
+    assert torch.isin(found[1], torch.cat([batch[1].flatten(), torch.zeros(1, dtype=torch.uint8)])).all()
+    assert (found != rotate(batch, angles)).float().mean() > 0.1
+
+
 def drawn_batch():
     """Boxes of several sizes in a batch that pads them, with every draw that there is."""
     augmentation = Augmentation(0.3, has_flip=True, has_rand_augment=True, rotation_degrees=20.0)
@@ -129,7 +146,7 @@ def drawn_batch():
 
 def test_all_draws_of_a_batch_are_applied_in_turn():
     pixels, draws = drawn_batch()
-    assert draws.keys() == set(DRAWS)
+    assert draws.keys() == set(DRAWS) - {"nearest_angle"}  # it stands in the place of `angle`
     expected = resize(pixels, draws["crop_size"], 64, draws["is_flipped"])
     for chosen in draws["operations"].unbind(1):
         expected = rand_augment(expected, chosen[:, 0].long(), chosen[:, 1])

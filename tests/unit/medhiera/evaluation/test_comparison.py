@@ -139,9 +139,9 @@ def test_other_images_are_not_compared(two_models):
 
 def test_a_difference_over_seeds_is_the_mean_of_theirs_under_the_same_patients(two_models):
     ours, theirs = both(two_models)
-    single = compare_models(ours, theirs, Bootstrap(300)).mean.auroc
+    single = compare_models(ours, theirs, Bootstrap(300)).mean
     assert compare_over_seeds([(ours, theirs)], Bootstrap(300)) == single
-    assert compare_over_seeds([(ours, theirs), (theirs, ours)], Bootstrap(300)).difference == 0
+    assert compare_over_seeds([(ours, theirs), (theirs, ours)], Bootstrap(300)).auroc.difference == 0
     # What two seeds share of the patients stays; their own noise halves, so the interval is narrower.
     generator = np.random.default_rng(1)
     seeds = [
@@ -154,10 +154,15 @@ def test_a_difference_over_seeds_is_the_mean_of_theirs_under_the_same_patients(t
     ]  # fmt: skip
     alone = compare_over_seeds(seeds[:1], Bootstrap(300))
     together = compare_over_seeds(seeds, Bootstrap(300))
-    width = lambda found: found.interval[1] - found.interval[0]  # noqa: E731
+    width = lambda found: found.auroc.interval[1] - found.auroc.interval[0]  # noqa: E731
     assert width(together) < 0.8 * width(alone)
     means = [rank_findings(each, Bootstrap(0)).mean_auroc for pair in seeds for each in pair]
-    assert together.difference == pytest.approx(np.mean(np.array(means[::2]) - means[1::2]))
+    assert together.auroc.difference == pytest.approx(np.mean(np.array(means[::2]) - means[1::2]))
+    precisions = [rank_findings(each, Bootstrap(0)).mean_average_precision for pair in seeds for each in pair]
+    expected = np.mean(np.array(precisions[::2]) - precisions[1::2])
+    assert together.average_precision.difference == pytest.approx(expected)
+    low, high = together.average_precision.interval
+    assert low < expected < high
 
 
 def test_seeds_of_other_images_are_refused_and_one_label_value_has_no_difference(two_models):

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medhiera.evaluation.bootstrap import Bootstrap, WeightedRanking, group_patients
 from medhiera.evaluation.comparison import delong
-from medhiera.evaluation.metrics import MultilabelRanking
+from medhiera.evaluation.metrics import MultilabelRanking, rank_over_seeds
 from medhiera.evaluation.metrics import rank_findings as rank_predictions
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.tables import format_table
@@ -178,3 +178,23 @@ def test_the_interval_of_average_precision_covers_the_truth(cohort):
         covered += low <= truth <= high
         lies_above += low > truth
     assert covered >= 24 and lies_above <= 3
+
+
+def test_over_seeds_is_the_mean_under_the_same_patients(cohort):
+    scores, labels, patients = cohort
+    generator = np.random.default_rng(1)
+    several = [
+        Predictions(scores + 1.5 * generator.normal(size=scores.shape), labels, list("abc"), patients)
+        for _ in range(6)
+    ]
+    alone = rank_predictions(several[0], Bootstrap(200))
+    one, all_six = rank_over_seeds(several[:1], Bootstrap(200)), rank_over_seeds(several, Bootstrap(200))
+    for measure in ("mean_auroc", "mean_average_precision"):
+        assert getattr(one, measure) == getattr(alone, measure)
+        assert getattr(one, f"{measure}_interval") == pytest.approx(getattr(alone, f"{measure}_interval"))
+        values = [getattr(rank_predictions(each, Bootstrap(0)), measure) for each in several]
+        assert getattr(all_six, measure) == pytest.approx(np.mean(values))
+        widths = [np.diff(getattr(found, f"{measure}_interval"))[0] for found in (one, all_six)]
+        assert 0 < widths[1] < widths[0]  # the seeds' own noise halves, the patients' stays
+    nothing = [Predictions(scores, np.zeros_like(labels), list("abc"), patients)]
+    assert rank_over_seeds(nothing, Bootstrap(5)).mean_auroc is None

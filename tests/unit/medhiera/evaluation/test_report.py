@@ -22,6 +22,7 @@ from medhiera.evaluation.results import (
     MeanScores,
     RankingReport,
 )
+from medhiera.evaluation.tables import threshold_lines
 from medhiera.evaluation.thresholds import choose_thresholds
 
 NAMES = ["Edema", "Hernia", "No Finding"]
@@ -60,6 +61,8 @@ def test_the_parts_agree():
     assert points.findings["Hernia"].reason == "no positive image on validation"
     sensitivities = [points.findings[name].youden.sensitivity for name in NAMES[::2]]
     assert points.means["youden"].sensitivity == pytest.approx(np.mean(sensitivities))
+    f1 = [points.findings[name].best_f1.f1 for name in NAMES[::2]]
+    assert points.means["best_f1"].f1 == pytest.approx(np.mean(f1))
     assert result.calibration.findings["Edema"].rescaled_ece is not None
     assert set(result.subgroups) == {"sex", "age", "view"}
     assert result.subgroups["age"].reason == "the data says nothing about age"
@@ -147,6 +150,21 @@ def test_without_validation_no_threshold_is_invented():
     assert result.operating_points.findings == {} and result.operating_points.means == {}
     assert result.operating_points.reason == "no validation split to choose thresholds on"
     assert result.rescaling == {} and result.calibration.rescaled is None
+    assert threshold_lines(result.operating_points) == [
+        f"no accuracy, no F1: {result.operating_points.reason}"
+    ]
+
+
+def test_accuracy_and_f1_as_text():
+    points = full_report().operating_points
+    lines = {line[:20].strip(): line for line in threshold_lines(points)}
+    edema = points.findings["Edema"].best_f1
+    low, high = edema.f1_interval
+    assert f"{edema.f1:.3f}     {low:.3f} to {high:.3f}" in lines["Edema"]
+    assert f"{edema.accuracy:.3f}" in lines["Edema"] and "no positive image" in lines["Hernia"]
+    assert lines["mean"].endswith(f"{points.means['best_f1'].f1:.3f}")
+    without = threshold_lines(full_report(resamples=0).operating_points)
+    assert f"{edema.f1:.3f}     none " in without[2]
 
 
 def means(value, names):

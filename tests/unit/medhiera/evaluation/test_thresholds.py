@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, f1_score
 
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
@@ -18,15 +19,22 @@ def cohort():
     return probabilities, labels
 
 
-def chosen(youden, sensitivity_90, positives=7):
+def chosen(youden, sensitivity_90, best_f1=0.5, positives=7):
     return ChosenThresholds(
-        youden=youden, sensitivity_90=sensitivity_90, positives=positives, positive_patients=positives
-    )
+        youden=youden, sensitivity_90=sensitivity_90, best_f1=best_f1, positives=positives,
+        positive_patients=positives,
+    )  # fmt: skip
 
 
 def rates(probabilities, labels, threshold):
     is_called = probabilities >= threshold
     return is_called[labels == 1].mean(), (~is_called[labels == 0]).mean()
+
+
+def accuracy_and_f1(probabilities, labels, threshold):
+    known = ~np.isnan(labels)
+    truth, called = labels[known], probabilities[known] >= threshold
+    return accuracy_score(truth, called), f1_score(truth, called)
 
 
 def test_thresholds_are_the_best_of_all(cohort):
@@ -39,6 +47,10 @@ def test_thresholds_are_the_best_of_all(cohort):
         sensitivity, specificity = rates(probabilities[:, column], labels[:, column], thresholds[name].youden)
         assert sensitivity + specificity == pytest.approx(every.sum(axis=1).max())
         assert thresholds[name].sensitivity_90 == candidates[every[:, 0] >= 0.9].max()
+        f1 = np.array(
+            [accuracy_and_f1(probabilities[:, column], labels[:, column], t)[1] for t in candidates]
+        )
+        assert thresholds[name].best_f1 == candidates[f1 > f1.max() - 1e-12].max()
         is_positive = labels[:, column] == 1
         assert thresholds[name].positives == is_positive.sum()
         assert thresholds[name].positive_patients == len(set(np.flatnonzero(is_positive) // 3))
@@ -47,8 +59,9 @@ def test_thresholds_are_the_best_of_all(cohort):
 def test_rates_on_test_and_their_intervals(cohort):
     probabilities, labels = cohort
     no_threshold = ChosenThresholds(
-        youden=None, sensitivity_90=None, positives=None, positive_patients=None, reason="no positive image"
-    )
+        youden=None, sensitivity_90=None, best_f1=None, positives=None, positive_patients=None,
+        reason="no positive image",
+    )  # fmt: skip
     predictions = Predictions(probabilities, labels, ["a", "b"], [f"p{n // 3:03d}" for n in range(300)])
     result = apply_thresholds({"a": chosen(0.6, 0.3), "b": no_threshold}, predictions, Bootstrap(300))
     assert result["b"].reason == "no positive image" and result["b"].youden is None
@@ -57,23 +70,24 @@ def test_rates_on_test_and_their_intervals(cohort):
     draws = []
     for _ in range(300):
         rows = np.concatenate([[3 * p, 3 * p + 1, 3 * p + 2] for p in generator.integers(100, size=100)])
-        draws.append(rates(probabilities[rows, 0], labels[rows, 0], 0.6))
+        drawn = probabilities[rows, 0], labels[rows, 0], 0.6
+        draws.append((*rates(*drawn), *accuracy_and_f1(*drawn)))
     point = result["a"].youden
-    for index, (value, limits) in enumerate(
-        [
-            (point.sensitivity, point.sensitivity_interval),
-            (point.specificity, point.specificity_interval),
-        ]
-    ):
-        assert value == pytest.approx(rates(probabilities[:, 0], labels[:, 0], 0.6)[index])
-        np.testing.assert_allclose(limits, np.percentile(np.array(draws)[:, index], [2.5, 97.5]))
+    found = probabilities[:, 0], labels[:, 0], 0.6
+    expected = (*rates(*found), *accuracy_and_f1(*found))
+    for index, measure in enumerate(("sensitivity", "specificity", "accuracy", "f1")):
+        assert getattr(point, measure) == pytest.approx(expected[index])
+        limits = np.percentile(np.array(draws)[:, index], [2.5, 97.5])
+        np.testing.assert_allclose(getattr(point, f"{measure}_interval"), limits, atol=1e-5)
     assert result["a"].sensitivity_90.sensitivity >= point.sensitivity
 
 
 def test_no_resamples_no_intervals(cohort):
     predictions = Predictions(*cohort, ["a", "b"])
     result = apply_thresholds({"a": chosen(0.6, 0.3)}, predictions, Bootstrap(0))
-    assert result["a"].youden.sensitivity_interval is None
+    point = result["a"].youden
+    assert point.sensitivity_interval is point.accuracy_interval is point.f1_interval is None
+    assert point.f1 is not None
     assert result["b"].reason == "no threshold was chosen for it"
 
 
@@ -86,7 +100,26 @@ def test_useless_scores_call_nothing_and_missing_values_have_reasons():
     point = apply_thresholds(thresholds, test, Bootstrap(10))["a"].sensitivity_90
     assert point.sensitivity is None  # no positive image on test
     assert point.sensitivity_interval is None
-    assert point.specificity == 0.0
+    assert point.specificity == point.accuracy == 0.0
+    assert point.f1 is point.f1_interval is None
+
+
+def test_what_needs_no_model_stands_beside(cohort):
+    probabilities, labels = cohort
+    result = apply_thresholds({}, Predictions(probabilities, labels, ["a", "b"]), Bootstrap(0))
+    for column, name in enumerate("ab"):
+        for level, measure in ((2.0, 0), (-1.0, 1)):
+            reached = accuracy_and_f1(probabilities[:, column], labels[:, column], level)[measure]
+            assert (result[name].accuracy_of_none, result[name].f1_of_all)[measure] == pytest.approx(reached)
+
+
+def test_best_f1_is_not_youdens():
+    """Where few are positive, F1 wants fewer false alarms than sensitivity + specificity does."""
+    scores = np.linspace(1, 0, 101)[:, None]
+    labels = np.zeros((101, 1))
+    labels[[0, 1, 20, 21, 22]] = 1
+    thresholds = choose_thresholds(Predictions(scores, labels, ["a"]))["a"]
+    assert thresholds.best_f1 == scores[1, 0] and thresholds.youden == scores[22, 0]
 
 
 def test_the_interval_of_all_or_none_is_exact():
@@ -97,3 +130,5 @@ def test_the_interval_of_all_or_none_is_exact():
     assert point.sensitivity == point.specificity == 1.0
     assert point.sensitivity_interval == pytest.approx([0.8518, 1.0], abs=1e-3)
     assert point.specificity_interval == pytest.approx([0.9119, 1.0], abs=1e-3)
+    assert point.accuracy_interval == pytest.approx([0.9431, 1.0], abs=1e-3)  # 63 of 63
+    assert point.f1_interval == pytest.approx([2 * 0.8518 / 1.8518, 1.0], abs=1e-3)

@@ -251,3 +251,13 @@ def test_correlation_of_nothing_is_not_a_number():
 
 def test_a_log_that_is_not_there_yet_is_empty(tmp_path):
     assert read_column(tmp_path / "training_log.csv", "eval_loss") == {}
+
+
+@pytest.mark.parametrize(("stage", "high"), [("mae", 5e-4), ("cls", 1e-4)])
+def test_the_papers_code_draws_rates_uniformly_and_augments_with_rand_augment(stage, high):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    drawn = [SWEEPS[f"{stage}-legacy"].propose(study.ask()) for _ in range(60)]
+    rates = [options["learning_rate"] for options in drawn]
+    assert sum(rate > high / 2 for rate in rates) > 20  # by their logarithm it would be 15 % of them
+    assert {options["rand_augment"] for options in drawn} == {False, True}
+    assert not any(options.get(name) for options in drawn for name in ("rotation_degrees", "horizontal_flip"))

@@ -55,6 +55,12 @@ def test_numbers_reasons_and_metadata(record):
     youden = evaluation.operating_points.findings["Edema"].youden
     assert f"| Edema* | {cell(youden.threshold)} | {cell(youden.sensitivity)} (" in card.text
     assert "| Hernia | – | no positive image on validation |" in card.text
+    points = evaluation.operating_points.findings["Edema"]
+    point, ends = points.best_f1, lambda limits: " to ".join(map(cell, limits))
+    assert (
+        f"| Edema* | {cell(point.threshold)} | {cell(point.accuracy)} ({ends(point.accuracy_interval)}) | "
+        f"{cell(82 / 90)} | {cell(point.f1)} ({ends(point.f1_interval)}) | {cell(16 / 98)} |\n"
+    ) in card.text
     women = evaluation.subgroups["sex"].groups["F"]
     assert f"| F | 45 | 45 | {cell(women.mean_auroc)} |" in card.text
     assert "Age: the data says nothing about age." in card.text
@@ -227,6 +233,21 @@ def test_few_validation_patients_show(record):
     assert "each of the 2 of 3 findings that validation allowed, fitted there: 0." in render_card(record, [])
     record.evaluation = replace(record.evaluation, rescaling=dict.fromkeys(NAMES))
     assert "Nothing is rescaled" in render_card(record, [])
+
+
+def test_a_record_without_accuracy_and_f1_has_no_such_table(record):
+    assert "| finding | largest F1 | accuracy |" in render_card(record, [])
+    earlier = replace(record.evaluation.operating_points)
+    points = {
+        name: replace(entry, best_f1=None, accuracy_of_none=None, f1_of_all=None)
+        for name, entry in earlier.findings.items()
+    }
+    means = {rule: mean for rule, mean in earlier.means.items() if rule != "best_f1"}
+    record.evaluation = replace(
+        record.evaluation, operating_points=replace(earlier, findings=points, means=means)
+    )
+    card = render_card(record, [])
+    assert "largest F1" not in card and "\n\\* Chosen on fewer than ten" in card
 
 
 def test_a_missing_field_is_an_error_not_a_blank(record):

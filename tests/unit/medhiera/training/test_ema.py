@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from tiny_training import make_trainer, tiny_classifier, tiny_mae, weights
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from medhiera.config.arguments import OptimizationArguments
-from medhiera.training.ema import EMA, EMA_FILE
+from medhiera.training.ema import EMA, EMA_FILE, EMACallback
 
 AVERAGED = OptimizationArguments(optimizer="adam", schedule="one_cycle", ema_decay=0.9)
 
@@ -137,3 +137,14 @@ def test_a_weight_of_two_names_is_averaged_lent_and_saved_once(tmp_path):
     restored.load(tmp_path)
     assert torch.equal(restored.average.module.head.weight, average.average.module.head.weight)
     assert len(load_file(tmp_path / EMA_FILE)) == 1
+
+
+def test_a_short_run_says_which_decay_it_reaches(caplog):
+    model = torch.nn.Linear(2, 2)
+    callback, state = EMACallback(EMA(model, 0.9998)), TrainerState(max_steps=22_800)
+    with caplog.at_level("INFO"):
+        callback.on_train_begin(None, state, TrainerControl())
+        assert "is 0.9988 at the last, 22800; ema_decay 0.9998 is not reached" in caplog.text
+        caplog.clear()
+        EMACallback(EMA(model, 0.9)).on_train_begin(None, state, TrainerControl())
+    assert caplog.text == ""
