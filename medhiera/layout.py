@@ -16,6 +16,7 @@ from huggingface_hub import constants
 
 from medhiera.errors import UserError, one_line
 from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae.modeling_report import VIEWS_FILE
 from modeling_hiera_mae.pretrained import read_config_file
 from modeling_hiera_mae.weight_files import find_file, read_json
 
@@ -26,6 +27,11 @@ CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 STAGE_FILES = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, CARD_FILE, METRICS_FILE)
 """What a finished stage holds."""
+
+WRITER_FILES = (
+    "generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", VIEWS_FILE,
+)  # fmt: skip
+"""What a model that writes reports has beside them; the last where studies have several views."""
 
 FIGURES_FOLDER = "figures"
 EXAMPLES_FOLDER = "examples"

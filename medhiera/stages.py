@@ -12,13 +12,10 @@ from transformers import PreTrainedModel
 from medhiera.config.arguments import StageArguments
 from medhiera.config.report_arguments import ReportArguments
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
+from medhiera.layout import WRITER_FILES
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining, HieraMAEModel
-from modeling_hiera_mae.modeling_report import VIEWS_FILE
 
 S = TypeVar("S", bound=StageArguments)
-
-TEXT_FILES = ("generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
-"""What a model that writes reports has beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ REPORTS = Stage(
     arguments=ReportArguments,
     model_class=HieraMAEModel,
     saved_as=("vision-encoder-decoder", "VisionEncoderDecoderModel"),
-    more_files=(*TEXT_FILES, VIEWS_FILE),
+    more_files=WRITER_FILES,
     card_template="reports.md.j2",
     pipeline_tag="image-text-to-text",
     tags=("hiera", "medical", "radiology", "report-generation"),

@@ -115,7 +115,7 @@ class ReportWriter:
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
-        """One vector a picture, by the encoder: the mean of its last tokens, to mean 0 and variance 1.
+        """One vector a picture, by the encoder: the mean of its last tokens, to variance 1.
 
         Args:
             pixels: (pictures, 1, height, width), uint8.
