@@ -37,8 +37,9 @@ from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.results import Comparison
 from medhiera.evaluation.tables import comparison_lines, format_table, threshold_lines
+from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
-from medhiera.hub.record import AnyRecord, EvaluationRecord, TrainedRecord
+from medhiera.hub.record import AnyRecord, TrainedRecord
 from medhiera.inference.classifier import Classifier, StockPreprocessing
 from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead

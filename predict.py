@@ -1,10 +1,11 @@
-"""Probabilities of each finding for your own images, as a CSV.
+"""Probabilities of each finding for your own images, or a written report of each, as a CSV.
 
     python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-The second uses the folder that `make demo` wrote. Repeating a command that was killed resumes it, from any
-folder: a relative path in the CSV starts at the CSV's own folder.
+What is written depends on the model: train_cls.py's gives probabilities, train_report.py's a report of each
+picture by itself. The second uses the folder that `make demo` wrote. Repeating a command that was killed
+resumes it, from any folder: a relative path in the CSV starts at the CSV's own folder.
 
 The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
@@ -14,10 +15,11 @@ import argparse
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -26,9 +28,10 @@ from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
+from medhiera.data.preprocessing import Preprocessing
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
-from medhiera.inference.classifier import Classifier
+from medhiera.inference.classifier import Classifier, StockPreprocessing
 from medhiera.inference.predictions_csv import (
     append_rows,
     canonical_path,
@@ -42,6 +45,8 @@ from medhiera.inference.predictions_csv import (
     warn_of_moved_files,
 )
 from medhiera.inference.read_ahead import read_ahead
+from medhiera.inference.report_writer import ReportWriter
+from medhiera.layout import writes_reports
 from medhiera.output import check_output_file, make_folder, one_writer
 from medhiera.training.out_of_memory import run_or_name_batch
 
@@ -53,7 +58,11 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="a classifier's folder or Hub id")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a classifier's folder or Hub id, or that of a model that writes reports",
+    )
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
     add_device_option(parser)
@@ -81,11 +90,50 @@ def main(argv: list[str]) -> None:
     check_lists(output)
     with one_writer(output, "--output"):
         log_device(device)
-        unreadable = score(files, Classifier.open(options.model, device), output, options.batch_size)
+        unreadable = score(files, open_model(options.model, device), output, options.batch_size)
         log_peak_memory(device)
     logger.info("%d images → %s; not for clinical use", len(files) - unreadable, options.output)
     if unreadable == len(files):
         raise UserError("none of the images could be read")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model as this command sees it.
+
+    Attributes:
+        preprocessing: of its pictures.
+        fingerprint: that its rows name it by.
+        columns: of the CSV, after those that say which picture a row is of.
+        cells: prepared pictures → for each one the texts of these columns.
+    """
+
+    preprocessing: Preprocessing | StockPreprocessing
+    fingerprint: str
+    columns: list[str]
+    cells: Callable[[list[Tensor]], list[list[str]]]
+
+
+def open_model(source: str, device: torch.device) -> Predictor:
+    """Open a classifier, or a model that writes reports.
+
+    Raises:
+        UserError: see Classifier.open and ReportWriter.open.
+    """
+    if writes_reports(source):
+        writer = ReportWriter.open(source, device)
+
+        def written(pixels: list[Tensor]) -> list[list[str]]:
+            return [[report] for report in writer.write([[picture] for picture in pixels])]
+
+        return Predictor(writer.preprocessing, writer.fingerprint(), ["report"], written)
+    classifier = Classifier.open(source, device)
+
+    def scored(pixels: list[Tensor]) -> list[list[str]]:
+        rows = classifier.score(classifier.pixel_values(pixels)).tolist()
+        return [[f"{probability:.6f}" for probability in row] for row in rows]
+
+    return Predictor(classifier.preprocessing, classifier.fingerprint(), classifier.names, scored)
 
 
 @dataclass(frozen=True)
@@ -107,12 +155,12 @@ class Reading:
     remarks: list[str]
 
 
-def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_size: int) -> int:
+def score(files: dict[Path, Path], model: Predictor, output: Path, batch_size: int) -> int:
     """Append a row for each image that has none yet, and list the unreadable ones.
 
     Args:
         files: what to read, as it was named, by canonical path.
-        classifier: the model.
+        model: what is asked.
         output: the CSV, an absolute path.
         batch_size: images at a time.
 
@@ -123,8 +171,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
         UserError: the CSV is something else or of another model, or cannot be written; or the model gives
             no finite numbers, or memory runs out. Rows of the batches before stay.
     """
-    fingerprint = classifier.fingerprint()
-    rows = rows_done(output, ["path", "model", "content", *classifier.names], fingerprint)
+    rows = rows_done(output, ["path", "model", "content", *model.columns], model.fingerprint)
     before = {canonical_path(output.parent / name): content for name, content in rows.items()}
     if before:
         logger.info("%s already holds %d images: resuming", output, len(before))
@@ -137,7 +184,7 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
     remarks: list[tuple[Path, str]] = []
     remaining = [path for place, path in files.items() if place not in done]
     try:
-        with contextlib.closing(read_batches(remaining, classifier, batch_size)) as batches:
+        with contextlib.closing(read_batches(remaining, model, batch_size)) as batches:
             for batch in batches:
                 read_now |= {canonical_path(reading.path) for reading in batch}
                 bad += [(reading.path, reading.fault) for reading in batch if reading.pixels is None]
@@ -145,13 +192,13 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
                 shown = [reading for reading in batch if reading.pixels is not None]
                 if shown:
                     pixels = [reading.pixels for reading in shown if reading.pixels is not None]
-                    scores = score_batch(classifier, pixels).tolist()
+                    cells = score_batch(model, pixels)
                     append_rows(
                         output,
                         [
-                            [name_in_csv(reading.path, output.parent), fingerprint, reading.content]
-                            + [f"{probability:.6f}" for probability in row]
-                            for reading, row in zip(shown, scores, strict=True)
+                            [name_in_csv(reading.path, output.parent), model.fingerprint, reading.content]
+                            + row
+                            for reading, row in zip(shown, cells, strict=True)
                         ],
                     )
     finally:  # Ctrl-C too: what is known of the files so far is kept, as their rows are
@@ -160,25 +207,25 @@ def score(files: dict[Path, Path], classifier: Classifier, output: Path, batch_s
     return len(bad)
 
 
-def score_batch(classifier: Classifier, pixels: list[Tensor]) -> Tensor:
-    """Probabilities, see Classifier.score.
+def score_batch(model: Predictor, pixels: list[Tensor]) -> list[list[str]]:
+    """The cells of some pictures.
 
     Raises:
         UserError: the batch does not fit into memory.
     """
 
-    def score_first(count: int) -> Tensor:
-        return classifier.score(classifier.pixel_values(pixels[:count]))
+    def first(count: int) -> list[list[str]]:
+        return model.cells(pixels[:count])
 
-    return run_or_name_batch(lambda: score_first(len(pixels)), score_first, len(pixels))
+    return run_or_name_batch(lambda: first(len(pixels)), first, len(pixels))
 
 
-def read_batches(paths: list[Path], classifier: Classifier, batch_size: int) -> Iterator[list[Reading]]:
+def read_batches(paths: list[Path], model: Predictor, batch_size: int) -> Iterator[list[Reading]]:
     """What came of the files, a batch at a time in their order; threads read ahead of the model.
 
     Args:
         paths: what to read.
-        classifier: says how pictures are prepared.
+        model: says how pictures are prepared.
         batch_size: files at a time.
     """
 
@@ -190,7 +237,7 @@ def read_batches(paths: list[Path], classifier: Classifier, batch_size: int) -> 
             gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
         except BadImageError as error:
             return Reading(path, "", None, str(error), remarks)
-        return Reading(path, content, classifier.preprocessing.pixels(Image.fromarray(gray)), "", remarks)
+        return Reading(path, content, model.preprocessing.pixels(Image.fromarray(gray)), "", remarks)
 
     with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads

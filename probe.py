@@ -36,7 +36,7 @@ from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.linear_probe import fit_probe
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
-from medhiera.hub.record import EvaluationRecord
+from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.inference.encoder import Encoder
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import public_name

@@ -20,7 +20,8 @@ from medhiera.data.masks import MaskDrawing
 from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
 from medhiera.evaluation.results import ReconstructionReport
-from medhiera.hub.record import PretrainingRecord, TrainingRecord
+from medhiera.hub.record import PretrainingRecord
+from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.reconstruction import reconstruct
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
