@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo app test test-avx2 test-all test-gpu lint format bench gpu-bundle gpu-site bench-gpu clean
+.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format bench gpu-bundle gpu-site bench-gpu clean
 
 DATA ?=
 STAGE0 ?=
@@ -56,6 +56,9 @@ setup: .venv/.installed  ## the environment alone, in .venv
 
 demo: setup  ## the three stages, on phantoms or on real images: make demo DATA=FOLDER
 	@$(PY) demo.py $(if $(DATA),--data "$(DATA)") $(if $(STAGE0),--stage0 "$(STAGE0)")
+
+demo-report: setup  ## a model that writes reports, trained on synthetic studies
+	@$(PY) demo_report.py
 
 app: setup  ## the page to try the demo's stage 2 on, or another: make app MODEL=FOLDER
 	@$(PY) space/app.py "$(MODEL)"

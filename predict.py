@@ -1,11 +1,12 @@
-"""Probabilities of each finding for your own images, as a CSV.
+"""Probabilities of each finding for your own images, or a written report of each, as a CSV.
 
     python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-`--model A B C` writes the mean of several models' probabilities. The second uses the folder that `make demo`
-wrote. Repeating a command that was killed resumes it, from any folder: a relative path in the CSV starts at
-the CSV's own folder.
+What is written depends on the model: train_cls.py's gives probabilities, train_report.py's a report of each
+picture by itself; `--model A B C` writes the mean of several classifiers' probabilities. The second uses the
+folder that `make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative path
+in the CSV starts at the CSV's own folder.
 
 The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
@@ -15,10 +16,11 @@ import argparse
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -43,7 +45,8 @@ from medhiera.inference.predictions_csv import (
     warn_of_moved_files,
 )
 from medhiera.inference.read_ahead import read_ahead
-from medhiera.layout import CONFIG_FILE, LOG_FILE, METRICS_FILE
+from medhiera.inference.report_writer import ReportWriter
+from medhiera.layout import CONFIG_FILE, LOG_FILE, METRICS_FILE, writes_reports
 from medhiera.output import check_output_file, make_folder, one_writer
 from medhiera.training.out_of_memory import run_or_name_batch
 
@@ -57,7 +60,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument(
         "--model", required=True, nargs="+", metavar="MODEL",
-        help="a classifier's folder or Hub id; of several, of the same findings, the mean is written",
+        help="classifiers' folders or Hub ids, of several the mean is written; or a model that writes reports",
     )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
@@ -87,7 +90,7 @@ def main(argv: list[str]) -> None:
     check_lists(output)
     with one_writer(output, "--output"):
         log_device(device)
-        unreadable = score(files, Ensemble.open(models, device), output, options.batch_size)
+        unreadable = score(files, open_models(models, device), output, options.batch_size)
         log_peak_memory(device)
     logger.info("%d images → %s; not for clinical use", len(files) - unreadable, options.output)
     if unreadable == len(files):
@@ -114,6 +117,51 @@ def part_models(named: list[str], paths: list[Path]) -> tuple[list[str], list[Pa
 
 
 @dataclass(frozen=True)
+class Predictor:
+    """One or more models as this command sees them.
+
+    Attributes:
+        prepare: a picture, 8 bits a channel → what each model is given of it.
+        fingerprint: that their rows name them by.
+        columns: of the CSV, after those that say which picture a row is of.
+        cells: prepared pictures → for each one the texts of these columns.
+    """
+
+    prepare: Callable[[Image.Image], list[Tensor]]
+    fingerprint: str
+    columns: list[str]
+    cells: Callable[[list[list[Tensor]]], list[list[str]]]
+
+
+def open_models(sources: list[str], device: torch.device) -> Predictor:
+    """Open one or more classifiers, or a model that writes reports.
+
+    Raises:
+        UserError: see Ensemble.open and ReportWriter.open; or several, and one of them writes reports.
+    """
+    writers = [source for source in sources if writes_reports(source)]
+    if writers and len(sources) > 1:
+        raise UserError(
+            f"--model {writers[0]} writes reports, which have no mean with another model's; name it alone"
+        )
+    if writers:
+        writer = ReportWriter.open(writers[0], device)
+
+        def prepare(picture: Image.Image) -> list[Tensor]:
+            return [writer.preprocessing.pixels(picture)]
+
+        return Predictor(prepare, writer.fingerprint(), ["report"], lambda pictures: [
+            [report] for report in writer.write(pictures)
+        ])  # fmt: skip
+    ensemble = Ensemble.open(sources, device)
+
+    def scored(pixels: list[list[Tensor]]) -> list[list[str]]:
+        return [[f"{probability:.6f}" for probability in row] for row in ensemble.score(pixels).tolist()]
+
+    return Predictor(ensemble.pixels, ensemble.fingerprint(), ensemble.names, scored)
+
+
+@dataclass(frozen=True)
 class Reading:
     """What came of one file.
 
@@ -132,12 +180,12 @@ class Reading:
     remarks: list[str]
 
 
-def score(files: dict[Path, Path], ensemble: Ensemble, output: Path, batch_size: int) -> int:
+def score(files: dict[Path, Path], model: Predictor, output: Path, batch_size: int) -> int:
     """Append a row for each image that has none yet, and list the unreadable ones.
 
     Args:
         files: what to read, as it was named, by canonical path.
-        ensemble: one model, or several.
+        model: what is asked.
         output: the CSV, an absolute path.
         batch_size: images at a time.
 
@@ -148,8 +196,7 @@ def score(files: dict[Path, Path], ensemble: Ensemble, output: Path, batch_size:
         UserError: the CSV is something else or of another model, or cannot be written; or the model gives
             no finite numbers, or memory runs out. Rows of the batches before stay.
     """
-    fingerprint = ensemble.fingerprint()
-    rows = rows_done(output, ["path", "model", "content", *ensemble.names], fingerprint)
+    rows = rows_done(output, ["path", "model", "content", *model.columns], model.fingerprint)
     before = {canonical_path(output.parent / name): content for name, content in rows.items()}
     if before:
         logger.info("%s already holds %d images: resuming", output, len(before))
@@ -162,7 +209,7 @@ def score(files: dict[Path, Path], ensemble: Ensemble, output: Path, batch_size:
     remarks: list[tuple[Path, str]] = []
     remaining = [path for place, path in files.items() if place not in done]
     try:
-        with contextlib.closing(read_batches(remaining, ensemble, batch_size)) as batches:
+        with contextlib.closing(read_batches(remaining, model, batch_size)) as batches:
             for batch in batches:
                 read_now |= {canonical_path(reading.path) for reading in batch}
                 bad += [(reading.path, reading.fault) for reading in batch if reading.pixels is None]
@@ -170,13 +217,13 @@ def score(files: dict[Path, Path], ensemble: Ensemble, output: Path, batch_size:
                 shown = [reading for reading in batch if reading.pixels is not None]
                 if shown:
                     pixels = [reading.pixels for reading in shown if reading.pixels is not None]
-                    scores = score_batch(ensemble, pixels).tolist()
+                    cells = score_batch(model, pixels)
                     append_rows(
                         output,
                         [
-                            [name_in_csv(reading.path, output.parent), fingerprint, reading.content]
-                            + [f"{probability:.6f}" for probability in row]
-                            for reading, row in zip(shown, scores, strict=True)
+                            [name_in_csv(reading.path, output.parent), model.fingerprint, reading.content]
+                            + row
+                            for reading, row in zip(shown, cells, strict=True)
                         ],
                     )
     finally:  # Ctrl-C too: what is known of the files so far is kept, as their rows are
@@ -185,25 +232,25 @@ def score(files: dict[Path, Path], ensemble: Ensemble, output: Path, batch_size:
     return len(bad)
 
 
-def score_batch(ensemble: Ensemble, pixels: list[list[Tensor]]) -> Tensor:
-    """Probabilities, see Ensemble.score.
+def score_batch(model: Predictor, pixels: list[list[Tensor]]) -> list[list[str]]:
+    """The cells of some pictures.
 
     Raises:
         UserError: the batch does not fit into memory.
     """
 
-    def score_first(count: int) -> Tensor:
-        return ensemble.score(pixels[:count])
+    def first(count: int) -> list[list[str]]:
+        return model.cells(pixels[:count])
 
-    return run_or_name_batch(lambda: score_first(len(pixels)), score_first, len(pixels))
+    return run_or_name_batch(lambda: first(len(pixels)), first, len(pixels))
 
 
-def read_batches(paths: list[Path], ensemble: Ensemble, batch_size: int) -> Iterator[list[Reading]]:
+def read_batches(paths: list[Path], model: Predictor, batch_size: int) -> Iterator[list[Reading]]:
     """What came of the files, a batch at a time in their order; threads read ahead of the model.
 
     Args:
         paths: what to read.
-        ensemble: says how pictures are prepared.
+        model: says how pictures are prepared.
         batch_size: files at a time.
     """
 
@@ -215,7 +262,7 @@ def read_batches(paths: list[Path], ensemble: Ensemble, batch_size: int) -> Iter
             gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
         except BadImageError as error:
             return Reading(path, "", None, str(error), remarks)
-        return Reading(path, content, ensemble.pixels(Image.fromarray(gray)), "", remarks)
+        return Reading(path, content, model.prepare(Image.fromarray(gray)), "", remarks)
 
     with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads

@@ -29,7 +29,8 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.evaluation.tables import mean_as_text
-from medhiera.hub.record import ClassificationRecord, TrainingRecord
+from medhiera.hub.record import ClassificationRecord
+from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run

@@ -26,8 +26,9 @@ from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
 from medhiera.evaluation.results import ReconstructionReport
 from medhiera.hub.lineage import refuse_leaky_teacher, teacher_record, with_teacher
-from medhiera.hub.record import PretrainingRecord, TrainingRecord
+from medhiera.hub.record import PretrainingRecord
 from medhiera.hub.teachers import TeacherRecord
+from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.reconstruction import reconstruct
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run

@@ -12,6 +12,7 @@ from dataset_scripts.image_folder import ImageFolder
 from dataset_scripts.iu_xray import IuXray
 from dataset_scripts.mimic_cxr import MimicCxr
 from dataset_scripts.phantom.cohort import write_phantom_cohort
+from dataset_scripts.phantom.reports import write_phantom_reports
 from dataset_scripts.rsna_pneumonia import RsnaPneumonia
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "Source",
     "label_names",
     "write_phantom_cohort",
+    "write_phantom_reports",
 ]

@@ -13,7 +13,8 @@ pictures are there names the pictures, and a section of a report that it lacks i
 
 A study is `CXR` and its number (uid), the same in all layouts, and so are the ids of Kaggle's and OpenI's
 pictures. `view` is FRONTAL or LATERAL by `indiana_projections.csv`, which may be copied into any layout;
-without it, and for R2Gen's renumbered pictures, "" (unknown). No finding is annotated.
+without it, and for R2Gen's renumbered pictures, "" (unknown). The label No Finding is what IU's annotators
+say, `normal` alone in Kaggle's column Problems or OpenI's MeSH, or not; no other finding is annotated.
 
 `official` holds out a fifth of the studies for test and `validation_fraction` of the others for validation,
 by a hash of the study's number, so that every layout and every partial copy has the same split. As far as is
@@ -37,7 +38,7 @@ from dataset_scripts.build.records import FolderScan, ImageRecord, Source, Sourc
 from dataset_scripts.build.report_text import ReportText, tidy
 from dataset_scripts.build.tables import Row, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.findings import no_labels
+from dataset_scripts.findings import FINDINGS, no_labels
 from dataset_scripts.splits import SEED
 
 REPORTS_FILE = "indiana_reports.csv"
@@ -64,9 +65,10 @@ _ADVICE = "Download the file again, or restore it if you changed it."
 
 @dataclass(slots=True)
 class _Layout:
-    """What one layout's files say, by study: reports, pictures in their order, splits where it has any."""
+    """What one layout's files say, by study: reports, whether normal, pictures in their order, splits."""
 
     reports: dict[str, ReportText] = field(default_factory=dict)
+    normal: dict[str, bool] = field(default_factory=dict)
     pictures: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
 
@@ -108,7 +110,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
                 source=SOURCE.name,
                 patient_id=f"{SOURCE.name}/{study}",
                 path=file,
-                labels=no_labels(),
+                labels=_label_normal(study, layouts),
                 view=views.get(picture_key(name), ""),
                 study_id=f"{SOURCE.slug}/{study}",
                 report_findings=report.findings,
@@ -125,6 +127,17 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
         listing.report("not_listed", path, "in the folder, named by no report's list of pictures")
     listing.report_passed_over(scan)
     return listing
+
+
+def _label_normal(study: str, layouts: Sequence[_Layout]) -> tuple[float, ...]:
+    """No Finding by the annotators of IU's reports, from the first layout that says so; nothing else."""
+    is_normal = next((layout.normal[study] for layout in layouts if study in layout.normal), None)
+    if is_normal is None:
+        return no_labels()
+    return tuple(
+        float(is_normal) if name == "No Finding" else label
+        for name, label in zip(FINDINGS, no_labels(), strict=True)
+    )
 
 
 def picture_key(name: str) -> str:
@@ -215,6 +228,10 @@ def _read_kaggle(scan: FolderScan, views: dict[str, str], listing: SourceListing
             else:
                 listing.report("bad_line", path.name, f"line {row.line} names no study")
         layout.reports = {study: _merge_rows(study, several, listing) for study, several in rows.items()}
+        problems = {
+            study: {row.get("problems").lower() for row in several} for study, several in rows.items()
+        }
+        layout.normal = {study: said == {"normal"} for study, said in problems.items() if said != {""}}
     return layout
 
 
@@ -285,6 +302,9 @@ def _read_openi(scan: FolderScan, listing: SourceListing) -> _Layout:
             for text in citation.iter("AbstractText"):
                 parts.setdefault(text.get("Label", "").lower(), []).append("".join(text.itertext()))
             layout.reports[study] = ReportText(*(tidy(" ".join(parts.get(part, []))) for part in _SECTIONS))
+            majors = {(major.text or "").strip().lower() for major in citation.iter("major")}
+            if majors:
+                layout.normal[study] = majors == {"normal"}
             names = [image.get("id", "") for image in citation.iter("parentImage")]
             if names:
                 layout.pictures[study] = list(dict.fromkeys(f"{name}.png" for name in names if name))

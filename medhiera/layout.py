@@ -16,8 +16,9 @@ from huggingface_hub import constants
 
 from medhiera.errors import UserError, one_line
 from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
+from modeling_hiera_mae.modeling_report import VIEWS_FILE
 from modeling_hiera_mae.pretrained import read_config_file
-from modeling_hiera_mae.weight_files import read_json
+from modeling_hiera_mae.weight_files import find_file, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -27,6 +28,11 @@ METRICS_FILE = "metrics.json"
 STAGE_FILES = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, CARD_FILE, METRICS_FILE)
 """What a finished stage holds."""
 
+WRITER_FILES = (
+    "generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", VIEWS_FILE,
+)  # fmt: skip
+"""What a model that writes reports has beside them; the last where studies have several views."""
+
 FIGURES_FOLDER = "figures"
 EXAMPLES_FOLDER = "examples"
 LOG_FILE = "training_log.csv"
@@ -34,6 +40,8 @@ NONFINITE_FILE = "nonfinite_batch.json"
 """The images of the batch whose loss was NaN or infinite."""
 TRAINED_IMAGES_FILE = "trained_images.txt"
 """Digests of the images that a stage and those before it were trained on; stays in the folder."""
+REPORTS_FILE = "reports.csv"
+"""Texts of the scored studies: references and what was written; stays in the folder."""
 PUBLISHED_FILE = "published.json"
 """The repository that a folder was published in; stays in the folder."""
 
@@ -87,6 +95,19 @@ def read_config(source: str | Path) -> dict[str, Any]:
             reason = f"there is no such folder, and the Hub gave no such model ({reason})"
         raise UserError(f"{source}: {reason}") from error
     return content
+
+
+def writes_reports(source: str | Path) -> bool:
+    """Whether a folder or Hub id holds a model that writes reports; False of what cannot be read.
+
+    Args:
+        source: a folder or Hub id; what opens it says what is wrong with it.
+    """
+    try:
+        path = find_file(str(source), CONFIG_FILE, {})
+        return path is not None and read_json(path).get("model_type") == "vision-encoder-decoder"
+    except (ValueError, OSError):
+        return False
 
 
 def offline_reason(repository: str, kind: str = "model") -> str:

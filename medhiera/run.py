@@ -33,14 +33,13 @@ from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
+from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import (
     AnyRecord,
     DataRecord,
     Lineage,
     PreprocessingRecord,
-    code_commit,
-    library_versions,
     read_record,
 )
 from medhiera.hub.widget_examples import write_examples
@@ -162,19 +161,21 @@ class Run(Generic[S]):
             mixup_alpha: see RadiographCollator.
             callbacks: beside those.
             trainer_class: ours, or the one of a stage.
-            **own: transformers' own: datasets, loss, metrics; or those of trainer_class.
+            **own: transformers' own: datasets, loss, metrics, another collator; or those of trainer_class.
         """
-        training = self.config.training
+        training, arguments = self.config.training, self.stage.arguments
+        own.setdefault(
+            "data_collator", RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed)
+        )
         return trainer_class(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,
             recipe=self.config.shaping_a_step(),
             model=model,
             args=training,
-            data_collator=RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed),
             callbacks=[
-                CSVLoggerCallback(self.output / LOG_FILE),
-                ThroughputCallback(images_per_step(training)),
+                CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics),
+                ThroughputCallback(images_per_step(training), arguments.unit),
                 TrainedImagesCallback(self.output, self.trained),
                 *callbacks,
             ],
@@ -182,7 +183,11 @@ class Run(Generic[S]):
         )
 
     def finish(
-        self, record: AnyRecord, model: PreTrainedModel, weights: dict[str, Tensor] | None = None
+        self,
+        record: AnyRecord,
+        model: PreTrainedModel,
+        weights: dict[str, Tensor] | None = None,
+        save: Callable[[Path], None] | None = None,
     ) -> None:
         """Write the finished stage, for which figures are drawn already, and publish it where asked for.
 
@@ -192,8 +197,9 @@ class Run(Generic[S]):
             record: the whole record; the card renders it and nothing else.
             model: the best or last model, on any device.
             weights: the model's, where it holds a part of them alone (`MedHieraTrainer.gather_state_dict`).
+            save: writes the model, where more than its weights belong to it.
         """
-        write_stage(self.output, self.stage, record, model, self.preprocessing, weights)
+        write_stage(self.output, self.stage, record, model, self.preprocessing, weights, save)
         log_peak_memory(self.config.training.device)
         logger.info("stage %d lies in %s", self.stage.number, self.output)
         if self.config.hub_id:
@@ -231,7 +237,7 @@ def begin_run(
     refuse_other_stage(stage, Path(training.output_dir or "."))
     resume = last_checkpoint(training)
     if config.hub_id:
-        check_can_push(config.hub_id, stage=stage.number, token=training.hub_token)
+        check_can_push(config.hub_id, stage=stage.number, task=stage.task, token=training.hub_token)
     check_source(config.model, is_mae=stage.arguments.is_mae)
     if check is not None:
         check(config)
@@ -298,9 +304,9 @@ def refuse_other_stage(stage: Stage[S], output: Path) -> None:
         UserError: it holds one, or a record that cannot be read.
     """
     record = read_record(output)
-    if record is not None and record.stage != stage.number:
+    if record is not None and record.key != stage.key:
         raise UserError(
-            f"{output} holds stage {record.stage}, whose weights and record stage {stage.number} would "
+            f"{output} holds {STAGES[record.key].words}, whose weights and record {stage.words} would "
             "overwrite; choose another --output_dir"
         )
 
@@ -346,9 +352,13 @@ def write_stage(
     model: PreTrainedModel,
     preprocessing: Preprocessing,
     weights: dict[str, Tensor] | None = None,
+    save: Callable[[Path], None] | None = None,
 ) -> None:
     """Write what a finished stage leaves behind; see `Run.finish`."""
-    model.save_pretrained(folder, state_dict=weights)
+    if save is None:
+        model.save_pretrained(folder, state_dict=weights)
+    else:
+        save(folder)
     share_weights(folder)
     preprocessing.to_processor().save_pretrained(folder)
     record.write(folder)

@@ -1,4 +1,4 @@
-"""A page to try a stage's folder on: drop a radiograph, see findings and heat, or what the MAE fills in.
+"""A page to try a stage's folder on: drop a radiograph, see what its model finds, writes or fills in.
 
     python space/app.py demo/phantom/stage2
     python space/app.py demo/phantom/stage1 --port 7861
@@ -51,7 +51,7 @@ from medhiera.hub.widget_examples import draw_example
 from space import page
 from space.guard import LARGEST_UPLOAD, RequestGuard
 from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
-from space.reader import ChestReader, MaskedReader, open_folder
+from space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,12 @@ EXAMPLES = ("", "Cardiomegaly", "Effusion", "Pneumothorax", "Mass", "Consolidati
 """The finding that each example phantom is drawn with."""
 ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 """One picture at a time goes through the model: two would share the cores and make both visitors wait."""
+KINDS = {
+    ChestReader: ("classifier", "findings"),
+    WritingReader: ("model that writes reports", "what it writes"),
+    MaskedReader: ("masked autoencoder", "what is filled in"),
+}
+"""What each kind of model is called, and what its results are."""
 NO_FINDING = "No Finding"
 BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
 
@@ -109,11 +115,11 @@ def take_upload(sent: str) -> Picture:
         path.unlink(missing_ok=True)
 
 
-def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
+def build_page(reader: Reader) -> gr.Blocks:
     """The page for a model of either kind."""
     examples = draw_examples()
     is_chest = isinstance(reader, ChestReader)
-    kind, wanted = ("classifier", "findings") if is_chest else ("masked autoencoder", "what is filled in")
+    kind, wanted = KINDS[type(reader)]
     with gr.Blocks(
         title="MedHiera", analytics_enabled=False, delete_cache=(300, SECONDS_IN_MEMORY)
     ) as blocks:
@@ -154,14 +160,14 @@ def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
                 return None, None, page.refusal("There is no such example."), gr.update(), gr.skip(), ""
             return answer(reader, Picture(np.asarray(examples[event.index][0])), started, *settings)
 
-        settings = [] if is_chest else [slider, chosen]
+        settings = [slider, chosen] if isinstance(reader, MaskedReader) else []
         outputs = [upload, seen, result, controls, chosen, view]
         upload.upload(on_upload, [upload, *settings], outputs, **ALONE)
         gallery.select(on_example, settings, outputs, **ALONE)
         if isinstance(reader, ChestReader):
             slider.change(None, slider, None, js=page.MOVE_HEAT)
             chosen.input(partial(see_heat, reader), [seen, chosen], view, **ALONE)
-        else:
+        elif isinstance(reader, MaskedReader):
             masked = (partial(see_filled, reader), [seen, slider, chosen], result)
             slider.release(*masked, **ALONE)
             again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
@@ -170,9 +176,7 @@ def build_page(reader: ChestReader | MaskedReader) -> gr.Blocks:
     return blocks.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
 
 
-def answer(
-    reader: ChestReader | MaskedReader, picture: Picture, started: float, *settings: Any
-) -> tuple[Any, ...]:
+def answer(reader: Reader, picture: Picture, started: float, *settings: Any) -> tuple[Any, ...]:
     """What the page shows for a picture: upload (emptied), memory, result, controls, choice, view.
 
     Args:
@@ -187,6 +191,9 @@ def answer(
         filled = reader.fill_in(picture.gray, ratio, int(seed))
         text = page.filled_view(filled, picture.notes, time.perf_counter() - started)
         return None, picture.gray, text, shown, seed, ""
+    if isinstance(reader, WritingReader):
+        text = page.report_view(reader, picture.gray, picture.notes, started)
+        return None, picture.gray, text, gr.update(visible=False), gr.skip(), ""
     findings = reader.findings(picture.gray)
     notes = [*picture.notes, *reader.operation.notes(reader.classifier.names)]
     text = page.findings_table(findings, notes, time.perf_counter() - started)
@@ -216,20 +223,22 @@ def _gallery(examples: list[tuple[Image.Image, str]]) -> gr.Gallery:
     )  # fmt: skip
 
 
-def _controls(reader: ChestReader | MaskedReader) -> tuple[Any, Any, Any]:
+def _controls(reader: Reader) -> tuple[Any, Any, Any]:
     """What the reader may change: (finding, opacity of the heat, -) or (seed, share hidden, another mask)."""
     if isinstance(reader, ChestReader):
         names = [(page.shown_name(name), name) for name in reader.classifier.names]
         chosen = gr.Dropdown(names, label="Heat map for", elem_id="finding", filterable=False)
         slider = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity")
         return chosen, slider, None
+    if isinstance(reader, WritingReader):
+        return gr.State(0), None, None
     slider = gr.Slider(
         0.3, 0.9, reader.model.config.mask_ratio, step=0.05, label="Share hidden", elem_id="ratio"
     )
     return gr.State(0), slider, gr.Button("Another mask", elem_id="again")
 
 
-def latency(reader: ChestReader | MaskedReader, times: int, side: int = 1024) -> list[float]:
+def latency(reader: Reader, times: int, side: int = 1024) -> list[float]:
     """Seconds from the bytes of a PNG to a result, one image after the other, after one that is not timed.
 
     Args:
@@ -247,6 +256,8 @@ def latency(reader: ChestReader | MaskedReader, times: int, side: int = 1024) ->
         picture = take_upload(str(sent))
         if isinstance(reader, ChestReader):
             page.heat_view(reader, picture.gray, reader.findings(picture.gray)[0].name)
+        elif isinstance(reader, WritingReader):
+            reader.report(picture.gray)
         else:
             reader.fill_in(picture.gray, 0.6, 0)
         seconds.append(time.perf_counter() - started)

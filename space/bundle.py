@@ -15,7 +15,7 @@ from pathlib import Path
 from medhiera.errors import UserError
 from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
-from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE
+from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE, WRITER_FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")
@@ -42,7 +42,7 @@ def bundle(stage: Path, output: Path) -> None:
         raise BundleError(f"{stage} is no finished stage: it has no {', '.join(absent)}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output} exists and is not empty; name another folder, or remove it first")
-    present = [name for name in STAGE_FILES if (stage / name).is_file()]
+    present = [name for name in (*STAGE_FILES, *WRITER_FILES) if (stage / name).is_file()]
     check_links([stage / name for name in present], stage)
     check_private_text({name: str(stage / name) for name in present}, stage, "")
     for room in ROOMS:

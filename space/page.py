@@ -1,6 +1,7 @@
 """What the page says, as HTML; every word from outside is escaped, every picture is inside the page."""
 
 import html
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.inference.classifier import NOTICE
 from medhiera.inference.reconstruction import Reconstruction
 from space.pictures import color_heat, image_tag, what_the_model_sees
-from space.reader import ChestReader, Finding
+from space.reader import ChestReader, Finding, WritingReader
 
 DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
 
@@ -77,6 +78,27 @@ def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
     return (
         f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">{picture}{overlay}</div>'
         f'<p class="small">{text} Shown is the center square that the model sees.</p>'
+    )
+
+
+def report_view(reader: WritingReader, gray: GrayImage, notes: Sequence[str], started: float) -> str:
+    """What the model wrote, beside the picture as it sees it.
+
+    Args:
+        reader: the open folder.
+        gray: (height, width), uint8.
+        notes: sentences below the report.
+        started: perf_counter when the file arrived.
+    """
+    written = reader.report(gray)
+    seconds = time.perf_counter() - started
+    picture = image_tag(what_the_model_sees(gray, reader.crop), "The radiograph, its center square")
+    text = html.escape(written) or "The model wrote nothing."
+    return (
+        f'<div class="viewer">{picture}</div><blockquote class="report">{text}</blockquote>'
+        '<p class="small">Written by a model that was trained to sound like a radiologist: every sentence '
+        f"may be wrong. It saw this one picture alone. {_sentences(notes)} "
+        f"From file to report: {seconds:.2f} s.</p>"
     )
 
 

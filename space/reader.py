@@ -1,4 +1,4 @@
-"""A stage's folder, opened for the page: what it finds in a picture, where it looks, what it fills in."""
+"""A stage's folder, opened for the page: what it finds, where it looks, what it fills in, what it writes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_re
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.heat_maps import METHOD, heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
-from medhiera.layout import CONFIG_FILE, read_config
+from medhiera.inference.report_writer import ReportWriter
+from medhiera.layout import CONFIG_FILE, read_config, writes_reports
 from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForPreTraining
 
@@ -178,8 +179,33 @@ class MaskedReader:
         return reconstruct(self.model, pixels, self.preprocessing, noise, mask_ratio)
 
 
-def open_folder(folder: Path, device: torch.device = CPU) -> ChestReader | MaskedReader:
-    """Open what `make demo`, train_cls.py or train_mae.py left.
+@dataclass(frozen=True)
+class WritingReader:
+    """A stage-2 folder that writes reports."""
+
+    writer: ReportWriter
+    operation: Operation
+
+    def report(self, gray: GrayImage) -> str:
+        """What the model writes of one picture; see ReportWriter.write.
+
+        Args:
+            gray: (height, width), uint8.
+        """
+        [written] = self.writer.write([[self.writer.preprocessing.pixels(Image.fromarray(gray))]])
+        return written
+
+    @property
+    def crop(self) -> CenterCrop:
+        """Which part of a picture the model sees."""
+        return self.writer.preprocessing.crop
+
+
+Reader = ChestReader | MaskedReader | WritingReader
+
+
+def open_folder(folder: Path, device: torch.device = CPU) -> Reader:
+    """Open what `make demo`, train_cls.py, train_report.py or train_mae.py left.
 
     Args:
         folder: a stage 1 or 2.
@@ -194,6 +220,8 @@ def open_folder(folder: Path, device: torch.device = CPU) -> ChestReader | Maske
             f"{folder} holds no model (no config.json); run make demo first, or name a folder that "
             "train_cls.py or train_mae.py wrote: make app MODEL=FOLDER"
         )
+    if writes_reports(folder):
+        return WritingReader(ReportWriter.open(folder, device), Operation.read(folder))
     architectures = read_config(folder).get("architectures") or []
     operation = Operation.read(folder)
     if not any(name.endswith("ForPreTraining") for name in architectures):

@@ -17,8 +17,8 @@ from medhiera.hub.record import (
     Lineage,
     PreprocessingRecord,
     PretrainingRecord,
-    TrainingRecord,
 )
+from medhiera.hub.training_record import TrainingRecord
 
 CLEAN = LeakageCounts(is_checked=True, held_out=305, compared=436, dropped=25, allowed=0)
 

@@ -244,6 +244,12 @@ class StageArguments:
     checkpoint_metrics: ClassVar[tuple[str, ...]] = ("loss",)
     """What `metric_for_best_model` may name, as patterns: the numbers of each evaluation."""
 
+    logged_metrics: ClassVar[tuple[str, ...]] = ("selection_auroc", "mean_auroc")
+    """The numbers of each evaluation that training_log.csv has, beside the loss."""
+
+    unit: ClassVar[str] = "images"
+    """What a step has so many of."""
+
     @property
     def wants_contours(self) -> bool:
         """The stage reads where each chest lies."""

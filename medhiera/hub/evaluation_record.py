@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medhiera.evaluation.ensemble import EnsembleMember
+from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.hub.record import write_json
 from medhiera.layout import METRICS_FILE
@@ -38,6 +39,28 @@ class EvaluationRecord:
     probe_penalty: float | None = None
     probe_train_images: int | None = None
     members: list[EnsembleMember] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write metrics.json."""
+        write_json(self, folder / METRICS_FILE)
+
+
+@dataclass(kw_only=True)
+class ReportEvaluationRecord:
+    """metrics.json of evaluate_report.py.
+
+    Attributes:
+        model: a folder's own name or a Hub id.
+        fingerprint: of its weights.
+        split_scheme: how the data was split.
+        is_phantom: the images are synthetic.
+    """
+
+    model: str
+    fingerprint: str
+    split_scheme: str
+    is_phantom: bool
+    evaluation: ReportEvaluation
 
     def write(self, folder: Path) -> None:
         """Write metrics.json."""

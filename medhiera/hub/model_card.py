@@ -43,6 +43,10 @@ CAPTIONS = {
     "heat_maps": "Images of the {split} split with a finding's box and the classifier's heat map",
 }
 
+MEASURES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
+            "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}  # fmt: skip
+"""Of written reports."""
+
 DATASETS = {source.name: source.hub_dataset for source in SOURCES if source.hub_dataset}
 """Source to the name in the card's metadata; the Hub wants names without spaces."""
 
@@ -69,17 +73,20 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "counts": _counts,
         "interval": interval_text,
         "duration": duration,
+        "percent": lambda value: "–" if value is None else f"{100 * value:.0f} %",
+        "measure": lambda name: MEASURES.get(name, name),
         "number": lambda value: "–" if value is None else f"{value:.3f}",
         "caption": lambda figure: _caption(PurePosixPath(figure).stem, record.scored_split),
         "url": quote,
     }
-    stage = STAGES[record.stage]
+    stage = STAGES[record.key]
     trained_on = (source.title for source in SOURCES if source.name in record.trained_on)
     title = stage.title.format(data=" and ".join(trained_on)) + _suffix(record)
     body = environment.get_template(stage.card_template).render(
         metrics=record,
         figures=figures,
         title=title,
+        unit=stage.arguments.unit,
         is_nih=NIH in record.trained_on,
         is_official_list=not record.is_phantom and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
@@ -121,7 +128,7 @@ def _metadata(
     tags = [*stage.tags, *dict.fromkeys(tag for source in seen for tag in source.hub_tags)]
     # Phantoms are synthetic, made by the project itself: they are no dataset of the Hub's.
     datasets = [*stage.datasets, *(DATASETS[name] for name in record.real_sources if name in DATASETS)]
-    results = _results(record)
+    results = _results(record, stage.pipeline_tag)
     widget = [{"src": path, "example_title": PurePosixPath(path).stem.replace("_", " ")} for path in examples]
     extra: dict[str, Any] = {"widget": widget} if widget else {}
     return ModelCardData(
@@ -138,7 +145,7 @@ def _metadata(
     )
 
 
-def _results(record: AnyRecord) -> list[EvalResult]:
+def _results(record: AnyRecord, task: str) -> list[EvalResult]:
     """The model-index: what this run measured on the test split, verified by nobody else."""
     if record.is_phantom:
         data, kind = "Phantom chest radiographs", "phantom"
@@ -150,7 +157,7 @@ def _results(record: AnyRecord) -> list[EvalResult]:
             data += f", {count:,} images, not the official test list"
     return [
         EvalResult(
-            task_type="image-classification",
+            task_type=task,
             dataset_type=kind,
             dataset_name=data,
             dataset_split="test",

@@ -46,14 +46,14 @@ from medhiera.layout import (
     read_json_file,
 )
 from medhiera.loading import check_weights
-from medhiera.stages import STAGES
+from medhiera.stages import NUMBERS, STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
 
 MODEL_CODE = PROJECT / "modeling_hiera_mae"
 
-NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py")
+NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
@@ -94,13 +94,13 @@ def publish_stage(
             repository holds something else; or the upload failed, and the message has the command to retry.
     """
     folder = Path(folder)
-    stage = _check_folder(folder, stage)
-    check_private_text(_collect_files(folder, repo_id), folder, repo_id)
+    row = _check_folder(folder, stage)
+    check_private_text(_collect_files(folder, repo_id, row), folder, repo_id)
     api, repo_id = _check_token(repo_id, token)
-    retry = ["python", "-m", "medhiera.hub.publish", str(folder), repo_id, "--stage", str(stage)]
+    retry = ["python", "-m", "medhiera.hub.publish", str(folder), repo_id, "--stage", str(row.number)]
     retry += ["--collection", collection] if collection else []
     command = shlex.join(retry + ["--private"] * private)
-    _upload(api, folder, repo_id, stage, private, command)
+    _upload(api, folder, repo_id, row, private, command)
     try:
         (folder / PUBLISHED_FILE).unlink(missing_ok=True)  # it may be a link to another file
         (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
@@ -109,7 +109,7 @@ def publish_stage(
                        folder / PUBLISHED_FILE, error, repo_id)  # fmt: skip
     if collection:
         try:
-            place = add_to_collection(api, collection, repo_id, STAGES[stage].note, private)
+            place = add_to_collection(api, collection, repo_id, row.note, private)
         except _upload_errors() as error:
             raise PublishError(
                 f"{repo_id} is published, but not in the collection {collection!r} ({_in_words(error)}). "
@@ -119,24 +119,24 @@ def publish_stage(
     return f"{api.endpoint}/{repo_id}"
 
 
-def _upload(api: HfApi, folder: Path, repo_id: str, stage: int, private: bool, command: str) -> None:
+def _upload(api: HfApi, folder: Path, repo_id: str, stage: Stage[Any], private: bool, command: str) -> None:
     """Send all files in one commit, three times at most.
 
     Raises:
         PublishError: the repository holds something else; or the upload failed: `command` repeats it.
     """
-    files = _collect_files(folder, repo_id)
+    files = _collect_files(folder, repo_id, stage)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            stale = _check_repository(api, repo_id, stage)
+            stale = _check_repository(api, repo_id, stage.key)
             api.create_repo(repo_id, private=private, exist_ok=True)
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
                 for name, content in files.items()
             ]
             operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
-            api.create_commit(repo_id, operations, commit_message=f"Publish stage {stage}")
-            logger.info("Published %d files of stage %d to %s.", len(files), stage, repo_id)
+            api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
+            logger.info("Published %d files of %s to %s.", len(files), stage.words, repo_id)
             return
         except _upload_errors() as error:
             if attempt == ATTEMPTS or not _may_pass(error):
@@ -148,12 +148,15 @@ def _upload(api: HfApi, folder: Path, repo_id: str, stage: int, private: bool, c
             time.sleep(attempt)
 
 
-def check_can_push(repo_id: str, *, stage: int | None = None, token: str | None = None) -> None:
+def check_can_push(
+    repo_id: str, *, stage: int | None = None, task: str = "", token: str | None = None
+) -> None:
     """Say before a night of training, not after it, that the push at its end cannot work.
 
     Args:
         repo_id: as for `publish_stage`.
         stage: the stage that will be published; a repository that holds another one is refused.
+        task: of that stage, see Stage.
         token: as for `publish_stage`.
 
     Raises:
@@ -162,7 +165,7 @@ def check_can_push(repo_id: str, *, stage: int | None = None, token: str | None 
     """
     api, repo_id = _check_token(repo_id, token)
     try:
-        _check_repository(api, repo_id, stage)
+        _check_repository(api, repo_id, None if stage is None else (stage, task))
     except _network_errors() as error:
         raise PublishError(f"cannot look at {repo_id} on the Hub: {_in_words(error)}") from error
 
@@ -197,7 +200,7 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, ValueError)
 
 
-def _check_folder(folder: Path, stage: int | None) -> int:
+def _check_folder(folder: Path, stage: int | None) -> Stage[Any]:
     """Return the stage of a complete folder."""
     if not folder.is_dir():
         raise PublishError(f"{folder} is no folder; give the output folder of train_mae.py or train_cls.py.")
@@ -215,20 +218,22 @@ def _check_folder(folder: Path, stage: int | None) -> int:
         raise PublishError(f"{folder} holds stage {record.stage}, but stage {stage} was asked for.")
     config = _read_json(folder / CONFIG_FILE)
     classes = config.get("architectures") or []
-    architecture = STAGES[record.stage].architecture
-    if config.get("model_type") != "hiera" or not any(str(name).endswith(architecture) for name in classes):
+    row = STAGES[record.key]
+    is_type = config.get("model_type") == row.model_type
+    if not is_type or not any(str(name).endswith(row.architecture) for name in classes):
+        kind = "Hiera" if row.model_type == "hiera" else row.model_type
         raise PublishError(
-            f"{folder / CONFIG_FILE} describes {config.get('model_type')} {classes}; stage {record.stage} is "
-            f"a Hiera model {architecture}."
+            f"{folder / CONFIG_FILE} describes {config.get('model_type')} {classes}; {row.words} is "
+            f"a {kind} model {row.architecture}."
         )
-    if STAGES[record.stage].has_figures and not list((folder / FIGURES_FOLDER).glob("*.png")):
+    if row.has_figures and not list((folder / FIGURES_FOLDER).glob("*.png")):
         raise PublishError(f"{folder / FIGURES_FOLDER} holds no .png; let the training script finish.")
     try:
         check_weights(folder)
         card_metadata(folder)
     except UserError as error:
         raise PublishError(f"{folder} is damaged: {_in_words(error)}") from error
-    return record.stage
+    return row
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -238,18 +243,22 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise PublishError(str(error)) from error
 
 
-def _collect_files(folder: Path, repo_id: str) -> dict[str, bytes | str]:
+def _collect_files(folder: Path, repo_id: str, stage: Stage[Any]) -> dict[str, bytes | str]:
     """Name in the repository to content or local path: the allow-list, nothing else."""
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
-    config = _read_json(folder / CONFIG_FILE) | {"auto_map": AUTO_MAP}
-    files: dict[str, bytes | str] = {name: str(folder / name) for name in STAGE_FILES}
+    config = _read_json(folder / CONFIG_FILE)
+    if stage.ships_code:
+        config |= {"auto_map": AUTO_MAP}
+    more = [name for name in stage.more_files if (folder / name).is_file()]
+    check_links([folder / name for name in more], folder)
+    files: dict[str, bytes | str] = {name: str(folder / name) for name in (*STAGE_FILES, *more)}
     files[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
     files[CARD_FILE] = card.replace("THIS_FOLDER", repo_id).encode()  # the snippets work as they stand
     for place in (FIGURES_FOLDER, EXAMPLES_FOLDER):
         pictures = sorted(path for path in (folder / place).glob("*.png") if path.is_file())
         check_links(pictures, folder)
         files |= {f"{place}/{picture.name}": str(picture) for picture in pictures}
-    for code in sorted(MODEL_CODE.glob("*.py")):
+    for code in sorted(MODEL_CODE.glob("*.py")) if stage.ships_code else ():
         if code.name not in NOT_SHIPPED:
             files[code.name] = str(code)
     return files
@@ -297,7 +306,7 @@ def _may_write(owner: dict[str, Any], repo_id: str) -> bool:
     return access.get("role") != "read" and namespace in {owner["name"], *groups}
 
 
-def _check_repository(api: HfApi, repo_id: str, stage: int | None) -> list[str]:
+def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> list[str]:
     """Return the figures and code that stand in the repository, or refuse it if it holds something else."""
     try:
         names = api.list_repo_files(repo_id)
@@ -306,20 +315,20 @@ def _check_repository(api: HfApi, repo_id: str, stage: int | None) -> list[str]:
     if set(names) <= {".gitattributes", "README.md"}:
         return []
     published = _published_stage(api, repo_id) if METRICS_FILE in names else None
-    if published is None or (stage is not None and published != stage):
-        what = "something that is not one of our stages" if published is None else f"stage {published}"
+    if published is None or (key is not None and published != key):
+        what = "something that is not one of our stages" if published is None else STAGES[published].words
         raise PublishError(
             f"{repo_id} already holds {what}; nothing was sent. Choose another repository name."
         )
     return [name for name in names if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py", name)]
 
 
-def _published_stage(api: HfApi, repo_id: str) -> int | None:
+def _published_stage(api: HfApi, repo_id: str) -> tuple[int, str] | None:
     """The stage that a repository's record names, whatever version wrote it; None where it names none."""
     with tempfile.TemporaryDirectory() as place:
         content = _read_json(Path(api.hf_hub_download(repo_id, METRICS_FILE, local_dir=place)))
-    number = content.get("stage")
-    return number if number in STAGES else None
+    key = content.get("stage"), content.get("task", "")
+    return key if key in STAGES else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -330,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
     parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--stage", type=int, choices=sorted(STAGES), help="refuse a folder of another stage")
+    parser.add_argument("--stage", type=int, choices=NUMBERS, help="refuse a folder of another stage")
     parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")

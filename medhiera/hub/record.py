@@ -5,25 +5,23 @@ inherit from it, experiments compare it. A key of the file is an attribute here,
 checks what is read.
 """
 
-import importlib.metadata
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from datasets import Dataset
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from transformers import Trainer
-from transformers.trainer_utils import TrainOutput
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
 from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source, shared_patients
 from medhiera.errors import UserError
-from medhiera.evaluation.checkpoint_selection import Selection
+from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
+from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.record_ranges import out_of_range
 from medhiera.hub.teachers import TeacherRecord
+from medhiera.hub.training_record import TrainingRecord
 from medhiera.layout import METRICS_FILE
 from modeling_hiera_mae.weight_files import check_finite, read_json_value
 
@@ -32,7 +30,6 @@ STRICT = ConfigDict(extra="forbid")
 
 _COMMON = {"stage", "kind", "lineage", "libraries", "commit"}
 """Keys of every stage's record; a file with two of them is meant as one, however damaged."""
-LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "timm")
 
 
 @dataclass
@@ -118,37 +115,6 @@ class PreprocessingRecord:
 
 
 @dataclass
-class TrainingRecord:
-    """How training went."""
-
-    steps: int
-    epochs: float
-    seconds: float
-    images_per_second: float
-    parameters: int
-    best_step: int | None
-    best_validation: float | None
-    selection: Selection | None = None
-
-    @classmethod
-    def of(
-        cls, trainer: Trainer, result: TrainOutput, selection: Selection | None = None
-    ) -> "TrainingRecord":
-        """From the Trainer, when it has trained."""
-        state = trainer.state
-        return cls(
-            steps=state.global_step,
-            epochs=float(state.epoch or 0.0),
-            seconds=result.metrics["train_runtime"],
-            images_per_second=result.metrics["train_samples_per_second"],
-            parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
-            best_step=state.best_global_step if trainer.args.load_best_model_at_end else None,
-            best_validation=state.best_metric,
-            selection=selection,
-        )
-
-
-@dataclass
 class Geometry:
     """The model of stage 0."""
 
@@ -185,6 +151,11 @@ class StageRecord:
     lineage: Lineage
     libraries: dict[str, str] = field(default_factory=lambda: library_versions())
     commit: str | None = field(default_factory=lambda: code_commit())
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Which stage this is of, see stages.STAGES."""
+        return self.stage, ""
 
     @property
     def is_phantom(self) -> bool:
@@ -303,9 +274,65 @@ class ClassificationRecord(TrainedRecord):
         return [Result(metric, title, value) for metric, title, value in found if value is not None]
 
 
-AnyRecord = ImagenetRecord | PretrainingRecord | ClassificationRecord
+@dataclass(kw_only=True)
+class ReportRecord(TrainedRecord):
+    """Stage 2 for reports; `evaluation.split` is "validation" where the test split was not read.
 
-_READER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="stage")])
+    Attributes:
+        decoder: the folder's own name or Hub id of the language model that it started from, or None.
+        vocabulary: tokens that it can write.
+        views: the most pictures of a study that it sees.
+    """
+
+    stage: Literal[2] = 2
+    task: Literal["reports"] = "reports"
+    decoder: str | None
+    vocabulary: int
+    views: int
+    evaluation: ReportEvaluation
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Which stage this is of, see stages.STAGES."""
+        return self.stage, self.task
+
+    @property
+    def scored_split(self) -> str:
+        """The split that the results are of."""
+        return self.evaluation.split
+
+    @property
+    def results(self) -> list[Result]:
+        """The measures of the written reports."""
+        if self.evaluation.split != "test":
+            return []
+        scores = self.evaluation.written.scores
+        return [
+            Result("bleu", "BLEU-4", scores.bleu_4),
+            Result("rouge", "ROUGE-L", scores.rouge_l),
+            Result("cider", "CIDEr-D", scores.cider),
+        ]
+
+
+AnyRecord = ImagenetRecord | PretrainingRecord | ClassificationRecord | ReportRecord
+
+
+def _tag(content: Any) -> str | None:
+    """Which of them a file's content is meant as."""
+    if not isinstance(content, dict):
+        return None
+    return f"{content.get('stage')} {content.get('task', '')}"
+
+
+_READER: TypeAdapter[AnyRecord] = TypeAdapter(
+    Annotated[
+        Annotated[ImagenetRecord, Tag("0 ")]
+        | Annotated[PretrainingRecord, Tag("1 ")]
+        | Annotated[ClassificationRecord, Tag("2 ")]
+        | Annotated[ReportRecord, Tag("2 reports")],
+        Discriminator(_tag),
+    ]
+)
 
 
 def read_record(file: Path) -> AnyRecord | None:
@@ -355,21 +382,6 @@ def write_json(record: Any, file: Path) -> None:
     """Write a dataclass as JSON.
 
     Raises:
-        ValueError: a value is NaN or infinite, which JSON has no word for.
+        ValueError: a value is NaN or infinite.
     """
     file.write_text(json.dumps(asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that shape a result."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
-def code_commit() -> str | None:
-    """The commit of this clone, with `-dirty` where files were changed; None outside of git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -16,6 +16,8 @@ _SIZE = Range(1, math.inf)
 _AMOUNT = Range(most=math.inf)
 _ANY = Range(-math.inf, math.inf)
 _DIFFERENCE = Range(-1, 1)
+_CIDER = Range(most=10)
+_CIDER_DIFFERENCE = Range(-10, 10)
 
 _RANGES = {
     "PreprocessingRecord.image_size": _SIZE,
@@ -37,6 +39,11 @@ _RANGES = {
     "LocalizationReport.above_chance_interval": _DIFFERENCE,
     "Difference.difference": _DIFFERENCE,
     "Difference.interval": _DIFFERENCE,
+    "CaptionDifference.difference": _CIDER_DIFFERENCE,
+    "CaptionDifference.interval": _CIDER_DIFFERENCE,
+    "CaptionScores.cider": _CIDER,
+    "CaptionScores.cider_interval": _CIDER,
+    "ConstantReport.validation": _CIDER,
 }
 """By class and field; a list's or table's range is that of each of its numbers."""
 

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ class CSVLoggerCallback(TrainerCallback):
 
     Args:
         path: the CSV; a resumed run continues it, from the step of its checkpoint.
+        metrics: the numbers of an evaluation that it has beside the loss.
     """
 
-    columns = (
+    columns: tuple[str, ...] = (
         "step",
         "epoch",
         "seconds",
@@ -41,8 +42,11 @@ class CSVLoggerCallback(TrainerCallback):
         "eval_mean_auroc",
     )
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, metrics: Sequence[str] | None = None) -> None:
         self.path = path
+        if metrics is not None:
+            plain = self.columns[: self.columns.index("eval_loss") + 1]
+            self.columns = (*plain, *(f"eval_{metric}" for metric in metrics))
         self.started = time.monotonic()
 
     def on_train_begin(
@@ -111,10 +115,12 @@ class ThroughputCallback(TrainerCallback):
 
     Args:
         images_per_step: of all ranks and accumulated batches together.
+        unit: what they are.
     """
 
-    def __init__(self, images_per_step: int) -> None:
+    def __init__(self, images_per_step: int, unit: str = "images") -> None:
         self.images_per_step = images_per_step
+        self.unit = unit
         self._from = (0, 0.0)  # step and time of the first one counted
         self._last = (0, 0.0)
 
@@ -142,8 +148,9 @@ class ThroughputCallback(TrainerCallback):
         left = (state.max_steps - now[0]) * all_seconds / max(all_steps, 1)
         self._last = now
         logger.info(
-            "step %d of %d, loss %.4f, %.4g images/s, %s left",
-            now[0], state.max_steps, logs["loss"], steps * self.images_per_step / seconds, duration(left),
+            "step %d of %d, loss %.4f, %.4g %s/s, %s left",
+            now[0], state.max_steps, logs["loss"], steps * self.images_per_step / seconds, self.unit,
+            duration(left),
         )  # fmt: skip
 
 

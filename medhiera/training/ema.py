@@ -33,8 +33,11 @@ class EMA:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.average = ModelEmaV3(model, decay=decay, use_warmup=True)
-        self._raw = list(model.state_dict().values())
-        self._averaged = list(self.average.module.state_dict().values())
+        tensors = zip(model.state_dict().values(), self.average.module.state_dict().values(), strict=True)
+        # A weight that two layers share stands there twice: averaged twice, and lent and taken back at once.
+        once = {raw.data_ptr(): (raw, averaged) for raw, averaged in tensors}
+        self._raw = [raw for raw, _ in once.values()]
+        self._averaged = [averaged for _, averaged in once.values()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -44,6 +47,8 @@ class EMA:
     def save(self, checkpoint: Path) -> None:
         """Write EMA_FILE."""
         weights = {name: tensor.contiguous() for name, tensor in self.average.module.state_dict().items()}
+        names = {tensor.data_ptr(): name for name, tensor in weights.items()}  # shared weights once
+        weights = {name: weights[name] for name in names.values()}
         save_file(weights, checkpoint / EMA_FILE, metadata={"format": "pt"})
 
     def load(self, checkpoint: Path) -> None:
@@ -52,7 +57,9 @@ class EMA:
         Raises:
             FileNotFoundError: the checkpoint is of a run without an average.
         """
-        self.average.module.load_state_dict(load_file(checkpoint / EMA_FILE))
+        weights, own = load_file(checkpoint / EMA_FILE), self.average.module.state_dict()
+        held = {own[name].data_ptr(): weight for name, weight in weights.items()}
+        self.average.module.load_state_dict({name: held[own[name].data_ptr()] for name in own})
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:

@@ -17,7 +17,6 @@ from medhiera.layout import read_config
 from medhiera.loading import check_weights, load_model
 from modeling_hiera_mae import (
     HieraMAEConfig,
-    HieraMAEForImageClassification,
     HieraMAEForPreTraining,
     HieraMAEModel,
 )
@@ -56,7 +55,8 @@ def start_model(
     """Build the model that a stage starts from.
 
     Args:
-        model_class: HieraMAEForPreTraining or HieraMAEForImageClassification.
+        model_class: HieraMAEForPreTraining, HieraMAEForImageClassification, or HieraMAEModel, the encoder
+            of a model that writes reports.
         options: a folder or Hub id, or the size of a model with random weights; its `model_overrides` apply
             to both.
         **config_fields: what this stage sets in the config (image_size, labels); overrides win.
@@ -68,7 +68,7 @@ def start_model(
         UserError: no checkpoint, or one of another architecture or size than asked for.
     """
     source = options.model_name_or_path
-    if source is not None and model_class is HieraMAEForImageClassification:
+    if source is not None and model_class is not HieraMAEForPreTraining:
         if read_config(source).get("num_channels") == 1:  # stock pipelines give every model RGB
             config_fields["num_channels"] = 3
     config_fields |= options.model_overrides
@@ -96,7 +96,8 @@ def start_model(
         missing |= {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}
     new = sorted(missing)
     unused = sorted(loading["unexpected_keys"])
-    encoder = [name for name in model.state_dict() if name.startswith(f"{model.base_model_prefix}.")]
+    prefix = "" if model_class is HieraMAEModel else f"{model.base_model_prefix}."
+    encoder = [name for name in model.state_dict() if name.startswith(prefix)]
     matched = len(set(encoder) - missing)  # all: load_model refuses a checkpoint that lacks some
     logger.info("weights from %s: %d of %d of the encoder's matched", source, matched, len(encoder))
     logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")

@@ -22,7 +22,7 @@ NO_WEIGHT_DECAY = ("*position_embeddings", "*mask_token")
 FUSED_DEVICES = ("cpu", "cuda")
 """Where torch's fused step is taken: one pass over weights, gradients and moments (docs/decisions.md)."""
 
-_BLOCK = re.compile(r"(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
+_BLOCK = re.compile(r"(?:hiera\.|encoder\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class _Grouped:
 
 
 def build_optimizer(
-    model: nn.Module, optimization: OptimizationArguments, training: TrainingArguments
+    model: nn.Module,
+    optimization: OptimizationArguments,
+    training: TrainingArguments,
+    encoder_rate: float = 1.0,
 ) -> Optimizer | None:
     """The recipe's own optimizer, or None where TrainingArguments name it.
 
@@ -56,6 +59,7 @@ def build_optimizer(
         model: on the device where it trains.
         optimization: says which: `adam` over all parameters, `adamw` over `layer_decay_groups`.
         training: learning rate, betas, epsilon, weight decay.
+        encoder_rate: of a model that writes reports: the encoder's learning rate as a share of the decoder's.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options: dict[str, Any] = {
@@ -66,10 +70,11 @@ def build_optimizer(
     }
     optimizer: Optimizer
     if optimization.optimizer == "adam":
-        optimizer = Adam(trained, weight_decay=training.weight_decay, **options)
+        groups = encoder_rate_groups(model, training.learning_rate, encoder_rate)
+        optimizer = Adam(groups, weight_decay=training.weight_decay, **options)
     elif optimization.optimizer == "adamw":
         groups = layer_decay_groups(
-            model, training.learning_rate, training.weight_decay, optimization.layer_decay
+            model, training.learning_rate, training.weight_decay, optimization.layer_decay, encoder_rate
         )
         optimizer = AdamW(groups, **options)
     else:
@@ -78,8 +83,26 @@ def build_optimizer(
     return optimizer
 
 
+def encoder_rate_groups(model: nn.Module, learning_rate: float, encoder_rate: float) -> list[Any]:
+    """All trained parameters, or the encoder's and the rest as two groups where their rates differ.
+
+    Args:
+        model: any; with a rate of its own for the encoder, one that holds it as `encoder`.
+        learning_rate: of the rest.
+        encoder_rate: share of it that the encoder has.
+    """
+    trained = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    if encoder_rate == 1:
+        return [one for _, one in trained]
+    parts = [
+        [one for name, one in trained if name.startswith("encoder.") == is_in] for is_in in (True, False)
+    ]
+    rates = (learning_rate * encoder_rate, learning_rate)
+    return [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True) if part]
+
+
 def layer_decay_groups(
-    model: Any, learning_rate: float, weight_decay: float, layer_decay: float
+    model: Any, learning_rate: float, weight_decay: float, layer_decay: float, encoder_rate: float = 1.0
 ) -> list[dict[str, Any]]:
     """Parameter groups for AdamW, one for each pair of learning rate and weight decay.
 
@@ -90,16 +113,23 @@ def layer_decay_groups(
         learning_rate: of the head; each block below has layer_decay times the rate of the one above.
         weight_decay: of matrices; norms, biases, position embeddings and mask token have none.
         layer_decay: 1 for the same rate everywhere.
+        encoder_rate: of a model that writes reports: share of the rate that the encoder's blocks have.
 
     Source: BEiT, arXiv:2106.08254, by timm.optim.param_groups_layer_decay.
     """
-    grouped = _Grouped(model, tuple(model.config.depths))
+    encoder = getattr(model.config, "encoder", model.config)
+    grouped = _Grouped(model, tuple(encoder.depths))
+    of_encoder = set()
+    if encoder is not model.config:
+        of_encoder = {id(one) for name, one in model.named_parameters() if name.startswith("encoder.")}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for group in param_groups_layer_decay(
         grouped, weight_decay=weight_decay, no_weight_decay_list=NO_WEIGHT_DECAY, layer_decay=layer_decay
     ):
         # timm makes two groups a block, each with its own kernels, even where all blocks learn alike.
-        groups.setdefault((group["lr_scale"], group["weight_decay"]), []).extend(group["params"])
+        for parameter in group["params"]:
+            share = group["lr_scale"] * (encoder_rate if id(parameter) in of_encoder else 1.0)
+            groups.setdefault((share, group["weight_decay"]), []).append(parameter)
     return [
         {"params": parameters, "lr": learning_rate * share, "weight_decay": decay}
         for (share, decay), parameters in groups.items()

@@ -1,4 +1,4 @@
-"""The Trainer of both stages: transformers' own, with our optimizers, keyed order, average and guards.
+"""The Trainer of all stages: transformers' own, with our optimizers, keyed order, average and guards.
 
 Stands between the model and the metrics; it never reads a file of the data's.
 """
@@ -50,7 +50,7 @@ class MedHieraTrainer(Trainer):
     - `adam` with coupled L2 and `one_cycle` per step, momentum cycling included (Table 4 and Table 1);
       `adamw` with a learning rate for each depth.
     - an order of images keyed by (seed, epoch), the same for every number of workers.
-    - a loss divided by the number of *annotated* labels in the global batch: NaN does not count.
+    - a loss divided by the *annotated* labels in the global batch: NaN does not count.
     - a moving average of the weights that is evaluated and kept.
     - guards: a NaN or infinite loss, memory, divergence, preemption; incomplete checkpoints do not count.
 
@@ -61,6 +61,7 @@ class MedHieraTrainer(Trainer):
         **kwargs: transformers' own.
     """
 
+    encoder_rate = 1.0  # the encoder's learning rate as a share of the rest's
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None
 
@@ -82,7 +83,7 @@ class MedHieraTrainer(Trainer):
         self._settings: dict[str, Any] = dict(recipe or {})
         self._order: KeyedSampler | None = None
         self._reports = False
-        # A masked autoencoder, whose loss needs the masked tokens alone.
+        # A masked autoencoder's loss needs the masked tokens alone.
         self._has_optional_logits = "output_logits" in signature(self.model.forward).parameters
         self.loss_guard = NonFiniteLossGuard(Path(self.args.output_dir))
         if self.args.should_save:
@@ -112,7 +113,7 @@ class MedHieraTrainer(Trainer):
         return self.model_wrapped if self.args.torch_compile else self._computing(wrapped)
 
     def _computing(self, model: torch.nn.Module) -> torch.nn.Module:
-        """What runs in the model's place: its copy in half precision, where there is one."""
+        # What runs in the model's place: its copy in half precision, where there is one.
         return model if self.working is None else self.working.model
 
     # Optimization
@@ -121,7 +122,7 @@ class MedHieraTrainer(Trainer):
         """Adam over all parameters, or AdamW over groups, or what TrainingArguments say."""
         model = model or self.model
         if self.optimizer is None:
-            self.optimizer = build_optimizer(model, self.optimization, self.args)
+            self.optimizer = build_optimizer(model, self.optimization, self.args, self.encoder_rate)
         optimizer = super().create_optimizer(model)
         if self.working is not None:
             self.working.follow(optimizer)
@@ -184,9 +185,11 @@ class MedHieraTrainer(Trainer):
         return loader
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The batch on the device, and only there as normalized pixels of all the model's channels."""
-        channels = self.model.config.num_channels
-        return self.preprocessing.model_inputs(super()._prepare_inputs(inputs), channels)
+        return self._model_inputs(super()._prepare_inputs(inputs))
+
+    def _model_inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the device, and only there as normalized pixels of all the model's channels."""
+        return self.preprocessing.model_inputs(batch, self.model.config.num_channels)
 
     def _get_num_items_in_batch(
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device
@@ -264,8 +267,7 @@ class MedHieraTrainer(Trainer):
     ) -> Any:
         batches = len(train_dataloader)
         self._settings |= run_settings(self.args, self.optimization, len(self.train_dataset), batches)
-        epochs = max_steps / self._settings["steps an epoch"]
-        check_schedule(self.args, self.optimization, max_steps, epochs)
+        check_schedule(self.args, self.optimization, max_steps, max_steps / self._settings["steps an epoch"])
         if resume_from_checkpoint is not None:
             check_settings(Path(resume_from_checkpoint), self._settings)
         if self.optimization.precision == "bf16_weights":
@@ -363,8 +365,7 @@ class MedHieraTrainer(Trainer):
         """
         if not self.is_fsdp_enabled:
             return None
-        weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model)
-        return weights
+        return dict[str, Tensor](self.accelerator.get_state_dict(self.model))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Write a checkpoint, seal it, and only then remove older ones.
@@ -377,8 +378,7 @@ class MedHieraTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(checkpoint, ignore_errors=True)  # what a run that was ended left under this name
         self.accelerator.wait_for_everyone()
-        limit = self.args.save_total_limit
-        self.args.save_total_limit = None  # rotated below, when it is whole
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotated when it is whole
         try:
             if not self.is_fsdp_enabled:
                 check_finite_weights(self.model, self.state.global_step)

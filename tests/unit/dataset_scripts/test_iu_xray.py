@@ -13,7 +13,7 @@ from dataset_scripts.build.build_log import read_report, summary_lines
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.records import ImageRecord, SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.findings import REPORT_COLUMNS
+from dataset_scripts.findings import FINDINGS, REPORT_COLUMNS
 from dataset_scripts.iu_xray import SOURCE, list_images
 
 STUDIES = {
@@ -326,6 +326,27 @@ def test_the_real_texts_of_each_layout(root, tmp_path, layout, studies, images, 
         }
 
 
+def test_normal_is_what_either_annotation_says(tmp_path):
+    kaggle, openi = IuFolder(tmp_path / "kaggle" / FOLDER), IuFolder(tmp_path / "openi" / FOLDER)
+    write_kaggle(kaggle)
+    table = kaggle.root / "indiana_reports.csv"
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    said_of = zip(rows, ("normal", "Cardiomegaly;normal", ""), strict=True)
+    lines = [f"{header},Problems", *(f"{row},{problems}" for row, problems in said_of)]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_openi(openi)
+    for uid, majors in ((1, "<major>normal</major>"), (22, "<major>Effusion/left</major>")):
+        file = next(openi.root.rglob(f"{uid}.xml"))
+        text = file.read_text(encoding="utf-8").replace("</eCitation>", f"<MeSH>{majors}</MeSH></eCitation>")
+        file.write_text(text, encoding="utf-8")
+    column = FINDINGS.index("No Finding")
+    for folder in (kaggle, openi):
+        labels = {record.study_id: record.labels for record in records(listed(folder.root))}
+        assert labels["iu_x_ray/CXR1"][column] == 1 and labels["iu_x_ray/CXR22"][column] == 0
+        assert all(value != value for value in labels["iu_x_ray/CXR333"])
+        assert sum(value == value for value in labels["iu_x_ray/CXR1"]) == 1
+
+
 @pytest.mark.realdata
 def test_r2gens_real_split(root, tmp_path):
     texts = real_texts(root)
@@ -341,3 +362,5 @@ def test_r2gens_real_split(root, tmp_path):
         for study, text in test.items()
     )
     assert said(listing) == {"bad_metadata": 3, "not_listed": 7466 - len(records(listing))}
+    labels = {record.study_id: record.labels[FINDINGS.index("No Finding")] for record in records(listing)}
+    assert Counter(labels[study] for study in test) == {1.0: 307, 0.0: 283}

@@ -15,10 +15,10 @@ import evaluate_cls
 import predict
 from dataset_scripts.findings import make_features
 from medhiera.data.cocktail import BuiltDataset
+from medhiera.device import CPU
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.inference.classifier import Classifier
-from medhiera.inference.ensemble import Ensemble
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 
@@ -76,9 +76,9 @@ def test_where_not_one_image_fits_predict_says_what_may_be_done(stage2, tmp_path
 
 
 def test_another_error_keeps_its_trace(stage2):
-    ensemble = Ensemble.open([stage2])
+    model = predict.open_models([str(stage2)], CPU)
     with pytest.raises(RuntimeError, match="size of the tensor"):
-        predict.score_batch(ensemble, [[torch.zeros(5, 64, 64, dtype=torch.uint8)]])
+        predict.score_batch(model, [[torch.zeros(5, 64, 64, dtype=torch.uint8)]])
 
 
 def test_evaluation_names_the_batch_that_fits(stage2, tmp_path, room_for):

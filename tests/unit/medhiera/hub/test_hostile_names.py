@@ -11,11 +11,12 @@ from stage_records import classification_record, facts, imagenet_record, pretrai
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
 from medhiera.evaluation.results import LocalizationReport
 from medhiera.hub.model_card import card_of, render_card
-from medhiera.hub.record import Lineage, Selection, read_record
+from medhiera.hub.record import Lineage, read_record
 
 HOSTILE = [
     "a: b\n---\n# x",

@@ -33,7 +33,7 @@ def converted(tmp_path):
 def test_it_is_a_whole_stage(converted):
     record = complete(converted, "facebook/hiera_tiny_224")
     assert all((converted / name).is_file() for name in STAGE_FILES)
-    assert _check_folder(converted, 0) == 0
+    assert _check_folder(converted, 0).number == 0
     card = (converted / "README.md").read_text()
     metadata = yaml.safe_load(card.split("---\n")[1])
     jsonschema.validate(metadata, json.loads((TEMPLATES / "metadata.schema.json").read_text()))

@@ -16,10 +16,11 @@ from page_fixtures import phantom, write_stage1, write_stage2
 from PIL import Image
 from stage_records import classification_record, pretraining_record, some_report
 
+from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.evaluation.results import Rescaling
 from medhiera.hub.model_card import TEMPLATES, card_of, render_card
-from medhiera.hub.record import Lineage, Selection, StageLeakage
+from medhiera.hub.record import Lineage, StageLeakage
 from medhiera.hub.widget_examples import EXAMPLES, write_examples
 from medhiera.inference.classifier import Classifier
 

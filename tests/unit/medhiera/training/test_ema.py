@@ -112,6 +112,33 @@ def test_the_best_checkpoints_average_is_loaded(tmp_path):
     assert same(load_file(tmp_path / "raw" / "model.safetensors"), load_file(best / "model.safetensors"))
 
 
+class Tied(torch.nn.Module):
+    """Two names for one weight, as a language model's embedding and head."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_a_weight_of_two_names_is_averaged_lent_and_saved_once(tmp_path):
+    model = Tied()
+    average = EMA(model, 0.9)
+    before = model.embedding.weight.detach().clone()
+    with torch.no_grad():
+        model.embedding.weight += 1
+    average.update(1000)  # after the warm-up
+    assert torch.allclose(average.average.module.head.weight, before + 0.1)
+    with average.lent():
+        assert torch.allclose(model.head.weight, before + 0.1)
+    assert torch.equal(model.head.weight, before + 1)
+    average.save(tmp_path)
+    restored = EMA(Tied(), 0.9)
+    restored.load(tmp_path)
+    assert torch.equal(restored.average.module.head.weight, average.average.module.head.weight)
+    assert len(load_file(tmp_path / EMA_FILE)) == 1
+
+
 def test_a_short_run_says_which_decay_it_reaches(caplog):
     model = torch.nn.Linear(2, 2)
     callback, state = EMACallback(EMA(model, 0.9998)), TrainerState(max_steps=22_800)

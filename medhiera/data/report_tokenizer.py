@@ -1,0 +1,130 @@
+"""Texts of reports → token ids and back: tokenizers that are trained on the training split, offline.
+
+Beside report_dataset.py. Both kinds are `tokenizers` objects that stock transformers opens by AutoTokenizer.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from medhiera.errors import UserError, one_line
+
+PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+
+SMALLEST_VOCABULARY = 256 + 3
+"""Every byte and the special tokens: what an exact round trip takes."""
+
+R2GEN_THRESHOLD = 3
+"""A word of R2Gen's vocabulary stands so often in the training reports, at least."""
+
+
+def train_byte_tokenizer(reports: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level byte pair encoding: whatever a report holds comes back exactly.
+
+    Args:
+        reports: of the training split.
+        vocabulary_size: tokens, the three special ones and the 256 bytes among them; few reports give fewer.
+
+    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(reports, trainer)
+    return _wrap(tokenizer)
+
+
+def train_word_tokenizer(reports: Iterable[str]) -> PreTrainedTokenizerFast:
+    """R2Gen's word level: words that stand in training at least three times, and `<unk>` for all others.
+
+    Args:
+        reports: of the training split, cleaned as R2Gen does (captions.clean_iu).
+
+    Source: R2Gen (Chen et al. 2020, arXiv:2010.16056), modules/tokenizers.py.
+    """
+    counts = Counter(word for report in reports for word in report.split())
+    words = sorted(word for word, count in counts.items() if count >= R2GEN_THRESHOLD)
+    vocabulary = {word: number for number, word in enumerate([PAD, START, END, UNKNOWN, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _wrap(tokenizer, unk_token=UNKNOWN)
+
+
+def _wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=START,
+        eos_token=END,
+        clean_up_tokenization_spaces=False,
+        **special,
+    )
+    begin_with_start(wrapped)
+    return wrapped
+
+
+def open_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder or Hub id, its own code never run.
+
+    Raises:
+        UserError: there is none, or it has no end token.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        is_fast = bool(getattr(tokenizer, "is_fast", False))
+    except Exception as error:  # whatever a damaged file makes the library raise
+        raise UserError(
+            f"{source} has no usable tokenizer ({type(error).__name__}: {one_line(error)}); name a language "
+            "model's folder or Hub id, with its tokenizer.json"
+        ) from error
+    if not is_fast or tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {source} ({type(tokenizer).__name__}) "
+            + ("has no end token" if is_fast else "is none of the library `tokenizers`")
+            + "; name a language model whose tokenizer.json has one, such as distilgpt2"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # GPT-2 has none; labels are padded by -100, not by this
+    if tokenizer.bos_token_id is None:
+        tokenizer.bos_token = tokenizer.eos_token
+    begin_with_start(tokenizer)
+    return tokenizer
+
+
+def begin_with_start(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let every text begin with the start token: of an empty one the stock pipeline then makes the prompt."""
+    start = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, tokenizer.bos_token_id)]
+    )
+
+
+def encode_report(tokenizer: PreTrainedTokenizerFast, report: str, max_tokens: int) -> list[int]:
+    """The tokens that a model learns to write: those of the report and the end token.
+
+    Args:
+        tokenizer: of the model.
+        report: any text.
+        max_tokens: a longer report is cut there, and then has no end.
+    """
+    tokens: list[int] = tokenizer(report, add_special_tokens=False)["input_ids"]
+    return [*tokens, tokenizer.eos_token_id][:max_tokens]
+
+
+def decode_reports(tokenizer: PreTrainedTokenizerFast, written: Any) -> list[str]:
+    """Texts of token ids, without special tokens and white space at their ends.
+
+    Args:
+        tokenizer: of the model.
+        written: (studies, tokens).
+    """
+    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]

@@ -1,0 +1,231 @@
+"""A model's written reports → everything that its card says of them, beside constant and nearest reports.
+
+Stands on captions.py and report_baselines.py; train_report.py and evaluate_report.py call it.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction, PreTrainedTokenizerFast
+
+from medhiera.config.report_arguments import ReportArguments
+from medhiera.data.cocktail import BuiltDataset
+from medhiera.data.columns import read_column
+from medhiera.data.report_dataset import ReportDataset, ReportSplit, Study
+from medhiera.data.report_tokenizer import decode_reports
+from medhiera.evaluation.bootstrap import Bootstrap, Floats
+from medhiera.evaluation.caption_metrics import measure_captions
+from medhiera.evaluation.captions import CLEANERS, compare_captions, score_captions
+from medhiera.evaluation.report_baselines import Choice, find_best_constant
+from medhiera.evaluation.report_content import count_distinct, share_verbatim
+from medhiera.evaluation.report_results import CaptionDifference, ConstantReport, Example, ReportEvaluation
+from medhiera.inference.report_writer import ReportWriter
+
+NORMAL = "No Finding"
+"""The label of a normal study."""
+
+NOT_ANNOTATED = "no study of the data is annotated as normal or not"
+
+EXAMPLES = 5
+
+_CHOICES: tuple[Choice, ...] = ("bleu_4", "cider")
+
+
+def clean_report(report: str, clean: str) -> str:
+    """A text as it is scored; an empty one stays empty.
+
+    Args:
+        report: written or a reference.
+        clean: a name of captions.CLEANERS, or none.
+    """
+    return CLEANERS.get(clean, str)(report) if report.strip() else ""
+
+
+@dataclass
+class ValidationReports:
+    """The Trainer's compute_metrics: tokens that were written on validation → numbers that are logged.
+
+    Attributes:
+        tokenizer: of the model.
+        references: of the validation studies, in their order.
+        clean: as the final scores.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    references: Sequence[str]
+    clean: str
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """`cider` (by default the best checkpoint has the most of it), `bleu_4`, `rouge_l` and `distinct`."""
+        written = [
+            clean_report(text, self.clean) for text in decode_reports(self.tokenizer, prediction.predictions)
+        ]
+        references = [clean_report(text, self.clean) for text in self.references]
+        values = measure_captions(references, written).values()
+        chosen = {name: float(values[name]) for name in ("cider", "bleu_4", "rouge_l")}
+        return chosen | {"distinct": count_distinct(written)}
+
+
+def write_table(reports: "WrittenReports", file: Path) -> None:
+    """A CSV beside the record, for its owner alone: each study's reference, what was written, the nearest."""
+    with file.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table)
+        writer.writerow(["study", "reference", "written", "nearest"])
+        for study, reference in reports.references.items():
+            writer.writerow([study, reference, reports.written[study], reports.nearest[study]])
+
+
+def find_normal(rows: Dataset, studies: Sequence[Study], names: Sequence[str]) -> set[str] | None:
+    """The names of the studies that are annotated as normal; None where not all of them are annotated.
+
+    Args:
+        rows: that the studies' numbers are of.
+        studies: to be scored.
+        names: of the data's labels.
+    """
+    if NORMAL not in names:
+        return None
+    column = list(names).index(NORMAL)
+    labels = np.array(read_column(rows, "labels").to_pylist(), dtype=float)[:, column]
+    values = labels[[study.rows[0] for study in studies]]
+    if np.isnan(values).any():
+        return None
+    return {study.name for study, value in zip(studies, values, strict=True) if value == 1}
+
+
+def find_nearest(training: Floats, scored: Floats) -> list[int]:
+    """The training study whose features are nearest to each scored study's, by the cosine.
+
+    Args:
+        training: (studies, features), finite.
+        scored: (studies, features), finite.
+
+    Returns:
+        (scored studies,): rows of `training`; of equally near ones the first.
+    """
+    known, asked = (
+        side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (training, scored)
+    )
+    chunks = np.array_split(asked, max(1, len(asked) // 512))
+    return [int(row) for chunk in chunks for row in (chunk @ known.T).argmax(axis=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenReports:
+    """What a model wrote and what it is compared with; texts as the data and the model have them.
+
+    Attributes:
+        split: test or validation.
+        section: findings or impression.
+        clean: how all texts are cleaned before they are scored.
+        references: study → report.
+        written: study → report of the model.
+        nearest: study → report of the nearest training study.
+        training: reports.
+        validation: reports, which constants are chosen on.
+        normal: names of the normal studies, or None.
+        shows_texts: the record may hold texts of the data: they are phantoms'.
+    """
+
+    split: str
+    section: str
+    clean: str
+    references: Mapping[str, str]
+    written: Mapping[str, str]
+    nearest: Mapping[str, str]
+    training: Sequence[str]
+    validation: Sequence[str]
+    normal: set[str] | None
+    shows_texts: bool
+
+    def evaluate(self, bootstrap: Bootstrap) -> ReportEvaluation:
+        """Score the model and the baselines under the same resamples of studies."""
+        references, written, nearest = (
+            {study: clean_report(text, self.clean) for study, text in texts.items()}
+            for texts in (self.references, self.written, self.nearest)
+        )
+        training, validation = (
+            [clean_report(text, self.clean) for text in texts] for texts in (self.training, self.validation)
+        )
+
+        def score(texts: Mapping[str, str], **options: Any) -> Any:
+            return score_captions(
+                references, texts, bootstrap, training=training, normal=self.normal, **options
+            )
+
+        constants = [find_best_constant(training, validation, choice) for choice in _CHOICES]
+        by_cider = dict.fromkeys(references, constants[_CHOICES.index("cider")].report)
+        return ReportEvaluation(
+            split=self.split,
+            section=self.section,
+            clean=self.clean,
+            training_studies=len(training),
+            references_verbatim=share_verbatim(list(references.values()), training),
+            written=score(written, with_meteor=True),
+            constants=[
+                ConstantReport(
+                    report=constant.report if self.shows_texts else None,
+                    chosen_by=constant.chosen_by,
+                    validation=constant.validation,
+                    scores=score(dict.fromkeys(references, constant.report)),
+                )
+                for constant in constants
+            ],
+            nearest=score(nearest),
+            above_constant={
+                name: CaptionDifference(**vars(one))
+                for name, one in compare_captions(references, written, by_cider, bootstrap).items()
+            },
+            normal_reason=NOT_ANNOTATED if self.normal is None else None,
+            examples=[
+                Example(reference=references[study], written=written[study])
+                for study in list(references)[: EXAMPLES if self.shows_texts else 0]
+            ],
+        )
+
+
+def collect_reports(
+    writer: ReportWriter,
+    written: Sequence[str],
+    splits: Mapping[str, ReportSplit],
+    scored: str,
+    options: ReportArguments,
+    data: BuiltDataset,
+    batch_size: int,
+) -> WrittenReports:
+    """What was written of a split, beside the nearest training reports and what a constant is of.
+
+    Args:
+        writer: the model.
+        written: of the scored split's studies, in their order.
+        splits: train, validation, and the one that is scored.
+        scored: its name.
+        options: which section, and how texts are cleaned.
+        data: that the splits are of.
+        batch_size: studies at a time.
+    """
+    views = int(writer.model.config.report_views)
+    training, of_scored = splits["train"], splits[scored]
+    features = [
+        writer.features_of(ReportDataset(split.rows, split.studies, writer.preprocessing, views), batch_size)
+        for split in (training, of_scored)
+    ]
+    nearest = [training.reports[row] for row in find_nearest(*features)]
+    names = [study.name for study in of_scored.studies]
+    return WrittenReports(
+        split=scored,
+        section=options.report_section,
+        clean=options.clean,
+        references=dict(zip(names, of_scored.reports, strict=True)),
+        written=dict(zip(names, written, strict=True)),
+        nearest=dict(zip(names, nearest, strict=True)),
+        training=training.reports,
+        validation=splits["validation"].reports,
+        normal=find_normal(of_scored.rows, of_scored.studies, data.names),
+        shows_texts=data.is_phantom,
+    )

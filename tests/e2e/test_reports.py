@@ -1,0 +1,214 @@
+"""Reports from raw pictures to a published folder and back, by the commands that a user types."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from killed_runs import kill_after_checkpoint, logged, weights
+from safetensors import safe_open
+
+from dataset_scripts.phantom.reports import write_phantom_reports
+from medhiera.hub.model_card import card_of
+from medhiera.hub.publish import PublishError, check_can_push, publish_stage
+from medhiera.hub.record import ReportRecord, read_record
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
+]
+
+TINY = """
+smoke_run: true
+image_size: 64
+resize_size: 64
+model_overrides: {embed_dim: 8, depths: [1, 1, 1, 1]}
+decoder_layers: 1
+decoder_width: 16
+decoder_heads: 2
+vocabulary_size: 300
+max_tokens: 24
+num_beams: 2
+optimizer: adamw
+encoder_rate: 0.5
+learning_rate: 1.0e-3
+ema_decay: 0.9
+random_crop_scale: 0.8
+per_device_train_batch_size: 4
+per_device_eval_batch_size: 8
+max_steps: 12
+eval_strategy: steps
+eval_steps: 6
+save_strategy: steps
+save_steps: 4
+logging_steps: 3
+load_best_model_at_end: false
+bootstrap_resamples: 50
+"""
+
+# What a user does who has the folder and stock transformers, and nothing of ours.
+STOCK = """
+import importlib.util, json, sys
+from PIL import Image
+from transformers import pipeline
+assert importlib.util.find_spec("modeling_hiera_mae") is None, "this process can see the project"
+write = pipeline("image-text-to-text", model=sys.argv[1])
+print(json.dumps([write(name, text="")[0]["generated_text"] for name in sys.argv[2:]]))
+"""
+
+
+class ReportWorkshop:
+    """Phantom studies, and the scripts run on them in processes of their own."""
+
+    def __init__(self, root, folder):
+        self.root, self.folder, self.raw = root, folder, folder / "raw"
+        write_phantom_reports(self.raw, studies=60, image_size=64)
+        (folder / "report.yaml").write_text(TINY)
+
+    def command(self, script, output, *words, ranks=1):
+        if script != "train_report.py":
+            return [sys.executable, script, *words]
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+        launch += ["--num_processes", str(ranks), "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--num_cpu_threads_per_process", "1", *(["--multi_gpu"] if ranks > 1 else [])]
+        own = [str(self.folder / "report.yaml"), "--data_dir", str(self.raw), "--output_dir", str(output)]
+        return [*launch, script, *own, "--build_dir", str(self.folder / "built"), "--use_cpu", "true", *words]
+
+    def run(self, script, output, *words, ranks=1):
+        return subprocess.run(
+            self.command(script, output, *words, ranks=ranks),
+            cwd=self.root, env=os.environ | {"PYTHONWARNINGS": "ignore"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+        )  # fmt: skip
+
+    @property
+    def pictures(self):
+        return sorted((self.raw / "iu_xray" / "images").rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def studio(root, tmp_path_factory):
+    return ReportWorkshop(root, tmp_path_factory.mktemp("reports"))
+
+
+@pytest.fixture(scope="module")
+def written(studio):
+    """A finished folder."""
+    output = studio.folder / "report"
+    done = studio.run("train_report.py", output)
+    assert done.returncode == 0, done.stdout
+    (output / "printed.txt").write_text(done.stdout)
+    return output
+
+
+def test_the_folder_says_everything_that_is_to_be_shown(written):
+    record = read_record(written)
+    assert isinstance(record, ReportRecord) and record.key == (2, "reports") and record.kind == "smoke"
+    assert [one.chosen_by for one in record.evaluation.constants] == ["bleu_4", "cider"]
+    card = (written / "README.md").read_text()
+    assert card == card_of(written)
+    for phrase in (
+        "pipeline_tag: image-text-to-text",
+        "one constant report, chosen by CIDEr-D",
+        "report of the nearest training picture",
+        "**This model minus the constant chosen by CIDEr-D**",
+        f"**{record.evaluation.written.distinct} distinct reports**",
+        "stand word for word among",
+        "whose reference names left or right",
+        "Not for clinical use",
+        "synthetic phantoms",
+    ):
+        assert phrase in card, phrase
+    first, *_ = (written / "training_log.csv").read_text().splitlines()
+    assert "eval_cider,eval_bleu_4,eval_rouge_l,eval_distinct" in first
+    assert any(row["eval_cider"] for row in logged(written))
+    assert "normalization" not in (written / "printed.txt").read_text()  # it starts from no stage
+
+
+def test_stock_transformers_writes_the_same_in_a_process_without_us(studio, written, tmp_path):
+    pictures = [str(path) for path in studio.pictures[:3]]
+    stock = subprocess.run(
+        [sys.executable, "-I", "-c", STOCK, str(written), *pictures],
+        cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, text=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert stock.returncode == 0, stock.stderr
+    assert "UNEXPECTED" not in stock.stderr and "MISSING" not in stock.stderr
+    done = studio.run("predict.py", None, "--model", str(written), "--output", str(tmp_path / "reports.csv"),
+                      "--device", "cpu", "--batch_size", "1", *pictures)  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    rows = list(csv.DictReader((tmp_path / "reports.csv").read_text().splitlines()))
+    assert [row["path"] for row in rows] == pictures
+    assert [row["report"] for row in rows] == [text.strip() for text in json.loads(stock.stdout)]
+    again = studio.run("predict.py", None, "--model", str(written), "--output", str(tmp_path / "reports.csv"),
+                       "--device", "cpu", *pictures, str(studio.pictures[3]))  # fmt: skip
+    assert "already holds 3 images: resuming" in again.stdout
+    assert len(list(csv.reader((tmp_path / "reports.csv").read_text().splitlines()))) == 5
+
+
+def test_scoring_the_folder_gives_the_records_numbers(studio, written, tmp_path):
+    def evaluate(name, *words):
+        done = studio.run(
+            "evaluate_report.py", None, "--model", str(written), "--data_dir", str(studio.raw),
+            "--build_dir", str(studio.folder / "built"), "--output_dir", str(tmp_path / name),
+            "--device", "cpu", "--bootstrap_resamples", "50", *words,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"], done.stdout
+
+    recorded = json.loads((written / "metrics.json").read_text())["evaluation"]
+    found, _ = evaluate("test")
+    assert found == recorded
+    texts = (tmp_path / "test" / "reports.csv").read_text()
+    assert texts == (written / "reports.csv").read_text()
+    _, printed = evaluate("again", "--compare", str(tmp_path / "test" / "reports.csv"))
+    assert "cider    +0.000 (0.000 to 0.000)" in printed
+    validation, _ = evaluate("validation", "--split", "validation")
+    assert validation["split"] == "validation" and validation != recorded
+
+
+def test_publishing_sends_what_stock_needs_and_no_report(hub, written):
+    publish_stage(written, "tester/reports", stage=2)
+    files = hub.repositories["tester/reports"].files
+    assert {"config.json", "model.safetensors", "generation_config.json", "processor_config.json",
+            "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "metrics.json",
+            "view_embeddings.safetensors", "README.md", "figures/loss.png"} <= files.keys()  # fmt: skip
+    assert not any(name.endswith((".py", ".csv", ".txt")) for name in files)
+    assert "auto_map" not in json.loads(files["config.json"])
+    assert b'model="tester/reports"' in files["README.md"]
+    check_can_push("tester/reports", stage=2, task="reports")
+    with pytest.raises(PublishError, match=r"already holds stage 2 \(reports\)"):
+        check_can_push("tester/reports", stage=2)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_kill_and_resume_gives_the_same_weights(studio, tmp_path, ranks):
+    words = ["--max_steps", "20", "--per_device_train_batch_size", str(4 // ranks)]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = studio.run("train_report.py", whole, *words, ranks=ranks)
+    assert done.returncode == 0, done.stdout
+    kill_after_checkpoint(studio, "train_report.py", killed, *words, step=8, ranks=ranks)
+    done = studio.run("train_report.py", killed, *words, "--resume_from_checkpoint", "true", ranks=ranks)
+    assert done.returncode == 0, done.stdout
+    expected, found = weights(whole), weights(killed)
+    assert expected.keys() == found.keys()
+    assert all((expected[name] == found[name]).all() for name in expected)
+    assert logged(whole) == logged(killed)
+    assert (whole / "reports.csv").read_text() == (killed / "reports.csv").read_text()
+
+
+def test_the_legacy_vocabulary_and_the_impression(studio, tmp_path):
+    output = tmp_path / "legacy"
+    done = studio.run(
+        "train_report.py", output, "--legacy_vocabulary", "true", "--report_section", "impression",
+        "--views", "1", "--score_test", "false", "--max_steps", "4",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    record = read_record(output)
+    assert record.evaluation.section == "impression" and record.evaluation.split == "validation"
+    assert "<unk>" in json.loads((output / "tokenizer.json").read_text())["model"]["vocab"]
+    assert not (output / "view_embeddings.safetensors").exists()
+    assert "These numbers are of the same validation studies" in (output / "README.md").read_text()
+    with safe_open(output / "model.safetensors", "pt") as file:
+        assert "view_embeddings" not in file.keys()

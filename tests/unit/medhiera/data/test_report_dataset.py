@@ -1,0 +1,79 @@
+"""Studies of rows, and batches of studies: their views, their padding, their tokens, and keyed draws."""
+
+import pytest
+import torch
+from report_rows import bar_report, report_rows
+
+from medhiera.data.augmentation import Augmentation
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.report_dataset import ReportCollator, ReportDataset, read_studies, rows_of
+from medhiera.errors import UserError
+
+PREPROCESSING = Preprocessing(64, 72, 0.4, 0.2)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return report_rows(9, "train")
+
+
+def test_a_study_is_its_adjacent_rows(rows):
+    studies = read_studies(rows, "findings", 2)
+    assert [study.name for study in studies] == [f"IU X-Ray/{number}" for number in range(9)]
+    assert [len(study.rows) for study in studies] == [1, 2, 2, 2, 1, 2, 2, 2, 1]
+    assert studies[2].report == bar_report("", 0)
+    assert [rows[row]["image_id"] for row in studies[1].rows] == ["train-1-0", "train-1-1"]
+    assert {len(study.rows) for study in read_studies(rows, "findings", 1)} == {1}
+    assert len(rows_of(rows, studies)) == len(rows)
+
+
+def test_studies_without_the_section_are_left_out_and_limits_are_keyed(rows):
+    assert len(read_studies(rows, "impression", 2)) == 6
+    chosen = read_studies(rows, "findings", 2, at_most=4, seed=3)
+    assert len(chosen) == 4 and chosen == read_studies(rows, "findings", 2, at_most=4, seed=3)
+    assert chosen != read_studies(rows, "findings", 2, at_most=4, seed=4)
+
+
+def test_data_without_reports_is_refused_in_words(rows):
+    with pytest.raises(UserError, match="the data has no reports"):
+        read_studies(rows.remove_columns("report_findings"), "findings", 2)
+    normal = rows.filter(lambda row: not row["report_impression"])
+    with pytest.raises(UserError, match="no study of the train split has a report's impression"):
+        read_studies(normal, "impression", 2)
+
+
+def test_a_batch_has_room_for_every_view(rows):
+    studies = read_studies(rows, "findings", 3)
+    dataset = ReportDataset(rows, studies, PREPROCESSING, 3, [[5, 2], [5, 6, 2], *[[2]] * 7])
+    batch = ReportCollator()(dataset.__getitems__([0, 1]))
+    assert batch["pixel_values"].shape == (2, 3, 1, 64, 64) and batch["pixel_values"].dtype == torch.uint8
+    assert batch["has_view"].tolist() == [[True, False, False], [True, True, False]]
+    assert batch["labels"].tolist() == [[5, 2, -100], [5, 6, 2]]
+    assert batch["image_ids"] == ["train-0-0", "train-1-0", "train-1-1"]
+    assert batch["pixel_values"][0, 0].float().std() > 0 and not batch["pixel_values"][0, 1:].any()
+    assert "labels" not in ReportDataset(rows, studies, PREPROCESSING, 3)[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_draws_depend_on_seed_epoch_and_picture_alone(rows, workers):
+    studies = read_studies(rows, "findings", 2)
+    augmentation = Augmentation(smallest_scale=0.5, rotation_degrees=10)
+
+    def batches(order, epoch, batch_size):
+        dataset = ReportDataset(rows, studies, PREPROCESSING, 2, seed=1, augmentation=augmentation)
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size, sampler=[(epoch, study) for study in order], num_workers=workers,
+            collate_fn=ReportCollator(),
+        )  # fmt: skip
+        found = {}
+        for batch in loader:
+            ids = iter(batch["image_ids"])
+            for place in batch["has_view"].nonzero().tolist():
+                crop = [batch[name][tuple(place)] for name in ("crop_size", "angle")]
+                found[next(ids)] = torch.cat([crop[0].float(), crop[1][None]]).tolist()
+        return found
+
+    forward = batches(range(9), 0, 4)
+    assert len(forward) == len(rows)
+    assert forward == batches(reversed(range(9)), 0, 2)
+    assert forward != batches(range(9), 1, 4)

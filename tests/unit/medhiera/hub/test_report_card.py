@@ -1,0 +1,98 @@
+"""The card of a model that writes reports: what it always shows, and that no text of patients is in it."""
+
+import json
+import re
+
+import jsonschema
+import pytest
+import yaml
+from stage_records import classification_record, facts, training
+
+from medhiera.errors import UserError
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.written_reports import WrittenReports
+from medhiera.hub.model_card import TEMPLATES, render_card
+from medhiera.hub.record import ReportRecord, read_record
+from medhiera.stages import NUMBERS, REPORTS, STAGES
+
+TRUE = [
+    "Small left effusion. The heart is normal.",
+    "Large right effusion. The heart is normal.",
+    "The lungs are clear. The heart is normal in size.",
+    "Lungs clear. Normal heart.",
+]
+
+
+def report_record(written=TRUE, shows_texts=False, normal=None, split="test", **changes):
+    studies = [f"IU X-Ray/{number}" for number in range(len(TRUE))]
+    reports = WrittenReports(
+        split=split, section="findings", clean="iu", references=dict(zip(studies, TRUE, strict=True)),
+        written=dict(zip(studies, written, strict=True)), nearest=dict.fromkeys(studies, TRUE[0]),
+        training=[TRUE[0], TRUE[2], "The heart is large."], validation=[TRUE[2]], normal=normal,
+        shows_texts=shows_texts,
+    )  # fmt: skip
+    source = {"IU X-Ray": 8}
+    return ReportRecord(
+        **facts(trained_on=source, tested_on=source if split == "test" else {}, **changes),
+        training=training(), decoder=None, vocabulary=2000, views=2,
+        evaluation=reports.evaluate(Bootstrap(50)),
+    )  # fmt: skip
+
+
+def test_it_shows_what_nobody_shows():
+    card = render_card(report_record(normal={"IU X-Ray/2", "IU X-Ray/3"}), ["figures/loss.png"])
+    for phrase in (
+        "| one constant report, chosen by BLEU-4 |",
+        "| one constant report, chosen by CIDEr-D |",
+        "| report of the nearest training picture |",
+        "**This model minus the constant chosen by CIDEr-D**",
+        "**4 distinct reports** for 4 studies",
+        "50 % of them stand word for word among the 3 training reports; of the references 50 % do",
+        "of 2 studies whose reference names left or right, the written report names the same in 2 (100 %",
+        "| normal | 2 |",
+        "| other | 2 |",
+        "METEOR: ",
+        "**What it writes may be wrong in\nevery sentence**",
+        "Not for clinical use",
+        "12 studies/s",
+    ):
+        assert phrase in card, phrase
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    jsonschema.validate(metadata, json.loads((TEMPLATES / "metadata.schema.json").read_text()))
+    assert metadata["pipeline_tag"] == "image-text-to-text"
+    assert {entry["metrics"][0]["name"] for entry in metadata["model-index"][0]["results"]} >= {"BLEU-4"}
+    assert not re.search(r"\{\{|\{%|[|(] None\b", card)
+
+
+def test_a_model_that_is_no_better_than_a_constant_is_said_to_be():
+    warning = "**By CIDEr-D this model is not shown to be better than one constant report.**"
+    assert warning in render_card(report_record([TRUE[2]] * 4), [])
+    assert warning not in render_card(report_record(TRUE), [])
+
+
+def test_texts_are_of_phantoms_alone():
+    assert "effusion" not in render_card(report_record(), [])
+    card = render_card(report_record(shows_texts=True, is_phantom=True), [])
+    assert "1. Reference: small left effusion" in card and "(on phantoms)" in card
+
+
+def test_validation_alone_is_said_to_be_too_high():
+    card = render_card(report_record(split="validation"), [])
+    assert "These numbers are of the same validation studies" in card and "model-index" not in card
+
+
+def test_the_record_comes_back_and_is_of_its_own_kind(tmp_path):
+    record = report_record(TRUE, normal=set())
+    record.write(tmp_path)
+    assert read_record(tmp_path) == record
+    assert STAGES[record.key] is REPORTS and REPORTS.number in NUMBERS
+    assert classification_record().key == (2, "")
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    content["evaluation"]["written"]["scores"]["cider"] = 11.0
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"scores\.cider is 11\.0"):
+        read_record(tmp_path)
+    content["task"] = "poems"
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="not the record of a stage that this version can read"):
+        read_record(tmp_path)
