@@ -5,8 +5,8 @@
 
 What is written depends on the model: train_cls.py's gives probabilities, train_report.py's a report of each
 picture by itself; `--model A B C` writes the mean of several classifiers' probabilities. The second uses the
-folder that `make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative path
-in the CSV starts at the CSV's own folder.
+folder that `make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative
+path in the CSV starts at the CSV's own folder.
 
 The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument(
         "--model", required=True, nargs="+", metavar="MODEL",
-        help="classifiers' folders or Hub ids, of several the mean is written; or a model that writes reports",
+        help="classifiers' folders or Hub ids, of several the mean is written; or one that writes reports",
     )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
