@@ -3,15 +3,16 @@
     python evaluate_cls.py --model runs/stage2 --data_dir DATA --output_dir runs/stage2-test
     python evaluate_cls.py --model demo/phantom/stage2 --data_dir demo/phantom/raw --output_dir runs/demo-test
 
-The second scores what `make demo` left. `--compare runs/other/predictions.parquet` adds the paired difference
-from another model on the same images.
+The second scores what `make demo` left. `--model A B C` scores the mean of several models' probabilities, and
+each of them beside it. `--compare runs/other/predictions.parquet` adds the paired difference from another
+model on the same images.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from tqdm.auto import tqdm
 
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
-from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
 from medhiera.data.stored_images import as_picture
 from medhiera.data.trained_images import check_unseen
@@ -31,6 +31,7 @@ from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.comparison import compare_models
+from medhiera.evaluation.ensemble import compare_members, mean_predictions, member_lines
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions, read_predictions
@@ -40,7 +41,8 @@ from medhiera.evaluation.tables import comparison_lines, format_table, threshold
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
-from medhiera.inference.classifier import Classifier, StockPreprocessing
+from medhiera.inference.classifier import Classifier
+from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
@@ -90,25 +92,34 @@ def output_folder(folder: Path) -> Iterator[None]:
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     log_device(device)
-    classifier = Classifier.open(options.model, device)
-    data = open_data(options, classifier.preprocessing)
+    ensemble = Ensemble.open(options.model, device)
+    models = [
+        (public_name(name), one.fingerprint())
+        for name, one in zip(options.model, ensemble.classifiers, strict=True)
+    ]
+    data = open_data(options, ensemble.resize_size, options.model)
     other = read_other(options.compare, data.cocktail.names, list(data.rows["image_id"]))
 
-    test = predict(options, classifier, data.cocktail, data.rows)
-    validation = None
+    members = [predict(options, one, data.cocktail, data.rows) for one in ensemble.classifiers]
+    test, validation = mean_predictions(members), None
     if data.validation is not None:
-        validation = predict(options, classifier, data.cocktail, data.validation)
+        validation = mean_predictions(
+            [predict(options, one, data.cocktail, data.validation) for one in ensemble.classifiers]
+        )
     bootstrap = Bootstrap(options.bootstrap_resamples)
-    game, examples = localize(classifier, data.rows, bootstrap, options.batch_size)
+    game, examples = LocalizationReport(reason="the mean of several models has no heat maps"), []
+    if len(models) == 1:
+        game, examples = localize(ensemble.classifiers[0], data.rows, bootstrap, options.batch_size)
     log_peak_memory(device)
     scored = report.report(
         test, validation, bootstrap, split=options.split, pointing_game=game,
         comparison=compare(test, other, bootstrap),
     )  # fmt: skip
     record = EvaluationRecord(
-        model=public_name(options.model), fingerprint=classifier.fingerprint(),
+        model=" + ".join(name for name, _ in models), fingerprint=ensemble.fingerprint(),
         split_scheme=data.cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
         is_phantom=data.cocktail.is_phantom, evaluation=scored,
+        members=compare_members(models, members, bootstrap),
     )  # fmt: skip
     write_results(options, record, test, examples, data.cocktail)
 
@@ -130,27 +141,30 @@ class ScoredData:
     validation: Dataset | None
 
 
-def open_data(options: argparse.Namespace, preprocessing: Preprocessing | StockPreprocessing) -> ScoredData:
-    """The rows to score, refused where the model was trained on some of them.
+def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[str]) -> ScoredData:
+    """The rows to score, refused where a model was trained on some of them.
 
     Args:
         options: the command line.
-        preprocessing: of the model.
+        stored_size: the shorter side at which the models' images are read, in pixels.
+        models: folders or Hub ids.
 
     Raises:
-        UserError: see open_cocktail and check_unseen; or no row is left.
+        UserError: see open_built, open_cocktail and check_unseen; or no row is left.
     """
-    record = find_record(options.model)
-    cocktail = open_built(options, preprocessing.resize_size, record)
-    warn_of_model(record, cocktail.is_phantom)
+    records = [find_record(model) for model in models]
+    cocktail = open_built(options, stored_size, models, records)
+    for record in records:
+        warn_of_model(record, cocktail.is_phantom)
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
-    warn_of_small_images(rows, preprocessing.resize_size)
+    warn_of_small_images(rows, stored_size)
     held_out = {} if options.split == "train" else {options.split: rows}
     if options.split != "validation" and "validation" in cocktail.rows:
         held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)
     if options.split_scheme is None:  # as asked for, with a warning
-        check_unseen(options.model, **held_out)
+        for model in models:
+            check_unseen(model, **held_out)
     validation = None if options.split == "validation" else held_out.get("validation")
     return ScoredData(cocktail, sources, rows, validation)
 
@@ -186,31 +200,42 @@ def write_results(
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
     lines += [*compare_with_published(scored, cocktail.is_phantom), ""]
+    if record.members:
+        lines += [*member_lines(record.members, scored), ""]
     if scored.comparison is not None:
         lines += [f"this model minus {options.compare}, paired:", *comparison_lines(scored.comparison)]
     for line in lines:
         logger.info("%s", line)
 
 
-def open_built(options: argparse.Namespace, stored_size: int, record: AnyRecord | None) -> BuiltDataset:
+def open_built(
+    options: argparse.Namespace, stored_size: int, models: Sequence[str], records: Sequence[AnyRecord | None]
+) -> BuiltDataset:
     """The data, split as it was when the model was trained: other held-out images would be no held-out ones.
 
     Args:
         options: the command line; `split_scheme` there wins, with a warning where it differs.
-        stored_size: the shorter side at which the model's images are read, in pixels.
-        record: the model's; None of a model that was not trained here.
+        stored_size: the shorter side at which the models' images are read, in pixels.
+        models: folders or Hub ids.
+        records: theirs; None of a model that was not trained here.
 
     Raises:
-        UserError: built data of another scheme, or see open_cocktail.
+        UserError: models of several splits, built data of another one, or see open_cocktail.
     """
-    trained = record.data.split_scheme if isinstance(record, TrainedRecord) else None
-    scheme = options.split_scheme or trained or "official"
-    if trained not in (None, scheme):
-        logger.warning(
-            "the model was trained with the %s split and is scored on the %s one, as asked for: images it "
-            "was trained on may be among them", trained, scheme,
-        )  # fmt: skip
-    beside = Path(options.model).parent / "cocktail"  # where training built, if it was here
+    trained = sorted({record.data.split_scheme for record in records if isinstance(record, TrainedRecord)})
+    if len(trained) > 1 and options.split_scheme is None:
+        raise UserError(
+            f"these models were trained with different splits ({', '.join(trained)}), so one of them was "
+            "trained on what another holds out; average models of one split"
+        )
+    scheme = options.split_scheme or (trained[0] if trained else "official")
+    for other in trained:
+        if other != scheme:
+            logger.warning(
+                "the model was trained with the %s split and is scored on the %s one, as asked for: images "
+                "it was trained on may be among them", other, scheme,
+            )  # fmt: skip
+    beside = Path(models[0]).parent / "cocktail"  # where training built, if it was here
     build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
     return open_cocktail(
         DataArguments(
@@ -288,8 +313,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model", required=True, help="a classifier's folder or Hub id, stock Hiera included"
-    )
+        "--model", required=True, nargs="+", metavar="MODEL",
+        help="classifiers' folders or Hub ids, stock Hiera included; of several the mean is scored",
+    )  # fmt: skip
     add_scoring_options(parser)
     parser.add_argument(
         "--tta", action="store_true", help="mean probability of each image and its mirror image"

@@ -3,9 +3,10 @@
     python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-What is written depends on the model: train_cls.py's gives probabilities, train_report.py's a report of each
-picture by itself. The second uses the folder that `make demo` wrote. Repeating a command that was killed
-resumes it, from any folder: a relative path in the CSV starts at the CSV's own folder.
+What is written depends on the model: train_cls.py's gives probabilities, and `--model A B C` the mean of
+several models'; train_report.py's writes a report of each picture by itself. The second uses the folder that
+`make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative path in the CSV
+starts at the CSV's own folder.
 
 The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
@@ -28,10 +29,9 @@ from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
-from medhiera.data.preprocessing import Preprocessing
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
-from medhiera.inference.classifier import Classifier, StockPreprocessing
+from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.predictions_csv import (
     append_rows,
     canonical_path,
@@ -46,7 +46,7 @@ from medhiera.inference.predictions_csv import (
 )
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.inference.report_writer import ReportWriter
-from medhiera.layout import writes_reports
+from medhiera.layout import CONFIG_FILE, writes_reports
 from medhiera.output import check_output_file, make_folder, one_writer
 from medhiera.training.out_of_memory import run_or_name_batch
 
@@ -59,17 +59,20 @@ def main(argv: list[str]) -> None:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model",
-        required=True,
-        help="a classifier's folder or Hub id, or that of a model that writes reports",
-    )
+        "--model", required=True, nargs="+", metavar="MODEL",
+        help="a classifier's folder or Hub id, or that of a model that writes reports; of several "
+        "classifiers of the same findings, the mean is written",
+    )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
     add_device_option(parser)
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
+        "paths", nargs="*", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
     )
     options = parser.parse_args(argv)
+    models, paths = part_models(options.model, options.paths)
+    if not paths:
+        parser.error("the following arguments are required: FOLDER_OR_FILES")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
     for name in ("predict", "medhiera", "dataset_scripts"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -79,61 +82,80 @@ def main(argv: list[str]) -> None:
     device = choose_device(options.device)
 
     files: dict[Path, Path] = {}
-    for path in find_images(options.paths):
+    for path in find_images(paths):
         files.setdefault(canonical_path(path), path)
     if not files:
-        raise UserError(
-            f"no image in {[str(p) for p in options.paths]}; wanted {sorted(IMAGE_SUFFIXES)} files"
-        )
+        raise UserError(f"no image in {[str(p) for p in paths]}; wanted {sorted(IMAGE_SUFFIXES)} files")
     make_folder(options.output.parent, "--output")
     output = options.output.resolve()  # one CSV has one lock, however it is named
     check_lists(output)
     with one_writer(output, "--output"):
         log_device(device)
-        unreadable = score(files, open_model(options.model, device), output, options.batch_size)
+        unreadable = score(files, open_models(models, device), output, options.batch_size)
         log_peak_memory(device)
     logger.info("%d images → %s; not for clinical use", len(files) - unreadable, options.output)
     if unreadable == len(files):
         raise UserError("none of the images could be read")
 
 
+def part_models(named: list[str], paths: list[Path]) -> tuple[list[str], list[Path]]:
+    """What follows --model as models and pictures: `--model A B chest.png` names two models and a picture.
+
+    Args:
+        named: what follows --model; the first is a model.
+        paths: pictures that stand elsewhere.
+    """
+    first, *others = named
+    pictures = [name for name in others if Path(name).exists() and not (Path(name) / CONFIG_FILE).is_file()]
+    models = [first, *(name for name in others if name not in pictures)]
+    return models, [*map(Path, pictures), *paths]
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """A model as this command sees it.
+    """One model, or several that answer as one, as this command sees them.
 
     Attributes:
-        preprocessing: of its pictures.
-        fingerprint: that its rows name it by.
+        pixels: a picture → what each model is given of it.
+        fingerprint: that rows name the models by.
         columns: of the CSV, after those that say which picture a row is of.
         cells: prepared pictures → for each one the texts of these columns.
     """
 
-    preprocessing: Preprocessing | StockPreprocessing
+    pixels: Callable[[Image.Image], list[Tensor]]
     fingerprint: str
     columns: list[str]
-    cells: Callable[[list[Tensor]], list[list[str]]]
+    cells: Callable[[list[list[Tensor]]], list[list[str]]]
 
 
-def open_model(source: str, device: torch.device) -> Predictor:
-    """Open a classifier, or a model that writes reports.
+def open_models(sources: list[str], device: torch.device) -> Predictor:
+    """Open classifiers, or a model that writes reports.
 
     Raises:
-        UserError: see Classifier.open and ReportWriter.open.
+        UserError: see Ensemble.open and ReportWriter.open; or several models, of which one writes reports.
     """
-    if writes_reports(source):
-        writer = ReportWriter.open(source, device)
+    writers = [source for source in sources if writes_reports(source)]
+    if not writers:
+        ensemble = Ensemble.open(sources, device)
 
-        def written(pixels: list[Tensor]) -> list[list[str]]:
-            return [[report] for report in writer.write([[picture] for picture in pixels])]
+        def scored(pixels: list[list[Tensor]]) -> list[list[str]]:
+            rows = ensemble.score(pixels).tolist()
+            return [[f"{probability:.6f}" for probability in row] for row in rows]
 
-        return Predictor(writer.preprocessing, writer.fingerprint(), ["report"], written)
-    classifier = Classifier.open(source, device)
+        return Predictor(ensemble.pixels, ensemble.fingerprint(), ensemble.names, scored)
+    if len(sources) > 1:
+        raise UserError(
+            f"--model {writers[0]} writes reports, which have no mean; name it alone, or classifiers alone"
+        )
+    writer = ReportWriter.open(writers[0], device)
 
-    def scored(pixels: list[Tensor]) -> list[list[str]]:
-        rows = classifier.score(classifier.pixel_values(pixels)).tolist()
-        return [[f"{probability:.6f}" for probability in row] for row in rows]
+    def written(pixels: list[list[Tensor]]) -> list[list[str]]:
+        return [[report] for report in writer.write(pixels)]
 
-    return Predictor(classifier.preprocessing, classifier.fingerprint(), classifier.names, scored)
+    def prepare(image: Image.Image) -> list[Tensor]:
+        return [writer.preprocessing.pixels(image)]
+
+    return Predictor(prepare, writer.fingerprint(), ["report"], written)
 
 
 @dataclass(frozen=True)
@@ -143,14 +165,14 @@ class Reading:
     Attributes:
         path: as it was named.
         content: a digest of the file's bytes.
-        pixels: prepared for the model; None where it could not be read.
+        pixels: prepared for each model; None where it could not be read.
         fault: why not.
         remarks: what a user should know of a picture that was read, such as a window that shows nothing.
     """
 
     path: Path
     content: str
-    pixels: Tensor | None
+    pixels: list[Tensor] | None
     fault: str
     remarks: list[str]
 
@@ -207,7 +229,7 @@ def score(files: dict[Path, Path], model: Predictor, output: Path, batch_size: i
     return len(bad)
 
 
-def score_batch(model: Predictor, pixels: list[Tensor]) -> list[list[str]]:
+def score_batch(model: Predictor, pixels: list[list[Tensor]]) -> list[list[str]]:
     """The cells of some pictures.
 
     Raises:
@@ -237,7 +259,7 @@ def read_batches(paths: list[Path], model: Predictor, batch_size: int) -> Iterat
             gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
         except BadImageError as error:
             return Reading(path, "", None, str(error), remarks)
-        return Reading(path, content, model.preprocessing.pixels(Image.fromarray(gray)), "", remarks)
+        return Reading(path, content, model.pixels(Image.fromarray(gray)), "", remarks)
 
     with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads

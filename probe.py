@@ -58,7 +58,7 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
     """Open, embed, fit, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     log_device(device)
     encoder = Encoder.open(options.model, device)
-    data = open_data(options, encoder.preprocessing)
+    data = open_data(options, encoder.preprocessing.resize_size, [options.model])
     names = data.cocktail.names
     other = read_other(options.compare, names, list(data.rows["image_id"]))
     training = select_examples(data.cocktail.split("train"), data.sources, options.max_train_images, seed=0)

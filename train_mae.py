@@ -1,5 +1,7 @@
 """Stage 1: masked-autoencoder pre-training of Hiera on the cocktail; labels are not used.
 
+It predicts pixels of hidden parts, or the features of a frozen teacher (`target: features`), or both.
+
 On a GPU, and on a CPU:
 
     accelerate launch train_mae.py configs/mae_paper.yaml --data_dir DATA --output_dir runs/stage1 \
@@ -10,9 +12,12 @@ On a GPU, and on a CPU:
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from datasets import Dataset
 
+from medhiera.config.arguments import Config
 from medhiera.config.stage_arguments import MAEArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
@@ -20,7 +25,9 @@ from medhiera.data.masks import MaskDrawing
 from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
 from medhiera.evaluation.results import ReconstructionReport
+from medhiera.hub.lineage import refuse_leaky_teacher, teacher_record, with_teacher
 from medhiera.hub.record import PretrainingRecord
+from medhiera.hub.teachers import TeacherRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.reconstruction import reconstruct
 from medhiera.layout import FIGURES_FOLDER
@@ -28,16 +35,23 @@ from medhiera.run import Run, begin_run
 from medhiera.stages import PRETRAINING
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
+from medhiera.training.feature_trainer import FeatureTrainer
+from medhiera.training.teacher import Teacher
 from medhiera.training.trainer import MedHieraTrainer
+from modeling_hiera_mae import HieraMAEForPreTraining
 
 logger = logging.getLogger("train_mae")
 
-LOSS_NAME = "masked pixel loss"
+LOSS_NAMES = {
+    "pixels": "masked pixel loss",
+    "features": "masked feature loss",
+    "both": "masked pixel and feature loss",
+}
 
 
 def main(argv: list[str]) -> None:
     """Parse, load, train, evaluate, draw, write the card, push."""
-    run = begin_run(PRETRAINING, argv)
+    run = begin_run(PRETRAINING, argv, check_teacher)
     config, options, training = run.config, run.config.stage, run.config.training
     held_out_split = "validation_mae" if "validation_mae" in run.data.rows else "validation"
     train_rows = run.select("train", config.data.sources, config.data.max_train_images)
@@ -45,6 +59,7 @@ def main(argv: list[str]) -> None:
     eval_rows = run.select(held_out_split, config.data.sources, config.data.max_eval_images)
 
     model = run.start_model(mask_ratio=options.mask_ratio)
+    taught = learn_from_teacher(run, model)
     run.describe(trained_on=train_rows, validated_on=eval_rows)
     masks = MaskDrawing.of(options, model.config.unit_grid)
     even = MaskDrawing(masks.grid, options.eval_mask_ratio)
@@ -55,8 +70,9 @@ def main(argv: list[str]) -> None:
     training.label_names = ["pixel_values"]  # the target of the loss is the input
     training.prediction_loss_only = True
     training.eval_on_start = run.resume is None  # the loss before training, to compare with
-    trainer = run.make_trainer(
+    trainer: MedHieraTrainer = run.make_trainer(
         model,
+        **taught,
         train_dataset=RadiographDataset(
             train_rows,
             run.preprocessing,
@@ -67,44 +83,138 @@ def main(argv: list[str]) -> None:
         eval_dataset=fixed if options.fixed_eval_masks else unseeded,
     )
     draw = make_drawing(run, trainer, eval_rows, fixed)
-    trainer.add_callback(FigureCallback(run.output, LOSS_NAME, draw, options.reconstruction_steps))
+    loss_name = LOSS_NAMES[options.target]
+    trainer.add_callback(FigureCallback(run.output, loss_name, draw, options.reconstruction_steps))
     if masks.region != "none" and trainer.is_world_process_zero():
         chosen = sample_across_sources(train_rows, options.reconstruction_rows)
         captions = [run.data.source_caption(train_rows[row]["source"]) for row in chosen]
         figures.draw_masks(trainer.train_dataset, chosen, captions, run.output / FIGURES_FOLDER / "masks.png")
     result = trainer.train(resume_from_checkpoint=run.resume)
-    after = trainer.evaluate()["eval_loss"]
-    history = trainer.state.log_history
-    before = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-    logger.info("masked validation loss %.4f → %.4f", before, after)
+    trainer.evaluate()
     as_trained = None
     if masks != even:
         own = RadiographDataset(eval_rows, run.preprocessing, masks=masks, mask_ratio=masks.mask_ratio)
         as_trained = trainer.evaluate(own, metric_key_prefix="own_masks")["own_masks_loss"]
         logger.info("with masks drawn as in training %.4f", as_trained)
-    weights = trainer.gather_state_dict()
-    if not trainer.is_world_process_zero():
-        return
+    weights = forget_teacher(model, trainer.gather_state_dict())
+    if trainer.is_world_process_zero():
+        if draw is not None:
+            draw(run.output / FIGURES_FOLDER / "reconstructions.png")
+        training_record = TrainingRecord.of(trainer, result)
+        finish(run, model, weights, training_record, trainer.state.log_history, as_trained)
 
-    figures.training_curves(history, run.output / FIGURES_FOLDER / "loss.png", loss_name=LOSS_NAME)
-    if draw is not None:
-        draw(run.output / FIGURES_FOLDER / "reconstructions.png")
-    record = PretrainingRecord(
-        **run.facts,
-        training=TrainingRecord.of(trainer, result),
-        evaluation=ReconstructionReport(before, after, options.eval_mask_ratio, as_trained),
+
+def finish(
+    run: Run[MAEArguments],
+    model: HieraMAEForPreTraining,
+    weights: dict[str, torch.Tensor] | None,
+    training: TrainingRecord,
+    history: list[dict[str, Any]],
+    as_trained: float | None,
+) -> None:
+    """Draw the curves, and write the stage's folder with its record.
+
+    Args:
+        run: of this stage.
+        model: trained.
+        weights: the same, gathered, where each rank holds a part.
+        training: how it went.
+        history: what was logged, all evaluations among it.
+        as_trained: the loss with masks drawn as in training, where those are others.
+    """
+    options = run.config.stage
+    path = run.output / FIGURES_FOLDER / "loss.png"
+    figures.training_curves(history, path, loss_name=LOSS_NAMES[options.target])
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    before, after = evaluations[0], evaluations[-1]
+    logger.info("masked validation loss %.4f → %.4f", before["eval_loss"], after["eval_loss"])
+    parts = {
+        name: [before[f"eval_{part}"], after[f"eval_{part}"]]
+        for name, part in (("pixel_losses", "pixel_loss"), ("feature_losses", "feature_loss"))
+        if f"eval_{part}" in after
+    }
+    evaluation = ReconstructionReport(
+        before["eval_loss"], after["eval_loss"], options.eval_mask_ratio, as_trained, options.target, **parts
     )
-    run.finish(record, model, weights)
+    run.finish(PretrainingRecord(**run.facts, training=training, evaluation=evaluation), model, weights)
+
+
+def check_teacher(config: Config[MAEArguments]) -> None:
+    """Refuse a teacher that cannot be opened, or has seen what is held out, before data are built.
+
+    Raises:
+        UserError: as said.
+    """
+    if config.stage.teacher is not None:
+        record_of_teacher(config, Teacher(config.stage.teacher))
+
+
+def record_of_teacher(config: Config[MAEArguments], teacher: Teacher) -> TeacherRecord:
+    """What the stage's record says of its teacher.
+
+    Raises:
+        UserError: it has seen images that are held out, and that was not allowed.
+    """
+    options = config.stage
+    record = teacher_record(
+        teacher.source, teacher.config.model_type, teacher.fingerprint, options.teacher_license,
+        options.teacher_datasets,
+    )  # fmt: skip
+    refuse_leaky_teacher(record, allow_leakage=config.data.allow_leakage)
+    return record
+
+
+def learn_from_teacher(run: Run[MAEArguments], model: HieraMAEForPreTraining) -> dict[str, Any]:
+    """Give the model a head for the teacher's features, and the run its lineage.
+
+    Returns:
+        What the Trainer is made with beside what every stage's is; nothing without a teacher.
+    """
+    config, options = run.config, run.config.stage
+    if options.teacher is None:
+        return {}
+    is_bf16 = config.training.bf16 or config.optimization.precision == "bf16_weights"
+    teacher = Teacher(
+        options.teacher,
+        dtype=torch.bfloat16 if is_bf16 else torch.float32,
+        device=config.training.device,
+    )
+    logger.info(
+        "teacher %s: %s, %d features at each of %d × %d tokens of %d × %d pixels; the decoder has %d × %d",
+        teacher.source, teacher.config.model_type, teacher.size, *teacher.grid, *teacher.input_size,
+        *model.decoder.grid,
+    )  # fmt: skip
+    run.teacher = options.teacher
+    run.lineage = with_teacher(run.lineage, record_of_teacher(config, teacher))
+    model.predict_features(
+        teacher.size, options.feature_loss, options.feature_weight, with_pixels=options.target == "both"
+    )
+    return {"trainer_class": FeatureTrainer, "teacher": teacher}
+
+
+def forget_teacher(
+    model: HieraMAEForPreTraining, weights: dict[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor] | None:
+    """Leave the head for features out of what is saved: the stage is a masked autoencoder as any other.
+
+    Args:
+        model: trained.
+        weights: the same, gathered, where each rank holds a part.
+    """
+    model.drop_feature_head()
+    if weights is None:
+        return None
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("feature_head.")}
 
 
 def make_drawing(
     run: Run[MAEArguments], trainer: MedHieraTrainer, rows: Dataset, table: RadiographDataset
 ) -> Callable[[Path], None] | None:
-    """What draws the reconstructions of a few validation images; None where the model is sharded.
+    """What draws the reconstructions of a few validation images; None where there are none to draw.
 
-    One rank draws, and a sharded model would wait for the others.
+    One rank draws, and a sharded model would wait for the others; without pixels there is no picture.
     """
-    if trainer.is_fsdp_enabled:
+    if trainer.is_fsdp_enabled or run.config.stage.target == "features":
         return None
     chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
     pictures = RadiographCollator()(table.__getitems__(chosen))

@@ -70,6 +70,7 @@ class Run(Generic[S]):
         channels: of the model's input.
         facts: what the record says that is known before training (`describe`).
         trained: digests of the images of this stage and those before it.
+        teacher: the folder or Hub id of a model whose features are predicted, or None.
     """
 
     stage: Stage[S]
@@ -81,6 +82,7 @@ class Run(Generic[S]):
     channels: int = 3
     facts: dict[str, Any] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
+    teacher: str | None = None
 
     @property
     def output(self) -> Path:
@@ -123,14 +125,16 @@ class Run(Generic[S]):
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
 
         Raises:
-            UserError: an image to validate or test on is one that the stage before was trained on.
+            UserError: an image to validate or test on is one that the stage before, or the teacher, was
+                trained on.
         """
         warn_of_small_images(used["trained_on"], self.preprocessing.resize_size)
-        source = self.config.model.model_name_or_path
-        if not self.config.data.allow_leakage:
-            held_out = {"validation": "validated_on", "test": "tested_on"}
-            check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
-        self.trained = read_trained_images(source) | set(digests(used["trained_on"]))
+        held_out = {"validation": "validated_on", "test": "tested_on"}
+        self.trained = set(digests(used["trained_on"]))
+        for source in (self.config.model.model_name_or_path, self.teacher):
+            if not self.config.data.allow_leakage:
+                check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
+            self.trained |= read_trained_images(source)
         self.facts = {
             "kind": "smoke" if self.config.optimization.smoke_run else "full",
             "lineage": self.lineage,
@@ -210,12 +214,15 @@ class Run(Generic[S]):
             logger.info("published at %s", address)
 
 
-def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
+def begin_run(
+    stage: Stage[S], argv: Sequence[str], check: Callable[[Config[S]], None] | None = None
+) -> Run[S]:
     """Read the config, refuse what cannot work, open the data; training may begin.
 
     Args:
         stage: the row of the table.
         argv: the command line without the script's name.
+        check: refuses what the stage alone reads beside its data, before they are built.
 
     Raises:
         UserError: whatever is wrong, before hours of building or training.
@@ -232,6 +239,8 @@ def begin_run(stage: Stage[S], argv: Sequence[str]) -> Run[S]:
     if config.hub_id:
         check_can_push(config.hub_id, stage=stage.number, task=stage.task, token=training.hub_token)
     check_source(config.model, is_mae=stage.arguments.is_mae)
+    if check is not None:
+        check(config)
     fill_in(config)
     if config.model.model_name_or_path:
         record = find_record(config.model.model_name_or_path)  # one that cannot be read is refused now

@@ -17,6 +17,7 @@ from transformers.models.hiera.modeling_hiera import HieraForPreTrainingOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
+from .feature_prediction import FeatureHead, FeatureLoss, FeaturePredictionOutput, features_of_units
 from .fused_linear import linear, project
 from .initialization import init_mae_fusion_head, init_mae_tokens, init_mae_weights
 from .layers import HieraMAELayer, HieraMAEStage, look_up_units
@@ -105,18 +106,17 @@ class HieraMAEDecoder(nn.Module):
     def forward(
         self, visible: torch.Tensor, mask: UnitMask, unit_grid: tuple[int, int], masked_only: bool
     ) -> torch.Tensor:
-        """Predict pixels.
+        """Decode; `predict_pixels` makes pixels of the result.
 
         Args:
             visible: (batch, kept units, tokens, channels of the encoder).
             mask: which units those are.
             unit_grid: (rows, columns) of mask units in the image.
-            masked_only: predict masked units alone; the last block's queries, the norm and the head then run
+            masked_only: decode masked units alone; the last block's queries, the norm and the head then run
                 on them.
 
         Returns:
-            (batch, units, tokens, pixels of a token × channels), units ordered as [visible, masked], or
-            [masked].
+            (batch, units, tokens, decoder width), units ordered as [visible, masked], or [masked].
         """
         kept = visible.shape[1]
         tokens = project(visible, self.decoder_embeddings)
@@ -125,7 +125,12 @@ class HieraMAEDecoder(nn.Module):
         positions = look_up_units(self._unit_positions(unit_grid), torch.cat([mask.kept, mask.masked], dim=1))
         tokens = torch.cat([tokens, hidden], dim=1) + positions
         tokens, _ = self.decoder_block(tokens, last_first_query=kept if masked_only else 0)
-        return project(self.decoder_norm(tokens), self.decoder_pred)
+        normalized: torch.Tensor = self.decoder_norm(tokens)
+        return normalized
+
+    def predict_pixels(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(…, decoder width) → (…, pixels of a token × channels)."""
+        return project(tokens, self.decoder_pred)
 
     def resize(self, unit_grid: tuple[int, int]) -> None:
         """Make another image size the one the parameters are for.
@@ -170,7 +175,31 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         self.encoder_norm = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
         self.multiscale_fusion = HieraMAEMultiScaleFusion(self.config)
         self.decoder = HieraMAEDecoder(self.config)
+        self.feature_head: FeatureHead | None = None
         self.post_init()
+
+    def predict_features(
+        self, size: int, loss: FeatureLoss = "smooth_l1", weight: float = 1.0, with_pixels: bool = False
+    ) -> None:
+        """From now on predict a teacher's features, which forward takes as `target_features`.
+
+        The pixels' head is frozen where it is left out, as it gets no gradient, which DDP would wait for.
+
+        Args:
+            size: of the features.
+            loss: see FeatureHead.
+            weight: of the features' loss beside the pixels'.
+            with_pixels: predict these too.
+        """
+        head = FeatureHead(self.decoder.decoder_pred.in_features, size, loss, weight, with_pixels)
+        self._init_weights(head.prediction)
+        self.feature_head = head.to(self.device)
+        self.decoder.decoder_pred.requires_grad_(with_pixels)
+
+    def drop_feature_head(self) -> None:
+        """Be a masked autoencoder of pixels again, as it is saved."""
+        self.feature_head = None
+        self.decoder.decoder_pred.requires_grad_(True)
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -178,17 +207,20 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         pixel_values: torch.Tensor,
         noise: torch.Tensor | None = None,
         mask_ratio: float | None = None,
+        target_features: torch.Tensor | None = None,
         output_logits: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> HieraForPreTrainingOutput:
-        """Hide mask units and predict their pixels.
+        """Hide mask units and predict their pixels, or a teacher's features.
 
         Args:
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
             noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible. None draws
                 it.
             mask_ratio: fraction to hide; None takes the configuration's.
+            target_features: (batch, rows, columns, size), what `predict_features` has asked for, at each of
+                the decoder's tokens; None: the loss is that of pixels.
             output_logits: predict visible tokens too and return `logits`; None does so in evaluation only.
             output_attentions: return weights of each encoder stage's last block (the "eager" path).
             output_hidden_states: keep and return every encoder stage's output.
@@ -206,9 +238,8 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         )
         wants_logits = not self.training if output_logits is None else output_logits
         mask = choose_mask(self.config, pixel_values, noise, mask_ratio)
-        unit_height, unit_width = self.config.unit_pixels
-        unit_grid = (pixel_values.shape[2] // unit_height, pixel_values.shape[3] // unit_width)
-
+        height, width = self.config.unit_pixels
+        unit_grid = (pixel_values.shape[2] // height, pixel_values.shape[3] // width)
         tokens = self.hiera.embeddings(pixel_values, mask)
         encoded = self.hiera.encoder(
             tokens,
@@ -216,14 +247,15 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
             wants_attentions(self.config, output_attentions),
         )
         visible = self.encoder_norm(self.multiscale_fusion(encoded.stages, encoded.last))
-        predictions = self.decoder(visible, mask, unit_grid, masked_only=not wants_logits)
-        masked_predictions = predictions[:, -mask.masked.shape[1] :]
+        decoded = self.decoder(visible, mask, unit_grid, masked_only=not wants_logits)
+        losses = self._losses(decoded[:, -mask.masked.shape[1] :], pixel_values, mask, target_features)
         hidden, reshaped = None, None
         if wants_states:
             hidden, reshaped = stock_hidden_states(self.config, tokens, encoded, pixel_values, mask)
-        return HieraForPreTrainingOutput(
-            loss=self._pixel_loss(masked_predictions, pixel_values, mask),
-            logits=self._to_spatial(predictions, mask, unit_grid) if wants_logits else None,
+        kind = HieraForPreTrainingOutput if target_features is None else FeaturePredictionOutput
+        return kind(
+            **losses,
+            logits=self._pixels_in_space(decoded, mask, unit_grid) if wants_logits else None,
             bool_masked_pos=self._kept_tokens(mask, unit_grid),
             ids_restore=mask.ids_restore,
             hidden_states=hidden,
@@ -268,6 +300,32 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         else:
             init_mae_weights(module)
 
+    def _losses(
+        self, decoded: torch.Tensor, pixel_values: torch.Tensor, mask: UnitMask, targets: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """`loss` by name, and with features what it is the sum of; see _pixel_loss and features_of_units.
+
+        Args:
+            decoded: (batch, masked units, tokens, decoder width).
+            pixel_values: (batch, channels, height, width).
+            mask: which units were hidden.
+            targets: (batch, rows, columns, size) of features, or None.
+        """
+        losses: dict[str, torch.Tensor] = {}
+        head = self.feature_head
+        if head is None or targets is None or head.with_pixels:
+            pixels = self._pixel_loss(self.decoder.predict_pixels(decoded), pixel_values, mask)
+            if targets is None:
+                return {"loss": pixels}
+            losses["pixel_loss"] = pixels
+        assert head is not None, "predict_features comes before target_features"
+        of_units = features_of_units(
+            targets, self.decoder.grid, self.config.query_stride, self.decoder.levels, mask.masked
+        )
+        losses["feature_loss"] = head(decoded, of_units)
+        total = losses["feature_loss"] * head.weight if head.with_pixels else losses["feature_loss"]
+        return losses | {"loss": total + losses["pixel_loss"] if head.with_pixels else total}
+
     def _pixel_loss(
         self, predictions: torch.Tensor, pixel_values: torch.Tensor, mask: UnitMask
     ) -> torch.Tensor:
@@ -290,11 +348,12 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
             tokens = (tokens - mean) / (variance + 1e-6).sqrt()
         return functional.mse_loss(predictions.to(dtype), tokens)
 
-    def _to_spatial(
-        self, predictions: torch.Tensor, mask: UnitMask, unit_grid: tuple[int, int]
+    def _pixels_in_space(
+        self, decoded: torch.Tensor, mask: UnitMask, unit_grid: tuple[int, int]
     ) -> torch.Tensor:
-        """Units as [visible, masked] → (batch, tokens of the image row by row, pixels × channels)."""
+        """Decoded units as [visible, masked] → (batch, tokens of the image row by row, pixels × channels)."""
         order = torch.argsort(torch.cat([mask.kept, mask.masked], dim=1), dim=1)
+        predictions = self.decoder.predict_pixels(decoded)
         units = reroll(take_units(predictions, order), self.config.query_stride, self.decoder.levels)
         return undo_windowing(units, unit_grid).flatten(1, 2)
 

@@ -56,12 +56,12 @@ _TASK_PARTS = (
     "multiscale_fusion.",
     "hiera.pooler.",
     "pooler.",
+    "feature_head.",
     "hidden_states_norms.",  # of transformers' HieraBackbone
 )
 """Parts that one task's model has and another's leaves behind; the encoder is in every one."""
 
 _ENCODER_LAYER = re.compile(r"(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
-
 _DECODER_LAYER = re.compile(r"decoder\.decoder_block\.layers\.(\d+)\.")
 
 

@@ -15,7 +15,7 @@ from medhiera.errors import UserError, one_line
 from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.pointing_game import LocalizationReport, Verdict
 from medhiera.evaluation.results import Rescaling
-from medhiera.hub.record import ClassificationRecord, read_record
+from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.heat_maps import METHOD, heat_maps
 from medhiera.inference.reconstruction import Reconstruction, reconstruct
@@ -232,6 +232,12 @@ def open_folder(folder: Path, device: torch.device = CPU) -> Reader:
                 "could not show which part of a picture the model sees; set do_center_crop there"
             )
         return ChestReader(classifier, operation)
+    record = read_record(folder)
+    if isinstance(record, PretrainingRecord) and record.evaluation.target == "features":
+        raise UserError(
+            f"{folder} learned a teacher's features and no pixels, so there is nothing to fill in; "
+            "open a classifier trained from it, or a stage 1 with target: pixels or both"
+        )
     model, _ = load_model(HieraMAEForPreTraining, folder)
     processor = load_processor(folder)
     try:

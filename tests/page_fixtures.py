@@ -1,6 +1,7 @@
 """A phantom as the files people bring, a tiny model's folder, and the page that serves it."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -81,6 +82,18 @@ def write_stage2(folder, kind="smoke", is_phantom=True, evaluation=NOT_CALIBRATE
     """A classifier's folder; `evaluation` holds thresholds and rescaling."""
     record = classification_record(evaluation, kind=kind, is_phantom=is_phantom, **facts)
     return write_stage(folder, HieraMAEForImageClassification, record)
+
+
+def write_sibling(folder, stage2, seed=7, names=None):
+    """Another classifier of the same findings: other weights, outputs in the order of `names`."""
+    shutil.copytree(stage2, folder)
+    model = HieraMAEForImageClassification.from_pretrained(stage2)
+    model.classifier.weight.data.normal_(generator=torch.Generator().manual_seed(seed))
+    names = names or NAMES
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+    model.save_pretrained(folder)
+    return folder
 
 
 def write_stage1(folder):

@@ -45,6 +45,34 @@ class MAEArguments(StageArguments):
         card="where set",
         range=COUNT,
     )
+    target: Literal["pixels", "features", "both"] = option(
+        "pixels",
+        "What the decoder predicts of hidden units: pixels, the `features` of a frozen teacher, or both.",
+        card="where set",
+    )
+    teacher: str | None = option(
+        None,
+        "A vision model of transformers, or of timm with transformers' config.json: folder or Hub id, with "
+        "safetensors.",
+        card="never",
+    )
+    feature_loss: Literal["smooth_l1", "cosine"] = option(
+        "smooth_l1",
+        "Between predicted features and the teacher's, which are normalized per token.",
+        card="where set",
+    )
+    feature_weight: float = option(
+        1.0,
+        "With `target: both`, what the features' loss counts beside the pixels'.",
+        card="where set",
+        range=ABOVE_ZERO,
+    )
+    teacher_license: str | None = option(
+        None, "The teacher's licence, where its card or record does not say it.", card="never"
+    )
+    teacher_datasets: list[str] | None = option(
+        None, "What the teacher was trained on, in place of what its card says.", card="never"
+    )
     reconstruction_rows: int = option(6, "Images in the reconstruction figure.", range=Range(1, 1000))
     reconstruction_steps: int = option(
         0, "Also draw it every so many steps; 0: at each evaluation only.", card="never", range=COUNT_OR_NONE
@@ -64,6 +92,28 @@ class MAEArguments(StageArguments):
             faults.append(
                 f"mask_region: {self.mask_region} and rand_augment are both set; RandAugment moves the "
                 "picture away from under its mask: set one to none or false"
+            )
+        return faults + self._target_faults()
+
+    def _target_faults(self) -> list[str]:
+        """A teacher without a target, or the other way about."""
+        faults = []
+        if self.target != "pixels" and self.teacher is None:
+            faults.append(f"target: {self.target} needs a teacher: --teacher FOLDER or a Hub id")
+        if self.target == "pixels":
+            of_teacher = ("teacher", "teacher_license", "teacher_datasets")
+            asked = [name for name in of_teacher if getattr(self, name) is not None]
+            if self.feature_loss != "smooth_l1":
+                asked.append("feature_loss")
+            if asked:
+                faults.append(
+                    f"{', '.join(asked)}: of no use to `target: pixels`; set target: features or both, or "
+                    "leave this out"
+                )
+        if self.target != "both" and self.feature_weight != 1:
+            faults.append(
+                f"feature_weight {self.feature_weight:g} weighs features against pixels, and target: "
+                f"{self.target} has one of them; set target: both, or leave it out"
             )
         return faults
 

@@ -7,6 +7,7 @@ or None; `X_interval` is that of the field `X`.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from medhiera.evaluation.bootstrap import Difference
 from medhiera.evaluation.pointing_game import LocalizationReport
@@ -372,7 +373,7 @@ class ClassificationReport(RankingReport):
 
 @dataclass
 class ReconstructionReport:
-    """Masked-pixel loss on validation images, before and after training.
+    """The loss at hidden units of validation images, before and after training: of what was trained on.
 
     Attributes:
         masked_loss_before: with the fixed, even masks that all runs share.
@@ -380,9 +381,15 @@ class ReconstructionReport:
         mask_ratio: share of mask units that those hide.
         recipe_masked_loss: after training, with masks drawn as in training; None where the recipe's masks
             are the shared ones.
+        target: what is predicted; "both" adds the losses of pixels and, weighted, of features.
+        pixel_losses: before and after, where the loss is a sum.
+        feature_losses: the same of features, not weighted.
     """
 
     masked_loss_before: float
     masked_loss: float
     mask_ratio: float
     recipe_masked_loss: float | None = None
+    target: Literal["pixels", "features", "both"] = "pixels"
+    pixel_losses: list[float] | None = None
+    feature_losses: list[float] | None = None

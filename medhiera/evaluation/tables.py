@@ -97,15 +97,15 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         if entry.auroc is None or entry.average_precision is None:
             lines.append(f"{label} –         {entry.reason}")
         else:
-            lines.append(f"{label} {_difference_text(entry.auroc, entry.average_precision)}")
+            lines.append(f"{label} {difference_text(entry.auroc, entry.average_precision)}")
     for word, mean in (("all", comparison.mean), ("diseases", comparison.diseases)):
         if mean is not None:
             label = f"{f'mean of {word}':<20}"
-            lines.append(f"{label} {_difference_text(mean.auroc, mean.average_precision)}")
+            lines.append(f"{label} {difference_text(mean.auroc, mean.average_precision)}")
     return lines
 
 
-def _difference_text(*differences: Difference) -> str:
+def difference_text(*differences: Difference) -> str:
     """Differences side by side, each with its interval and p-value."""
     parts = []
     for one in differences:

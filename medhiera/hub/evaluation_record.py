@@ -3,9 +3,10 @@
 Beside record.py, whose records are of stages; nothing reads these back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from medhiera.evaluation.ensemble import EnsembleMember
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.hub.record import write_json
@@ -17,7 +18,7 @@ class EvaluationRecord:
     """metrics.json of evaluate_cls.py and probe.py: the report on a split, and how it was made.
 
     Attributes:
-        model: a folder's own name or a Hub id.
+        model: a folder's own name or a Hub id; several, whose probabilities are averaged, joined by " + ".
         fingerprint: of its weights.
         split_scheme: how ChestX-ray14 was split.
         tta: the mean probability of each image and its mirror image was scored.
@@ -25,6 +26,7 @@ class EvaluationRecord:
         is_phantom: the images are synthetic.
         probe_penalty: scikit-learn's C of a linear probe; None of a classifier.
         probe_train_images: that it was fitted on.
+        members: each of several models by itself.
     """
 
     model: str
@@ -36,6 +38,7 @@ class EvaluationRecord:
     evaluation: ClassificationReport
     probe_penalty: float | None = None
     probe_train_images: int | None = None
+    members: list[EnsembleMember] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write metrics.json."""

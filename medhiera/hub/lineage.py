@@ -3,6 +3,8 @@
 Stands below run.py; the card renders it.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +12,18 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
+from dataset_scripts import SOURCES
 from medhiera.errors import UserError
 from medhiera.hub.record import AnyRecord, Lineage, StageLeakage, read_record
-from medhiera.layout import CARD_FILE, METRICS_FILE, PUBLISHED_FILE, REPOSITORY, read_json_file
+from medhiera.hub.teachers import TeacherRecord, has_seen_test, license_with
+from medhiera.layout import (
+    CARD_FILE,
+    METRICS_FILE,
+    PUBLISHED_FILE,
+    REPOSITORY,
+    public_name,
+    read_json_file,
+)
 
 
 def find_record(source: str | Path) -> AnyRecord | None:
@@ -66,6 +77,83 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
         new_weights=new_weights,
         earlier_sources=sorted(record.real_sources),
         leakage_before=leakage,
+        teachers=before.teachers,
+    )
+
+
+def teacher_record(
+    source: str,
+    model_type: str,
+    fingerprint: str,
+    license: str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> TeacherRecord:
+    """What is known of a teacher: by its own record where it is a stage of ours, else by its card.
+
+    Args:
+        source: its folder or Hub id.
+        model_type: transformers' name of its kind.
+        fingerprint: of its weights.
+        license: as the user says, where neither record nor card do.
+        datasets: as the user says, in place of what the card says; a stage's record always counts.
+
+    Raises:
+        UserError: a stage's record that cannot be read.
+    """
+    record = find_record(source)
+    if record is not None:
+        before = record.lineage.teachers
+        seen = [*record.real_sources, *(name for one in before for name in one.datasets or ())]
+        is_known = all(one.datasets is not None for one in before)
+        leakages = [record.leakage, *(record.lineage.leakage_before or ())]
+        return TeacherRecord(
+            public_name(source), model_type, fingerprint, record.lineage.license or license,
+            list(dict.fromkeys([*seen, *(datasets or ())])) if is_known or datasets else None,
+            any(one.saw_test for one in before) or any(one is not None and one.allowed for one in leakages),
+        )  # fmt: skip
+    try:
+        card = card_metadata(source)
+        in_card, licence = card.datasets, card.license
+    except UserError:
+        in_card = licence = None
+    known = in_card if datasets is None else list(datasets)
+    known = [known] if isinstance(known, str) else known
+    return TeacherRecord(
+        public_name(source), model_type, fingerprint, license or licence, known,
+        has_seen_test(f"{source} {public_name(source)}", known),
+    )  # fmt: skip
+
+
+def refuse_leaky_teacher(teacher: TeacherRecord, *, allow_leakage: bool) -> None:
+    """Refuse a teacher that has seen images to be held out.
+
+    Raises:
+        UserError: as said, and it was not allowed.
+    """
+    if teacher.saw_test and not allow_leakage:
+        of = f" (trained on {', '.join(teacher.datasets)})" if teacher.datasets else ""
+        raise UserError(
+            f"teacher {teacher.name}{of} has seen ChestX-ray14's test images, as far as is known: scores on "
+            "them would be too good. Take another teacher; or say what it was trained on where its card is "
+            "wrong (--teacher_datasets 'ChestX-ray14 train' …); or allow_leakage: true, and the cards of "
+            "this stage and of those after it say so"
+        )
+
+
+def with_teacher(lineage: Lineage, teacher: TeacherRecord) -> Lineage:
+    """The lineage of weights that also learned from a teacher.
+
+    Args:
+        lineage: of what training starts from.
+        teacher: of this stage.
+    """
+    ours = {source.name for source in SOURCES}
+    seen = [name for name in teacher.datasets or () if name in ours]
+    return replace(
+        lineage,
+        license=license_with(lineage.license, teacher.license),
+        earlier_sources=sorted({*lineage.earlier_sources, *seen}),
+        teachers=[*lineage.teachers, teacher],
     )
 
 

@@ -176,6 +176,13 @@ def _counts(images: Mapping[str, int]) -> str:
 
 def _licence(lineage: Lineage) -> str:
     """One sentence: weights inherit what they were trained from."""
+    if lineage.teachers and lineage.license != "apache-2.0":
+        teachers = "; ".join(f"{one.name}: {one.license or 'unknown licence'}" for one in lineage.teachers)
+        return (
+            f"{lineage.license or 'Not known'}: it depends on the weights it started from "
+            f"({lineage.started_from}) and on the teacher whose features it learned to predict ({teachers}). "
+            "Look both up first."
+        )
     if lineage.license == "apache-2.0":
         return "Apache-2.0, as the code: the weights started at random. The images keep their own licences."
     if lineage.license is None:

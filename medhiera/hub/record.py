@@ -20,6 +20,7 @@ from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.record_ranges import out_of_range
+from medhiera.hub.teachers import TeacherRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.layout import METRICS_FILE
 from modeling_hiera_mae.weight_files import check_finite, read_json_value
@@ -50,6 +51,7 @@ class Lineage:
         earlier_sources: sources whose real images earlier stages trained on.
         leakage_before: what the guard of each earlier stage counted; None where nothing is recorded of what
             the first weights had seen.
+        teachers: models whose features this stage or one before it predicted.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -60,6 +62,7 @@ class Lineage:
     new_weights: list[str] | Literal["all"]
     earlier_sources: list[str]
     leakage_before: list[StageLeakage] | None
+    teachers: list[TeacherRecord] = field(default_factory=list)
 
     @classmethod
     def random(cls) -> "Lineage":
@@ -379,6 +382,6 @@ def write_json(record: Any, file: Path) -> None:
     """Write a dataclass as JSON.
 
     Raises:
-        ValueError: a value is NaN or infinite.
+        ValueError: a value is NaN or infinite, which JSON has no word for.
     """
     file.write_text(json.dumps(asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -31,6 +31,8 @@ _RANGES = {
     "ReconstructionReport.masked_loss_before": _AMOUNT,
     "ReconstructionReport.masked_loss": _AMOUNT,
     "ReconstructionReport.recipe_masked_loss": _AMOUNT,
+    "ReconstructionReport.pixel_losses": _AMOUNT,
+    "ReconstructionReport.feature_losses": _AMOUNT,
     "Rescaling.slope": Range(most=math.inf, above=True),
     "Rescaling.intercept": _ANY,
     "HitRate.above_chance_interval": _DIFFERENCE,

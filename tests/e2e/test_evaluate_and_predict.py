@@ -12,10 +12,13 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification
 
 from dataset_scripts import FINDINGS
+from medhiera.data.trained_images import digests
 
 
 def test_evaluate_cls_repeats_the_test_numbers_of_training(stage2, workshop, tmp_path):
@@ -104,6 +107,54 @@ def test_evaluate_cls_takes_a_stock_checkpoint_and_compares_two_models(stage2, w
     assert "paired:" in second.stderr
     wrong = evaluate(stage2, "third", "--compare", str(tmp_path / "absent.parquet"))
     assert wrong.returncode == 1 and "no such file" in wrong.stderr.splitlines()[-1]
+
+
+def test_the_mean_of_two_models_is_scored_beside_each(stage2, workshop, tmp_path):
+    """And refused where one of them was trained with another split, or on images that are scored."""
+    other = tmp_path / "other"
+    shutil.copytree(stage2, other, ignore=shutil.ignore_patterns("checkpoint-*", "raw"))
+    weights = load_file(other / "model.safetensors")
+    noise = torch.Generator().manual_seed(1)
+    weights["classifier.weight"].normal_(generator=noise)
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+
+    def evaluate(name, *models):
+        done = subprocess.run(
+            [sys.executable, "evaluate_cls.py", "--model", *map(str, models), "--data_dir", str(workshop.raw),
+             "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / name),
+             "--bootstrap_resamples", "20", "--tta"],
+            cwd=workshop.root, text=True, capture_output=True,
+        )  # fmt: skip
+        return done, tmp_path / name
+
+    done, both = evaluate("both", stage2, other)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((both / "metrics.json").read_text())
+    assert record["model"] == f"{stage2.name} + other" and "+" in record["fingerprint"] and record["tta"]
+    assert [one["model"] for one in record["members"]] == [stage2.name, "other"]
+    assert record["evaluation"]["pointing_game"]["reason"] == "the mean of several models has no heat maps"
+    done, alone = evaluate("alone", other)
+    assert done.returncode == 0, done.stderr
+    single = json.loads((alone / "metrics.json").read_text())
+    assert single["members"] == []
+    member = record["members"][1]
+    assert member["scores"]["mean_auroc"] == single["evaluation"]["mean_auroc"]
+    assert member["scores"]["mean_auroc_interval"] == single["evaluation"]["mean_auroc_interval"]
+    gain = member["gain"]["mean"]["auroc"]
+    of_mean = record["evaluation"]["mean_auroc"]
+    assert gain["difference"] == pytest.approx(of_mean - single["evaluation"]["mean_auroc"], abs=1e-9)
+    assert gain["interval"] is not None
+    one, mean = (pd.read_parquet(folder / "predictions.parquet") for folder in (alone, both))
+    assert not np.allclose(one["Edema"], mean["Edema"])
+
+    (other / "trained_images.txt").write_text("\n".join(digests(Dataset.from_pandas(mean[["image_id"]]))[:3]))
+    done, _ = evaluate("seen", stage2, other)
+    assert done.returncode == 1 and "was trained on 3 of the" in done.stderr.splitlines()[-1]
+    parts = json.loads((other / "metrics.json").read_text())
+    parts["data"]["split_scheme"] = "medtransformer"
+    (other / "metrics.json").write_text(json.dumps(parts))
+    done, _ = evaluate("splits", stage2, other)
+    assert done.returncode == 1 and "trained with different splits" in done.stderr.splitlines()[-1]
 
 
 def test_predict_writes_a_row_an_image_and_names_the_broken_one(stage2, workshop, tmp_path):

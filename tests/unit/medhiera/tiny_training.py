@@ -59,19 +59,21 @@ def make_trainer(folder, optimization=None, rows=None, model=None, table=None, c
     """A Trainer on `rows`; `arguments` are TrainingArguments or, by name, the Trainer's own."""
     own = {
         name: arguments.pop(name)
-        for name in ("compute_loss_func", "callbacks", "recipe")
+        for name in ("compute_loss_func", "callbacks", "recipe", "teacher")
         if name in arguments
     }
     rows = make_rows() if rows is None else rows
+    trainer_class = arguments.pop("trainer_class", MedHieraTrainer)
+    preprocessing = arguments.pop("preprocessing", PREPROCESSING)
     settings = {
         "output_dir": str(folder), "per_device_train_batch_size": 8, "max_steps": 4, "use_cpu": True,
         "max_grad_norm": 0, "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
         "learning_rate": 1e-2, "seed": 42 + SEED, "remove_unused_columns": False,
         "dataloader_pin_memory": False, "logging_nan_inf_filter": False, "report_to": [],
     } | arguments  # fmt: skip
-    return MedHieraTrainer(
+    return trainer_class(
         optimization=optimization or OptimizationArguments(optimizer="adam", schedule="one_cycle"),
-        preprocessing=PREPROCESSING,
+        preprocessing=preprocessing,
         model=model or tiny_classifier(),
         args=TrainingArguments(**settings),
         train_dataset=table or RadiographDataset(rows, PREPROCESSING, with_labels=True),

@@ -76,9 +76,9 @@ def test_where_not_one_image_fits_predict_says_what_may_be_done(stage2, tmp_path
 
 
 def test_another_error_keeps_its_trace(stage2):
-    model = predict.open_model(str(stage2), CPU)
+    model = predict.open_models([str(stage2)], CPU)
     with pytest.raises(RuntimeError, match="size of the tensor"):
-        predict.score_batch(model, [torch.zeros(5, 64, 64, dtype=torch.uint8)])
+        predict.score_batch(model, [[torch.zeros(5, 64, 64, dtype=torch.uint8)]])
 
 
 def test_evaluation_names_the_batch_that_fits(stage2, tmp_path, room_for):

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from page_fixtures import phantom, write_dicom, write_stage2
+from page_fixtures import NAMES, phantom, write_dicom, write_sibling, write_stage2
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -332,3 +332,29 @@ def test_a_full_disk_ends_in_words_and_the_run_resumes(stage2, tmp_path, root):
     assert 1 < len(lines) < 61 and all(line.endswith("\n") and line.count(",") == 6 for line in lines)
     assert len(set(run(stage2, tmp_path / "out.csv", tmp_path / "in"))) == 60
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv"]  # and no lock's file
+
+
+def test_several_models_write_their_mean_and_resume(tmp_path):
+    """Either order is the same ensemble; one of them alone is another model."""
+    first = write_stage2(tmp_path / "first")
+    second = write_sibling(tmp_path / "second", first)
+    for name in ("a", "b"):
+        Image.fromarray(phantom()).save(tmp_path / f"{name}.png")
+
+    def rows(output, *words):
+        main(["--output", str(tmp_path / output), *map(str, words)])
+        with (tmp_path / output).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    picture = tmp_path / "a.png"
+    [one], [two] = (rows(f"{model.name}.csv", "--model", model, picture) for model in (first, second))
+    [both] = rows("both.csv", "--model", first, second, picture)  # what follows --model, sorted out
+    for name in NAMES:
+        assert float(both[name]) == pytest.approx((float(one[name]) + float(two[name])) / 2, abs=1.1e-6)
+    assert set(both["model"].split("+")) == {one["model"], two["model"]}
+    resumed = rows("both.csv", tmp_path / "b.png", picture, "--model", second, first)
+    assert [Path(row["path"]).name for row in resumed] == ["a.png", "b.png"] and resumed[0] == both
+    with pytest.raises(UserError, match="predictions of another model"):
+        rows("both.csv", tmp_path / "b.png", "--model", first)
+    with pytest.raises(SystemExit):  # no picture
+        rows("none.csv", "--model", first, second)

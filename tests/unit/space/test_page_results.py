@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 from page_fixtures import NAMES, phantom, write_stage1, write_stage2
 from PIL import Image
-from stage_records import SOME_REPORT
+from stage_records import SOME_REPORT, pretraining_record
 from transformers import pipeline
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import PublishError, UserError
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
-from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, OperatingPoints, Rescaling
+from medhiera.evaluation.results import (
+    FindingOperatingPoints,
+    OperatingPoint,
+    OperatingPoints,
+    ReconstructionReport,
+    Rescaling,
+)
 from medhiera.hub.record import Lineage
 from medhiera.inference.heat_maps import METHOD
 from space import page
@@ -34,6 +40,16 @@ def stage2(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reader(stage2):
     return open_folder(stage2)
+
+
+def test_a_stage_without_pixels_has_no_page(tmp_path):
+    report = ReconstructionReport(1.0, 0.5, 0.6, target="features")
+    write_stage1(tmp_path)
+    pretraining_record(evaluation=report).write(tmp_path)
+    with pytest.raises(UserError, match="nothing to fill in"):
+        open_folder(tmp_path)
+    pretraining_record(evaluation=replace(report, target="both")).write(tmp_path)
+    assert isinstance(open_folder(tmp_path), MaskedReader)
 
 
 def test_the_same_probabilities_as_the_stock_pipeline(reader, stage2):

@@ -27,9 +27,9 @@ def write(tmp_path):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_read(path, tmp_path):
     stage = MAEArguments if path.stem.startswith("mae") else ClassificationArguments
-    recipe = parse_config(
-        stage, [str(path), "--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    )
+    words = ["--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    words += ["--teacher", "t"] if "features" in path.stem else []
+    recipe = parse_config(stage, [str(path), *words])
     assert recipe.data.image_size % 32 == 0
     assert recipe.training.learning_rate > 0
 
@@ -110,6 +110,10 @@ def test_resize_follows_image_size_as_in_the_paper(write):
             "hub_strategy is not taken: only the finished stage",
         ),
         ("reset_head: true", [], "reset_head is for stage 2"),
+        ("target: features", [], "target: features needs a teacher"),
+        ("teacher: x\nfeature_loss: cosine", [], "teacher, feature_loss: of no use to `target: pixels`"),
+        ("target: features\nteacher: x\nfeature_weight: 2", [], "feature_weight 2 weighs features against"),
+        ("target: both\nteacher: x\nfeature_weight: 0", [], "feature_weight is 0; wanted"),
         ("model_size: base", ["--model_name_or_path", "x"], "model_size is for random weights, and a"),
     ],
 )

@@ -1,0 +1,108 @@
+"""Several classifiers of the same findings, whose probabilities are averaged; one alone is an ensemble too.
+
+Stands on classifier.py; evaluate_cls.py and predict.py open what `--model` names here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from medhiera.device import CPU
+from medhiera.errors import UserError
+from medhiera.inference.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Classifiers, each with its own preprocessing: sizes and normalizations may differ.
+
+    Attributes:
+        classifiers: one or more.
+        columns: for each, which of its outputs is each of the first one's findings.
+    """
+
+    classifiers: list[Classifier]
+    columns: list[list[int]]
+
+    @classmethod
+    def open(cls, sources: Sequence[str | Path], device: torch.device = CPU) -> "Ensemble":
+        """Load all of them.
+
+        Args:
+            sources: folders or Hub ids.
+            device: where they are to run.
+
+        Raises:
+            UserError: see Classifier.open; or two are the same model, or they name other findings.
+        """
+        opened = [Classifier.open(source, device) for source in sources]
+        seen: dict[str, str | Path] = {}
+        for source, classifier in zip(sources, opened, strict=True):
+            twin = seen.setdefault(classifier.fingerprint(), source)
+            if twin is not source:
+                raise UserError(
+                    f"--model {twin} and {source} are the same model, which the mean would count twice; "
+                    "leave one of them out"
+                )
+        return cls(opened, [_columns(sources, opened, number) for number in range(len(opened))])
+
+    @property
+    def names(self) -> list[str]:
+        """Of the findings, in the first model's order and spelling."""
+        return self.classifiers[0].names
+
+    @property
+    def resize_size(self) -> int:
+        """The largest shorter side that one of them resizes to, in pixels."""
+        return max(classifier.preprocessing.resize_size for classifier in self.classifiers)
+
+    def fingerprint(self) -> str:
+        """Of one model its own; of several all of theirs, the same in any order."""
+        return "+".join(sorted(classifier.fingerprint() for classifier in self.classifiers))
+
+    def pixels(self, image: Image.Image) -> list[Tensor]:
+        """An image as each of them is given it."""
+        return [classifier.preprocessing.pixels(image) for classifier in self.classifiers]
+
+    def score(self, pixels: Sequence[list[Tensor]]) -> Tensor:
+        """The mean of their probabilities.
+
+        Args:
+            pixels: of each image, from the method of this name.
+
+        Returns:
+            (images, findings), float64, on the CPU; a single model's are its own.
+
+        Raises:
+            UserError: one of them is NaN or infinite.
+        """
+        scores = [
+            classifier.score(classifier.pixel_values([each[number] for each in pixels]))[:, columns]
+            for number, (classifier, columns) in enumerate(zip(self.classifiers, self.columns, strict=True))
+        ]
+        return torch.stack(scores).mean(dim=0)
+
+
+def _columns(sources: Sequence[str | Path], opened: Sequence[Classifier], number: int) -> list[int]:
+    """Which output of a model is each finding of the first one; spaces, underscores and case do not count.
+
+    Raises:
+        UserError: one of the two names a finding that the other does not.
+    """
+    first, own = ([_plain(name) for name in opened[each].names] for each in (0, number))
+    alone = sorted({*first} ^ {*own})
+    if alone:
+        raise UserError(
+            f"--model {sources[0]} and {sources[number]} name other findings: {', '.join(alone[:5])} "
+            f"{'are' if len(alone) > 1 else 'is'} known to one of them alone, so there is no mean; average "
+            "models of the same findings"
+        )
+    return [own.index(name) for name in first]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").casefold()

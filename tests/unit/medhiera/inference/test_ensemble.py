@@ -1,0 +1,58 @@
+"""Several classifiers as one: the mean of their probabilities, each fed as it was trained."""
+
+import numpy as np
+import pytest
+import torch
+from page_fixtures import NAMES, phantom, write_sibling, write_stage2
+from PIL import Image
+
+from medhiera.data.preprocessing import Preprocessing
+from medhiera.errors import UserError
+from medhiera.inference.classifier import Classifier
+from medhiera.inference.ensemble import Ensemble
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return write_stage2(tmp_path_factory.mktemp("ensemble") / "first")
+
+
+PICTURES = [Image.fromarray(phantom()), Image.fromarray(np.flipud(phantom()).copy())]
+
+
+def score(ensemble):
+    return ensemble.score([ensemble.pixels(picture) for picture in PICTURES])
+
+
+def test_the_mean_of_models_of_other_order_spelling_and_size(first, tmp_path):
+    names = [name.upper().replace("_", " ") for name in NAMES[::-1]]
+    second = write_sibling(tmp_path / "second", first, names=names)
+    Preprocessing(image_size=96, resize_size=110, mean=0.4, std=0.3).to_processor().save_pretrained(second)
+    one, two = Classifier.open(first), Classifier.open(second)
+    both = Ensemble.open([first, second])
+    assert both.names == NAMES and both.resize_size == 110
+    expected = (one.probabilities(PICTURES) + two.probabilities(PICTURES).flip(1)) / 2
+    assert torch.equal(score(both), expected)
+    assert not torch.allclose(expected, one.probabilities(PICTURES), atol=1e-3)
+    other_way = Ensemble.open([second, first])
+    assert (
+        both.fingerprint()
+        == other_way.fingerprint()
+        == "+".join(sorted([one.fingerprint(), two.fingerprint()]))
+    )
+
+
+def test_one_model_is_itself(first):
+    alone, classifier = Ensemble.open([first]), Classifier.open(first)
+    assert torch.equal(score(alone), classifier.probabilities(PICTURES))
+    assert alone.fingerprint() == classifier.fingerprint()
+
+
+def test_what_has_no_mean_is_refused(first, tmp_path):
+    other = write_sibling(tmp_path / "other", first, names=[*NAMES[:-1], "Fracture"])
+    with pytest.raises(UserError, match=r"first and .*other name other findings: .*fracture"):
+        Ensemble.open([first, other])
+    twin = write_sibling(tmp_path / "twin", other)
+    again = write_sibling(tmp_path / "again", other)
+    with pytest.raises(UserError, match="twin and .*again are the same model"):
+        Ensemble.open([first, twin, again])
