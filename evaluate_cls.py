@@ -199,7 +199,8 @@ def write_results(
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
-    lines += [*compare_with_published(scored, cocktail.is_phantom), ""]
+    assert predictions.rows is not None, "predict names the images"
+    lines += [*compare_with_published(scored, predictions.rows["image_id"], cocktail.is_phantom), ""]
     if record.members:
         lines += [*member_lines(record.members, scored), ""]
     if scored.comparison is not None:

@@ -3,10 +3,10 @@
     python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-What is written depends on the model: train_cls.py's gives probabilities, train_report.py's a report of each
-picture by itself; `--model A B C` writes the mean of several classifiers' probabilities. The second uses the
-folder that `make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative
-path in the CSV starts at the CSV's own folder.
+What is written depends on the model: train_cls.py's gives probabilities, and `--model A B C` the mean of
+several models'; train_report.py's writes a report of each picture by itself. The second uses the folder that
+`make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative path in the CSV
+starts at the CSV's own folder.
 
 The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
@@ -60,7 +60,8 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument(
         "--model", required=True, nargs="+", metavar="MODEL",
-        help="classifiers' folders or Hub ids, of several the mean is written; or one that writes reports",
+        help="a classifier's folder or Hub id, or that of a model that writes reports; of several "
+        "classifiers of the same findings, the mean is written",
     )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
@@ -118,47 +119,49 @@ def part_models(named: list[str], paths: list[Path]) -> tuple[list[str], list[Pa
 
 @dataclass(frozen=True)
 class Predictor:
-    """One or more models as this command sees them.
+    """One model, or several that answer as one, as this command sees them.
 
     Attributes:
-        prepare: a picture, 8 bits a channel → what each model is given of it.
-        fingerprint: that their rows name them by.
+        pixels: a picture → what each model is given of it.
+        fingerprint: that rows name the models by.
         columns: of the CSV, after those that say which picture a row is of.
         cells: prepared pictures → for each one the texts of these columns.
     """
 
-    prepare: Callable[[Image.Image], list[Tensor]]
+    pixels: Callable[[Image.Image], list[Tensor]]
     fingerprint: str
     columns: list[str]
     cells: Callable[[list[list[Tensor]]], list[list[str]]]
 
 
 def open_models(sources: list[str], device: torch.device) -> Predictor:
-    """Open one or more classifiers, or a model that writes reports.
+    """Open classifiers, or a model that writes reports.
 
     Raises:
-        UserError: see Ensemble.open and ReportWriter.open; or several, and one of them writes reports.
+        UserError: see Ensemble.open and ReportWriter.open; or several models, of which one writes reports.
     """
     writers = [source for source in sources if writes_reports(source)]
-    if writers and len(sources) > 1:
+    if not writers:
+        ensemble = Ensemble.open(sources, device)
+
+        def scored(pixels: list[list[Tensor]]) -> list[list[str]]:
+            rows = ensemble.score(pixels).tolist()
+            return [[f"{probability:.6f}" for probability in row] for row in rows]
+
+        return Predictor(ensemble.pixels, ensemble.fingerprint(), ensemble.names, scored)
+    if len(sources) > 1:
         raise UserError(
-            f"--model {writers[0]} writes reports, which have no mean with another model's; name it alone"
+            f"--model {writers[0]} writes reports, which have no mean; name it alone, or classifiers alone"
         )
-    if writers:
-        writer = ReportWriter.open(writers[0], device)
+    writer = ReportWriter.open(writers[0], device)
 
-        def prepare(picture: Image.Image) -> list[Tensor]:
-            return [writer.preprocessing.pixels(picture)]
+    def written(pixels: list[list[Tensor]]) -> list[list[str]]:
+        return [[report] for report in writer.write(pixels)]
 
-        return Predictor(prepare, writer.fingerprint(), ["report"], lambda pictures: [
-            [report] for report in writer.write(pictures)
-        ])  # fmt: skip
-    ensemble = Ensemble.open(sources, device)
+    def prepare(image: Image.Image) -> list[Tensor]:
+        return [writer.preprocessing.pixels(image)]
 
-    def scored(pixels: list[list[Tensor]]) -> list[list[str]]:
-        return [[f"{probability:.6f}" for probability in row] for row in ensemble.score(pixels).tolist()]
-
-    return Predictor(ensemble.pixels, ensemble.fingerprint(), ensemble.names, scored)
+    return Predictor(prepare, writer.fingerprint(), ["report"], written)
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ def read_batches(paths: list[Path], model: Predictor, batch_size: int) -> Iterat
             gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
         except BadImageError as error:
             return Reading(path, "", None, str(error), remarks)
-        return Reading(path, content, model.prepare(Image.fromarray(gray)), "", remarks)
+        return Reading(path, content, model.pixels(Image.fromarray(gray)), "", remarks)
 
     with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads

@@ -1,6 +1,9 @@
 """What the paper and others report on ChestX-ray14, to stand beside a result of ours."""
 
+from collections.abc import Iterable
+
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
+from dataset_scripts.chestxray14 import SOURCE as NIH
 from medhiera.evaluation.metrics import NO_DISEASE
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.results import RankingReport
@@ -80,15 +83,17 @@ def among_peers(ours: float | None) -> list[tuple[str, float, str]]:
     return sorted(rows, key=lambda row: -row[1])
 
 
-def compare_with_published(report: RankingReport, is_phantom: bool) -> list[str]:
-    """Tables 2 (by finding) and 3 (means) with ours in them, as lines of text; none for other findings.
+def compare_with_published(report: RankingReport, image_ids: Iterable[str], is_phantom: bool) -> list[str]:
+    """Tables 2 (by finding) and 3 (means) with ours in them as lines of text; none for other data.
 
     Args:
         report: of the model that is compared.
+        image_ids: of the scored images, of which one at least is ChestX-ray14's.
         is_phantom: the images are synthetic: said above the tables, for they then compare nothing.
     """
     ours = {name: entry.auroc for name, entry in report.findings.items()}
-    if not ours.keys() & PAPER_AUROC.keys():
+    is_nih = any(image.startswith(f"{NIH.name}/") for image in image_ids)
+    if not is_nih or not ours.keys() & PAPER_AUROC.keys():
         return []
     lines = ["Beside the paper, AUROC in %" + (" (OURS IS ON PHANTOMS: no comparison)" if is_phantom else "")]
     if not is_phantom and report.images != OFFICIAL_TEST_IMAGES:

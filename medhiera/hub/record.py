@@ -382,6 +382,6 @@ def write_json(record: Any, file: Path) -> None:
     """Write a dataclass as JSON.
 
     Raises:
-        ValueError: a value is NaN or infinite.
+        ValueError: a value is NaN or infinite, which JSON has no word for.
     """
     file.write_text(json.dumps(asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
