@@ -46,7 +46,7 @@ from medhiera.inference.predictions_csv import (
 )
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.inference.report_writer import ReportWriter
-from medhiera.layout import CONFIG_FILE, writes_reports
+from medhiera.layout import CONFIG_FILE, LOG_FILE, METRICS_FILE, writes_reports
 from medhiera.output import check_output_file, make_folder, one_writer
 from medhiera.training.out_of_memory import run_or_name_batch
 
@@ -102,11 +102,17 @@ def part_models(named: list[str], paths: list[Path]) -> tuple[list[str], list[Pa
     """What follows --model as models and pictures: `--model A B chest.png` names two models and a picture.
 
     Args:
-        named: what follows --model; the first is a model.
+        named: what follows --model; the first is a model. A folder with a file of a run, finished or not, is
+            one too: nobody's pictures.
         paths: pictures that stand elsewhere.
     """
     first, *others = named
-    pictures = [name for name in others if Path(name).exists() and not (Path(name) / CONFIG_FILE).is_file()]
+    of_runs = (CONFIG_FILE, METRICS_FILE, LOG_FILE)
+    pictures = [
+        name
+        for name in others
+        if Path(name).exists() and not any((Path(name) / file).is_file() for file in of_runs)
+    ]
     models = [first, *(name for name in others if name not in pictures)]
     return models, [*map(Path, pictures), *paths]
 

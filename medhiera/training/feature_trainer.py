@@ -32,8 +32,8 @@ class FeatureTrainer(MedHieraTrainer):
         self._grid = self.model.decoder.grid
         self._parts: list[Tensor] = []
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        prepared = super()._prepare_inputs(inputs)
+    def _model_inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        prepared = super()._model_inputs(batch)
         pixels = prepared["pixel_values"]
         prepared["target_features"] = self.teacher.features(pixels, self.preprocessing, self._grid)
         return prepared

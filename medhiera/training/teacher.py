@@ -58,6 +58,9 @@ class Teacher:
         self.fingerprint = _fingerprint(weights, described)
         self.model = self.model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.dtype, self.device = dtype, torch.device(device)
+        self._mean, self._std = (
+            torch.tensor(each, device=self.device)[:, None, None] for each in (self.mean, self.std)
+        )
         try:
             first, second = (self._tokens(torch.zeros(1, 1, *self.input_size)) for _ in range(2))
         except UserError:
@@ -98,9 +101,8 @@ class Teacher:
         gray = gray.to(self.device)
         if tuple(gray.shape[-2:]) != self.input_size:
             gray = functional.interpolate(gray, self.input_size, mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(each, device=gray.device)[:, None, None] for each in (self.mean, self.std))
         pixels = (gray * (255.0 * self.factor)).expand(-1, self.channels, -1, -1)
-        pixels = ((pixels - mean) / std).to(self.dtype)
+        pixels = ((pixels - self._mean) / self._std).to(self.dtype)
         with torch.autocast(gray.device.type, enabled=False):
             return self._grid_of(pixels).float()
 

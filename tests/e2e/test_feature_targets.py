@@ -1,6 +1,7 @@
 """Stage 1 that predicts a teacher's features: trained, killed, resumed, refused, and fine-tuned from."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -68,6 +69,20 @@ def test_a_teacher_that_saw_the_test_images_is_refused(workshop, tmp_path):
     )  # fmt: skip
     assert allowed.returncode == 0, allowed.stdout
     assert "Leakage through the teacher" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_images_of_a_stage_that_teaches_count_as_trained_on(workshop, taught, tmp_path):
+    """A stage after this one may hold none of them out."""
+    teacher = shutil.copytree(taught, tmp_path / "teacher", ignore=shutil.ignore_patterns("checkpoint-*"))
+    with (teacher / "trained_images.txt").open("a") as file:
+        file.write("0123456789abcdef\n")
+    words = ["--target", "features", "--teacher", str(teacher), "--max_steps", "2"]
+    done = workshop.run("train_mae.py", tmp_path / "out", *words)
+    assert done.returncode == 0, done.stdout
+    assert "0123456789abcdef" in (tmp_path / "out" / "trained_images.txt").read_text().split()
+    [record] = json.loads((tmp_path / "out" / "metrics.json").read_text())["lineage"]["teachers"]
+    assert record["model_type"] == "hiera" and record["license"] == "cc-by-nc-4.0"
+    assert record["datasets"] == ["imagenet-1k"]  # of its own teacher; phantoms are no data set
 
 
 @pytest.mark.slow

@@ -4,15 +4,19 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
 from dataset_scripts import write_phantom_cohort
 from medhiera.config.arguments import ModelArguments
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import MAEArguments
 from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.trained_images import digests, write_trained_images
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
-from medhiera.run import begin_run, choose_preprocessing
+from medhiera.run import Run, begin_run, choose_preprocessing
 from medhiera.stages import CLASSIFICATION, PRETRAINING
 from medhiera.training.model import check_source, set_prior_bias, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -168,6 +172,16 @@ def test_a_record_that_cannot_be_read_is_refused_before_any_data_is_opened(mae_f
     args = ["--data_dir", str(tmp_path / "no such folder"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(UserError, match="metrics.json is not the record of a stage"):
         begin_run(CLASSIFICATION, [*args, "--model_name_or_path", str(mae_folder), "--use_cpu", "true"])
+
+
+def test_a_teacher_may_not_have_learned_from_what_is_held_out(tmp_path):
+    rows = Dataset.from_dict({"image_id": ["a", "b", "c"], "image": [Image.new("L", (64, 64))] * 3})
+    write_trained_images(tmp_path, set(digests(rows.select([2]))))
+    words = ["--target", "features", "--teacher", str(tmp_path), "--data_dir", "d", "--use_cpu", "true"]
+    config = parse_config(MAEArguments, [*words, "--output_dir", str(tmp_path / "out")])
+    run = Run(PRETRAINING, config, None, None, Preprocessing(64, 64, 0.5, 0.25), teacher=str(tmp_path))
+    with pytest.raises(UserError, match="was trained on 1 of the 1 validation images, such as 'c'"):
+        run.describe(trained_on=rows.select([0, 1]), validated_on=rows.select([2]))
 
 
 def test_a_folder_is_not_trained_over_itself_nor_over_another_stage(mae_folder, tmp_path):

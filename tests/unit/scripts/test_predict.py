@@ -356,5 +356,12 @@ def test_several_models_write_their_mean_and_resume(tmp_path):
     assert [Path(row["path"]).name for row in resumed] == ["a.png", "b.png"] and resumed[0] == both
     with pytest.raises(UserError, match="predictions of another model"):
         rows("both.csv", tmp_path / "b.png", "--model", first)
+    writer = write_sibling(tmp_path / "writer", first)
+    (writer / "config.json").write_text('{"model_type": "vision-encoder-decoder"}')
+    with pytest.raises(UserError, match="writer writes reports, which have no mean"):
+        rows("none.csv", "--model", first, writer, picture)
+    (second / "config.json").unlink()  # a run that has not ended is no folder of pictures
+    with pytest.raises(UserError, match="second has no config.json"):
+        rows("none.csv", "--model", first, second, picture)
     with pytest.raises(SystemExit):  # no picture
         rows("none.csv", "--model", first, second)

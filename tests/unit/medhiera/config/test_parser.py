@@ -6,6 +6,7 @@ import pytest
 
 from medhiera.config.arguments import AugmentationArguments, OptimizationArguments
 from medhiera.config.parser import parse_config
+from medhiera.config.report_arguments import ReportArguments
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.errors import UserError
 from medhiera.run import parse_run_config
@@ -26,7 +27,8 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_read(path, tmp_path):
-    stage = MAEArguments if path.stem.startswith("mae") else ClassificationArguments
+    stages = {"mae": MAEArguments, "cls": ClassificationArguments, "report": ReportArguments}
+    stage = stages[path.stem.split("_")[0]]
     words = ["--data_dir", "d", "--output_dir", str(tmp_path), "--use_cpu", "true"]
     words += ["--teacher", "t"] if "features" in path.stem else []
     recipe = parse_config(stage, [str(path), *words])

@@ -71,6 +71,24 @@ def test_it_learns_and_the_frozen_head_stays(fields, arguments, teacher, tmp_pat
     assert all(torch.equal(tensor, weights(teacher.model)[name]) for name, tensor in teacher_before.items())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiles", [False, True])
+def test_it_learns_on_a_gpu_in_half_precision(compiles, tmp_path):
+    """The teacher's features are those of single precision on the CPU, within bf16's rounding."""
+    folder = str(write_resnet(tmp_path / "resnet"))
+    on_gpu = Teacher(folder, dtype=torch.bfloat16, device="cuda")
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = Teacher(folder).features(pixels, INPUT, (4, 4))
+    found = on_gpu.features(pixels.cuda(), INPUT, (4, 4))
+    assert found.device.type == "cuda" and found.dtype == torch.float32
+    assert (found.cpu() - expected).abs().mean() < 0.05
+    trainer = trained(tmp_path / "run", on_gpu, OptimizationArguments(optimizer="adamw"), use_cpu=False,
+                      bf16=True, torch_compile=compiles, max_steps=12)  # fmt: skip
+    start = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < start
+
+
 def test_checkpoints_hold_no_teacher(teacher, tmp_path):
     trainer = trained(tmp_path, teacher, OptimizationArguments(ema_decay=0.9), save_strategy="steps",
                       save_steps=2, max_steps=2)  # fmt: skip

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from page_fixtures import write_stage1, write_stage2
 from safetensors.torch import load_file, save_file
 from teachers import write, write_resnet, write_timm, write_vit
 from tiny_training import tiny_mae
@@ -23,7 +24,9 @@ from transformers import (
 
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
+from medhiera.loading import load_processor
 from medhiera.training.teacher import Teacher, resample
+from modeling_hiera_mae import HieraMAEModel
 from modeling_hiera_mae.feature_prediction import features_of_units
 from modeling_hiera_mae.masking import mask_from_noise
 
@@ -125,6 +128,20 @@ def test_the_order_of_targets_is_that_of_predictions():
     with torch.no_grad():
         own = model.decoder.predict_pixels(seen["decoded"])[:, -masked.shape[1] :]
     assert torch.equal(places, own)
+
+
+@pytest.mark.parametrize("build", [write_stage1, write_stage2])
+def test_a_stage_of_ours_teaches_too(build, tmp_path):
+    """Its tokens are those of the fast classes, at their own places."""
+    folder = build(tmp_path / "stage")
+    teacher = Teacher(str(folder))
+    student = Preprocessing.from_processor(load_processor(folder))
+    inputs = torch.randn(2, 1, 64, 64).expand(-1, 3, -1, -1)
+    own = HieraMAEModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        last = own(inputs, output_hidden_states=True).reshaped_hidden_states[-1]
+    expected = torch.nn.functional.layer_norm(last, (teacher.size,))
+    assert torch.allclose(teacher.features(inputs, student, teacher.grid), expected, atol=1e-3)
 
 
 def test_features_are_normalized_by_token_whatever_the_teachers_scale(tmp_path):
