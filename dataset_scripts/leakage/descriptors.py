@@ -37,13 +37,15 @@ _LENGTH = 192
 
 _BAND = (1.6, 6.0)  # blur widths, in descriptor pixels: finer is noise, coarser is every chest
 
+_EDGE_WEIGHT, _EDGE_WIDTH = 0.3, 7  # at the edge, and from where on all counts, in descriptor pixels
+
 _WHITENING = 0.8
 
 _SMALLEST_COMPONENT = 0.02  # of the largest; below lies noise that whitening would blow up
 
 _FITTED_AT_LEAST = 1024  # a few pictures alone would be whitened as if nothing else could be seen
 
-_DESCRIBED_AT_ONCE = 1024
+_DESCRIBED_AT_ONCE = 512
 
 _REFERENCES_AT_ONCE = 512  # with as many queries as near_duplicates.py hands over, scores fit a core's cache
 
@@ -96,7 +98,7 @@ class Descriptor:
     def __init__(self, pictures: npt.NDArray[np.int8]) -> None:
         self._points = grid(_SIDE)
         fine, coarse = (blur(_SIDE, width) for width in _BAND)
-        band = np.kron(fine, fine) - np.kron(coarse, coarse)
+        band = (np.kron(fine, fine) - np.kron(coarse, coarse)) * _edges_less().ravel()
         sampled = sample(pictures, NO_WARP, self._points)
         banded = normalize(sampled @ band.T)
         scatter = banded.T @ banded
@@ -112,7 +114,12 @@ class Descriptor:
 
     def describe(self, pictures: Pixels, warps: FloatArray) -> FloatArray:
         """Return (n, length), each of length 1; for pictures and warps see sample."""
-        return normalize(sample(pictures, warps, self._points) @ self._operator.T)
+        described = np.empty((len(pictures), len(self._operator)), np.float32)
+        for start in range(0, len(pictures), _DESCRIBED_AT_ONCE):
+            part = slice(start, start + _DESCRIBED_AT_ONCE)
+            placed = warps if warps.ndim == 2 else warps[part]
+            described[part] = sample(pictures[part], placed, self._points) @ self._operator.T
+        return normalize(described)
 
     def describe_windows(self, pictures: npt.NDArray[np.int8]) -> npt.NDArray[np.float16]:
         """Return (windows, n, short length): the references as each of WINDOWS shows them."""
@@ -124,6 +131,13 @@ class Descriptor:
                 shown = normalize(part.astype(np.float32) @ view.T)
                 described[number, start : start + len(part)] = shown
         return described
+
+
+def _edges_less() -> FloatArray:
+    """Return (side, side), the weights of the pixels: less towards the edges, where letters are."""
+    to_edge = np.minimum(np.arange(_SIDE) + 0.5, _SIDE - 0.5 - np.arange(_SIDE))
+    line = np.minimum(1, _EDGE_WEIGHT + (1 - _EDGE_WEIGHT) * to_edge / _EDGE_WIDTH)
+    return np.outer(line, line).astype(np.float32)
 
 
 def _sampler(points: FloatArray) -> sparse.csr_array:

@@ -31,7 +31,7 @@ from dataset_scripts.leakage.contact_sheet import save_pairs
 from dataset_scripts.leakage.near_duplicates import Match, best_matches
 from dataset_scripts.leakage.thumbnails import Thumbnails, read_thumbnails
 
-THRESHOLD = 0.64  # of near_duplicates' correlation: see docs/data.md for both sides' measured values
+THRESHOLD = 0.60  # of near_duplicates' correlation: see docs/data.md for both sides' measured values
 
 _NO_MATCH = Match(0, 0.0)
 

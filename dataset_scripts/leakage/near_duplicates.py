@@ -45,9 +45,9 @@ _QUERIES_AT_ONCE = 256
 
 _PAIRS_AT_ONCE = 512
 
-_USUAL_RUNNER_UP = 0.45  # fine detail's correlation with the second best reference
+_USUAL_RUNNER_UP = 0.3  # fine detail's correlation with the second best reference
 
-_RUNNER_UP_COUNTS = 0.4  # of what it exceeds that by: a picture of which many look like is blurred or smooth
+_RUNNER_UP_COUNTS = 0.6  # of what it exceeds that by: a picture of which many look like is blurred or smooth
 
 _TWIN_LOOKS = 0.62  # above every stranger that was measured
 

@@ -22,7 +22,7 @@ _SEEN_SIDE = 128  # of the picture whose border is looked for: a pixel is less t
 
 _FLAT = 12.0  # gray levels around a line's median
 
-_FLAT_SHARE = 0.65  # of a line's pixels; the rest may be letters
+_FLAT_SHARES = (0.9, 0.65)  # of a line's pixels; the rest may be letters
 
 _WIDEST = 0.45  # of a side that a border takes
 
@@ -74,19 +74,25 @@ def make_thumbnails(image: Image.Image) -> Thumbnails:
 def _inside(gray: npt.NDArray[np.float32]) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of what a flat border frames, in pixels of a square picture."""
     left, top, right, bottom = 0, 0, len(gray), len(gray)
-    for _ in range(2):  # a bar on top hides that the sides are flat below it
-        inner = gray[top:bottom]
-        left, right = max(left, _flat_lines(inner.T)), min(right, len(gray) - _flat_lines(inner.T[::-1]))
-        inner = gray[:, left:right]
-        top, bottom = max(top, _flat_lines(inner)), min(bottom, len(gray) - _flat_lines(inner[::-1]))
+    # First what is flat but for a few letters; then what is flat within that, so that a bar on top and what
+    # is dark in the picture below it do not add up.
+    for share in _FLAT_SHARES:
+        rows, columns = gray[top:bottom].T, gray[:, left:right]
+        left, right = _margins(rows, share, left, right)
+        top, bottom = _margins(columns, share, top, bottom)
     return left, top, right, bottom
 
 
-def _flat_lines(lines: npt.NDArray[np.float32]) -> int:
+def _margins(lines: npt.NDArray[np.float32], share: float, first: int, last: int) -> tuple[int, int]:
+    """Return where what the flat lines frame begins and ends, at most from first to last."""
+    return max(first, _flat_lines(lines, share)), min(last, len(lines) - _flat_lines(lines[::-1], share))
+
+
+def _flat_lines(lines: npt.NDArray[np.float32], share: float) -> int:
     """Count the lines from the first on that are of one level but for letters."""
     level = np.median(lines[0])
     is_near = np.abs(lines[: int(_WIDEST * len(lines))] - level) <= _FLAT
-    is_flat = is_near.mean(axis=1) >= _FLAT_SHARE
+    is_flat = is_near.mean(axis=1) >= share
     if not is_flat[0]:
         return 0
     # Lines with letters may lie between flat ones; the border ends with the last flat line that follows

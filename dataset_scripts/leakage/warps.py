@@ -27,7 +27,7 @@ _FAINT = 6.0  # gray levels of local contrast that count as none
 
 _NORMALIZED_AT_ONCE = 256
 
-_STRONGEST = 1.5  # beyond lie letters and metal, which would outweigh the body
+_STRONGEST = 1.0  # beyond lie letters and metal, which would outweigh the body
 
 
 def orient(pictures: Pixels, number: int) -> Pixels:
