@@ -103,7 +103,7 @@ def test_a_reference_that_is_there_twice_does_not_speak_against_itself(chests: l
         best_matches(thumbnails([copy]), thumbnails([*chests, *more]))[0].correlation
         for more in ([], [chests[3].resize((180, 180))])
     )
-    assert twice == pytest.approx(alone, abs=0.05)
+    assert twice > alone - 0.05
 
 
 def test_another_patient_is_not_the_same_picture(chests: list[Image.Image]) -> None:
