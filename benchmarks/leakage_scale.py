@@ -5,7 +5,7 @@
 
 No public set of that size lies on every machine, so pictures are made: three real chests, each mirrored or
 not and bent, are blended region by region and given a gray-level curve and noise. Some of the others are
-copies of held-out pictures, changed as in leakage_table.py ("all of these" or one change alone).
+copies of held-out pictures, each changed in one of the ways of leakage_table.py.
 """
 
 import argparse
@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.leakage_table import CHANGES
 from benchmarks.peak_memory import PeakMemory
+from benchmarks.picture_changes import CHANGES
 from dataset_scripts.leakage.guard import THRESHOLD
-from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, best_matches
+from dataset_scripts.leakage.near_duplicates import best_matches
+from dataset_scripts.leakage.thumbnails import make_thumbnails
+from dataset_scripts.leakage.warps import THUMBNAIL_SIDE
 from dataset_scripts.reading.images import read_image
 
 SIDE = 128  # of the real chests and of what is changed
@@ -96,10 +98,9 @@ def make_many(chests: np.ndarray, count: int, side: int, seed: int) -> np.ndarra
     return made
 
 
-def thumbnail(picture: Image.Image) -> np.ndarray:
-    """Shrink as the guard does."""
-    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return np.asarray(picture.convert("L").resize(side, Image.Resampling.BILINEAR))
+def as_thumbnails(pictures: np.ndarray) -> np.ndarray:
+    """Return (count, 2, 64, 64), as the guard reads them."""
+    return np.stack([make_thumbnails(Image.fromarray(picture)) for picture in pictures])
 
 
 def main() -> None:
@@ -112,8 +113,8 @@ def main() -> None:
     options = parser.parse_args()
     chests = np.stack([read_square(path) for path in sorted(options.folder.glob("*.png"))])
     copies = round(options.copied * options.others)
-    held_out = make_many(chests, options.held_out, THUMBNAIL_SIDE, seed=0)
-    others = make_many(chests, options.others, THUMBNAIL_SIDE, seed=1_000_000)
+    held_out = as_thumbnails(make_many(chests, options.held_out, THUMBNAIL_SIDE, seed=0))
+    others = as_thumbnails(make_many(chests, options.others, THUMBNAIL_SIDE, seed=1_000_000))
     rng = np.random.default_rng(0)
     shown = np.sort(rng.choice(options.held_out, copies, replace=False))
     names = rng.choice(list(CHANGES), copies)
@@ -121,16 +122,19 @@ def main() -> None:
     originals = make_many(chests, copies, SIDE, seed=2_000_000)
     for picture, reference, place, name in zip(originals, shown, places, names, strict=True):
         image = Image.fromarray(picture)
-        held_out[reference] = thumbnail(image)
-        others[place] = thumbnail(CHANGES[name](image, rng))
+        held_out[reference] = make_thumbnails(image)
+        others[place] = make_thumbnails(CHANGES[name](image, rng).convert("L"))
 
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     with PeakMemory() as memory:
         matches = best_matches(others, held_out)
-    seconds = time.perf_counter() - started
+    seconds, worked = time.perf_counter() - started, time.process_time() - worked
     grown = memory.peak - memory.before
     print(f"{len(others):,} images among {len(held_out):,} held out, {os.cpu_count()} cores:")
-    print(f"{seconds:.0f} s, {grown:.0f} MiB beyond the {memory.before:.0f} MiB of program and pictures.\n")
+    print(
+        f"{seconds:.0f} s, {worked:.0f} s of CPU time, {grown:.0f} MiB beyond the {memory.before:.0f} MiB "
+        "of program and pictures.\n"
+    )
     print("| change | copies | found | lowest correlation |\n|---|---|---|---|")
     references = np.array([match.reference for match in matches])
     values = np.array([match.correlation for match in matches])
@@ -138,8 +142,8 @@ def main() -> None:
         of_name = names == name
         right = references[places[of_name]] == shown[of_name]
         found = values[places[of_name]][right]
-        share = (found >= THRESHOLD).sum() / of_name.sum()
-        print(f"| {name} | {of_name.sum()} | {share:.2%} | {found.min():.3f} |")
+        share = (found >= THRESHOLD).sum() / max(of_name.sum(), 1)
+        print(f"| {name} | {of_name.sum()} | {share:.2%} | {found.min(initial=1):.3f} |")
     is_copy = np.zeros(len(others), bool)
     is_copy[places] = True
     wrong = (references[places] != shown) & (values[places] >= THRESHOLD)

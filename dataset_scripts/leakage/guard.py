@@ -14,35 +14,26 @@ ChestX-ray14's training images with its own held-out ones would cost more than a
 and two films of one patient in the same pose can reach the threshold.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from datasets.utils import tqdm
-from PIL import Image
 
 from dataset_scripts.build.atomic_files import write_json
 from dataset_scripts.build.layout import LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE
 from dataset_scripts.build.nih_mapping import read_nih_mapping
 from dataset_scripts.build.records import ImageRecord, SourceListing
-from dataset_scripts.errors import BadImageError
 from dataset_scripts.leakage.contact_sheet import save_pairs
-from dataset_scripts.leakage.near_duplicates import THUMBNAIL_SIDE, Match, best_matches
-from dataset_scripts.reading.images import read_image
+from dataset_scripts.leakage.near_duplicates import Match, best_matches
+from dataset_scripts.leakage.thumbnails import Thumbnails, read_thumbnails
 
-THRESHOLD = 0.80  # of near_duplicates' correlation: see docs/data.md for both sides' measured values
-
-_READ_AT_ONCE = 32  # images a task of a thread
+THRESHOLD = 0.60  # of near_duplicates' correlation: see docs/data.md for both sides' measured values
 
 _NO_MATCH = Match(0, 0.0)
-
-Thumbnails = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +47,13 @@ class _Located:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A training image, the image of the same content that it shows, and the guards that noticed."""
+    """A training image, the image that it shows, the guards that noticed, and what was changed."""
 
     image: _Located
     partner: _Located
     guards: tuple[str, ...]
     correlation: float | None
+    change: str | None
 
 
 @dataclass(slots=True)
@@ -72,7 +64,7 @@ class _ThumbnailReader:
     known: dict[str, Thumbnails] = field(default_factory=dict)
 
     def read(self, images: Sequence[_Located]) -> Thumbnails:
-        """Return (images, 64, 64), uint8."""
+        """Return (images, variants, 64, 64), uint8."""
         unread = [item for item in images if item.record.image_id not in self.known]
         if unread:
             pixels = read_thumbnails([item.root / item.record.path for item in unread], self.num_proc)
@@ -124,7 +116,8 @@ def remove_leaks(
         if leaks:
             shown = [side for leak in leaks.values() for side in (leak.image, leak.partner)]
             names, pictures = [item.record.image_id for item in shown], reader.read(shown)
-            pairs = zip(names[::2], pictures[::2], names[1::2], pictures[1::2], strict=True)
+            whole = pictures[:, 0]
+            pairs = zip(names[::2], whole[::2], names[1::2], whole[1::2], strict=True)
             save_pairs(report_dir / LEAKAGE_SHEET_FILE, list(pairs))
     return listings
 
@@ -154,8 +147,10 @@ def _find_shown(
                 guards.append("pixels")
                 partner = others[match.reference]
             if partner is not None:
-                correlation = round(match.correlation, 4) if "pixels" in guards else None
-                shown[item.record.image_id] = Shown(item, partner, tuple(guards), correlation)
+                by_pixels = "pixels" in guards
+                correlation = round(match.correlation, 4) if by_pixels else None
+                change = match.change if by_pixels else None
+                shown[item.record.image_id] = Shown(item, partner, tuple(guards), correlation, change)
     return shown
 
 
@@ -233,6 +228,7 @@ def _as_rows(shown: dict[str, Shown], what: str) -> list[dict[str, Any]]:
             f"{what}_split": item.partner.split,
             "guards": list(item.guards),
             "correlation": item.correlation,
+            "change": item.change,
         }
         for image_id, item in sorted(shown.items())
     ]
@@ -241,42 +237,6 @@ def _as_rows(shown: dict[str, Shown], what: str) -> list[dict[str, Any]]:
 def _nih_patient(file_name: str) -> str:
     """Return the patient of a ChestX-ray14 file name, which starts with it; no name is no patient."""
     return file_name.split("_", 1)[0] or "unknown"
-
-
-def read_thumbnails(paths: Sequence[Path], num_proc: int | None = None) -> Thumbnails:
-    """Read images as thumbnails; an unreadable image becomes black, which matches nothing.
-
-    Args:
-        paths: image files.
-        num_proc: threads, not processes: decoders let go of Python's lock, and a process with threads (a
-            progress bar's, Arrow's, PyTorch's) had better not be forked.
-
-    Returns:
-        (images, 64, 64), uint8, the whole picture squeezed into the square.
-    """
-    thumbnails = np.zeros((len(paths), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
-
-    def read_some(start: int) -> int:
-        part = range(start, min(start + _READ_AT_ONCE, len(paths)))
-        for row in part:
-            thumbnails[row] = _thumbnail(paths[row])
-        return len(part)
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(num_proc or 1) as pool:
-        warnings.simplefilter("ignore")  # read_image does so too, but threads undo each other's filters
-        with tqdm(total=len(paths), desc="Reading thumbnails", unit=" images") as bar:
-            for done in pool.map(read_some, range(0, len(paths), _READ_AT_ONCE)):
-                bar.update(done)
-    return thumbnails
-
-
-def _thumbnail(path: Path) -> Thumbnails:
-    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    try:
-        image = Image.fromarray(read_image(path, THUMBNAIL_SIDE))
-    except BadImageError:  # the build itself names it
-        return np.zeros(side, np.uint8)
-    return np.asarray(image.resize(side, Image.Resampling.BILINEAR))
 
 
 def name_from_mapping(listings: list[SourceListing], path: Path) -> None:

@@ -104,7 +104,7 @@ def test_copies_of_covidx_test_images_are_dropped_without_chestxray14(tmp_path: 
     report = json.loads((tmp_path / LEAKAGE_REPORT_FILE).read_text())
     assert report["held_out"] == {"COVIDx CXR-3": {"images": 24, "compared": 24, "shown": 24}}
     shown = {leak["held_out_image_id"] for leak in report["dropped"]}
-    assert len(shown) == 24 and min(leak["correlation"] for leak in report["dropped"]) > 0.9
+    assert len(shown) == 24 and min(leak["correlation"] for leak in report["dropped"]) > 0.75
 
 
 def test_statistics_are_those_of_the_training_images(built: Cocktail) -> None:

