@@ -61,10 +61,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     writer = ReportWriter.open(options.model, device)
     record = find_record(options.model)
     task = task_of(record, options, int(writer.model.config.report_views))
-    data = open_built(options, writer.preprocessing.resize_size, record)
+    data = open_built(options, writer.preprocessing.resize_size, [options.model], [record])
     warn_of_model(record, data.is_phantom)
+    sources = options.sources or (record.recipe.get("sources") if isinstance(record, ReportRecord) else None)
+    seed = int(record.recipe["seed"]) if isinstance(record, ReportRecord) else 0
     splits = {
-        name: read_split(data, name, task, options.sources) for name in {"train", "validation", options.split}
+        name: read_split(data, name, task, sources, seed) for name in {"train", "validation", options.split}
     }
     scored = splits[options.split]
     warn_of_small_images(scored.rows, writer.preprocessing.resize_size)
@@ -114,21 +116,22 @@ def task_of(record: object, options: argparse.Namespace, views: int) -> ReportAr
     return ReportArguments(**{**of_recipe, **named, "views": views})
 
 
-KEPT = ("report_section", "clean", "legacy_vocabulary")
+KEPT = ("report_section", "clean", "legacy_vocabulary", "max_train_studies")
 """Of a model's recipe: what its reports are."""
 
 
 def read_split(
-    data: BuiltDataset, name: str, task: ReportArguments, sources: list[str] | None
+    data: BuiltDataset, name: str, task: ReportArguments, sources: list[str] | None, seed: int
 ) -> ReportSplit:
-    """The studies of a split, as the model was trained on them.
+    """The studies of a split; of the training split those that the model was trained on, drawn by its seed.
 
     Raises:
         UserError: there is no such split, or no such study.
     """
     rows = data.split(name)
     rows = select_examples(rows, sources or default_report_sources(rows), None, seed=0)
-    studies = read_studies(rows, task.report_section, task.views)
+    at_most = task.max_train_studies if name == "train" else None
+    studies = read_studies(rows, task.report_section, task.views, at_most, seed)
     if task.legacy_vocabulary:
         studies = [replace(study, report=clean_iu(study.report)) for study in studies]
     return ReportSplit(rows, studies)
@@ -152,6 +155,13 @@ def read_written(path: Path, scored: ReportSplit) -> dict[str, str]:
         raise UserError(
             f"--compare {path} holds {len(written)} studies, which are not the {len(scored.studies)} that "
             "are scored; evaluate both models on the same split and section"
+        )
+    others = {row["study"]: row.get("reference") for row in rows}
+    differing = [study.name for study in scored.studies if others[study.name] != study.report]
+    if differing:
+        raise UserError(
+            f"--compare {path} was scored against other references ({len(differing)} of {len(rows)}, such as "
+            f"that of {differing[0]}); evaluate both models on the same section, with the same vocabulary"
         )
     return written
 

@@ -367,8 +367,9 @@ SOURCE = Source(
     title="IU X-Ray (Indiana University, Open-i)",
     description="Chest X-rays, mostly one frontal and one lateral view, with their reports: 7,470 "
     "images of 3,851 studies, from Indiana University's hospitals. Indication, findings and impression are "
-    "the radiologists' own words, de-identified (XXXX stands for what was removed); no finding is annotated "
-    "here. 514 reports have no findings, and 31 no impression.",
+    "the radiologists' own words, de-identified (XXXX stands for what was removed). Of the findings No "
+    "Finding alone is annotated, where its tables say normal. 514 reports have no findings, and 31 no "
+    "impression.",
     license="CC BY-NC-ND 4.0, as each report's file states.",
     homepage="https://openi.nlm.nih.gov/faq",
     citation='Demner-Fushman et al., "Preparing a collection of radiology examinations for distribution '

@@ -185,9 +185,10 @@ def _merge(name: str, rows: list[Row], listing: SourceListing) -> tuple[float, t
 
 def _check_classes(scan: FolderScan, labels: Labels, listing: SourceListing) -> None:
     """Take back a label that the class file, where there is one, contradicts."""
-    if CLASS_FILE not in scan.files:
+    path = next((path for path in scan.files if path.rsplit("/", 1)[-1] == CLASS_FILE), None)
+    if path is None:
         return
-    for row in read_table(scan.root / CLASS_FILE, ("patientId", "class"), advice=_ADVICE).rows:
+    for row in read_table(scan.root / path, ("patientId", "class"), advice=_ADVICE).rows:
         name, found = row.get("patientId"), row.get("class")
         if name not in labels:
             listing.report(

@@ -95,6 +95,12 @@ def write_phantom_reports(
         )
     root, folder = Path(root), Path(root) / IU_XRAY
     settings = {"version": 1, "reports": studies, "image_size": image_size, "seed": seed}
+    others = sorted(path.name for path in root.iterdir() if path.name != IU_XRAY) if root.is_dir() else []
+    if others and not (root / PHANTOM_FILE).is_file():
+        raise FileExistsError(
+            f"{root} holds {others[:5]} and no {PHANTOM_FILE}: data beside phantoms would be taken for drawn "
+            "ones; name a new or empty folder, or a phantom cohort's."
+        )
     found = _existing(folder, settings)
     if found is not None:
         logger.info("Reusing the phantom reports in %s (%d files).", folder, found["files"])

@@ -68,7 +68,7 @@ def read_studies(
     Args:
         rows: of built data, see dataset_scripts.findings.REPORT_COLUMNS.
         section: findings or impression.
-        views: the most of a study; further ones are left out.
+        views: the most of a study, laterals last; further ones are left out.
         at_most: so many studies.
         seed: of the draw.
 
@@ -84,15 +84,17 @@ def read_studies(
     names = read_column(rows, STUDY_ID).to_pylist()
     sources = read_column(rows, "source").to_pylist()
     texts = read_column(rows, column).to_pylist()
+    shown = read_column(rows, "view").to_pylist()
     found: dict[str, list[int]] = {}
     for row, (source, name) in enumerate(zip(sources, names, strict=True)):
         if name:
             found.setdefault(f"{source}/{name}", []).append(row)
-    studies = [
-        Study(name, tuple(of_study[:views]), texts[of_study[0]].strip())
-        for name, of_study in found.items()
-        if any(letter.isalnum() for letter in texts[of_study[0]])
-    ]
+    studies = []
+    for name, of_study in found.items():
+        report = texts[of_study[0]].strip()
+        of_study.sort(key=lambda row: shown[row] == "LATERAL")  # else in the source's order, which may be any
+        if any(letter.isalnum() for letter in report):
+            studies.append(Study(name, tuple(of_study[:views]), report))
     split = rows.split or "chosen"
     if not studies:
         raise UserError(

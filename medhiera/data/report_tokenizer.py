@@ -121,10 +121,14 @@ def encode_report(tokenizer: PreTrainedTokenizerFast, report: str, max_tokens: i
 
 
 def decode_reports(tokenizer: PreTrainedTokenizerFast, written: Any) -> list[str]:
-    """Texts of token ids, without special tokens and white space at their ends.
+    """Texts of token ids, without the tokens of start, end and padding, and white space at their ends.
+
+    `<unk>` stays: without it a sentence would read well and say something else.
 
     Args:
         tokenizer: of the model.
         written: (studies, tokens).
     """
-    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+    hidden = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.cls_token_id}
+    kept = [[token for token in map(int, row) if token not in hidden] for row in written]
+    return [text.strip() for text in tokenizer.batch_decode(kept)]

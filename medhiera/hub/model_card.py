@@ -24,7 +24,7 @@ from medhiera.data.cocktail import LeakageCounts
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
-from medhiera.hub.record import AnyRecord, Lineage, read_record
+from medhiera.hub.record import AnyRecord, Lineage, ReportRecord, read_record
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
 from medhiera.stages import STAGES, Stage
 
@@ -93,7 +93,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         few=FEWEST_PATIENTS,
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
-        licence=_licence(record.lineage),
+        licence=_licence(record),
     )
     return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
 
@@ -134,7 +134,7 @@ def _metadata(
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=stage.pipeline_tag,
-        license=record.lineage.license or "other",
+        license="other" if _decoder(record) else record.lineage.license or "other",
         base_model=record.lineage.base_model,
         datasets=datasets or None,
         metrics=list(stage.metrics) or None,
@@ -174,8 +174,17 @@ def _counts(images: Mapping[str, int]) -> str:
     return ", ".join(f"{source} {count:,}" for source, count in images.items()) + " images"
 
 
-def _licence(lineage: Lineage) -> str:
+def _decoder(record: AnyRecord) -> str | None:
+    """The language model that a writer of reports started from."""
+    return record.decoder if isinstance(record, ReportRecord) else None
+
+
+def _licence(record: AnyRecord) -> str:
     """One sentence: weights inherit what they were trained from."""
+    lineage, decoder = record.lineage, _decoder(record)
+    if decoder is not None:
+        of_encoder = f" and on {lineage.started_from}" if lineage.license != "apache-2.0" else ""
+        return f"It depends on the decoder that it started from, {decoder}{of_encoder}: look it up first."
     if lineage.teachers and lineage.license != "apache-2.0":
         teachers = "; ".join(f"{one.name}: {one.license or 'unknown licence'}" for one in lineage.teachers)
         return (

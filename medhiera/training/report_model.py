@@ -120,7 +120,7 @@ def open_decoder(source: str, options: ReportArguments) -> tuple[PreTrainedModel
     if "encoder_hidden_states" not in inspect.signature(type(decoder).forward).parameters:
         raise UserError(
             f"--decoder_name_or_path {source} is a {type(decoder).__name__}, which has no cross-attention "
-            "and so cannot see a picture; name a model of a kind that has it, such as GPT-2's or BERT's"
+            "and so cannot see a picture; name a model of a kind that has it, such as GPT-2's"
         )
     positions = getattr(decoder.config, "max_position_embeddings", None)
     if positions is not None and positions < options.max_tokens + 1:

@@ -182,3 +182,11 @@ def test_reports_join_a_cohort_and_leave_it_as_it_is(tmp_path):
     first = write_phantom_cohort(root, patients=8, image_size=32)
     write_phantom_reports(root, studies=8, image_size=32)
     assert write_phantom_cohort(root, patients=8, image_size=32) == first
+
+
+def test_phantoms_are_not_drawn_beside_other_data(tmp_path):
+    """All of a folder with phantoms counts as drawn: cards may then quote its reports."""
+    (tmp_path / "mimic-cxr-jpg").mkdir()
+    with pytest.raises(FileExistsError, match=r"holds \['mimic-cxr-jpg'\] and no phantom.json"):
+        write_phantom_reports(tmp_path, studies=8, image_size=64)
+    assert not (tmp_path / "phantom.json").exists()

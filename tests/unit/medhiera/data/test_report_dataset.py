@@ -77,3 +77,14 @@ def test_draws_depend_on_seed_epoch_and_picture_alone(rows, workers):
     assert len(forward) == len(rows)
     assert forward == batches(reversed(range(9)), 0, 2)
     assert forward != batches(range(9), 1, 4)
+
+
+def test_the_frontal_view_comes_first_whatever_the_sources_order():
+    rows = report_rows(6, "train", views=3)
+    turned = ["LATERAL", "PA", "LATERAL"]
+    views = [turned[int(name.rsplit("-", 1)[1])] for name in rows["image_id"]]
+    rows = rows.remove_columns("view").add_column("view", views)
+    for study in read_studies(rows, "findings", 3):
+        shown = [views[row] for row in study.rows]
+        assert shown == sorted(shown, key=lambda view: view == "LATERAL")
+        assert len(study.rows) == 1 or (shown[0], study.rows[1] < study.rows[2]) == ("PA", True)

@@ -42,7 +42,10 @@ def test_the_word_level_is_r2gens():
     assert sorted(tokenizer.get_vocab()) == [".", "</s>", "<pad>", "<s>", "<unk>", "heart", "normal"]
     tokens = encode_report(tokenizer, "heart is normal .", 60)
     assert tokenizer.decode(tokens) == "heart <unk> normal . </s>"
-    assert decode_reports(tokenizer, [tokens]) == ["heart normal ."]
+    written = [tokenizer.bos_token_id, *tokens, tokenizer.pad_token_id]
+    assert decode_reports(tokenizer, [written]) == [
+        "heart <unk> normal ."
+    ]  # unseen, it would say something else
 
 
 @pytest.mark.parametrize("kind", ["bytes", "words"])

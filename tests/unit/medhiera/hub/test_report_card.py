@@ -76,6 +76,16 @@ def test_texts_are_of_phantoms_alone():
     assert "1. Reference: small left effusion" in card and "(on phantoms)" in card
 
 
+def test_the_decoders_licence_counts():
+    record = report_record()
+    record.lineage.license, record.decoder = "apache-2.0", "distilgpt2"
+    card = render_card(record, [])
+    assert "depends on the decoder that it started from, distilgpt2: look it up first" in card
+    assert "Apache-2.0" not in card and "\nlicense: other\n" in card
+    record.decoder = None
+    assert "Apache-2.0, as the code" in render_card(record, [])
+
+
 def test_validation_alone_is_said_to_be_too_high():
     card = render_card(report_record(split="validation"), [])
     assert "These numbers are of the same validation studies" in card and "model-index" not in card
