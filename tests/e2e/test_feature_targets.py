@@ -9,6 +9,8 @@ from killed_runs import kill_after_checkpoint, logged, weights
 from teachers import write_card, write_resnet, write_vit
 from transformers import AutoModelForPreTraining
 
+pytestmark = pytest.mark.slow
+
 LONGER = ("--max_steps", "24", "--save_steps", "4", "--eval_steps", "4", "--logging_steps", "3")
 
 
@@ -85,7 +87,6 @@ def test_the_images_of_a_stage_that_teaches_count_as_trained_on(workshop, taught
     assert record["datasets"] == ["imagenet-1k"]  # of its own teacher; phantoms are no data set
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_kill_and_resume_gives_the_same_weights(ranks, workshop, teacher, tmp_path):
     """Both targets, the average, a crop and a convolutional teacher; and another teacher is refused."""
