@@ -86,7 +86,7 @@ def write_phantom_reports(
 
     Raises:
         ValueError: `studies`, `image_size` or `seed` is out of its range.
-        FileExistsError: `iu_xray/` holds anything else.
+        FileExistsError: `iu_xray/` holds anything else, or data that is no phantom lies beside it.
     """
     if not 8 <= studies <= 1_000_000 or not 32 <= image_size <= 4096 or not 0 <= seed < 2**32:
         raise ValueError(
