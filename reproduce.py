@@ -33,7 +33,6 @@ from medhiera.experiments.labels_report import labels_report
 from medhiera.experiments.masks_report import masks_report
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
 from medhiera.experiments.runner import (
-    ROOT,
     ExperimentRunner,
     has_option,
     leave_on_signals,
@@ -43,6 +42,7 @@ from medhiera.experiments.runner import (
 )
 from medhiera.experiments.sweep import SWEEPS, correlations, importances, open_study, run_sweep
 from medhiera.layout import LOG_FILE
+from medhiera.shipped_files import find_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def ablation(runner: ExperimentRunner, options: argparse.Namespace, seeds: range
 
 def explode(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
     """Fig. 5 and its table."""
-    file = ROOT / runner.arguments["train_mae.py"][0]
+    file = find_recipe(runner.arguments["train_mae.py"][0])
     recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     arms = explode_arms(options.stage0 is not None, float(recipe["learning_rate"]))
     run_all(runner, arms, seeds)
@@ -315,8 +315,7 @@ def check_settings(output: Path, options: argparse.Namespace, arguments: Sequenc
 
 def canonical_path(name: str | None) -> str | None:
     """A folder by its whole path, as the scripts find it; a Hub id, or nothing, as it is."""
-    folder = ROOT / (name or "")
-    return str(folder.resolve()) if name and folder.exists() else name
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
 
 
 def finish(runner: ExperimentRunner, report: str) -> None:

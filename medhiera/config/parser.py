@@ -38,6 +38,7 @@ from medhiera.config.size_defaults import FILLED_IN
 from medhiera.config.training_options import fill_in, unused_options
 from medhiera.config.validation import check_config
 from medhiera.errors import UserError
+from medhiera.shipped_files import find_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def parse_config(
     from_file: list[str] = []
     if not args[0].startswith("--"):
         lists = {action.dest for action in parser._actions if action.nargs == "+"}
-        from_file = _file_words(Path(args.pop(0)), known, lists)
+        from_file = _file_words(find_recipe(args.pop(0)), known, lists)
     args, from_file = (_current(words, known) for words in (_joined(args), from_file))
     try:
         parsed = parser.parse_args_into_dataclasses(from_file + args, return_remaining_strings=True)
@@ -240,8 +241,6 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; wanted a recipe, a YAML file such as those in configs/")
-    if not path.exists():
-        raise UserError(f"no recipe at {path}; the ones we ship lie in configs/")
     try:
         mapping = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
     except UnicodeDecodeError as error:

@@ -26,9 +26,8 @@ from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
 from medhiera.hub.record import AnyRecord, Lineage, ReportRecord, read_record
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
+from medhiera.shipped_files import TEMPLATES
 from medhiera.stages import STAGES, Stage
-
-TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 
 NIH = chestxray14.SOURCE.name
 

@@ -33,7 +33,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
-from medhiera.hub.private_text import PROJECT, check_links, check_private_text
+from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import (
     CARD_FILE,
@@ -46,12 +46,13 @@ from medhiera.layout import (
     read_json_file,
 )
 from medhiera.loading import check_weights
+from medhiera.shipped_files import PACKAGE
 from medhiera.stages import NUMBERS, STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
 
-MODEL_CODE = PROJECT / "modeling_hiera_mae"
+MODEL_CODE = PACKAGE.parent / "modeling_hiera_mae"
 
 NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py")
 

@@ -1,8 +1,8 @@
 """A page to try a stage's folder on: drop a radiograph, see what its model finds, writes or fills in.
 
-    python space/app.py demo/phantom/stage2
-    python space/app.py demo/phantom/stage1 --port 7861
-    python space/app.py demo/phantom/stage2 --time 20
+    python medhiera/space/app.py demo/phantom/stage2
+    python medhiera/space/app.py demo/phantom/stage1 --port 7861
+    python medhiera/space/app.py demo/phantom/stage2 --time 20
 
 The first two serve the page on this machine alone; the last prints the latency per image and ends. Also
 a Hub Space's app_file (see bundle.py), its model in `model/`. Needs the extra `app`.
@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-if str(HERE.parent) not in sys.path:
-    sys.path.insert(0, str(HERE.parent))  # nothing of ours is installed
+PROJECT = HERE.parents[1]
+if str(PROJECT) not in sys.path:
+    sys.path.insert(0, str(PROJECT))  # in a Space, and in a clone, nothing of ours is installed
 UPLOADS = Path(tempfile.mkdtemp(prefix="medhiera-page-"))
 """Gradio's folder for what a browser sends; gone with the process."""
 SHOWN = Path(tempfile.mkdtemp(prefix="medhiera-examples-"))
@@ -48,10 +49,10 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.device import add_device_option, choose_device, log_device
 from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
-from space import page
-from space.guard import LARGEST_UPLOAD, RequestGuard
-from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
-from space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
+from medhiera.space import page
+from medhiera.space.guard import LARGEST_UPLOAD, RequestGuard
+from medhiera.space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
+from medhiera.space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    bundled = HERE.parent / "model"
+    bundled = PROJECT / "model"
     default = bundled if bundled.is_dir() else Path("demo/phantom/stage2")
     parser.add_argument("folder", nargs="?", type=Path, default=default, help="a stage 1 or 2")
     parser.add_argument("--port", type=int, help="default: a free one from 7860 on")

@@ -1,6 +1,6 @@
 """A stage's folder and this page → a folder that is a whole Hub Space.
 
-    python -m space.bundle demo/phantom/stage2 build/space
+    python -m medhiera.space.bundle demo/phantom/stage2 build/space
     hf upload NAME/SPACE build/space . --repo-type space
 
 Copies the page, the three packages it stands on, and of the stage only what the page reads. The Space's
@@ -16,9 +16,9 @@ from medhiera.errors import UserError
 from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE, WRITER_FILES
+from medhiera.shipped_files import IS_INSTALLED, PACKAGE, TEMPLATES
 
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")
+ROOMS = ("medhiera", "modeling_hiera_mae", "dataset_scripts")
 NEEDED = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE)
 
 
@@ -45,10 +45,13 @@ def bundle(stage: Path, output: Path) -> None:
     present = [name for name in (*STAGE_FILES, *WRITER_FILES) if (stage / name).is_file()]
     check_links([stage / name for name in present], stage)
     check_private_text({name: str(stage / name) for name in present}, stage, "")
+    ignored = shutil.ignore_patterns("__pycache__", "*.png")
     for room in ROOMS:
-        shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+        shutil.copytree(PACKAGE.parent / room, output / room, ignore=ignored)
+    if not IS_INSTALLED:  # else they lie in medhiera
+        shutil.copytree(TEMPLATES, output / TEMPLATES.name, ignore=ignored)
     for name in ("README.md", "requirements.txt"):  # a Space wants them at its top
-        shutil.move(output / "space" / name, output / name)
+        shutil.move(output / "medhiera" / "space" / name, output / name)
     _replace(output / "README.md", "\nlicense: apache-2.0\n", f"\nlicense: {_licence(stage)}\n")
     (output / "model").mkdir()
     for name in present:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera", "space")
+PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera")
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 

@@ -21,7 +21,7 @@ COMMANDS = [
     "predict",
     "probe",
     "reproduce",
-    "space.bundle",
+    "medhiera.space.bundle",
 ]
 
 
