@@ -14,6 +14,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +108,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
             [predict(options, one, data.cocktail, data.validation) for one in ensemble.classifiers]
         )
     bootstrap = Bootstrap(options.bootstrap_resamples)
-    game, examples = LocalizationReport(reason="the mean of several models has no heat maps"), []
+    game = LocalizationReport(reason="the mean of several models has no heat maps")
+    examples: list[HeatMapExample] = []
     if len(models) == 1:
         game, examples = localize(ensemble.classifiers[0], data.rows, bootstrap, options.batch_size)
     log_peak_memory(device)
@@ -229,7 +231,7 @@ def open_built(
             f"these models were trained with different splits ({', '.join(trained)}), so one of them was "
             "trained on what another holds out; average models of one split"
         )
-    scheme = options.split_scheme or (trained[0] if trained else "official")
+    scheme: Any = options.split_scheme or (trained[0] if trained else "official")
     for other in trained:
         if other != scheme:
             logger.warning(

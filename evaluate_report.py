@@ -97,12 +97,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = report_lines(result)
     if other is not None:
-        texts = [
+        references, own, others = (
             {study: clean_report(text, task.clean) for study, text in those.items()}
             for those in (reports.references, reports.written, other)
-        ]
+        )
         lines += ["", f"this model minus {options.compare}, paired:"]
-        lines += difference_lines(compare_captions(*texts, bootstrap))
+        lines += difference_lines(compare_captions(references, own, others, bootstrap))
     for line in lines:
         logger.info("%s", line)
 

@@ -16,7 +16,7 @@ import argparse
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -248,7 +248,9 @@ def score_batch(model: Predictor, pixels: list[list[Tensor]]) -> list[list[str]]
     return run_or_name_batch(lambda: first(len(pixels)), first, len(pixels))
 
 
-def read_batches(paths: list[Path], model: Predictor, batch_size: int) -> Iterator[list[Reading]]:
+def read_batches(
+    paths: list[Path], model: Predictor, batch_size: int
+) -> Generator[list[Reading], None, None]:
     """What came of the files, a batch at a time in their order; threads read ahead of the model.
 
     Args:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
@@ -325,6 +325,12 @@ def finish(runner: ExperimentRunner, report: str) -> None:
     logger.info("report.md and the figures lie in %s", runner.output)
 
 
+def value_of(trial: FrozenTrial) -> float:
+    """What a complete trial reached."""
+    assert trial.value is not None, "a complete trial has a value"
+    return trial.value
+
+
 def search(runner: ExperimentRunner, stage: str, trials: int, fixed: dict[str, Any], note: str) -> str:
     """Run the sweep, draw Fig. 3, and return Fig. 2's table as Markdown."""
     sweep = SWEEPS[stage]
@@ -333,7 +339,7 @@ def search(runner: ExperimentRunner, stage: str, trials: int, fixed: dict[str, A
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     pruned = study.get_trials(states=(TrialState.PRUNED,))
     failed = study.get_trials(states=(TrialState.FAIL,))
-    best_first = sorted(complete, key=lambda trial: trial.value, reverse=sweep.direction == "maximize")
+    best_first = sorted(complete, key=value_of, reverse=sweep.direction == "maximize")
     names = [name for name in complete[0].params if name not in fixed]  # the others had no effect
     lines = [f"# Sweep of {sweep.script}", "", *([f"**{note}**", ""] if note else [])]
     lines += [f"{len(complete)} trials complete, {len(pruned)} pruned, {len(failed)} failed or interrupted."]

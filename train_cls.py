@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
         set_prior_bias(model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()))
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
-    trainer = run.make_trainer(
+    trainer: MedHieraTrainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
         callbacks=[FigureCallback(run.output, LOSS_NAME)],
