@@ -6,7 +6,25 @@
 Each step is the command a user would type. What a former run finished is reused, and said to be.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--data", type=Path, help="a folder with one or more of the sources")
+    parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import json
 import logging
 import os
@@ -14,7 +32,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,11 +69,7 @@ print(json.dumps({"class": type(classify.model).__name__, "scores": classify(sys
 
 def main(argv: list[str]) -> None:
     """Read the command line, then run the demo where no other one runs."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="a folder with one or more of the sources")
-    parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")
+    parser = build_parser()
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):

@@ -6,7 +6,13 @@ Each step is the command a user would type, in demo/report. What a former run fi
 must beat the best constant report and be right about sides; the summary says whether it does.
 """
 
-import argparse
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
+from medhiera.command_line import new_parser
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    new_parser(__doc__).parse_args()
+
 import csv
 import logging
 import os
@@ -37,10 +43,7 @@ print(write(sys.argv[2], text="")[0]["generated_text"])
 
 def main(argv: list[str]) -> None:
     """Run the demo in its folder, where no other one runs, and print its summary."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args(argv)
+    new_parser(__doc__).parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)

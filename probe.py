@@ -8,7 +8,30 @@ fine-tuned shows, in minutes on a CPU. Numbers, intervals and files are those of
 `--compare OTHER/predictions.parquet` adds the paired difference from another model on the same images.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+import sys
+
+from medhiera.command_line import add_scoring_options, new_parser
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--model", required=True, help="any stage's folder or Hub id, or a stock Hiera; its encoder is used"
+    )
+    add_scoring_options(parser)
+    parser.add_argument(
+        "--max_train_images", type=int, help="at most so many training images, drawn at random (default: all)"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    read_options(sys.argv[1:])
+
 import contextlib
 import logging
 
@@ -17,15 +40,6 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from evaluate_cls import (
-    add_scoring_options,
-    begin,
-    compare,
-    open_data,
-    output_folder,
-    read_other,
-    write_results,
-)
 from medhiera.data.columns import read_column
 from medhiera.data.selection import select_examples
 from medhiera.data.stored_images import as_picture
@@ -40,6 +54,7 @@ from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.inference.encoder import Encoder
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import public_name
+from medhiera.scoring import begin, compare, open_data, output_folder, read_other, write_results
 from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("probe")
@@ -126,21 +141,6 @@ def embed(options: argparse.Namespace, encoder: Encoder, rows: Dataset) -> Float
 def labels_of(rows: Dataset) -> Floats:
     """(images, findings), float64; 1, 0 or NaN."""
     return np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64)
-
-
-def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", required=True, help="any stage's folder or Hub id, or a stock Hiera; its encoder is used"
-    )
-    add_scoring_options(parser)
-    parser.add_argument(
-        "--max_train_images", type=int, help="at most so many training images, drawn at random (default: all)"
-    )
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The paper's experiments: its arms run through the two scripts, its figures drawn from their logs.
+r"""The paper's experiments: its arms run through the two scripts, its figures drawn from their logs.
 
 On two CPU cores, and with ImageNet weights on a GPU:
 
@@ -16,10 +16,54 @@ SQLite file, and the same command in several processes shares them. What defines
 its runs: with other options another --output_dir is asked for.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+from medhiera.experiments.label_share import DEFAULT_SHARES, SOURCES, LabelShare
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command; those of the training runs follow `--`."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "experiment", choices=("ablation", "sweep", "explode", "masks", "labels"), help="which one is run"
+    )
+    parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
+    parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
+    parser.add_argument(
+        "--budget", default="smoke", choices=("paper", "smoke"), help="paper, or smoke: minutes on a CPU"
+    )
+    parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
+    parser.add_argument(
+        "--task_sources", nargs="+", help="whose labels the classifiers learn (default: as train_cls.py; "
+        f"labels: {SOURCES[0]})",
+    )  # fmt: skip
+    parser.add_argument("--nih_mapping", help="as train_mae.py takes it, for every script")
+    parser.add_argument("--stage1", help="labels: the pre-training that is compared with random weights")
+    parser.add_argument(
+        "--label_shares", nargs="+", type=LabelShare.parse, default=DEFAULT_SHARES, metavar="SHARE:SEEDS",
+        help="labels: shares of the labels, each with its number of seeds (default: 0.01:5 0.1:3 1:1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper and masks 3)"
+    )
+    parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
+    parser.add_argument(
+        "--sweep_stage", default="mae", choices=("mae", "cls", "mae-legacy", "cls-legacy"),
+        help="which stage is searched; legacy: rates drawn uniformly and RandAugment, as med-hiera",
+    )  # fmt: skip
+    parser.epilog = "options for every training run follow --"
+    return parser
+
+
+if __name__ == "__main__":  # --help is answered now
+    build_parser().parse_known_args()
+
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,7 +72,7 @@ from optuna.trial import FrozenTrial, TrialState
 from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
 from medhiera.experiments.arms import SCORING, Arm, ablation_arms, explode_arms, mask_arms
-from medhiera.experiments.labels import DEFAULT_SHARES, SOURCES, LabelShare, arms_of_shares, check_shares
+from medhiera.experiments.labels import arms_of_shares, check_shares
 from medhiera.experiments.labels_report import labels_report
 from medhiera.experiments.masks_report import masks_report
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
@@ -135,35 +179,7 @@ def main(argv: list[str]) -> None:
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command line: our options, and those for every training run."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("experiment", choices=tuple(EXPERIMENTS), help="which one is run")
-    parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
-    parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
-    parser.add_argument(
-        "--budget", default="smoke", choices=sorted(BUDGETS), help="paper, or smoke: minutes on a CPU"
-    )
-    parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
-    parser.add_argument(
-        "--task_sources", nargs="+", help="whose labels the classifiers learn (default: as train_cls.py; "
-        f"labels: {SOURCES[0]})",
-    )  # fmt: skip
-    parser.add_argument("--nih_mapping", help="as train_mae.py takes it, for every script")
-    parser.add_argument("--stage1", help="labels: the pre-training that is compared with random weights")
-    parser.add_argument(
-        "--label_shares", nargs="+", type=LabelShare.parse, default=DEFAULT_SHARES, metavar="SHARE:SEEDS",
-        help="labels: shares of the labels, each with its number of seeds (default: 0.01:5 0.1:3 1:1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper and masks 3)"
-    )
-    parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
-    parser.add_argument(
-        "--sweep_stage", default="mae", choices=tuple(SWEEPS),
-        help="which stage is searched; legacy: rates drawn uniformly and RandAugment, as med-hiera",
-    )  # fmt: skip
-    parser.epilog = "options for every training run follow --"
+    parser = build_parser()
     own, arguments = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options = parser.parse_args(own)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -47,3 +47,45 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", metavar="auto|cpu|cuda|cuda:N|mps",
         help="where the model runs (default auto: a CUDA GPU where there is one, else the CPU)",
     )  # fmt: skip
+
+
+def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+    """What is scored, how, and where the results go; evaluate_cls.py and probe.py."""
+    parser.add_argument(
+        "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
+    )
+    parser.add_argument(
+        "--build_dir",
+        help="where built data is kept (default: cocktail beside the model, where training "
+        "left it, or OUTPUT_DIR/cocktail)",
+    )
+    parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
+    )
+    parser.add_argument(
+        "--split_scheme", choices=("official", "medtransformer", "mrm", "r2gen"),
+        help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
+    )  # fmt: skip
+    parser.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
+    parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
+    add_device_option(parser)
+    parser.add_argument(
+        "--bootstrap_resamples", type=int, default=2000, help="of patients, for intervals (default: 2000)"
+    )
+    parser.add_argument("--compare", type=Path, help="another model's predictions.parquet on the same split")
+
+
+def positive(text: str) -> int:
+    """An option's whole number from 1; argparse shows the ValueError."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def not_negative(text: str) -> int:
+    """An option's whole number from 0; argparse shows the ValueError."""
+    if (number := int(text)) < 0:
+        raise ValueError(text)
+    return number

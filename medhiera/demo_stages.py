@@ -1,4 +1,4 @@
-"""The steps that both demos have in common: a stage trained by its script, or reused; stock transformers alone.
+"""What both demos do: train a stage by its script, or reuse it; ask a process with stock transformers alone.
 
 Above run.py and the rooms, below demo.py and demo_report.py.
 """

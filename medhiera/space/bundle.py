@@ -7,10 +7,27 @@ Copies the page, the three packages it stands on, and of the stage only what the
 metadata name the model's licence.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("stage", type=Path, help="a finished stage 1 or 2")
+    parser.add_argument("output", type=Path, help="the folder to write")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from medhiera.errors import UserError
 from medhiera.hub.private_text import check_links, check_private_text
@@ -72,11 +89,7 @@ def _replace(file: Path, old: str, new: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("stage", type=Path, help="a finished stage 1 or 2")
-    parser.add_argument("output", type=Path, help="the folder to write")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         bundle(options.stage, options.output)

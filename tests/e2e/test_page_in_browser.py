@@ -246,8 +246,9 @@ def test_a_file_too_large_gets_words(site, visit, tmp_path):
 
 def test_an_absent_model_is_one_sentence(root, tmp_path):
     done = subprocess.run(
-        [sys.executable, "medhiera/space/app.py", str(tmp_path / "nowhere")], cwd=root, text=True, capture_output=True
-    )
+        [sys.executable, "medhiera/space/app.py", str(tmp_path / "nowhere")],
+        cwd=root, text=True, capture_output=True,
+    )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "make demo" in done.stderr

@@ -130,8 +130,8 @@ def test_no_other_file_can_be_named(visitor, site, tmp_path, more):
     own = visitor.upload(png())
     folder = own.rpartition("/")[0]
     for path in (
-        tmp_path / "secret.png", "/etc/passwd", "medhiera/space/app.py", f"{folder}/../x.png", f"{own}/", f"{own}\0",
-        f"{folder}/./chest.png", "http://127.0.0.1:1/x.png", "http://example.org/x.png", "file:///etc/passwd",
+        tmp_path / "secret.png", "/etc/passwd", "medhiera/space/app.py", f"{folder}/../x.png", f"{own}/",
+        f"{own}\0",        f"{folder}/./chest.png", "http://127.0.0.1:1/x.png", "http://example.org/x.png", "file:///etc/passwd",
         folder, "", 7, ["/etc/passwd"], None,
     ):  # fmt: skip
         data = file_data(path, **more) | {"path": path if not hasattr(path, "parts") else str(path)}
