@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)
-    folder = Path("demo").resolve() / ("phantom" if options.data is None else options.data.resolve().name)
+    folder = Path.cwd() / "demo" / ("phantom" if options.data is None else options.data.resolve().name)
     make_folder(folder, "the demo:")
     with one_writer(folder / "summary.txt", "the demo:"):
         run_demo(options, folder)
@@ -138,8 +138,8 @@ def draw_contours(cocktail: BuiltDataset, path: Path) -> None:
         Preprocessing(image_size=256, resize_size=256, mean=cocktail.mean, std=cocktail.std),
         masks=MaskDrawing((8, 8), mask_ratio=0.75, region="contour"),
     )
-    captions = [cocktail.source_caption(row["source"]) for row in few]
-    draw_masks(table, range(len(few)), captions, path)
+    captions = [row["source"] for row in few]
+    draw_masks(table, range(len(few)), captions, path, mark=cocktail.figure_mark(is_smoke_run=False))
 
 
 def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:

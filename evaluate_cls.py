@@ -109,7 +109,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         is_phantom=data.cocktail.is_phantom, evaluation=scored,
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
-    write_results(options, record, test, examples, data.cocktail)
+    write_results(options, record, test, examples, data)
 
 
 def predict(
