@@ -18,7 +18,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
 from .feature_prediction import FeatureHead, FeatureLoss, FeaturePredictionOutput, features_of_units
-from .fused_linear import linear, project
+from .fused_linear import is_plain_convolution, linear, project
 from .initialization import init_mae_fusion_head, init_mae_tokens, init_mae_weights
 from .layers import HieraMAELayer, HieraMAEStage, look_up_units
 from .masking import UnitMask, choose_mask
@@ -40,6 +40,7 @@ class HieraMAEMultiScaleFusion(nn.Module):
         assert config.num_query_pool is not None  # set by the model's __init__
         self.stride = tuple(config.query_stride)
         self.pools = config.num_query_pool
+        self.levels_left = len(config.depths) - 1 - self.pools  # before a mask unit is one token
         self.multi_scale_fusion_heads = nn.ModuleList()
         for stage in range(self.pools):
             kernel = tuple(side ** (self.pools - stage) for side in self.stride)
@@ -65,13 +66,16 @@ class HieraMAEMultiScaleFusion(nn.Module):
     def _merge(self, head: nn.Module, tokens: torch.Tensor, levels: int) -> torch.Tensor:
         """One head, over the tokens of `levels` poolings at once."""
         batch, units, length, channels = tokens.shape
+        if not is_plain_convolution(head):  # an adapter's or a hooked one has to be called
+            maps = reroll(tokens, self.stride, self.levels_left + levels).flatten(0, 1).permute(0, 3, 1, 2)
+            merged = unroll(head(maps).permute(0, 2, 3, 1), self.stride, self.levels_left)
+            return merged.squeeze(1).unflatten(0, (batch, units))
         merging = math.prod(self.stride) ** levels
         # Unrolled, what merges is the slow part of a unit's tokens: (merging, remaining) → (remaining,
         # merging).
         patches = (
             tokens.reshape(batch, units, merging, length // merging, channels).transpose(2, 3).flatten(3)
         )
-        assert isinstance(head, nn.Conv2d)
         weight = unroll(
             head.weight.permute(0, 2, 3, 1), self.stride, levels
         )  # the kernel's pixels in the same order
