@@ -215,19 +215,20 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         output_logits: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> HieraForPreTrainingOutput:
         """Hide mask units and predict their pixels, or a teacher's features.
 
         Args:
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
-            noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible. None draws
-                it.
+            noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible; None: drawn.
             mask_ratio: fraction to hide; None takes the configuration's.
             target_features: (batch, rows, columns, size), what `predict_features` has asked for, at each of
                 the decoder's tokens; None: the loss is that of pixels.
             output_logits: predict visible tokens too and return `logits`; None does so in evaluation only.
             output_attentions: return weights of each encoder stage's last block (the "eager" path).
             output_hidden_states: keep and return every encoder stage's output.
+            interpolate_pos_encoding: see HieraMAEModel.
 
         Returns:
             transformers' output: `loss`, a scalar over masked tokens; `logits`, (batch, tokens, pixels of a
@@ -237,11 +238,10 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         Raises:
             ValueError: pixel_values, noise or mask_ratio do not fit.
         """
-        wants_states = (
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        )
+        asked = output_hidden_states
+        wants_states = self.config.output_hidden_states if asked is None else asked
         wants_logits = not self.training if output_logits is None else output_logits
-        mask = choose_mask(self.config, pixel_values, noise, mask_ratio)
+        mask = choose_mask(self.config, pixel_values, noise, mask_ratio, interpolate_pos_encoding)
         height, width = self.config.unit_pixels
         unit_grid = (pixel_values.shape[2] // height, pixel_values.shape[3] // width)
         tokens = self.hiera.embeddings(pixel_values, mask)

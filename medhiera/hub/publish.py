@@ -58,6 +58,7 @@ NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_repo
 AUTO_MAP = {
     "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
     "AutoModel": "modeling_hiera.HieraMAEModel",
+    "AutoBackbone": "modeling_backbone.HieraMAEBackbone",
     "AutoModelForImageClassification": "modeling_hiera.HieraMAEForImageClassification",
     "AutoModelForPreTraining": "modeling_hiera_mae.HieraMAEForPreTraining",
 }
