@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 MODEL_CODE = PROJECT / "modeling_hiera_mae"
 
-NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py")
+NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py", "timm_folder.py")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
