@@ -15,9 +15,9 @@ from typing import Any
 from huggingface_hub import constants
 
 from medhiera.errors import UserError, one_line
+from modeling_hiera_mae.checkpoint_config import read_config_file
 from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
 from modeling_hiera_mae.modeling_report import VIEWS_FILE
-from modeling_hiera_mae.pretrained import read_config_file
 from modeling_hiera_mae.weight_files import find_file, read_json
 
 CONFIG_FILE = "config.json"

@@ -144,6 +144,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         mask_ratio: float | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> HieraModelOutput:
         """Encode images.
 
@@ -154,6 +155,8 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
             mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
+            interpolate_pos_encoding: True or None interpolate the position embeddings for images of another
+                size than `config.image_size`; False refuses such images.
 
         Returns:
             transformers' HieraModelOutput, tensors in transformers' order; `bool_masked_pos` is True for
@@ -167,13 +170,13 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         )
         mask = None
         if self.is_mae:
-            mask = choose_mask(self.config, pixel_values, noise, mask_ratio)
+            mask = choose_mask(self.config, pixel_values, noise, mask_ratio, interpolate_pos_encoding)
         elif noise is not None or mask_ratio is not None:
             raise ValueError(
                 "noise and mask_ratio need a model that masks: build HieraMAEModel(config, is_mae=True)."
             )
         else:
-            check_pixel_values(self.config, pixel_values)
+            check_pixel_values(self.config, pixel_values, interpolate_pos_encoding)
         tokens = self.embeddings(pixel_values, mask)
         encoded = self.encoder(
             tokens,
@@ -229,6 +232,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> HieraForImageClassificationOutput:
         """Score every label; always logits, in training and evaluation alike.
 
@@ -239,6 +243,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
                 instead of by those of this batch, so that accumulated batches weigh alike.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
+            interpolate_pos_encoding: see HieraMAEModel.
 
         Returns:
             transformers' output; `logits` is (batch, num_labels), `loss` a scalar where labels are given.
@@ -247,7 +252,10 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
             ValueError: pixel_values or labels do not fit.
         """
         outputs = self.hiera(
-            pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+            pixel_values,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
         )
         pooled = functional.dropout(outputs.pooler_output, self.config.classifier_dropout, self.training)
         logits = self.classifier(pooled)
@@ -299,13 +307,14 @@ def wants_attentions(config: HieraMAEConfig, output_attentions: bool | None) -> 
     """Decide whether attention weights are returned.
 
     Raises:
-        ValueError: they are requested with the fused path, which never forms them.
+        ValueError: they are requested with a fused path, which never forms them.
     """
     wanted = bool(config.output_attentions if output_attentions is None else output_attentions)
-    if wanted and config._attn_implementation == "sdpa":
+    if wanted and config._attn_implementation not in (None, "eager"):
         raise ValueError(
-            "output_attentions=True with attn_implementation 'sdpa', which never forms the weights; load the "
-            "model with attn_implementation='eager', or call model.set_attn_implementation('eager')."
+            f"output_attentions=True with attn_implementation {config._attn_implementation!r}, which gives "
+            "no weights; load the model with attn_implementation='eager', or call "
+            "model.set_attn_implementation('eager')."
         )
     return wanted
 

@@ -74,11 +74,12 @@ logger = logging.getLogger(__name__)
 
 MODEL_CODE = PACKAGE.parent / "modeling_hiera_mae"
 
-NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py")
+NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py", "timm_folder.py")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
     "AutoModel": "modeling_hiera.HieraMAEModel",
+    "AutoBackbone": "modeling_backbone.HieraMAEBackbone",
     "AutoModelForImageClassification": "modeling_hiera.HieraMAEForImageClassification",
     "AutoModelForPreTraining": "modeling_hiera_mae.HieraMAEForPreTraining",
 }

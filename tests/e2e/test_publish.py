@@ -28,7 +28,7 @@ import importlib.util, json, sys
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, pipeline
-from transformers import AutoModelForImageClassification, AutoModelForPreTraining
+from transformers import AutoBackbone, AutoModelForImageClassification, AutoModelForPreTraining
 
 for name in ("modeling_hiera_mae", "medhiera", "dataset_scripts"):
     assert importlib.util.find_spec(name) is None, name + " can be seen from here"
@@ -54,6 +54,11 @@ for flag in (False, True):
     model, info = AutoModelForPreTraining.from_pretrained(mae, **options)
     assert not info["missing_keys"] and not info["unexpected_keys"], info
     model.eval()
+    if flag:
+        features = {"out_features": ["stage2", "stage4"], "trust_remote_code": True}
+        backbone = AutoBackbone.from_pretrained(mae, **features)
+        answer["backbone class"] = classes(backbone)
+        answer["backbone maps"] = [list(each.shape[1:]) for each in backbone(**pixels).feature_maps]
     with torch.no_grad():
         answer[ours + " mae loss"] = model(**pixels, noise=noise).loss.item()
     answer[ours + " mae class"] = classes(model)
@@ -108,6 +113,9 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
     assert answer["ours class"][0].startswith("transformers_modules.")
     assert answer["ours class"][1:] == ["HieraMAEForImageClassification", "HieraMAEConfig"]
     assert answer["ours mae class"][1:] == ["HieraMAEForPreTraining", "HieraMAEConfig"]
+    assert answer["backbone class"][0].startswith("transformers_modules.")
+    assert answer["backbone class"][1:] == ["HieraMAEBackbone", "HieraMAEBackboneConfig"]
+    assert answer["backbone maps"] == [[16, 8, 8], [64, 2, 2]]
 
 
 def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(workshop, tmp_path):
