@@ -26,7 +26,7 @@ import torch
 from dataset_scripts import SOURCES, write_phantom_cohort
 from dataset_scripts.build.chest_column import pack
 from dataset_scripts.build.chest_contour import find_chest
-from dataset_scripts.build.layout import BUILD_REPORT_FILE, PHANTOM_FILE
+from dataset_scripts.build.layout import BUILD_REPORT_FILE, COHORT_FILE
 from dataset_scripts.findings import CHEST_REGION
 from medhiera.data.cocktail import BuiltDataset, open_cocktail
 from medhiera.data.dataset import RadiographDataset
@@ -153,7 +153,7 @@ def run_demo(options: argparse.Namespace, folder: Path) -> None:
     if options.data is None:
         say("phantom cohort: synthetic radiographs in the sources' layouts")
         begun = time.monotonic()
-        is_there = (demo.data / PHANTOM_FILE).is_file()
+        is_there = (demo.data / COHORT_FILE).is_file()
         write_phantom_cohort(demo.data)
         demo.seconds["phantom cohort"] = None if is_there else time.monotonic() - begun
 
