@@ -22,10 +22,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from medhiera.config.arguments import DataArguments
-from medhiera.data.cocktail import BuiltDataset, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, are_drawn, as_title, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
 from medhiera.data.stored_images import as_picture
-from medhiera.data.trained_images import check_unseen
+from medhiera.data.training_images import check_unseen
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
@@ -118,10 +118,10 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     record = EvaluationRecord(
         model=" + ".join(name for name, _ in models), fingerprint=ensemble.fingerprint(),
         split_scheme=data.cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
-        is_phantom=data.cocktail.is_phantom, evaluation=scored,
+        is_phantom=are_drawn(data.rows), evaluation=scored,
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
-    write_results(options, record, test, examples, data.cocktail)
+    write_results(options, record, test, examples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +154,10 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
     """
     records = [find_record(model) for model in models]
     cocktail = open_built(options, stored_size, models, records)
-    for record in records:
-        warn_of_model(record, cocktail.is_phantom)
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
+    for record in records:
+        warn_of_model(record, are_drawn(rows))
     warn_of_small_images(rows, stored_size)
     held_out = {} if options.split == "train" else {options.split: rows}
     if options.split != "validation" and "validation" in cocktail.rows:
@@ -183,7 +183,6 @@ def write_results(
     record: EvaluationRecord,
     predictions: Predictions,
     examples: list[HeatMapExample],
-    cocktail: BuiltDataset,
 ) -> None:
     """Write predictions.parquet, the figures and at last metrics.json, and print the tables.
 
@@ -191,7 +190,7 @@ def write_results(
         UserError: the folder cannot be written to.
     """
     scored = record.evaluation
-    title = cocktail.caption(f"{options.split.capitalize()} split")
+    title = as_title(f"{options.split.capitalize()} split", record.is_phantom)
     try:
         predictions.table().to_parquet(options.output_dir / "predictions.parquet")
         report.draw(scored, predictions, examples, options.output_dir / FIGURES_FOLDER, title)
@@ -200,7 +199,7 @@ def write_results(
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
-    lines += [*compare_with_published(scored, predictions.rows["image_id"], cocktail.is_phantom), ""]
+    lines += [*compare_with_published(scored, predictions.rows["image_id"], record.is_phantom), ""]
     if record.members:
         lines += [*member_lines(record.members, scored), ""]
     if scored.comparison is not None:

@@ -26,6 +26,7 @@ from evaluate_cls import (
     read_other,
     write_results,
 )
+from medhiera.data.cocktail import are_drawn
 from medhiera.data.columns import read_column
 from medhiera.data.selection import select_examples
 from medhiera.data.stored_images import as_picture
@@ -95,10 +96,10 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
     record = EvaluationRecord(
         model=public_name(options.model), fingerprint=encoder.fingerprint(),
         split_scheme=data.cocktail.split_scheme, tta=False, legacy_head=False,
-        is_phantom=data.cocktail.is_phantom, evaluation=evaluation,
+        is_phantom=are_drawn(data.rows), evaluation=evaluation,
         probe_penalty=fitted.C, probe_train_images=len(training),
     )  # fmt: skip
-    write_results(options, record, scored, [], data.cocktail)
+    write_results(options, record, scored, [])
 
 
 def embed(options: argparse.Namespace, encoder: Encoder, rows: Dataset) -> Floats:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import Augmentation
+from medhiera.data.cocktail import are_drawn, as_title
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.selection import default_sources, take_label_fraction
@@ -170,8 +171,9 @@ def evaluate(
         batch_size = run.config.training.per_device_eval_batch_size
         game, examples = evaluate_localization(classifier, rows, bootstrap, batch_size)
     result = report.report(scored, validation, bootstrap, split=split, pointing_game=game)
-    title = run.data.caption(f"{split.capitalize()} split")
-    if run.config.optimization.smoke_run and not run.data.is_phantom:
+    is_phantom = are_drawn(rows)
+    title = as_title(f"{split.capitalize()} split", is_phantom)
+    if run.config.optimization.smoke_run and not is_phantom:
         title += " (smoke run)"
     report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title)
     logger.info("%s mean AUROC %s", split, mean_as_text(result))

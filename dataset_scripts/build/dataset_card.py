@@ -52,8 +52,9 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "# Medical image cocktail",
         'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image '
         f"({_image_column(config.is_raw)}), image_id, source, patient_id, labels (1 present, 0 absent, NaN "
-        "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image), nih_image and rsna_image (the picture's name "
-        "in ChestX-ray14 and in the RSNA challenge, where it is known to be theirs), is_phantom"
+        "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image), "
+        "nih_image and rsna_image (the picture's name in ChestX-ray14 and in the RSNA challenge, where it is "
+        "known to be theirs), is_phantom"
         f"{_report_columns(config.has_reports)}. "
         f"Split: `{escape_markdown(config.name)}`. Image size: {_size(config.stored_size)}.",
         "## Labels\n\nIn the order of `labels`: " + ", ".join(map(escape_markdown, labels)) + ".",

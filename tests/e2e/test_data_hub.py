@@ -39,7 +39,7 @@ from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import open_cocktail
 from medhiera.data.stored_images import as_picture
 opened = open_cocktail(DataArguments(sys.argv[1], build_dir=sys.argv[2]))
-print(len(opened.split("train")), len(opened.names), opened.is_phantom, opened.leakage().is_checked)
+print(len(opened.split("train")), len(opened.names), len(opened.phantom_sources), opened.leakage().is_checked)
 print(round(opened.mean, 4), as_picture(opened.split("train")[0]["image"]).size[0])
 """
 
