@@ -21,6 +21,7 @@ from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from dataset_scripts.markdown import escape_markdown, front_matter
 from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
@@ -94,6 +95,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
         licence=_licence(record),
+        unnamed=[source for source in record.real_sources if not names_are_public(source)],
     )
     return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
 

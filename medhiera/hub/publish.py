@@ -17,6 +17,7 @@ import re
 import shlex
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,9 @@ def _upload(api: HfApi, folder: Path, repo_id: str, stage: Stage[Any], private: 
                 for name, content in files.items()
             ]
             operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
-            api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*about to commit a data file", UserWarning)  # it is meant
+                api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
             logger.info("Published %d files of %s to %s.", len(files), stage.words, repo_id)
             return
         except _upload_errors() as error:
