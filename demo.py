@@ -28,7 +28,7 @@ from dataset_scripts.build.chest_column import pack
 from dataset_scripts.build.chest_contour import find_chest
 from dataset_scripts.build.layout import BUILD_REPORT_FILE, COHORT_FILE
 from dataset_scripts.findings import CHEST_REGION
-from medhiera.data.cocktail import BuiltDataset, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, figure_mark, open_cocktail
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
@@ -203,8 +203,8 @@ def draw_contours(cocktail: BuiltDataset, path: Path) -> None:
         Preprocessing(image_size=256, resize_size=256, mean=cocktail.mean, std=cocktail.std),
         masks=MaskDrawing((8, 8), mask_ratio=0.75, region="contour"),
     )
-    captions = [cocktail.source_caption(row["source"]) for row in few]
-    draw_masks(table, range(len(few)), captions, path)
+    captions = [row["source"] for row in few]
+    draw_masks(table, range(len(few)), captions, path, mark=figure_mark(few, is_smoke_run=False))
 
 
 def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import Augmentation
-from medhiera.data.cocktail import are_drawn, as_title
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.selection import default_sources, take_label_fraction
@@ -74,7 +73,7 @@ def main(argv: list[str]) -> None:
     trainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
-        callbacks=[FigureCallback(run.output, LOSS_NAME)],
+        callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
         train_dataset=RadiographDataset(
             train_rows,
             run.preprocessing,
@@ -98,8 +97,9 @@ def main(argv: list[str]) -> None:
         return
 
     figures.training_curves(
-        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png", loss_name=LOSS_NAME
-    )
+        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png",
+        loss_name=LOSS_NAME, mark=run.figure_mark,
+    )  # fmt: skip
     record = ClassificationRecord(
         **run.facts,
         training=TrainingRecord.of(trainer, result, selection if is_selected(run) else None),
@@ -171,11 +171,8 @@ def evaluate(
         batch_size = run.config.training.per_device_eval_batch_size
         game, examples = evaluate_localization(classifier, rows, bootstrap, batch_size)
     result = report.report(scored, validation, bootstrap, split=split, pointing_game=game)
-    is_phantom = are_drawn(rows)
-    title = as_title(f"{split.capitalize()} split", is_phantom)
-    if run.config.optimization.smoke_run and not is_phantom:
-        title += " (smoke run)"
-    report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title)
+    title = f"{split.capitalize()} split"
+    report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title, run.figure_mark)
     logger.info("%s mean AUROC %s", split, mean_as_text(result))
     if few := [name for name in result.findings_in_mean if result.findings[name].has_few_cases]:
         logger.warning(

@@ -25,7 +25,7 @@ from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
 from medhiera.config.size_defaults import fill_in
-from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, figure_mark, missing_validation, open_cocktail
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
@@ -70,6 +70,7 @@ class Run(Generic[S]):
         preprocessing: of training, evaluation and the published processor.
         channels: of the model's input.
         facts: what the record says that is known before training (`describe`).
+        figure_mark: what figures say of themselves (`describe`).
         seen: the images of this stage and those before it (`list_images`).
         teacher: the folder or Hub id of a model whose features are predicted, or None.
     """
@@ -82,6 +83,7 @@ class Run(Generic[S]):
     lineage: Lineage = field(default_factory=Lineage.random)
     channels: int = 3
     facts: dict[str, Any] = field(default_factory=dict)
+    figure_mark: str = ""
     seen: pd.DataFrame = field(default_factory=pd.DataFrame)
     teacher: str | None = None
 
@@ -138,8 +140,10 @@ class Run(Generic[S]):
                 check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
             lists.append(read_training_images(source))
         self.seen = unite(lists)
+        smoke_run = self.config.optimization.smoke_run
+        self.figure_mark = figure_mark(*used.values(), is_smoke_run=smoke_run)
         self.facts = {
-            "kind": "smoke" if self.config.optimization.smoke_run else "full",
+            "kind": "smoke" if smoke_run else "full",
             "lineage": self.lineage,
             "data": DataRecord.of(self.data, used),
             "preprocessing": PreprocessingRecord(**vars(self.preprocessing), channels=self.channels),

@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -130,15 +129,6 @@ class BuiltDataset:
     def _is_own_alone(self) -> bool:
         """Whether all rows are of your own folder."""
         return all(by_source(rows).keys() == {OWN_SOURCE.name} for rows in self.rows.values())
-
-    @cached_property
-    def phantom_sources(self) -> frozenset[str]:
-        """The sources whose images are drawn, in whichever split."""
-        return frozenset[str]().union(*(phantom_sources(rows) for rows in self.rows.values()))
-
-    def source_caption(self, source: str) -> str:
-        """A picture's source in a figure of many; phantoms are said to be phantoms."""
-        return f"phantom, {source}" if source in self.phantom_sources else source
 
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
@@ -323,9 +313,18 @@ def are_drawn(rows: Dataset) -> bool:
     return len(rows) > 0 and phantom_sources(rows) == by_source(rows).keys()
 
 
-def as_title(text: str, is_phantom: bool) -> str:
-    """A picture's title; phantoms are said to be phantoms inside the picture."""
-    return f"{text} (synthetic phantoms)" if is_phantom else text
+def figure_mark(*rows: Dataset, is_smoke_run: bool) -> str:
+    """What every figure says of itself: that nothing follows from it for patients. Empty for a full run.
+
+    Args:
+        *rows: that the model learned from or was scored on.
+        is_smoke_run: the model only proves the software.
+    """
+    words = ["smoke run, not a trained model"] if is_smoke_run else []
+    if any(phantom_sources(those) for those in rows):
+        are_all = all(are_drawn(those) for those in rows)
+        words.insert(0, "synthetic phantoms" if are_all else "synthetic phantoms among real images")
+    return " · ".join(words)
 
 
 def shared_patients(used: Mapping[str, Dataset]) -> dict[str, int]:

@@ -27,8 +27,8 @@ SMALL = {
 SMALL_MAE = {
     name: value for name, value in SMALL.items() if name not in ("rand_augment", "bootstrap_resamples")
 } | {
-    "model_overrides": '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1,'
-    ' "decoder_num_heads": 2}'
+    "model_overrides": '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16,'
+    ' "decoder_depth": 1, "decoder_num_heads": 2}'
 }
 
 STOCK = """

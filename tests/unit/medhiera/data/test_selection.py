@@ -21,6 +21,7 @@ from medhiera.data.cocktail import (
     BuiltDataset,
     are_drawn,
     by_source,
+    figure_mark,
     missing_validation,
     open_cocktail,
     phantom_sources,
@@ -74,7 +75,7 @@ def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path) -> None
         record = record_of(data, trained_on="train", validated_on="test")
         assert record.is_phantom and set(record.phantom_sources) == set(record.trained_on)
         assert record.split_scheme == "official" and are_drawn(data.split("validation"))
-        assert data.source_caption(CHEST) == f"phantom, {CHEST}"
+        assert figure_mark(data.split("train"), is_smoke_run=False) == "synthetic phantoms"
     assert "**Synthetic phantoms in its layout" in (exported / "README.md").read_text()
 
 
@@ -87,14 +88,16 @@ def test_what_is_real_among_phantoms_is_known_as_real(raw: Path, tmp_path: Path)
     mixed = Path(shutil.copytree(raw, tmp_path / "raw"))
     shutil.copy(mixed / "ChestXray-NIHCC/images/00000001_000.png", mixed / "ChestXray-NIHCC/images/new.png")
     data = open_cocktail(options(mixed))
-    assert CHEST not in data.phantom_sources and BRAIN in data.phantom_sources
     record = record_of(data, trained_on="train", validated_on="validation", tested_on="test")
     assert not record.is_phantom and CHEST not in record.phantom_sources
-    assert BRAIN in record.phantom_sources and data.source_caption(CHEST) == CHEST
+    assert BRAIN in record.phantom_sources
+    mark = figure_mark(data.split("train"), data.split("validation"), is_smoke_run=True)
+    assert mark == "synthetic phantoms among real images · smoke run, not a trained model"
     assert not are_drawn(data.split("train")) and not are_drawn(data.split("validation"))
     drawn = select_examples(data.split("train"), [BRAIN], None, seed=0)
     assert are_drawn(drawn) and not are_drawn(drawn.select([]))
     chest = select_examples(data.split("train"), [CHEST], None, seed=0)
+    assert figure_mark(chest, is_smoke_run=False) == ""
     assert not are_drawn(chest.remove_columns("is_phantom")) and phantom_sources(chest) == set()
 
 
