@@ -138,7 +138,7 @@ def test_stock_transformers_give_the_same_probability(walk: SimpleNamespace) -> 
     assert scores["Pneumonia"] == pytest.approx(predicted["Pneumonia"], abs=1e-4)
 
 
-def test_a_stage_that_saw_its_test_images_under_their_nih_names_is_refused(walk: SimpleNamespace) -> None:
+def test_a_stage_that_saw_held_out_images_under_their_nih_names_is_refused(walk: SimpleNamespace) -> None:
     """ChestX-ray14 for stage 1 and RSNA for stage 2, each in its own folder: nothing compares pixels."""
     nih, alone, stage1 = walk.folder / "nih", walk.folder / "rsna_alone", walk.folder / "stage1"
     for folder, source in ((nih, walk.folder / "raw" / "ChestXray-NIHCC"), (alone, walk.rsna.root)):
@@ -150,7 +150,7 @@ def test_a_stage_that_saw_its_test_images_under_their_nih_names_is_refused(walk:
     assert set(seen["source"]) == {"ChestX-ray14"} and (seen["nih_image"].str.len() > 0).all()
     rows = open_cocktail(
         DataArguments(str(alone), str(alone / "built"), nih_mapping=walk.mapping, stored_size=73)
-    ).split("test")
+    ).split("validation")
     trained = set(seen[seen["split"] == "train"]["nih_image"])
     both = sum(name in trained for name in rows["nih_image"])
     assert 0 < both < len(rows)
@@ -162,7 +162,9 @@ def test_a_stage_that_saw_its_test_images_under_their_nih_names_is_refused(walk:
         cwd=walk.root, text=True, capture_output=True,
     )  # fmt: skip
     last = done.stderr.splitlines()[-1]
-    assert done.returncode == 1 and f"stage1 was trained on {both} of the {len(rows)} test images" in last
+    assert (
+        done.returncode == 1 and f"stage1 was trained on {both} of the {len(rows)} validation images" in last
+    )
     assert "which is ChestX-ray14's 0" in last and "put both sets under one data_dir" in last
 
 
