@@ -40,9 +40,9 @@ import torch
 from dataset_scripts import SOURCES, write_phantom_cohort
 from dataset_scripts.build.chest_column import pack
 from dataset_scripts.build.chest_contour import find_chest
-from dataset_scripts.build.layout import BUILD_REPORT_FILE, PHANTOM_FILE
+from dataset_scripts.build.layout import BUILD_REPORT_FILE, COHORT_FILE
 from dataset_scripts.findings import CHEST_REGION
-from medhiera.data.cocktail import BuiltDataset, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, figure_mark, open_cocktail
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
@@ -88,7 +88,7 @@ def run_demo(options: argparse.Namespace, folder: Path) -> None:
     if options.data is None:
         say("phantom cohort: synthetic radiographs in the sources' layouts")
         begun = time.monotonic()
-        is_there = (demo.data / PHANTOM_FILE).is_file()
+        is_there = (demo.data / COHORT_FILE).is_file()
         write_phantom_cohort(demo.data)
         demo.seconds["phantom cohort"] = None if is_there else time.monotonic() - begun
 
@@ -139,7 +139,7 @@ def draw_contours(cocktail: BuiltDataset, path: Path) -> None:
         masks=MaskDrawing((8, 8), mask_ratio=0.75, region="contour"),
     )
     captions = [row["source"] for row in few]
-    draw_masks(table, range(len(few)), captions, path, mark=cocktail.figure_mark(is_smoke_run=False))
+    draw_masks(table, range(len(few)), captions, path, mark=figure_mark(few, is_smoke_run=False))
 
 
 def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
-from medhiera.data.cocktail import BuiltDataset
+from medhiera.data.cocktail import BuiltDataset, are_drawn
 from medhiera.data.stored_images import as_picture
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
@@ -106,7 +106,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     record = EvaluationRecord(
         model=" + ".join(name for name, _ in models), fingerprint=ensemble.fingerprint(),
         split_scheme=data.cocktail.split_scheme, tta=options.tta, legacy_head=options.legacy_head,
-        is_phantom=data.cocktail.is_phantom, evaluation=scored,
+        is_phantom=are_drawn(data.rows), evaluation=scored,
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
     write_results(options, record, test, examples, data)

@@ -56,7 +56,7 @@ import torch
 from tqdm.auto import tqdm
 
 from medhiera.config.report_arguments import ReportArguments
-from medhiera.data.cocktail import BuiltDataset
+from medhiera.data.cocktail import BuiltDataset, are_drawn
 from medhiera.data.report_dataset import (
     ReportDataset,
     ReportSplit,
@@ -65,7 +65,7 @@ from medhiera.data.report_dataset import (
     rows_of,
 )
 from medhiera.data.selection import select_examples, warn_of_small_images
-from medhiera.data.trained_images import check_unseen
+from medhiera.data.training_images import check_unseen
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -100,13 +100,13 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     record = find_record(options.model)
     task = task_of(record, options, int(writer.model.config.report_views))
     data = open_built(options, writer.preprocessing.resize_size, [options.model], [record])
-    warn_of_model(record, data.is_phantom)
     sources = options.sources or (record.recipe.get("sources") if isinstance(record, ReportRecord) else None)
     seed = int(record.recipe["seed"]) if isinstance(record, ReportRecord) else 0
     splits = {
         name: read_split(data, name, task, sources, seed) for name in {"train", "validation", options.split}
     }
     scored = splits[options.split]
+    warn_of_model(record, are_drawn(scored.rows))
     warn_of_small_images(scored.rows, writer.preprocessing.resize_size)
     if options.split != "train" and options.split_scheme is None:
         check_unseen(options.model, **{options.split: rows_of(scored.rows, scored.studies)})
@@ -125,7 +125,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         model=public_name(options.model),
         fingerprint=writer.fingerprint(),
         split_scheme=data.split_scheme,
-        is_phantom=data.is_phantom,
+        is_phantom=are_drawn(scored.rows),
         evaluation=result,
     )
     try:

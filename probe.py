@@ -40,6 +40,7 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from medhiera.data.cocktail import are_drawn
 from medhiera.data.columns import read_column
 from medhiera.data.selection import select_examples
 from medhiera.data.stored_images import as_picture
@@ -110,7 +111,7 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
     record = EvaluationRecord(
         model=public_name(options.model), fingerprint=encoder.fingerprint(),
         split_scheme=data.cocktail.split_scheme, tta=False, legacy_head=False,
-        is_phantom=data.cocktail.is_phantom, evaluation=evaluation,
+        is_phantom=are_drawn(data.rows), evaluation=evaluation,
         probe_penalty=fitted.C, probe_train_images=len(training),
     )  # fmt: skip
     write_results(options, record, scored, [], data)

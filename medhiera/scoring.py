@@ -15,9 +15,9 @@ import torch
 from datasets import Dataset
 
 from medhiera.config.arguments import DataArguments
-from medhiera.data.cocktail import BuiltDataset, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
-from medhiera.data.trained_images import check_unseen
+from medhiera.data.training_images import check_unseen
 from medhiera.device import choose_device
 from medhiera.errors import UserError
 from medhiera.evaluation import report
@@ -98,10 +98,10 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
     """
     records = [find_record(model) for model in models]
     cocktail = open_built(options, stored_size, models, records)
-    for record in records:
-        warn_of_model(record, cocktail.is_phantom)
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
+    for record in records:
+        warn_of_model(record, are_drawn(rows))
     warn_of_small_images(rows, stored_size)
     held_out = {} if options.split == "train" else {options.split: rows}
     if options.split != "validation" and "validation" in cocktail.rows:
@@ -111,7 +111,7 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
             check_unseen(model, **held_out)
     validation = None if options.split == "validation" else held_out.get("validation")
     is_smoke_run = any(record is not None and record.kind == "smoke" for record in records)
-    return ScoredData(cocktail, sources, rows, validation, cocktail.figure_mark(is_smoke_run))
+    return ScoredData(cocktail, sources, rows, validation, figure_mark(rows, is_smoke_run=is_smoke_run))
 
 
 def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:
@@ -146,7 +146,7 @@ def write_results(
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
-    lines += [*compare_with_published(scored, predictions.rows["image_id"], data.cocktail.is_phantom), ""]
+    lines += [*compare_with_published(scored, predictions.rows["image_id"], record.is_phantom), ""]
     if record.members:
         lines += [*member_lines(record.members, scored), ""]
     if scored.comparison is not None:

@@ -69,7 +69,7 @@ _GO_ALONG = (
     "README.md",
     "preprocessor_config.json",
     "published.json",
-    "trained_images.txt",
+    "training_images.parquet",
     "figures/*.png",
     "examples/*.png",
 )

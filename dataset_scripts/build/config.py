@@ -31,6 +31,7 @@ class SourceConfig(datasets.BuilderConfig):
         contours: also store where each chest lies: "learned" by the network of chest_contour, or a file or
             folder of your own (`contour_files.read_contours`), whose gaps it fills; "" for no such column.
         has_reports: a source of the build has reports, so the data has their columns; set by the builder.
+        phantoms: sources whose files are drawn (phantom_mark.py); set by the builder.
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
@@ -43,6 +44,7 @@ class SourceConfig(datasets.BuilderConfig):
     compression: Compression | Literal["auto", "raw"] = "auto"
     contours: str = ""
     has_reports: bool = False
+    phantoms: tuple[str, ...] = ()
     manifest: str = ""
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import snapshot_download
 from transformers import TrainingArguments
@@ -19,8 +20,9 @@ from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_file import check_complete
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.chest_column import LEARNED
-from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
+from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
+from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, missing_splits
 from dataset_scripts.splits import SPLIT_SCHEMES
@@ -89,7 +91,6 @@ class BuiltDataset:
         names: the label names, in the order of the `labels` column.
         mean: pixel mean of its training split, in units of [0, 1]; NaN without one (data to evaluate on).
         std: pixel standard deviation, in the same units.
-        is_phantom: made by write_phantom_cohort, not of patients.
         split_scheme: how ChestX-ray14 was split (official, medtransformer), or RSNA (mrm).
         folder: where the built data and its reports lie.
         is_reused: it was there already.
@@ -100,7 +101,6 @@ class BuiltDataset:
     names: list[str]
     mean: float
     std: float
-    is_phantom: bool
     split_scheme: str
     folder: Path
     is_reused: bool
@@ -129,15 +129,6 @@ class BuiltDataset:
     def _is_own_alone(self) -> bool:
         """Whether all rows are of your own folder."""
         return all(by_source(rows).keys() == {OWN_SOURCE.name} for rows in self.rows.values())
-
-    def figure_mark(self, is_smoke_run: bool) -> str:
-        """What every figure says of itself: that nothing follows from it for patients. Empty for a full run.
-
-        Args:
-            is_smoke_run: the model only proves the software.
-        """
-        words = ("synthetic phantoms",) * self.is_phantom + ("smoke run, not a trained model",) * is_smoke_run
-        return " · ".join(words)
 
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
@@ -196,7 +187,6 @@ def open_cocktail(
         names=label_names(next(iter(rows.values())).features),
         mean=statistics["mean"],
         std=statistics["std"],
-        is_phantom=any((place / PHANTOM_FILE).is_file() for place in (folder, built)),
         split_scheme=scheme,
         folder=built,
         is_reused=is_reused,
@@ -307,6 +297,34 @@ def by_source(rows: Dataset) -> dict[str, int]:
         entry["values"]: entry["counts"] for entry in read_column(rows, "source").value_counts().to_pylist()
     }
     return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
+
+
+def phantom_sources(rows: Dataset) -> set[str]:
+    """The sources of which every image here is drawn, see dataset_scripts/build/phantom_mark.py."""
+    if IS_PHANTOM not in rows.column_names:
+        return set()
+    sources, drawn = read_column(rows, "source"), read_column(rows, IS_PHANTOM).fill_null(False)
+    real = set(sources.filter(pc.invert(drawn)).unique().to_pylist())
+    return set(sources.filter(drawn).unique().to_pylist()) - real
+
+
+def are_drawn(rows: Dataset) -> bool:
+    """Whether all images are phantoms: then they may be shown, and no number of theirs is of patients."""
+    return len(rows) > 0 and phantom_sources(rows) == by_source(rows).keys()
+
+
+def figure_mark(*rows: Dataset, is_smoke_run: bool) -> str:
+    """What every figure says of itself: that nothing follows from it for patients. Empty for a full run.
+
+    Args:
+        *rows: that the model learned from or was scored on.
+        is_smoke_run: the model only proves the software.
+    """
+    words = ["smoke run, not a trained model"] if is_smoke_run else []
+    if any(phantom_sources(those) for those in rows):
+        are_all = all(are_drawn(those) for those in rows)
+        words.insert(0, "synthetic phantoms" if are_all else "synthetic phantoms among real images")
+    return " · ".join(words)
 
 
 def shared_patients(used: Mapping[str, Dataset]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from medhiera.config.report_arguments import ReportArguments
-from medhiera.data.cocktail import BuiltDataset
+from medhiera.data.cocktail import BuiltDataset, are_drawn
 from medhiera.data.columns import read_column
 from medhiera.data.report_dataset import ReportDataset, ReportSplit, Study
 from medhiera.data.report_tokenizer import decode_reports
@@ -227,5 +227,5 @@ def collect_reports(
         training=training.reports,
         validation=splits["validation"].reports,
         normal=find_normal(of_scored.rows, of_scored.studies, data.names),
-        shows_texts=data.is_phantom,
+        shows_texts=all(are_drawn(split.rows) for split in splits.values()),
     )

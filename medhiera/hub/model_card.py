@@ -40,6 +40,7 @@ from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from dataset_scripts.markdown import escape_markdown, front_matter
 from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
@@ -106,12 +107,13 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         title=title,
         unit=stage.arguments.unit,
         is_nih=NIH in record.trained_on,
-        is_official_list=not record.is_phantom and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
+        is_official_list=not _has_phantoms(record) and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
         few=FEWEST_PATIENTS,
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
         licence=_licence(record),
+        unnamed=[source for source in record.real_sources if not names_are_public(source)],
     )
     return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
 
@@ -165,8 +167,9 @@ def _metadata(
 
 def _results(record: AnyRecord, task: str) -> list[EvalResult]:
     """The model-index: what this run measured on the test split, verified by nobody else."""
-    if record.is_phantom:
-        data, kind = "Phantom chest radiographs", "phantom"
+    if _has_phantoms(record):
+        are_all = record.is_phantom or record.tested_on.keys() <= set(record.phantom_sources)
+        data, kind = "Phantom chest radiographs" + ("" if are_all else " among real ones"), "phantom"
     else:
         tested = next((source for source in SOURCES if source.name in record.tested_on), image_folder.SOURCE)
         data, kind = tested.title, tested.hub_dataset or "image-folder"
@@ -186,6 +189,11 @@ def _results(record: AnyRecord, task: str) -> list[EvalResult]:
         )
         for result in record.results
     ]
+
+
+def _has_phantoms(record: AnyRecord) -> bool:
+    """Whether a number on the test split is of phantoms, or of some among real images."""
+    return record.is_phantom or not record.tested_on.keys().isdisjoint(record.phantom_sources)
 
 
 def _counts(images: Mapping[str, int]) -> str:

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from pyarrow import parquet
+
 from medhiera.errors import PublishError
-from medhiera.layout import CARD_FILE, METRICS_FILE
+from medhiera.layout import CARD_FILE, METRICS_FILE, TRAINING_IMAGES_FILE
 from medhiera.shipped_files import PACKAGE
 
 _HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
@@ -47,7 +49,7 @@ def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str
         told = found[0] if found else None
         if told is None and name.endswith(".json"):
             told = next(_absolute_paths(json.loads(text)), None)
-        if told is None and name in {METRICS_FILE, CARD_FILE}:
+        if told is None and name in {METRICS_FILE, CARD_FILE, TRAINING_IMAGES_FILE}:
             told = _user_name_in(text, repo_id)
         if told is not None:
             raise PublishError(
@@ -57,7 +59,10 @@ def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str
 
 
 def _readable_part(path: Path) -> bytes:
-    """The file, or of weights the header, where metadata stands."""
+    """The file, of weights the header, where metadata stands, and of a table its cells."""
+    if path.suffix == ".parquet":
+        columns = parquet.read_table(path).to_pydict().values()
+        return "\n".join(str(cell) for cells in columns for cell in cells if cell is not None).encode()
     with path.open("rb") as file:
         if path.suffix == ".safetensors":
             return file.read(int.from_bytes(file.read(8), "little"))

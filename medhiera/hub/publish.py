@@ -1,7 +1,8 @@
 """Publish a finished stage's folder to the Hub: the last arrow, after the card.
 
-What goes up is a fixed list: weights, configuration, processor, card, metrics, figures, and the flat model
-code with an `auto_map`: no flag loads transformers' own Hiera, `trust_remote_code=True` loads ours.
+What goes up is a fixed list: weights, configuration, processor, card, metrics, figures, the names of the
+images that it has seen (data/training_images.py), and the flat model code with an `auto_map`: no flag loads
+transformers' own Hiera, `trust_remote_code=True` loads ours.
 Everything is checked before anything is sent, and all files arrive in one commit or not at all.
 
     python -m medhiera.hub.publish runs/cls my-name/hiera-tiny-chestxray14
@@ -37,6 +38,7 @@ import re
 import shlex
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,6 +65,7 @@ from medhiera.layout import (
     METRICS_FILE,
     PUBLISHED_FILE,
     STAGE_FILES,
+    TRAINING_IMAGES_FILE,
     read_json_file,
 )
 from medhiera.loading import check_weights
@@ -157,7 +160,9 @@ def _upload(api: HfApi, folder: Path, repo_id: str, stage: Stage[Any], private: 
                 for name, content in files.items()
             ]
             operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
-            api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*about to commit a data file", UserWarning)  # it is meant
+                api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
             logger.info("Published %d files of %s to %s.", len(files), stage.words, repo_id)
             return
         except _upload_errors() as error:
@@ -271,7 +276,7 @@ def _collect_files(folder: Path, repo_id: str, stage: Stage[Any]) -> dict[str, b
     config = _read_json(folder / CONFIG_FILE)
     if stage.ships_code:
         config |= {"auto_map": AUTO_MAP}
-    more = [name for name in stage.more_files if (folder / name).is_file()]
+    more = [name for name in (*stage.more_files, TRAINING_IMAGES_FILE) if (folder / name).is_file()]
     check_links([folder / name for name in more], folder)
     files: dict[str, bytes | str] = {name: str(folder / name) for name in (*STAGE_FILES, *more)}
     files[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
@@ -329,7 +334,7 @@ def _may_write(owner: dict[str, Any], repo_id: str) -> bool:
 
 
 def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> list[str]:
-    """Return the figures and code that stand in the repository, or refuse it if it holds something else."""
+    """Return the figures, code and list in the repository, or refuse it if it holds something else."""
     try:
         names = api.list_repo_files(repo_id)
     except RepositoryNotFoundError:
@@ -342,7 +347,11 @@ def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> 
         raise PublishError(
             f"{repo_id} already holds {what}; nothing was sent. Choose another repository name."
         )
-    return [name for name in names if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py", name)]
+    return [
+        name
+        for name in names
+        if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py|training_images\.parquet", name)
+    ]
 
 
 def _published_stage(api: HfApi, repo_id: str) -> tuple[int, str] | None:

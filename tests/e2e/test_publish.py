@@ -15,6 +15,7 @@ from stage_folders import CODE, LABELS, run, start
 from stage_records import classification_record
 from transformers import AutoImageProcessor
 
+from medhiera.data.training_images import read_training_images
 from medhiera.errors import PublishError
 from medhiera.hub.publish import check_can_push, publish_stage
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -128,7 +129,8 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
             "--hub_model_id", "tester/pushed-mae", "--hub_private_repo", "true")  # fmt: skip
         pushed = hub.repositories["tester/pushed-mae"]
         assert pushed.private and len(pushed.commits) == 1
-        assert {"model.safetensors", "README.md", "metrics.json"} <= pushed.files.keys()
+        wanted = {"model.safetensors", "README.md", "metrics.json", "training_images.parquet"}
+        assert wanted <= pushed.files.keys()
         assert not any("checkpoint" in name or "training_args" in name for name in pushed.files)
         assert list(hub.repositories) == ["tester/pushed-mae"]
         run(hub, tmp_path / "two", "train_cls.py", str(workshop.configs["train_cls.py"]), *data,
@@ -142,6 +144,12 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
     assert (lineage["base_model"], lineage["license"]) == ("tester/pushed-mae", "apache-2.0")
     assert lineage["leakage_before"] == [first["data"]["leakage"] | {"stage": 1}]
     assert second["preprocessing"]["mean"] == first["preprocessing"]["mean"]
+    seen, seen_by_both = (read_training_images(tmp_path / name) for name in ("mine", "theirs"))
+    assert set(seen["image_id"]) <= set(seen_by_both["image_id"])
+    trained = seen[seen["split"] == "train"]
+    assert trained.groupby("source").size().to_dict() == {
+        f"phantom {source}": count for source, count in first["data"]["trained_on"].items()
+    }
 
 
 def test_predict_opens_a_model_of_the_hub_without_a_line_a_request(pristine, tmp_path):

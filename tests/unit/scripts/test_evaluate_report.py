@@ -58,3 +58,26 @@ def test_reports_of_another_section_are_not_compared(scored, tmp_path):
         evaluate_report.main(
             words(scored, tmp_path / "again", "--report_section", "impression", "--compare", other)
         )
+
+
+def test_no_report_is_quoted_once_a_real_one_stands_among_the_drawn(scored, tmp_path):
+    """Phantoms' reports are shown as examples; of a folder that a study was added to, none is."""
+    record = json.loads((scored / "first" / "metrics.json").read_text())
+    evaluation = record["evaluation"]
+    assert record["is_phantom"] and evaluation["examples"]
+    assert all(one["report"] for one in evaluation["constants"])
+    folder = tmp_path / "mixed"
+    shutil.copytree(scored / "raw", folder / "raw")
+    (folder / "model").symlink_to(scored / "model")
+    studies = folder / "raw" / "iu_xray"
+    picture = min((studies / "images" / "images_normalized").iterdir())
+    shutil.copy(picture, picture.with_name("3999_IM-2999-1001.dcm.png"))
+    with (studies / "indiana_projections.csv").open("a", newline="") as file:
+        csv.writer(file).writerow([3999, "3999_IM-2999-1001.dcm.png", "Frontal"])
+    with (studies / "indiana_reports.csv").open("a", newline="") as file:
+        row = [3999, "normal", "normal", "PA", "Fever.", "None.", "Clear lungs.", "No acute disease."]
+        csv.writer(file).writerow(row)
+    evaluate_report.main(words(folder, "second", "--report_section", "impression"))
+    record = json.loads((folder / "second" / "metrics.json").read_text())
+    assert not record["is_phantom"] and record["evaluation"]["examples"] == []
+    assert [one["report"] for one in record["evaluation"]["constants"]] == [None, None]
