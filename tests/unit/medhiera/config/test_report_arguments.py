@@ -36,7 +36,7 @@ def test_our_recipes_are_read(root, recipe, tokens, beams, metric):
         ("--lora_rank 4", "lora_rank is for a pre-trained decoder"),
         ("--max_train_images 5", "would part the views of a study; set max_train_studies"),
         ("--label_smoothing_factor 0.1", "label_smoothing_factor is not taken"),
-        ("--legacy_vocabulary true --clean none", "set clean: iu"),
+        ("--legacy_vocabulary true --clean none", "leave clean: none out"),
         ("--legacy_vocabulary true --decoder_name_or_path x", "has its own vocabulary"),
         ("--decoder_width 100 --decoder_heads 8", "does not divide among decoder_heads 8"),
         ("--metric_for_best_model mean_auroc", "wanted one of cider, bleu_4, rouge_l, loss"),

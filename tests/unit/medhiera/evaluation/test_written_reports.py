@@ -12,11 +12,11 @@ from transformers import EvalPrediction
 from medhiera.data.report_dataset import read_studies
 from medhiera.data.report_tokenizer import encode_report, train_byte_tokenizer
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.report_cleaning import clean_report
 from medhiera.evaluation.report_tables import report_lines
 from medhiera.evaluation.written_reports import (
     ValidationReports,
     WrittenReports,
-    clean_report,
     find_nearest,
     find_normal,
     write_table,
