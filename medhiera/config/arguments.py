@@ -13,6 +13,7 @@ import torch
 from transformers import TrainingArguments
 
 from medhiera.config.ranges import BELOW_ONE, COUNT, COUNT_OR_NONE, FROM_ZERO, SHARE, Range
+from medhiera.layout import public_name
 from modeling_hiera_mae.configuration_hiera_mae import SIZES
 
 Card = Literal["always", "where set", "never"]
@@ -313,7 +314,8 @@ class Config(Generic[S]):
             value = getattr(options, one.name)
             is_set = bool(value) if isinstance(value, dict) else value != one.default
             if one.metadata["card"] == "always" or (one.metadata["card"] == "where set" and is_set):
-                record[one.name] = value
+                is_path = isinstance(value, str) and "/" in value  # or a Hub id: of a decoder, of contours
+                record[one.name] = public_name(value) if is_path else value
         if self.model.model_name_or_path:
             del record["model_size"]  # the geometry is the checkpoint's
         shown = [*SHOWN_OF_TRAINING, "max_steps" if self.training.max_steps > 0 else "num_train_epochs"]

@@ -76,10 +76,12 @@ def check_annotations(content: Any, path: Path, *reports: Mapping[str, str]) -> 
             f"{path} lacks {len(absent)} of {len(first)} studies, such as {absent[0]!r}; annotate the report "
             "of each study"
         )
+    # The package annotates the word None in the place of an empty report, and scores such a pair 0.
+    found = {study: content[study] if first[study].strip() else {"entities": {}} for study in first}
     other = [
         study
         for study in first
-        if (text := content[study].get("text"))
+        if (text := found[study].get("text"))
         and not any(_letters(str(text)) == _letters(each[study]) for each in reports)
     ]
     if other:
@@ -87,7 +89,7 @@ def check_annotations(content: Any, path: Path, *reports: Mapping[str, str]) -> 
             f"{path} annotates other texts than the reports that are scored ({len(other)} of {len(first)}, "
             f"such as that of {other[0]!r}); annotate these reports anew"
         )
-    return {study: content[study] for study in first}
+    return found
 
 
 def _letters(text: str) -> str:
