@@ -74,6 +74,16 @@ class ReportWorkshop:
     def pictures(self):
         return sorted(path for path in self.raw.rglob("*") if path.suffix in (".png", ".jpg"))
 
+    def evaluate(self, model, output, *words):
+        """Score a folder; what was printed."""
+        done = self.run(
+            "evaluate_report.py", None, "--model", str(model), "--data_dir", str(self.raw),
+            "--build_dir", str(self.folder / "built"), "--output_dir", str(output),
+            "--device", "cpu", "--bootstrap_resamples", "50", *words,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
     def train(self, output, *words, ranks=1):
         """A finished folder; what was printed stands beside it."""
         done = self.run("train_report.py", output, *words, ranks=ranks)

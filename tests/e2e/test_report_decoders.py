@@ -14,9 +14,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from medhiera.hub.model_card import card_of
+from medhiera.hub.publish import publish_stage
 from medhiera.hub.record import read_record
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
+]
 
 END = "<|endoftext|>"
 
@@ -88,7 +92,7 @@ def test_mimic_from_its_layout_to_a_folder_that_stock_opens(root, tmp_path):
     assert [text.strip() for text in stock_reports(folder, pictures, tmp_path)] == ours
 
 
-def test_a_language_model_with_lora_becomes_a_stock_folder(studio, gpt2, tmp_path):
+def test_a_language_model_with_lora_becomes_a_stock_folder(hub, studio, gpt2, tmp_path):
     words = ["--decoder_name_or_path", str(gpt2), "--lora_rank", "2", "--load_best_model_at_end", "true",
              "--save_steps", "6", "--views", "1", "--learning_rate", "0.01", "--max_steps", "18"]  # fmt: skip
     folder = studio.train(tmp_path / "whole", *words)
@@ -114,6 +118,11 @@ def test_a_language_model_with_lora_becomes_a_stock_folder(studio, gpt2, tmp_pat
     assert done.returncode == 0, done.stderr
     name, *texts = json.loads(done.stdout)
     assert name == "VisionEncoderDecoderModel" and texts == answers
+
+    studio.evaluate(folder, tmp_path / "scored")  # melted in, it writes what the trained one wrote
+    assert (tmp_path / "scored" / "reports.csv").read_text() == (folder / "reports.csv").read_text()
+    publish_stage(folder, "tester/lora", stage=2)
+    assert not any(name.endswith((".py", ".csv")) for name in hub.repositories["tester/lora"].files)
 
     killed = tmp_path / "killed"
     kill_after_checkpoint(studio, "train_report.py", killed, *words, step=6)

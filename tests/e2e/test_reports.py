@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 from killed_runs import kill_after_checkpoint, logged, weights
@@ -68,15 +73,31 @@ def test_stock_transformers_writes_the_same_in_a_process_without_us(studio, writ
     assert len(list(csv.reader((tmp_path / "reports.csv").read_text().splitlines()))) == 5
 
 
+def test_the_documents_lines_write_of_two_views_what_the_folder_holds(studio, written, root, tmp_path):
+    """Those of docs/reports.md, as they stand, in a process that cannot see this project."""
+    text = (root / "docs" / "reports.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"Several views .*?```python\n(.*?)```", text, re.DOTALL)
+    with (written / "reports.csv").open(newline="", encoding="utf-8") as file:
+        expected = {row["study"].rpartition("CXR")[2]: row["written"] for row in csv.DictReader(file)}
+    views = {}
+    for path in studio.pictures:
+        views.setdefault(path.name.split("_")[0], []).append(path)
+    study = next(number for number, paths in views.items() if len(paths) == 2 and number in expected)
+    for name, path in zip(("frontal.png", "lateral.png"), views[study], strict=True):
+        shutil.copy(path, tmp_path / name)
+    shutil.copytree(written, tmp_path / "runs" / "report", ignore=shutil.ignore_patterns("checkpoint-*"))
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, text=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == expected[study].strip()
+
+
 def test_scoring_the_folder_gives_the_records_numbers(studio, written, tmp_path):
     def evaluate(name, *words):
-        done = studio.run(
-            "evaluate_report.py", None, "--model", str(written), "--data_dir", str(studio.raw),
-            "--build_dir", str(studio.folder / "built"), "--output_dir", str(tmp_path / name),
-            "--device", "cpu", "--bootstrap_resamples", "50", *words,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"], done.stdout
+        printed = studio.evaluate(written, tmp_path / name, *words)
+        return json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"], printed
 
     recorded = json.loads((written / "metrics.json").read_text())["evaluation"]
     found, _ = evaluate("test")
@@ -117,6 +138,9 @@ def test_kill_and_resume_gives_the_same_weights(studio, tmp_path, ranks):
     assert all((expected[name] == found[name]).all() for name in expected)
     assert logged(whole) == logged(killed)
     assert (whole / "reports.csv").read_text() == (killed / "reports.csv").read_text()
+    if ranks > 1:  # each wrote its share, and every report stands beside its own study
+        studio.evaluate(whole, tmp_path / "alone")
+        assert (whole / "reports.csv").read_text() == (tmp_path / "alone" / "reports.csv").read_text()
 
 
 def test_the_legacy_vocabulary_and_the_impression(studio, tmp_path):
