@@ -66,9 +66,8 @@ def main(argv: list[str]) -> None:
     scored = read_split(run, "test") if options.score_test else validation
     clean = choose_cleaning(options, training, scored)
     if options.legacy_vocabulary:  # R2Gen's words are of cleaned reports, and so is what is learned
-        training, validation, scored = (
-            split.change_reports(CLEANERS[clean]) for split in (training, validation, scored)
-        )
+        cleaned = [split.change_reports(CLEANERS[clean]) for split in (training, validation, scored)]
+        training, validation, scored = cleaned
 
     tokenizer = choose_tokenizer(options, training.reports, clean)
     encoder = run.start_model(num_query_pool=3)  # tokens in raster order, one a mask unit
@@ -96,15 +95,14 @@ def main(argv: list[str]) -> None:
     if not trainer.is_world_process_zero():
         return
 
-    figures.training_curves(
-        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png", loss_name=LOSS_NAME
-    )
+    curves = run.output / FIGURES_FOLDER / "loss.png"
+    figures.training_curves(trainer.state.log_history, curves, loss_name=LOSS_NAME)
     merge_lora(model)
     writer = ReportWriter(model.eval(), tokenizer, run.preprocessing)
     split = "test" if options.score_test else "validation"
     splits = {"train": training, "validation": validation, split: scored}
-    batch_size = config.training.per_device_eval_batch_size
-    reports = collect_reports(writer, written, splits, split, options, clean, run.data, batch_size)
+    size = config.training.per_device_eval_batch_size
+    reports = collect_reports(writer, written, splits, split, options, clean, run.data, size)
     write_table(reports, run.output / REPORTS_FILE)
     labeler = None if options.chexbert is None else Chexbert.open(Path(options.chexbert), trainer.args.device)
     evaluation = reports.evaluate(Bootstrap(options.bootstrap_resamples), labeler)
