@@ -13,7 +13,6 @@ from medhiera.command_line import new_parser
 if __name__ == "__main__":  # --help and mistyped options are answered now
     new_parser(__doc__).parse_args()
 
-import csv
 import logging
 import os
 import subprocess
@@ -24,11 +23,9 @@ from pathlib import Path
 from dataset_scripts import write_phantom_reports
 from medhiera.demo_stages import Demo, ask_stock, say, shown
 from medhiera.errors import run_script
-from medhiera.evaluation.report_content import named_sides
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.report_tables import report_lines
 from medhiera.hub.record import ReportRecord, read_record
-from medhiera.layout import REPORTS_FILE
 from medhiera.output import make_folder, one_writer
 
 STUDIES, IMAGE_SIZE = 3000, 96
@@ -65,7 +62,7 @@ def run_demo(folder: Path) -> None:
     say("a new process, stock transformers, none of this project: one picture")
     picture = next(iter(sorted(demo.data.rglob("*.png"))))
     lines = ["", "══ summary " + "═" * 60, "", *report_lines(record.evaluation), ""]
-    lines += [verdict(record.evaluation, output / REPORTS_FILE), "", f"stock transformers on {picture.name}:"]
+    lines += [verdict(record.evaluation), "", f"stock transformers on {picture.name}:"]
     lines += [
         f"  {ask_stock(STOCK_CHECK, str(output), str(picture))}",
         "",
@@ -77,23 +74,15 @@ def run_demo(folder: Path) -> None:
     print(text)
 
 
-def verdict(evaluation: ReportEvaluation, texts: Path) -> str:
-    """Whether the model sees: better than one constant report, and right in four of five sides that it names.
-
-    Args:
-        evaluation: of the record.
-        texts: reports.csv, with a row for each study.
-    """
+def verdict(evaluation: ReportEvaluation) -> str:
+    """Whether the model sees: better than one constant report, and four of five sides that it names right."""
     gain = evaluation.above_constant["cider"]
     is_above = gain.interval is not None and gain.interval[0] > 0
-    with texts.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    sides = [(named_sides(row["written"]), named_sides(row["reference"])) for row in rows]
-    named = [written == reference for written, reference in sides if written]
-    share = sum(named) / len(named) if named else 0.0
+    sides = evaluation.written.laterality
+    share = sides.share_written_correct or 0.0
     return (
         f"CIDEr-D {'is' if is_above else 'IS NOT'} above the best constant report's\n"
-        f"{len(named)} reports name a side, {100 * share:.0f} % of them the right one"
+        f"{sides.written} reports name a side, {100 * share:.0f} % of them the right one"
         + ("" if share >= 0.8 else ": FEWER than four of five")
     )
 

@@ -184,7 +184,7 @@ def save_for_timm(conversion: Conversion, folder: Path) -> Conversion:
     mapped, left_out = write_timm_folder(conversion.model, folder, conversion.processor)
     conversion = conversion._replace(mapped=mapped, left_out=left_out)
     (folder / "README.md").write_text(_card(conversion, "timm"), encoding="utf-8")
-    for name in (_RECORD, "trained_images.txt"):
+    for name in (_RECORD, "training_images.parquet"):
         if conversion.stage is not None and (conversion.stage / name).is_file():
             shutil.copyfile(conversion.stage / name, folder / name)
     return conversion

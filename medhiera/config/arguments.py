@@ -308,12 +308,15 @@ class Config(Generic[S]):
 
     def as_json(self) -> dict[str, Any]:
         """What card and metrics.json show: our fields by their metadata, and those of theirs that count."""
+        from medhiera.layout import public_name  # which imports PyTorch, and --help reads this file
+
         record: dict[str, Any] = {}
         for options, one in self._own_fields():
             value = getattr(options, one.name)
             is_set = bool(value) if isinstance(value, dict) else value != one.default
             if one.metadata["card"] == "always" or (one.metadata["card"] == "where set" and is_set):
-                record[one.name] = value
+                is_path = isinstance(value, str) and "/" in value  # or a Hub id: of a decoder, of contours
+                record[one.name] = public_name(value) if is_path else value
         if self.model.model_name_or_path:
             del record["model_size"]  # the geometry is the checkpoint's
         shown = [*SHOWN_OF_TRAINING, "max_steps" if self.training.max_steps > 0 else "num_train_epochs"]

@@ -11,6 +11,9 @@ from medhiera.errors import RunEndedError, UserError
 
 T = TypeVar("T")
 
+UNITS = {"images": "image", "studies": "study"}
+"""What a batch may be of → one of them."""
+
 
 def end_run(
     loss_of: Callable[[dict[str, Any]], Tensor],
@@ -40,16 +43,51 @@ def end_run(
             del gradients, moments
 
     size = len(batch["pixel_values"])
-    raise RunEndedError(out_of_memory_message(size, largest_fitting(attempt, size), accumulation))
+    unit = "studies" if "has_view" in batch else "images"
+    message = out_of_memory_message(size, largest_fitting(attempt, size), accumulation, unit)
+    raise RunEndedError(f"{rank_in_words()}{message}")
 
 
-def run_or_name_batch(work: Callable[[], T], attempt: Callable[[int], object], batch_size: int) -> T:
+def end_writing(write: Callable[[dict[str, Any]], object], batch: Mapping[str, Any]) -> NoReturn:
+    """The same where reports are written: beams and their cache need more than the loss does.
+
+    Args:
+        write: writes the reports of a part of the batch.
+        batch: of studies, that did not fit.
+
+    Raises:
+        RunEndedError: always.
+    """
+    size = len(batch["pixel_values"])
+    fitting = largest_fitting(lambda count: write(first_images(batch, count)), size)
+    if fitting:
+        advice = f"{fitting} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
+    else:
+        advice = "and neither does one study. Set fewer num_beams, views or max_tokens"
+    raise RunEndedError(
+        f"{rank_in_words()}out of memory while reports are written: a batch of {size} studies does not fit; "
+        f"{advice}. What checkpoints hold is kept: --resume_from_checkpoint true continues from the last"
+    )
+
+
+def rank_in_words() -> str:
+    """Which of several ranks speaks, as the beginning of a message; nothing where there is one."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() < 2:
+        return ""
+    return f"rank {distributed.get_rank()} of {distributed.get_world_size()}: "
+
+
+def run_or_name_batch(
+    work: Callable[[], T], attempt: Callable[[int], object], batch_size: int, unit: str = "images"
+) -> T:
     """What `work` returns; where it runs out of memory, one message with the batch that fits.
 
     Args:
         work: of a command with the option `--batch_size`.
         attempt: does the same to so many images.
         batch_size: images that `work` takes at a time.
+        unit: what a batch is of.
 
     Raises:
         UserError: out of memory.
@@ -63,12 +101,13 @@ def run_or_name_batch(work: Callable[[], T], attempt: Callable[[int], object], b
     fitting = largest_fitting(attempt, batch_size)
     if fitting:
         raise UserError(
-            f"out of memory: a batch of {batch_size} images does not fit; {fitting} do (tried). Repeat the "
+            f"out of memory: a batch of {batch_size} {unit} does not fit; {fitting} do (tried). Repeat the "
             f"command with --batch_size {fitting}; the result is the same"
         )
     raise UserError(
-        f"out of memory: a batch of {batch_size} images does not fit, and neither does one image. Another "
-        "process may hold the memory (nvidia-smi shows a GPU's); else take --device cpu"
+        f"out of memory: a batch of {batch_size} {unit} does not fit, and neither does one "
+        f"{UNITS[unit]}. Another process may hold the memory (nvidia-smi shows a GPU's); else take "
+        "--device cpu"
     )
 
 
@@ -121,28 +160,31 @@ def first_images(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
     }
 
 
-def out_of_memory_message(batch_size: int, fitting: int, accumulation: int | None) -> str:
+def out_of_memory_message(
+    batch_size: int, fitting: int, accumulation: int | None, unit: str = "images"
+) -> str:
     """What to write in the recipe instead.
 
     Args:
         batch_size: images that did not fit.
         fitting: images that did, 0 for none.
         accumulation: batches of an optimizer step; None in evaluation.
+        unit: what a batch is of.
     """
     if fitting and accumulation is None:
         return (
-            f"out of memory in evaluation: a batch of {batch_size} images does not fit; {fitting} of the "
-            f"same images do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
+            f"out of memory in evaluation: a batch of {batch_size} {unit} does not fit; {fitting} of the "
+            f"same {unit} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
         )
     if not fitting:
         return (
-            f"out of memory: a batch of {batch_size} images does not fit, and neither does one image. Take a "
-            "smaller image_size or model_size, or gradient_checkpointing: true"
+            f"out of memory: a batch of {batch_size} {unit} does not fit, and neither does one "
+            f"{UNITS[unit]}. Take a smaller image_size or model_size, or gradient_checkpointing: true"
         )
     assert accumulation is not None
     steps = -(-batch_size * accumulation // fitting)
     return (
-        f"out of memory: a batch of {batch_size} images does not fit; {fitting} of the same images do "
+        f"out of memory: a batch of {batch_size} {unit} does not fit; {fitting} of the same {unit} do "
         f"(tried). Set per_device_train_batch_size: {fitting} and gradient_accumulation_steps: {steps}; the "
         "result is the same, for the loss is divided over the whole step"
     )

@@ -128,10 +128,10 @@ def test_a_stages_record_goes_along(tmp_path):
     ours = tmp_path / "ours"
     ours.mkdir()
     (ours / "metrics.json").write_text(json.dumps({"stage": 2, "lineage": []}))
-    (ours / "trained_images.txt").write_text("a\n")
+    (ours / "training_images.parquet").write_bytes(b"a")
     to_timm(randomized(tiny_classifier(**GEOMETRY)), tmp_path)
     assert (tmp_path / "timm" / "metrics.json").read_bytes() == (ours / "metrics.json").read_bytes()
-    assert (tmp_path / "timm" / "trained_images.txt").is_file()
+    assert (tmp_path / "timm" / "training_images.parquet").is_file()
 
 
 @pytest.mark.parametrize(
