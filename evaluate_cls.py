@@ -37,7 +37,7 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.results import Comparison
-from medhiera.evaluation.tables import comparison_lines, format_table, threshold_lines
+from medhiera.evaluation.tables import call_lines, comparison_lines, format_table, threshold_lines
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
@@ -198,7 +198,8 @@ def write_results(
         record.write(options.output_dir)
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
-    lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
+    lines = [*format_table(scored), "", *call_lines(scored.exclusive)]
+    lines += [*threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
     lines += [*compare_with_published(scored, predictions.rows["image_id"], cocktail.is_phantom), ""]
     if record.members:

@@ -40,10 +40,12 @@ from medhiera.training.callbacks import FigureCallback
 from medhiera.training.losses import choose_loss
 from medhiera.training.model import set_prior_bias
 from medhiera.training.trainer import MedHieraTrainer
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL, SINGLE_LABEL
 
 logger = logging.getLogger("train_cls")
 
-LOSS_NAME = "binary cross-entropy"
+LOSS_NAMES = {False: "binary cross-entropy", True: "cross-entropy"}
+"""By whether the labels exclude each other."""
 
 
 def main(argv: list[str]) -> None:
@@ -56,24 +58,28 @@ def main(argv: list[str]) -> None:
     eval_rows = run.select("validation", sources, config.data.max_eval_images)
     scored_rows = run.select("test", sources) if options.score_test else eval_rows
 
+    is_exclusive = run.data.is_exclusive
+    loss = choose_loss(options, is_exclusive)
     labels = np.array(read_column(eval_rows, "labels").to_pylist())
     selection = choose_findings(labels, read_column(eval_rows, "patient_id").to_pylist(), names)
     check_metric(config.training.metric_for_best_model, labels, names)
     model = run.start_model(
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
-        problem_type="multi_label_classification",
+        problem_type=SINGLE_LABEL if is_exclusive else MULTI_LABEL,
         classifier_dropout=options.classifier_dropout,
     )
     new = run.lineage.new_weights
     if options.prior_bias and (new == "all" or "classifier.bias" in new):
-        set_prior_bias(model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()))
+        set_prior_bias(
+            model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()), is_exclusive
+        )
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
     trainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
-        callbacks=[FigureCallback(run.output, LOSS_NAME)],
+        callbacks=[FigureCallback(run.output, LOSS_NAMES[is_exclusive])],
         train_dataset=RadiographDataset(
             train_rows,
             run.preprocessing,
@@ -84,8 +90,8 @@ def main(argv: list[str]) -> None:
             with_labels=True,
         ),
         eval_dataset=RadiographDataset(eval_rows, run.preprocessing, with_labels=True),
-        compute_loss_func=choose_loss(options),
-        compute_metrics=ValidationScores(names, selection.findings, options.legacy_head),
+        compute_loss_func=loss,
+        compute_metrics=ValidationScores(names, selection.findings, options.legacy_head, is_exclusive),
     )
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.disable_autocast()
@@ -97,7 +103,9 @@ def main(argv: list[str]) -> None:
         return
 
     figures.training_curves(
-        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png", loss_name=LOSS_NAME
+        trainer.state.log_history,
+        run.output / FIGURES_FOLDER / "loss.png",
+        loss_name=LOSS_NAMES[is_exclusive],
     )
     record = ClassificationRecord(
         **run.facts,
@@ -141,7 +149,9 @@ def is_selected(run: Run[ClassificationArguments]) -> bool:
 def predict(run: Run[ClassificationArguments], trainer: MedHieraTrainer, rows: Dataset) -> Predictions:
     """The model's probabilities of a split, beside what is true; every rank takes part."""
     table = RadiographDataset(rows, run.preprocessing, with_labels=True)
-    scores = scores_of(trainer.predict(table).predictions, run.config.stage.legacy_head)
+    scores = scores_of(
+        trainer.predict(table).predictions, run.config.stage.legacy_head, run.data.is_exclusive
+    )
     return Predictions.of(rows, scores, run.data.names)
 
 
@@ -184,9 +194,11 @@ def evaluate(
     return result
 
 
-def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
+def scores_of(
+    logits: NDArray[np.floating[Any]], legacy_head: bool, is_exclusive: bool
+) -> NDArray[np.float64]:
     """What images are ranked by, see classifier.scores."""
-    return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head))
+    return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head, is_exclusive))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
-from medhiera.data.columns import read_column
+from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.shards import open_in_place
 from medhiera.errors import UserError
 from medhiera.layout import offline_reason
@@ -105,6 +105,11 @@ class BuiltDataset:
     folder: Path
     is_reused: bool
     mean_of_stds: float = math.nan
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether each image has exactly one of the labels."""
+        return has_exclusive_labels(next(iter(self.rows.values())))
 
     def split(self, name: str) -> Dataset:
         """One split.
