@@ -10,6 +10,7 @@ import numpy as np
 
 from medhiera.evaluation.bootstrap import Bootstrap, Floats, interval
 from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.shares import share_interval
 
 NO_THRESHOLD = "the labels exclude each other, and each image is called by its most probable one"
 """Why such a report has no operating points."""
@@ -72,12 +73,13 @@ def score_calls(predictions: Predictions, bootstrap: Bootstrap) -> ExclusiveRepo
     parts = [(of_patients.T @ weights).reshape(*shape, -1) for weights in bootstrap.weights(count)]
     drawn = np.concatenate(parts, axis=-1) if parts else np.empty((*shape, 0))
     (accuracy, balanced, recalls, precisions), resampled = _measures(table), _measures(drawn)
+    right, images_of, called_so = table[range(len(names)), range(len(names)), 0], table.sum(1), table.sum(0)
     labels = {
         name: LabelCalls(
             recall=_value(recalls[index]),
-            recall_interval=interval(resampled[2][index]),
+            recall_interval=_interval(resampled[2][index], right[index], images_of[index, 0]),
             precision=_value(precisions[index]),
-            precision_interval=interval(resampled[3][index]),
+            precision_interval=_interval(resampled[3][index], right[index], called_so[index, 0]),
             called={other: int(images) for other, images in zip(names, table[index, :, 0], strict=True)},
         )
         for index, name in enumerate(names)
@@ -85,7 +87,7 @@ def score_calls(predictions: Predictions, bootstrap: Bootstrap) -> ExclusiveRepo
     images = table.sum()
     return ExclusiveReport(
         accuracy=_value(accuracy),
-        accuracy_interval=interval(resampled[0]),
+        accuracy_interval=_interval(resampled[0], right.sum(), images),
         balanced_accuracy=_value(balanced),
         balanced_accuracy_interval=interval(resampled[1]),
         accuracy_of_commonest=float(table.sum(axis=1).max() / images) if images else None,
@@ -100,6 +102,10 @@ def _measures(tables: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     precisions = _share(right, tables.sum(axis=0))
     # A label without an image in a resample leaves its mean recall unknown there.
     return _share(right.sum(axis=0), tables.sum(axis=(0, 1))), recalls.mean(axis=0), recalls, precisions
+
+
+def _interval(draws: Floats, right: float, images: float) -> list[float] | None:
+    return share_interval(draws, int(right), int(images)) if len(draws) else None
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
