@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import Augmentation
@@ -63,17 +64,7 @@ def main(argv: list[str]) -> None:
     labels = np.array(read_column(eval_rows, "labels").to_pylist())
     selection = choose_findings(labels, read_column(eval_rows, "patient_id").to_pylist(), names)
     check_metric(config.training.metric_for_best_model, labels, names)
-    model = run.start_model(
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        problem_type=SINGLE_LABEL if is_exclusive else MULTI_LABEL,
-        classifier_dropout=options.classifier_dropout,
-    )
-    new = run.lineage.new_weights
-    if options.prior_bias and (new == "all" or "classifier.bias" in new):
-        set_prior_bias(
-            model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()), is_exclusive
-        )
+    model = start_model(run, train_rows)
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
     trainer = run.make_trainer(
@@ -113,6 +104,22 @@ def main(argv: list[str]) -> None:
         evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
     )
     run.finish(record, trainer.model, weights)
+
+
+def start_model(run: Run[ClassificationArguments], train_rows: Dataset) -> PreTrainedModel:
+    """The classifier that training starts from, with a new head where the checkpoint holds none."""
+    options, names, is_exclusive = run.config.stage, run.data.names, run.data.is_exclusive
+    model = run.start_model(
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        problem_type=SINGLE_LABEL if is_exclusive else MULTI_LABEL,
+        classifier_dropout=options.classifier_dropout,
+    )
+    new = run.lineage.new_weights
+    if options.prior_bias and (new == "all" or "classifier.bias" in new):
+        labels = torch.tensor(read_column(train_rows, "labels").to_pylist())
+        set_prior_bias(model.classifier, labels, is_exclusive)
+    return model
 
 
 def check_metric(metric: str | None, labels: NDArray[np.floating[Any]], names: list[str]) -> None:

@@ -181,9 +181,9 @@ def _write(splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) 
     if isinstance(kind, datasets.Value) and kind.dtype.startswith("float"):
         raise LabelFileError(f"the column {columns.label!r} holds numbers ({kind.dtype}); wanted classes.")
     labels = list(names or ()) if is_list else [LABEL_COLUMN] if columns.label else []
-    if taken := [
-        name for name in labels if own_column(name) in (*KNOWN_COLUMNS, LABEL_COLUMN) or "\n" in name
-    ]:
+    reserved = (*KNOWN_COLUMNS, LABEL_COLUMN)
+    taken = [name for name in names or () if is_list and (own_column(name) in reserved or "\n" in name)]
+    if taken:
         raise LabelFileError(f"the classes {taken} are called like columns of a table; rename them.")
     persons = {own_column(name): name for name in features if own_column(name) in _PERSON}
     with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:

@@ -78,15 +78,9 @@ def list_table(
         if facts.patient == patient_of_one_image(key):
             listing.report("no_patient", key, "its row names no patient: it counts as one of its own")
         record = ImageRecord(
-            image_id=f"{source}/{key}",
-            source=source,
-            patient_id=f"{source}/{facts.patient}",
-            path=others[key],
-            labels=facts.labels,
-            age_years=facts.age_years,
-            sex=facts.sex,
-            view=facts.view,
-        )
+            f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
+            age_years=facts.age_years, sex=facts.sex, view=facts.view,
+        )  # fmt: skip
         listing.splits.setdefault(splits[key], []).append(record)
     for key in sorted(paths.keys() - rows.keys()):
         listing.report("not_listed", paths[key], f"in the folder, not in {table.name}")
