@@ -41,7 +41,7 @@ from medhiera.evaluation.tables import call_lines, comparison_lines, format_tabl
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
-from medhiera.inference.classifier import Classifier
+from medhiera.inference.classifier import Classifier, match_findings
 from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
@@ -121,7 +121,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         is_phantom=data.cocktail.is_phantom, evaluation=scored,
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
-    write_results(options, record, test, examples, data.cocktail)
+    write_results(options, record, test, examples, data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,12 +133,14 @@ class ScoredData:
         sources: those that are read; None for all.
         rows: of the split that is scored.
         validation: where thresholds are chosen; None where that is what is scored, or the data has none.
+        figure_mark: what figures say of the models and the data.
     """
 
     cocktail: BuiltDataset
     sources: list[str] | None
     rows: Dataset
     validation: Dataset | None
+    figure_mark: str
 
 
 def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[str]) -> ScoredData:
@@ -166,7 +168,8 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
         for model in models:
             check_unseen(model, **held_out)
     validation = None if options.split == "validation" else held_out.get("validation")
-    return ScoredData(cocktail, sources, rows, validation)
+    is_smoke_run = any(record is not None and record.kind == "smoke" for record in records)
+    return ScoredData(cocktail, sources, rows, validation, cocktail.figure_mark(is_smoke_run))
 
 
 def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:
@@ -183,7 +186,7 @@ def write_results(
     record: EvaluationRecord,
     predictions: Predictions,
     examples: list[HeatMapExample],
-    cocktail: BuiltDataset,
+    data: ScoredData,
 ) -> None:
     """Write predictions.parquet, the figures and at last metrics.json, and print the tables.
 
@@ -191,17 +194,18 @@ def write_results(
         UserError: the folder cannot be written to.
     """
     scored = record.evaluation
-    title = cocktail.caption(f"{options.split.capitalize()} split")
+    title = f"{options.split.capitalize()} split"
     try:
         predictions.table().to_parquet(options.output_dir / "predictions.parquet")
-        report.draw(scored, predictions, examples, options.output_dir / FIGURES_FOLDER, title)
+        folder = options.output_dir / FIGURES_FOLDER
+        report.draw(scored, predictions, examples, folder, title, data.figure_mark)
         record.write(options.output_dir)
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *call_lines(scored.exclusive)]
     lines += [*threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
-    lines += [*compare_with_published(scored, predictions.rows["image_id"], cocktail.is_phantom), ""]
+    lines += [*compare_with_published(scored, predictions.rows["image_id"], data.cocktail.is_phantom), ""]
     if record.members:
         lines += [*member_lines(record.members, scored), ""]
     if scored.comparison is not None:
@@ -374,26 +378,6 @@ def warn_of_model(record: AnyRecord | None, is_phantom: bool) -> None:
         logger.warning("this model was trained on synthetic phantoms, and these images are none")
     if record.kind == "smoke":
         logger.warning("this model is a smoke run's: it proves the software and is no trained model")
-
-
-def match_findings(model_names: list[str], data_names: list[str]) -> list[int]:
-    """Which output of the model is each finding of the data; spaces, underscores and case do not count.
-
-    Raises:
-        UserError: the model lacks one of them.
-    """
-    outputs = {name.replace("_", " ").casefold(): index for index, name in enumerate(model_names)}
-    absent = [name for name in data_names if name.replace("_", " ").casefold() not in outputs]
-    if absent:
-        found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
-        raise UserError(
-            f"the model has no output for {absent}, which the data labels; its outputs are {found}"
-        )
-    if len(model_names) > len(data_names):
-        logger.info(
-            "%d outputs of the model are not in the data: left out", len(model_names) - len(data_names)
-        )
-    return [outputs[name.replace("_", " ").casefold()] for name in data_names]
 
 
 if __name__ == "__main__":

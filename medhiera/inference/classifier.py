@@ -4,6 +4,7 @@ The scripts, the export and the page open such folders through it.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from medhiera.layout import read_config
 from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForImageClassification
 from modeling_hiera_mae.exclusive_loss import MULTI_LABEL, SINGLE_LABEL
+
+logger = logging.getLogger(__name__)
 
 NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
 
@@ -302,3 +305,23 @@ def score_logits(logits: Tensor, legacy_head: bool = False, is_exclusive: bool =
     if is_exclusive:
         return exact.softmax(dim=1)
     return (exact.softmax(dim=1) if legacy_head else exact).sigmoid()
+
+
+def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:
+    """Which output of the model is each finding of the data; spaces, underscores and case do not count.
+
+    Raises:
+        UserError: the model lacks one of them.
+    """
+    outputs = {name.replace("_", " ").casefold(): index for index, name in enumerate(model_names)}
+    absent = [name for name in data_names if name.replace("_", " ").casefold() not in outputs]
+    if absent:
+        found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
+        raise UserError(
+            f"the model has no output for {absent}, which the data labels; its outputs are {found}"
+        )
+    if len(model_names) > len(data_names):
+        logger.info(
+            "%d outputs of the model are not in the data: left out", len(model_names) - len(data_names)
+        )
+    return [outputs[name.replace("_", " ").casefold()] for name in data_names]
