@@ -48,7 +48,7 @@ from tqdm.auto import tqdm
 from medhiera.data.cocktail import BuiltDataset, are_drawn
 from medhiera.data.stored_images import as_picture
 from medhiera.device import log_device, log_peak_memory
-from medhiera.errors import UserError, run_script
+from medhiera.errors import run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.ensemble import compare_members, mean_predictions
@@ -56,7 +56,7 @@ from medhiera.evaluation.localization import HeatMapExample, evaluate_localizati
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.hub.evaluation_record import EvaluationRecord
-from medhiera.inference.classifier import Classifier
+from medhiera.inference.classifier import Classifier, match_findings
 from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
@@ -157,26 +157,6 @@ def blank_images(classifier: Classifier, count: int) -> torch.Tensor:
     """As many inputs of the model as asked for, to see whether they fit."""
     blank = classifier.preprocessing.pixels(Image.new("L", (64, 64)))
     return classifier.pixel_values([blank] * count)
-
-
-def match_findings(model_names: list[str], data_names: list[str]) -> list[int]:
-    """Which output of the model is each finding of the data; spaces, underscores and case do not count.
-
-    Raises:
-        UserError: the model lacks one of them.
-    """
-    outputs = {name.replace("_", " ").casefold(): index for index, name in enumerate(model_names)}
-    absent = [name for name in data_names if name.replace("_", " ").casefold() not in outputs]
-    if absent:
-        found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
-        raise UserError(
-            f"the model has no output for {absent}, which the data labels; its outputs are {found}"
-        )
-    if len(model_names) > len(data_names):
-        logger.info(
-            "%d outputs of the model are not in the data: left out", len(model_names) - len(data_names)
-        )
-    return [outputs[name.replace("_", " ").casefold()] for name in data_names]
 
 
 if __name__ == "__main__":

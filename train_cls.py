@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column
@@ -47,10 +48,12 @@ from medhiera.training.callbacks import FigureCallback
 from medhiera.training.losses import choose_loss
 from medhiera.training.model import set_prior_bias
 from medhiera.training.trainer import MedHieraTrainer
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL, SINGLE_LABEL
 
 logger = logging.getLogger("train_cls")
 
-LOSS_NAME = "binary cross-entropy"
+LOSS_NAMES = {False: "binary cross-entropy", True: "cross-entropy"}
+"""By whether the labels exclude each other."""
 
 
 def main(argv: list[str]) -> None:
@@ -63,24 +66,18 @@ def main(argv: list[str]) -> None:
     eval_rows = run.select("validation", sources, config.data.max_eval_images)
     scored_rows = run.select("test", sources) if options.score_test else eval_rows
 
+    is_exclusive = run.data.is_exclusive
+    loss = choose_loss(options, is_exclusive)
     labels = np.array(read_column(eval_rows, "labels").to_pylist())
     selection = choose_findings(labels, read_column(eval_rows, "patient_id").to_pylist(), names)
     check_metric(config.training.metric_for_best_model, labels, names)
-    model = run.start_model(
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        problem_type="multi_label_classification",
-        classifier_dropout=options.classifier_dropout,
-    )
-    new = run.lineage.new_weights
-    if options.prior_bias and (new == "all" or "classifier.bias" in new):
-        set_prior_bias(model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()))
+    model = start_model(run, train_rows)
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
     trainer: MedHieraTrainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
-        callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
+        callbacks=[FigureCallback(run.output, LOSS_NAMES[is_exclusive], run.figure_mark)],
         train_dataset=RadiographDataset(
             train_rows,
             run.preprocessing,
@@ -91,8 +88,8 @@ def main(argv: list[str]) -> None:
             with_labels=True,
         ),
         eval_dataset=RadiographDataset(eval_rows, run.preprocessing, with_labels=True),
-        compute_loss_func=choose_loss(options),
-        compute_metrics=ValidationScores(names, selection.findings, options.legacy_head),
+        compute_loss_func=loss,
+        compute_metrics=ValidationScores(names, selection.findings, options.legacy_head, is_exclusive),
     )
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.disable_autocast()
@@ -105,7 +102,7 @@ def main(argv: list[str]) -> None:
 
     figures.training_curves(
         trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png",
-        loss_name=LOSS_NAME, mark=run.figure_mark,
+        loss_name=LOSS_NAMES[is_exclusive], mark=run.figure_mark,
     )  # fmt: skip
     record = ClassificationRecord(
         **run.facts,
@@ -113,6 +110,22 @@ def main(argv: list[str]) -> None:
         evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
     )
     run.finish(record, trainer.model, weights)
+
+
+def start_model(run: Run[ClassificationArguments], train_rows: Dataset) -> PreTrainedModel:
+    """The classifier that training starts from, with a new head where the checkpoint holds none."""
+    options, names, is_exclusive = run.config.stage, run.data.names, run.data.is_exclusive
+    model = run.start_model(
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        problem_type=SINGLE_LABEL if is_exclusive else MULTI_LABEL,
+        classifier_dropout=options.classifier_dropout,
+    )
+    new = run.lineage.new_weights
+    if options.prior_bias and (new == "all" or "classifier.bias" in new):
+        labels = torch.tensor(read_column(train_rows, "labels").to_pylist())
+        set_prior_bias(model.classifier, labels, is_exclusive)
+    return model
 
 
 def check_metric(metric: str | None, labels: NDArray[np.floating[Any]], names: list[str]) -> None:
@@ -149,7 +162,9 @@ def is_selected(run: Run[ClassificationArguments]) -> bool:
 def predict(run: Run[ClassificationArguments], trainer: MedHieraTrainer, rows: Dataset) -> Predictions:
     """The model's probabilities of a split, beside what is true; every rank takes part."""
     table = RadiographDataset(rows, run.preprocessing, with_labels=True)
-    scores = scores_of(trainer.predict(table).predictions, run.config.stage.legacy_head)
+    scores = scores_of(
+        trainer.predict(table).predictions, run.config.stage.legacy_head, run.data.is_exclusive
+    )
     return Predictions.of(rows, scores, run.data.names)
 
 
@@ -190,9 +205,11 @@ def evaluate(
     return result
 
 
-def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
+def scores_of(
+    logits: NDArray[np.floating[Any]], legacy_head: bool, is_exclusive: bool
+) -> NDArray[np.float64]:
     """What images are ranked by, see classifier.scores."""
-    return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head))
+    return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head, is_exclusive))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
     )  # fmt: skip
     parser.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
+    for what in ("image", "label", "patient"):
+        parser.add_argument(f"--{what}_column", help="as in training, where it was named there")
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
     add_device_option(parser)

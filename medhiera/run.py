@@ -273,7 +273,7 @@ def parse_run_config(stage: Stage[S], argv: Sequence[str]) -> Config[S]:
 
 def _data_faults(config: Config[S]) -> list[str]:
     is_test_scored = bool(getattr(config.stage, "score_test", False))
-    return missing_validation(Path(config.data.data_dir), is_test_scored)
+    return missing_validation(Path(config.data.data_dir), is_test_scored, config.data)
 
 
 def _output_faults(config: Config[S]) -> list[str]:

@@ -28,7 +28,7 @@ from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.results import Comparison
-from medhiera.evaluation.tables import comparison_lines, format_table, threshold_lines
+from medhiera.evaluation.tables import call_lines, comparison_lines, format_table, threshold_lines
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
@@ -36,6 +36,9 @@ from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER
 from medhiera.output import make_folder, one_writer, write_error
 
 logger = logging.getLogger(__name__)
+
+OWN_COLUMNS = ("image_column", "label_column", "patient_column")
+"""Options that name the columns of your own table or dataset."""
 
 
 def begin(options: argparse.Namespace) -> torch.device:
@@ -144,7 +147,8 @@ def write_results(
         record.write(options.output_dir)
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
-    lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
+    lines = [*format_table(scored), "", *call_lines(scored.exclusive)]
+    lines += [*threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
     lines += [*compare_with_published(scored, predictions.rows["image_id"], record.is_phantom), ""]
     if record.members:
@@ -191,6 +195,7 @@ def open_built(
             stored_size=stored_size,
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
+            **{name: getattr(options, name, None) for name in OWN_COLUMNS},  # reports have none of these
         )  # fmt: skip
     )
 

@@ -1,7 +1,7 @@
 """Hiera masked autoencoder and classifier, interchangeable with transformers' Hiera.
 
-Names are imported when they are first used: a command that only prints its help need not wait for PyTorch. With the
-first of them transformers' Auto classes know ours (auto_classes.py).
+Names are imported when they are first used: a command that only prints its help need not wait for PyTorch.
+With the first of them transformers' Auto classes know ours (auto_classes.py).
 """
 
 from importlib import import_module

@@ -14,6 +14,7 @@ from transformers.models.hiera.modeling_hiera import HieraForImageClassification
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
+from .exclusive_loss import MULTI_LABEL, SINGLE_LABEL, masked_cross_entropy
 from .initialization import init_head_weights, init_mae_patch_embedding, init_mae_weights
 from .layers import HieraMAEEmbeddings, HieraMAELayer, HieraMAEStage
 from .masking import UnitMask, check_pixel_values, choose_mask
@@ -198,10 +199,11 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
 
 
 class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
-    """Multi-label classifier: Hiera's encoder, the mean of its tokens, one linear layer.
+    """Classifier: Hiera's encoder, the mean of its tokens, one linear layer.
 
     Args:
-        config: the geometry and `num_labels`; copied, its problem_type becomes multi_label_classification.
+        config: the geometry and `num_labels`; copied. With problem_type "single_label_classification" each
+            image has exactly one label; any other becomes "multi_label_classification".
     """
 
     new_weights = ("hiera.pooler.", "classifier.")
@@ -211,7 +213,8 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
     def __init__(self, config: HieraMAEConfig) -> None:
         config = config.for_class("HieraForImageClassification")
-        config.problem_type = "multi_label_classification"
+        if config.problem_type != SINGLE_LABEL:
+            config.problem_type = MULTI_LABEL
         super().__init__(config)
         self.num_labels = config.num_labels
         self.hiera = HieraMAEModel(config, add_pooling_layer=True)
@@ -238,9 +241,11 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
         Args:
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
-            labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated.
-            num_items_in_batch: annotated labels of the whole optimizer step; the loss is then divided by it
-                instead of by those of this batch, so that accumulated batches weigh alike.
+            labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated. Of
+                single-label classification also (batch,), integers, as in transformers: masked_cross_entropy.
+            num_items_in_batch: annotated labels (of single-label classification: images) of the whole
+                optimizer step; the loss is then divided by it instead of by those of this batch, so that
+                accumulated batches weigh alike.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
             interpolate_pos_encoding: see HieraMAEModel.
@@ -259,8 +264,11 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         )
         pooled = functional.dropout(outputs.pooler_output, self.config.classifier_dropout, self.training)
         logits = self.classifier(pooled)
+        measure = (
+            masked_cross_entropy if self.config.problem_type == SINGLE_LABEL else masked_binary_cross_entropy
+        )
         return HieraForImageClassificationOutput(
-            loss=None if labels is None else masked_binary_cross_entropy(logits, labels, num_items_in_batch),
+            loss=None if labels is None else measure(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -287,7 +295,8 @@ def masked_binary_cross_entropy(
     if not labels.is_floating_point():
         raise ValueError(
             f"labels are {labels.dtype}; wanted floating point (1 present, 0 absent, NaN not annotated). "
-            "Call labels.float()."
+            "Call labels.float(); or, where each image has exactly one label, set problem_type to "
+            f"{SINGLE_LABEL}."
         )
     if labels.shape != logits.shape:
         raise ValueError(

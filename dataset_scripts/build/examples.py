@@ -57,6 +57,7 @@ def _read(
 
 def _example(record: ImageRecord, suffix: str, stored: GrayImage, config: SourceConfig) -> dict[str, Any]:
     height, width = stored.shape
+    present = [index for index, value in enumerate(record.labels) if value == 1.0]
     image: dict[str, Any]
     if config.is_raw:
         image = {"pixels": stored.tobytes(), "height": height, "width": width}
@@ -69,7 +70,7 @@ def _example(record: ImageRecord, suffix: str, stored: GrayImage, config: Source
         "source": record.source,
         "patient_id": record.patient_id,
         "labels": record.labels,
-        "findings": [index for index, value in enumerate(record.labels) if value == 1.0],
+        "findings": present or ([None] if config.is_exclusive else []),  # its length is then 1
         "age_years": record.age_years,
         "sex": record.sex,
         "view": record.view,

@@ -43,7 +43,10 @@ class DataArguments:
     """Which images, and how they reach the model."""
 
     data_dir: str = option(
-        "", "Folder that holds one or more of the sources in their own layout.", card="never"
+        "",
+        "Folder that holds one or more of the sources in their own layout; or images of your own, as class "
+        "folders, with a table or alone; or a dataset's id on the Hub (docs/data.md).",
+        card="never",
     )
     build_dir: str | None = option(
         None, "Where built data is kept (default: `cocktail` beside output_dir).", card="never"
@@ -88,6 +91,18 @@ class DataArguments:
         "are not known.",
         card="never",
     )
+    image_column: str | None = option(
+        None,
+        "Of a dataset on the Hub or of Parquet, or of your own table: the column of images or of their file "
+        "names. Default: found by its type or name.",
+        card="where set",
+    )
+    label_column: str | None = option(
+        None,
+        "The same of each image's class (one label, or of a dataset a list of them).",
+        card="where set",
+    )
+    patient_column: str | None = option(None, "The same of the patient.", card="where set")
     max_bad_fraction: float = option(
         0.01, "Stop the build when more than this share of the files is unreadable.", range=SHARE
     )

@@ -8,12 +8,12 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, load_dataset
-from huggingface_hub import snapshot_download
+from huggingface_hub import file_exists, snapshot_download
 from transformers import TrainingArguments
 
 from dataset_scripts import SOURCES, Cocktail, label_names
@@ -23,11 +23,13 @@ from dataset_scripts.build.chest_column import LEARNED
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.findings import IS_PHANTOM
+from dataset_scripts.image_folder import NOT_NAMED, ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
-from dataset_scripts.image_folder import ImageFolder, missing_splits
+from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset
+from dataset_scripts.own.labels import Columns
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
-from medhiera.data.columns import read_column
+from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.shards import open_in_place
 from medhiera.errors import UserError
 from medhiera.layout import offline_reason
@@ -35,18 +37,22 @@ from medhiera.layout import offline_reason
 logger = logging.getLogger(__name__)
 
 
-def missing_validation(data_dir: Path, is_test_scored: bool = False) -> list[str]:
+def missing_validation(
+    data_dir: Path, is_test_scored: bool = False, options: DataArguments | None = None
+) -> list[str]:
     """A sentence where a run would find no image to train or validate on: before hours of building.
 
     Args:
         data_dir: as the recipe has it; built data is not looked into.
         is_test_scored: the run scores the test split too; asked of your own folder alone.
+        options: of the recipe, which may say what the columns of your own table mean.
 
     Raises:
         UserError: your own folder is looked into, and its CSV cannot be read or no image is there.
     """
     if _is_own_folder(data_dir):
-        return missing_splits(data_dir, ("train", "validation", *(["test"] if is_test_scored else [])))
+        wanted = ("train", "validation", *(["test"] if is_test_scored else []))
+        return missing_splits(data_dir, wanted, NOT_NAMED if options is None else Columns.of(options))
     present = [source.folder for source in SOURCES if (data_dir / source.folder).is_dir()]
     holding = [source.folder for source in SOURCES if "validation" in source.held_out_splits]
     own = OWN_SOURCE.folder
@@ -105,6 +111,11 @@ class BuiltDataset:
     folder: Path
     is_reused: bool
     mean_of_stds: float = math.nan
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether each image has exactly one of the labels."""
+        return has_exclusive_labels(next(iter(self.rows.values())))
 
     def split(self, name: str) -> Dataset:
         """One split.
@@ -166,7 +177,11 @@ def open_cocktail(
     if (folder / BUILD_FILE).is_file():
         check_complete(folder)
     with training.main_process_first(local=False) if training else contextlib.nullcontext():
-        if (folder / BUILD_FILE).is_file() or not folder.is_dir():
+        if (folder / BUILD_FILE).is_file():
+            rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
+        elif _is_dataset(options):
+            rows, built, is_reused = _build(_extracted(options), wants_contours)
+        elif not folder.is_dir():
             rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
         else:
             rows, built, is_reused = _build(options, wants_contours)
@@ -194,11 +209,50 @@ def open_cocktail(
     )
 
 
+def _is_dataset(options: DataArguments) -> bool:
+    """Whether data_dir is a dataset that this project did not write: images and labels in some columns."""
+    folder = Path(options.data_dir)
+    if folder.is_dir():
+        return not any((folder / source.folder).is_dir() for source in SOURCES) and holds_dataset(folder)
+    if Columns.of(options) != NOT_NAMED:
+        return True
+    try:
+        return not file_exists(options.data_dir, BUILD_FILE, repo_type="dataset")
+    except (OSError, ValueError):  # no such repository, or it cannot be reached: loading says which
+        return False
+
+
+def _extracted(options: DataArguments) -> DataArguments:
+    """The options of a dataset's images and labels, once they lie in a folder.
+
+    Raises:
+        DataLayoutError: it cannot be opened.
+        LabelFileError: its columns cannot be meant.
+    """
+    place = Path(options.build_dir or "cocktail") / "datasets"
+    found = extract_dataset(options.data_dir, Columns.of(options), place)
+    return replace(
+        options,
+        data_dir=str(found.folder),
+        image_column=None,
+        label_column=found.label_column,
+        patient_column=None,
+    )
+
+
 def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, Path, bool]:
     """The rows of raw folders, built unless they were before; where they lie; whether they were there."""
     builder_class = ImageFolder if _is_own_folder(Path(options.data_dir)) else Cocktail
     is_shrunk = bool(options.stored_size)  # at native size raw bytes would be gigabytes more than PNGs
     compression = "raw" if options.compression == "auto" and is_shrunk else options.compression
+    columns = {
+        f"{name}_column": column for name, column in asdict(Columns.of(options)).items() if column
+    }  # named only where they are: other builds keep their folders
+    if columns and builder_class is Cocktail:
+        raise UserError(
+            f"{' and '.join(columns)} are of your own images or of a dataset, and --data_dir "
+            f"{options.data_dir} holds the folders of sources; leave them out"
+        )
     builder = builder_class(
         data_dir=options.data_dir,
         build_dir=options.build_dir,
@@ -209,13 +263,14 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
         nih_mapping=options.nih_mapping or "",
         compression=compression,
         contours=options.contours or (LEARNED if wants_contours else ""),
+        **columns,
     )
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
 
 
 def _is_own_folder(data_dir: Path) -> bool:
-    return (data_dir / "images").is_dir() and not (data_dir / BUILD_FILE).is_file()
+    return not (data_dir / BUILD_FILE).is_file() and is_own_folder(data_dir, SOURCES)
 
 
 def _check_sources(options: DataArguments, rows: DatasetDict) -> None:

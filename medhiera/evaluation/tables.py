@@ -1,6 +1,7 @@
 """The numbers of an evaluation as lines of text, for the log and the demo's summary."""
 
 from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.exclusive import ExclusiveReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.results import Comparison, MeanScores, OperatingPoints, RankingReport
 from medhiera.formatting import value_text
@@ -50,6 +51,32 @@ def mean_as_text(means: MeanScores) -> str:
     if means.mean_auroc is None:
         return "–    (no finding has both present and absent images)"
     return f"{means.mean_auroc:.3f} (95 % interval: {value_text(means.mean_auroc_interval)})"
+
+
+def call_lines(report: ExclusiveReport | None) -> list[str]:
+    """A plain-text table of what each label's images are called; nothing where labels may occur together.
+
+    Args:
+        report: intervals and values may be missing.
+    """
+    if report is None:
+        return []
+    chance = _number(report.accuracy_of_commonest)
+    lines = [
+        f"accuracy of the most probable label {_number(report.accuracy)} "
+        f"({value_text(report.accuracy_interval)}); of the commonest label alone {chance}",
+        f"balanced accuracy {_number(report.balanced_accuracy)} "
+        f"({value_text(report.balanced_accuracy_interval)})",
+        f"{'label':<20} recall    95 % interval    precision 95 % interval    called",
+    ]
+    for name, entry in report.labels.items():
+        called = ", ".join(f"{other} {images}" for other, images in entry.called.items())
+        lines.append(
+            f"{name.replace('_', ' '):<20} "
+            f"{_number(entry.recall):<9} {value_text(entry.recall_interval):<16} "
+            f"{_number(entry.precision):<9} {value_text(entry.precision_interval):<16} {called}"
+        )
+    return [*lines, ""]
 
 
 def threshold_lines(points: OperatingPoints) -> list[str]:

@@ -244,6 +244,8 @@ class ClassificationRecord(TrainedRecord):
             ("roc_auc", "mean AUROC of the diseases", report.diseases.mean_auroc),
             ("average_precision", "mean average precision", report.mean_average_precision),
         ]
+        if report.exclusive is not None:
+            found.insert(0, ("accuracy", "accuracy", report.exclusive.accuracy))
         return [Result(metric, title, value) for metric, title, value in found if value is not None]
 
 

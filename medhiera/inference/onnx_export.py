@@ -35,7 +35,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from medhiera.errors import UserError
 from medhiera.inference.classifier import NOTICE, Classifier
-from medhiera.layout import public_name, read_config
+from medhiera.layout import public_name
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def export_onnx(source: str | Path, file: Path) -> float:
     if file.suffix != ".onnx":
         raise UserError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
     classifier = Classifier.open(source)
-    model, activation = classifier.model, activation_of(read_config(source), len(classifier.names))
+    model, activation = classifier.model, "softmax" if classifier.is_exclusive else "sigmoid"
     metadata = {
         "labels": json.dumps(classifier.names),
         "preprocessing": classifier.preprocessing.to_processor().to_json_string(),
@@ -167,17 +167,6 @@ def _require_packages() -> None:
             "'medhiera[onnx]' where it is installed, "
             f"or pip install {' '.join(absent)} -c constraints.txt"
         )
-
-
-def activation_of(config: Mapping[str, Any], labels: int) -> str:
-    """The function that transformers' own pipeline applies to the logits: "sigmoid" or "softmax".
-
-    Args:
-        config: config.json as it was written; our class turns every model into a multi-label one.
-        labels: how many the model has.
-    """
-    is_multi_label = config.get("problem_type") == "multi_label_classification"
-    return "sigmoid" if is_multi_label or labels == 1 else "softmax"
 
 
 def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None:

@@ -215,7 +215,8 @@ def answer(reader: Reader, picture: Picture, started: float, *settings: Any) -> 
         text = page.report_view(reader, picture.gray, picture.notes, started)
         return None, picture.gray, text, gr.update(visible=False), gr.skip(), ""
     findings = reader.findings(picture.gray)
-    notes = [*picture.notes, *reader.operation.notes(reader.classifier.names)]
+    classifier = reader.classifier
+    notes = [*picture.notes, *reader.operation.notes(classifier.names, classifier.is_exclusive)]
     text = page.findings_table(findings, notes, time.perf_counter() - started)
     likeliest = next((each.name for each in findings if each.name != NO_FINDING), findings[0].name)
     return None, picture.gray, text, shown, likeliest, page.heat_view(reader, picture.gray, likeliest)

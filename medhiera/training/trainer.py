@@ -25,6 +25,7 @@ from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
+from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import build_optimizer
 from medhiera.training.out_of_memory import end_run, is_out_of_memory
@@ -194,11 +195,7 @@ class MedHieraTrainer(Trainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device
     ) -> Tensor | int | None:
-        # transformers counts every label that is not -100; ours are floats and NaN means "not annotated".
-        counted: list[Any] = [
-            {"labels": batch["labels"].nan_to_num(nan=-100.0)} if "labels" in batch else batch
-            for batch in batch_samples
-        ]
+        counted: list[Any] = [countable_labels(batch, self.model.config) for batch in batch_samples]
         count = super()._get_num_items_in_batch(counted, device)
         return count.clamp(min=1) if isinstance(count, Tensor) else count  # nothing annotated: a loss of 0
 

@@ -1,5 +1,7 @@
 """Several classifiers as one: the mean of their probabilities, each fed as it was trained."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,12 @@ def test_what_has_no_mean_is_refused(first, tmp_path):
     again = write_sibling(tmp_path / "again", other)
     with pytest.raises(UserError, match="twin and .*again are the same model"):
         Ensemble.open([first, twin, again])
+
+
+def test_probabilities_that_sum_to_1_are_not_averaged_with_others(first, tmp_path):
+    single = write_sibling(tmp_path / "single", first)
+    config = json.loads((single / "config.json").read_text())
+    (single / "config.json").write_text(json.dumps(config | {"problem_type": "single_label_classification"}))
+    assert Classifier.open(single).probabilities(PICTURES).sum(1).tolist() == pytest.approx([1, 1])
+    with pytest.raises(UserError, match="single gives each image exactly one label, the other any number"):
+        Ensemble.open([first, single])

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -93,6 +94,24 @@ def test_thresholds_and_calibration_of_the_folder(reader, tmp_path):
     calibration, thresholds = open_folder(folder).operation.notes(NAMES)
     assert "3 of 4" in calibration
     assert "validation" in thresholds
+
+
+def test_of_exclusive_labels_the_most_probable_is_called(stage2, tmp_path):
+    shutil.copytree(stage2, tmp_path / "exclusive")
+    config = tmp_path / "exclusive" / "config.json"
+    stored = json.loads(config.read_text()) | {"problem_type": "single_label_classification"}
+    config.write_text(json.dumps(stored))
+    reader = open_folder(tmp_path / "exclusive")
+    rows = reader.findings(GRAY)
+    stock = pipeline("image-classification", str(tmp_path / "exclusive"), top_k=len(NAMES))(
+        Image.fromarray(GRAY)
+    )
+    assert [row.probability for row in rows] == pytest.approx([row["score"] for row in stock], abs=5e-3)
+    assert [row.is_above for row in rows] == [True, False, False, False]
+    shown = page.findings_table(rows, reader.operation.notes(NAMES, is_exclusive=True), 0.1)
+    assert "most probable label is called" in shown and "sum to 1" in shown and "hreshold" not in shown
+    assert shown.count('class="above"') == 1
+    assert "hreshold" in page.findings_table(open_folder(stage2).findings(GRAY), [], 0.1)
 
 
 def test_heat_differs_by_finding_and_lies_in_range(reader):
