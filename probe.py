@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 def probe(options: argparse.Namespace, device: torch.device) -> None:
     """Open, embed, fit, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     log_device(device)
-    encoder = Encoder.open(options.model, device)
+    encoder = Encoder.from_pretrained(options.model, device)
     data = open_data(options, encoder.preprocessing.resize_size, [options.model])
     names = data.cocktail.names
     other = read_other(options.compare, names, list(data.rows["image_id"]))

@@ -28,7 +28,7 @@ def test_the_mean_of_models_of_other_order_spelling_and_size(first, tmp_path):
     names = [name.upper().replace("_", " ") for name in NAMES[::-1]]
     second = write_sibling(tmp_path / "second", first, names=names)
     Preprocessing(image_size=96, resize_size=110, mean=0.4, std=0.3).to_processor().save_pretrained(second)
-    one, two = Classifier.open(first), Classifier.open(second)
+    one, two = Classifier.from_pretrained(first), Classifier.from_pretrained(second)
     both = Ensemble.open([first, second])
     assert both.names == NAMES and both.resize_size == 110
     expected = (one.probabilities(PICTURES) + two.probabilities(PICTURES).flip(1)) / 2
@@ -43,7 +43,7 @@ def test_the_mean_of_models_of_other_order_spelling_and_size(first, tmp_path):
 
 
 def test_one_model_is_itself(first):
-    alone, classifier = Ensemble.open([first]), Classifier.open(first)
+    alone, classifier = Ensemble.open([first]), Classifier.from_pretrained(first)
     assert torch.equal(score(alone), classifier.probabilities(PICTURES))
     assert alone.fingerprint() == classifier.fingerprint()
 
