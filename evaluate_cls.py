@@ -38,6 +38,7 @@ from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.results import Comparison
 from medhiera.evaluation.tables import comparison_lines, format_table, threshold_lines
+from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
@@ -47,7 +48,6 @@ from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER, public_name
 from medhiera.output import make_folder, one_writer, write_error
-from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("evaluate_cls")
 
@@ -121,7 +121,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         is_phantom=data.cocktail.is_phantom, evaluation=scored,
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
-    write_results(options, record, test, examples, data.cocktail)
+    write_results(options, record, test, examples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,6 @@ def write_results(
     record: EvaluationRecord,
     predictions: Predictions,
     examples: list[HeatMapExample],
-    cocktail: BuiltDataset,
 ) -> None:
     """Write predictions.parquet, the figures and at last metrics.json, and print the tables.
 
@@ -191,7 +190,7 @@ def write_results(
         UserError: the folder cannot be written to.
     """
     scored = record.evaluation
-    title = cocktail.caption(f"{options.split.capitalize()} split")
+    title = f"{options.split.capitalize()} split" + (" (synthetic phantoms)" if record.is_phantom else "")
     try:
         predictions.table().to_parquet(options.output_dir / "predictions.parquet")
         report.draw(scored, predictions, examples, options.output_dir / FIGURES_FOLDER, title)
@@ -200,7 +199,7 @@ def write_results(
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
-    lines += [*compare_with_published(scored, predictions.rows["image_id"], cocktail.is_phantom), ""]
+    lines += [*compare_with_published(scored, predictions.rows["image_id"], record.is_phantom), ""]
     if record.members:
         lines += [*member_lines(record.members, scored), ""]
     if scored.comparison is not None:
@@ -327,10 +326,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def add_scoring_options(parser: argparse.ArgumentParser) -> None:
+def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True) -> None:
     """What is scored, how, and where the results go; probe.py has these options too."""
     parser.add_argument(
-        "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
+        "--data_dir",
+        required=needs_data,
+        help="folder that holds the sources, a built cocktail, or its Hub id",
     )
     parser.add_argument(
         "--build_dir",

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
 from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
+from medhiera.fitting_batch import run_or_name_batch
 from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.picture_files import canonical_path, changed_files, find_images, read_pictures
 from medhiera.inference.predictions_csv import (
@@ -41,7 +42,6 @@ from medhiera.inference.predictions_csv import (
 from medhiera.inference.report_writer import ReportWriter
 from medhiera.layout import CONFIG_FILE, LOG_FILE, METRICS_FILE, writes_reports
 from medhiera.output import check_output_file, make_folder, one_writer
-from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("predict")
 

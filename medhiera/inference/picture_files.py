@@ -78,6 +78,23 @@ class Reading(Generic[Prepared]):
     remarks: list[str]
 
 
+def read_file(path: Path, prepare: Callable[[Image.Image], Prepared]) -> Reading[Prepared]:
+    """What came of one file; called in threads, see read_ahead.
+
+    Args:
+        path: what to read.
+        prepare: a picture → what a model is given of it.
+    """
+    remarks: list[str] = []
+    try:
+        with decoding(path):
+            content = file_digest(path)
+        gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
+    except BadImageError as error:
+        return Reading(path, "", None, str(error), remarks)
+    return Reading(path, content, prepare(Image.fromarray(gray)), "", remarks)
+
+
 def read_pictures(
     paths: list[Path], prepare: Callable[[Image.Image], Prepared], batch_size: int
 ) -> Generator[list[Reading[Prepared]], None, None]:
@@ -90,14 +107,7 @@ def read_pictures(
     """
 
     def read(path: Path) -> Reading[Prepared]:
-        remarks: list[str] = []
-        try:
-            with decoding(path):
-                content = file_digest(path)
-            gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
-        except BadImageError as error:
-            return Reading(path, "", None, str(error), remarks)
-        return Reading(path, content, prepare(Image.fromarray(gray)), "", remarks)
+        return read_file(path, prepare)
 
     with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
         warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads

@@ -21,13 +21,14 @@ from medhiera.config.training_options import use_tf32
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
+from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import build_optimizer
-from medhiera.training.out_of_memory import end_run, is_out_of_memory
+from medhiera.training.out_of_memory import end_run
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
 from medhiera.training.settings import (
     check_batches,
