@@ -87,6 +87,7 @@ def embed_dataset(options: argparse.Namespace, encoder: "Encoder", output: Path)
     from medhiera.data.cocktail import open_cocktail
     from medhiera.data.selection import select_examples, warn_of_small_images
     from medhiera.data.trained_images import read_trained_images
+    from medhiera.hub.lineage import find_record
     from medhiera.inference.embedding import check_splits, data_fingerprint, embed_rows, header_of_encoder
     from medhiera.inference.features_writer import FeaturesWriter
 
@@ -106,9 +107,11 @@ def embed_dataset(options: argparse.Namespace, encoder: "Encoder", output: Path)
         for name in splits
     }
     warn_of_small_images(rows[splits[0]], stored_size)
+    record = find_record(options.model)
     header = header_of_encoder(
         options.model, encoder, options.tokens, data=data_fingerprint(data), finding_names=data.names,
         is_phantom=data.is_phantom, split_scheme=data.split_scheme,
+        figure_mark=data.figure_mark(record is not None and record.kind == "smoke"),
     )  # fmt: skip
     pace = embed_rows(
         encoder, rows, read_trained_images(options.model), FeaturesWriter(output, header), options.batch_size

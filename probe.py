@@ -61,6 +61,7 @@ class Probed:
         split_scheme: how the data was split.
         is_phantom: the images are synthetic.
         data: features of three splits.
+        figure_mark: what figures say of the model and the data.
         other: another model's probabilities of the scored images; None where none is named.
     """
 
@@ -69,6 +70,7 @@ class Probed:
     split_scheme: str
     is_phantom: bool
     data: ProbeData
+    figure_mark: str
     other: Floats | None
 
 
@@ -127,15 +129,15 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
         legacy_head=False, is_phantom=probed.is_phantom, evaluation=evaluation, probe_penalty=fitted.C,
         probe_train_images=len(labels), probe=fit,
     )  # fmt: skip
-    write_results(options, record, scored, [])
+    write_results(options, record, scored, [], probed.figure_mark)
     finish(options, probed, record, fit)
 
 
 def finish(options: argparse.Namespace, probed: Probed, record: EvaluationRecord, fit: ProbeFit) -> None:
     """Draw and print what few labels give, and update the stage's card where that is asked for."""
     figures = options.output_dir / FIGURES_FOLDER
-    suffix = " (synthetic phantoms)" if probed.is_phantom else ""
-    draw_few_labels(fit, probed.model, figures, title=f"Few labels, {options.split} split{suffix}")
+    title = f"Few labels, {options.split} split"
+    draw_few_labels(fit, probed.model, figures, title=title, mark=probed.figure_mark)
     for line in few_labels_lines(fit):
         logger.info("%s", line)
     if options.update_card:
@@ -155,7 +157,10 @@ def probe_file(options: argparse.Namespace) -> Probed:
     """
     header, data = read_probe_data(options.features, options.split, options.sources, options.max_train_images)
     other = read_other(options.compare, data.names, data.scored.rows["image_id"].tolist())
-    return Probed(header.model, header.fingerprint, header.split_scheme, header.is_phantom, data, other)
+    return Probed(
+        header.model, header.fingerprint, header.split_scheme, header.is_phantom, data, header.figure_mark,
+        other,
+    )  # fmt: skip
 
 
 def probe_model(options: argparse.Namespace, device: torch.device) -> Probed:
@@ -178,7 +183,7 @@ def probe_model(options: argparse.Namespace, device: torch.device) -> Probed:
     log_peak_memory(device)
     return Probed(
         public_name(options.model), encoder.fingerprint(), data.cocktail.split_scheme,
-        data.cocktail.is_phantom, splits, other,
+        data.cocktail.is_phantom, splits, data.figure_mark, other,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ def label_efficiency(
     note: str = "",
     labels_axis: str = "labels learned, and training images",
     legend: str = "started from",
+    mark: str = "",
 ) -> None:
     """AUROC over how many labels were learned, on a logarithmic axis: one line a start.
 
@@ -35,6 +36,7 @@ def label_efficiency(
         note: below the axes.
         labels_axis: what the shares are of.
         legend: what the lines are.
+        mark: at the bottom, see plotting.save.
     """
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for index, (label, by_share) in enumerate(starts.items()):
@@ -65,10 +67,10 @@ def label_efficiency(
     axis.grid(alpha=0.3)
     figure.legend(frameon=False, fontsize=8, title=legend, title_fontsize=8, loc="outside right upper")
     figure.supxlabel(note, fontsize=7)
-    save(figure, path)
+    save(figure, path, mark)
 
 
-def draw_few_labels(fit: ProbeFit, model: str, folder: Path, *, title: str) -> None:
+def draw_few_labels(fit: ProbeFit, model: str, folder: Path, *, title: str, mark: str) -> None:
     """The two figures of a probe: over 1, 10 and 100 % of the labels, and over shots.
 
     Args:
@@ -76,6 +78,7 @@ def draw_few_labels(fit: ProbeFit, model: str, folder: Path, *, title: str) -> N
         model: its name, for the legend.
         folder: where label_efficiency.png and few_shots.png go; those of an earlier probe go first.
         title: above each.
+        mark: at the bottom of each, see plotting.save.
     """
     whole = fit.shares[-1:]
     most = max((each.shots or 0 for each in fit.shots), default=0)
@@ -103,6 +106,7 @@ def draw_few_labels(fit: ProbeFit, model: str, folder: Path, *, title: str) -> N
                 "patients; circles: each draw",
                 labels_axis=axes[name],
                 legend="linear probe of",
+                mark=mark,
             )
 
 

@@ -53,6 +53,7 @@ class Header:
         finding_names: of `labels`, in order; none where the rows are files.
         is_phantom: the images are synthetic.
         split_scheme: how the data was split; empty where the rows are files.
+        figure_mark: what figures say of the model and the data.
         tokens: (rows, columns, size) of the grids beside the file; none where there are none.
     """
 
@@ -66,6 +67,7 @@ class Header:
     finding_names: list[str] = field(default_factory=list)
     is_phantom: bool = False
     split_scheme: str = ""
+    figure_mark: str = ""
     tokens: list[int] = field(default_factory=list)
 
     @property
