@@ -6,18 +6,23 @@ Each step is the command a user would type, in demo/report. What a former run fi
 must beat the best constant report and be right about sides; the summary says whether it does.
 """
 
-import argparse
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
+from medhiera.command_line import new_parser
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    new_parser(__doc__).parse_args()
+
 import csv
 import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from dataset_scripts import write_phantom_reports
-from demo import HERE, Demo, say, shown
+from medhiera.demo_stages import Demo, ask_stock, say, shown
 from medhiera.errors import run_script
 from medhiera.evaluation.report_content import named_sides
 from medhiera.evaluation.report_results import ReportEvaluation
@@ -29,9 +34,8 @@ from medhiera.output import make_folder, one_writer
 STUDIES, IMAGE_SIZE = 3000, 96
 
 STOCK_CHECK = """
-import importlib.util, sys
+import sys
 from transformers import pipeline
-assert importlib.util.find_spec("modeling_hiera_mae") is None, "this process can see the project"
 write = pipeline("image-text-to-text", model=sys.argv[1])
 print(write(sys.argv[2], text="")[0]["generated_text"])
 """
@@ -39,14 +43,11 @@ print(write(sys.argv[2], text="")[0]["generated_text"])
 
 def main(argv: list[str]) -> None:
     """Run the demo in its folder, where no other one runs, and print its summary."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args(argv)
+    new_parser(__doc__).parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)
-    folder = HERE / "demo" / "report"
+    folder = Path("demo").resolve() / "report"
     make_folder(folder, "the demo:")
     with one_writer(folder / "summary.txt", "the demo:"):
         run_demo(folder)
@@ -65,7 +66,11 @@ def run_demo(folder: Path) -> None:
     picture = next(iter(sorted(demo.data.rglob("*.png"))))
     lines = ["", "══ summary " + "═" * 60, "", *report_lines(record.evaluation), ""]
     lines += [verdict(record.evaluation, output / REPORTS_FILE), "", f"stock transformers on {picture.name}:"]
-    lines += [f"  {stock_check(output, picture)}", "", f"the card: {shown(output / 'README.md')}"]
+    lines += [
+        f"  {ask_stock(STOCK_CHECK, str(output), str(picture))}",
+        "",
+        f"the card: {shown(output / 'README.md')}",
+    ]
     lines += [f"in all {time.monotonic() - started:.0f} s on {os.cpu_count()} CPU cores", ""]
     text = "\n".join(lines)
     (folder / "summary.txt").write_text(text, encoding="utf-8")
@@ -91,18 +96,6 @@ def verdict(evaluation: ReportEvaluation, texts: Path) -> str:
         f"{len(named)} reports name a side, {100 * share:.0f} % of them the right one"
         + ("" if share >= 0.8 else ": FEWER than four of five")
     )
-
-
-def stock_check(folder: Path, picture: Path) -> str:
-    """The report of one picture, by a process that has stock transformers only."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    with tempfile.TemporaryDirectory() as elsewhere:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", STOCK_CHECK, str(folder), str(picture)],
-            cwd=elsewhere, env=environment | {"HF_HUB_OFFLINE": "1"},
-            stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-    return done.stdout.strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

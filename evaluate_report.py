@@ -8,16 +8,53 @@ apply to it, and it is never published. `--compare runs/other/reports.csv` adds 
 another model on the same studies.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+import sys
+from pathlib import Path
+
+from medhiera.command_line import add_device_option, new_parser
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--model", required=True, help="the folder or Hub id of a model that writes reports")
+    parser.add_argument(
+        "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
+    )
+    parser.add_argument("--build_dir", help="where built data is kept (default: cocktail beside the model)")
+    parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
+    )
+    parser.add_argument("--split_scheme", help="default: as when the model was trained, else official")
+    parser.add_argument("--nih_mapping", help="as in training")
+    parser.add_argument("--sources", nargs="+", help="default: those with reports")
+    parser.add_argument(
+        "--report_section", choices=("findings", "impression"), help="default: what the model was trained on"
+    )
+    parser.add_argument("--clean", choices=("iu", "none"), help="default: as when the model was trained")
+    parser.add_argument("--batch_size", type=int, default=16, help="studies at a time (default: 16)")
+    add_device_option(parser)
+    parser.add_argument(
+        "--bootstrap_resamples", type=int, default=2000, help="of studies, for intervals (default: 2000)"
+    )
+    parser.add_argument("--compare", type=Path, help="another model's reports.csv on the same split")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    read_options(sys.argv[1:])
+
 import csv
 import logging
 from dataclasses import fields, replace
-from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from evaluate_cls import begin, open_built, output_folder, warn_of_model
 from medhiera.config.report_arguments import ReportArguments
 from medhiera.data.cocktail import BuiltDataset
 from medhiera.data.report_dataset import (
@@ -29,7 +66,7 @@ from medhiera.data.report_dataset import (
 )
 from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.trained_images import check_unseen
-from medhiera.device import add_device_option, log_device, log_peak_memory
+from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.captions import clean_iu, compare_captions
@@ -41,6 +78,7 @@ from medhiera.hub.record import ReportRecord
 from medhiera.inference.report_writer import ReportWriter
 from medhiera.layout import REPORTS_FILE, public_name
 from medhiera.output import write_error
+from medhiera.scoring import begin, open_built, output_folder, warn_of_model
 
 logger = logging.getLogger("evaluate_report")
 
@@ -97,12 +135,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = report_lines(result)
     if other is not None:
-        texts = [
+        references, own, others = (
             {study: clean_report(text, task.clean) for study, text in those.items()}
             for those in (reports.references, reports.written, other)
-        ]
+        )
         lines += ["", f"this model minus {options.compare}, paired:"]
-        lines += difference_lines(compare_captions(*texts, bootstrap))
+        lines += difference_lines(compare_captions(references, own, others, bootstrap))
     for line in lines:
         logger.info("%s", line)
 
@@ -164,36 +202,6 @@ def read_written(path: Path, scored: ReportSplit) -> dict[str, str]:
             f"that of {differing[0]}); evaluate both models on the same section, with the same vocabulary"
         )
     return written
-
-
-def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True, help="the folder or Hub id of a model that writes reports")
-    parser.add_argument(
-        "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
-    )
-    parser.add_argument("--build_dir", help="where built data is kept (default: cocktail beside the model)")
-    parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
-    parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
-    )
-    parser.add_argument("--split_scheme", help="default: as when the model was trained, else official")
-    parser.add_argument("--nih_mapping", help="as in training")
-    parser.add_argument("--sources", nargs="+", help="default: those with reports")
-    parser.add_argument(
-        "--report_section", choices=("findings", "impression"), help="default: what the model was trained on"
-    )
-    parser.add_argument("--clean", choices=("iu", "none"), help="default: as when the model was trained")
-    parser.add_argument("--batch_size", type=int, default=16, help="studies at a time (default: 16)")
-    add_device_option(parser)
-    parser.add_argument(
-        "--bootstrap_resamples", type=int, default=2000, help="of studies, for intervals (default: 2000)"
-    )
-    parser.add_argument("--compare", type=Path, help="another model's reports.csv on the same split")
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

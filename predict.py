@@ -12,12 +12,38 @@ The CSV holds the model's own probabilities. The page of `make app` shows them r
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import add_device_option, new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--model", required=True, nargs="+", metavar="MODEL",
+        help="a classifier's folder or Hub id, or that of a model that writes reports; of several "
+        "classifiers of the same findings, the mean is written",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
+    parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
+    add_device_option(parser)
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
+    )
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -25,7 +51,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
-from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
+from medhiera.device import choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.fitting_batch import run_or_name_batch
 from medhiera.inference.ensemble import Ensemble
@@ -48,20 +74,7 @@ logger = logging.getLogger("predict")
 
 def main(argv: list[str]) -> None:
     """Read each image, write one row; unreadable files have no row and are listed beside the CSV."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", required=True, nargs="+", metavar="MODEL",
-        help="a classifier's folder or Hub id, or that of a model that writes reports; of several "
-        "classifiers of the same findings, the mean is written",
-    )  # fmt: skip
-    parser.add_argument("--output", required=True, type=Path, help="the CSV to write, or to append to")
-    parser.add_argument("--batch_size", type=int, default=16, help="images at a time (default: 16)")
-    add_device_option(parser)
-    parser.add_argument(
-        "paths", nargs="*", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
-    )
+    parser = build_parser()
     options = parser.parse_args(argv)
     models, paths = part_models(options.model, options.paths)
     if not paths:

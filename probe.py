@@ -12,30 +12,65 @@ without, and of 1 and 10 % of the training patients. `--compare OTHER/prediction
 from another model on the same images, paired.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+import sys
+from pathlib import Path
+
+from medhiera.command_line import add_scoring_options, new_parser
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="any stage, a stock Hiera or another vision model; its encoder is used")
+    what.add_argument("--features", type=Path, help="the Parquet file that embed.py wrote of a dataset")
+    add_scoring_options(parser, needs_data=False)
+    parser.add_argument(
+        "--max_train_images", type=int, help="at most so many training images, drawn at random (default: all)"
+    )
+    parser.add_argument(
+        "--shots", type=int, nargs="+", default=[1, 5, 10, 50],
+        help="patients with each finding, and as many without (default: 1 5 10 50)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=5,
+        help="of few labels, for each number of shots and share; 0 leaves both out (default: 5)",
+    )
+    parser.add_argument(
+        "--update_card", action="store_true",
+        help="write the probe into the record and card of MODEL, the folder of a stage 1",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    if (options.data_dir is None) == (options.features is None):
+        parser.error("--data_dir goes with --model, and --features has its data in it")
+    if options.update_card and options.features is not None:
+        parser.error("--update_card goes with --model, the folder whose card it is")
+    if options.draws < 0 or min(options.shots) < 1:
+        parser.error("--draws: wanted 0 or more; --shots: wanted 1 or more")
+    return options
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    read_options(sys.argv[1:])
+
 import dataclasses
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from datasets import Dataset
 
-from evaluate_cls import (
-    add_scoring_options,
-    begin,
-    compare,
-    open_data,
-    output_folder,
-    read_other,
-    write_results,
-)
 from medhiera.data.selection import select_examples
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
-from medhiera.evaluation.few_labels import DRAWS, SHOTS, fit_by_patient, score_few_labels
+from medhiera.evaluation.few_labels import fit_by_patient, score_few_labels
 from medhiera.evaluation.label_figures import draw_few_labels
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.probe_data import ProbeData, ProbeSplit, read_probe_data
@@ -47,6 +82,7 @@ from medhiera.hub.probe_record import ProbeRecord, ranking_of
 from medhiera.inference.embedding import embed_in_memory
 from medhiera.inference.encoder import Encoder
 from medhiera.layout import FIGURES_FOLDER, public_name
+from medhiera.scoring import begin, compare, open_data, output_folder, read_other, write_results
 
 logger = logging.getLogger("probe")
 
@@ -185,42 +221,6 @@ def probe_model(options: argparse.Namespace, device: torch.device) -> Probed:
         public_name(options.model), encoder.fingerprint(), data.cocktail.split_scheme,
         data.cocktail.is_phantom, splits, data.figure_mark, other,
     )  # fmt: skip
-
-
-def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", help="any stage, a stock Hiera or another vision model; its encoder is used")
-    what.add_argument("--features", type=Path, help="the Parquet file that embed.py wrote of a dataset")
-    add_scoring_options(parser, needs_data=False)
-    parser.add_argument(
-        "--max_train_images", type=int, help="at most so many training images, drawn at random (default: all)"
-    )
-    parser.add_argument(
-        "--shots", type=int, nargs="+", default=list(SHOTS),
-        help="patients with each finding, and as many without (default: 1 5 10 50)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--draws",
-        type=int,
-        default=DRAWS,
-        help=f"of few labels, for each number of shots and share; 0 leaves both out (default: {DRAWS})",
-    )
-    parser.add_argument(
-        "--update_card", action="store_true",
-        help="write the probe into the record and card of MODEL, the folder of a stage 1",
-    )  # fmt: skip
-    options = parser.parse_args(argv)
-    if (options.data_dir is None) == (options.features is None):
-        parser.error("--data_dir goes with --model, and --features has its data in it")
-    if options.update_card and options.features is not None:
-        parser.error("--update_card goes with --model, the folder whose card it is")
-    if options.draws < 0 or min(options.shots) < 1:
-        parser.error("--draws: wanted 0 or more; --shots: wanted 1 or more")
-    return options
 
 
 if __name__ == "__main__":

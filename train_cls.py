@@ -1,4 +1,4 @@
-"""Stage 2: fine-tune Hiera on ChestX-ray14's findings, from a stage-1 folder, a Hub id or random weights.
+r"""Stage 2: fine-tune Hiera on ChestX-ray14's findings, from a stage-1 folder, a Hub id or random weights.
 
 On a GPU, and on a CPU:
 
@@ -6,6 +6,14 @@ On a GPU, and on a CPU:
         --model_name_or_path runs/stage1
     python train_cls.py configs/cls_smoke.yaml --data_dir DATA --output_dir runs/stage2 --use_cpu true
 """
+
+import sys
+
+from medhiera.config.help import answer_help
+from medhiera.config.stage_arguments import ClassificationArguments
+
+if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
+    answer_help(ClassificationArguments, __doc__, sys.argv[1:])
 
 import logging
 from typing import Any
@@ -15,7 +23,6 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
@@ -70,7 +77,7 @@ def main(argv: list[str]) -> None:
         set_prior_bias(model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()))
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
-    trainer = run.make_trainer(
+    trainer: MedHieraTrainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
         callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],

@@ -1,4 +1,4 @@
-"""Stage 2 for reports: a decoder learns to write what a radiologist would, from a study's pictures.
+r"""Stage 2 for reports: a decoder learns to write what a radiologist would, from a study's pictures.
 
 On a GPU, and on a CPU:
 
@@ -7,11 +7,18 @@ On a GPU, and on a CPU:
     python train_report.py configs/report_smoke.yaml --data_dir DATA --output_dir runs/report --use_cpu true
 """
 
+import sys
+
+from medhiera.config.help import answer_help
+from medhiera.config.report_arguments import ReportArguments
+
+if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
+    answer_help(ReportArguments, __doc__, sys.argv[1:])
+
 import logging
 from dataclasses import replace
 from typing import Any
 
-from medhiera.config.report_arguments import ReportArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.report_dataset import (
     ReportCollator,

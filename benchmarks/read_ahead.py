@@ -30,8 +30,9 @@ from torch import Tensor
 from benchmarks.inference import draw_images, write_model
 from benchmarks.model_throughput import machine
 from dataset_scripts.reading.images import read_image
+from medhiera.command_line import add_device_option
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.device import add_device_option, choose_device, describe
+from medhiera.device import choose_device, describe
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.read_ahead import read_ahead
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from medhiera.inference.classifier import Classifier
     from medhiera.inference.encoder import Encoder
 
-__all__ = ["Classifier", "Encoder"]
+__all__ = ["Classifier", "Encoder", "__version__"]
+
+__version__ = "0.1.0"
+"""Of the whole project; pyproject.toml reads it here."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The model's configuration: transformers' HieraConfig plus what we add and the six named sizes.
+"""The model's configuration: transformers' HieraConfig plus what we add.
 
 Stands at the start of the model: every other file of this package reads it. `model_type` stays "hiera", so a
 folder saved with it opens in stock transformers with no flag.
@@ -16,15 +16,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import HieraConfig
 from transformers.activations import ACT2FN
 
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 96, "depths": [1, 2, 7, 2], "num_heads": [1, 2, 4, 8]},
-    "small": {"embed_dim": 96, "depths": [1, 2, 11, 2], "num_heads": [1, 2, 4, 8]},
-    "base": {"embed_dim": 96, "depths": [2, 3, 16, 3], "num_heads": [1, 2, 4, 8]},
-    "base_plus": {"embed_dim": 112, "depths": [2, 3, 16, 3], "num_heads": [2, 4, 8, 16]},
-    "large": {"embed_dim": 144, "depths": [2, 6, 36, 4], "num_heads": [2, 4, 8, 16]},
-    "huge": {"embed_dim": 256, "depths": [2, 6, 36, 4], "num_heads": [4, 8, 16, 32]},
-}
-"""The published sizes: embed_dim, depths and heads of each stage (Ryali et al. 2023, appendix, table 2)."""
+from .sizes import SIZES
 
 ENCODER_GEOMETRY = (
     "embed_dim",

@@ -10,7 +10,28 @@ Hub id), a folder of stock transformers, a stage's folder, whose record and card
 from the weights; what does not fit is refused.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m modeling_hiera_mae.convert", description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("source", help="file, folder or Hub id")
+    parser.add_argument("folder", type=Path, help="where the converted checkpoint goes")
+    parser.add_argument("--num-heads", type=int, help="heads of the first stage, where the size is custom")
+    parser.add_argument("--license", help="licence of the weights, where the source's card does not say")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import hashlib
 import math
 import os
@@ -19,7 +40,6 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -164,14 +184,7 @@ def report(conversion: Conversion) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (see the top of this file)."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m modeling_hiera_mae.convert", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", help="file, folder or Hub id")
-    parser.add_argument("folder", type=Path, help="where the converted checkpoint goes")
-    parser.add_argument("--num-heads", type=int, help="heads of the first stage, where the size is custom")
-    parser.add_argument("--license", help="licence of the weights, where the source's card does not say")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         if (

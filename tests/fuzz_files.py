@@ -46,7 +46,7 @@ from dataset_scripts.reading.nifti import axial_slices, read_volume
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.inference.classifier import Classifier
-from space.reader import open_folder
+from medhiera.space.reader import open_folder
 
 SECONDS = 30
 BATCH = 40

@@ -7,13 +7,13 @@ stage alone has, parser.py reads a config, validation.py says what cannot stand 
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
-from typing import Any, ClassVar, Generic, Literal, TypeVar
-
-import torch
-from transformers import TrainingArguments
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from medhiera.config.ranges import BELOW_ONE, COUNT, COUNT_OR_NONE, FROM_ZERO, SHARE, Range
-from modeling_hiera_mae.configuration_hiera_mae import SIZES
+from modeling_hiera_mae.sizes import SIZES
+
+if TYPE_CHECKING:  # --help reads this file, and transformers' arguments import PyTorch
+    from transformers import TrainingArguments
 
 Card = Literal["always", "where set", "never"]
 """Whether a model card's table shows a field: always, where it differs from its default, or never (paths, and
@@ -300,7 +300,7 @@ class Config(Generic[S]):
     optimization: OptimizationArguments
     augmentation: AugmentationArguments
     stage: S
-    training: TrainingArguments
+    training: "TrainingArguments"
     hub_id: str | None = None
     """The repository that the finished stage is published in."""
     left_to_size: tuple[str, ...] = ()
@@ -335,13 +335,15 @@ class Config(Generic[S]):
         return ((options, one) for options in groups for one in fields(options))
 
 
-def images_per_step(training: TrainingArguments) -> int:
+def images_per_step(training: "TrainingArguments") -> int:
     """Images of one optimizer step: all ranks and accumulated batches together."""
     return int(training.train_batch_size * training.gradient_accumulation_steps * training.world_size)
 
 
 def machine_computes_bf16(use_cpu: bool) -> bool:
     """Whether bf16 autocast pays here: a GPU with bf16 units, or a CPU with AMX or AVX-512 BF16."""
+    import torch  # not at the top: see TYPE_CHECKING there
+
     if torch.cuda.is_available() and not use_cpu:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -7,13 +7,52 @@ Each file maps study ids to reports; one line of JSON is printed. docs/reports.m
 and what reports that no model wrote reach. Stands on caption_metrics.py and report_content.py.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import not_negative, positive
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m medhiera.evaluation.captions",
+        description="Score written reports against the radiologists'; one line of JSON.",
+    )
+    parser.add_argument("references", type=Path, help='a JSON file {"study id": "report", …}')
+    parser.add_argument("predictions", type=Path, help="the same of the model, for the same studies")
+    parser.add_argument("--clean", choices=("iu",), help="clean all texts: iu as R2Gen cleans IU X-Ray")
+    parser.add_argument(
+        "--legacy_references", type=positive, metavar="N", help="cut references to N words (others: 60, 30)"
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="OTHER.json", help="another model's reports: differences"
+    )
+    parser.add_argument("--training", type=Path, metavar="FILE", help="training reports: which are copied")
+    parser.add_argument(
+        "--normal", type=Path, metavar="FILE", help="a list of the normal studies' ids: scored apart"
+    )
+    parser.add_argument(
+        "--chexbert", type=Path, metavar="FOLDER", help="chexbert.pth and its BERT's files: CheXbert F1"
+    )
+    parser.add_argument(
+        "--radgraph", type=Path, nargs=2, metavar=("REFERENCES", "PREDICTIONS"),
+        help="annotations that the package radgraph wrote: RadGraph F1",
+    )  # fmt: skip
+    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import dataclasses
 import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,51 +290,6 @@ def truncate_report(report: str, words: int | None) -> str:
     return report if words is None else " ".join(report.split()[:words])
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
-
-
-def not_negative(text: str) -> int:
-    """An option's whole number from 0; argparse shows the ValueError."""
-    if (number := int(text)) < 0:
-        raise ValueError(text)
-    return number
-
-
-def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m medhiera.evaluation.captions",
-        description="Score written reports against the radiologists'; one line of JSON.",
-    )
-    parser.add_argument("references", type=Path, help='a JSON file {"study id": "report", …}')
-    parser.add_argument("predictions", type=Path, help="the same of the model, for the same studies")
-    parser.add_argument(
-        "--clean", choices=sorted(CLEANERS), help="clean all texts: iu as R2Gen cleans IU X-Ray"
-    )
-    parser.add_argument(
-        "--legacy_references", type=_positive, metavar="N", help="cut references to N words (others: 60, 30)"
-    )
-    parser.add_argument(
-        "--compare", type=Path, metavar="OTHER.json", help="another model's reports: differences"
-    )
-    parser.add_argument("--training", type=Path, metavar="FILE", help="training reports: which are copied")
-    parser.add_argument(
-        "--normal", type=Path, metavar="FILE", help="a list of the normal studies' ids: scored apart"
-    )
-    parser.add_argument(
-        "--chexbert", type=Path, metavar="FOLDER", help="chexbert.pth and its BERT's files: CheXbert F1"
-    )
-    parser.add_argument(
-        "--radgraph", type=Path, nargs=2, metavar=("REFERENCES", "PREDICTIONS"),
-        help="annotations that the package radgraph wrote: RadGraph F1",
-    )  # fmt: skip
-    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
-    return parser.parse_args(argv)
-
-
 def as_line(report: CaptionReport) -> dict[str, Any]:
     """What the command prints of a report: the scores of all studies stand first, beside the rest."""
     fields = dataclasses.asdict(report)
@@ -304,7 +298,7 @@ def as_line(report: CaptionReport) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Read, clean, score, print."""
-    options = read_options(argv)
+    options = build_parser().parse_args(argv)
 
     def read(path: Path) -> dict[str, str]:
         clean = CLEANERS.get(options.clean, str)  # an empty text stays empty: it would become a period

@@ -10,12 +10,34 @@ reports, chosen on validation. The nearest training report by text reads the ref
 which no model can do: it is about what copying whole training reports can reach, and not a competitor.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import not_negative
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m medhiera.evaluation.report_baselines",
+        description="Score the best constant report and the nearest training report; one line of JSON.",
+    )
+    parser.add_argument("annotation", type=Path, help="R2Gen's annotation.json")
+    parser.add_argument("--clean", choices=("iu",), help="clean all texts: iu as R2Gen cleans IU X-Ray")
+    parser.add_argument("--normal", type=Path, metavar="FILE", help="a list of the normal test studies' ids")
+    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +52,6 @@ from medhiera.evaluation.captions import (
     CLEANERS,
     Reports,
     as_line,
-    not_negative,
     read_json,
     read_studies,
     score_captions,
@@ -251,16 +272,7 @@ def read_annotation(path: Path) -> dict[str, dict[str, str]]:
 
 def main(argv: list[str]) -> None:
     """Read, clean, choose, score, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m medhiera.evaluation.report_baselines",
-        description="Score the best constant report and the nearest training report; one line of JSON.",
-    )
-    parser.add_argument("annotation", type=Path, help="R2Gen's annotation.json")
-    parser.add_argument(
-        "--clean", choices=sorted(CLEANERS), help="clean all texts: iu as R2Gen cleans IU X-Ray"
-    )
-    parser.add_argument("--normal", type=Path, metavar="FILE", help="a list of the normal test studies' ids")
-    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
+    parser = build_parser()
     options = parser.parse_args(argv)
     clean = CLEANERS.get(options.clean, str)
     splits = {

@@ -14,7 +14,7 @@ from medhiera.evaluation.metrics import rank_findings, rank_over_seeds
 from medhiera.evaluation.predictions import Predictions, load_predictions
 from medhiera.evaluation.results import MeanScores
 from medhiera.experiments.arms import START_LABELS
-from medhiera.experiments.labels import LabelShare
+from medhiera.experiments.label_share import LabelShare
 from medhiera.experiments.report import difference_cells, spread
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.formatting import interval_text

@@ -6,11 +6,30 @@ The committed examples are rendered anew by
     python -m medhiera.hub.model_card runs/stage2
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help="stage folders (default: model_cards/examples/*)"
+    )
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -29,9 +48,8 @@ from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, ReportRecord, read_record
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
 from medhiera.output import write_error
+from medhiera.shipped_files import TEMPLATES
 from medhiera.stages import STAGES, Stage
-
-TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 
 NIH = chestxray14.SOURCE.name
 
@@ -278,12 +296,7 @@ def _leakage_before(lineage: Lineage) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the README.md of stage folders from the metrics.json, figures/ and examples/ they hold."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders", nargs="*", type=Path, help="stage folders (default: model_cards/examples/*)"
-    )
+    parser = build_parser()
     options = parser.parse_args(arguments)
     rendered = sorted(path.parent for path in (TEMPLATES / "examples").glob(f"*/{METRICS_FILE}"))
     try:

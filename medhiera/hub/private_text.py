@@ -1,6 +1,6 @@
 """Refuses to publish a file that names a folder of this machine or its user, or lies in another one.
 
-Stands below publish.py, and below space/bundle.py, which writes a whole Space.
+Stands below publish.py, and below medhiera/space/bundle.py, which writes a whole Space.
 """
 
 import json
@@ -10,9 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medhiera.errors import PublishError
 from medhiera.layout import CARD_FILE, METRICS_FILE
-
-PROJECT = Path(__file__).resolve().parents[2]
-"""Where this project lies: no published file names it."""
+from medhiera.shipped_files import PACKAGE
 
 _HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
 
@@ -38,7 +36,9 @@ def check_links(paths: Iterable[Path], folder: Path) -> None:
 
 def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
     """Refuse a file that names a folder of this machine or its user."""
-    places = {str(path) for path in (Path.home(), PROJECT, folder.resolve().parent) if len(path.parts) > 1}
+    places = {
+        str(path) for path in (Path.home(), PACKAGE.parent, folder.resolve().parent) if len(path.parts) > 1
+    }
     private = re.compile("|".join(rf"{re.escape(place)}(?![\w-])" for place in sorted(places, reverse=True)))
     for name, content in files.items():
         data = content if isinstance(content, bytes) else _readable_part(Path(content))

@@ -8,7 +8,28 @@ Everything is checked before anything is sent, and all files arrive in one commi
     python -m medhiera.hub.publish runs/mae my-name/hiera-tiny-cocktail-mae --private --collection MedHiera
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
+    parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--stage", type=int, choices=(0, 1, 2), help="refuse a folder of another stage")
+    parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import importlib
 import json
 import logging
@@ -17,7 +38,6 @@ import shlex
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import huggingface_hub
@@ -33,7 +53,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
-from medhiera.hub.private_text import PROJECT, check_links, check_private_text
+from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import (
     CARD_FILE,
@@ -46,12 +66,13 @@ from medhiera.layout import (
     read_json_file,
 )
 from medhiera.loading import check_weights
-from medhiera.stages import NUMBERS, STAGES, Stage
+from medhiera.shipped_files import PACKAGE
+from medhiera.stages import STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
 
-MODEL_CODE = PROJECT / "modeling_hiera_mae"
+MODEL_CODE = PACKAGE.parent / "modeling_hiera_mae"
 
 NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py")
 
@@ -333,14 +354,7 @@ def _published_stage(api: HfApi, repo_id: str) -> tuple[int, str] | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description="Publish a finished stage's folder to the Hugging Face Hub."
-    )
-    parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
-    parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--stage", type=int, choices=NUMBERS, help="refuse a folder of another stage")
-    parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)  # ours alone: the HTTP client would tell of every request

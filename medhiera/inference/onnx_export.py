@@ -10,7 +10,25 @@ and the preprocessing are in the file's metadata, as JSON: `labels`, `preprocess
 `notice`.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("model", metavar="MODEL", help="a Hiera classifier's folder or Hub id, ours or stock")
+    parser.add_argument("file", metavar="FILE.onnx", type=Path, help="the file to write")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import importlib.util
 import json
 import logging
@@ -18,7 +36,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -199,11 +216,7 @@ def _forget_origin(model: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", metavar="MODEL", help="a Hiera classifier's folder or Hub id, ours or stock")
-    parser.add_argument("file", metavar="FILE.onnx", type=Path, help="the file to write")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
-from space.reader import open_folder
+from medhiera.space.reader import open_folder
 
 FILES = ("model.safetensors", "config.json", "preprocessor_config.json", "metrics.json")
 JUNK = st.sampled_from(

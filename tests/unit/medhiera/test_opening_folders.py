@@ -17,9 +17,9 @@ from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
 from medhiera.loading import load_processor
 from medhiera.run import choose_preprocessing, stage_preprocessing
+from medhiera.space.reader import open_folder
 from medhiera.training.model import check_source, start_model
 from modeling_hiera_mae import HieraMAEForImageClassification
-from space.reader import open_folder
 
 PROCESSOR = "preprocessor_config.json"
 RUNS = "from pathlib import Path\nPath({made!r}).touch()\nclass Own:\n    pass\n"

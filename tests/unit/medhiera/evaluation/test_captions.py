@@ -10,7 +10,15 @@ import pytest
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.caption_metrics import MEASURES, measure_captions
-from medhiera.evaluation.captions import clean_iu, compare_captions, main, score_captions
+from medhiera.evaluation.captions import (
+    CLEANERS,
+    build_parser,
+    clean_iu,
+    compare_captions,
+    main,
+    score_captions,
+)
+from medhiera.evaluation.report_baselines import build_parser as baselines
 
 REFERENCES = {
     "one": "The heart is normal in size. The lungs are clear.",
@@ -177,3 +185,9 @@ def test_options_out_of_range_are_refused(option, capsys):
         main(["references.json", "predictions.json", option])
     assert ended.value.code == 2
     assert capsys.readouterr().out == ""
+
+
+def test_help_names_what_cleans():
+    # The parsers stand above the imports, and so name it once more.
+    for parser in (build_parser(), baselines()):
+        assert [tuple(CLEANERS)] == [action.choices for action in parser._actions if action.dest == "clean"]

@@ -15,7 +15,8 @@ from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
-from medhiera.experiments.labels import DEFAULT_SHARES, LabelShare, arms_of_shares, encoder_shape
+from medhiera.experiments.label_share import DEFAULT_SHARES, LabelShare
+from medhiera.experiments.labels import arms_of_shares, encoder_shape
 from medhiera.experiments.labels_report import FIGURE, labels_report
 from medhiera.experiments.runner import ExperimentRunner
 from modeling_hiera_mae import HieraMAEConfig

@@ -24,10 +24,10 @@ from medhiera.evaluation.results import (
 )
 from medhiera.hub.record import Lineage
 from medhiera.inference.heat_maps import METHOD
-from space import page
-from space.bundle import BundleError, bundle
-from space.pictures import RefusedError, color_heat, what_the_model_sees
-from space.reader import ChestReader, Finding, MaskedReader, open_folder
+from medhiera.space import page
+from medhiera.space.bundle import BundleError, bundle
+from medhiera.space.pictures import RefusedError, color_heat, what_the_model_sees
+from medhiera.space.reader import ChestReader, Finding, MaskedReader, open_folder
 
 GRAY = phantom()
 
@@ -201,7 +201,7 @@ def test_folders_that_cannot_be_opened(tmp_path):
 
 
 def test_an_upload_is_gone_whatever_came_of_it(tmp_path, monkeypatch):
-    app = pytest.importorskip("space.app")
+    app = pytest.importorskip("medhiera.space.app")
     for content, is_read in ((b"rubbish", False), (_png(GRAY), True)):
         folder = tmp_path / str(is_read)
         folder.mkdir()
@@ -226,7 +226,7 @@ def test_a_space_is_bundled(stage2, tmp_path):
     assert {
         "README.md",
         "requirements.txt",
-        "space/app.py",
+        "medhiera/space/app.py",
         "model/config.json",
         "medhiera/inference/classifier.py",
     } <= names
@@ -258,9 +258,9 @@ def test_a_space_gives_no_private_path_away(tmp_path):
 def test_the_space_says_what_the_hub_asks(root):
     import yaml
 
-    head = yaml.safe_load((root / "space" / "README.md").read_text().split("---")[1])
+    head = yaml.safe_load((root / "medhiera" / "space" / "README.md").read_text().split("---")[1])
     assert head["sdk"] == "gradio"
-    assert head["app_file"] == "space/app.py"
+    assert head["app_file"] == "medhiera/space/app.py"
     assert len(head["short_description"]) <= 60
     pins = dict(line.split("==") for line in (root / "constraints.txt").read_text().split() if "==" in line)
     assert head["sdk_version"] == pins["gradio"]

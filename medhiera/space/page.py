@@ -9,8 +9,8 @@ import numpy as np
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.inference.classifier import NOTICE
 from medhiera.inference.reconstruction import Reconstruction
-from space.pictures import color_heat, image_tag, what_the_model_sees
-from space.reader import ChestReader, Finding, WritingReader
+from medhiera.space.pictures import color_heat, image_tag, what_the_model_sees
+from medhiera.space.reader import ChestReader, Finding, WritingReader
 
 DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
 
