@@ -20,6 +20,7 @@ from medhiera.evaluation.linear_probe import (
     fit_finding,
     fit_probe,
     mean_auroc,
+    one_thread,
     standardize,
 )
 from medhiera.evaluation.metrics import rank_findings, rank_over_draws
@@ -196,10 +197,11 @@ def _score_shots(
         fitted = []
         for draw in range(draws):
             weights, bias = np.zeros((len(kept), training.features.shape[1])), np.zeros(len(kept))
-            for place, finding in enumerate(kept):
-                rows = chosen[draw, finding]
-                scaled = (training.features[rows] - mean) / std
-                weights[place], bias[place] = fit_finding(scaled, training.labels[rows, finding], penalty)
+            with one_thread():
+                for place, finding in enumerate(kept):
+                    rows = chosen[draw, finding]
+                    scaled = (training.features[rows] - mean) / std
+                    weights[place], bias[place] = fit_finding(scaled, training.labels[rows, finding], penalty)
             fitted.append(LinearProbe(mean, std, weights, bias, penalty))
         return fitted
 

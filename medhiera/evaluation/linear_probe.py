@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,15 +98,21 @@ def standardize(features: Floats) -> tuple[Floats, Floats]:
 def _fit(scaled: Floats, labels: Floats, C: float) -> tuple[Floats, Floats]:
     """(findings, features) and (findings,)."""
     weights, bias = np.zeros((labels.shape[1], scaled.shape[1])), np.zeros(labels.shape[1])
-    for finding, column in enumerate(labels.T):
-        is_annotated = ~np.isnan(column)
-        truth = column[is_annotated] == 1
-        if truth.all() or not truth.any():  # also where nothing is annotated
-            share = (truth.sum() + 1) / (len(truth) + 2)
-            bias[finding] = np.log(share / (1 - share))
-            continue
-        weights[finding], bias[finding] = fit_finding(scaled[is_annotated], truth, C)
+    with one_thread():
+        for finding, column in enumerate(labels.T):
+            is_annotated = ~np.isnan(column)
+            truth = column[is_annotated] == 1
+            if truth.all() or not truth.any():  # also where nothing is annotated
+                share = (truth.sum() + 1) / (len(truth) + 2)
+                bias[finding] = np.log(share / (1 - share))
+                continue
+            weights[finding], bias[finding] = fit_finding(scaled[is_annotated], truth, C)
     return weights, bias
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Around fits: products as small as theirs are slower on several threads."""
+    return threadpool_limits(1, user_api="blas")
 
 
 def fit_finding(scaled: Floats, truth: NDArray[Any], C: float) -> tuple[Floats, float]:
@@ -116,9 +123,7 @@ def fit_finding(scaled: Floats, truth: NDArray[Any], C: float) -> tuple[Floats, 
         truth: (images,), with both values among them.
         C: the inverse penalty.
     """
-    model = LogisticRegression(C=C, max_iter=2000)
-    with threadpool_limits(1, user_api="blas"):  # so small products are slower on several threads
-        model.fit(scaled, truth)
+    model = LogisticRegression(C=C, max_iter=2000).fit(scaled, truth)
     return model.coef_[0], float(model.intercept_[0])
 
 

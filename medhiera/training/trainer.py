@@ -48,8 +48,7 @@ ONE_CYCLE_RISE = 0.3
 class MedHieraTrainer(Trainer):
     """transformers' Trainer with what it lacks for our recipes.
 
-    - `adam` with coupled L2 and `one_cycle` per step, momentum cycling included (Table 4 and Table 1);
-      `adamw` with a learning rate for each depth.
+    - `adam` with coupled L2, `one_cycle` with momentum (Tables 4 and 1), `adamw` with a rate for each depth.
     - an order of images keyed by (seed, epoch), the same for every number of workers.
     - a loss divided by the *annotated* labels in the global batch: NaN does not count.
     - a moving average of the weights that is evaluated and kept.
