@@ -235,7 +235,8 @@ def model_inputs(
         (images, channels, height, width).
     """
     batch = move(torch.stack(list(pixels)), model.device)
-    return preprocessing.normalize(batch, model.config.num_channels).to(model.dtype)
+    channels = int(getattr(model.config, "num_channels", 3))  # timm's wrapper has no such field
+    return preprocessing.normalize(batch, channels).to(model.dtype)
 
 
 def fingerprint(model: PreTrainedModel, described: str) -> str:

@@ -76,8 +76,9 @@ class Encoder:
             return cls(model.to(place), preprocessing, "mean of tokens")
         vision, _ = VisionModel.load(str(source), str(source))
         stock = _open_stock_preprocessing(source, vision.config)
-        blank = model_inputs(vision.model, stock, [stock.pixels(Image.new("L", (64, 48), 128))])
-        pooling = vision.check(blank)
+        # No plain picture: its patches are alike, so one that draws masks would give the same twice.
+        tried = model_inputs(vision.model, stock, [stock.pixels(Image.linear_gradient("L"))])
+        pooling = vision.check(tried)
         vision.model.to(place)
         return cls(vision.model, stock, pooling, vision)
 
@@ -112,8 +113,9 @@ class Encoder:
     def embed(self, pixels: Sequence[Tensor]) -> Tensor:
         """One vector an image: of a Hiera the mean of the last stage's tokens behind the final norm.
 
-        A stage 1 was trained without that norm; it is new there and only brings each vector to mean 0 and
-        variance 1. Of other models what their trained pooler gives, or else the class token (`pooling`).
+        A stage 1 was trained without that norm; it is new there and only brings each vector to the same
+        mean and variance. Of other models what their trained pooler gives, or else the class token
+        (`pooling`).
 
         Args:
             pixels: of each image, what `preprocessing.pixels` makes of it.
