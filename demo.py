@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)
-    folder = Path("demo").resolve() / ("phantom" if options.data is None else options.data.resolve().name)
+    folder = Path.cwd() / "demo" / ("phantom" if options.data is None else options.data.resolve().name)
     make_folder(folder, "the demo:")
     with one_writer(folder / "summary.txt", "the demo:"):
         run_demo(options, folder)

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)
-    folder = Path("demo").resolve() / "report"
+    folder = Path.cwd() / "demo" / "report"
     make_folder(folder, "the demo:")
     with one_writer(folder / "summary.txt", "the demo:"):
         run_demo(folder)

@@ -70,7 +70,7 @@ def help_text(stage: type[StageArguments], description: str | None = None) -> st
     parser.add_argument("-h", "--help", action="help", help="print this and end")
     for one in (stage, *OUR_GROUPS):
         heading = (one.__doc__ or "").partition("\n")[0].rstrip(".")
-        _add(parser.add_argument_group(heading), our_options(one))
+        _add(parser, heading, our_options(one))
     ours = TRAINING_DEFAULTS | stage.training_defaults
     theirs = (
         replace(each, text=f"{each.text} (default here: {_as_typed(ours[each.name])})", default=None)
@@ -78,7 +78,7 @@ def help_text(stage: type[StageArguments], description: str | None = None) -> st
         else each
         for each in training_options()
     )
-    _add(parser.add_argument_group("transformers.TrainingArguments, for experts"), theirs)
+    _add(parser, "transformers.TrainingArguments, for experts", theirs)
     return parser.format_help()
 
 
@@ -147,7 +147,8 @@ def _values(hint: Any) -> str:
     return {bool: "true|false", int: "INT", float: "FLOAT"}.get(hint, "VALUE")
 
 
-def _add(group: argparse._ArgumentGroup, options: Iterator[Option]) -> None:
+def _add(parser: argparse.ArgumentParser, heading: str, options: Iterator[Option]) -> None:
+    group = parser.add_argument_group(heading)
     for option in options:
         is_said = option.default in (None, "") or "default" in option.text.lower()
         shown = "" if is_said else f" (default: {_as_typed(option.default)})"

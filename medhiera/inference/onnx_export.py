@@ -164,6 +164,7 @@ def _require_packages() -> None:
     if absent:
         raise UserError(
             f"the export needs {', '.join(absent)}, not installed: pip install '.[onnx]' in the clone, "
+            "'medhiera[onnx]' where it is installed, "
             f"or pip install {' '.join(absent)} -c constraints.txt"
         )
 

@@ -61,6 +61,10 @@ class Installation:
         (site / "pinned.pth").write_text(sysconfig.get_path("purelib") + "\n")
         [wheel] = folder.glob("*.whl")
         self.check([*pip, "--python", str(self.bin / "python"), "install", *offline, str(wheel)])
+        self.site = site
+        git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+        self.check([*git, "init", "-q"])  # as where an environment lies inside another project
+        self.check([*git, "commit", "-q", "--allow-empty", "-m", "another project"])
 
     def check(self, command, **options):
         done = subprocess.run(command, text=True, capture_output=True, timeout=600, **options)
@@ -92,17 +96,29 @@ def test_nothing_generic_is_installed_and_all_is_found(installed):
     assert answer["script"].startswith(str(installed.bin.parent)) and os.path.isfile(answer["script"])
     assert installed.run("medhiera", "--version").stdout == f"medhiera {answer['version']}\n"
     assert "medhiera predict --model" in installed.run("medhiera", "predict", "--help").stdout
+    assert (
+        "usage: train_mae.py" in installed.run("python", "-m", "medhiera.scripts.train_mae", "--help").stdout
+    )
+
+    [noted] = installed.site.glob("medhiera-*.dist-info/direct_url.json")  # as after pip install git+…
+    noted.write_text(
+        json.dumps({"url": "https://example.org", "vcs_info": {"vcs": "git", "commit_id": "ab12"}})
+    )
+    assert json.loads(installed.run("python", "-c", WHERE).stdout)["commit"] == "ab12"
 
 
 def test_three_stages_and_what_follows_them(installed):
     installed.run("python", "-m", "dataset_scripts.phantom", "raw", "--patients", "60", "--reports", "40",
                   "--image_size", "96")  # fmt: skip
-    data = ("--data_dir", "raw", "--build_dir", "built")
+    installed.run("medhiera", "build", "--data_dir", "raw", "--output_dir", "cocktail", "--stored_size", "64",
+                  "--num_proc", "2")  # fmt: skip
+    data = ("--data_dir", "cocktail", "--build_dir", "built")
     installed.train("train-mae", "mae_smoke.yaml", *data, "--output_dir", "runs/stage1")
     start = ("--model_name_or_path", "runs/stage1")
     installed.train("train-cls", "configs/cls_smoke.yaml", *data, *start, "--output_dir", "runs/stage2")
     decoder = ("--decoder_layers", "1", "--decoder_width", "16", "--decoder_heads", "2")
-    installed.train("train-report", "report_smoke", *data, "--output_dir", "runs/report", *decoder)
+    studies = ("--data_dir", "raw", "--build_dir", "built", "--build_num_proc", "2")
+    installed.train("train-report", "report_smoke", *studies, "--output_dir", "runs/report", *decoder)
     for name in ("stage1", "stage2", "report"):
         assert (installed.folder / "runs" / name / "README.md").stat().st_size > 1000
 

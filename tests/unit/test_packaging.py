@@ -7,7 +7,9 @@ import zipfile
 
 import pytest
 
-from medhiera import demo_stages, shipped_files
+import dataset_scripts
+import modeling_hiera_mae
+from medhiera import __version__, demo_stages, shipped_files
 
 PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera")
 INSIDE_MEDHIERA = ("model_cards", "configs")
@@ -49,6 +51,18 @@ def test_the_wheel_is_complete_and_has_no_generic_name(project, tmp_path):
         wanted |= {prefix + path.relative_to(project).as_posix() for path in files}
     wanted |= {"medhiera/space/README.md", "medhiera/space/requirements.txt"}
     assert inside == wanted
+
+
+@pytest.mark.parametrize("package", [dataset_scripts, modeling_hiera_mae])
+def test_a_name_that_is_imported_late_is_there(package):
+    assert sorted(package.__all__) == sorted(package._HOMES)
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_the_citation_names_this_version(root):
+    assert f"\nversion: {__version__}\n" in (root / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from medhiera.experiments.label_share import DEFAULT_SHARES, LabelShare
 from medhiera.experiments.labels import arms_of_shares, encoder_shape
 from medhiera.experiments.labels_report import FIGURE, labels_report
 from medhiera.experiments.runner import ExperimentRunner
+from medhiera.shipped_files import script
 from modeling_hiera_mae import HieraMAEConfig
 
 IMAGES = 300
@@ -38,7 +39,7 @@ def write_config(folder, **fields):
 
 def words_of(runner, arm, seed=0):
     command = runner.command(arm, seed)
-    return command[command.index(arm.script) + 1 :]
+    return command[command.index(script(arm.script)) + 1 :]
 
 
 def test_the_arms_of_a_share_differ_in_their_start_alone(stage1, tmp_path):
