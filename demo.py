@@ -147,7 +147,7 @@ def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:
     rows = cocktail.rows["test"]
     names = default_sources(rows) or rows.unique("source")
     row = next(row for row in rows if row["source"] in names)
-    classifier = Classifier.open(stage2)
+    classifier = Classifier.from_pretrained(stage2)
     picture = as_picture(row["image"])
     ours = dict(zip(classifier.names, classifier.probabilities([picture])[0].tolist(), strict=True))
     with tempfile.TemporaryDirectory() as elsewhere:

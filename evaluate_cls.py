@@ -55,6 +55,7 @@ from medhiera.evaluation.ensemble import compare_members, mean_predictions
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
+from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.inference.classifier import Classifier, match_findings
 from medhiera.inference.ensemble import Ensemble
@@ -62,7 +63,6 @@ from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import public_name
 from medhiera.scoring import begin, compare, open_data, output_folder, read_other, write_results
-from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("evaluate_cls")
 
@@ -109,7 +109,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         is_phantom=are_drawn(data.rows), evaluation=scored,
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
-    write_results(options, record, test, examples, data)
+    write_results(options, record, test, examples, data.figure_mark)
 
 
 def predict(

@@ -92,6 +92,7 @@ from medhiera.evaluation.report_cleaning import CLEANERS
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.report_tables import difference_lines, report_lines
 from medhiera.evaluation.written_reports import choose_cleaning, collect_reports, write_table
+from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.evaluation_record import ReportEvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.model_card import card_of
@@ -100,7 +101,6 @@ from medhiera.inference.report_writer import ReportWriter, batches
 from medhiera.layout import CARD_FILE, METRICS_FILE, REPORTS_FILE, public_name
 from medhiera.output import write_error
 from medhiera.scoring import begin, open_built, output_folder, warn_of_model
-from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("evaluate_report")
 

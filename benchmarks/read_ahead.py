@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for model, write in (("tiny, 64 px", write_tiny), ("Hiera-tiny, 224 px", write_model)):
         with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as pictures:
             write(Path(place))
-            classifier = Classifier.open(place, device)
+            classifier = Classifier.from_pretrained(place, device)
             for kind, read in readers(Path(pictures), options.images, classifier).items():
                 rates = measure(classifier, read, options.images, threads, options.rounds)
                 for some, own in zip(threads, rates, strict=True):

@@ -21,6 +21,7 @@ COMMANDS = {
     "train-report": ("train_report.py", "stage 2: train a model that writes reports"),
     "evaluate": ("evaluate_cls.py", "score a classifier on one split, with intervals"),
     "evaluate-report": ("evaluate_report.py", "score a model that writes reports"),
+    "embed": ("embed.py", "features of your own images or a dataset, as Parquet"),
     "probe": ("probe.py", "score a linear probe of a model's frozen encoder"),
     "predict": ("predict.py", "probabilities or reports of your own images, as a CSV"),
     "build": ("dataset_scripts", "raw folders of images → one dataset, here or on the Hub"),

@@ -46,11 +46,18 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_scoring_options(parser: argparse.ArgumentParser) -> None:
-    """What is scored, how, and where the results go; evaluate_cls.py and probe.py."""
+def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True) -> None:
+    """What is scored, how, and where the results go; evaluate_cls.py and probe.py.
+
+    Args:
+        parser: gets them.
+        needs_data: False of probe.py, whose data may be in a file of features.
+    """
     parser.add_argument(
-        "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
-    )
+        "--data_dir",
+        required=needs_data,
+        help="folder that holds the sources, a built cocktail, or its Hub id",
+    )  # fmt: skip
     parser.add_argument(
         "--build_dir",
         help="where built data is kept (default: cocktail beside the model, where training "

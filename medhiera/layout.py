@@ -97,17 +97,30 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return content
 
 
-def writes_reports(source: str | Path) -> bool:
-    """Whether a folder or Hub id holds a model that writes reports; False of what cannot be read.
+def read_model_type(source: str | Path) -> str | None:
+    """The model_type of a folder's or Hub id's config.json, "timm_wrapper" of timm's; None without either.
 
     Args:
         source: a folder or Hub id; what opens it says what is wrong with it.
     """
     try:
         path = find_file(str(source), CONFIG_FILE, {})
-        return path is not None and read_json(path).get("model_type") == "vision-encoder-decoder"
+        content = {} if path is None else read_json(path)
     except (ValueError, OSError):
-        return False
+        return None
+    if "pretrained_cfg" in content and "model_type" not in content:
+        return "timm_wrapper"
+    kind = content.get("model_type")
+    return kind if isinstance(kind, str) else None
+
+
+def writes_reports(source: str | Path) -> bool:
+    """Whether a folder or Hub id holds a model that writes reports; False of what cannot be read.
+
+    Args:
+        source: a folder or Hub id; what opens it says what is wrong with it.
+    """
+    return read_model_type(source) == "vision-encoder-decoder"
 
 
 def offline_reason(repository: str, kind: str = "model") -> str:

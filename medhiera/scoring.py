@@ -131,7 +131,7 @@ def write_results(
     record: EvaluationRecord,
     predictions: Predictions,
     examples: list[HeatMapExample],
-    data: ScoredData,
+    mark: str,
 ) -> None:
     """Write predictions.parquet, the figures and at last metrics.json, and print the tables.
 
@@ -143,7 +143,7 @@ def write_results(
     try:
         predictions.table().to_parquet(options.output_dir / "predictions.parquet")
         folder = options.output_dir / FIGURES_FOLDER
-        report.draw(scored, predictions, examples, folder, title, data.figure_mark)
+        report.draw(scored, predictions, examples, folder, title, mark)
         record.write(options.output_dir)
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error

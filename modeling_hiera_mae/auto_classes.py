@@ -1,8 +1,7 @@
 """Makes transformers' Auto classes know our configurations, when a name of this package is first used.
 
 `AutoModel.from_config` of a HieraMAEConfig is then a HieraMAEModel. Folders are none of this: they say
-`model_type: "hiera"`, which stays transformers' own, so that a folder opens as the same class with and without
-us.
+`model_type: "hiera"`, which stays transformers' own, so that a folder opens as the same class without us.
 """
 
 from transformers import (

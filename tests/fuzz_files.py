@@ -119,7 +119,7 @@ def stage_file(whole: Path, folder: Path, name: str) -> Callable[[bytes], None]:
             shutil.copy(path, folder / path.name)
         (folder / name).write_bytes(content)
         open_folder(folder)
-        scores = Classifier.open(folder).probabilities([Image.new("L", (70, 60), 90)])
+        scores = Classifier.from_pretrained(folder).probabilities([Image.new("L", (70, 60), 90)])
         assert scores.isfinite().all()
 
     return read

@@ -156,6 +156,24 @@ def _find(source: str | Path) -> Path | None:
     return None
 
 
+def trained_on(source: str | Path | None) -> pd.DataFrame:
+    """The rows of `read_training_images` that a stage trained on, and not only chose its checkpoint by."""
+    seen = read_training_images(source)
+    return seen[seen["split"] == "train"]
+
+
+def known_names(trained: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """By which of its names each image is among those that were trained on: (images, names), bool.
+
+    Args:
+        trained: from `trained_on`.
+        asked: from `list_images`.
+    """
+    return pd.DataFrame(
+        {name: asked[name].isin(trained[name].dropna()) & asked[name].notna() for name in _NAMES}
+    )
+
+
 def check_unseen(source: str | Path | None, **held_out: Dataset) -> None:
     """Refuse to score a model on images that it was trained on, by whichever name.
 
@@ -166,13 +184,10 @@ def check_unseen(source: str | Path | None, **held_out: Dataset) -> None:
     Raises:
         UserError: some were; with how many, and one by name.
     """
-    seen = read_training_images(source)
-    trained = seen[seen["split"] == "train"]
+    trained = trained_on(source)
     for split, rows in held_out.items() if len(trained) else ():
         asked = list_images(rows, split)
-        is_known = pd.DataFrame(
-            {name: asked[name].isin(trained[name].dropna()) & asked[name].notna() for name in _NAMES}
-        )
+        is_known = known_names(trained, asked)
         is_seen = is_known.any(axis=1)
         if is_seen.any():
             row = int(is_seen.to_numpy().argmax())

@@ -27,6 +27,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
     build_parser().parse_args()
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -44,8 +45,10 @@ from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
-from medhiera.hub.record import AnyRecord, Lineage, ReportRecord, read_record
+from medhiera.hub.probe_record import ProbeRecord
+from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, ReportRecord, read_record
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
+from medhiera.output import write_error
 from medhiera.shipped_files import TEMPLATES
 from medhiera.stages import STAGES, Stage
 
@@ -59,8 +62,13 @@ CAPTIONS = {
     "auroc": "AUROC of each finding with its 95 % interval, on the {split} split",
     "reliability": "Share of images with the finding against the probability given, on the {split} split",
     "subgroups": "Mean AUROC by sex, age and view on the {split} split",
+    "label_efficiency": "Linear probe: mean AUROC over the share of the labels it learned from",
+    "few_shots": "Linear probe: mean AUROC over how many patients with each finding it learned from",
     "heat_maps": "Images of the {split} split with a finding's box and the classifier's heat map",
 }
+
+PROBE_FIGURES = ("label_efficiency.png", "few_shots.png")
+"""Of probe.py, beside a stage 1's own."""
 
 MEASURES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
             "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}  # fmt: skip
@@ -116,6 +124,46 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         unnamed=[source for source in record.real_sources if not names_are_public(source)],
     )
     return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
+
+
+def check_probe_fits(folder: Path) -> None:
+    """Refuse, before anything is embedded, to write a probe where no card could show it.
+
+    Raises:
+        UserError: it is not the finished folder of a stage 1.
+    """
+    if not folder.is_dir() or not isinstance(read_record(folder), PretrainingRecord):
+        raise UserError(
+            f"--update_card: {folder} is no folder of a finished stage 1, whose card alone shows a probe; "
+            "leave the option out"
+        )
+
+
+def add_probe(folder: Path, probe: ProbeRecord, figures: Path) -> None:
+    """Write a probe into the record of a stage 1, copy its figures, and render the card anew.
+
+    Args:
+        folder: the stage's.
+        probe: takes the place of an earlier one.
+        figures: holds label_efficiency.png and few_shots.png, where there was something to draw.
+
+    Raises:
+        UserError: the folder cannot be written to, or see check_probe_fits.
+    """
+    check_probe_fits(folder)
+    record = read_record(folder)
+    assert isinstance(record, PretrainingRecord)
+    record.probe = probe
+    try:
+        (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
+        for name in PROBE_FIGURES:
+            (folder / FIGURES_FOLDER / name).unlink(missing_ok=True)
+            if (figures / name).is_file():
+                shutil.copy(figures / name, folder / FIGURES_FOLDER / name)
+        record.write(folder)
+        (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
+    except OSError as error:
+        raise write_error("--model", folder, error) from error
 
 
 def _inert(value: Any) -> Any:

@@ -17,6 +17,7 @@ from medhiera.errors import UserError
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
 from medhiera.hub.data_record import STRICT, DataRecord
+from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.record_ranges import out_of_range
 from medhiera.hub.teachers import TeacherRecord
@@ -215,10 +216,11 @@ class TrainedRecord(StageRecord):
 
 @dataclass(kw_only=True)
 class PretrainingRecord(TrainedRecord):
-    """Stage 1: masked autoencoder on medical images."""
+    """Stage 1: masked autoencoder on medical images; `probe` is there once probe.py has scored it."""
 
     stage: Literal[1] = 1
     evaluation: ReconstructionReport
+    probe: ProbeRecord | None = None
 
 
 @dataclass(kw_only=True)

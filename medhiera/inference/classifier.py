@@ -1,11 +1,16 @@
 """A classifier's folder or Hub id, ours or a stock Hiera's, opened for use.
 
+    from medhiera import Classifier
+
+    classifier = Classifier.from_pretrained("runs/stage2")
+    print(classifier.predict(["chest1.png", "study.dcm"]))  # [{"Atelectasis": 0.31, …}, …]
+
 The scripts, the export and the page open such folders through it.
 """
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
-from medhiera.device import CPU, move
+from medhiera.device import CPU, choose_device, move
 from medhiera.errors import UserError
+from medhiera.inference.picture_files import open_picture
 from medhiera.layout import read_config
 from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -88,17 +94,17 @@ class Classifier:
     names: list[str]
 
     @classmethod
-    def open(cls, source: str | Path, device: torch.device = CPU) -> "Classifier":
+    def from_pretrained(cls, source: str | Path, device: torch.device | str = CPU) -> "Classifier":
         """Load it.
 
         Args:
             source: the folder or Hub id.
-            device: where it is to run.
+            device: where it is to run: a device, or a word for `choose_device`.
 
         Raises:
             UserError: there is no such folder or repository, it is not a Hiera classifier, its weights are
                 damaged, NaN or infinite, it names no labels or two outputs alike, or it has no usable
-                preprocessor_config.json.
+                preprocessor_config.json; or no such device.
         """
         config = read_config(source)
         is_classifier = any(
@@ -120,7 +126,8 @@ class Classifier:
         preprocessing = open_preprocessing(source, model)
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         _check_names(source, names)
-        return cls(model.to(device), preprocessing, names)
+        place = choose_device(device) if isinstance(device, str) else device
+        return cls(model.to(place), preprocessing, names)
 
     @property
     def is_exclusive(self) -> bool:
@@ -131,6 +138,29 @@ class Classifier:
         """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
         activation = "softmax" if self.is_exclusive else ""
         return fingerprint(self.model, f"{self.names}{self.preprocessing}{activation}")
+
+    def predict(
+        self, images: Iterable[Image.Image | str | Path], batch_size: int = 32
+    ) -> list[dict[str, float]]:
+        """The model's own probability of each finding, see `score`.
+
+        Args:
+            images: pictures with 8 bits a channel, of any mode and size, or files: PNG, JPEG, TIFF, DICOM.
+            batch_size: images at a time.
+
+        Returns:
+            For each image, finding → probability.
+
+        Raises:
+            UserError: a file cannot be read, or a probability is NaN or infinite.
+        """
+        pixels = [self.preprocessing.pixels(open_picture(image)) for image in images]
+        rows = [
+            row
+            for start in range(0, len(pixels), batch_size)
+            for row in self.score(self.pixel_values(pixels[start : start + batch_size])).tolist()
+        ]
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
 
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
         """One probability per image and finding, see `score`.
@@ -220,7 +250,8 @@ def model_inputs(
         (images, channels, height, width).
     """
     batch = move(torch.stack(list(pixels)), model.device)
-    return preprocessing.normalize(batch, model.config.num_channels).to(model.dtype)
+    channels = int(getattr(model.config, "num_channels", 3))  # timm's wrapper has no such field
+    return preprocessing.normalize(batch, channels).to(model.dtype)
 
 
 def fingerprint(model: PreTrainedModel, described: str) -> str:

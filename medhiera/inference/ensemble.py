@@ -37,9 +37,9 @@ class Ensemble:
             device: where they are to run.
 
         Raises:
-            UserError: see Classifier.open; or two are the same model, or they name other findings.
+            UserError: see Classifier.from_pretrained; or two are the same model, or they name other findings.
         """
-        opened = [Classifier.open(source, device) for source in sources]
+        opened = [Classifier.from_pretrained(source, device) for source in sources]
         _check_activations(sources, opened)
         seen: dict[str, str | Path] = {}
         for source, classifier in zip(sources, opened, strict=True):

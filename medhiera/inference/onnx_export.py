@@ -91,7 +91,7 @@ def export_onnx(source: str | Path, file: Path) -> float:
             raise UserError(f"{place} exists; name another file, or remove it first")
     if file.suffix != ".onnx":
         raise UserError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
-    classifier = Classifier.open(source)
+    classifier = Classifier.from_pretrained(source)
     model, activation = classifier.model, "softmax" if classifier.is_exclusive else "sigmoid"
     metadata = {
         "labels": json.dumps(classifier.names),

@@ -248,7 +248,7 @@ def open_folder(folder: Path, device: torch.device = CPU) -> Reader:
     architectures = read_config(folder).get("architectures") or []
     operation = Operation.read(folder)
     if not any(name.endswith("ForPreTraining") for name in architectures):
-        classifier = Classifier.open(folder, device)
+        classifier = Classifier.from_pretrained(folder, device)
         if classifier.preprocessing.crop is None:
             raise UserError(
                 f"{folder} does not crop the middle of what it resizes (preprocessor_config.json): this page "

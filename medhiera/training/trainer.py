@@ -21,6 +21,7 @@ from medhiera.config.training_options import use_tf32
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
+from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
@@ -28,7 +29,7 @@ from medhiera.training.ema import EMA, EMACallback
 from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import build_optimizer
-from medhiera.training.out_of_memory import end_run, is_out_of_memory
+from medhiera.training.out_of_memory import end_run
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
 from medhiera.training.settings import (
     check_batches,
@@ -48,8 +49,7 @@ ONE_CYCLE_RISE = 0.3
 class MedHieraTrainer(Trainer):
     """transformers' Trainer with what it lacks for our recipes.
 
-    - `adam` with coupled L2 and `one_cycle` per step, momentum cycling included (Table 4 and Table 1);
-      `adamw` with a learning rate for each depth.
+    - `adam` with coupled L2, `one_cycle` with momentum (Tables 4 and 1), `adamw` with a rate for each depth.
     - an order of images keyed by (seed, epoch), the same for every number of workers.
     - a loss divided by the *annotated* labels in the global batch: NaN does not count.
     - a moving average of the weights that is evaluated and kept.

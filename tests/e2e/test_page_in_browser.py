@@ -91,7 +91,7 @@ def test_from_upload_to_heat(site, stage2, visit, tmp_path):
     page = visit(site.address)
     assert "Not for clinical use" in page.inner_text("body")
     upload(page, tmp_path / "chest.png")
-    [wanted] = Classifier.open(stage2).probabilities([Image.fromarray(gray)]).tolist()
+    [wanted] = Classifier.from_pretrained(stage2).probabilities([Image.fromarray(gray)]).tolist()
     assert probabilities(page) == pytest.approx(dict(zip(NAMES, wanted, strict=True)), abs=6e-4)
     assert "uncalibrated" in page.inner_text("#result")
 

@@ -128,7 +128,7 @@ def test_a_classifier_goes_on_at_a_larger_size(classifier_folder):
 
 
 def test_flipping_averages_the_probabilities_of_both_views(classifier_folder):
-    classifier = Classifier.open(classifier_folder)
+    classifier = Classifier.from_pretrained(classifier_folder)
     image = Image.effect_noise((72, 72), 60)  # no resize, and a crop that is the same from both sides
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     views = classifier.probabilities([image, mirrored])

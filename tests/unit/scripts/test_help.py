@@ -18,6 +18,7 @@ COMMANDS = [
     "dataset_scripts.phantom.contour_training",
     "demo",
     "demo_report",
+    "embed",
     "evaluate_cls",
     "evaluate_report",
     "medhiera.device",

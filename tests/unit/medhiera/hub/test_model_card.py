@@ -318,7 +318,7 @@ def test_the_snippets_run_and_agree(record, tmp_path, monkeypatch):
     folder = write_stage2(tmp_path / "stage2")
     monkeypatch.chdir(tmp_path)
     Image.fromarray(phantom()).save("chest.png")
-    classifier = Classifier.open(folder)
+    classifier = Classifier.from_pretrained(folder)
     [wanted] = classifier.probabilities([Image.fromarray(phantom())]).tolist()
     wanted = dict(zip(classifier.names, wanted, strict=True))
     card = render_card(record, [])
