@@ -37,9 +37,6 @@ from medhiera.output import make_folder, one_writer, write_error
 
 logger = logging.getLogger(__name__)
 
-OWN_COLUMNS = ("image_column", "label_column", "patient_column")
-"""Options that name the columns of your own table or dataset."""
-
 
 def begin(options: argparse.Namespace) -> torch.device:
     """Set the logging up, check what is asked for, and choose the device.
@@ -195,7 +192,10 @@ def open_built(
             stored_size=stored_size,
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
-            **{name: getattr(options, name, None) for name in OWN_COLUMNS},  # reports have none of these
+            # Of your own table or dataset; evaluate_report.py has no such options.
+            image_column=getattr(options, "image_column", None),
+            label_column=getattr(options, "label_column", None),
+            patient_column=getattr(options, "patient_column", None),
         )  # fmt: skip
     )
 

@@ -186,7 +186,7 @@ def embed_rows(
 
 
 def _row_readers(
-    encoder: Encoder, split: str, rows: Dataset, trained: pd.DataFrame, names: Sequence[str]
+    encoder: Encoder, split: str, rows: Dataset, trained: pd.DataFrame | None, names: Sequence[str]
 ) -> tuple[Callable[[int], Picture], Callable[[Sequence[Picture]], dict[str, Any]]]:
     """What reads an image of built data, and what gives the columns of some."""
     images = rows.select_columns("image")
@@ -198,7 +198,7 @@ def _row_readers(
     def columns(pictures: Sequence[Picture]) -> dict[str, Any]:
         places = [each.position for each in pictures]
         absent: dict[str, Any] = {name: [split if name == "split" else None] * len(places) for name in names}
-        if len(trained):
+        if trained is not None and len(trained):
             known = known_names(trained, list_images(rows.select(places), split))
             absent["is_trained_on"] = known.any(axis=1).tolist()
         return absent | {name: column.take(places) for name, column in there.items()}
@@ -272,7 +272,7 @@ def embed_in_memory(encoder: Encoder, rows: Dataset, batch_size: int) -> Tensor:
     Raises:
         UserError: see `embed_pictures`.
     """
-    read, _ = _row_readers(encoder, "", rows, set(), ())
+    read, _ = _row_readers(encoder, "", rows, None, ())
     found = []
     with (
         contextlib.closing(read_ahead(read, range(len(rows)), batch_size)) as batches,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from medhiera.errors import RunEndedError
-from medhiera.fitting_batch import largest_fitting
+from medhiera.fitting_batch import UNITS, largest_fitting
 
 
 def end_run(

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from medhiera.data.report_dataset import model_inputs
-from medhiera.training.out_of_memory import end_writing, is_out_of_memory
+from medhiera.fitting_batch import is_out_of_memory
+from medhiera.training.out_of_memory import end_writing
 from medhiera.training.trainer import MedHieraTrainer
 
 
