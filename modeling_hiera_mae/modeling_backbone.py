@@ -43,7 +43,7 @@ class HieraMAEBackbone(BackboneMixin, HieraMAEPreTrainedModel):
 
     def __init__(self, config: HieraMAEConfig) -> None:
         if not isinstance(config, HieraMAEBackboneConfig):
-            logger.warning_once(
+            logger.warning(
                 "A HieraMAEBackbone is made from a HieraMAEConfig. A detector that holds that one is saved "
                 "with model type 'hiera', and then loaded with transformers' HieraBackbone, whose feature "
                 "maps are not in the image's order: give a detector a HieraMAEBackboneConfig."
