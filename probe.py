@@ -98,7 +98,7 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
         is_phantom=data.cocktail.is_phantom, evaluation=evaluation,
         probe_penalty=fitted.C, probe_train_images=len(training),
     )  # fmt: skip
-    write_results(options, record, scored, [], data.cocktail)
+    write_results(options, record, scored, [], data)
 
 
 def embed(options: argparse.Namespace, encoder: Encoder, rows: Dataset) -> Floats:
