@@ -112,14 +112,14 @@ def _revision(dataset: str) -> str | None:
         return manifest_hash([scan_folder(Path(dataset))])
     try:
         return str(dataset_info(dataset).sha)
-    except (*network_errors(), ValueError):  # offline, no such repository, no valid id: loading says which
+    except opening_errors():  # offline, no such repository, no valid id: loading says which
         return None
 
 
-def network_errors() -> tuple[type[Exception], ...]:
-    """Return what the Hub's client raises; which HTTP library is below it depends on its version."""
+def opening_errors() -> tuple[type[Exception], ...]:
+    """Return what opening a dataset raises; which HTTP library is below the client depends on its version."""
     library = importlib.import_module(type(get_session()).__module__.split(".")[0])
-    return (library.HTTPError, OSError)  # HfHubHTTPError is one of both
+    return (library.HTTPError, OSError, ValueError, RuntimeError)
 
 
 def _load(dataset: str, revision: str | None) -> dict[str, datasets.Dataset]:
@@ -128,7 +128,7 @@ def _load(dataset: str, revision: str | None) -> dict[str, datasets.Dataset]:
             loaded = datasets.load_from_disk(dataset)
         else:
             loaded = datasets.load_dataset(dataset, revision=revision)
-    except (*network_errors(), ValueError, RuntimeError) as error:
+    except opening_errors() as error:
         raise DataLayoutError(
             f"{dataset} cannot be opened as a dataset ({str(error).strip()[:300]}). Wanted the id of a "
             "dataset on the Hub with one configuration, a folder of Parquet, or what save_to_disk wrote."
@@ -218,12 +218,12 @@ def _cells(value: Any, names: Sequence[str] | None, is_list: bool) -> list[Any]:
     """Return the class, or a 1 or 0 for each of the names; empty of an image without."""
     if is_list:
         assert names is not None
-        present = {_name(each, names) for each in value or ()}
+        present = {_class_of(each, names) for each in value or ()}
         return ["" if value is None else int(name in present) for name in names]
-    return [_name(value, names)]
+    return [_class_of(value, names)]
 
 
-def _name(value: Any, names: Sequence[str] | None) -> str:
+def _class_of(value: Any, names: Sequence[str] | None) -> str:
     if value is None or value == -1:  # -1 is the datasets library's "not labeled"
         return ""
     return names[value] if names is not None and isinstance(value, int) else str(value)

@@ -23,7 +23,7 @@ from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import NOT_NAMED, ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
-from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset, network_errors, was_extracted
+from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset, opening_errors, was_extracted
 from dataset_scripts.own.labels import Columns
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
@@ -228,7 +228,7 @@ def _is_dataset(options: DataArguments) -> bool:
         return True
     try:
         return not file_exists(options.data_dir, BUILD_FILE, repo_type="dataset")
-    except (*network_errors(), ValueError):  # it cannot be reached, or is no id: loading says which
+    except opening_errors():  # it cannot be reached, or is no id: loading says which
         return bool(was_extracted(options.data_dir, NOT_NAMED, _place_of_datasets(options)))
 
 
