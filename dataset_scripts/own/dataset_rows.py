@@ -7,6 +7,7 @@ builds like any other. Images are copied byte for byte, so the readers of this p
 
 import csv
 import hashlib
+import importlib
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from huggingface_hub import dataset_info
+from huggingface_hub import dataset_info, get_session
 
 from dataset_scripts.build.records import manifest_hash, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
@@ -71,10 +72,8 @@ def extract_dataset(dataset: str, columns: Columns, place: Path) -> Extracted:
         DataLayoutError: it cannot be reached or opened; a split's name is none that is known.
         LabelFileError: its columns cannot be meant.
     """
-    asked = f"{_VERSION}\x1f{dataset}\x1f{columns}"
-    name = f"dataset-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
-    revision = _revision(dataset)
-    if revision is None and (found := sorted(place.glob(f"{name}-*"), key=os.path.getmtime)):
+    name, revision = _name(dataset, columns), _revision(dataset)
+    if revision is None and (found := was_extracted(dataset, columns, place)):
         logger.warning("%s cannot be reached: what was extracted of it before is read", dataset)
         return _opened(found[-1])
     folder = place / f"{name}-{revision}"
@@ -91,6 +90,16 @@ def extract_dataset(dataset: str, columns: Columns, place: Path) -> Extracted:
     return _opened(folder)
 
 
+def was_extracted(dataset: str, columns: Columns, place: Path) -> list[Path]:
+    """Return what was made of a dataset before, the newest last."""
+    return sorted(place.glob(f"{_name(dataset, columns)}-*"), key=os.path.getmtime)
+
+
+def _name(dataset: str, columns: Columns) -> str:
+    asked = f"{_VERSION}\x1f{dataset}\x1f{columns}"
+    return f"dataset-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+
+
 def _opened(folder: Path) -> Extracted:
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
         header = next(csv.reader(file))
@@ -103,8 +112,14 @@ def _revision(dataset: str) -> str | None:
         return manifest_hash([scan_folder(Path(dataset))])
     try:
         return str(dataset_info(dataset).sha)
-    except (OSError, ValueError):  # offline, no such repository, no valid id: loading says which
+    except opening_errors():  # offline, no such repository, no valid id: loading says which
         return None
+
+
+def opening_errors() -> tuple[type[Exception], ...]:
+    """Return what opening a dataset raises; which HTTP library is below the client depends on its version."""
+    library = importlib.import_module(type(get_session()).__module__.split(".")[0])
+    return (library.HTTPError, OSError, ValueError, RuntimeError)
 
 
 def _load(dataset: str, revision: str | None) -> dict[str, datasets.Dataset]:
@@ -113,7 +128,7 @@ def _load(dataset: str, revision: str | None) -> dict[str, datasets.Dataset]:
             loaded = datasets.load_from_disk(dataset)
         else:
             loaded = datasets.load_dataset(dataset, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
+    except opening_errors() as error:
         raise DataLayoutError(
             f"{dataset} cannot be opened as a dataset ({str(error).strip()[:300]}). Wanted the id of a "
             "dataset on the Hub with one configuration, a folder of Parquet, or what save_to_disk wrote."
@@ -203,12 +218,12 @@ def _cells(value: Any, names: Sequence[str] | None, is_list: bool) -> list[Any]:
     """Return the class, or a 1 or 0 for each of the names; empty of an image without."""
     if is_list:
         assert names is not None
-        present = {_name(each, names) for each in value or ()}
+        present = {_class_of(each, names) for each in value or ()}
         return ["" if value is None else int(name in present) for name in names]
-    return [_name(value, names)]
+    return [_class_of(value, names)]
 
 
-def _name(value: Any, names: Sequence[str] | None) -> str:
+def _class_of(value: Any, names: Sequence[str] | None) -> str:
     if value is None or value == -1:  # -1 is the datasets library's "not labeled"
         return ""
     return names[value] if names is not None and isinstance(value, int) else str(value)

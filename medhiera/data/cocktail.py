@@ -25,7 +25,7 @@ from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import NOT_NAMED, ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
-from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset
+from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset, opening_errors, was_extracted
 from dataset_scripts.own.labels import Columns
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
@@ -218,8 +218,12 @@ def _is_dataset(options: DataArguments) -> bool:
         return True
     try:
         return not file_exists(options.data_dir, BUILD_FILE, repo_type="dataset")
-    except (OSError, ValueError):  # no such repository, or it cannot be reached: loading says which
-        return False
+    except opening_errors():  # it cannot be reached, or is no id: loading says which
+        return bool(was_extracted(options.data_dir, NOT_NAMED, _place_of_datasets(options)))
+
+
+def _place_of_datasets(options: DataArguments) -> Path:
+    return Path(options.build_dir or "cocktail") / "datasets"
 
 
 def _extracted(options: DataArguments) -> DataArguments:
@@ -229,8 +233,7 @@ def _extracted(options: DataArguments) -> DataArguments:
         DataLayoutError: it cannot be opened.
         LabelFileError: its columns cannot be meant.
     """
-    place = Path(options.build_dir or "cocktail") / "datasets"
-    found = extract_dataset(options.data_dir, Columns.of(options), place)
+    found = extract_dataset(options.data_dir, Columns.of(options), _place_of_datasets(options))
     return replace(
         options,
         data_dir=str(found.folder),
