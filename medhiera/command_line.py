@@ -33,12 +33,9 @@ def with_examples(description: str) -> str:
     """The docstring of a script with `python SCRIPT` as it was started: `medhiera COMMAND`."""
     if started_as is None:
         return description
-    name = Path(sys.argv[0]).name
-    for typed in (f"accelerate launch {name}", f"python {name}"):
-        description = description.replace(
-            typed, started_as if typed.startswith("python") else f"accelerate launch -m {started_as}"
-        )
-    return description
+    script = Path(sys.argv[0]).name
+    launched = description.replace(f"accelerate launch {script}", f"accelerate launch -m {started_as}")
+    return launched.replace(f"python {script}", started_as)
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
