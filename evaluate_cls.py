@@ -51,6 +51,9 @@ from medhiera.training.out_of_memory import run_or_name_batch
 
 logger = logging.getLogger("evaluate_cls")
 
+OWN_COLUMNS = ("image_column", "label_column", "patient_column")
+"""Of your own table, or of a dataset."""
+
 
 def main(argv: list[str]) -> None:
     """Check what is asked for, then score; nothing is loaded before the output folder is this process's."""
@@ -250,9 +253,7 @@ def open_built(
             stored_size=stored_size,
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
-            image_column=options.image_column,
-            label_column=options.label_column,
-            patient_column=options.patient_column,
+            **{name: getattr(options, name, None) for name in OWN_COLUMNS},  # reports have none
         )  # fmt: skip
     )
 
@@ -354,8 +355,8 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
     )  # fmt: skip
     parser.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
-    for what in ("image", "label", "patient"):
-        parser.add_argument(f"--{what}_column", help="as in training, where it was named there")
+    for name in OWN_COLUMNS:
+        parser.add_argument(f"--{name}", help="as in training, where it was named there")
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
     add_device_option(parser)
