@@ -41,5 +41,5 @@ def _short(name: str) -> str:
     """`source/…/file.png` where the whole name would run into the next pair."""
     if len(name) <= _LONGEST_NAME:
         return name
-    source, *_, file = name.split("/")
-    return f"{source}/.../{file}"[:_LONGEST_NAME]
+    source, _, file = name.partition("/")
+    return f"{source}/.../{file.rsplit('/', 1)[-1]}"[:_LONGEST_NAME]

@@ -128,7 +128,7 @@ def test_work_in_parts_gives_the_same_answer(
 ) -> None:
     pictures = thumbnails(chests)
     whole = best_matches(pictures, pictures)
-    monkeypatch.setattr("dataset_scripts.leakage.near_duplicates._QUERIES_AT_ONCE", 5)
+    monkeypatch.setattr("dataset_scripts.leakage.near_duplicates.PART", 5)
     monkeypatch.setattr("dataset_scripts.leakage.descriptors._REFERENCES_AT_ONCE", 7)
     done: list[int] = []
     parts = best_matches(pictures, pictures, done.append)
