@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.picture_changes import CHANGES
+from dataset_scripts.errors import BadImageError
 from dataset_scripts.leakage.guard import THRESHOLD
 from dataset_scripts.leakage.near_duplicates import Match, best_matches
 from dataset_scripts.leakage.thumbnails import make_thumbnails
@@ -42,16 +43,19 @@ class Films:
 
     def __init__(self, folder: Path) -> None:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        self.names = [path.relative_to(folder).as_posix() for path in paths]
-        pictures = [self._both(path) for path in paths]
-        self.as_is = np.stack([both[0] for both in pictures])
-        self.changed = np.stack([both[1] for both in pictures])
+        read = [(path, both) for path in paths if (both := self._both(path)) is not None]
+        self.names = [path.relative_to(folder).as_posix() for path, _ in read]
+        self.as_is = np.stack([both[0] for _, both in read])
+        self.changed = np.stack([both[1] for _, both in read])
         self.queries = np.concatenate([self.as_is, self.changed])
         self.query_names = [*self.names, *(f"{name} (changed)" for name in self.names)]
 
     @staticmethod
-    def _both(path: Path) -> tuple[np.ndarray, np.ndarray]:
-        image = Image.fromarray(read_image(path, LONGEST))
+    def _both(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+        try:
+            image = Image.fromarray(read_image(path, LONGEST))
+        except BadImageError:  # a white film, say
+            return None
         rng = np.random.default_rng(zlib.crc32(path.name.encode()))
         change = CHANGES[str(rng.choice(list(CHANGES)))]
         return make_thumbnails(image), make_thumbnails(change(image, rng).convert("L"))

@@ -34,6 +34,7 @@ from dataset_scripts.build.records import FolderScan, ImageRecord, Source, Sourc
 from dataset_scripts.build.tables import Row, Table, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED, make_features
+from dataset_scripts.leakage.guard import remove_leaks
 from dataset_scripts.splits import stratified_patients
 
 SPLIT_NAMES = ("train", "validation", "test")
@@ -288,3 +289,8 @@ class ImageFolder(SourceBuilder):
         names = read_label_names(scan_folder(Path(self.config.data_dir)))
         features = make_features(names, is_raw=self.config.is_raw, has_regions=bool(self.config.contours))
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)
+
+    def _remove_leaks(
+        self, listings: list[SourceListing], log_dir: Path | None, num_proc: int | None
+    ) -> list[SourceListing]:
+        return remove_leaks(listings, log_dir, num_proc, self.config)

@@ -63,6 +63,7 @@ from dataset_scripts.build.layout import (
     LEAKAGE_SHEET_FILE,
     LOCK_FILE,
     PHANTOM_FILE,
+    PROTECTED_PAIRS_FILE,
     SHARDS_FOLDER,
     WORK_FOLDER,
 )
@@ -294,6 +295,7 @@ def _finish(plan: Plan, logs: list[Log], builder: SourceBuilder, output_dir: Pat
     for name, folder in (
         (LEAKAGE_REPORT_FILE, work),
         (LEAKAGE_SHEET_FILE, work),
+        (PROTECTED_PAIRS_FILE, work),
         (PHANTOM_FILE, Path(config.data_dir)),  # what is made of phantoms says so wherever it goes
     ):
         if (folder / name).is_file():

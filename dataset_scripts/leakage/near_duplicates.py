@@ -31,6 +31,7 @@ from dataset_scripts.leakage.warps import (
     invert,
     normalize_contrast,
     orient,
+    orientation_warps,
 )
 
 _FITTED_ON = 2048
@@ -224,10 +225,14 @@ def _runners_up(
     rows, columns = rows[best[rows] != columns], columns[best[rows] != columns]
     if rows.size:
         first, second = (rows, best[rows]), (rows, columns)
-        is_same_way = candidates.orientations[first] == candidates.orientations[second]
-        between = compose(warps[second], invert(warps[first]))
+        to_first, to_second = (
+            compose(warps[place], invert(orientation_warps(candidates.orientations[place])))
+            for place in (first, second)
+        )
+        sign = (candidates.signs[first] * candidates.signs[second]).astype(np.int16)[:, None, None]
         pictures = [index.pictures[candidates.references[place]] for place in (second, first)]
-        is_twin = is_same_way & (correlate_detail(pictures[0], pictures[1], between) >= _TWIN_LOOKS)
+        between = compose(to_second, invert(to_first))
+        is_twin = correlate_detail(sign * pictures[0], pictures[1], between) >= _TWIN_LOOKS
         others[rows[is_twin], columns[is_twin]] = 0
         is_same[rows[is_twin], columns[is_twin]] = True
     return np.asarray(others.max(axis=1)), is_same

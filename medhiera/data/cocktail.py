@@ -71,6 +71,7 @@ class LeakageCounts:
         compared: training images of other sources.
         dropped: training images that show a held-out one, and were left out.
         allowed: training images that show a held-out one, and were kept as asked for.
+        protected: images of the user's own held-out list, which the training images were compared with too.
     """
 
     is_checked: bool = False
@@ -78,6 +79,7 @@ class LeakageCounts:
     compared: int = 0
     dropped: int = 0
     allowed: int = 0
+    protected: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class BuiltDataset:
             compared=report["compared_images"],
             dropped=len(report["dropped"]),
             allowed=len(report["allowed"]),
+            protected=(report.get("protected") or {}).get("images", 0),
         )
 
 
@@ -215,6 +218,8 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
         stored_size=options.stored_size or 0,
         max_bad_fraction=options.max_bad_fraction,
         allow_leakage=options.allow_leakage,
+        protect=options.protect or "",
+        keep_duplicates=options.keep_duplicates,
         nih_mapping=options.nih_mapping or "",
         compression=compression,
         contours=options.contours or (LEARNED if wants_contours else ""),
@@ -290,7 +295,7 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
         if is_allowed != options.allow_leakage:
             kept = "kept" if is_allowed else "left out"
             faults.append(f"its leaks are {kept}, and the recipe has allow_leakage: {options.allow_leakage}")
-    for name in ("nih_mapping", "contours"):
+    for name in ("nih_mapping", "contours", "protect"):
         if is_training and getattr(options, name):
             faults.append(f"{name} is read when data is built, and this is built already")
     if faults:

@@ -206,6 +206,9 @@ def _leakage(leakage: LeakageCounts) -> str:
     """What was done so that no held-out image was trained on."""
     if not leakage.is_checked:
         return "not checked; held-out images may stand in the training data under another name."
+    protected = (
+        f", and with {leakage.protected:,} images that are held out elsewhere" if leakage.protected else ""
+    )
     if leakage.allowed:
         return (
             f"ALLOWED. {leakage.allowed:,} training images show a held-out image of another source and "
@@ -213,8 +216,8 @@ def _leakage(leakage: LeakageCounts) -> str:
         )
     return (
         f"{leakage.compared:,} training images were compared with the {leakage.held_out:,} held-out images "
-        f"of other sources by pixels and by name; the {leakage.dropped:,} that show one of them were left "
-        "out."
+        f"of other sources by pixels and by name{protected}; the {leakage.dropped:,} that show one of them "
+        "were left out."
     )
 
 

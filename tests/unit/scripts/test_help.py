@@ -8,6 +8,7 @@ import pytest
 
 COMMANDS = [
     "dataset_scripts.__main__",
+    "dataset_scripts.leakage.__main__",
     "dataset_scripts.phantom.__main__",
     "demo",
     "demo_report",
