@@ -68,7 +68,7 @@ class LeakageCounts:
     Attributes:
         is_checked: the build compared images; False where it had nothing to compare, or left no report.
         held_out: images of the validation and test splits.
-        compared: training images of other sources.
+        compared: training images whose pixels were compared with any.
         dropped: training images that show a held-out one, and were left out.
         allowed: training images that show a held-out one, and were kept as asked for.
         protected: images of the user's own held-out list, which the training images were compared with too.
