@@ -17,6 +17,7 @@ from dataset_scripts.covid_radiography import SOURCE as RADIOGRAPHY
 from dataset_scripts.findings import no_labels
 from dataset_scripts.leakage.__main__ import main
 from dataset_scripts.leakage.identifiers import find_named, name_from_mapping
+from dataset_scripts.leakage.label_conflicts import describe_conflict
 from dataset_scripts.leakage.pairs import Located
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -116,6 +117,20 @@ def test_the_patient_guards_where_the_image_itself_is_not_there(
     assert ChestXray14.SOURCES == (NIH,)
     own = [replace(item, record=replace(item.record, source=NIH.name)) for item in images]
     assert {pair.guards for pair in find_named(own, test).values()} == {("identifier",)}  # within a source
+
+
+def test_normal_pictures_that_nih_calls_pneumonia_are_conflicts(
+    names: list[str], official_test: set[str], tmp_path: Path
+) -> None:
+    shown = {a.rsplit("/", 1)[1] for a, b in known_pairs("mini_in_radiography.csv") if a.startswith("ChestX")}
+    listed = list_chestxray14(tmp_path, names, official_test, shown)
+    normal = ImageRecord("n", RADIOGRAPHY.name, "n", "Normal/n.png", no_labels(), class_name="Normal")
+    said = [describe_conflict(item.record, normal) for item in listed]
+    assert len(said) == 127
+    conflicts = [words for words in said if words is not None]
+    assert len(conflicts) == 58
+    assert sum("Pneumonia" in words[0] for words in conflicts) == 51
+    assert {words[1] for words in conflicts} == {"Normal"}
 
 
 def known_pairs(file: str) -> set[tuple[str, str]]:
