@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dataset_scripts.build.chest_column import full_path, scan_contours
-from dataset_scripts.build.records import FolderScan, scan_folder
+from dataset_scripts.build.records import FolderScan
 from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.reading.image_files import walk_folder
 
 
 def find_named_files(options: dict[str, Any]) -> list[FolderScan]:
@@ -22,7 +23,7 @@ def find_named_files(options: dict[str, Any]) -> list[FolderScan]:
     if protect := options.get("protect"):
         path = Path(protect).expanduser().resolve()
         if path.is_dir():
-            scans.append(scan_folder(path))
+            scans.append(FolderScan(path, walk_folder(path, follow_links_out=True).files))
         elif path.suffix.lower() == ".parquet" and path.is_file():
             status = path.stat()
             scans.append(FolderScan(path.parent, {path.name: (status.st_size, status.st_mtime_ns)}))

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.error("\ninterrupted; what was read and found is kept: repeat the command to go on")
         return 130
-    print(verdict)
+    print(os.fsencode(verdict).decode("utf-8", "backslashreplace"))  # names of files can be no text
     return 0
 
 

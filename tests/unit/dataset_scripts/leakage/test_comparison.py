@@ -110,6 +110,17 @@ def test_one_file_below_both_folders_is_no_copy_of_itself(a: Path, tmp_path: Pat
     assert {frozenset(pair) for pair in pairs_of(tmp_path / "two")} == {frozenset(("again.png", "copy.png"))}
 
 
+def test_names_that_are_no_text_are_written_as_they_are(
+    b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "a" / "x.png", 1)
+    (tmp_path / "a" / "x.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9, 1.png"))
+    (tmp_path / "a" / os.fsdecode(b"\xff.png")).write_bytes(b"broken")
+    assert compare(tmp_path / "a", b, tmp_path / "out") == 0
+    assert b'\n"caf\xe9, 1.png",images/1.png,0.' in (tmp_path / "out" / "pairs.csv").read_bytes()
+    assert "\\xff.png (not_an_image" in capsys.readouterr().out
+
+
 def test_nothing_in_common(b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "a" / "own.png", 40)
     out = tmp_path / "out"
