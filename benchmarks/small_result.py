@@ -30,8 +30,9 @@ from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.cocktail import open_cocktail
 from medhiera.experiments.arms import Arm
 from medhiera.experiments.report import records_of, student_interval
-from medhiera.experiments.runner import ROOT, ExperimentRunner, leave_on_signals, run_all
+from medhiera.experiments.runner import ExperimentRunner, leave_on_signals, run_all
 from medhiera.hub.record import ClassificationRecord
+from medhiera.shipped_files import PACKAGE
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output_dir = options.output_dir.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    os.environ["PYTHONPATH"] = str(ROOT)  # the baseline is a script in benchmarks/
+    os.environ["PYTHONPATH"] = str(PACKAGE.parent)  # the baseline is a script in benchmarks/
     laboratories: dict[str, ExperimentRunner] = {}
     arms: list[Arm] = []
     for seed in range(options.seeds):

@@ -5,74 +5,13 @@
 The sources' raw folders lie below --data_dir as they were downloaded; docs/data.md names them.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
-import logging
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from dataset_scripts.build.build_log import summary_lines
-from dataset_scripts.build.config import check_numbers
-from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
-from dataset_scripts.cocktail import SOURCES, Cocktail
-from dataset_scripts.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    options = _read_options(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
-    logging.getLogger("dataset_scripts").setLevel(logging.INFO)
-    logger.setLevel(logging.INFO)  # which is __main__
-    try:
-        check_numbers(vars(options))
-        if options.push_to_hub:
-            _check_upload(options.data_dir)
-        with tempfile.TemporaryDirectory() as unused_cache:
-            builder = Cocktail(
-                data_dir=options.data_dir,
-                split_scheme=options.split_scheme,
-                build_dir=unused_cache,
-                stored_size=options.stored_size,
-                slices_per_volume=options.slices_per_volume,
-                max_bad_fraction=options.max_bad_fraction,
-                nih_mapping=options.nih_mapping,
-                allow_leakage=options.allow_leakage,
-                protect=options.protect,
-                keep_duplicates=options.keep_duplicates,
-                compression=options.compression,
-                contours=options.contours,
-            )
-            export_parquet(builder, options.output_dir, options.num_proc)
-        for line in summary_lines(options.output_dir):
-            logger.info("%s", line)
-        logger.info("Built: %s", options.output_dir)
-        if options.push_to_hub:
-            logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
-    except (UserError, OSError) as error:
-        logger.error("%s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
-        return 130
-    return 0
-
-
-def _check_upload(data_dir: Path) -> None:
-    """Refuse, before anything is built, to upload what may not be passed on."""
-    kept = [
-        source for source in SOURCES if not source.may_be_uploaded and (data_dir / source.folder).is_dir()
-    ]
-    if kept:
-        raise UserError(
-            f"--push_to_hub would upload {' and '.join(source.name for source in kept)}, whose terms forbid "
-            f"to pass it on ({kept[0].homepage}). Leave --push_to_hub out, or move {kept[0].folder} out of "
-            "--data_dir."
-        )
 
 
 def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,7 +21,12 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data_dir", type=Path, required=True, help="the folder above the sources' folders")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        required=True,
+        help="the folder above the sources' folders, or your own folder (docs/data.md)",
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
     parser.add_argument(
         "--split_scheme",
@@ -133,6 +77,76 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    _read_options(None)
+
+import logging
+import tempfile
+
+from dataset_scripts.build.build_log import summary_lines
+from dataset_scripts.build.config import check_numbers
+from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
+from dataset_scripts.cocktail import SOURCES, Cocktail
+from dataset_scripts.errors import UserError
+from dataset_scripts.image_folder import ImageFolder, is_own_folder
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _read_options(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
+    logging.getLogger("dataset_scripts").setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)  # which is __main__
+    try:
+        check_numbers(vars(options))
+        if options.push_to_hub:
+            _check_upload(options.data_dir)
+        with tempfile.TemporaryDirectory() as unused_cache:
+            builder_class = ImageFolder if is_own_folder(options.data_dir, SOURCES) else Cocktail
+            builder = builder_class(
+                data_dir=options.data_dir,
+                split_scheme=options.split_scheme,
+                build_dir=unused_cache,
+                stored_size=options.stored_size,
+                slices_per_volume=options.slices_per_volume,
+                max_bad_fraction=options.max_bad_fraction,
+                nih_mapping=options.nih_mapping,
+                allow_leakage=options.allow_leakage,
+                protect=options.protect,
+                keep_duplicates=options.keep_duplicates,
+                compression=options.compression,
+                contours=options.contours,
+            )
+            export_parquet(builder, options.output_dir, options.num_proc)
+        for line in summary_lines(options.output_dir):
+            logger.info("%s", line)
+        logger.info("Built: %s", options.output_dir)
+        if options.push_to_hub:
+            logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
+    except (UserError, OSError) as error:
+        logger.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
+        return 130
+    return 0
+
+
+def _check_upload(data_dir: Path) -> None:
+    """Refuse, before anything is built, to upload what may not be passed on."""
+    kept = [
+        source for source in SOURCES if not source.may_be_uploaded and (data_dir / source.folder).is_dir()
+    ]
+    if kept:
+        raise UserError(
+            f"--push_to_hub would upload {' and '.join(source.name for source in kept)}, whose terms forbid "
+            f"to pass it on ({kept[0].homepage}). Leave --push_to_hub out, or move {kept[0].folder} out of "
+            "--data_dir."
+        )
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def mask_arms(has_stage0: bool) -> list[Arm]:
         own = ("--mask_region", region)
         arms += [
             Arm(f"mae-{region}", label, "train_mae.py", start, own),
-            Arm(f"probe-{region}", label, "probe.py", f"mae-{region}"),
+            Arm(f"probe-{region}", label, "probe.py", f"mae-{region}", ("--draws", "0")),
             Arm(f"cls-{region}", label, "train_cls.py", f"mae-{region}"),
             Arm(f"test-{region}", label, "evaluate_cls.py", f"cls-{region}"),
         ]

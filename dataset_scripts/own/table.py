@@ -1,0 +1,204 @@
+"""The table of a user's own folder: the images that it names, with labels, patients and splits.
+
+`read_own_table` → `list_table` → image_folder.py; docs/data.md says which tables and spellings are read.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
+from dataset_scripts.build.label_rows import (
+    LabelRow,
+    merge_rows,
+    read_patient,
+    read_person,
+    report_similar_patients,
+)
+from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
+from dataset_scripts.build.tables import Row, Table
+from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.own.labels import OwnLabels
+from dataset_scripts.own.splits import (
+    SPLIT_FOLDERS,
+    SPLIT_NAMES,
+    SPLIT_WORDS,
+    assign_splits,
+    complete_splits,
+    patient_of_one_image,
+)
+
+
+def list_table(
+    scan: FolderScan,
+    config: SourceConfig,
+    table: Table,
+    labels: OwnLabels,
+    names: Sequence[str],
+    listing: SourceListing,
+) -> None:
+    """List the images that the table names, with its labels, patients and splits.
+
+    Args:
+        scan: of the folder.
+        config: of the build.
+        table: of the folder.
+        labels: what it, or its images' folders, say.
+        names: the labels wanted, in order; those that are none of `labels` are not annotated.
+        listing: takes records and reports.
+
+    Raises:
+        DataLayoutError: the folder has no picture.
+        LabelFileError: the splits cannot be meant.
+    """
+    paths = _index_images(scan, table.name, listing)
+    others = {path.removeprefix(IMAGES_FOLDER): path for path in scan.files} | paths
+    named = [row for row in table.rows if row.get("image")]
+    for row in table.rows:
+        if not row.get("image"):
+            listing.report("bad_line", table.name, f"line {row.line} names no image")
+    found = match_names((row.get("image") for row in named), paths, scan, others, table.name)
+    key_of = {name: name if isinstance(file, NoFile) else file for name, file in found.items()}
+    rows: dict[str, list[LabelRow]] = {}
+    for row in named:
+        key = key_of[row.get("image")]
+        values = labels.values(others.get(key, key), row, names)
+        rows.setdefault(key, []).append(_parse_row(row, key, values, listing))
+    merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
+    splits = _find_splits(table.name, named, key_of, merged, config.validation_fraction, listing)
+    named_patients = {read_patient(row.get("patient")) for row in named}
+    report_similar_patients(
+        {row.patient: splits[key] for key, row in merged.items() if row.patient in named_patients}, listing
+    )
+    source = listing.source.name
+    for key, facts in merged.items():
+        file = found.get(key, key)
+        if isinstance(file, NoFile):
+            listing.report(file.kind, file.path or key, file.detail, splits[key])
+            continue
+        if facts.patient == patient_of_one_image(key):
+            listing.report("no_patient", key, "its row names no patient: it counts as one of its own")
+        record = ImageRecord(
+            f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
+            age_years=facts.age_years, sex=facts.sex, view=facts.view,
+        )  # fmt: skip
+        listing.splits.setdefault(splits[key], []).append(record)
+    for key in sorted(paths.keys() - rows.keys()):
+        listing.report("not_listed", paths[key], f"in the folder, not in {table.name}")
+    listing.report_passed_over(scan)
+
+
+def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> dict[str, str]:
+    """Map the path below images/ → the path in the folder, for each picture."""
+    paths: dict[str, str] = {}
+    for path in sorted(scan.images(), key=lambda path: not path.startswith(IMAGES_FOLDER)):
+        known = paths.setdefault(path.removeprefix(IMAGES_FOLDER), path)
+        if known != path:
+            listing.report("same_name", path, f"the same name as {known}, which is used")
+    if not paths:
+        raise DataLayoutError(
+            f"{scan.root.name}: no image found. Wanted images/ with PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM "
+            f"files beside {table_name}; point data_dir at the folder that holds both.{scan.links_advice()}"
+        )
+    return paths
+
+
+def _parse_row(row: Row, key: str, labels: tuple[float, ...], listing: SourceListing) -> LabelRow:
+    return LabelRow(
+        row.line,
+        read_patient(row.get("patient")) or patient_of_one_image(key),
+        labels,
+        *read_person(row.cells, key, listing),
+    )
+
+
+def _find_splits(
+    table_name: str,
+    rows: Sequence[Row],
+    key_of: Mapping[str, str],
+    merged: Mapping[str, LabelRow],
+    fraction: float,
+    listing: SourceListing,
+) -> dict[str, str]:
+    """Return the split of each image: as the rows say, or the images' folders, or drawn by patient."""
+    words, is_by_folder = _split_words(rows, key_of)
+    splits = _given_splits(table_name, rows, words, key_of)
+    if is_by_folder:
+        given = {key: split for key, split in splits.items() if key in merged}
+        return complete_splits(merged, given, fraction, listing)
+    return splits or assign_splits(merged, fraction)
+
+
+def _split_words(rows: Sequence[Row], key_of: Mapping[str, str]) -> tuple[list[str], bool]:
+    """Return what each row says of its split, and whether its image's folder said it.
+
+    The column `split` counts where any row fills it in; else the first folders, where all name a split.
+    """
+    words = [row.get("split").lower() for row in rows]
+    if any(words):
+        return words, False
+    tops = [key_of[row.get("image")].rpartition("/")[0].split("/")[0].lower() for row in rows]
+    if tops and all(top in SPLIT_FOLDERS for top in tops):
+        return [SPLIT_FOLDERS[top] for top in tops], True
+    return [], False
+
+
+def _given_splits(
+    file_name: str, rows: Sequence[Row], words: Sequence[str], key_of: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the split of each image; empty where nothing says it.
+
+    Args:
+        file_name: of the table.
+        rows: that name an image.
+        words: the split of each row, in lower case; none where no row says it.
+        key_of: the image that a name means.
+
+    Raises:
+        LabelFileError: a row has another split, or none; a patient or an image has two.
+    """
+    if wrong := sorted(
+        {row.get("split") for row, word in zip(rows, words, strict=False) if word not in SPLIT_WORDS}
+    ):
+        raise LabelFileError(f"{file_name}: split holds {wrong}; wanted {list(SPLIT_NAMES)} in every row.")
+    given: dict[str, str] = {}
+    split_of: dict[str, str] = {}
+    crossing = set()
+    for row, word in zip(rows, words, strict=False):
+        key, split = key_of[row.get("image")], SPLIT_WORDS[word]
+        patient = read_patient(row.get("patient")) or patient_of_one_image(key)
+        if given.setdefault(key, split) != split or split_of.setdefault(patient, split) != split:
+            crossing.add(patient)
+    if crossing:
+        raise LabelFileError(
+            f"{file_name}: {len(crossing)} patients stand in more than one split, for example "
+            f"{sorted(crossing)[:5]}. Give each patient one split."
+        )
+    return given
+
+
+def why_missing_rows(table: Table, missing: Sequence[str]) -> list[str]:
+    """Say of each split without an image why it has none, and what to do.
+
+    Args:
+        table: of the folder.
+        missing: the splits, at least one.
+    """
+    name, rows = table.name, table.rows
+    if any(row.get("split") for row in rows):
+        named = {SPLIT_WORDS.get(row.get("split").lower()) for row in rows}
+        return [
+            f"{name} has rows with split {split}, but none of their images is in the folder"
+            if split in named
+            else f"{name} has no row with split {split}: give some patients this split, or leave the column "
+            "split out, and a tenth of the patients is held out for validation and another for test"
+            for split in missing
+        ]
+    patients = {read_patient(row.get("patient")) or row.get("image") for row in rows}
+    if len(patients) == 1:
+        who = f"one patient cannot be split: every row of {name} is of patient {patients.pop()!r}"
+    else:
+        who = f"{len(patients)} patients of {name} are too few to hold one out for {' and '.join(missing)}"
+    return [
+        f"{who}. A patient stands in one split alone; add other patients, or leave the column patient empty "
+        "where each image shows another one"
+    ]

@@ -1,0 +1,340 @@
+"""A page to try a stage's folder on: drop a radiograph, see what its model finds, writes or fills in.
+
+    python -m medhiera app demo/phantom/stage2
+    python -m medhiera app demo/phantom/stage1 --port 7861
+    python -m medhiera app demo/phantom/stage2 --time 20
+
+The first two serve the page on this machine alone; the last prints the latency per image and ends. Also
+a Hub Space's app_file (see bundle.py), its model in `model/`. Needs the extra `app`.
+
+Nothing uploaded is kept: a file is deleted as soon as it has been read, its pixels live in the session's
+memory for half an hour at most, and results are pictures inside the page. Nothing is fetched at run time.
+"""
+
+import argparse
+import atexit
+import io
+import logging
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+if str(PROJECT) not in sys.path:
+    sys.path.insert(0, str(PROJECT))  # in a Space, and in a clone, nothing of ours is installed
+
+from medhiera.command_line import add_device_option, new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    bundled = PROJECT / "model"
+    default = bundled if bundled.is_dir() else Path("demo/phantom/stage2")
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="a stage 1 or 2")
+    parser.add_argument("--port", type=int, help="default: a free one from 7860 on")
+    parser.add_argument("--time", type=int, metavar="N", help="only print the latency over N images")
+    add_device_option(parser)
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
+UPLOADS = Path(tempfile.mkdtemp(prefix="medhiera-page-"))
+"""Gradio's folder for what a browser sends; gone with the process."""
+SHOWN = Path(tempfile.mkdtemp(prefix="medhiera-examples-"))
+"""The example pictures, which nobody may change; gone with the process."""
+for each in (UPLOADS, SHOWN):
+    atexit.register(shutil.rmtree, each, ignore_errors=True)
+# Read when the libraries below are imported: no telemetry, no look-up on the Hub, uploads where we end them.
+os.environ |= {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(UPLOADS)}
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+from starlette.middleware import Middleware
+
+from dataset_scripts.reading.grayscale import GrayImage
+from medhiera.device import choose_device, log_device
+from medhiera.errors import UserError
+from medhiera.hub.widget_examples import draw_example
+from medhiera.space import page
+from medhiera.space.guard import LARGEST_UPLOAD, RequestGuard
+from medhiera.space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
+from medhiera.space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
+
+logger = logging.getLogger(__name__)
+
+SECONDS_IN_MEMORY = 1800
+LONGEST_QUEUE = 20
+"""Requests that wait for the model; whoever comes then is told that the queue is full."""
+EXAMPLES = ("", "Cardiomegaly", "Effusion", "Pneumothorax", "Mass", "Consolidation")
+"""The finding that each example phantom is drawn with."""
+ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+"""One picture at a time goes through the model: two would share the cores and make both visitors wait."""
+KINDS = {
+    ChestReader: ("classifier", "findings"),
+    WritingReader: ("model that writes reports", "what it writes"),
+    MaskedReader: ("masked autoencoder", "what is filled in"),
+}
+"""What each kind of model is called, and what its results are."""
+NO_FINDING = "No Finding"
+BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
+
+
+def draw_examples() -> list[tuple[Image.Image, str]]:
+    """Phantom chests and what each was drawn with; the same at every start."""
+    return [
+        (draw_example([name] if name else [], seed), name.lower() or "no finding")
+        for seed, name in enumerate(EXAMPLES)
+    ]
+
+
+def write_examples(examples: list[tuple[Image.Image, str]]) -> list[tuple[str, str]]:
+    """Write the examples where Gradio serves them from and no request can name them for anything else."""
+    gr.set_static_paths(SHOWN)
+    shown = []
+    for number, (image, caption) in enumerate(examples):
+        file = SHOWN / str(number) / "image.png"
+        if not file.is_file():
+            file.parent.mkdir()
+            image.save(file)
+            file.chmod(0o444)
+        shown.append((str(file), caption))
+    return shown
+
+
+def take_upload(sent: str) -> Picture:
+    """Read an uploaded file and delete it, whether or not it can be read.
+
+    Args:
+        sent: where Gradio put it.
+
+    Raises:
+        RefusedError: one sentence for the page.
+    """
+    path = Path(sent)
+    try:
+        return read_upload(path)
+    except RefusedError:
+        raise
+    except Exception as error:  # unforeseen; the user sees a sentence, the log has the trace
+        logger.exception("an upload could not be read")
+        raise RefusedError(BAD_LUCK) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def build_page(reader: Reader) -> gr.Blocks:
+    """The page for a model of either kind."""
+    examples = draw_examples()
+    is_chest = isinstance(reader, ChestReader)
+    kind, wanted = KINDS[type(reader)]
+    with gr.Blocks(
+        title="MedHiera", analytics_enabled=False, delete_cache=(300, SECONDS_IN_MEMORY)
+    ) as blocks:
+        seen = gr.State(None, time_to_live=SECONDS_IN_MEMORY)
+        gr.Markdown(
+            f"# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file, or choose a phantom: "
+            "a synthetic chest, drawn with the finding named below it."
+        )
+        gr.HTML(page.notice(reader.operation.is_demo))
+        with gr.Row():
+            with gr.Column(scale=4, min_width=320):
+                # No file_types: Gradio would refuse by suffix, in its own words, and keep what it refused.
+                upload = gr.File(label="PNG, JPEG, TIFF, BMP or DICOM", elem_id="upload", height=150)
+            with gr.Column(scale=8, min_width=320):
+                gallery = _gallery(examples)
+        with gr.Row():
+            with gr.Column(scale=7, min_width=320):
+                result = gr.HTML(page.waiting(f"Choose a picture to see {wanted}."), elem_id="result")
+            with gr.Column(scale=5 if is_chest else 2, min_width=320, visible=False) as controls:
+                view = gr.HTML(elem_id="view", visible=is_chest)
+                chosen, slider, again = _controls(reader)
+        gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
+
+        def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
+            started = time.perf_counter()
+            if not sent:
+                return [gr.skip()] * 6
+            try:
+                if sent not in blocks.upload_file_set:  # the guard has looked at the request already
+                    raise RefusedError("This is no uploaded file; drop one.")
+                return answer(reader, take_upload(sent), started, *settings)
+            except RefusedError as error:
+                return None, None, page.refusal(str(error)), gr.update(visible=False), gr.skip(), ""
+
+        def on_example(event: gr.SelectData, *settings: Any) -> Sequence[Any]:
+            started = time.perf_counter()
+            if event.index not in range(len(examples)):
+                return None, None, page.refusal("There is no such example."), gr.update(), gr.skip(), ""
+            return answer(reader, Picture(np.asarray(examples[event.index][0])), started, *settings)
+
+        settings = [slider, chosen] if isinstance(reader, MaskedReader) else []
+        outputs = [upload, seen, result, controls, chosen, view]
+        upload.upload(on_upload, [upload, *settings], outputs, **ALONE)
+        gallery.select(on_example, settings, outputs, **ALONE)
+        if isinstance(reader, ChestReader):
+            slider.change(None, slider, None, js=page.MOVE_HEAT)
+            chosen.input(partial(see_heat, reader), [seen, chosen], view, **ALONE)
+        elif isinstance(reader, MaskedReader):
+            masked = (partial(see_filled, reader), [seen, slider, chosen], result)
+            slider.release(*masked, **ALONE)
+            again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
+                *masked, **ALONE
+            )
+    return blocks.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
+
+
+def answer(reader: Reader, picture: Picture, started: float, *settings: Any) -> tuple[Any, ...]:
+    """What the page shows for a picture: upload (emptied), memory, result, controls, choice, view.
+
+    Args:
+        reader: the open folder.
+        picture: what was read.
+        started: perf_counter at its arrival.
+        settings: for a MaskedReader the share to hide and the seed.
+    """
+    shown = gr.update(visible=True)
+    if isinstance(reader, MaskedReader):
+        ratio, seed = settings
+        filled = reader.fill_in(picture.gray, ratio, int(seed))
+        text = page.filled_view(filled, picture.notes, time.perf_counter() - started)
+        return None, picture.gray, text, shown, seed, ""
+    if isinstance(reader, WritingReader):
+        text = page.report_view(reader, picture.gray, picture.notes, started)
+        return None, picture.gray, text, gr.update(visible=False), gr.skip(), ""
+    findings = reader.findings(picture.gray)
+    classifier = reader.classifier
+    notes = [*picture.notes, *reader.operation.notes(classifier.names, classifier.is_exclusive)]
+    text = page.findings_table(findings, notes, time.perf_counter() - started)
+    likeliest = next((each.name for each in findings if each.name != NO_FINDING), findings[0].name)
+    return None, picture.gray, text, shown, likeliest, page.heat_view(reader, picture.gray, likeliest)
+
+
+def see_heat(reader: ChestReader, gray: GrayImage | None, name: str) -> Any:
+    """Another finding's heat on the picture in memory."""
+    return gr.skip() if gray is None else page.heat_view(reader, gray, name)
+
+
+def see_filled(reader: MaskedReader, gray: GrayImage | None, ratio: float, seed: int) -> Any:
+    """Another mask on the picture in memory."""
+    started = time.perf_counter()
+    if gray is None:
+        return gr.skip()
+    return page.filled_view(reader.fill_in(gray, ratio, int(seed)), [], time.perf_counter() - started)
+
+
+def _gallery(examples: list[tuple[Image.Image, str]]) -> gr.Gallery:
+    """The examples to choose from."""
+    return gr.Gallery(
+        write_examples(examples), label="Example phantoms", show_label=False, columns=6, height="auto",
+        interactive=False, allow_preview=False, elem_id="examples", object_fit="cover", buttons=[],
+        format="png",
+    )  # fmt: skip
+
+
+def _controls(reader: Reader) -> tuple[Any, Any, Any]:
+    """What the reader may change: (finding, opacity of the heat, -) or (seed, share hidden, another mask)."""
+    if isinstance(reader, ChestReader):
+        names = [(page.shown_name(name), name) for name in reader.classifier.names]
+        chosen = gr.Dropdown(names, label="Heat map for", elem_id="finding", filterable=False)
+        slider = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity")
+        return chosen, slider, None
+    if isinstance(reader, WritingReader):
+        return gr.State(0), None, None
+    slider = gr.Slider(
+        0.3, 0.9, reader.model.config.mask_ratio, step=0.05, label="Share hidden", elem_id="ratio"
+    )
+    return gr.State(0), slider, gr.Button("Another mask", elem_id="again")
+
+
+def latency(reader: Reader, times: int, side: int = 1024) -> list[float]:
+    """Seconds from the bytes of a PNG to a result, one image after the other, after one that is not timed.
+
+    Args:
+        reader: the open folder.
+        times: how many.
+        side: of the phantom, in pixels.
+    """
+    buffer = io.BytesIO()
+    draw_example(["Effusion"], 0, side).save(buffer, "png")
+    seconds = []
+    for _ in range(times + 1):
+        sent = Path(tempfile.mkdtemp(dir=UPLOADS)) / "phantom.png"
+        sent.write_bytes(buffer.getvalue())
+        started = time.perf_counter()
+        picture = take_upload(str(sent))
+        if isinstance(reader, ChestReader):
+            page.heat_view(reader, picture.gray, reader.findings(picture.gray)[0].name)
+        elif isinstance(reader, WritingReader):
+            reader.report(picture.gray)
+        else:
+            reader.fill_in(picture.gray, 0.6, 0)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
+
+
+def launch(blocks: gr.Blocks, port: int | None = None, *, wait: bool = True) -> str:
+    """Serve the page, on this machine alone unless GRADIO_SERVER_NAME says otherwise (a Space does).
+
+    Args:
+        blocks: from `build_page`.
+        port: None takes a free one from 7860 on.
+        wait: return only when the page is closed.
+
+    Returns:
+        Its address.
+    """
+    guard = Middleware(
+        RequestGuard, folder=UPLOADS, uploaded=blocks.upload_file_set, lifetime=SECONDS_IN_MEMORY
+    )
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    _, address, _ = blocks.launch(
+        server_port=port, share=False, quiet=True, show_error=False, max_file_size=LARGEST_UPLOAD,
+        footer_links=[], css_paths=HERE / "style.css", theme=theme,
+        app_kwargs={"middleware": [guard]}, enable_monitoring=False, ssr_mode=False,
+        prevent_thread_lock=True, run_history=False,
+    )  # fmt: skip
+    if wait:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that atexit removes the uploads' folder
+        logger.info("the page is at %s; end it with Ctrl-C", address)
+        blocks.block_thread()
+    return address
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for name in (__name__, "medhiera"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        device = choose_device(options.device)
+        reader = open_folder(options.folder, device)
+    except UserError as error:
+        parser.exit(1, f"error: {error}\n")
+    log_device(device)
+    if options.time:
+        seconds = latency(reader, options.time)
+        logger.info(
+            "%.0f ms an image (median of %d; %.0f–%.0f), 1024×1024 PNG to result",
+            statistics.median(seconds) * 1e3, len(seconds), min(seconds) * 1e3, max(seconds) * 1e3,
+        )  # fmt: skip
+        return
+    launch(build_page(reader), options.port)
+
+
+if __name__ == "__main__":
+    main()

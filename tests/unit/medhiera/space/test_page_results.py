@@ -1,0 +1,308 @@
+"""What the page says of a picture: probabilities, thresholds, heat, pictures; and that it keeps nothing."""
+
+import base64
+import io
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from page_fixtures import NAMES, phantom, write_stage1, write_stage2
+from PIL import Image
+from stage_records import SOME_REPORT, pretraining_record
+from transformers import pipeline
+
+from medhiera.data.preprocessing import CenterCrop, Preprocessing
+from medhiera.errors import PublishError, UserError
+from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
+from medhiera.evaluation.results import (
+    FindingOperatingPoints,
+    OperatingPoint,
+    OperatingPoints,
+    ReconstructionReport,
+    Rescaling,
+)
+from medhiera.hub.record import Lineage
+from medhiera.inference.heat_maps import METHOD
+from medhiera.space import page
+from medhiera.space.bundle import BundleError, bundle
+from medhiera.space.pictures import RefusedError, color_heat, what_the_model_sees
+from medhiera.space.reader import ChestReader, Finding, MaskedReader, open_folder
+
+GRAY = phantom()
+
+
+@pytest.fixture(scope="module")
+def stage2(tmp_path_factory):
+    return write_stage2(tmp_path_factory.mktemp("stage2"))
+
+
+@pytest.fixture(scope="module")
+def reader(stage2):
+    return open_folder(stage2)
+
+
+def test_a_stage_without_pixels_has_no_page(tmp_path):
+    report = ReconstructionReport(1.0, 0.5, 0.6, target="features")
+    write_stage1(tmp_path)
+    pretraining_record(evaluation=report).write(tmp_path)
+    with pytest.raises(UserError, match="nothing to fill in"):
+        open_folder(tmp_path)
+    pretraining_record(evaluation=replace(report, target="both")).write(tmp_path)
+    assert isinstance(open_folder(tmp_path), MaskedReader)
+
+
+def test_the_same_probabilities_as_the_stock_pipeline(reader, stage2):
+    assert isinstance(reader, ChestReader)
+    stock = pipeline("image-classification", str(stage2), top_k=len(NAMES))(Image.fromarray(GRAY))
+    found = reader.findings(GRAY)
+    assert [row.name for row in found] == [row["label"] for row in stock]
+    assert [row.probability for row in found] == pytest.approx([row["score"] for row in stock], abs=5e-3)
+
+
+def test_without_a_record_it_says_so(reader):
+    assert {row.threshold for row in reader.findings(GRAY)} == {0.5}
+    calibration, thresholds = reader.operation.notes(NAMES)
+    assert "uncalibrated" in calibration
+    assert "0.5 for every finding" in thresholds
+    assert reader.operation.is_demo
+
+
+def test_thresholds_and_calibration_of_the_folder(reader, tmp_path):
+    youden, other = (
+        OperatingPoint(threshold=threshold, sensitivity=0.8, sensitivity_interval=None, specificity=0.7,
+                       specificity_interval=None)
+        for threshold in (0.2, 0.1)
+    )  # fmt: skip
+    both = FindingOperatingPoints(youden=youden, sensitivity_90=other, positives=40, positive_patients=40)
+    points = OperatingPoints(findings=dict.fromkeys(NAMES, both), validation_images=90)
+    fit = Rescaling(slope=2.0, intercept=-1.0)
+    fits = dict.fromkeys(NAMES[:3], fit) | {NAMES[3]: None}
+    folder = write_stage2(tmp_path, evaluation=replace(SOME_REPORT, operating_points=points, rescaling=fits))
+    plain = {row.name: row for row in reader.findings(GRAY)}
+    for row in open_folder(folder).findings(GRAY):
+        raw = plain[row.name].probability
+        if row.name == NAMES[3]:
+            assert (row.probability, row.threshold) == pytest.approx((raw, 0.2))
+            continue
+        odds = np.exp(-1.0) * (raw / (1 - raw)) ** 2
+        assert row.probability == pytest.approx(odds / (1 + odds), abs=1e-6)
+        odds = np.exp(-1.0) * (0.2 / 0.8) ** 2
+        assert row.threshold == pytest.approx(odds / (1 + odds), abs=1e-6)
+        assert row.is_above == (raw >= 0.2)  # calibration moves both: what is called present stays
+    calibration, thresholds = open_folder(folder).operation.notes(NAMES)
+    assert "3 of 4" in calibration
+    assert "validation" in thresholds
+
+
+def test_of_exclusive_labels_the_most_probable_is_called(stage2, tmp_path):
+    shutil.copytree(stage2, tmp_path / "exclusive")
+    config = tmp_path / "exclusive" / "config.json"
+    stored = json.loads(config.read_text()) | {"problem_type": "single_label_classification"}
+    config.write_text(json.dumps(stored))
+    reader = open_folder(tmp_path / "exclusive")
+    rows = reader.findings(GRAY)
+    stock = pipeline("image-classification", str(tmp_path / "exclusive"), top_k=len(NAMES))(
+        Image.fromarray(GRAY)
+    )
+    assert [row.probability for row in rows] == pytest.approx([row["score"] for row in stock], abs=5e-3)
+    assert [row.is_above for row in rows] == [True, False, False, False]
+    shown = page.findings_table(rows, reader.operation.notes(NAMES, is_exclusive=True), 0.1)
+    assert "most probable label is called" in shown and "sum to 1" in shown and "hreshold" not in shown
+    assert shown.count('class="above"') == 1
+    assert "hreshold" in page.findings_table(open_folder(stage2).findings(GRAY), [], 0.1)
+
+
+def test_heat_differs_by_finding_and_lies_in_range(reader):
+    heats = {name: reader.heat(GRAY, name) for name in NAMES}
+    for heat in heats.values():
+        assert heat.shape == (64, 64)
+        assert heat.min() >= 0
+        assert heat.max() in (0, pytest.approx(1))
+    assert any(heat.max() > 0 for heat in heats.values())
+    assert not np.array_equal(heats["Edema"], heats["Mass"])
+
+
+def test_a_map_is_shown_only_where_it_may_be_believed(reader, tmp_path):
+    """Beside a map stands how far it was checked; maps that are no better than chance are not shown."""
+    first, second, third = NAMES[:3]
+    numbers = {"interval": [0.2, 0.3], "center": 0.0, "pairs": 40}
+    good = HitRate(**numbers, hit_rate=0.25, chance=0.1, above_chance_interval=[0.1, 0.2], patients=30)
+    bad = HitRate(**numbers, hit_rate=0.19, chance=0.2, above_chance_interval=[-0.1, 0.1], patients=30)
+
+    def views(folder, **game):
+        report = replace(SOME_REPORT, pointing_game=LocalizationReport(**game))
+        opened = open_folder(write_stage2(folder, evaluation=report))
+        return [page.heat_view(opened, GRAY, name) for name in (first, second, third)]
+
+    findings = {first: good, second: bad}
+    shown, withheld, unchecked = views(tmp_path / "1", **vars(good), method=METHOD, findings=findings)
+    assert (
+        "Heat map for" in shown
+        and "highest point lay in the box in 25%, a random point would in 10%" in shown
+    )
+    assert withheld.count("<img") == 1 and "not better than chance" in withheld and "19%" in withheld
+    assert "Heat map for" in unchecked and "may point to the wrong place" in unchecked
+    for text in views(tmp_path / "2", **vars(bad), method=METHOD, findings={first: good}):
+        assert "No heat map: those of this model are not better than chance" in text
+        assert text.count("<img") == 1
+        assert "Brighter" not in text
+    # What Grad-CAM's maps scored, good or bad, says nothing of these.
+    for number, game in enumerate((vars(bad), vars(good), {"reason": "no image has a box"}), 3):
+        for text in views(tmp_path / str(number), **game):
+            assert text.count("<img") == 2 and "Unchecked" in text
+    assert "Unchecked" in page.heat_view(reader, GRAY, first), "no record at all"
+
+
+def test_the_table_escapes_and_marks_what_is_above():
+    rows = [Finding("<script>", 0.7, 0.5), Finding("Pleural_Thickening", 0.2, 0.5)]
+    text = page.findings_table(rows, ["a & b"], 0.1)
+    assert "<script>" not in text
+    assert "a &amp; b" in text
+    assert 'class="above" data-finding="&lt;script&gt;"' in text
+    assert "Pleural Thickening" in text
+    assert "1 of 2 above" in text
+    assert "<b>" not in page.refusal("<b>")
+
+
+def test_heat_is_transparent_where_there_is_none():
+    heat = np.zeros((8, 8), np.float32)
+    heat[:, 4:] = 1
+    colored = color_heat(heat, 80)
+    assert colored.shape == (80, 80, 4)
+    assert not colored[:, :30, 3].any()
+    assert (colored[:, 50:, 3] == 255).all()
+
+
+def test_the_view_shows_what_is_cut_out():
+    wide = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1))
+    seen = what_the_model_sees(wide, CenterCrop(256, 224))
+    side = 100 * 224 / 256
+    assert seen[:, 0].mean() == pytest.approx(100 - side / 2, abs=1.5)
+    assert seen[:, -1].mean() == pytest.approx(100 + side / 2, abs=1.5)
+
+
+def test_the_view_is_the_models_input_where_halves_are_rounded():
+    wide = np.tile(np.arange(0, 203, dtype=np.uint8), (160, 1))
+    pixels = Preprocessing(64, 80, 0.5, 0.25).pixels(Image.fromarray(wide))
+    seen = what_the_model_sees(wide, CenterCrop(80, 64))
+    assert seen.mean() == pytest.approx(pixels.float().mean().item(), abs=0.6)
+
+
+def test_a_crop_larger_than_the_picture_shows_all_of_it():
+    assert what_the_model_sees(GRAY, CenterCrop(64, 96)).shape == (640, 640)
+
+
+def test_pictures_are_inside_the_page(reader):
+    text = page.heat_view(reader, GRAY, "Mass")
+    sources = [part.split('"')[0] for part in text.split('src="')[1:]]
+    assert len(sources) == 2
+    for source in sources:
+        head, content = source.split(",")
+        assert head == "data:image/png;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(content))).size == (640, 640)
+
+
+def test_a_stage_1_fills_in(tmp_path):
+    reader = open_folder(write_stage1(tmp_path))
+    assert isinstance(reader, MaskedReader)
+    one, same, other = (reader.fill_in(GRAY, 0.5, seed) for seed in (0, 0, 1))
+    assert one.original.shape == (1, 64, 64)
+    assert one.masked.equal(same.masked)
+    assert not one.masked.equal(other.masked)
+    assert page.filled_view(one, [], 0.1).count("<figure>") == 3
+
+
+def test_folders_that_cannot_be_opened(tmp_path):
+    with pytest.raises(UserError, match=r"holds no model.*make demo.*MODEL="):
+        open_folder(tmp_path / "nowhere")
+
+
+def test_an_upload_is_gone_whatever_came_of_it(tmp_path, monkeypatch):
+    app = pytest.importorskip("medhiera.space.app")
+    for content, is_read in ((b"rubbish", False), (_png(GRAY), True)):
+        folder = tmp_path / str(is_read)
+        folder.mkdir()
+        (folder / "a.png").write_bytes(content)
+        if is_read:
+            assert np.array_equal(app.take_upload(str(folder / "a.png")).gray, GRAY)
+        else:
+            with pytest.raises(RefusedError):
+                app.take_upload(str(folder / "a.png"))
+        assert not list(folder.iterdir())
+    (tmp_path / "b.png").write_bytes(_png(GRAY))
+    monkeypatch.setattr(app, "read_upload", lambda path: 1 / 0)
+    with pytest.raises(RefusedError, match="nothing of it was kept"):
+        app.take_upload(str(tmp_path / "b.png"))
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_a_space_is_bundled(stage2, tmp_path):
+    (stage2 / "optimizer.pt").write_bytes(b"not for the Hub")
+    bundle(stage2, tmp_path / "space")
+    names = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*")}
+    assert {
+        "README.md",
+        "requirements.txt",
+        "medhiera/space/app.py",
+        "model/config.json",
+        "medhiera/inference/classifier.py",
+    } <= names
+    assert not any("optimizer.pt" in name or "__pycache__" in name for name in names)
+    with pytest.raises(BundleError, match="not empty"):
+        bundle(stage2, tmp_path / "space")
+    with pytest.raises(BundleError, match="no finished stage"):
+        bundle(tmp_path, tmp_path / "other")
+
+
+@pytest.mark.parametrize(("licence", "said"), [("cc-by-nc-4.0", "cc-by-nc-4.0"), (None, "other")])
+def test_a_space_has_the_licence_and_the_card_of_its_model(tmp_path, licence, said):
+    import yaml
+
+    folder = write_stage2(tmp_path / "stage2", lineage=replace(Lineage.random(), license=licence))
+    (folder / "README.md").write_text('pipeline(model="THIS_FOLDER")')
+    bundle(folder, tmp_path / "space")
+    assert yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])["license"] == said
+    assert (tmp_path / "space" / "model" / "README.md").read_text() == 'pipeline(model="model")'
+
+
+def test_a_space_gives_no_private_path_away(tmp_path):
+    folder = write_stage2(tmp_path / "stage2", recipe={"note": str(tmp_path / "patients")})
+    with pytest.raises(PublishError, match=r"metrics\.json .* belongs to this machine"):
+        bundle(folder, tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+
+
+def test_the_space_says_what_the_hub_asks(root):
+    import yaml
+
+    head = yaml.safe_load((root / "medhiera" / "space" / "README.md").read_text().split("---")[1])
+    assert head["sdk"] == "gradio"
+    assert head["app_file"] == "medhiera/space/app.py"
+    assert len(head["short_description"]) <= 60
+    pins = dict(line.split("==") for line in (root / "constraints.txt").read_text().split() if "==" in line)
+    assert head["sdk_version"] == pins["gradio"]
+
+
+def _png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def test_a_folder_without_a_record_or_with_another_projects_is_read(tmp_path):
+    folder = write_stage2(tmp_path)
+    (folder / "metrics.json").write_text(json.dumps({"accuracy": 0.9}))
+    assert open_folder(folder).operation.thresholds == {}
+    (folder / "metrics.json").unlink()
+    assert not open_folder(folder).operation.is_demo
+
+
+def test_a_damaged_record_is_refused_in_words(tmp_path):
+    folder = write_stage2(tmp_path)
+    record = json.loads((folder / "metrics.json").read_text())
+    del record["training"]["steps"]
+    (folder / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"not the record of a stage that this .*training.steps: Field req"):
+        open_folder(folder)
