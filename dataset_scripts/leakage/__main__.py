@@ -9,12 +9,42 @@ OUT/pairs.csv names the pairs, OUT/pairs.png shows them, OUT/verdict.json says w
 that was killed goes on where it was when it is repeated.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="python -m dataset_scripts.leakage",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("a", metavar="A", help="the images that are looked for: folder, Parquet or dataset")
+    parser.add_argument(
+        "b", metavar="B", help="the images among which they are looked for, of the same kinds"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, metavar="OUT", help="where pairs, sheet and verdict go"
+    )
+    parser.add_argument(
+        "--num_proc",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads that read images (default: one a core)",
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    _read_options(None)
+
+import logging
 
 from dataset_scripts.build.config import check_numbers
 from dataset_scripts.errors import UserError
@@ -63,29 +93,6 @@ def _check_output(output_dir: Path, *places: str) -> None:
                 f"--output_dir {output_dir} lies inside {place}, so the next run would compare the contact "
                 "sheet with the images. Choose a folder outside of it."
             )
-
-
-def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m dataset_scripts.leakage",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("a", metavar="A", help="the images that are looked for: folder, Parquet or dataset")
-    parser.add_argument(
-        "b", metavar="B", help="the images among which they are looked for, of the same kinds"
-    )
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, metavar="OUT", help="where pairs, sheet and verdict go"
-    )
-    parser.add_argument(
-        "--num_proc",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="threads that read images (default: one a core)",
-    )
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
