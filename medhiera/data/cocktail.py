@@ -145,8 +145,7 @@ class BuiltDataset:
 
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
-        path = self.folder / LEAKAGE_REPORT_FILE
-        if not path.is_file():
+        if not (path := self.folder / LEAKAGE_REPORT_FILE).is_file():
             return LeakageCounts()
         report = json.loads(path.read_text(encoding="utf-8"))
         return LeakageCounts(
