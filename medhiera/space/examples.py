@@ -95,9 +95,10 @@ def choose_opening(reader: ChestReader, examples: Sequence[Example]) -> Opening:
         return Opening(None, "")
     if not right:
         return Opening(None, f"This model calls none of the {known} phantoms right whose finding it knows.")
+    first = min(right, key=lambda example: not example.finding)  # one with a finding, where there is one
     return Opening(
-        min(right, key=lambda example: not example.finding),  # the first with a finding, where there is one
-        f"The page opens with a phantom that this model calls right; it does so for {len(right)} of the "
-        f"{known} whose finding it knows. Right is: the drawn finding is the most probable, and above its threshold "
+        first,
+        f"The page opens with a phantom that this model calls right; it does so for {len(right)} of {known} "
+        "whose finding it knows. Right is: the drawn finding is the most probable, and above its threshold "
         "where it has one.",
     )
