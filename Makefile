@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format bench gpu-bundle gpu-site bench-gpu clean
+.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format docs bench gpu-bundle gpu-site bench-gpu clean
 
 DATA ?=
 STAGE0 ?=
@@ -89,6 +89,12 @@ format: setup  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Without `setup`: the pages are read, no code is run, so no PyTorch is needed.
+docs: .venv/bin/python  ## the documentation as a site, in site/
+	@$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > .venv/docs-requirements.txt
+	@$(PY) -m pip install --quiet --progress-bar off --no-compile -r .venv/docs-requirements.txt -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ say what each prints)
 	$(PY) -m pip install --quiet --no-compile --no-deps "hiera-optim>=0.2.1" -c constraints.txt
 	$(PY) -m pip install --quiet --no-compile "torchxrayvision>=1.3" "captum>=0.8" -c constraints.txt
@@ -115,5 +121,5 @@ bench-gpu: gpu-site  ## on such a machine: make bench-gpu WHEELS=gpu_bundle (9 m
 	$(ON_GPU_SITE) -W ignore -m benchmarks.gpu_run $(GPU_RUN)
 
 clean:  ## removes what the commands made, the environment too
-	rm -rf .venv .cache demo build runs gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache demo build runs site gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
