@@ -50,7 +50,7 @@ def test_the_wheel_is_complete_and_has_no_generic_name(project, tmp_path):
         files = [path for path in (project / room).rglob("*") if path.suffix in SUFFIXES]
         wanted |= {prefix + path.relative_to(project).as_posix() for path in files}
     wanted |= {"medhiera/space/README.md", "medhiera/space/requirements.txt"}
-    assert inside == wanted
+    assert inside == wanted, f"{sorted(inside ^ wanted)}: a new folder is a line in pyproject.toml, packages"
 
 
 @pytest.mark.parametrize("package", [dataset_scripts, modeling_hiera_mae])
