@@ -89,11 +89,11 @@ format: setup  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Without `setup`: the pages are read, no code is run, so no PyTorch is needed.
+# Without `setup`: the pages are read, no code is run, so no PyTorch is needed. Not --quiet: mkdocs then counts no warning.
 docs: .venv/bin/python  ## the documentation as a site, in site/
 	@$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > .venv/docs-requirements.txt
 	@$(PY) -m pip install --quiet --progress-bar off --no-compile -r .venv/docs-requirements.txt -c constraints.txt
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ say what each prints)
 	$(PY) -m pip install --quiet --no-compile --no-deps "hiera-optim>=0.2.1" -c constraints.txt

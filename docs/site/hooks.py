@@ -10,11 +10,15 @@ from mkdocs.structure.pages import Page
 MENTION = re.compile(r"(?<![\w/`\[])(?<!\]\()(?:`docs/([\w/]+\.md)`|docs/([\w/]+\.md))")
 """A page that a text names, in code type or plain, by its path in the repository."""
 
+ELSEWHERE = re.compile(r"\[([^\]]+)\]\((?!docs/|https?:|#)[^)]+\)")
+"""A link of README to a file that the site does not hold, such as the notebook; its text stays."""
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Make README.md the home page: its links to pages begin with docs/, where the site begins."""
     readme = (Path(config.config_file_path).parent / "README.md").read_text(encoding="utf-8")
-    files.append(File.generated(config, "index.md", content=readme.replace("](docs/", "](")))
+    readme = ELSEWHERE.sub(r"\1", readme).replace("](docs/", "](").replace('src="docs/', 'src="')
+    files.append(File.generated(config, "index.md", content=readme))
     return files
 
 

@@ -1,4 +1,4 @@
-"""notebooks/quickstart.ipynb as a reader runs it, on phantoms; models with random weights stand for the demo's."""
+"""notebooks/quickstart.ipynb as a reader runs it, on phantoms and models with random weights."""
 
 import os
 import shutil
