@@ -8,8 +8,11 @@ several models'; train_report.py's writes a report of each picture by itself. Th
 `make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative path in the CSV
 starts at the CSV's own folder.
 
-The CSV holds the model's own probabilities. The page of `make app` shows them rescaled where the model's
-record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
+The CSV has one row an image and four columns a finding: `Effusion` is the model's own probability, as the
+stock pipeline gives it; `Effusion calibrated` the same rescaled as validation images showed; `Effusion
+threshold`, of the model's own probability, Youden's on validation; `Effusion is_above` 1 where it is reached,
+else 0. They come from the model's record, and the page of `make app` shows the same; what the record lacks
+stays empty, as for labels that exclude each other and for the mean of several models.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -54,6 +57,7 @@ from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
 from medhiera.device import choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.fitting_batch import run_or_name_batch
+from medhiera.hub.operation import Finding, Operation
 from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.picture_files import canonical_path, changed_files, find_images, read_pictures
 from medhiera.inference.predictions_csv import (
@@ -140,21 +144,62 @@ class Predictor:
     cells: Callable[[list[list[Tensor]]], list[list[str]]]
 
 
+MORE_COLUMNS = ("calibrated", "threshold", "is_above")
+"""Of each finding, after the columns of all probabilities."""
+
+
+def columns_of(names: list[str]) -> list[str]:
+    """The columns of a classifier's CSV: all probabilities, all calibrated ones, all thresholds, all answers.
+
+    Raises:
+        UserError: two of them have one name.
+    """
+    columns = names + [f"{name} {kind}" for kind in MORE_COLUMNS for name in names]
+    if len({*columns}) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise UserError(
+            f"the CSV would have two columns {twice!r}, as a finding is named so; rename it in the model's "
+            "config.json (id2label)"
+        )
+    return columns
+
+
+def cells_of(findings: list[Finding]) -> list[str]:
+    """One image's cells under `columns_of`; empty where the model's record holds no such number."""
+    values = [
+        *(finding.probability for finding in findings),
+        *(finding.calibrated for finding in findings),
+        *(finding.threshold for finding in findings),
+    ]
+    answers = [finding.is_above for finding in findings]
+    return [
+        *("" if value is None else f"{value:.6f}" for value in values),
+        *("" if answer is None else str(int(answer)) for answer in answers),
+    ]
+
+
 def open_models(sources: list[str], device: torch.device) -> Predictor:
     """Open classifiers, or a model that writes reports.
 
     Raises:
-        UserError: see Ensemble.open and ReportWriter.open; or several models, of which one writes reports.
+        UserError: see Ensemble.open, Operation.find and ReportWriter.open; or several models, of which one
+            writes reports.
     """
     writers = [source for source in sources if writes_reports(source)]
     if not writers:
         ensemble = Ensemble.open(sources, device)
+        # What one model's validation showed says nothing of a mean of several.
+        operation = Operation.find(sources[0]) if len(sources) == 1 else Operation.none()
+        is_exclusive = ensemble.classifiers[0].is_exclusive
 
         def scored(pixels: list[list[Tensor]]) -> list[list[str]]:
             rows = ensemble.score(pixels).tolist()
-            return [[f"{probability:.6f}" for probability in row] for row in rows]
+            return [cells_of(operation.findings(ensemble.names, row, is_exclusive)) for row in rows]
 
-        return Predictor(ensemble.pixels, ensemble.fingerprint(), ensemble.names, scored)
+        # A record that was evaluated anew gives other cells: its rows are not mixed with older ones.
+        reading = "" if is_exclusive else operation.fingerprint()
+        fingerprint = ensemble.fingerprint() + (f".{reading}" if reading else "")
+        return Predictor(ensemble.pixels, fingerprint, columns_of(ensemble.names), scored)
     if len(sources) > 1:
         raise UserError(
             f"--model {writers[0]} writes reports, which have no mean; name it alone, or classifiers alone"

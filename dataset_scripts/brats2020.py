@@ -80,7 +80,6 @@ SOURCE = Source(
     citation='Menze et al., "The Multimodal Brain Tumor Image Segmentation Benchmark (BRATS)", IEEE TMI '
     '2015; Bakas et al., "Advancing The Cancer Genome Atlas glioma MRI collections with expert segmentation '
     'labels and radiomic features", Scientific Data 2017.',
-    hub_dataset="brats-2020",
     shows_chest=False,
 )
 

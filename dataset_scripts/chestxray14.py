@@ -314,7 +314,7 @@ SOURCE = Source(
     label_names=FINDINGS,
     held_out_splits=HELD_OUT,
     is_default_task=True,
-    hub_dataset="chestxray14",
+    hub_dataset="alkzar90/NIH-Chest-X-ray-dataset",
     hub_tags=("chest-x-ray",),
 )
 

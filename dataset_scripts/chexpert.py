@@ -134,7 +134,6 @@ SOURCE = Source(
     'Comparison", AAAI 2019.',
     label_names=LABELS,
     held_out_splits=("validation", "test"),
-    hub_dataset="chexpert",
     hub_tags=("chest-x-ray",),
     may_be_uploaded=False,
 )

@@ -129,7 +129,6 @@ SOURCE = Source(
     citation='Chowdhury et al., "Can AI Help in Screening Viral and COVID-19 Pneumonia?", IEEE Access 2020; '
     'Rahman et al., "Exploring the effect of image enhancement techniques on COVID-19 detection using chest '
     'X-ray images", Computers in Biology and Medicine 2021.',
-    hub_dataset="covid-19-radiography",
     hub_tags=("chest-x-ray",),
 )
 

@@ -115,7 +115,6 @@ SOURCE = Source(
     'Neural Network Design for Detection of COVID-19 Cases from Chest X-ray Images", Frontiers in Medicine '
     "2022.",
     held_out_splits=("test",),
-    hub_dataset="covidx-cxr-3",
     hub_tags=("chest-x-ray",),
 )
 

@@ -376,7 +376,6 @@ SOURCE = Source(
     'and retrieval", Journal of the American Medical Informatics Association 2016.',
     label_names=(),
     held_out_splits=("validation", "test"),
-    hub_dataset="iu-x-ray",
     hub_tags=("chest-x-ray",),
     has_reports=True,
 )

@@ -230,7 +230,6 @@ SOURCE = Source(
     'with free-text reports", Scientific Data 2019; Johnson et al., "MIMIC-CXR-JPG", arXiv:1901.07042.',
     label_names=LABELS,
     held_out_splits=("validation", "test"),
-    hub_dataset="mimic-cxr-jpg",
     hub_tags=("chest-x-ray",),
     has_reports=True,
     may_be_uploaded=False,

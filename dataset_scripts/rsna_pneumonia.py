@@ -282,7 +282,6 @@ SOURCE = Source(
     'Expert Annotations of Possible Pneumonia", Radiology: Artificial Intelligence 2019.',
     label_names=("Pneumonia",),
     held_out_splits=("validation", "test"),
-    hub_dataset="rsna-pneumonia",
     hub_tags=("chest-x-ray",),
     beside=tuple(f"{_NIH.folder}/{name}" for name in (*chestxray14.LABEL_FILES, *chestxray14.LIST_FILES)),
 )

@@ -39,11 +39,13 @@ from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import (
     AnyRecord,
+    ClassificationRecord,
     Lineage,
     PreprocessingRecord,
     read_record,
 )
-from medhiera.hub.widget_examples import write_examples
+from medhiera.hub.widget_examples import score_examples, write_examples
+from medhiera.inference.classifier import Classifier
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
 from medhiera.loading import load_processor
 from medhiera.output import make_folder, one_writer, other_writer, write_error
@@ -368,10 +370,13 @@ def write_stage(
         save(folder)
     share_weights(folder)
     preprocessing.to_processor().save_pretrained(folder)
-    record.write(folder)
     chests = {source.name for source in SOURCES if source.is_default_task}
     if stage.has_widget_examples and chests & record.trained_on.keys():
         write_examples(folder / EXAMPLES_FOLDER)
+        if isinstance(record, ClassificationRecord):
+            classifier = Classifier.from_pretrained(folder)  # what was written, as anyone will load it
+            record.examples = score_examples(folder / EXAMPLES_FOLDER, classifier)
+    record.write(folder)
     (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
 
 

@@ -42,6 +42,8 @@ class Stage(Generic[S]):
         keeps_normalization: starts with the pixel mean and deviation of the stage it starts from, not the
             data's.
         has_widget_examples: phantoms for the Hub's widget stand beside it where it is trained on chests.
+        base_model_relation: the Hub's word for what was done to the base model. Weights that only got other
+            names were converted, not trained: the Hub has conversions under "quantized".
     """
 
     number: int
@@ -62,6 +64,7 @@ class Stage(Generic[S]):
     has_figures: bool = True
     keeps_normalization: bool = False
     has_widget_examples: bool = False
+    base_model_relation: str = "finetune"
 
     @property
     def key(self) -> tuple[int, str]:
@@ -98,7 +101,8 @@ IMAGENET = Stage(
     card_template="imagenet.md.j2",
     pipeline_tag="image-feature-extraction",
     tags=("hiera", "masked-autoencoder"),
-    datasets=("imagenet-1k",),
+    datasets=("ILSVRC/imagenet-1k",),
+    base_model_relation="quantized",
     has_figures=False,
 )
 PRETRAINING = Stage(

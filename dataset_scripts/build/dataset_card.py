@@ -1,9 +1,11 @@
 """The README.md of an exported dataset: what `load_dataset` needs to know, and what a reader should.
 
-The JSON reports and statistics beside the data, and what each `Source` says of itself → here → `README.md`.
+The JSON reports and statistics beside the data, and what each `Source` says of itself → here → `README.md`
+and `LICENSE.md`.
 It computes nothing.
 """
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from dataset_scripts.build.layout import (
     BUILD_REPORT_FILE,
     CARD_FILE,
     LEAKAGE_REPORT_FILE,
+    LICENCE_FILE,
     SHARDS_FOLDER,
     STATISTICS_FILE,
 )
@@ -37,11 +40,14 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
     report = _read(folder / BUILD_REPORT_FILE)
     built = [source for source in sources if source.name in report["images"]]
     header = {
+        "pretty_name": "Medical image cocktail (MedHiera)",
         "license": "other",
         "license_name": "see-sources",
+        "license_link": LICENCE_FILE,
+        "size_categories": [size_category(sum(sum(counts.values()) for counts in report["images"].values()))],
         "task_categories": [
             "image-classification",
-            "feature-extraction",
+            "image-feature-extraction",
             *(["image-to-text"] if config.has_reports else []),
         ],
         "tags": ["medical", "radiology", "chest-x-ray", "masked-autoencoder"],
@@ -68,6 +74,20 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "it before you share this dataset.",
     ]
     write_atomically(folder / CARD_FILE, "\n\n".join(parts) + "\n")
+    licences = [f"- {escape_markdown(source.name)}: {escape_markdown(source.license)}" for source in built]
+    head = "Each source keeps its own licence; none of them is given by whoever shares this dataset."
+    write_atomically(folder / LICENCE_FILE, "\n".join([head, "", *licences]) + "\n")
+
+
+def size_category(images: int) -> str:
+    """The Hub's word for how many rows a dataset has: "1K<n<10K"."""
+    bounds = [(1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M")]
+    if images < bounds[0][0]:
+        return "n<1K"
+    for (_, low), (most, high) in itertools.pairwise(bounds):
+        if images < most:
+            return f"{low}<n<{high}"
+    return "10M<n<100M"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ BUILD_FILE = "build.json"
 
 CARD_FILE = "README.md"
 
+LICENCE_FILE = "LICENSE.md"  # a name that the Hub takes for `license_link`
+
 COHORT_FILE = "phantom.json"  # the settings and counts of a phantom cohort, beside its folders
 
 PHANTOM_FILES = "phantom_files.json"  # in a source's folder: the files that dataset_scripts.phantom drew

@@ -135,7 +135,7 @@ class Source:
         held_out_splits: the splits other than train that its listing may hold. No image of them is trained
             on under another source's name.
         is_default_task: stage 2 reads it by default.
-        hub_dataset: the data set's name in a model card's metadata, which has no spaces; "" leaves it out.
+        hub_dataset: the data set's id on the Hub, whoever put it there; "" where none is known.
         hub_tags: tags of a model trained on it.
         shows_chest: whether its pictures show chests, which masks may follow.
         has_reports: its images belong to studies with a written report; data with it has REPORT_COLUMNS.

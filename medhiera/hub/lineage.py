@@ -73,7 +73,7 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
     leakage = before.leakage_before
     if record.leakage is not None and leakage is not None:
         leakage = [*leakage, StageLeakage(**vars(record.leakage), stage=record.stage)]
-    published = _published_name(Path(source)) if is_here else source
+    published = published_name(Path(source)) if is_here else source
     return Lineage(
         started_from=f"stage {record.stage} ({history})",
         license=before.license,
@@ -181,7 +181,7 @@ def card_metadata(source: str | Path) -> ModelCardData:
     return data
 
 
-def _published_name(folder: Path) -> str | None:
+def published_name(folder: Path) -> str | None:
     """The repository that publish.py has sent this folder to.
 
     Raises:

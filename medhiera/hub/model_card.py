@@ -34,25 +34,23 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-from huggingface_hub import EvalResult, ModelCardData
 
-from dataset_scripts import SOURCES, chestxray14, image_folder
+from dataset_scripts import SOURCES
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from dataset_scripts.markdown import escape_markdown, front_matter
-from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
+from medhiera.hub.card_header import NIH, card_header, has_phantoms
+from medhiera.hub.licences import licence_sentence
 from medhiera.hub.probe_record import ProbeRecord
-from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, ReportRecord, read_record
+from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, read_record
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
 from medhiera.output import write_error
 from medhiera.shipped_files import TEMPLATES
-from medhiera.stages import STAGES, Stage
-
-NIH = chestxray14.SOURCE.name
+from medhiera.stages import STAGES
 
 CAPTIONS = {
     "masks": "Training images: the region that masks follow, the model's input, what the mask leaves of it",
@@ -73,9 +71,6 @@ PROBE_FIGURES = ("label_efficiency.png", "few_shots.png")
 MEASURES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
             "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}  # fmt: skip
 """Of written reports."""
-
-DATASETS = {source.name: source.hub_dataset for source in SOURCES if source.hub_dataset}
-"""Source to the name in the card's metadata; the Hub wants names without spaces."""
 
 
 def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[str] = ()) -> str:
@@ -115,15 +110,17 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         title=title,
         unit=stage.arguments.unit,
         is_nih=NIH in record.trained_on,
-        is_official_list=not _has_phantoms(record) and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
+        cites_nih=NIH in record.real_sources,
+        is_official_list=not has_phantoms(record) and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
         few=FEWEST_PATIENTS,
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
-        licence=_licence(record),
+        licence=licence_sentence(record),
+        ships_code=stage.ships_code,
         unnamed=[source for source in record.real_sources if not names_are_public(source)],
     )
-    return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
+    return f"{front_matter(card_header(record, stage, title, examples))}\n{body}"
 
 
 def check_probe_fits(folder: Path) -> None:
@@ -188,92 +185,8 @@ def _citations(record: AnyRecord) -> list[str]:
     return [source.citation for source in SOURCES if source.name in seen and source.citation]
 
 
-def _metadata(
-    record: AnyRecord, stage: Stage[StageArguments], name: str, examples: Sequence[str]
-) -> ModelCardData:
-    """The block the Hub reads: pipeline tag, lineage, licence, results, widget."""
-    seen = [source for source in SOURCES if source.name in record.trained_on]
-    tags = [*stage.tags, *dict.fromkeys(tag for source in seen for tag in source.hub_tags)]
-    # Phantoms are synthetic, made by the project itself: they are no dataset of the Hub's.
-    datasets = [*stage.datasets, *(DATASETS[name] for name in record.real_sources if name in DATASETS)]
-    results = _results(record, stage.pipeline_tag)
-    widget = [{"src": path, "example_title": PurePosixPath(path).stem.replace("_", " ")} for path in examples]
-    extra: dict[str, Any] = {"widget": widget} if widget else {}
-    return ModelCardData(
-        library_name="transformers",
-        pipeline_tag=stage.pipeline_tag,
-        license="other" if _decoder(record) else record.lineage.license or "other",
-        base_model=record.lineage.base_model,
-        datasets=datasets or None,
-        metrics=list(stage.metrics) or None,
-        tags=tags + (["smoke-run"] if record.kind == "smoke" else []),
-        model_name=name if results else None,
-        eval_results=results or None,
-        **extra,
-    )
-
-
-def _results(record: AnyRecord, task: str) -> list[EvalResult]:
-    """The model-index: what this run measured on the test split, verified by nobody else."""
-    if _has_phantoms(record):
-        are_all = record.is_phantom or record.tested_on.keys() <= set(record.phantom_sources)
-        data, kind = "Phantom chest radiographs" + ("" if are_all else " among real ones"), "phantom"
-    else:
-        tested = next((source for source in SOURCES if source.name in record.tested_on), image_folder.SOURCE)
-        data, kind = tested.title, tested.hub_dataset or "image-folder"
-        count = sum(record.tested_on.values())
-        if tested.name == NIH and count != OFFICIAL_TEST_IMAGES:
-            data += f", {count:,} images, not the official test list"
-    return [
-        EvalResult(
-            task_type=task,
-            dataset_type=kind,
-            dataset_name=data,
-            dataset_split="test",
-            metric_type=result.metric,
-            metric_name=result.title,
-            metric_value=round(result.value, 4),
-            verified=False,
-        )
-        for result in record.results
-    ]
-
-
-def _has_phantoms(record: AnyRecord) -> bool:
-    """Whether a number on the test split is of phantoms, or of some among real images."""
-    return record.is_phantom or not record.tested_on.keys().isdisjoint(record.phantom_sources)
-
-
 def _counts(images: Mapping[str, int]) -> str:
     return ", ".join(f"{source} {count:,}" for source, count in images.items()) + " images"
-
-
-def _decoder(record: AnyRecord) -> str | None:
-    """The language model that a writer of reports started from."""
-    return record.decoder if isinstance(record, ReportRecord) else None
-
-
-def _licence(record: AnyRecord) -> str:
-    """One sentence: weights inherit what they were trained from."""
-    lineage, decoder = record.lineage, _decoder(record)
-    if decoder is not None:
-        of_encoder = f" and on {lineage.started_from}" if lineage.license != "apache-2.0" else ""
-        return f"It depends on the decoder that it started from, {decoder}{of_encoder}: look it up first."
-    if lineage.teachers and lineage.license != "apache-2.0":
-        teachers = "; ".join(f"{one.name}: {one.license or 'unknown licence'}" for one in lineage.teachers)
-        return (
-            f"{lineage.license or 'Not known'}: it depends on the weights it started from "
-            f"({lineage.started_from}) and on the teacher whose features it learned to predict ({teachers}). "
-            "Look both up first."
-        )
-    if lineage.license == "apache-2.0":
-        return "Apache-2.0, as the code: the weights started at random. The images keep their own licences."
-    if lineage.license is None:
-        return f"Inherited from {lineage.started_from}, of unknown licence: look it up first."
-    return (
-        f"{lineage.license}: inherited from the weights it started from ({lineage.started_from}). "
-        "Weights derived from Meta's Hiera are for non-commercial use."
-    )
 
 
 def _leakage(leakage: LeakageCounts) -> str:

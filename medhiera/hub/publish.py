@@ -1,12 +1,14 @@
 """Publish a finished stage's folder to the Hub: the last arrow, after the card.
 
-What goes up is a fixed list: weights, configuration, processor, card, metrics, figures, the names of the
-images that it has seen (data/training_images.py), and the flat model code with an `auto_map`: no flag loads
-transformers' own Hiera, `trust_remote_code=True` loads ours.
-Everything is checked before anything is sent, and all files arrive in one commit or not at all.
+What goes up is a fixed list (published_files.py): weights, configuration, processor, card, metrics, figures,
+the names of the images that it has seen (data/training_images.py), the licences' texts, and the flat model
+code with an `auto_map`: no flag loads transformers' own Hiera, `trust_remote_code=True` loads ours.
+Everything is checked before anything is sent, and all files arrive in one commit or not at all; a tag on it
+is the revision that the card's snippets pin. With `--gated` the Hub asks for agreement before it gives any.
 
     python -m medhiera.hub.publish runs/cls my-name/hiera-tiny-chestxray14
     python -m medhiera.hub.publish runs/mae my-name/hiera-tiny-cocktail-mae --private --collection MedHiera
+    python -m medhiera.hub.publish runs/cls my-name/hiera-tiny-mimic --gated manual
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -25,6 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--stage", type=int, choices=(0, 1, 2), help="refuse a folder of another stage")
     parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
+    parser.add_argument(
+        "--gated", choices=("auto", "manual"),
+        help="whoever wants the files first agrees to the terms; access is given at once (auto) or by you",
+    )  # fmt: skip
     return parser
 
 
@@ -40,7 +46,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import huggingface_hub
 from huggingface_hub import (
@@ -56,36 +62,20 @@ from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
 from medhiera.hub.private_text import check_links, check_private_text
-from medhiera.hub.record import read_record
+from medhiera.hub.published_files import Files, collect_files, read_json, revision_of
+from medhiera.hub.record import AnyRecord, read_record
 from medhiera.layout import (
-    CARD_FILE,
     CONFIG_FILE,
-    EXAMPLES_FOLDER,
     FIGURES_FOLDER,
     METRICS_FILE,
     PUBLISHED_FILE,
     STAGE_FILES,
-    TRAINING_IMAGES_FILE,
-    read_json_file,
 )
 from medhiera.loading import check_weights
-from medhiera.shipped_files import PACKAGE
 from medhiera.stages import STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
-
-MODEL_CODE = PACKAGE.parent / "modeling_hiera_mae"
-
-NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py", "timm_folder.py")
-
-AUTO_MAP = {
-    "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
-    "AutoModel": "modeling_hiera.HieraMAEModel",
-    "AutoBackbone": "modeling_backbone.HieraMAEBackbone",
-    "AutoModelForImageClassification": "modeling_hiera.HieraMAEForImageClassification",
-    "AutoModelForPreTraining": "modeling_hiera_mae.HieraMAEForPreTraining",
-}
 
 ATTEMPTS = 3
 
@@ -97,6 +87,7 @@ def publish_stage(
     private: bool = False,
     stage: int | None = None,
     collection: str | None = None,
+    gated: Literal["auto", "manual"] | None = None,
     token: str | None = None,
 ) -> str:
     """Upload a stage's folder to a repository of its own, which is made if it does not exist.
@@ -109,6 +100,8 @@ def publish_stage(
         private: make a new repository private; an existing one keeps its visibility.
         stage: 0, 1 or 2, to insist on; by default what metrics.json says.
         collection: group the repository in this collection of its owner, by title or slug.
+        gated: have the Hub ask for agreement before it gives a file, and give access at once or have you do
+            it; None leaves the repository's own setting.
         token: a write token; by default HF_TOKEN or the one of `hf auth login`.
 
     Returns:
@@ -119,13 +112,16 @@ def publish_stage(
             repository holds something else; or the upload failed, and the message has the command to retry.
     """
     folder = Path(folder)
-    row = _check_folder(folder, stage)
-    check_private_text(_collect_files(folder, repo_id, row), folder, repo_id)
+    row, record = _check_folder(folder, stage)
+    check_private_text(collect_files(folder, repo_id, row, record), folder, repo_id)
     api, repo_id = _check_token(repo_id, token)
     retry = ["python", "-m", "medhiera.hub.publish", str(folder), repo_id, "--stage", str(row.number)]
     retry += ["--collection", collection] if collection else []
+    retry += ["--gated", gated] if gated else []
     command = shlex.join(retry + ["--private"] * private)
-    _upload(api, folder, repo_id, row, private, command)
+    files = collect_files(folder, repo_id, row, record, is_gated=gated is not None)
+    _upload(api, files, repo_id, row, private, gated, command)
+    logger.info("Published %d files of %s to %s.", len(files), row.words, repo_id)
     try:
         (folder / PUBLISHED_FILE).unlink(missing_ok=True)  # it may be a link to another file
         (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
@@ -144,17 +140,26 @@ def publish_stage(
     return f"{api.endpoint}/{repo_id}"
 
 
-def _upload(api: HfApi, folder: Path, repo_id: str, stage: Stage[Any], private: bool, command: str) -> None:
-    """Send all files in one commit, three times at most.
+def _upload(
+    api: HfApi,
+    files: Files,
+    repo_id: str,
+    stage: Stage[Any],
+    private: bool,
+    gated: Literal["auto", "manual"] | None,
+    command: str,
+) -> None:
+    """Send all files in one commit and tag it, three times at most.
 
     Raises:
         PublishError: the repository holds something else; or the upload failed: `command` repeats it.
     """
-    files = _collect_files(folder, repo_id, stage)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             stale = _check_repository(api, repo_id, stage.key)
             api.create_repo(repo_id, private=private, exist_ok=True)
+            if gated is not None:
+                api.update_repo_settings(repo_id, gated=gated)  # before there is a file to give
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
                 for name, content in files.items()
@@ -162,14 +167,14 @@ def _upload(api: HfApi, folder: Path, repo_id: str, stage: Stage[Any], private: 
             operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*about to commit a data file", UserWarning)  # it is meant
-                api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
-            logger.info("Published %d files of %s to %s.", len(files), stage.words, repo_id)
+                commit = api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
+            api.create_tag(repo_id, tag=revision_of(files), revision=commit.oid, exist_ok=True)
             return
         except _upload_errors() as error:
             if attempt == ATTEMPTS or not _may_pass(error):
                 raise PublishError(
-                    f"the upload to {repo_id} failed ({_in_words(error)}). {folder} is untouched; what has "
-                    f"arrived is not sent again. To retry: {command}"
+                    f"the upload to {repo_id} failed ({_in_words(error)}). Your folder is untouched; what "
+                    f"has arrived is not sent again. To retry: {command}"
                 ) from error
             logger.warning("The upload to %s failed (%s); trying again.", repo_id, _in_words(error))
             time.sleep(attempt)
@@ -227,8 +232,8 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, ValueError)
 
 
-def _check_folder(folder: Path, stage: int | None) -> Stage[Any]:
-    """Return the stage of a complete folder."""
+def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecord]:
+    """Return the stage of a complete folder, and its record."""
     if not folder.is_dir():
         raise PublishError(f"{folder} is no folder; give the output folder of train_mae.py or train_cls.py.")
     absent = [name for name in STAGE_FILES if not (folder / name).is_file()]
@@ -243,7 +248,7 @@ def _check_folder(folder: Path, stage: int | None) -> Stage[Any]:
         raise PublishError(f"{folder / METRICS_FILE} is not the record of a stage; wanted stage 0, 1 or 2.")
     if stage is not None and stage != record.stage:
         raise PublishError(f"{folder} holds stage {record.stage}, but stage {stage} was asked for.")
-    config = _read_json(folder / CONFIG_FILE)
+    config = read_json(folder / CONFIG_FILE)
     classes = config.get("architectures") or []
     row = STAGES[record.key]
     is_type = config.get("model_type") == row.model_type
@@ -260,35 +265,7 @@ def _check_folder(folder: Path, stage: int | None) -> Stage[Any]:
         card_metadata(folder)
     except UserError as error:
         raise PublishError(f"{folder} is damaged: {_in_words(error)}") from error
-    return row
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json_file(path)
-    except UserError as error:
-        raise PublishError(str(error)) from error
-
-
-def _collect_files(folder: Path, repo_id: str, stage: Stage[Any]) -> dict[str, bytes | str]:
-    """Name in the repository to content or local path: the allow-list, nothing else."""
-    card = (folder / CARD_FILE).read_text(encoding="utf-8")
-    config = _read_json(folder / CONFIG_FILE)
-    if stage.ships_code:
-        config |= {"auto_map": AUTO_MAP}
-    more = [name for name in (*stage.more_files, TRAINING_IMAGES_FILE) if (folder / name).is_file()]
-    check_links([folder / name for name in more], folder)
-    files: dict[str, bytes | str] = {name: str(folder / name) for name in (*STAGE_FILES, *more)}
-    files[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-    files[CARD_FILE] = card.replace("THIS_FOLDER", repo_id).encode()  # the snippets work as they stand
-    for place in (FIGURES_FOLDER, EXAMPLES_FOLDER):
-        pictures = sorted(path for path in (folder / place).glob("*.png") if path.is_file())
-        check_links(pictures, folder)
-        files |= {f"{place}/{picture.name}": str(picture) for picture in pictures}
-    for code in sorted(MODEL_CODE.glob("*.py")) if stage.ships_code else ():
-        if code.name not in NOT_SHIPPED:
-            files[code.name] = str(code)
-    return files
+    return row, record
 
 
 def _check_token(repo_id: str, token: str | None) -> tuple[HfApi, str]:
@@ -350,14 +327,16 @@ def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> 
     return [
         name
         for name in names
-        if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py|training_images\.parquet", name)
+        if re.fullmatch(
+            r"(figures|examples)/[^/]+\.png|[^/]+\.py|training_images\.parquet|LICENSE-CODE", name
+        )
     ]
 
 
 def _published_stage(api: HfApi, repo_id: str) -> tuple[int, str] | None:
     """The stage that a repository's record names, whatever version wrote it; None where it names none."""
     with tempfile.TemporaryDirectory() as place:
-        content = _read_json(Path(api.hf_hub_download(repo_id, METRICS_FILE, local_dir=place)))
+        content = read_json(Path(api.hf_hub_download(repo_id, METRICS_FILE, local_dir=place)))
     key = content.get("stage"), content.get("task", "")
     return key if key in STAGES else None
 
@@ -375,6 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             private=options.private,
             stage=options.stage,
             collection=options.collection,
+            gated=options.gated,
         )
     except UserError as error:
         parser.exit(1, f"error: {error}\n")

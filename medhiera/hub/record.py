@@ -225,10 +225,15 @@ class PretrainingRecord(TrainedRecord):
 
 @dataclass(kw_only=True)
 class ClassificationRecord(TrainedRecord):
-    """Stage 2: classifier; `evaluation.split` is "validation" where the test split was not read."""
+    """Stage 2: classifier; `evaluation.split` is "validation" where the test split was not read.
+
+    Attributes:
+        examples: the model's own probabilities of the pictures beside it, by file name without suffix.
+    """
 
     stage: Literal[2] = 2
     evaluation: ClassificationReport
+    examples: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def scored_split(self) -> str:

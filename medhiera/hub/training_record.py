@@ -3,9 +3,11 @@
 Below record.py.
 """
 
+import os
 from dataclasses import dataclass
 
-from transformers import Trainer
+import torch
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from medhiera.evaluation.checkpoint_selection import Selection
@@ -13,7 +15,11 @@ from medhiera.evaluation.checkpoint_selection import Selection
 
 @dataclass
 class TrainingRecord:
-    """How training went."""
+    """How training went.
+
+    Attributes:
+        hardware: what it ran on, in words; None in records of earlier versions.
+    """
 
     steps: int
     epochs: float
@@ -23,6 +29,7 @@ class TrainingRecord:
     best_step: int | None
     best_validation: float | None
     selection: Selection | None = None
+    hardware: str | None = None
 
     @classmethod
     def of(
@@ -39,4 +46,16 @@ class TrainingRecord:
             best_step=state.best_global_step if trainer.args.load_best_model_at_end else None,
             best_validation=state.best_metric,
             selection=selection,
+            hardware=hardware_of(trainer.args),
         )
+
+
+def hardware_of(args: TrainingArguments) -> str:
+    """What a run computes on: "2 × NVIDIA H100 80GB HBM3", "CPU, 8 cores"."""
+    if args.device.type == "cuda":
+        name = torch.cuda.get_device_name(args.device)
+        return f"{args.world_size} × {name}" if args.world_size > 1 else name
+    if args.device.type == "cpu":
+        processes = f"{args.world_size} processes on a " if args.world_size > 1 else ""
+        return f"{processes}CPU, {os.cpu_count()} cores"
+    return args.device.type.upper()

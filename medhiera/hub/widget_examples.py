@@ -11,6 +11,7 @@ from PIL import Image
 
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
+from medhiera.inference.classifier import Classifier
 
 SIDE = 320
 
@@ -39,3 +40,17 @@ def write_examples(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (name, findings) in enumerate(EXAMPLES.items()):
         draw_example(findings, seed).save(folder / f"{name}.png", optimize=True)
+
+
+def score_examples(folder: Path, classifier: Classifier) -> dict[str, dict[str, float]]:
+    """What a classifier says of the pictures that write_examples wrote.
+
+    Returns:
+        By file name without suffix: label → the model's own probability.
+
+    Raises:
+        UserError: a probability is NaN or infinite.
+    """
+    files = sorted(folder.glob("*.png"))
+    scores = classifier.predict(files) if files else []
+    return dict(zip((file.stem for file in files), scores, strict=True))

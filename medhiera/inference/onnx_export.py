@@ -5,9 +5,11 @@
 
 Needs the extra `onnx`. The graph takes `pixel_values` (batch, channels, height, width), float32,
 already resized, cropped and normalized; the batch is free, the size is the model's. It gives `probabilities`
-(batch, labels): the sigmoid (for a stock single-label classifier the softmax) is inside. The labels
-and the preprocessing are in the file's metadata, as JSON: `labels`, `preprocessing`, `activation`, `model`,
-`notice`.
+(batch, labels), the model's own: the sigmoid (for labels that exclude each other the softmax) is inside.
+The file's metadata hold, as JSON, `labels` and `preprocessing`, and what the model's record says of its
+probabilities: `calibration` (for each label slope and intercept, or null: calibrated = sigmoid(slope ×
+logit(p) + intercept)) and `thresholds` (of the model's own probability, or null); as text `reading`, which
+says so, `activation`, `model` and `notice`.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -36,12 +38,14 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medhiera.errors import UserError
+from medhiera.hub.operation import Operation
 from medhiera.inference.classifier import NOTICE, Classifier
 from medhiera.layout import public_name
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -97,6 +101,7 @@ def export_onnx(source: str | Path, file: Path) -> float:
         "labels": json.dumps(classifier.names),
         "preprocessing": classifier.preprocessing.to_processor().to_json_string(),
         "activation": activation,
+        **_reading(source, classifier),
         "model": public_name(source),
         "notice": NOTICE,
     }
@@ -113,6 +118,28 @@ def export_onnx(source: str | Path, file: Path) -> float:
         for part in sorted(Path(scratch).iterdir(), reverse=True):  # weights first
             os.replace(part, file.parent / part.name)
     return difference
+
+
+READING = (
+    "The output `probabilities` is the model's own. Calibrated, where `calibration` has numbers for a label: "
+    "sigmoid(slope * log(p / (1 - p)) + intercept). A finding is called present where the model's own "
+    "probability, not the calibrated one, is at least its number in `thresholds`; null where there is none."
+)
+
+
+def _reading(source: str | Path, classifier: Classifier) -> dict[str, str]:
+    """How the probabilities are to be read, from the record of the model.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    operation = Operation.none() if classifier.is_exclusive else Operation.find(source)
+    fits = {name: operation.rescaling.get(name) for name in classifier.names}
+    return {
+        "calibration": json.dumps({name: None if fit is None else asdict(fit) for name, fit in fits.items()}),
+        "thresholds": json.dumps({name: operation.thresholds.get(name) for name in classifier.names}),
+        "reading": READING,
+    }
 
 
 @torch.no_grad()

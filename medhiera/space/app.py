@@ -59,9 +59,9 @@ for each in (UPLOADS, SHOWN):
 # Read when the libraries below are imported: no telemetry, no look-up on the Hub, uploads where we end them.
 os.environ |= {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(UPLOADS)}
 
+from medhiera.space import zero_gpu  # isort: skip  (before what imports PyTorch)
+
 import gradio as gr
-import numpy as np
-from PIL import Image
 from starlette.middleware import Middleware
 
 from dataset_scripts.reading.grayscale import GrayImage
@@ -69,6 +69,7 @@ from medhiera.device import choose_device, log_device
 from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
 from medhiera.space import page
+from medhiera.space.examples import NO_FINDING, Example, Opening, choose_opening, draw_examples
 from medhiera.space.guard import LARGEST_UPLOAD, RequestGuard
 from medhiera.space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
 from medhiera.space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
@@ -78,8 +79,6 @@ logger = logging.getLogger(__name__)
 SECONDS_IN_MEMORY = 1800
 LONGEST_QUEUE = 20
 """Requests that wait for the model; whoever comes then is told that the queue is full."""
-EXAMPLES = ("", "Cardiomegaly", "Effusion", "Pneumothorax", "Mass", "Consolidation")
-"""The finding that each example phantom is drawn with."""
 ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
 """One picture at a time goes through the model: two would share the cores and make both visitors wait."""
 KINDS = {
@@ -88,29 +87,24 @@ KINDS = {
     MaskedReader: ("masked autoencoder", "what is filled in"),
 }
 """What each kind of model is called, and what its results are."""
-NO_FINDING = "No Finding"
+TITLE = (
+    "# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file, or choose a phantom: a synthetic "
+    "chest, drawn with the finding named below it."
+)
 BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
 
 
-def draw_examples() -> list[tuple[Image.Image, str]]:
-    """Phantom chests and what each was drawn with; the same at every start."""
-    return [
-        (draw_example([name] if name else [], seed), name.lower() or "no finding")
-        for seed, name in enumerate(EXAMPLES)
-    ]
-
-
-def write_examples(examples: list[tuple[Image.Image, str]]) -> list[tuple[str, str]]:
+def write_examples(examples: list[Example]) -> list[tuple[str, str]]:
     """Write the examples where Gradio serves them from and no request can name them for anything else."""
     gr.set_static_paths(SHOWN)
     shown = []
-    for number, (image, caption) in enumerate(examples):
+    for number, example in enumerate(examples):
         file = SHOWN / str(number) / "image.png"
         if not file.is_file():
             file.parent.mkdir()
-            image.save(file)
+            example.image.save(file)
             file.chmod(0o444)
-        shown.append((str(file), caption))
+        shown.append((str(file), example.caption))
     return shown
 
 
@@ -140,14 +134,12 @@ def build_page(reader: Reader) -> gr.Blocks:
     examples = draw_examples()
     is_chest = isinstance(reader, ChestReader)
     kind, wanted = KINDS[type(reader)]
+    opening, opened = open_with(reader, examples)
     with gr.Blocks(
         title="MedHiera", analytics_enabled=False, delete_cache=(300, SECONDS_IN_MEMORY)
     ) as blocks:
-        seen = gr.State(None, time_to_live=SECONDS_IN_MEMORY)
-        gr.Markdown(
-            f"# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file, or choose a phantom: "
-            "a synthetic chest, drawn with the finding named below it."
-        )
+        seen = gr.State(opened and opened[1], time_to_live=SECONDS_IN_MEMORY)
+        gr.Markdown(TITLE.format(kind=kind))
         gr.HTML(page.notice(reader.operation.is_demo))
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
@@ -157,10 +149,11 @@ def build_page(reader: Reader) -> gr.Blocks:
                 gallery = _gallery(examples)
         with gr.Row():
             with gr.Column(scale=7, min_width=320):
-                result = gr.HTML(page.waiting(f"Choose a picture to see {wanted}."), elem_id="result")
-            with gr.Column(scale=5 if is_chest else 2, min_width=320, visible=False) as controls:
-                view = gr.HTML(elem_id="view", visible=is_chest)
-                chosen, slider, again = _controls(reader)
+                waiting = page.waiting(f"{opening.note} Choose a picture to see {wanted}.".strip())
+                result = gr.HTML(opened[2] if opened else waiting, elem_id="result")
+            with gr.Column(scale=5 if is_chest else 2, min_width=320, visible=bool(opened)) as controls:
+                view = gr.HTML(opened[5] if opened else "", elem_id="view", visible=is_chest)
+                chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
 
         def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
@@ -178,22 +171,43 @@ def build_page(reader: Reader) -> gr.Blocks:
             started = time.perf_counter()
             if event.index not in range(len(examples)):
                 return None, None, page.refusal("There is no such example."), gr.update(), gr.skip(), ""
-            return answer(reader, Picture(np.asarray(examples[event.index][0])), started, *settings)
+            return answer(reader, Picture(examples[event.index].gray), started, *settings)
 
         settings = [slider, chosen] if isinstance(reader, MaskedReader) else []
         outputs = [upload, seen, result, controls, chosen, view]
-        upload.upload(on_upload, [upload, *settings], outputs, **ALONE)
-        gallery.select(on_example, settings, outputs, **ALONE)
+        # Where a Space lends a GPU, it is for these calls.
+        upload.upload(zero_gpu.on_gpu(on_upload), [upload, *settings], outputs, **ALONE)
+        gallery.select(zero_gpu.on_gpu(on_example), settings, outputs, **ALONE)
         if isinstance(reader, ChestReader):
             slider.change(None, slider, None, js=page.MOVE_HEAT)
-            chosen.input(partial(see_heat, reader), [seen, chosen], view, **ALONE)
+            chosen.input(zero_gpu.on_gpu(partial(see_heat, reader)), [seen, chosen], view, **ALONE)
         elif isinstance(reader, MaskedReader):
-            masked = (partial(see_filled, reader), [seen, slider, chosen], result)
+            masked = (zero_gpu.on_gpu(partial(see_filled, reader)), [seen, slider, chosen], result)
             slider.release(*masked, **ALONE)
             again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
                 *masked, **ALONE
             )
     return blocks.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
+
+
+def open_with(reader: Reader, examples: list[Example]) -> tuple[Opening, tuple[Any, ...] | None]:
+    """What a visitor sees first: an example that the model calls right, answered once for all visitors.
+
+    Args:
+        reader: the open folder.
+        examples: to choose from.
+
+    Returns:
+        How it was chosen, and what `answer` gives for it; None where there is none to be opened with: of
+        another kind of model, and where no GPU is lent before somebody asks.
+    """
+    if not isinstance(reader, ChestReader) or zero_gpu.IS_THERE:
+        return Opening(None, ""), None
+    opening = choose_opening(reader, examples)
+    if opening.example is None:
+        return opening, None
+    picture = Picture(opening.example.gray, (opening.note,))
+    return opening, answer(reader, picture, time.perf_counter())
 
 
 def answer(reader: Reader, picture: Picture, started: float, *settings: Any) -> tuple[Any, ...]:
@@ -235,7 +249,7 @@ def see_filled(reader: MaskedReader, gray: GrayImage | None, ratio: float, seed:
     return page.filled_view(reader.fill_in(gray, ratio, int(seed)), [], time.perf_counter() - started)
 
 
-def _gallery(examples: list[tuple[Image.Image, str]]) -> gr.Gallery:
+def _gallery(examples: list[Example]) -> gr.Gallery:
     """The examples to choose from."""
     return gr.Gallery(
         write_examples(examples), label="Example phantoms", show_label=False, columns=6, height="auto",
@@ -244,11 +258,16 @@ def _gallery(examples: list[tuple[Image.Image, str]]) -> gr.Gallery:
     )  # fmt: skip
 
 
-def _controls(reader: Reader) -> tuple[Any, Any, Any]:
-    """What the reader may change: (finding, opacity of the heat, -) or (seed, share hidden, another mask)."""
+def _controls(reader: Reader, finding: str | None) -> tuple[Any, Any, Any]:
+    """What the reader may change: (finding, opacity of the heat, -) or (seed, share hidden, another mask).
+
+    Args:
+        reader: the open folder.
+        finding: whose heat map is shown at first; None for nobody's.
+    """
     if isinstance(reader, ChestReader):
         names = [(page.shown_name(name), name) for name in reader.classifier.names]
-        chosen = gr.Dropdown(names, label="Heat map for", elem_id="finding", filterable=False)
+        chosen = gr.Dropdown(names, value=finding, label="Heat map for", elem_id="finding", filterable=False)
         slider = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity")
         return chosen, slider, None
     if isinstance(reader, WritingReader):

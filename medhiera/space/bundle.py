@@ -4,7 +4,7 @@
     hf upload NAME/SPACE build/space . --repo-type space
 
 Copies the page, the three packages it stands on, and of the stage only what the page reads. The Space's
-metadata name the model's licence.
+metadata name the model's licence, and the repository that the stage was published in.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -29,7 +29,12 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 import shutil
 from collections.abc import Sequence
 
+import yaml
+
+from dataset_scripts.markdown import front_matter
 from medhiera.errors import UserError
+from medhiera.hub.licences import LICENCE_FILE, HubLicence, hub_licence, licence_text
+from medhiera.hub.lineage import published_name
 from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE, WRITER_FILES
@@ -69,22 +74,31 @@ def bundle(stage: Path, output: Path) -> None:
         shutil.copytree(TEMPLATES, output / TEMPLATES.name, ignore=ignored)
     for name in ("README.md", "requirements.txt"):  # a Space wants them at its top
         shutil.move(output / "medhiera" / "space" / name, output / name)
-    _replace(output / "README.md", "\nlicense: apache-2.0\n", f"\nlicense: {_licence(stage)}\n")
+    _complete_metadata(output / "README.md", stage)
     (output / "model").mkdir()
     for name in present:
         shutil.copy2(stage / name, output / "model" / name)
+    if (record := read_record(stage)) is not None:
+        (output / LICENCE_FILE).write_text(licence_text(record), encoding="utf-8")
     if "README.md" in present:
-        _replace(output / "model" / "README.md", "THIS_FOLDER", "model")  # the snippets work as they stand
+        card = output / "model" / "README.md"
+        text = card.read_text(encoding="utf-8").replace("THIS_FOLDER", "model")  # snippets work as they stand
+        card.write_text(text.replace("THIS_REVISION", "main"), encoding="utf-8")
 
 
-def _licence(stage: Path) -> str:
-    """The weights' licence as the card's metadata name it; the code's own is Apache-2.0 in any case."""
-    record = read_record(stage)
-    return (record.lineage.license if record else None) or "other"
-
-
-def _replace(file: Path, old: str, new: str) -> None:
-    file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+def _complete_metadata(readme: Path, stage: Path) -> None:
+    """The weights' licence, as the code's own is Apache-2.0 in any case, and the model's repository."""
+    _, header, body = readme.read_text(encoding="utf-8").split("---\n", 2)
+    record, published = read_record(stage), published_name(stage)
+    metadata = yaml.safe_load(header)
+    del metadata["models"]
+    licence = HubLicence("unknown") if record is None else hub_licence(record)
+    metadata["license"] = licence.license
+    if licence.license == "other":
+        metadata |= {"license_name": licence.name, "license_link": LICENCE_FILE}
+    if published is not None:
+        metadata["models"] = [published]
+    readme.write_text(f"{front_matter(metadata)}{body}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from dataset_scripts.reading.grayscale import GrayImage
+from medhiera.hub.operation import Finding
 from medhiera.inference.classifier import NOTICE
 from medhiera.inference.reconstruction import Reconstruction
 from medhiera.space.pictures import color_heat, image_tag, what_the_model_sees
-from medhiera.space.reader import ChestReader, Finding, WritingReader
+from medhiera.space.reader import ChestReader, WritingReader
 
 DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
 
@@ -34,48 +35,54 @@ def waiting(sentence: str) -> str:
 
 
 def findings_table(findings: Sequence[Finding], notes: Sequence[str], seconds: float) -> str:
-    """Probabilities against thresholds, and how they are to be read.
+    """Probabilities, calibrated ones and thresholds, and how they are to be read.
 
     Args:
         findings: the likeliest first.
         notes: sentences below the table.
         seconds: from file to probabilities.
     """
+    has_calibrated = any(finding.calibrated is not None for finding in findings)
+    has_thresholds = any(finding.threshold is not None for finding in findings)
     rows = []
     for finding in findings:
         name, label = html.escape(finding.name, quote=True), html.escape(shown_name(finding.name))
-        verdict = "above" if finding.is_above else "below"
-        title = "the most probable" if finding.is_above else "less probable"
-        mark = cell = ""
+        verdict = "above" if finding.is_marked else "below"
+        if finding.is_called is not None:
+            title = "the most probable" if finding.is_called else "less probable"
+        else:
+            title = f"{verdict} its threshold" if finding.threshold is not None else "no threshold"
+        mark = ""
         if finding.threshold is not None:
-            title = f"{verdict} its threshold"
             mark = f'<span class="mark" style="left:{finding.threshold:.1%}"></span>'
-            cell = f'<td class="number">{finding.threshold:.3f}</td>'
         rows.append(
             f'<tr class="{verdict}" data-finding="{name}"><td class="name">{label}</td>'
             f'<td class="scale"><span class="bar" title="{title}"><span class="fill" '
             f'style="width:{finding.probability:.1%}"></span>{mark}</span></td>'
-            f'<td class="number probability">{finding.probability:.3f}</td>{cell}</tr>'
+            f'<td class="number probability">{finding.probability:.3f}</td>'
+            + (_number(finding.calibrated, "calibrated") if has_calibrated else "")
+            + (_number(finding.threshold, "threshold") if has_thresholds else "")
+            + "</tr>"
         )
-    above = sum(finding.is_above for finding in findings)
-    has_thresholds = any(finding.threshold is not None for finding in findings)
-    scale, column, said = (
-        (
-            ", | threshold",
-            '<th class="number">Threshold</th>',
-            f"{above} of {len(findings)} above the threshold",
-        )
-        if has_thresholds
-        else ("", "", "The most probable label is called")
-    )
+    columns = ["Probability", *["Calibrated"] * has_calibrated, *["Threshold"] * has_thresholds]
+    heads = "".join(f'<th class="number">{column}</th>' for column in columns)
+    said = ""
+    if has_thresholds:
+        above = sum(finding.is_marked for finding in findings)
+        said = f"{above} of {len(findings)} above the threshold (in bold). "
+    elif any(finding.is_called for finding in findings):
+        said = "The most probable label is called (in bold). "
     return (
         '<div class="findings"><table><thead><tr><th class="name">Finding</th>'
-        f'<th class="scale">0 to 1{scale}</th>'
-        f'<th class="number">Probability</th>{column}</tr></thead>'
+        f'<th class="scale">0 to 1{", | threshold" if has_thresholds else ""}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="small">{said} (in bold). {_sentences(notes)} '
-        f"From file to probabilities: {seconds:.2f} s.</p>"
+        f'<p class="small">{said}{_sentences(notes)} From file to probabilities: {seconds:.2f} s.</p>'
     )
+
+
+def _number(value: float | None, kind: str) -> str:
+    """A cell; a dash where there is no such number."""
+    return f'<td class="number {kind}">{"–" if value is None else f"{value:.3f}"}</td>'
 
 
 def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:

@@ -25,6 +25,12 @@ class Repository:
     private: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, tuple[str, dict[str, bytes]]] = field(default_factory=dict)  # commit and files
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]]:
+        """Commit and files of a tag, or of the newest commit."""
+        return self.tags.get(revision, (self.head, self.files))
 
     @property
     def head(self) -> str:
@@ -166,30 +172,32 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get(name)
         return None if repository and repository.private and not self._is_signed_in() else repository
 
-    def info(self, body: bytes, name: str) -> tuple[Any, ...]:
+    def info(self, body: bytes, name: str, revision: str | None) -> tuple[Any, ...]:
         repository = self._repository(name)
         if repository is None:
             return _NO_REPOSITORY
-        siblings = [{"rfilename": file} for file in sorted(repository.files)]
+        commit, files = repository.at(revision or "main")
+        siblings = [{"rfilename": file} for file in sorted(files)]
         return (
             {
                 "id": name.removeprefix("datasets:"),
-                "sha": repository.head,
+                "sha": commit,
                 "private": repository.private,
                 "tags": [],
                 "siblings": siblings,
             },
         )
 
-    def tree(self, body: bytes, name: str, folder: str | None) -> tuple[Any, ...]:
+    def tree(self, body: bytes, name: str, revision: str, folder: str | None) -> tuple[Any, ...]:
         repository = self._repository(name)
         if repository is None:
             return _NO_REPOSITORY
         prefix = f"{folder}/" if folder else ""
-        files = [file for file in sorted(repository.files) if file.startswith(prefix)]
+        held = repository.at(revision)[1]
+        files = [file for file in sorted(held) if file.startswith(prefix)]
         if folder and not files:
             return ({"error": "no such folder"}, 404, {"X-Error-Code": "EntryNotFound"})
-        entries = [_entry(file, repository.files[file]) for file in files]
+        entries = [_entry(file, held[file]) for file in files]
         if "recursive=true" not in urlsplit(self.path).query.lower():
             below = sorted({prefix + file.removeprefix(prefix).split("/")[0] for file in files} - set(files))
             entries = [entry for entry in entries if "/" not in entry["path"].removeprefix(prefix)]
@@ -257,11 +265,29 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._repository(name)
         if repository is None:
             return _NO_REPOSITORY
-        headers = {"X-Repo-Commit": repository.head}
-        if file not in repository.files:
+        commit, files = repository.at(revision)
+        headers = {"X-Repo-Commit": commit}
+        if file not in files:
             return ({"error": "no such file"}, 404, headers | {"X-Error-Code": "EntryNotFound"})
-        content = repository.files[file]
+        content = files[file]
         return (content, 200, headers | {"ETag": f'"{_entry(file, content)["oid"]}"'})
+
+    def tag(self, body: bytes, name: str, revision: str) -> tuple[Any, ...]:
+        repository, tag = self.hub.repositories[name], json.loads(body)["tag"]
+        if not self._is_signed_in() or self.hub.access["role"] == "read":
+            return ({"error": "no write access"}, 403)
+        if tag in repository.tags:
+            return ({"error": "Tag reference exists already"}, 409)
+        if revision not in ("main", repository.head):
+            return ({"error": "no such revision"}, 404, {"X-Error-Code": "RevisionNotFound"})
+        repository.tags[tag] = (repository.head, dict(repository.files))
+        return ({},)
+
+    def settings(self, body: bytes, name: str) -> tuple[Any, ...]:
+        if not self._is_signed_in() or self.hub.access["role"] == "read":
+            return ({"error": "no write access"}, 403)
+        self.hub.repositories[name].settings |= json.loads(body)
+        return ({},)
 
     def list_collections(self, body: bytes) -> tuple[Any, ...]:
         owner = parse_qs(urlsplit(self.path).query).get("owner", [""])[0]
@@ -306,8 +332,10 @@ _ROUTES: list[tuple[str, Callable[..., tuple[Any, ...]]]] = [
     (r"POST /api/collections", _Handler.create_collection),
     (r"GET /api/collections/([^/]+/[^/]+)", _Handler.collection),
     (r"POST /api/collections/([^/]+/[^/]+)/items", _Handler.add_item),
-    (r"GET /api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", _Handler.info),
-    (r"GET /api/models/([^/]+/[^/]+)/tree/[^/]+(?:/(.+))?", _Handler.tree),
+    (r"GET /api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", _Handler.info),
+    (r"GET /api/models/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", _Handler.tree),
+    (r"POST /api/models/([^/]+/[^/]+)/tag/(.+)", _Handler.tag),
+    (r"PUT /api/models/([^/]+/[^/]+)/settings", _Handler.settings),
     (r"POST /api/models/([^/]+/[^/]+)/paths-info/[^/]+", _Handler.paths),
     (r"POST /api/models/([^/]+/[^/]+)/preupload/main", _Handler.preupload),
     (r"POST /([^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.lfs_batch),

@@ -13,7 +13,7 @@ from PIL import Image
 from stage_records import SOME_REPORT, classification_record, pretraining_record
 from transformers import BitImageProcessor
 
-from medhiera.hub.publish import MODEL_CODE, NOT_SHIPPED
+from medhiera.hub.published_files import MODEL_CODE, NOT_SHIPPED
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
 REPOSITORY = Path(__file__).resolve().parents[2]

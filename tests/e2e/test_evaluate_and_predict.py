@@ -175,7 +175,13 @@ def test_predict_writes_a_row_an_image_and_names_the_broken_one(stage2, workshop
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
-    assert all(0 < float(value) < 1 for row in rows for value in [*row.values()][3:])
+    findings = [name for name in rows[0] if f"{name} threshold" in rows[0]]
+    assert findings and all(0 < float(row[name]) < 1 for row in rows for name in findings)
+    for row in rows:
+        for name in findings:
+            above, threshold = row[f"{name} is_above"], row[f"{name} threshold"]
+            assert (above == "") == (threshold == "")
+            assert not threshold or (above == "1") == (float(row[name]) >= float(threshold))
 
 
 def test_predict_reads_dicom_and_goes_on_after_a_kill(stage2, workshop, tmp_path):
@@ -197,7 +203,8 @@ def test_predict_reads_dicom_and_goes_on_after_a_kill(stage2, workshop, tmp_path
     whole = (tmp_path / "out.csv").read_bytes()
     table = pd.read_csv(tmp_path / "out.csv").set_index("path").drop(columns=["model", "content"])
     assert [Path(path).name for path in table.index] == ["a.png", "b.png", "c.dcm", "d"]
-    assert np.ptp(table.to_numpy(), axis=0).max() < 0.02  # the same picture four times
+    probabilities = table[[name for name in table if f"{name} threshold" in table]]
+    assert np.ptp(probabilities.to_numpy(), axis=0).max() < 0.02  # the same picture four times
     lines = whole.splitlines(keepends=True)
     (tmp_path / "out.csv").write_bytes(b"".join(lines[:3]) + lines[3][:40])  # as a kill leaves it
     again = subprocess.run(command, cwd=workshop.root, text=True, capture_output=True)

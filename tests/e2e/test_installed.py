@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 
+import pandas as pd
 import pytest
 from loopback_hub import LoopbackHub
 
@@ -129,6 +130,9 @@ def test_three_stages_and_what_follows_them(installed):
     installed.run("medhiera", "probe", "--model", "runs/stage1", *data, "--output_dir", "runs/probe",
                   "--bootstrap_resamples", "20", "--device", "cpu")  # fmt: skip
     assert json.loads((installed.folder / "runs" / "probe" / "metrics.json").read_text())["probe_penalty"]
+    embed = ("medhiera", "embed", "--model", "runs/stage1", "--device", "cpu", "--output")
+    installed.run(*embed, "files.parquet", *map(str, images))
+    assert len(pd.read_parquet(installed.folder / "files.parquet")) == len(images)
     installed.run("medhiera", "publish", "runs/stage2", "tester/tiny")
     published = installed.hub.repositories["tester/tiny"].files
     assert {"README.md", "model.safetensors", "modeling_hiera.py", "sizes.py"} <= published.keys()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from page_fixtures import NAMES, Site, phantom, photograph, write_dicom, write_stage1, write_stage2
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from medhiera.inference.classifier import Classifier
 from medhiera.space.guard import LARGEST_UPLOAD
@@ -152,6 +153,26 @@ def test_content_decides_not_the_suffix(site, visit, tmp_path):
     upload(page, tmp_path / "letter.txt")
     assert "This is no image that can be read here" in page.inner_text("#result [role=alert]")
     assert site.kept() == []
+
+
+def test_it_opens_with_an_example_that_the_model_calls_right(root, stage2, visit, tmp_path):
+    shutil.copytree(stage2, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["classifier.weight"][:] *= 0.01
+    weights["classifier.bias"][NAMES.index("Mass")] = 3.0  # whatever is shown
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    site = Site(root, tmp_path / "model", tmp_path)
+    try:
+        page = visit(site.address)
+        page.wait_for_selector('#view .viewer[data-finding="Mass"]')
+        assert max(probabilities(page), key=probabilities(page).get) == "Mass"
+        assert "opens with a phantom that this model calls right, as 1 of the 2" in page.inner_text("#result")
+        page.click("#finding input")
+        page.get_by_role("option", name="Edema", exact=True).click()
+        page.wait_for_selector('#view .viewer[data-finding="Edema"]')
+        assert page.faults == []
+    finally:
+        site.end()
 
 
 def test_an_example_on_a_phone(site, visit):

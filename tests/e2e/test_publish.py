@@ -5,10 +5,12 @@ import json
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard, hf_hub_download
 from loopback_hub import Fault, LoopbackHub
 from PIL import Image
 from stage_folders import CODE, LABELS, run, start
@@ -76,6 +78,8 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
             assert "HTTP Request" not in said
         published = hub.repositories["tester/tiny-chestxray14"]
         assert set(published.files) == CODE | {
+            "LICENSE",
+            "LICENSE-CODE",
             "README.md",
             "config.json",
             "metrics.json",
@@ -117,6 +121,42 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
     assert answer["backbone class"][0].startswith("transformers_modules.")
     assert answer["backbone class"][1:] == ["HieraMAEBackbone", "HieraMAEBackboneConfig"]
     assert answer["backbone maps"] == [[16, 8, 8], [64, 2, 2]]
+
+
+def test_the_card_pins_a_tag_of_exactly_what_was_published(hub, stage_folder, tmp_path):
+    """The tag is named before the commit exists; later weights get another, the old ones keep theirs."""
+    card = stage_folder / "README.md"
+    card.write_text(card.read_text() + 'from_pretrained("THIS_FOLDER", revision="THIS_REVISION")\n')
+    pinned = []
+    for number in range(3):  # the last is the second again
+        if number == 1:
+            classification_record(commit="another").write(stage_folder)
+        publish_stage(stage_folder, "tester/model")
+        repository = hub.repositories["tester/model"]
+        pinned.append(repository.files["README.md"].decode().split('revision="')[1].split('"')[0])
+    first, second, third = pinned
+    assert first != second == third and set(repository.tags) == {first, second}
+    assert f'from_pretrained("tester/model", revision="{second}")' in repository.files["README.md"].decode()
+    for revision, commit in ((first, "0123abc"), (second, "another")):
+        file = hf_hub_download("tester/model", "metrics.json", revision=revision, cache_dir=tmp_path)
+        assert json.loads(Path(file).read_text())["commit"] == commit
+
+
+def test_a_gated_stage_asks_before_it_gives(hub, stage_folder):
+    publish_stage(stage_folder, "tester/open")
+    assert hub.repositories["tester/open"].settings == {}
+    assert b"extra_gated" not in hub.repositories["tester/open"].files["README.md"]
+    publish_stage(stage_folder, "tester/model", gated="manual")
+    repository = hub.repositories["tester/model"]
+    assert repository.settings == {"gated": "manual"}
+    sent = hub.sent()
+    assert sent.index("PUT /api/models/tester/model/settings") < sent.index(
+        "POST /api/models/tester/model/commit/main"
+    )
+    data = ModelCard(repository.files["README.md"].decode()).data.to_dict()
+    assert data["license"] == "apache-2.0" and "any patient's care" in data["extra_gated_prompt"]
+    assert data["extra_gated_fields"]["I will not use it in any patient's care"] == "checkbox"
+    assert "extra_gated" not in (stage_folder / "README.md").read_text()
 
 
 def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(workshop, tmp_path):
@@ -189,7 +229,7 @@ def test_an_upload_that_is_killed_leaves_nothing_half_and_resumes(pristine, tmp_
         hub.before_put = lambda: None
         hub.requests.clear()
         run(hub, tmp_path, *command)
-        assert len(hub.repositories["tester/model"].files) == 7 + len(CODE)
+        assert len(hub.repositories["tester/model"].files) == 9 + len(CODE)
         assert not {line.split("/")[-1] for line in hub.requests if line.startswith("PUT")} & arrived
 
 

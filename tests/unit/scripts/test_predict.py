@@ -2,23 +2,30 @@
 
 import csv
 import io
+import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from page_fixtures import NAMES, phantom, write_dicom, write_sibling, write_stage2
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from stage_records import SOME_REPORT
+from transformers import pipeline
 
 from medhiera.errors import UserError
+from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, OperatingPoints, Rescaling
 from medhiera.inference.picture_files import find_images
 from medhiera.inference.predictions_csv import rows_done
-from predict import main
+from medhiera.space.reader import open_folder
+from predict import MORE_COLUMNS, columns_of, main
 
 HEADER = ["path", "model", "content", "Mass"]
 
@@ -159,7 +166,7 @@ def test_strange_names_come_out_as_they_went_in_and_have_one_row(stage2, tmp_pat
     named = [b"./" + name if name[:1] in b"=+-@\t" else name for name in STRANGE]
     whole = run(stage2, output, "--batch_size", "7", "--", *images)
     assert whole == [os.fsdecode(name) for name in named]
-    assert [len(row) for row in csv.reader(io.StringIO(read(output), newline=""))] == [3 + 4] * 32
+    assert [len(row) for row in csv.reader(io.StringIO(read(output), newline=""))] == [3 + 4 * 4] * 32
     text = output.read_bytes()
     monkeypatch.chdir(tmp_path)
     for end in range(len(text) - 1, 0, -len(text) // 25):  # killed anywhere, also inside a quoted name
@@ -330,9 +337,80 @@ def test_a_full_disk_ends_in_words_and_the_run_resumes(stage2, tmp_path, root):
     assert last.startswith("predict.py: --output") and "File too large" in last and "to resume" in last
     assert "Traceback" not in done.stderr
     lines = (tmp_path / "out.csv").read_text().splitlines(keepends=True)
-    assert 1 < len(lines) < 61 and all(line.endswith("\n") and line.count(",") == 6 for line in lines)
+    assert 1 < len(lines) < 61 and all(line.endswith("\n") and line.count(",") == 18 for line in lines)
     assert len(set(run(stage2, tmp_path / "out.csv", tmp_path / "in"))) == 60
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv"]  # and no lock's file
+
+
+def rows_of(output, *words):
+    main(["--output", str(output), *map(str, words)])
+    with output.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_calibrated(folder, threshold=0.2):
+    """A classifier whose record holds a threshold for each finding and a rescaling for all but the last."""
+    point = OperatingPoint(threshold=threshold, sensitivity=0.8, sensitivity_interval=None, specificity=0.7,
+                           specificity_interval=None)  # fmt: skip
+    both = FindingOperatingPoints(youden=point, sensitivity_90=point, positives=40, positive_patients=40)
+    points = OperatingPoints(findings=dict.fromkeys(NAMES, both), validation_images=90)
+    fits = dict.fromkeys(NAMES[:3], Rescaling(slope=2.0, intercept=-1.0)) | {NAMES[3]: None}
+    return write_stage2(folder, evaluation=replace(SOME_REPORT, operating_points=points, rescaling=fits))
+
+
+def test_the_same_numbers_as_the_pipeline_and_the_page(tmp_path):
+    folder, picture = write_calibrated(tmp_path / "model"), write_picture(tmp_path / "a.png")
+    [row] = rows_of(tmp_path / "out.csv", "--model", folder, picture)
+    stock = {
+        one["label"]: one["score"]
+        for one in pipeline("image-classification", str(folder), top_k=4)(Image.open(picture).convert("RGB"))
+    }
+    page = {one.name: one for one in open_folder(folder).findings(np.asarray(Image.open(picture)))}
+    for name in NAMES:
+        probability = float(row[name])
+        assert probability == pytest.approx(stock[name], abs=5e-3)
+        assert probability == pytest.approx(page[name].probability, abs=1e-6)
+        assert row[f"{name} threshold"] == "0.200000" and page[name].threshold == 0.2
+        assert row[f"{name} is_above"] == str(int(probability >= 0.2)) == str(int(page[name].is_above))
+        if name == NAMES[3]:
+            assert row[f"{name} calibrated"] == "" and page[name].calibrated is None
+            continue
+        odds = np.exp(-1.0) * (probability / (1 - probability)) ** 2
+        assert float(row[f"{name} calibrated"]) == pytest.approx(odds / (1 + odds), abs=1e-5)
+        assert float(row[f"{name} calibrated"]) == pytest.approx(page[name].calibrated, abs=1e-6)
+    assert {row[f"{name} is_above"] for name in NAMES} == {"0", "1"}, "the picture tells both apart"
+
+
+def test_rows_of_two_evaluations_of_one_model_are_not_mixed(tmp_path):
+    folder, picture = write_calibrated(tmp_path / "model"), write_picture(tmp_path / "a.png")
+    [row] = rows_of(tmp_path / "out.csv", "--model", folder, picture)
+    weights, reading = row["model"].split(".")
+    assert (len(weights), len(reading)) == (12, 8)
+    write_calibrated(folder, threshold=0.3)
+    with pytest.raises(UserError, match=f"predictions of another model .{weights}.{reading}, this one is"):
+        rows_of(tmp_path / "out.csv", "--model", folder, picture)
+
+
+def test_what_no_record_says_stays_empty(tmp_path):
+    """Nothing recorded; labels that exclude each other; thresholds of med-hiera's head."""
+    picture = write_picture(tmp_path / "a.png")
+    bare, exclusive, legacy = (write_calibrated(tmp_path / name) for name in ("bare", "exclusive", "legacy"))
+    (bare / "metrics.json").unlink()
+    config = json.loads((exclusive / "config.json").read_text())
+    config["problem_type"] = "single_label_classification"
+    (exclusive / "config.json").write_text(json.dumps(config))
+    record = json.loads((legacy / "metrics.json").read_text())
+    record["recipe"]["legacy_head"] = True
+    (legacy / "metrics.json").write_text(json.dumps(record))
+    for folder in (bare, exclusive, legacy):
+        [row] = rows_of(tmp_path / f"{folder.name}.csv", "--model", folder, picture)
+        assert {row[f"{name} {kind}"] for name in NAMES for kind in MORE_COLUMNS} == {""}
+        assert all(0 <= float(row[name]) <= 1 for name in NAMES) and "." not in row["model"]
+
+
+def test_two_columns_of_one_name_are_refused():
+    with pytest.raises(UserError, match="two columns 'Mass threshold'"):
+        columns_of(["Mass", "Mass threshold"])
 
 
 def test_several_models_write_their_mean_and_resume(tmp_path):

@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
+from huggingface_hub import DatasetCard
 from raw_folders import ChestFolder, gray
 
 from dataset_scripts import Cocktail
-from dataset_scripts.build.dataset_card import write_card
+from dataset_scripts.build.dataset_card import size_category, write_card
 from dataset_scripts.build.parquet_export import export_parquet
 from dataset_scripts.image_folder import ImageFolder
 
@@ -69,6 +71,30 @@ def test_hostile_labels_change_nothing_but_themselves(tmp_path: Path) -> None:
     assert [line for line in again.splitlines() if line.startswith("## b")] == []
     names = [entry["config_name"] for entry in yaml.safe_load(again.split("---\n")[1])["configs"]]
     assert "x: y\n---" in names
+
+
+def test_what_the_hub_asks_of_a_dataset(tmp_path: Path) -> None:
+    _, out = exported(tmp_path, ["Edema"])
+    head = yaml.safe_load((out / "README.md").read_text().split("---\n")[1])
+    assert head["task_categories"] == ["image-classification", "image-feature-extraction"]
+    assert head["pretty_name"] and head["size_categories"] == ["n<1K"]
+    assert (head["license"], head["license_link"]) == ("other", "LICENSE.md")
+    assert "- image folder: Yours to state." in (out / "LICENSE.md").read_text()
+    assert DatasetCard((out / "README.md").read_text()).data.pretty_name == head["pretty_name"]
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (999, "n<1K"),
+        (1_000, "1K<n<10K"),
+        (99_999, "10K<n<100K"),
+        (112_120, "100K<n<1M"),
+        (10**7, "10M<n<100M"),
+    ],
+)
+def test_the_hubs_word_for_a_size(images: int, said: str) -> None:
+    assert size_category(images) == said
 
 
 def test_of_which_source_images_were_removed_and_whose_they_show(

@@ -75,8 +75,9 @@ def test_hostile_names_change_nothing_but_themselves(stage):
     metadata = yaml.safe_load(hostile.split("---\n")[1])
     expected = yaml.safe_load(plain.split("---\n")[1])
     assert metadata.keys() == expected.keys()
-    assert metadata["license"] == HOSTILE[1] and metadata["base_model"] == HOSTILE[3]
-    assert ModelCard(hostile).data.license == HOSTILE[1]
+    assert metadata["license"] == "other" and metadata["base_model"] == HOSTILE[3]
+    assert re.fullmatch("[a-z0-9][a-z0-9.-]*", metadata["license_name"])
+    assert ModelCard(hostile).data.license_name == metadata["license_name"]
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])

@@ -31,16 +31,17 @@ def converted(tmp_path):
 
 
 def test_it_is_a_whole_stage(converted):
-    record = complete(converted, "facebook/hiera_tiny_224")
+    completed = complete(converted, "facebook/hiera_tiny_224")
     assert all((converted / name).is_file() for name in STAGE_FILES)
-    assert _check_folder(converted, 0).number == 0
+    stage, record = _check_folder(converted, 0)
+    assert stage.number == record.stage == 0
     card = (converted / "README.md").read_text()
     metadata = yaml.safe_load(card.split("---\n")[1])
     jsonschema.validate(metadata, json.loads((TEMPLATES / "metadata.schema.json").read_text()))
     assert metadata["base_model"] == "facebook/hiera_tiny_224"
     assert metadata["license"] == "cc-by-nc-4.0" and "non-commercial use" in card
     assert "It has seen no medical image" in card
-    assert read_record(converted) == record
+    assert read_record(converted) == record == completed
 
 
 def test_training_goes_on_from_it_with_the_datas_own_normalization(converted):

@@ -63,7 +63,7 @@ def test_it_shows_what_nobody_shows():
     metadata = yaml.safe_load(card.split("---\n")[1])
     jsonschema.validate(metadata, json.loads((TEMPLATES / "metadata.schema.json").read_text()))
     assert metadata["pipeline_tag"] == "image-text-to-text"
-    assert {entry["metrics"][0]["name"] for entry in metadata["model-index"][0]["results"]} >= {"BLEU-4"}
+    assert "model-index" not in metadata  # IU X-Ray has no id on the Hub
     assert not re.search(r"\{\{|\{%|[|(] None\b", card)
 
 

@@ -101,4 +101,4 @@ def test_the_next_stage_and_its_card_know_the_teacher(tmp_path):
     assert lineage_of(str(tmp_path), []).teachers == [teacher]
     card = render_card(record, [])
     assert "`org/rad-dino` (dinov2" in card and "**Leakage through the teacher**" in card
-    assert "not known" in card and "license: other" in card
+    assert "not known" in card and "license: unknown" in card

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from stage_records import SOME_REPORT, classification_record
 from tiny_training import tiny_config, tiny_mae
 from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification, pipeline
 
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
+from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, OperatingPoints, Rescaling
 from medhiera.inference import onnx_export as export
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.onnx_export import TOLERANCE, export_onnx, largest_difference
@@ -35,6 +38,12 @@ def folder(tmp_path_factory):
     model.classifier.weight.data.normal_(std=2.0)  # probabilities far from one half
     model.save_pretrained(place)
     PREPROCESSING.to_processor().save_pretrained(place)
+    point = OperatingPoint(threshold=0.25, sensitivity=0.8, sensitivity_interval=None, specificity=0.7,
+                           specificity_interval=None)  # fmt: skip
+    one = FindingOperatingPoints(youden=point, sensitivity_90=None, positives=40, positive_patients=40)
+    points = OperatingPoints(findings={NAMES[0]: one}, validation_images=90)
+    fits = {NAMES[0]: Rescaling(slope=2.0, intercept=-1.0), NAMES[1]: None}
+    classification_record(replace(SOME_REPORT, operating_points=points, rescaling=fits)).write(place)
     return place
 
 
@@ -100,6 +109,10 @@ def test_the_file_says_what_it_takes_and_gives(exported, folder):
     assert metadata["activation"] == "sigmoid"
     assert metadata["model"] == folder.name
     assert "clinical" in metadata["notice"]
+    assert "own" in metadata["reading"]
+    assert json.loads(metadata["thresholds"]) == {NAMES[0]: 0.25} | dict.fromkeys(NAMES[1:])
+    fits = {NAMES[0]: {"slope": 2.0, "intercept": -1.0}}
+    assert json.loads(metadata["calibration"]) == fits | dict.fromkeys(NAMES[1:])
     stored = json.loads(metadata["preprocessing"])
     assert BitImageProcessor(**stored).to_dict() == PREPROCESSING.to_processor().to_dict()
     content = exported.read_bytes()  # the exporter notes each node's source lines, with this machine's paths

@@ -4,12 +4,15 @@ import base64
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from page_fixtures import NAMES, phantom, write_stage1, write_stage2
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from stage_records import SOME_REPORT, pretraining_record
 from transformers import pipeline
 
@@ -23,12 +26,14 @@ from medhiera.evaluation.results import (
     ReconstructionReport,
     Rescaling,
 )
+from medhiera.hub.operation import Finding
 from medhiera.hub.record import Lineage
 from medhiera.inference.heat_maps import METHOD
 from medhiera.space import page
 from medhiera.space.bundle import BundleError, bundle
+from medhiera.space.examples import draw_examples, is_called_right
 from medhiera.space.pictures import RefusedError, color_heat, what_the_model_sees
-from medhiera.space.reader import ChestReader, Finding, MaskedReader, open_folder
+from medhiera.space.reader import ChestReader, MaskedReader, open_folder
 
 GRAY = phantom()
 
@@ -62,10 +67,13 @@ def test_the_same_probabilities_as_the_stock_pipeline(reader, stage2):
 
 
 def test_without_a_record_it_says_so(reader):
-    assert {row.threshold for row in reader.findings(GRAY)} == {0.5}
+    rows = reader.findings(GRAY)
+    assert {(row.calibrated, row.threshold, row.is_above) for row in rows} == {(None, None, None)}
     calibration, thresholds = reader.operation.notes(NAMES)
     assert "uncalibrated" in calibration
-    assert "0.5 for every finding" in thresholds
+    assert "There is no threshold" in thresholds
+    table = page.findings_table(rows, [], 0.1)
+    assert "Calibrated" not in table and "Threshold" not in table and 'class="above"' not in table
     assert reader.operation.is_demo
 
 
@@ -81,19 +89,22 @@ def test_thresholds_and_calibration_of_the_folder(reader, tmp_path):
     fits = dict.fromkeys(NAMES[:3], fit) | {NAMES[3]: None}
     folder = write_stage2(tmp_path, evaluation=replace(SOME_REPORT, operating_points=points, rescaling=fits))
     plain = {row.name: row for row in reader.findings(GRAY)}
-    for row in open_folder(folder).findings(GRAY):
+    rows = open_folder(folder).findings(GRAY)
+    for row in rows:
         raw = plain[row.name].probability
+        assert (row.probability, row.threshold) == (pytest.approx(raw), 0.2)
+        assert row.is_above == (raw >= 0.2)
         if row.name == NAMES[3]:
-            assert (row.probability, row.threshold) == pytest.approx((raw, 0.2))
+            assert row.calibrated is None
             continue
         odds = np.exp(-1.0) * (raw / (1 - raw)) ** 2
-        assert row.probability == pytest.approx(odds / (1 + odds), abs=1e-6)
-        odds = np.exp(-1.0) * (0.2 / 0.8) ** 2
-        assert row.threshold == pytest.approx(odds / (1 + odds), abs=1e-6)
-        assert row.is_above == (raw >= 0.2)  # calibration moves both: what is called present stays
+        assert row.calibrated == pytest.approx(odds / (1 + odds), abs=1e-6)
     calibration, thresholds = open_folder(folder).operation.notes(NAMES)
-    assert "3 of 4" in calibration
-    assert "validation" in thresholds
+    assert "model's own" in calibration and "3 of 4" in calibration
+    assert "model's own" in thresholds and "validation" in thresholds
+    table = page.findings_table(rows, [], 0.1)
+    assert table.count('class="number calibrated"') == table.count('class="number threshold"') == 4
+    assert f'calibrated">{rows[0].calibrated:.3f}<' in table and 'calibrated">–<' in table
 
 
 def test_of_exclusive_labels_the_most_probable_is_called(stage2, tmp_path):
@@ -107,11 +118,10 @@ def test_of_exclusive_labels_the_most_probable_is_called(stage2, tmp_path):
         Image.fromarray(GRAY)
     )
     assert [row.probability for row in rows] == pytest.approx([row["score"] for row in stock], abs=5e-3)
-    assert [row.is_above for row in rows] == [True, False, False, False]
+    assert [row.is_marked for row in rows] == [True, False, False, False]
     shown = page.findings_table(rows, reader.operation.notes(NAMES, is_exclusive=True), 0.1)
     assert "most probable label is called" in shown and "sum to 1" in shown and "hreshold" not in shown
     assert shown.count('class="above"') == 1
-    assert "hreshold" in page.findings_table(open_folder(stage2).findings(GRAY), [], 0.1)
 
 
 def test_heat_differs_by_finding_and_lies_in_range(reader):
@@ -156,7 +166,7 @@ def test_a_map_is_shown_only_where_it_may_be_believed(reader, tmp_path):
 
 
 def test_the_table_escapes_and_marks_what_is_above():
-    rows = [Finding("<script>", 0.7, 0.5), Finding("Pleural_Thickening", 0.2, 0.5)]
+    rows = [Finding("<script>", 0.7, None, 0.5), Finding("Pleural_Thickening", 0.2, None, 0.5)]
     text = page.findings_table(rows, ["a & b"], 0.1)
     assert "<script>" not in text
     assert "a &amp; b" in text
@@ -238,6 +248,87 @@ def test_an_upload_is_gone_whatever_came_of_it(tmp_path, monkeypatch):
     assert not (tmp_path / "b.png").exists()
 
 
+def some(**probabilities):
+    return [Finding(name.replace("_", " "), value) for name, value in probabilities.items()]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "findings", "said"),
+    [
+        ("Mass", some(Mass=0.6, Edema=0.5, No_Finding=0.9), True),  # No Finding is no rival
+        ("Mass", some(Mass=0.4, Edema=0.5, No_Finding=0.1), False),
+        ("Mass", some(Edema=0.5), None),
+        ("Mass", [Finding("Mass", 0.6, None, 0.7), Finding("Edema", 0.5, None, 0.1)], False),  # too low
+        ("Mass", [Finding("Mass", 0.6, None, 0.5), Finding("Edema", 0.5, None, 0.1)], True),
+        ("", some(No_Finding=0.6, Mass=0.5), True),
+        ("", some(No_Finding=0.4, Mass=0.5), False),
+        ("", some(Mass=0.1), None),
+        ("Mass", [Finding("Mass", 0.3, is_called=False), Finding("No Finding", 0.7, is_called=True)], False),
+    ],
+)
+def test_what_it_means_to_call_a_phantom_right(drawn, findings, said):
+    assert is_called_right(drawn, findings) is said
+
+
+def with_biases(stage2, folder, **biases):
+    """The same model, whose answer hardly depends on the picture: one finding's logit is raised."""
+    shutil.copytree(stage2, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"][:] *= 0.01
+    for name, bias in biases.items():
+        weights["classifier.bias"][NAMES.index(name)] = bias
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return open_folder(folder)
+
+
+def test_the_page_opens_with_an_example_that_the_model_calls_right(stage2, tmp_path):
+    app = pytest.importorskip("medhiera.space.app")
+    examples = draw_examples()
+    assert [example.finding for example in examples].index("Mass") == 4
+    opening, opened = app.open_with(with_biases(stage2, tmp_path / "mass", Mass=3.0), examples)
+    assert opening.example is examples[4]
+    assert (
+        "as 1 of the 2 whose" in opening.note
+    )  # No Finding and Mass are known; Cardiomegaly and the others are not
+    assert np.array_equal(opened[1], examples[4].gray)
+    assert opening.note in opened[2] and 'data-finding="Mass"' in opened[2] and opened[4] == "Mass"
+    opening, opened = app.open_with(with_biases(stage2, tmp_path / "edema", Edema=3.0), examples)
+    assert opening.example is None and opened is None
+    assert opening.note == "This model calls none of the 2 phantoms right whose finding it knows."
+    assert app.open_with(open_folder(write_stage1(tmp_path / "stage1")), examples)[1] is None
+
+
+SPACES = """
+import sys
+assert "torch" not in sys.modules, "ZeroGPU wants its package to be imported before PyTorch"
+lent = []
+def GPU(duration):
+    def lend(function):
+        lent.append(getattr(function, "func", function).__name__)
+        return function
+    return lend
+"""
+ASK_SPACES = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from medhiera.space import app
+import spaces
+blocks = app.build_page(app.open_folder(Path(sys.argv[1])))
+[result] = [block.value for block in blocks.blocks.values() if getattr(block, "elem_id", None) == "result"]
+print("LENT", *spaces.lent, "Choose a picture" in result)
+"""
+
+
+def test_a_space_with_zero_gpu_lends_one_to_each_call(root, stage2, tmp_path):
+    """`spaces` is the Hub's own package: a module of its name notes when it comes and what is marked."""
+    (tmp_path / "spaces.py").write_text(SPACES)
+    words = ["-W", "ignore", "-c", ASK_SPACES, str(stage2), str(tmp_path)]
+    done = subprocess.run([sys.executable, *words], cwd=root, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LENT on_upload on_example see_heat True"
+
+
 def test_a_space_is_bundled(stage2, tmp_path):
     (stage2 / "optimizer.pt").write_bytes(b"not for the Hub")
     bundle(stage2, tmp_path / "space")
@@ -256,14 +347,25 @@ def test_a_space_is_bundled(stage2, tmp_path):
         bundle(tmp_path, tmp_path / "other")
 
 
-@pytest.mark.parametrize(("licence", "said"), [("cc-by-nc-4.0", "cc-by-nc-4.0"), (None, "other")])
+@pytest.mark.parametrize(
+    ("licence", "said"), [("cc-by-nc-4.0", "cc-by-nc-4.0"), (None, "unknown"), ("Ours", "other")]
+)
 def test_a_space_has_the_licence_and_the_card_of_its_model(tmp_path, licence, said):
     import yaml
 
     folder = write_stage2(tmp_path / "stage2", lineage=replace(Lineage.random(), license=licence))
     (folder / "README.md").write_text('pipeline(model="THIS_FOLDER")')
+    bundle(folder, tmp_path / "unpublished")
+    head = yaml.safe_load((tmp_path / "unpublished" / "README.md").read_text().split("---")[1])
+    assert "models" not in head
+    (folder / "published.json").write_text('{"repo_id": "me/hiera"}')
     bundle(folder, tmp_path / "space")
-    assert yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])["license"] == said
+    head = yaml.safe_load((tmp_path / "space" / "README.md").read_text().split("---")[1])
+    assert head["license"] == said and head["models"] == ["me/hiera"]
+    other = ("ours", "LICENSE") if said == "other" else (None, None)
+    assert (head.get("license_name"), head.get("license_link")) == other
+    text = (tmp_path / "space" / "LICENSE").read_text()
+    assert text.startswith("The weights in this repository: ")
     assert (tmp_path / "space" / "model" / "README.md").read_text() == 'pipeline(model="model")'
 
 
@@ -281,6 +383,7 @@ def test_the_space_says_what_the_hub_asks(root):
     assert head["sdk"] == "gradio"
     assert head["app_file"] == "medhiera/space/app.py"
     assert len(head["short_description"]) <= 60
+    assert head["suggested_hardware"] == "cpu-basic" and "radiology" in head["tags"]
     pins = dict(line.split("==") for line in (root / "constraints.txt").read_text().split() if "==" in line)
     assert head["sdk_version"] == pins["gradio"]
 

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import RadiographDataset
 from medhiera.errors import CheckpointError, RunEndedError
-from medhiera.fitting_batch import largest_fitting
-from medhiera.training import checkpoints, out_of_memory
+from medhiera.fitting_batch import is_out_of_memory, largest_fitting
+from medhiera.training import checkpoints
 from medhiera.training.checkpoints import find_checkpoint, is_complete, last_checkpoint
 from medhiera.training.out_of_memory import out_of_memory_message
 from medhiera.training.preemption import PREEMPTED
@@ -249,8 +249,8 @@ def test_a_full_disk_is_told_from_other_errors(error, is_write, tmp_path):
 
 
 def test_memory_is_told_from_other_errors():
-    assert out_of_memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert out_of_memory.is_out_of_memory(MemoryError())
-    assert not out_of_memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not out_of_memory.is_out_of_memory(ValueError("out of memory"))
-    assert not out_of_memory.is_out_of_memory(RunEndedError("out of memory: 8 fit"))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+    assert not is_out_of_memory(RunEndedError("out of memory: 8 fit"))

@@ -1,0 +1,190 @@
+"""How a classifier's probabilities are to be read: calibration and thresholds, by its folder's record.
+
+record.py → here → predict.py, the ONNX export, the card's examples and the page, so that all of them give the
+same numbers: `probability` is the model's own, `calibrated` the same rescaled on validation, and `threshold`
+belongs to the model's own.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medhiera.evaluation.calibration import rescale
+from medhiera.evaluation.pointing_game import LocalizationReport, Verdict
+from medhiera.evaluation.results import Rescaling
+from medhiera.hub.lineage import find_record
+from medhiera.hub.record import AnyRecord, ClassificationRecord, read_record
+from medhiera.inference.heat_maps import METHOD
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is said of one finding in one image.
+
+    Attributes:
+        name: of the finding.
+        probability: the model's own, as the stock pipeline gives it.
+        calibrated: the probability rescaled as validation showed; None where validation allowed nothing.
+        threshold: of `probability`, by Youden's index on validation; None where none was chosen.
+        is_called: of labels that exclude each other, whether this one is the most probable; else None.
+    """
+
+    name: str
+    probability: float
+    calibrated: float | None = None
+    threshold: float | None = None
+    is_called: bool | None = None
+
+    @property
+    def is_above(self) -> bool | None:
+        """Whether the probability reaches the threshold; None without one."""
+        return None if self.threshold is None else self.probability >= self.threshold
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the page prints it in bold: it is above its threshold, or the label that is called."""
+        return bool(self.is_above or self.is_called)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How probabilities are to be read, from a record.
+
+    Attributes:
+        thresholds: of the model's own probabilities, by finding; empty where the record holds none.
+        rescaling: of probabilities, by finding, as calibration.rescale takes it; None where it has none.
+        is_demo: a smoke run, or one on phantoms.
+        pointing_game: how often the model's heat maps hit boxes; None where there is no record.
+    """
+
+    thresholds: dict[str, float]
+    rescaling: dict[str, Rescaling | None]
+    is_demo: bool
+    pointing_game: LocalizationReport | None = None
+
+    @classmethod
+    def none(cls) -> "Operation":
+        """Of a model of which nothing is recorded, or of several whose probabilities are averaged."""
+        return cls({}, {}, is_demo=False)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Operation":
+        """Of a folder: thresholds by Youden's index and rescaling, both chosen on validation.
+
+        Raises:
+            UserError: its record is damaged, or one that this version cannot read.
+        """
+        return cls._of(read_record(folder))
+
+    @classmethod
+    def find(cls, source: str | Path) -> "Operation":
+        """The same of a folder or a Hub id, whose record is fetched (or found in the cache).
+
+        Raises:
+            UserError: see `read`.
+        """
+        return cls._of(find_record(source))
+
+    @classmethod
+    def _of(cls, record: AnyRecord | None) -> "Operation":
+        is_demo = record is not None and (record.kind == "smoke" or record.is_phantom)
+        if not isinstance(record, ClassificationRecord):
+            return cls({}, {}, is_demo)
+        evaluation = record.evaluation
+        if record.recipe.get("legacy_head") or evaluation.exclusive is not None:
+            # Chosen for sigmoid(softmax(logits)), which nothing but a comparison computes; or never chosen.
+            return cls({}, {}, is_demo, evaluation.pointing_game)
+        points = evaluation.operating_points.findings
+        return cls(
+            {name: point.youden.threshold for name, point in points.items() if point.youden},
+            evaluation.rescaling,
+            is_demo,
+            evaluation.pointing_game,
+        )
+
+    def findings(
+        self, names: Sequence[str], probabilities: Sequence[float], is_exclusive: bool = False
+    ) -> list[Finding]:
+        """What is said of one image, in the order of `names`.
+
+        Args:
+            names: of the findings.
+            probabilities: the model's own.
+            is_exclusive: each image has exactly one of the labels: no calibration and no threshold applies.
+        """
+        if is_exclusive:
+            largest = max(probabilities)
+            return [
+                Finding(name, probability, is_called=probability == largest)
+                for name, probability in zip(names, probabilities, strict=True)
+            ]
+        calibrated = rescale(np.array([probabilities]), self.rescaling, names)[0].tolist()
+        return [
+            Finding(
+                name,
+                probability,
+                scaled if self.rescaling.get(name) is not None else None,
+                self.thresholds.get(name),
+            )
+            for name, probability, scaled in zip(names, probabilities, calibrated, strict=True)
+        ]
+
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that depend on thresholds and rescaling; "" where there is neither."""
+        fits = {name: asdict(fit) for name, fit in self.rescaling.items() if fit is not None}
+        if not fits and not self.thresholds:
+            return ""
+        text = json.dumps([self.thresholds, fits], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def notes(self, names: Sequence[str], is_exclusive: bool = False) -> list[str]:
+        """Say how thresholds and calibrated probabilities came about.
+
+        Args:
+            names: of the labels.
+            is_exclusive: each image has exactly one of them.
+        """
+        if is_exclusive:
+            return [
+                "Each image has exactly one of these labels: probabilities sum to 1, and the largest is "
+                "called. They are uncalibrated."
+            ]
+        calibrated = sum(self.rescaling.get(name) is not None for name in names)
+        with_threshold = sum(name in self.thresholds for name in names)
+        first = "Probability is the model's own."
+        if calibrated:
+            of = "" if calibrated == len(names) else f" ({calibrated} of {len(names)} findings)"
+            first += f" Calibrated is the same, rescaled as validation images showed{of}."
+        else:
+            first += " It is uncalibrated: the model's folder holds no calibration."
+        if not with_threshold:
+            return [first, "There is no threshold: the model's folder holds none."]
+        second = "Thresholds are of the model's own probability and have the largest sum of sensitivity and "
+        second += "specificity on validation images"
+        if with_threshold < len(names):
+            second += f"; {len(names) - with_threshold} findings have none"
+        return [first, f"{second}."]
+
+    def heat_verdict(self, name: str) -> tuple[Verdict, str]:
+        """Whether a finding's heat map may be shown, and a sentence to stand beside it or in its place."""
+        game, label = self.pointing_game, name.replace("_", " ")
+        # What another method's maps scored says nothing of these.
+        verdict = "unchecked" if game is None or game.method != METHOD else game.verdict_on(name)
+        if game is None or verdict == "unchecked":
+            return verdict, (
+                f"Unchecked for {label}: this map was not compared with boxes of enough patients, and may "
+                "point to the wrong place."
+            )
+        scored = game.findings[name] if game.verdict == "above chance" else game
+        of = f"of {label} " if scored is not game else ""
+        numbers = (
+            f"in the {scored.pairs} cases {of}with a box, its highest point lay in the box in "
+            f"{scored.hit_rate:.0%}, a random point would in {scored.chance:.0%}"
+        )
+        if verdict == "not above chance":
+            return verdict, f"No heat map: those of this model are not better than chance ({numbers})."
+        return verdict, f"How far to believe it: {numbers}."

@@ -1,0 +1,28 @@
+"""A GPU for the length of a call, on a Space with ZeroGPU; elsewhere nothing changes.
+
+Such a Space brings the package `spaces`, which must be imported before PyTorch and lends a GPU to a function
+that is marked. app.py imports this file before PyTorch.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+IS_THERE = importlib.util.find_spec("spaces") is not None
+
+if IS_THERE:
+    import spaces
+
+SECONDS = 30
+"""The longest that one picture may hold the GPU: probabilities and heat map take a second or two."""
+
+
+def on_gpu(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, run with a GPU where Spaces lends one; else the function itself."""
+    if not IS_THERE:
+        return function
+    lent: Callable[P, R] = spaces.GPU(duration=SECONDS)(function)
+    return lent
