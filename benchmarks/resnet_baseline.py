@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImage
 import train_cls
 from medhiera import run
 from medhiera.config.arguments import ModelArguments
+from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import run_script
 from medhiera.hub.record import AnyRecord
 from medhiera.layout import CARD_FILE
@@ -42,8 +43,17 @@ def start_resnet(
     return ResNet18(config), "all"
 
 
-def write_record(folder: Path, stage: Any, record: AnyRecord, *rest: Any) -> None:
-    """In place of run.write_stage: the record, and a README.md that marks the run as finished."""
+def write_record(
+    folder: Path,
+    stage: Any,
+    record: AnyRecord,
+    model: PreTrainedModel,
+    preprocessing: Preprocessing,
+    *rest: Any,
+) -> None:
+    """In place of run.write_stage: model and record, and a README.md that marks the run as finished."""
+    model.save_pretrained(folder)
+    preprocessing.to_processor().save_pretrained(folder)
     record.write(folder)
     (folder / CARD_FILE).write_text("A baseline; see metrics.json.\n", encoding="utf-8")
 
