@@ -18,6 +18,7 @@ from dataset_scripts.build.config import check_numbers
 from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
 from dataset_scripts.cocktail import SOURCES, Cocktail
 from dataset_scripts.errors import UserError
+from dataset_scripts.image_folder import ImageFolder, is_own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.push_to_hub:
             _check_upload(options.data_dir)
         with tempfile.TemporaryDirectory() as unused_cache:
-            builder = Cocktail(
+            builder_class = ImageFolder if is_own_folder(options.data_dir, SOURCES) else Cocktail
+            builder = builder_class(
                 data_dir=options.data_dir,
                 split_scheme=options.split_scheme,
                 build_dir=unused_cache,
@@ -80,7 +82,12 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data_dir", type=Path, required=True, help="the folder above the sources' folders")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        required=True,
+        help="the folder above the sources' folders, or your own folder (docs/data.md)",
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
     parser.add_argument(
         "--split_scheme",

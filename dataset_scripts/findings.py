@@ -57,6 +57,7 @@ REPORT_COLUMNS = (STUDY_ID, *REPORT_SECTIONS)
 def make_features(
     names: Sequence[str] = FINDINGS,
     *,
+    is_exclusive: bool = False,
     is_raw: bool = False,
     has_regions: bool = False,
     has_reports: bool = False,
@@ -65,7 +66,7 @@ def make_features(
 
     The names ride in `findings` (a list of ClassLabel: what is present), which keeps them through
     Arrow, Parquet and the Hub; `labels` holds one float per name: 1 present, 0 absent, NaN not
-    annotated.
+    annotated. Where labels exclude each other, `findings` is a list of length 1, which says so.
     """
     finding = datasets.ClassLabel(names=list(names))
     box = {
@@ -84,7 +85,7 @@ def make_features(
             "source": datasets.Value("string"),
             "patient_id": datasets.Value("string"),
             "labels": datasets.List(datasets.Value("float32"), length=len(names)),
-            "findings": datasets.List(finding),
+            "findings": datasets.List(finding, length=1 if is_exclusive else -1),
             "age_years": datasets.Value("float32"),
             "sex": datasets.Value("string"),
             "view": datasets.Value("string"),
@@ -112,6 +113,11 @@ def label_names(features: datasets.Features) -> list[str]:
             f"{sorted(features)}. Build it with dataset_scripts, for example ImageFolder for your own images."
         )
     return list(names)
+
+
+def is_exclusive(features: datasets.Features) -> bool:
+    """Whether each image of a built dataset has exactly one of its labels, as class folders give it."""
+    return getattr(features.get("findings"), "length", -1) == 1
 
 
 def label_vector(present: Sequence[int], count: int = len(FINDINGS)) -> tuple[float, ...]:

@@ -1,270 +1,141 @@
-"""Your own image folder: `images/` and a CSV, with your own label names.
+"""Your own images: a table with your labels, class folders, or pictures alone.
 
-Raw folder → `list_own_images` → builder. The CSV (the only one in the folder, or `labels.csv`) has a column
-`image` (file name below `images/`), and may have `patient`, `split` (train, validation or test), `age_years`,
-`sex` and `view`. Every other column is a label: 1 present, 0 absent, empty not annotated; its name is the
-label's name. docs/data.md says which tables and spellings are read.
-Without `split`, a tenth of the patients is held out for test and a tenth for validation, stratified by label.
-Without `patient`, every image is its own patient (`no_patient` in the build report): two films of one person
-can then stand in training and test.
+Raw folder → `list_own_images` → builder. What lies in the folder says how it is read:
+
+- a table (the only CSV, or `labels.csv`): a column `image` (file name below `images/`), perhaps `patient`,
+  `split` (train, validation or test), `age_years`, `sex` and `view`. Every other column is a label: 1
+  present, 0 absent, empty not annotated (own/table.py).
+- class folders, with or without train, validation and test above them: one exclusive label
+  (own/class_folders.py). Patients are read from the files' names where these follow a known rule.
+- pictures alone: no label, for pre-training.
+
+What is not held out by the folder is held out here: a tenth of the patients for test and a tenth for
+validation, stratified by label. An image without a patient is its own (`no_patient` in the build report): two
+films of one person can then stand in training and test.
 
 Stands also in the merge (`list_for_cocktail`): a folder `own_images` beside the other sources joins the
 cocktail, with those of its labels that are ChestX-ray14's.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
 
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
-from dataset_scripts.build.label_rows import (
-    LabelRow,
-    merge_rows,
-    parse_label,
-    person_column,
-    read_patient,
-    read_person,
-    report_similar_patients,
+from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
+from dataset_scripts.findings import FINDINGS, make_features
+from dataset_scripts.own.class_folders import (
+    ClassFolders,
+    find_classes,
+    list_classes,
+    spelling,
+    why_missing_folders,
 )
-from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, scan_folder
-from dataset_scripts.build.tables import Row, Table, read_table
-from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED, make_features
-from dataset_scripts.splits import stratified_patients
-
-SPLIT_NAMES = ("train", "validation", "test")
-
-KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
-
-_SPLIT_WORDS = {**{name: name for name in SPLIT_NAMES}, "val": "validation", "valid": "validation"}
+from dataset_scripts.own.table import (
+    find_table,
+    label_columns,
+    list_table,
+    read_own_table,
+    why_missing_rows,
+)
 
 
-def read_label_names(scan: FolderScan) -> list[str]:
-    """Return the label columns of the folder's CSV, in their order.
+@dataclass(frozen=True, slots=True)
+class OwnLabels:
+    """The labels of an own folder.
+
+    Attributes:
+        names: in order; FINDINGS, not annotated, where the pictures have none.
+        is_exclusive: each picture has exactly one of them.
+    """
+
+    names: tuple[str, ...]
+    is_exclusive: bool = False
+
+
+def read_labels(scan: FolderScan) -> OwnLabels:
+    """Return the labels that the folder's table or folders name.
 
     Raises:
-        DataLayoutError: there is no CSV, or several.
-        LabelFileError: it cannot be read as a table; there is no `image` column, or no label column.
+        DataLayoutError: there are several tables, or the folders cannot be read as classes.
+        LabelFileError: the table cannot be read; there is no `image` column, or no label column.
     """
-    return _label_names(_read_own_table(scan))
+    if find_table(scan) is not None:
+        return OwnLabels(tuple(label_columns(read_own_table(scan))))
+    return _folder_labels(find_classes(scan))
+
+
+def _folder_labels(found: ClassFolders) -> OwnLabels:
+    return OwnLabels(found.names, is_exclusive=True) if found.names else OwnLabels(FINDINGS)
 
 
 def list_own_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
-    """List the images with all labels of their CSV."""
-    table = _read_own_table(scan)
-    return _list_images(scan, config, table, _label_names(table))
+    """List the images with all their labels."""
+    listing = SourceListing(SOURCE, scan.root)
+    if find_table(scan) is not None:
+        table = read_own_table(scan)
+        list_table(scan, config, table, label_columns(table), listing)
+    else:
+        found = find_classes(scan)
+        list_classes(scan, config, found, _folder_labels(found).names, listing)
+    return listing
 
 
 def list_for_cocktail(scan: FolderScan, config: SourceConfig) -> SourceListing:
-    """List the images with the labels of ChestX-ray14; other label columns are named and left out."""
-    table = _read_own_table(scan)
-    own_names = _label_names(table)
-    listing = _list_images(scan, config, table, FINDINGS)
-    for name in own_names:
-        if name not in FINDINGS:
-            listing.report("unknown_finding", name, "a label column that is none of the cocktail's labels")
+    """List the images with the labels of ChestX-ray14; other labels are named and left out.
+
+    A table's columns are spelled as ChestX-ray14's; the folder of a class may be PNEUMONIA.
+    """
+    listing = SourceListing(SOURCE, scan.root)
+    if find_table(scan) is not None:
+        table = read_own_table(scan)
+        unknown = [name for name in label_columns(table) if name not in FINDINGS]
+        list_table(scan, config, table, FINDINGS, listing)
+    else:
+        found = find_classes(scan)
+        findings = set(map(spelling, FINDINGS))
+        unknown = [name for name in found.names if spelling(name) not in findings]
+        list_classes(scan, config, found, FINDINGS, listing)
+    for name in unknown:
+        listing.report("unknown_finding", name, "a label that is none of the cocktail's")
     return listing
+
+
+def is_own_folder(folder: Path, others: Sequence[Source]) -> bool:
+    """Whether a folder holds a user's own images, and not the folders of sources.
+
+    Args:
+        folder: as a command's --data_dir names it; what was built is not to be asked of.
+        others: every source that is known.
+    """
+    folders = {source.folder for source in others}
+    if not folder.is_dir() or (folder.name in folders and folder.name != SOURCE.folder):
+        return False
+    if (folder / "images").is_dir():
+        return True
+    if any((folder / name).is_dir() for name in folders):
+        return False
+    return bool(scan_folder(folder).images())
 
 
 def missing_splits(folder: Path, wanted: Sequence[str]) -> list[str]:
     """Say which of the wanted splits an own folder has no image for, and what to do; empty if it has all.
 
     Raises:
-        DataLayoutError: the folder has no image, or no CSV.
-        LabelFileError: the CSV cannot be read.
+        DataLayoutError: the folder has no image, or several tables.
+        LabelFileError: the table cannot be read.
     """
     scan = scan_folder(folder)
     listing = list_own_images(scan, SourceConfig())
     missing = [split for split in wanted if not listing.splits.get(split)]
     if not missing:
         return []
-    name = _label_file(scan)
-    rows = _read_own_table(scan).rows
-    if any(row.get("split") for row in rows):
-        named = {_SPLIT_WORDS.get(row.get("split").lower()) for row in rows}
-        return [
-            f"{name} has rows with split {split}, but none of their images is in the folder"
-            if split in named
-            else f"{name} has no row with split {split}: give some patients this split, or leave the column "
-            "split out, and a tenth of the patients is held out for validation and another for test"
-            for split in missing
-        ]
-    patients = {read_patient(row.get("patient")) or row.get("image") for row in rows}
-    if len(patients) == 1:
-        who = f"one patient cannot be split: every row of {name} is of patient {patients.pop()!r}"
-    else:
-        who = f"{len(patients)} patients of {name} are too few to hold one out for {' and '.join(missing)}"
-    return [
-        f"{who}. A patient stands in one split alone; add other patients, or leave the column patient empty "
-        "where each image shows another one"
-    ]
-
-
-def _label_file(scan: FolderScan) -> str:
-    beside = [path for path in scan.files if "/" not in path]
-    names = [path for path in beside if path.lower().endswith((".csv", ".tsv"))]
-    preferred = [path for path in names if path.lower() == "labels.csv"]
-    for chosen in (preferred, names):
-        if len(chosen) == 1:
-            return chosen[0]
-    sheets = [path for path in beside if path.lower().endswith((".xlsx", ".xls", ".ods"))]
-    advice = f" {sheets} is a spreadsheet: save it as CSV UTF-8." if sheets else ""
-    raise DataLayoutError(
-        f"{scan.root.name}: wanted one CSV beside images/, or one named labels.csv; found {names or 'none'}. "
-        "Write one with a column 'image' and a column for each label, or point data_dir elsewhere."
-        f"{advice}"
-    )
-
-
-def _read_own_table(scan: FolderScan) -> Table:
-    return read_table(scan.root / _label_file(scan), ("image",), _own_column)
-
-
-def _own_column(column: str) -> str:
-    known = column.lower()
-    if known in ("image", "patient", "split"):
-        return known
-    return "patient" if known in ("patient_id", "patient id", "patientid") else person_column(column)
-
-
-def _label_names(table: Table) -> list[str]:
-    labels = [column for column in table.columns if column not in KNOWN_COLUMNS]
-    if not labels:
-        raise LabelFileError(
-            f"{table.name}: wanted a column 'image' and at least one label column, each once; found "
-            f"{list(table.columns)}."
-        )
-    for row in table.rows:
-        for column in labels:
-            if parse_label(row.get(column)) is None:
-                raise LabelFileError(
-                    f"{table.name}, line {row.line}: column {column!r} holds {row.get(column)!r}. A label is "
-                    "1 (present), 0 (absent) or empty (not annotated). If this column is no label, delete "
-                    f"it, or rename it to what it holds of {list(KNOWN_COLUMNS)}: no other column is allowed."
-                )
-    return labels
-
-
-def _list_images(scan: FolderScan, config: SourceConfig, table: Table, names: Sequence[str]) -> SourceListing:
-    listing = SourceListing(SOURCE, scan.root)
-    paths = _index_images(scan, table.name, listing)
-    others = {path.removeprefix(IMAGES_FOLDER): path for path in scan.files} | paths
-    named = [row for row in table.rows if row.get("image")]
-    for row in table.rows:
-        if not row.get("image"):
-            listing.report("bad_line", table.name, f"line {row.line} names no image")
-    found = match_names((row.get("image") for row in named), paths, scan, others, table.name)
-    key_of = {name: name if isinstance(file, NoFile) else file for name, file in found.items()}
-    rows: dict[str, list[LabelRow]] = {}
-    for row in named:
-        key = key_of[row.get("image")]
-        rows.setdefault(key, []).append(_parse_row(row, key, names, listing))
-    given = _given_splits(table.name, named, key_of)
-    merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
-    splits = given or _assign_splits(merged, len(names), config.validation_fraction)
-    named_patients = {read_patient(row.get("patient")) for row in named}
-    report_similar_patients(
-        {row.patient: splits[key] for key, row in merged.items() if row.patient in named_patients}, listing
-    )
-    for key, facts in merged.items():
-        file = found.get(key, key)
-        if isinstance(file, NoFile):
-            listing.report(file.kind, file.path or key, file.detail, splits[key])
-            continue
-        if facts.patient == _patient_of_one_image(key):
-            listing.report("no_patient", key, "its row names no patient: it counts as one of its own")
-        record = ImageRecord(
-            image_id=f"{SOURCE.name}/{key}",
-            source=SOURCE.name,
-            patient_id=f"{SOURCE.name}/{facts.patient}",
-            path=others[key],
-            labels=facts.labels,
-            age_years=facts.age_years,
-            sex=facts.sex,
-            view=facts.view,
-        )
-        listing.splits.setdefault(splits[key], []).append(record)
-    for key in sorted(paths.keys() - rows.keys()):
-        listing.report("not_listed", paths[key], f"in the folder, not in {table.name}")
-    listing.report_passed_over(scan)
-    return listing
-
-
-def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> dict[str, str]:
-    """Map the path below images/ → the path in the folder, for each picture."""
-    paths: dict[str, str] = {}
-    for path in sorted(scan.images(), key=lambda path: not path.startswith(IMAGES_FOLDER)):
-        known = paths.setdefault(path.removeprefix(IMAGES_FOLDER), path)
-        if known != path:
-            listing.report("same_name", path, f"the same name as {known}, which is used")
-    if not paths:
-        raise DataLayoutError(
-            f"{scan.root.name}: no image found. Wanted images/ with PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM "
-            f"files beside {table_name}; point data_dir at the folder that holds both.{scan.links_advice()}"
-        )
-    return paths
-
-
-def _parse_row(row: Row, key: str, names: Sequence[str], listing: SourceListing) -> LabelRow:
-    labels = [parse_label(row.get(name)) for name in names]
-    return LabelRow(
-        row.line,
-        read_patient(row.get("patient")) or _patient_of_one_image(key),
-        tuple(NOT_ANNOTATED if label is None else label for label in labels),
-        *read_person(row.cells, key, listing),
-    )
-
-
-def _patient_of_one_image(key: str) -> str:
-    return f"image {key}"
-
-
-def _given_splits(file_name: str, rows: Sequence[Row], key_of: Mapping[str, str]) -> dict[str, str]:
-    """Return the split of each image by the column `split`; empty where no row fills it in.
-
-    Raises:
-        LabelFileError: a row has another split, or none; a patient or an image has two.
-    """
-    if not any(row.get("split") for row in rows):
-        return {}
-    wrong = sorted({row.get("split") for row in rows if row.get("split").lower() not in _SPLIT_WORDS})
-    if wrong:
-        raise LabelFileError(f"{file_name}: split holds {wrong}; wanted {list(SPLIT_NAMES)} in every row.")
-    given: dict[str, str] = {}
-    split_of: dict[str, str] = {}
-    crossing = set()
-    for row in rows:
-        key, split = key_of[row.get("image")], _SPLIT_WORDS[row.get("split").lower()]
-        patient = read_patient(row.get("patient")) or _patient_of_one_image(key)
-        if given.setdefault(key, split) != split or split_of.setdefault(patient, split) != split:
-            crossing.add(patient)
-    if crossing:
-        raise LabelFileError(
-            f"{file_name}: {len(crossing)} patients stand in more than one split, for example "
-            f"{sorted(crossing)[:5]}. Give each patient one split."
-        )
-    return given
-
-
-def _assign_splits(rows: Mapping[str, LabelRow], label_count: int, fraction: float) -> dict[str, str]:
-    """Return the split of each image: a share of the patients is held out for test and for validation."""
-    counts: dict[str, list[float]] = {}
-    for row in rows.values():
-        sums = counts.setdefault(row.patient, [0.0] * (label_count + 1))
-        sums[-1] += 1  # images without any label are shared out too
-        for index, value in enumerate(row.labels):
-            sums[index] += value == 1.0
-    test = stratified_patients(counts, fraction)
-    rest = {patient: sums for patient, sums in counts.items() if patient not in test}
-    validation = stratified_patients(rest, fraction / (1 - fraction))
-    return {
-        key: "test" if row.patient in test else "validation" if row.patient in validation else "train"
-        for key, row in rows.items()
-    }
+    if find_table(scan) is not None:
+        return why_missing_rows(scan, missing)
+    return why_missing_folders(find_classes(scan), listing, missing)
 
 
 SOURCE = Source(
@@ -272,7 +143,7 @@ SOURCE = Source(
     folder="own_images",
     list_images=list_for_cocktail,
     title="the user's own images",
-    description="Your own image folder: `images/` and a CSV with your labels, patients and splits.",
+    description="Your own images: a table with your labels, patients and splits, or class folders.",
     license="Yours to state.",
     label_names=None,
     held_out_splits=("validation", "test"),
@@ -285,6 +156,11 @@ class ImageFolder(SourceBuilder):
     SOURCES = (replace(SOURCE, list_images=list_own_images),)
 
     def _info(self) -> datasets.DatasetInfo:
-        names = read_label_names(scan_folder(Path(self.config.data_dir)))
-        features = make_features(names, is_raw=self.config.is_raw, has_regions=bool(self.config.contours))
+        labels = read_labels(scan_folder(Path(self.config.data_dir)))
+        features = make_features(
+            labels.names,
+            is_exclusive=labels.is_exclusive,
+            is_raw=self.config.is_raw,
+            has_regions=bool(self.config.contours),
+        )
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)

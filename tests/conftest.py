@@ -49,3 +49,12 @@ def mini_cocktail(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no real images: ../shared/mini_cocktail is absent and MEDHIERA_REALDATA is not set")
     return folder
+
+
+@pytest.fixture(scope="session")
+def kermany_folder(mini_cocktail: Path) -> Path:
+    """Kermany's chest X-rays of children as they are published: splits, and in each two classes."""
+    folder = mini_cocktail.parent / "kermany" / "chest_xray"
+    if not folder.is_dir():
+        pytest.skip("no real class folders: ../shared/kermany is absent")
+    return folder

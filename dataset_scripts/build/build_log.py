@@ -31,11 +31,15 @@ _NAMED_IN_ERROR = 20
 FEWEST_BAD_FILES = 10
 
 _LEFT_OUT = frozenset(
-    "absent ambiguous_name bad_line conflicting_row hidden_file leak link_out_of_folder no_label_row "
-    "no_image not_listed patient_in_test same_name unmatched_name".split()
+    "absent ambiguous_name bad_line conflicting_class conflicting_row empty_folder hidden_file leak "
+    "link_out_of_folder no_image no_label_row no_picture not_listed patient_in_test patient_in_validation "
+    "same_file same_name unmatched_name".split()
 )
 """Kinds of files or rows that are not in the data, beside the unreadable files; the other kinds are of images
 that were built."""
+
+_SAID_WHOLE = ("patient_by_name", "split_cut", "no_class")
+"""Kinds whose details a user should read: decisions about all images."""
 
 _ADVICE = {
     "link_out_of_folder": "links that leave their folder are not followed (docs/data.md)",
@@ -202,6 +206,8 @@ def summary_lines(folder: Path) -> list[str]:
     parts += [f"noted: {', '.join(noted)}"] if noted else []
     met = {kind for kinds in report["problem_counts"].values() for kind in kinds}
     advice = "".join(f"; {sentence}" for kind, sentence in _ADVICE.items() if kind in met)
+    said = [problem["detail"] for problem in report["problems"] if problem["kind"] in _SAID_WHOLE]
+    advice += "".join(f"; {detail}" for detail in said)
     return [*lines, f"{'; '.join(parts)} (named in {BUILD_REPORT_FILE}){advice}"]
 
 

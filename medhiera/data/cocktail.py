@@ -22,7 +22,7 @@ from dataset_scripts.build.chest_column import LEARNED
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
-from dataset_scripts.image_folder import ImageFolder, missing_splits
+from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.columns import read_column
@@ -224,7 +224,7 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
 
 
 def _is_own_folder(data_dir: Path) -> bool:
-    return (data_dir / "images").is_dir() and not (data_dir / BUILD_FILE).is_file()
+    return not (data_dir / BUILD_FILE).is_file() and is_own_folder(data_dir, SOURCES)
 
 
 def _check_sources(options: DataArguments, rows: DatasetDict) -> None:

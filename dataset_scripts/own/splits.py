@@ -1,0 +1,109 @@
+"""Who of the user's own patients is held out, where the folder does not say so or says it of too few.
+
+A layout's rows → here → the split of each image.
+"""
+
+from collections.abc import Mapping
+
+from dataset_scripts.build.label_rows import LabelRow
+from dataset_scripts.build.records import SourceListing
+from dataset_scripts.splits import stratified_patients
+
+SPLIT_NAMES = ("train", "validation", "test")
+
+SPLIT_WORDS = {**{name: name for name in SPLIT_NAMES}, "val": "validation", "valid": "validation"}
+"""A split as a table or a folder may name it, in lower case."""
+
+SPLIT_FOLDERS = {**SPLIT_WORDS, "training": "train", "testing": "test"}
+
+FEWEST_PATIENTS = 10
+"""Fewer of one class are too few to choose a checkpoint and thresholds by, as medhiera/evaluation says."""
+
+
+def patient_of_one_image(key: str) -> str:
+    """Return the patient of an image that names none: one of its own."""
+    return f"image {key}"
+
+
+def assign_splits(rows: Mapping[str, LabelRow], fraction: float) -> dict[str, str]:
+    """Return the split of each image: a share of the patients is held out for test and for validation."""
+    test = choose_patients(rows, fraction)
+    rest = {key: row for key, row in rows.items() if row.patient not in test}
+    validation = choose_patients(rest, fraction / (1 - fraction))
+    return {
+        key: "test" if row.patient in test else "validation" if row.patient in validation else "train"
+        for key, row in rows.items()
+    }
+
+
+def choose_patients(rows: Mapping[str, LabelRow], fraction: float) -> frozenset[str]:
+    """Choose a share of the patients, stratified by label."""
+    counts: dict[str, list[float]] = {}
+    for row in rows.values():
+        sums = counts.setdefault(row.patient, [0.0] * (len(row.labels) + 1))
+        sums[-1] += 1  # images without any label are shared out too
+        for index, value in enumerate(row.labels):
+            sums[index] += value == 1.0
+    return stratified_patients(counts, fraction)
+
+
+def complete_splits(
+    rows: Mapping[str, LabelRow], given: Mapping[str, str], fraction: float, listing: SourceListing
+) -> dict[str, str]:
+    """Return the split of each image, where the folder has split folders, perhaps not all or too small ones.
+
+    A split without an image is cut from train, by patient. So is validation where its folder holds fewer than
+    FEWEST_PATIENTS patients of a label and a cut would hold more: its images join train first. The test
+    folder stays as it is.
+
+    Args:
+        rows: of each image.
+        given: the split of each image by its folder.
+        fraction: share of the training images to cut.
+        listing: takes a report of each cut.
+    """
+    splits = dict(given)
+    if "train" not in given.values():
+        return splits  # data to evaluate on
+    if "test" not in given.values():
+        _cut(rows, splits, "test", fraction, listing, "there is no test folder")
+    if "validation" not in given.values():
+        _cut(rows, splits, "validation", fraction, listing, "there is no validation folder")
+        return splits
+    joined = {key: "train" if split == "validation" else split for key, split in splits.items()}
+    chosen = choose_patients({key: rows[key] for key, split in joined.items() if split == "train"}, fraction)
+    offered = {key for key, split in splits.items() if split == "validation"}
+    cut = {key for key, split in joined.items() if split == "train" and rows[key].patient in chosen}
+    few, more = (_fewest_patients(rows, keys) for keys in (offered, cut))
+    if few >= FEWEST_PATIENTS or more <= few:
+        return splits
+    reason = f"its folder holds {len(offered)} images, too few to choose by ({few} patients of one label)"
+    _cut(rows, joined, "validation", fraction, listing, f"{reason}, which join train")
+    return joined
+
+
+def _cut(
+    rows: Mapping[str, LabelRow],
+    splits: dict[str, str],
+    name: str,
+    fraction: float,
+    listing: SourceListing,
+    reason: str,
+) -> None:
+    """Move a share of the training patients to the split `name`, and report it."""
+    train = {key: rows[key] for key, split in splits.items() if split == "train"}
+    chosen = choose_patients(train, fraction)
+    moved = [key for key, row in train.items() if row.patient in chosen]
+    splits.update(dict.fromkeys(moved, name))
+    listing.report(
+        "split_cut",
+        name,
+        f"{reason}: {len(moved):,} images of {len(chosen):,} training patients are held out for {name}",
+    )
+
+
+def _fewest_patients(rows: Mapping[str, LabelRow], keys: set[str]) -> int:
+    """Return how many patients among `keys` have the rarest of all labels; all where no row has a label."""
+    labels = {index for row in rows.values() for index, value in enumerate(row.labels) if value == 1.0}
+    counts = [len({rows[key].patient for key in keys if rows[key].labels[index] == 1.0}) for index in labels]
+    return min(counts, default=len({rows[key].patient for key in keys}))

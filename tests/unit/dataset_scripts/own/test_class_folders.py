@@ -1,0 +1,233 @@
+"""Class folders: splits, classes and patients as they are; what cannot be meant is refused in words."""
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from raw_folders import gray
+
+from dataset_scripts import FINDINGS, Cocktail, ImageFolder, label_names
+from dataset_scripts.__main__ import main
+from dataset_scripts.build.build_log import read_report, summary_lines
+from dataset_scripts.build.records import SourceListing
+from dataset_scripts.cocktail import SOURCES
+from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.findings import is_exclusive
+from dataset_scripts.image_folder import is_own_folder, missing_splits
+
+SPLITS = ("train", "validation", "test")
+
+
+def write(root: Path, paths: Iterable[str], first: int = 0) -> Path:
+    """A picture at each path, no two alike."""
+    for seed, path in enumerate(paths, start=first):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        gray(seed, 24).save(root / path)
+    return root
+
+
+def listed(root: Path, **options: object) -> SourceListing:
+    builder = ImageFolder(data_dir=root, build_dir=root.parent / "cache", **options)
+    (listing,) = builder.list_records(None)
+    return listing
+
+
+def kinds(listing: SourceListing) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for problem in listing.problems:
+        found.setdefault(problem.kind, []).append(problem.name)
+    return found
+
+
+def paths(listing: SourceListing, split: str) -> set[str]:
+    return {record.path for record in listing.splits.get(split, [])}
+
+
+def classes(split: str, each: int, names: Iterable[str] = ("NORMAL", "SICK")) -> list[str]:
+    return [f"{split}{name}/{name.lower()}{index}x.png" for name in names for index in range(each)]
+
+
+def kermany(split: str, patients: range) -> list[str]:
+    """Two films of each sick patient and one of each healthy one, named as Kermany's."""
+    sick = [f"{split}/PNEUMONIA/person{n}_virus_{n * 10 + film}.png" for n in patients for film in (1, 2)]
+    return sick + [f"{split}/NORMAL/IM-{n:04}-0001.png" for n in patients]
+
+
+def test_split_and_class_folders_become_one_exclusive_label(tmp_path: Path) -> None:
+    root = write(tmp_path / "xrays", classes("train/", 30) + classes("val/", 12) + classes("test/", 2))
+    builder = ImageFolder(data_dir=root, build_dir=tmp_path / "cache")
+    builder.download_and_prepare()
+    built = builder.as_dataset()
+    assert {split: len(rows) for split, rows in built.items()} == {"train": 60, "validation": 24, "test": 4}
+    assert label_names(built["test"].features) == ["NORMAL", "SICK"]
+    assert is_exclusive(built["test"].features)
+    assert sorted(map(tuple, built["test"]["labels"])) == [(0, 1), (0, 1), (1, 0), (1, 0)]
+    assert sorted(map(tuple, built["test"]["findings"])) == [(0,), (0,), (1,), (1,)]
+    assert set(read_report(builder.cache_dir)["problem_counts"]["image folder"]) == {"no_patient"}
+
+
+def test_class_folders_alone_are_shared_out_by_patient(tmp_path: Path) -> None:
+    names = [f"{name}/p{n}_{film}.png" for name in ("A", "B", "C") for n in range(20) for film in range(2)]
+    listing = listed(write(tmp_path / "own", names))
+    assert all(listing.splits[split] for split in SPLITS)
+    patients = [{record.patient_id for record in listing.splits[split]} for split in SPLITS]
+    assert len(set.union(*patients)) == sum(map(len, patients)) == 20  # p0 of A is p0 of B
+    assert all({record.labels.index(1) for record in part} == {0, 1, 2} for part in listing.splits.values())
+
+
+def test_pictures_without_classes_have_no_labels(tmp_path: Path) -> None:
+    for name, files in {
+        "flat": [f"{n}x.png" for n in range(30)],
+        "one": [f"films/{n}x.png" for n in range(30)],
+        "deep": [f"2019/{n % 3}/{n}x.png" for n in range(30)],
+        "images": [f"images/{n}x.png" for n in range(30)],
+    }.items():
+        root = write(tmp_path / name, files)
+        assert is_own_folder(root, SOURCES)
+        listing = listed(root)
+        records = [record for part in listing.splits.values() for record in part]
+        assert len(records) == 30 and set(listing.splits) == set(SPLITS), name
+        assert all(len(r.labels) == len(FINDINGS) and all(map(math.isnan, r.labels)) for r in records)
+    (builder := ImageFolder(data_dir=root, build_dir=tmp_path / "cache")).download_and_prepare()
+    assert not is_exclusive(builder.as_dataset()["train"].features)
+
+
+def test_a_validation_folder_that_is_too_small_joins_train_and_is_cut_by_patient(tmp_path: Path) -> None:
+    root = write(tmp_path / "chest", [
+        *kermany("train", range(150)), *kermany("val", range(200, 203)), *kermany("test", range(300, 320)),
+    ])  # fmt: skip
+    listing = listed(root)
+    assert paths(listing, "test") == set(kermany("test", range(300, 320)))
+    assert len(listing.splits["validation"]) >= 30
+    patients = [{record.patient_id for record in listing.splits[split]} for split in SPLITS]
+    assert len(set.union(*patients)) == sum(map(len, patients)) == 2 * (150 + 3 + 20)
+    (cut,) = [problem for problem in listing.problems if problem.kind == "split_cut"]
+    assert "its folder holds 9 images, too few to choose by (3 patients of one label)" in cut.detail
+    assert set(kinds(listing)) == {"split_cut", "patient_by_name"}
+
+
+def test_a_validation_folder_stays_where_a_cut_would_be_no_better(tmp_path: Path) -> None:
+    files = [*kermany("train", range(20)), *kermany("valid", range(90, 94)), *kermany("test", range(50, 60))]
+    listing = listed(write(tmp_path / "chest", files))
+    assert paths(listing, "validation") == set(kermany("valid", range(90, 94)))
+
+
+def test_what_is_absent_is_cut_from_train(tmp_path: Path) -> None:
+    listing = listed(write(tmp_path / "own", classes("train/", 40)))
+    assert all(listing.splits[split] for split in SPLITS)
+    assert kinds(listing)["split_cut"] == ["test", "validation"]
+
+
+def test_patients_of_test_are_not_trained_on(tmp_path: Path) -> None:
+    files = [*kermany("train", range(60)), *kermany("val", range(58, 70)), *kermany("test", range(55, 60))]
+    root = write(tmp_path / "chest", files)
+    listing = listed(root)
+    assert paths(listing, "test") == set(kermany("test", range(55, 60)))
+    assert set(kinds(listing)["patient_in_test"]) == {
+        *kermany("train", range(55, 60)), *kermany("val", range(58, 60)),
+    }  # fmt: skip
+    patients = [{record.patient_id for record in listing.splits[split]} for split in SPLITS]
+    assert len(set.union(*patients)) == sum(map(len, patients))
+    kept = listed(root, allow_leakage=True)
+    assert "patient_in_test" not in kinds(kept) and kinds(kept)["straddling_patient"]
+    assert sum(map(len, kept.splits.values())) == len(files)
+
+
+def test_the_summary_says_how_patients_and_validation_were_found(tmp_path: Path) -> None:
+    root = write(tmp_path / "chest", [*kermany("train", range(40)), *kermany("test", range(50, 55))])
+    assert main([f"--data_dir={root}", f"--output_dir={tmp_path / 'out'}", "--num_proc=1"]) == 0
+    said = summary_lines(tmp_path / "out")[-1]
+    assert "patients by the names of the files (Kermany's" in said
+    assert "there is no validation folder: " in said and "training patients are held out" in said
+
+
+def test_one_file_in_two_classes_or_splits(tmp_path: Path) -> None:
+    root = write(tmp_path / "own", classes("train/", 20) + classes("test/", 5), first=100)
+    for seed, copies in enumerate([
+        ("train/NORMAL/a.png", "train/SICK/a.png"),
+        ("train/NORMAL/b.png", "test/SICK/b.png"),
+        ("train/NORMAL/c.png", "test/NORMAL/C.png"),
+    ]):  # fmt: skip
+        for copy in copies:
+            gray(seed, 24).save(root / copy)
+    write(root, ["train/NORMAL/d.png", "train/SICK/d.png"], first=50)  # alike in name alone
+    listing = listed(root)
+    built = set().union(*(paths(listing, split) for split in SPLITS))
+    assert {"test/SICK/b.png", "test/NORMAL/C.png", "train/NORMAL/d.png", "train/SICK/d.png"} <= built
+    found = kinds(listing)
+    conflicts = {"train/NORMAL/a.png", "train/SICK/a.png", "train/NORMAL/b.png"}
+    assert set(found["conflicting_class"]) == conflicts
+    assert found["same_file"] == ["train/NORMAL/c.png"]
+    assert not built & {*found["conflicting_class"], *found["same_file"]}
+
+
+def test_files_and_folders_without_a_picture_are_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "own", classes("train/", 20) + classes("test/", 5))
+    (root / "train" / "COVID" / "more").mkdir(parents=True)
+    (root / "train" / "NORMAL" / "notes.txt").write_text("read me")
+    (root / "train" / "NORMAL" / "Thumbs.db").write_bytes(b"x")
+    found = kinds(listed(root))
+    assert found["empty_folder"] == ["train/COVID"]
+    assert found["no_picture"] == ["train/NORMAL/notes.txt"]
+    assert found["hidden_file"] == ["train/NORMAL/Thumbs.db"]
+
+
+def test_a_file_that_is_no_picture_inside_is_unreadable(tmp_path: Path) -> None:
+    root = write(tmp_path / "own", classes("train/", 20) + classes("test/", 5))
+    (root / "test" / "SICK" / "broken.png").write_text("no picture")
+    builder = ImageFolder(data_dir=root, build_dir=tmp_path / "cache")
+    builder.download_and_prepare()
+    assert read_report(builder.cache_dir)["problem_counts"]["image folder"]["not_an_image"] == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["A/1.png", "B/2.png", "montage.png"], r"1 pictures do not lie in a class folder.*montage\.png"),
+        (["A/1.png", "B/sub/2.png"], r"do not lie in a class folder.*B/sub/2\.png"),
+        (["train/A/1.png", "train/B/2.png", "test/3.png"], r"do not lie in a class folder.*test/3\.png"),
+        (["train/A/1.png", "train/B/2.png", "extra/A/3.png"], r"lie beside the folders \['train'\].*extra"),
+        (["train/A/1.png", "Training/A/2.png"], "name one split twice"),
+        (["train/Normal/1.png", "train/B/2.png", "test/NORMAL/3.png"], "differ only in letter case"),
+        (["Normal/1.png", "normal /2.png"], "differ only in letter case, spaces"),
+        (["train/A/1.png", "train/B/2.png", "test/C/3.png"], "C.* have pictures in test, and none in train"),
+    ],
+)  # fmt: skip
+def test_folders_that_cannot_be_meant(tmp_path: Path, files: list[str], message: str) -> None:
+    root = write(tmp_path / "own", files)
+    with pytest.raises(DataLayoutError, match=message):
+        ImageFolder(data_dir=root, build_dir=tmp_path / "cache")
+
+
+def test_what_is_missing_is_said_before_building(tmp_path: Path) -> None:
+    few = write(tmp_path / "few", ["A/1x.png", "B/2x.png"])
+    (fault,) = missing_splits(few, ["train", "validation", "test"])
+    assert re.search("the 2 pictures of 2 patients in few are too few", fault)
+    test_alone = write(tmp_path / "alone", classes("test/", 5))
+    (fault,) = missing_splits(test_alone, ["train", "validation"])
+    assert "no picture in train to learn from" in fault
+    assert paths(listed(test_alone), "test") == set(classes("test/", 5))
+
+
+def test_class_folders_join_the_cocktail_by_the_findings_they_name(tmp_path: Path) -> None:
+    files = [f"{split}/{name}/{name[0]}{n}x.png" for split in ("train", "test") for n in range(12)
+             for name in ("PNEUMONIA", "NORMAL")]  # fmt: skip
+    write(tmp_path / "raw" / "own_images", files)
+    assert not is_own_folder(tmp_path / "raw", SOURCES)
+    assert is_own_folder(tmp_path / "raw" / "own_images", SOURCES)
+    (listing,) = Cocktail(data_dir=tmp_path / "raw", build_dir=tmp_path / "cache").list_records(None)
+    pneumonia = FINDINGS.index("Pneumonia")
+    for record in listing.splits["test"]:
+        assert record.labels[pneumonia] == ("PNEUMONIA" in record.path)
+        assert all(math.isnan(label) for n, label in enumerate(record.labels) if n != pneumonia)
+    assert kinds(listing)["unknown_finding"] == ["NORMAL"]
+
+
+def test_a_folder_of_sources_is_nobodys_own(tmp_path: Path) -> None:
+    write(tmp_path / "raw", ["COVIDx_CXR/train/1.png"])
+    assert not is_own_folder(tmp_path / "raw", SOURCES)
+    assert not is_own_folder(tmp_path / "raw" / "COVIDx_CXR", SOURCES)
+    (tmp_path / "empty").mkdir()
+    assert not is_own_folder(tmp_path / "empty", SOURCES)
