@@ -13,14 +13,18 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.kermany_folder import LABEL, RADIOGRAPHY, find_rows
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import scan_folder
+from dataset_scripts.image_folder import list_own_images, read_labels
 
+RADIOGRAPHY = "COVID-19_Radiography_Dataset"
 NIH = "ChestXray-NIHCC"
 ENTRIES = "Data_Entry_2017_v2020.csv"
 OWN = "own_images"
 READY = "ready"
 """An empty file, written last: the folders are whole."""
 
+LABEL, CLASS = "Pneumonia", "PNEUMONIA"
 COLUMNS = ("image", "patient", "split", LABEL)
 REPEATED = ("COVID", "Normal")
 """Classes that both Radiography folders have, under the same names for other images."""
@@ -43,7 +47,7 @@ def prepare(shared: Path, output: Path, at_most: int | None = None) -> tuple[Pat
     for folder in (task, cocktail):
         shutil.rmtree(folder, ignore_errors=True)
     kermany = shared / "kermany" / "chest_xray"
-    rows = find_rows(kermany)
+    rows = read_rows(kermany)
     if at_most is not None:
         rows = first_of_each(rows, at_most)
     jsrt = sorted((shared / "jsrt" / "images").iterdir())[:at_most]
@@ -58,6 +62,26 @@ def prepare(shared: Path, output: Path, at_most: int | None = None) -> tuple[Pat
             shutil.copytree(source, cocktail / source.name)
     (output / READY).touch()
     return task, cocktail
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """A row of labels.csv for each image of class folders, split as the builder splits them.
+
+    The table says the same as the folders, with one label in place of two that exclude each other: a single
+    probability has one threshold. And a table may have images without a label beside them.
+    """
+    scan = scan_folder(folder)
+    column = read_labels(scan).names.index(CLASS)
+    return [
+        {
+            "image": record.path,
+            "patient": record.patient_id.removeprefix(f"{record.source}/"),
+            "split": split,
+            LABEL: f"{record.labels[column]:.0f}",
+        }
+        for split, records in list_own_images(scan, SourceConfig()).splits.items()
+        for record in sorted(records, key=lambda record: record.path)
+    ]
 
 
 def first_of_each(rows: Iterable[dict[str, str]], at_most: int) -> list[dict[str, str]]:

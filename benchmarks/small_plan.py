@@ -19,6 +19,7 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 FIRST_RATES = RATES[1:4]
 SWEEP_SEED = 0
+NO_RATE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Pretraining:
         is_cocktail: trained on the cocktail, not on the task's images alone.
         arguments: its own options.
         wants_teacher: it predicts a teacher's features.
+        is_trained: False for random weights, in the form of a stage: one step at a rate that moves nothing.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Pretraining:
     is_cocktail: bool = True
     arguments: tuple[str, ...] = ()
     wants_teacher: bool = False
+    is_trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ PRETRAININGS = {
         Pretraining("kermany", "pixels, Kermany alone", is_cocktail=False),
         Pretraining("leak", "pixels, cocktail with its leak", arguments=("--allow_leakage", "true")),
         Pretraining("features", "ImageNet teacher's features, cocktail", wants_teacher=True),
+        Pretraining("none", "nothing: random weights", is_cocktail=False, is_trained=False),
     )
 }
 
@@ -141,7 +145,7 @@ def ordered(budget: Budget) -> list[Work]:
     def full(contestant: Contestant) -> Work:
         return Work(contestant=contestant, share=everything)
 
-    plan = [Work(PRETRAININGS["cocktail"]), full(RANDOM), full(COCKTAIL)]
+    plan = [Work(PRETRAININGS["none"]), Work(PRETRAININGS["cocktail"]), full(RANDOM), full(COCKTAIL)]
     plan += [Work(PRETRAININGS["kermany"]), full(KERMANY), full(RESNET18)]
     plan += [Work(contestant=contestant, share=share) for share in parts for contestant in FEW_LABELS]
     return plan + [
@@ -160,9 +164,10 @@ def pretraining_arm(each: Pretraining, budget: Budget, teacher: str) -> Arm:
         budget: its length and rate.
         teacher: folder of the model whose features are predicted, where it asks for one.
     """
-    quarter = str(max(budget.mae_steps // 10, 1))
-    words = ["--learning_rate", f"{budget.mae_rate:.1e}", "--max_steps", str(budget.mae_steps)]
-    words += ["--eval_steps", quarter, "--save_steps", quarter, *each.arguments]
+    steps, rate = (budget.mae_steps, budget.mae_rate) if each.is_trained else (1, NO_RATE)
+    often = str(max(steps // 25, 1))
+    words = ["--learning_rate", f"{rate:.1e}", "--max_steps", str(steps)]
+    words += ["--eval_steps", often, "--save_steps", often, *each.arguments]
     if each.wants_teacher:
         words += ["--target", "features", "--teacher", teacher]
     return Arm(f"mae-{each.name}", each.label, "train_mae.py", None, tuple(words))

@@ -146,7 +146,7 @@ def pretraining_lines(lab: Laboratory) -> list[str]:
     runner = lab.runner(lab.task)
     for each in PRETRAININGS.values():
         record = runner.record(f"mae-{each.name}", 0)
-        if isinstance(record, PretrainingRecord):
+        if each.is_trained and isinstance(record, PretrainingRecord):
             scored = record.evaluation
             seen = record.training.steps * int(record.recipe["per_device_train_batch_size"])
             lines.append(
@@ -213,8 +213,8 @@ def difference_lines(lab: Laboratory, results: Results, split: str, bootstrap: B
 
 def probe_lines(lab: Laboratory, bootstrap: Bootstrap) -> list[str]:
     """Linear probes on frozen encoders."""
-    labels = {"random": "Hiera, random weights", "teacher": "the ImageNet teacher"}
-    labels |= {each.name: f"Hiera, MAE of {each.label}" for each in PRETRAININGS.values()}
+    labels = {each.name: f"Hiera, MAE of {each.label}" for each in PRETRAININGS.values() if each.is_trained}
+    labels = {"none": "Hiera, random weights", **labels, "teacher": "the ImageNet teacher"}
     lines = [
         "| linear probe on | training AUROC | validation AUROC | test AUROC, over patients | accuracy |",
         "|---|---|---|---|---|",
@@ -272,5 +272,5 @@ def draw(lab: Laboratory, results: Results, bootstrap: Bootstrap) -> None:
     figures.label_efficiency(
         scores, intervals, images, lab.output / FIGURE,
         title="Pneumonia on Kermany's official test split",
-        note=f"points: mean over seeds ({seeds}); bars: its 95 % interval over test patients; circles: each seed",
+        note=f"points: mean over seeds ({seeds}); bars: its 95 % interval over test patients; circles: seeds",
     )  # fmt: skip

@@ -1,15 +1,16 @@
 """What is pre-training worth on a real task, on a machine of two cores? docs/small_result.md.
 
-Stands beside the project; nothing imports it. The task is pneumonia on Kermany's radiographs of children, with
-the official test split; the cocktail beside it holds copies of its images, which the leakage guard removes
-where they show held-out ones. small_data.py writes both, small_plan.py says what is run and in which order,
-small_report.py makes the tables and figures.
+Stands beside the project; nothing imports it. The task is pneumonia on Kermany's radiographs of children,
+with the official test split; the cocktail beside it holds copies of its images, which the leakage guard
+removes where they show held-out ones. small_data.py writes both, small_plan.py says what is run and in which
+order, small_report.py makes the tables and the figure.
 
     python -m benchmarks.small_result --shared ../shared --output_dir runs/small
 
-Every run is a process of train_mae.py, train_cls.py or resnet_baseline.py. What is finished is skipped and what
-was interrupted resumes from its checkpoint, so the same command continues; `--report` makes the tables of what
-there is, `--plan` says what is still to do. CPU seconds go to hours.csv, and no run begins beyond `--cap_hours`.
+Every run is a process of train_mae.py, train_cls.py or resnet_baseline.py. What is finished is skipped and
+what was interrupted resumes from its checkpoint, so the same command continues. `--report` makes the tables
+of what there is, `--plan` says what is left. CPU seconds go to hours.csv; nothing is begun beyond
+`--cap_hours`.
 """
 
 import argparse

