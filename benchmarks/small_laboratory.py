@@ -132,3 +132,10 @@ def name_of(work: Work) -> str:
         return f"pre-training, {work.pretraining.label}"
     assert work.contestant is not None and work.share is not None, "one of the two"
     return f"{work.contestant.label}, {work.share.text} of the labels"
+
+
+def short_name(work: Work) -> str:
+    """The name of what a piece of the plan trains; a contestant has that of its pre-training."""
+    one = work.pretraining or work.contestant
+    assert one is not None, "one of the two"
+    return one.name

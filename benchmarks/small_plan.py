@@ -120,7 +120,7 @@ FEW_LABELS = (RANDOM, COCKTAIL, KERMANY, RESNET18)
 """Those that are trained on a part of the labels too."""
 
 FULL = Budget(6250, 2e-3, (Share(1.0, 1000, 32, 3), Share(0.1, 400, 32, 3), Share(0.01, 200, 16, 5)))
-SMOKE = Budget(4, 1e-3, (Share(1.0, 4, 4, 2), Share(0.5, 2, 4, 2)))
+SMOKE = Budget(4, 1e-3, (Share(1.0, 4, 4, 2), Share(0.5, 2, 4, 1)))
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,12 @@ from benchmarks.small_laboratory import (
     is_done,
     name_of,
     note_hours,
+    short_name,
 )
 from benchmarks.small_plan import (
+    CONTESTANTS,
     FULL,
+    PRETRAININGS,
     SMOKE,
     SWEEP_SEED,
     Work,
@@ -97,9 +100,17 @@ def contest(lab: Laboratory, work: Work) -> None:
             score_classifier(folder, lab.open_task(), share.fraction, seed, target)
 
 
-def run_plan(lab: Laboratory, cap_hours: float) -> None:
-    """Everything that is not done, in order, as long as the cap allows."""
+def run_plan(lab: Laboratory, cap_hours: float, only: Sequence[str] | None = None) -> None:
+    """Everything that is not done, in order, as long as the cap allows.
+
+    Args:
+        lab: where it lies.
+        cap_hours: CPU hours of all runs together.
+        only: names of the pre-trainings and contestants that are run; None for all.
+    """
     for work in ordered(lab.budget):
+        if only is not None and short_name(work) not in only:
+            continue
         if is_done(lab, work):
             logger.info("done before: %s", name_of(work))
             continue
@@ -139,6 +150,10 @@ def read_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--teacher", help="a timm folder (default: the ImageNet teacher, from its package)")
     parser.add_argument("--cap_hours", type=float, default=12.0, help="CPU hours of all runs together")
+    parser.add_argument(
+        "--only", nargs="+", choices=(*PRETRAININGS, *(each.name for each in CONTESTANTS if not each.start)),
+        metavar="NAME", help="run these pre-trainings and what starts from them, random or resnet18 alone",
+    )  # fmt: skip
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything on a few images")
     parser.add_argument("--plan", action="store_true", help="say what is done and what is not, and end")
     parser.add_argument("--report", action="store_true", help="write the tables of what is done, and end")
@@ -160,7 +175,7 @@ def main(argv: list[str]) -> None:
         logger.info("%.2f CPU hours used", hours_used(lab.output))
         return
     if not options.report:
-        run_plan(lab, options.cap_hours)
+        run_plan(lab, options.cap_hours, options.only)
     logger.info("%s", report(lab, hours_used(lab.output)))
 
 
