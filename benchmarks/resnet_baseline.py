@@ -40,6 +40,7 @@ def start_resnet(
         architecture="resnet18", id2label=id2label, problem_type=fields["problem_type"]
     )
     config.depths = []  # one learning rate for all
+    config.num_channels = 3
     return ResNet18(config), "all"
 
 

@@ -82,7 +82,7 @@ class Laboratory:
     def reached(self, contestant: Contestant, share: Share) -> dict[float, float]:
         """Rate → validation AUROC of the sweep, as far as it has come."""
         found: dict[float, float] = {}
-        while (rate := next_rate(found)) is not None:
+        while (rate := next_rate(found, self.budget.rates)) is not None:
             value = self.validation_auroc(classifier_arm(contestant, share, rate), SWEEP_SEED)
             if value is None:
                 break
@@ -92,7 +92,7 @@ class Laboratory:
     def chosen(self, contestant: Contestant, share: Share) -> Arm | None:
         """The arm with the best rate; None while the sweep is not at its end."""
         reached = self.reached(contestant, share)
-        if next_rate(reached) is not None:
+        if next_rate(reached, self.budget.rates) is not None:
             return None
         return classifier_arm(contestant, share, best_rate(reached))
 

@@ -5,7 +5,7 @@ protocol that these numbers were written down in before the final runs.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medhiera.experiments.arms import Arm
@@ -14,10 +14,6 @@ MAE_RECIPE = "benchmarks/small_result_mae.yaml"
 CLS_RECIPE = "benchmarks/small_result_cls.yaml"
 RESNET = "benchmarks/resnet_baseline.py"
 RESNET_CHECKPOINT_STEPS = 200
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""Learning rates that a sweep may reach, in order; it begins with FIRST_RATES."""
-
-FIRST_RATES = RATES[1:4]
 SWEEP_SEED = 0
 NO_RATE = 1e-12
 
@@ -90,11 +86,13 @@ class Budget:
         mae_steps: of every pre-training; 64 images each.
         mae_rate: learning rate of every pre-training.
         shares: of the labels; the first has all of them.
+        rates: learning rates that a sweep may reach, lowest first; it begins with all but the outermost.
     """
 
     mae_steps: int
     mae_rate: float
     shares: tuple[Share, ...]
+    rates: tuple[float, ...]
 
 
 PRETRAININGS = {
@@ -119,8 +117,13 @@ CONTESTANTS = (RANDOM, COCKTAIL, KERMANY, RESNET18, LEAK, FEATURES)
 FEW_LABELS = (RANDOM, COCKTAIL, KERMANY, RESNET18)
 """Those that are trained on a part of the labels too."""
 
-FULL = Budget(6250, 2e-3, (Share(1.0, 1000, 32, 3), Share(0.1, 400, 32, 3), Share(0.01, 200, 16, 5)))
-SMOKE = Budget(4, 1e-3, (Share(1.0, 4, 4, 2), Share(0.5, 2, 4, 1)))
+FULL = Budget(
+    mae_steps=6250,
+    mae_rate=1e-3,
+    shares=(Share(1.0, 1000, 32, 5), Share(0.1, 400, 32, 5), Share(0.01, 200, 16, 5)),
+    rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+)
+SMOKE = Budget(mae_steps=4, mae_rate=1e-3, shares=(Share(1.0, 4, 4, 2), Share(0.5, 2, 4, 1)), rates=(1e-3,))
 
 
 @dataclass(frozen=True)
@@ -192,20 +195,23 @@ def best_rate(reached: Mapping[float, float]) -> float:
     return max(sorted(reached), key=lambda rate: reached[rate])
 
 
-def next_rate(reached: Mapping[float, float]) -> float | None:
-    """The rate to try next: FIRST_RATES, then outward as long as the best stands at the edge of the tried.
+def next_rate(reached: Mapping[float, float], rates: Sequence[float]) -> float | None:
+    """The rate to try next: the inner ones, then outward as long as the best stands at the edge of the tried.
+
+    Args:
+        reached: rate → validation AUROC.
+        rates: a budget's; of one or two all are inner.
 
     Returns:
         None where the sweep is at its end.
     """
-    for rate in FIRST_RATES:
+    for rate in rates[1:-1] or rates:
         if rate not in reached:
             return rate
-    tried = sorted(reached)
-    best = best_rate(reached)
-    place = RATES.index(best)
+    tried, best = sorted(reached), best_rate(reached)
+    place = rates.index(best)
     if best == tried[0] and place > 0:
-        return RATES[place - 1]
-    if best == tried[-1] and place + 1 < len(RATES):
-        return RATES[place + 1]
+        return rates[place - 1]
+    if best == tried[-1] and place + 1 < len(rates):
+        return rates[place + 1]
     return None

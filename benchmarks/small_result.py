@@ -89,7 +89,7 @@ def contest(lab: Laboratory, work: Work) -> None:
     """A contestant with one share of the labels: the sweep, the other seeds, the scores."""
     contestant, share = work.contestant, work.share
     assert contestant is not None and share is not None, "the work is a contestant's"
-    while (rate := next_rate(lab.reached(contestant, share))) is not None:
+    while (rate := next_rate(lab.reached(contestant, share), lab.budget.rates)) is not None:
         run_arm(lab, lab.task, classifier_arm(contestant, share, rate), SWEEP_SEED)
     arm = lab.chosen(contestant, share)
     assert arm is not None, "the sweep is at its end"

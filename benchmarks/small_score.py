@@ -6,6 +6,7 @@ does not generalize. Each folder gets train.parquet, validation.parquet and, las
 of evaluate_cls.py's predictions.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from medhiera.evaluation.linear_probe import fit_probe
 from medhiera.evaluation.predictions import Predictions, load_predictions
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.encoder import Encoder
-from medhiera.layout import read_config
+from medhiera.layout import CONFIG_FILE
 from medhiera.loading import load_processor
 
 SPLITS = ("train", "validation", "test")
@@ -107,7 +108,8 @@ def write(target: Path, found: dict[str, Predictions]) -> None:
 
 def classifier_of(model: Path) -> Embed:
     """Probabilities by a fine-tuned folder."""
-    if read_config(model).get("model_type") == "timm_wrapper":
+    config = json.loads((model / CONFIG_FILE).read_text(encoding="utf-8"))
+    if config["model_type"] == "timm_wrapper":
         resnet = ResNet18.from_pretrained(model).eval()
         preprocessing = Preprocessing.from_processor(load_processor(model))
 

@@ -42,7 +42,7 @@ def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
     first = subprocess.Popen([*words, "--only", "features", "resnet18"], cwd=ROOT, stderr=subprocess.PIPE)
     stage = runs / "mae-features" / "seed0"
     ends = time.monotonic() + 300
-    while not list(stage.glob("checkpoint-*")) and first.poll() is None and time.monotonic() < ends:
+    while not list(runs.glob("*/seed0/lock")) and first.poll() is None and time.monotonic() < ends:
         time.sleep(0.1)
     first.send_signal(signal.SIGTERM)
     _, said = first.communicate(timeout=120)

@@ -18,7 +18,6 @@ from benchmarks.small_plan import (
     FULL,
     PRETRAININGS,
     RANDOM,
-    RATES,
     SMOKE,
     Work,
     best_rate,
@@ -31,6 +30,8 @@ from benchmarks.small_report import FIGURE, rates_at, report
 from benchmarks.small_score import SPLITS, write
 from benchmarks.small_teacher import ARCHITECTURE, rename
 from medhiera.config.arguments import DataArguments
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.data.cocktail import open_cocktail
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -41,6 +42,9 @@ from medhiera.evaluation.predictions import Predictions
 def roots(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     return prepare(write_shared(folder / "shared"), folder / "data")
+
+
+RATES = FULL.rates
 
 
 def rows_of(folder):
@@ -84,12 +88,13 @@ def test_the_builder_reads_both(roots, tmp_path):
 def test_a_sweep_moves_outward_while_the_best_stands_at_its_edge():
     found = {}
     reached = dict(zip(RATES, (0.9, 0.8, 0.7, 0.6, 0.5), strict=True))
-    while (rate := next_rate(found)) is not None:
+    while (rate := next_rate(found, RATES)) is not None:
         found[rate] = reached[rate]
     assert sorted(found) == list(RATES[:4]) and best_rate(found) == RATES[0]
     inner = dict(zip(RATES[1:4], (0.7, 0.8, 0.7), strict=True))
-    assert next_rate(inner) is None and best_rate(inner) == RATES[2]
+    assert next_rate(inner, RATES) is None and best_rate(inner) == RATES[2]
     assert best_rate(dict.fromkeys(RATES, 0.9)) == RATES[0]  # the lowest of equals
+    assert next_rate({}, SMOKE.rates) == 1e-3 and next_rate({1e-3: 0.5}, SMOKE.rates) is None
 
 
 def test_everything_comes_after_what_it_starts_from_and_the_first_question_first():
@@ -125,6 +130,25 @@ def test_the_guard_is_off_for_the_leak_alone(tmp_path):
     assert {value for name, value in steps.items() if name != "none"} == {str(FULL.mae_steps)}
     assert value_of(command(lab, "kermany"), "--data_dir") == str(lab.task)
     assert value_of(command(lab, "features"), "--teacher") == "TEACHER"
+
+
+@pytest.mark.parametrize("budget", [FULL, SMOKE])
+def test_the_scripts_take_every_command_of_the_plan(tmp_path, budget):
+    """Parsed as the scripts do, all faults at once: not found an hour into the runs."""
+    lab = laboratory(tmp_path, budget)
+    rates = set()
+    for work in ordered(budget):
+        if work.pretraining is not None:
+            arm, kind = pretraining_arm(work.pretraining, budget, lab.teacher), MAEArguments
+        else:
+            arm, kind = classifier_arm(work.contestant, work.share, 3e-3), ClassificationArguments
+        command = lab.runner(lab.task).command(arm, 1)
+        config = parse_config(kind, command[command.index(arm.script) + 1 :])
+        if kind is ClassificationArguments:
+            rates.add(config.training.learning_rate)
+            assert not config.stage.score_test and not config.training.load_best_model_at_end
+            assert config.stage.label_fraction == work.share.fraction
+    assert rates == {3e-3}
 
 
 def value_of(words, name):
@@ -170,7 +194,7 @@ def predictions(seed, skill, images=40):
 
 
 def finish(lab, contestant, share, skill):
-    for rate in RATES[1:4]:
+    for rate in lab.budget.rates[1:-1]:
         write_run(lab, classifier_arm(contestant, share, rate), 0, 0.8 + 0.1 * (rate == RATES[2]))
     arm = lab.chosen(contestant, share)
     for seed in range(share.seeds):
@@ -180,8 +204,9 @@ def finish(lab, contestant, share, skill):
 
 
 def test_what_is_finished_is_known_and_the_report_says_what_is_not(tmp_path):
-    lab = laboratory(tmp_path, SMOKE)
-    everything, part = SMOKE.shares
+    budget = replace(FULL, shares=SMOKE.shares)
+    lab = laboratory(tmp_path, budget)
+    everything, part = budget.shares
     assert lab.reached(RANDOM, everything) == {} and lab.chosen(RANDOM, everything) is None
     finish(lab, RANDOM, everything, 0.5)
     finish(lab, COCKTAIL, everything, 8.0)
