@@ -203,8 +203,8 @@ def draw_contours(cocktail: BuiltDataset, path: Path) -> None:
         Preprocessing(image_size=256, resize_size=256, mean=cocktail.mean, std=cocktail.std),
         masks=MaskDrawing((8, 8), mask_ratio=0.75, region="contour"),
     )
-    captions = [cocktail.source_caption(row["source"]) for row in few]
-    draw_masks(table, range(len(few)), captions, path)
+    captions = [row["source"] for row in few]
+    draw_masks(table, range(len(few)), captions, path, mark=cocktail.figure_mark(is_smoke_run=False))
 
 
 def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:

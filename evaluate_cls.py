@@ -121,7 +121,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         is_phantom=data.cocktail.is_phantom, evaluation=scored,
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
-    write_results(options, record, test, examples, data.cocktail)
+    write_results(options, record, test, examples, data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,12 +133,14 @@ class ScoredData:
         sources: those that are read; None for all.
         rows: of the split that is scored.
         validation: where thresholds are chosen; None where that is what is scored, or the data has none.
+        figure_mark: what figures say of the models and the data.
     """
 
     cocktail: BuiltDataset
     sources: list[str] | None
     rows: Dataset
     validation: Dataset | None
+    figure_mark: str
 
 
 def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[str]) -> ScoredData:
@@ -166,7 +168,8 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
         for model in models:
             check_unseen(model, **held_out)
     validation = None if options.split == "validation" else held_out.get("validation")
-    return ScoredData(cocktail, sources, rows, validation)
+    is_smoke_run = any(record is not None and record.kind == "smoke" for record in records)
+    return ScoredData(cocktail, sources, rows, validation, cocktail.figure_mark(is_smoke_run))
 
 
 def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:
@@ -183,7 +186,7 @@ def write_results(
     record: EvaluationRecord,
     predictions: Predictions,
     examples: list[HeatMapExample],
-    cocktail: BuiltDataset,
+    data: ScoredData,
 ) -> None:
     """Write predictions.parquet, the figures and at last metrics.json, and print the tables.
 
@@ -191,16 +194,17 @@ def write_results(
         UserError: the folder cannot be written to.
     """
     scored = record.evaluation
-    title = cocktail.caption(f"{options.split.capitalize()} split")
+    title = f"{options.split.capitalize()} split"
     try:
         predictions.table().to_parquet(options.output_dir / "predictions.parquet")
-        report.draw(scored, predictions, examples, options.output_dir / FIGURES_FOLDER, title)
+        folder = options.output_dir / FIGURES_FOLDER
+        report.draw(scored, predictions, examples, folder, title, data.figure_mark)
         record.write(options.output_dir)
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
-    lines += [*compare_with_published(scored, predictions.rows["image_id"], cocktail.is_phantom), ""]
+    lines += [*compare_with_published(scored, predictions.rows["image_id"], data.cocktail.is_phantom), ""]
     if record.members:
         lines += [*member_lines(record.members, scored), ""]
     if scored.comparison is not None:

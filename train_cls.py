@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     trainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
-        callbacks=[FigureCallback(run.output, LOSS_NAME)],
+        callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
         train_dataset=RadiographDataset(
             train_rows,
             run.preprocessing,
@@ -97,8 +97,9 @@ def main(argv: list[str]) -> None:
         return
 
     figures.training_curves(
-        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png", loss_name=LOSS_NAME
-    )
+        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png",
+        loss_name=LOSS_NAME, mark=run.figure_mark,
+    )  # fmt: skip
     record = ClassificationRecord(
         **run.facts,
         training=TrainingRecord.of(trainer, result, selection if is_selected(run) else None),
@@ -170,10 +171,8 @@ def evaluate(
         batch_size = run.config.training.per_device_eval_batch_size
         game, examples = evaluate_localization(classifier, rows, bootstrap, batch_size)
     result = report.report(scored, validation, bootstrap, split=split, pointing_game=game)
-    title = run.data.caption(f"{split.capitalize()} split")
-    if run.config.optimization.smoke_run and not run.data.is_phantom:
-        title += " (smoke run)"
-    report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title)
+    title = f"{split.capitalize()} split"
+    report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title, run.figure_mark)
     logger.info("%s mean AUROC %s", split, mean_as_text(result))
     if few := [name for name in result.findings_in_mean if result.findings[name].has_few_cases]:
         logger.warning(

@@ -84,11 +84,14 @@ def main(argv: list[str]) -> None:
     )
     draw = make_drawing(run, trainer, eval_rows, fixed)
     loss_name = LOSS_NAMES[options.target]
-    trainer.add_callback(FigureCallback(run.output, loss_name, draw, options.reconstruction_steps))
+    trainer.add_callback(
+        FigureCallback(run.output, loss_name, run.figure_mark, draw, options.reconstruction_steps)
+    )
     if masks.region != "none" and trainer.is_world_process_zero():
         chosen = sample_across_sources(train_rows, options.reconstruction_rows)
-        captions = [run.data.source_caption(train_rows[row]["source"]) for row in chosen]
-        figures.draw_masks(trainer.train_dataset, chosen, captions, run.output / FIGURES_FOLDER / "masks.png")
+        captions = [train_rows[row]["source"] for row in chosen]
+        path = run.output / FIGURES_FOLDER / "masks.png"
+        figures.draw_masks(trainer.train_dataset, chosen, captions, path, mark=run.figure_mark)
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.evaluate()
     as_trained = None
@@ -124,7 +127,7 @@ def finish(
     """
     options = run.config.stage
     path = run.output / FIGURES_FOLDER / "loss.png"
-    figures.training_curves(history, path, loss_name=LOSS_NAMES[options.target])
+    figures.training_curves(history, path, loss_name=LOSS_NAMES[options.target], mark=run.figure_mark)
     evaluations = [entry for entry in history if "eval_loss" in entry]
     before, after = evaluations[0], evaluations[-1]
     logger.info("masked validation loss %.4f → %.4f", before["eval_loss"], after["eval_loss"])
@@ -219,7 +222,7 @@ def make_drawing(
     chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
     pictures = RadiographCollator()(table.__getitems__(chosen))
     batch = run.preprocessing.model_inputs(pictures, trainer.model.config.num_channels)
-    captions = [run.data.source_caption(rows[row]["source"]) for row in chosen]
+    captions = [rows[row]["source"] for row in chosen]
 
     def draw(path: Path) -> None:
         with trainer.averaged_weights():
@@ -227,7 +230,7 @@ def make_drawing(
                 trainer.model, batch["pixel_values"], run.preprocessing, batch["noise"],
                 run.config.stage.eval_mask_ratio,
             )  # fmt: skip
-        figures.reconstruction_rows(pictures, captions, path)
+        figures.reconstruction_rows(pictures, captions, path, mark=run.figure_mark)
 
     return draw
 

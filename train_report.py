@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         model,
         trainer_class=ReportTrainer,
         encoder_rate=options.encoder_rate or 1.0,
-        callbacks=[FigureCallback(run.output, LOSS_NAME)],
+        callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
         data_collator=ReportCollator(),
         train_dataset=make_dataset(
             run, training, tokenizer, Augmentation.of(config.augmentation, options.rotation_degrees)
@@ -88,8 +88,9 @@ def main(argv: list[str]) -> None:
         return
 
     figures.training_curves(
-        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png", loss_name=LOSS_NAME
-    )
+        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png",
+        loss_name=LOSS_NAME, mark=run.figure_mark,
+    )  # fmt: skip
     merge_lora(model)
     writer = ReportWriter(model.eval(), tokenizer, run.preprocessing)
     split = "test" if options.score_test else "validation"

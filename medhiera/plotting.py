@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib import pyplot as plt
+from matplotlib.transforms import Bbox
 
 matplotlib.use("Agg")
 
@@ -13,8 +14,28 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 OKABE_ITO = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write the PNG and free the figure."""
+_MARK_INCHES = 0.24
+
+
+def save(figure: Any, path: Path, mark: str = "") -> None:
+    """Write the PNG and free the figure.
+
+    Args:
+        figure: whole.
+        path: the PNG to write.
+        mark: what must be known of the run, see BuiltDataset.figure_mark; in a strip at the bottom. Empty for
+            none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    width, height = figure.get_size_inches()
+    below = 0.0
+    if mark:
+        below = _MARK_INCHES
+        figure.text(
+            0.5, -below / 2 / height, mark, ha="center", va="center", fontsize=8, color=ORANGE, weight="bold"
+        )
+    # What lies below the figure's own edge is written too; no layout would leave the place free.
+    figure.savefig(
+        path, dpi=120, metadata={"Software": None}, bbox_inches=Bbox([[0, -below], [width, height]])
+    )
     plt.close(figure)

@@ -89,6 +89,11 @@ class Run(Generic[S]):
         """The stage's folder."""
         return Path(self.config.training.output_dir)
 
+    @property
+    def figure_mark(self) -> str:
+        """See BuiltDataset.figure_mark."""
+        return self.data.figure_mark(self.config.optimization.smoke_run)
+
     def select(self, split: str, sources: Sequence[str] | None, at_most: int | None = None) -> Dataset:
         """Rows of a split, drawn by the run's seed where they are limited.
 

@@ -105,15 +105,16 @@ def report_view(reader: WritingReader, gray: GrayImage, notes: Sequence[str], st
 def filled_view(pictures: Reconstruction, notes: Sequence[str], seconds: float) -> str:
     """Original, masked and filled in, side by side."""
     figures = []
-    for caption, picture in zip(("Original", "Masked", "Filled in"), vars(pictures).values(), strict=True):
+    for caption, picture in (
+        ("Original", pictures.original),
+        ("Masked", pictures.masked),
+        ("Filled in", pictures.filled),
+    ):
         pixels = np.rint(picture[0].numpy() * 255).astype(np.uint8)
         figures.append(f"<figure>{image_tag(pixels, caption)}<figcaption>{caption}</figcaption></figure>")
-    text = (
-        "Each hidden patch gets the original's mean and deviation; the decoder draws what varies around them."
-    )
     return (
         f'<div class="triptych">{"".join(figures)}</div>'
-        f'<p class="small">{text} {_sentences(notes)} From file to pictures: {seconds:.2f} s.</p>'
+        f'<p class="small">{pictures.note} {_sentences(notes)} From file to pictures: {seconds:.2f} s.</p>'
     )
 
 

@@ -130,13 +130,14 @@ class BuiltDataset:
         """Whether all rows are of your own folder."""
         return all(by_source(rows).keys() == {OWN_SOURCE.name} for rows in self.rows.values())
 
-    def caption(self, text: str) -> str:
-        """A picture's title; phantoms are said to be phantoms inside the picture."""
-        return f"{text} (synthetic phantoms)" if self.is_phantom else text
+    def figure_mark(self, is_smoke_run: bool) -> str:
+        """What every figure says of itself: that nothing follows from it for patients. Empty for a full run.
 
-    def source_caption(self, source: str) -> str:
-        """A picture's source in a figure of many; phantoms are said to be phantoms."""
-        return f"phantom, {source}" if self.is_phantom else source
+        Args:
+            is_smoke_run: the model only proves the software.
+        """
+        words = ("synthetic phantoms",) * self.is_phantom + ("smoke run, not a trained model",) * is_smoke_run
+        return " · ".join(words)
 
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""

@@ -13,11 +13,9 @@ from medhiera.evaluation.bootstrap import Floats
 from medhiera.evaluation.predictions import FindingColumn, Predictions
 from medhiera.evaluation.results import CalibrationReport, CurveBin, FindingCalibration, Rescaling
 
-BINS = 15
-"""Bins of equal width behind the calibration error, as Guo et al. 2017 count it."""
-
-CURVE_BINS = 10
-"""Bins of equally many images behind the reliability plot: rare findings would leave others empty."""
+BINS = 10
+"""Bins of equally many images, behind the calibration error and the reliability plot alike: a rare finding
+would leave most bins of equal width empty."""
 
 
 def measure_calibration(predictions: Predictions) -> CalibrationReport:
@@ -32,7 +30,8 @@ def measure_calibration(predictions: Predictions) -> CalibrationReport:
     Raises:
         ValueError: a probability outside [0, 1].
 
-    Source: Guo et al. 2017, arXiv:1706.04599, section 2, with the finding's probability as confidence.
+    Source: Guo et al. 2017, arXiv:1706.04599, section 2, with the finding's probability as confidence and
+        bins of equally many images, as Nixon et al. 2019, arXiv:1904.01685, section 3.
     """
     probabilities = predictions.scores
     if probabilities.size and (probabilities.min() < 0 or probabilities.max() > 1):
@@ -56,32 +55,36 @@ def _calibrate(column: FindingColumn) -> FindingCalibration:
     probabilities, truth = column.scores, column.truth
     if not len(truth):
         return FindingCalibration(ece=None, brier=None, curve=[], reason=column.one_sided_reason)
+    curve = reliability_curve(probabilities, truth)
     return FindingCalibration(
-        ece=calibration_error(probabilities, truth),
+        ece=calibration_error(curve),
         brier=float(np.mean((probabilities - truth) ** 2)),
-        curve=_curve(probabilities, truth),
+        curve=curve,
     )
 
 
-def calibration_error(probabilities: Floats, truth: Floats) -> float:
-    """Mean distance of a bin's mean probability from its share of positives, weighed by its images.
+def calibration_error(curve: Sequence[CurveBin]) -> float:
+    """Mean distance of a bin's mean probability from its share of positives, weighed by its images."""
+    images = sum(part.images for part in curve)
+    return sum(abs(part.predicted - part.observed) * part.images for part in curve) / images
+
+
+def reliability_curve(probabilities: Floats, truth: Floats) -> list[CurveBin]:
+    """Images by probability, in BINS parts of equally many, each with Jeffreys' interval.
+
+    Images of one probability stand in one part, so that the result does not depend on their order; the parts
+    are then not quite equal, and fewer.
 
     Args:
         probabilities: (images,), in [0, 1].
         truth: (images,), 0 or 1; at least one.
     """
-    number = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(number, weights=probabilities - truth, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(truth))
-
-
-def _curve(probabilities: Floats, truth: Floats) -> list[CurveBin]:
-    """The reliability curve: images sorted by probability, in equal parts, with Jeffreys' intervals."""
-    order = np.argsort(probabilities, kind="stable")
-    parts = [part for part in np.array_split(order, CURVE_BINS) if len(part)]
+    ordered = np.sort(probabilities)
+    starts = ordered[[part * len(ordered) // BINS for part in range(1, BINS)]]
+    number = np.searchsorted(starts, probabilities, side="right")
     curve: list[CurveBin] = []
-    for part in parts:
-        present, images = float(truth[part].sum()), len(part)
+    for part in (number == each for each in np.unique(number)):
+        present, images = float(truth[part].sum()), int(part.sum())
         limits = beta.ppf([0.025, 0.975], present + 0.5, images - present + 0.5)
         curve.append(
             CurveBin(

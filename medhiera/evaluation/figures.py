@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from sklearn.metrics import roc_curve
 
@@ -49,7 +51,7 @@ def has_dot(subgroups: Mapping[str, SubgroupReport]) -> bool:
     )
 
 
-def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> None:
+def reliability(calibration: CalibrationReport, path: Path, *, title: str, mark: str = "") -> None:
     """One small panel a finding: share of positives against mean probability, in bins of equally many images.
 
     Each panel reaches as far as its own values do, for rare findings would otherwise be a dot in a corner.
@@ -58,6 +60,7 @@ def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> No
         calibration: from calibration.measure_calibration.
         path: the PNG to write.
         title: above the panels.
+        mark: at the bottom, see plotting.save.
     """
     names = list(calibration.findings)
     columns = min(5, len(names))
@@ -79,11 +82,11 @@ def reliability(calibration: CalibrationReport, path: Path, *, title: str) -> No
         _reliability_panel(axis, calibration.findings[names[index]])
     figure.suptitle(f"{title}: are the probabilities right?", fontsize=11)
     figure.supxlabel(
-        "mean probability given\n(ten parts of equally many images; bars: 95 %; dashed: calibrated)",
+        "mean probability given\n(ten bins of equally many images; bars: 95 %; dashed: calibrated)",
         fontsize=9,
     )
     figure.supylabel("share of images with the finding", fontsize=9)
-    save(figure, path)
+    save(figure, path, mark)
 
 
 def _reliability_panel(axis: Any, entry: FindingCalibration) -> None:
@@ -109,13 +112,14 @@ def _reliability_panel(axis: Any, entry: FindingCalibration) -> None:
     axis.text(0.96, 0.04, f"ECE {entry.ece:.3f}", transform=axis.transAxes, ha="right", fontsize=8)
 
 
-def subgroup_dots(subgroups: Mapping[str, SubgroupReport], path: Path, *, title: str) -> None:
+def subgroup_dots(subgroups: Mapping[str, SubgroupReport], path: Path, *, title: str, mark: str = "") -> None:
     """A dot a group with its interval: mean AUROC over the findings that all groups of the attribute share.
 
     Args:
         subgroups: from subgroups.score_subgroups.
         path: the PNG to write.
         title: above the dots.
+        mark: at the bottom, see plotting.save.
     """
     lines: list[tuple[str, str, GroupScore | str]] = []
     for attribute, table in subgroups.items():
@@ -138,7 +142,7 @@ def subgroup_dots(subgroups: Mapping[str, SubgroupReport], path: Path, *, title:
     axis.set_title(title, fontsize=11)
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)
-    save(figure, path)
+    save(figure, path, mark)
 
 
 def _group_lines(axis: Any, lines: Sequence[tuple[str, str, GroupScore | str]]) -> None:
@@ -193,6 +197,7 @@ def heat_map_rows(
     path: Path,
     *,
     title: str,
+    mark: str = "",
     count: int = 8,
 ) -> None:
     """Pairs of image and overlay with the finding's box, hits and misses alike, evenly through the findings.
@@ -202,6 +207,7 @@ def heat_map_rows(
         report: from the same call.
         path: the PNG to write.
         title: above the rows.
+        mark: at the bottom, see plotting.save.
         count: how many pairs at most.
     """
     ordered = sorted(examples, key=lambda example: (example.finding, example.image_id))
@@ -217,6 +223,10 @@ def heat_map_rows(
     for number, example in enumerate(chosen):
         row, column = 2 * (number // columns), number % columns
         _heat_map_pair(axes[row, column], axes[row + 1, column], example)
+    scale = ScalarMappable(Normalize(0, 100), "inferno")
+    bar = figure.colorbar(scale, ax=axes, location="right", shrink=0.5, aspect=30, pad=0.01)
+    bar.set_label("how much the place raises the finding's logit, % of the map's largest", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     figure.suptitle(f"{title}: where the classifier looks", fontsize=11)
     figure.supxlabel(
         f"Box: where the finding is. Cross: highest point of the heat map. It lies in a box in "
@@ -224,7 +234,7 @@ def heat_map_rows(
         f"the image's center in {report.center:.0%}). The map says where, not whether.",
         fontsize=8,
     )
-    save(figure, path)
+    save(figure, path, mark)
 
 
 def _heat_map_pair(above: Any, below: Any, example: HeatMapExample) -> None:
@@ -245,7 +255,9 @@ def _heat_map_pair(above: Any, below: Any, example: HeatMapExample) -> None:
     below.plot([peak_column], [peak_row], marker="+", color="cyan", markersize=9, markeredgewidth=1.6)
 
 
-def roc_curves(predictions: Predictions, report: RankingReport, path: Path, *, title: str) -> None:
+def roc_curves(
+    predictions: Predictions, report: RankingReport, path: Path, *, title: str, mark: str = ""
+) -> None:
     """One small ROC panel a finding; those without an AUROC say why.
 
     Args:
@@ -253,6 +265,7 @@ def roc_curves(predictions: Predictions, report: RankingReport, path: Path, *, t
         report: from metrics.rank_findings for them.
         path: the PNG to write.
         title: above the panels.
+        mark: at the bottom, see plotting.save.
     """
     data = list(predictions.columns())
     columns = min(5, len(data))
@@ -288,29 +301,33 @@ def roc_curves(predictions: Predictions, report: RankingReport, path: Path, *, t
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("false positive rate", fontsize=9)
     figure.supylabel("true positive rate", fontsize=9)
-    save(figure, path)
+    save(figure, path, mark)
 
 
-def auroc_bars(report: RankingReport, path: Path, *, title: str) -> None:
+def auroc_points(report: RankingReport, path: Path, *, title: str, mark: str = "") -> None:
     """AUROC a finding with its 95 % interval, sorted, and the mean.
 
     Args:
         report: from metrics.rank_findings.
         path: the PNG to write.
-        title: above the bars.
+        title: above the points.
+        mark: at the bottom, see plotting.save.
     """
     values = {name: entry.auroc for name, entry in report.findings.items() if entry.auroc is not None}
     missing = [name.replace("_", " ") for name in report.findings if name not in values]
     names = sorted(values, key=lambda name: values[name])
-    figure, axis = plt.subplots(figsize=(7, 1.4 + 0.32 * (len(names) + 1)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 1.5 + 0.32 * (len(names) + 1)), layout="constrained")
+    lowest = 0.5
     for row, name in enumerate(names):
-        axis.barh(row, values[name], color=BLUE, height=0.7)
         limits = report.findings[name].auroc_interval
         if limits:
-            axis.plot(limits, [row, row], color="black", linewidth=1.2)
-        axis.text(1.01, row, f"{values[name]:.3f}", va="center", fontsize=8)
+            axis.plot(limits, [row, row], color=BLUE, linewidth=1.6)
+        axis.plot([values[name]], [row], "o", color=BLUE, markersize=6, clip_on=False)
+        axis.text(1.01, row, f"{values[name]:.3f}", va="center", fontsize=8,
+                  transform=axis.get_yaxis_transform())  # fmt: skip
+        lowest = min(lowest, values[name], *(limits or ()))
     if report.mean_auroc is not None:
-        axis.axvline(report.mean_auroc, color=ORANGE, linewidth=1.4)
+        axis.axvline(report.mean_auroc, color=ORANGE, linewidth=1.4, zorder=0)
         axis.text(
             report.mean_auroc, len(names) - 0.35, f"mean {report.mean_auroc:.3f}",
             color=ORANGE, ha="center", va="bottom", fontsize=9, backgroundcolor="white",
@@ -318,15 +335,17 @@ def auroc_bars(report: RankingReport, path: Path, *, title: str) -> None:
     axis.axvline(0.5, color=GRAY, linewidth=0.8, linestyle="--")
     ticks = [name.replace("_", " ") + "*" * report.findings[name].has_few_cases for name in names]
     axis.set_yticks(range(len(names)), ticks, fontsize=9)
-    axis.set_xlim(0, 1)
+    # From chance to perfect, and further to the left only where a finding reaches there.
+    axis.set_xlim(lowest - 0.02, 1.0)
     axis.set_ylim(-0.6, len(names) + 0.4)
+    axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     level = "image" if report.is_one_image_a_patient else "patient"
-    axis.set_xlabel(f"AUROC (bar), 95 % {level}-level interval (line), chance (dashed)", fontsize=9)
+    axis.set_xlabel(f"AUROC (point), 95 % {level}-level interval (line), chance (dashed)", fontsize=9)
     axis.set_title(title, fontsize=11)
     starred = any("*" in tick for tick in ticks)
     notes = [f"* fewer than {FEWEST_PATIENTS} positive or negative patients"] if starred else []
     notes += ["no AUROC, one label value only: " + ", ".join(missing)] if missing else []
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=7, wrap=True)
-    save(figure, path)
+    save(figure, path, mark)

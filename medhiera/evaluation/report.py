@@ -85,6 +85,7 @@ def draw(
     examples: Sequence[HeatMapExample],
     folder: Path,
     title: str,
+    mark: str,
 ) -> None:
     """All figures of a report that have something to show; those of an earlier one in the folder go first.
 
@@ -94,14 +95,16 @@ def draw(
         examples: heat maps on findings with boxes; may be empty.
         folder: where the PNGs go.
         title: above each.
+        mark: at the bottom of each, see plotting.save.
     """
     for name in ("roc", "auroc", "reliability", "subgroups", "heat_maps"):
         (folder / f"{name}.png").unlink(missing_ok=True)
-    figures.roc_curves(predictions, result, folder / "roc.png", title=title)
-    figures.auroc_bars(result, folder / "auroc.png", title=title)
+    figures.roc_curves(predictions, result, folder / "roc.png", title=title, mark=mark)
+    figures.auroc_points(result, folder / "auroc.png", title=title, mark=mark)
     if figures.has_curve(result.calibration):
-        figures.reliability(result.calibration, folder / "reliability.png", title=title)
+        figures.reliability(result.calibration, folder / "reliability.png", title=title, mark=mark)
     if figures.has_dot(result.subgroups):
-        figures.subgroup_dots(result.subgroups, folder / "subgroups.png", title=title)
+        figures.subgroup_dots(result.subgroups, folder / "subgroups.png", title=title, mark=mark)
     if examples:
-        figures.heat_map_rows(examples, result.pointing_game, folder / "heat_maps.png", title=title)
+        path = folder / "heat_maps.png"
+        figures.heat_map_rows(examples, result.pointing_game, path, title=title, mark=mark)

@@ -141,7 +141,7 @@ class CalibrationReport(MeanCalibration):
 
     Attributes:
         findings: by name.
-        bins: of equal width, behind the calibration error.
+        bins: of equally many images, behind the calibration error and each curve.
         rescaled: the means after rescaling; None without a validation split.
     """
 

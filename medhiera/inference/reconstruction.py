@@ -11,6 +11,12 @@ from transformers import PreTrainedModel
 
 from medhiera.data.preprocessing import Preprocessing
 
+NORMALIZED = (
+    "Each hidden patch has the mean and contrast of the original, which the model does not predict;\n"
+    "what it predicts is the pattern within a patch."
+)
+PLAIN = "Hidden patches are as the model predicts them."
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -20,11 +26,13 @@ class Reconstruction:
         original: the model's input.
         masked: the same with hidden patches at one half.
         filled: hidden patches as the decoder predicts them, visible ones unchanged.
+        note: what the reader of the pictures must know of how they were made.
     """
 
     original: Tensor
     masked: Tensor
     filled: Tensor
+    note: str
 
 
 @torch.no_grad()
@@ -72,7 +80,9 @@ def reconstruct(
         picture = _unpatchify(tokens, channels, height, width, side).mean(dim=1)
         return (picture * preprocessing.std + preprocessing.mean).clamp(0, 1)
 
-    return Reconstruction(*(to_gray(tokens) for tokens in pictures))
+    note = NORMALIZED if model.config.normalize_pixel_loss else PLAIN
+    original, masked, filled = (to_gray(tokens) for tokens in pictures)
+    return Reconstruction(original, masked, filled, note)
 
 
 def _patchify(pixels: Tensor, side: int) -> Tensor:

@@ -160,15 +160,22 @@ class FigureCallback(TrainerCallback):
     Args:
         output: the run's folder.
         loss_name: what the loss is, for the axis.
+        mark: at the bottom of the curves, see plotting.save.
         draw: draws the model as it is now into a PNG, or None.
         every: also draw every so many steps, into figures/steps/; 0 for never.
     """
 
     def __init__(
-        self, output: Path, loss_name: str, draw: Callable[[Path], None] | None = None, every: int = 0
+        self,
+        output: Path,
+        loss_name: str,
+        mark: str,
+        draw: Callable[[Path], None] | None = None,
+        every: int = 0,
     ) -> None:
         self.folder = output / FIGURES_FOLDER
         self.loss_name = loss_name
+        self.mark = mark
         self.draw = draw
         self.every = every
 
@@ -179,7 +186,9 @@ class FigureCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if any("loss" in entry for entry in state.log_history):
-            figures.training_curves(state.log_history, self.folder / "loss.png", loss_name=self.loss_name)
+            figures.training_curves(
+                state.log_history, self.folder / "loss.png", loss_name=self.loss_name, mark=self.mark
+            )
         if self.draw is not None:
             self.draw(self.folder / "reconstructions.png")
 

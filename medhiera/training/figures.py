@@ -17,13 +17,16 @@ from medhiera.plotting import BLUE, GREEN, ORANGE, save
 from modeling_hiera_mae.masking import count_kept, mask_from_noise
 
 
-def reconstruction_rows(pictures: Reconstruction, captions: Sequence[str], path: Path) -> None:
+def reconstruction_rows(
+    pictures: Reconstruction, captions: Sequence[str], path: Path, *, mark: str = ""
+) -> None:
     """One row an image: original, masked, reconstruction.
 
     Args:
         pictures: from explain.reconstruct.
         captions: one per image, such as its source.
         path: the PNG to write.
+        mark: at the bottom, see plotting.save.
     """
     columns = (
         ("original", pictures.original),
@@ -41,16 +44,20 @@ def reconstruction_rows(pictures: Reconstruction, captions: Sequence[str], path:
             if row == 0:
                 axis.set_title(title, fontsize=10)
         axes[row, 0].set_ylabel(caption, fontsize=8)
-    save(figure, path)
+    figure.supxlabel(pictures.note, fontsize=8)
+    save(figure, path, mark)
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_name: str) -> None:
+def training_curves(
+    history: Sequence[Mapping[str, Any]], path: Path, *, loss_name: str, mark: str = ""
+) -> None:
     """Loss in training and validation, and the learning rate, over steps.
 
     Args:
         history: the Trainer's log_history.
         path: the PNG to write.
         loss_name: what the loss is, for the axis.
+        mark: at the bottom, see plotting.save.
     """
     trained = [entry for entry in history if "loss" in entry]
     validated = [entry for entry in history if "eval_loss" in entry]
@@ -78,10 +85,12 @@ def training_curves(history: Sequence[Mapping[str, Any]], path: Path, *, loss_na
     bottom.set_xlabel("optimizer step")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     bottom.grid(alpha=0.3)
-    save(figure, path)
+    save(figure, path, mark)
 
 
-def draw_masks(table: RadiographDataset, chosen: Sequence[int], captions: Sequence[str], path: Path) -> None:
+def draw_masks(
+    table: RadiographDataset, chosen: Sequence[int], captions: Sequence[str], path: Path, *, mark: str = ""
+) -> None:
     """Draw the first epoch's masks over a few images, with the regions that they follow.
 
     Args:
@@ -89,6 +98,7 @@ def draw_masks(table: RadiographDataset, chosen: Sequence[int], captions: Sequen
         chosen: its rows.
         captions: one per image, such as its source.
         path: the PNG to write.
+        mark: at the bottom, see plotting.save.
     """
     masks, preprocessing = table.masks, table.preprocessing
     assert masks is not None
@@ -99,7 +109,7 @@ def draw_masks(table: RadiographDataset, chosen: Sequence[int], captions: Sequen
     stored = table.rows[list(chosen)]
     mask_rows(
         gray_arrays(stored.column("image")), masks.regions(stored), inputs.clamp(0, 1),
-        is_kept.unflatten(1, masks.grid), captions, path,
+        is_kept.unflatten(1, masks.grid), captions, path, mark=mark,
     )  # fmt: skip
 
 
@@ -110,6 +120,8 @@ def mask_rows(
     is_kept: Tensor,
     captions: Sequence[str],
     path: Path,
+    *,
+    mark: str = "",
 ) -> None:
     """One row an image: the picture with its region, what the model is given, and what the mask leaves of it.
 
@@ -120,6 +132,7 @@ def mask_rows(
         is_kept: (images, rows, columns) of mask units.
         captions: one per image, such as its source.
         path: the PNG to write.
+        mark: at the bottom, see plotting.save.
     """
     titles = ("picture, region", "model's input", "what it sees")
     count = len(captions)
@@ -140,4 +153,4 @@ def mask_rows(
                     for side, length in zip(region.shape[::-1], (width, height), strict=True))  # fmt: skip
             axes[row, 0].contour(x, y, region, levels=[0.5], colors=ORANGE, linewidths=1.2)
         axes[row, 0].set_ylabel(captions[row], fontsize=8)
-    save(figure, path)
+    save(figure, path, mark)

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from medhiera.evaluation.calibration import calibration_error, fit_rescaling, measure_calibration, rescale
+from medhiera.evaluation.calibration import (
+    calibration_error,
+    fit_rescaling,
+    measure_calibration,
+    reliability_curve,
+    rescale,
+)
 from medhiera.evaluation.predictions import Predictions
 
 
@@ -18,11 +24,32 @@ def shifted():
 
 
 def test_error_of_known_gaps():
-    # Bins of 1/15: five images at 0.1 with no positive, five at 0.9 of which four are.
+    # Five images at 0.1 with no positive, five at 0.9 of which four are.
     probabilities = np.repeat([0.1, 0.9], 5)
     truth = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 0.0])
-    assert calibration_error(probabilities, truth) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
-    assert calibration_error(np.array([1.0, 0.0]), np.array([1.0, 0.0])) == 0
+    curve = reliability_curve(probabilities, truth)
+    assert [(part.images, part.predicted, part.observed) for part in curve] == [
+        (5, pytest.approx(0.1), 0.0), (5, pytest.approx(0.9), 0.8),
+    ]  # fmt: skip
+    assert calibration_error(curve) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
+    assert calibration_error(reliability_curve(np.array([1.0, 0.0]), np.array([1.0, 0.0]))) == 0
+
+
+def test_the_order_of_equal_probabilities_changes_nothing():
+    probabilities = np.round(np.random.default_rng(1).random(237), 1)
+    truth = (np.random.default_rng(2).random(237) < probabilities).astype(float)
+    order = np.random.default_rng(3).permutation(237)
+    curves = reliability_curve(probabilities, truth), reliability_curve(probabilities[order], truth[order])
+    parts = [[(part.images, part.observed) for part in curve] for curve in curves]
+    assert parts[0] == parts[1]
+    assert calibration_error(curves[0]) == pytest.approx(calibration_error(curves[1]))
+
+
+def test_the_error_is_that_of_the_plotted_bins(shifted):
+    _, labels, overconfident = shifted
+    entry = measure_calibration(Predictions(overconfident, labels, ["a"])).findings["a"]
+    gaps = [part.images * abs(part.predicted - part.observed) for part in entry.curve]
+    assert len(gaps) == 10 and entry.ece == pytest.approx(sum(gaps) / 20_000)
 
 
 def test_true_probabilities_are_calibrated_and_overconfident_ones_are_not(shifted):

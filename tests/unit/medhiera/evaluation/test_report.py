@@ -118,7 +118,9 @@ def example(finding, *, is_hit):
 def test_all_figures_are_drawn(tmp_path):
     game = LocalizationReport(hit_rate=0.5, interval=[0.2, 0.8], chance=0.1, center=0.2, pairs=2)
     examples = [example("Edema", is_hit=True), example("Hernia", is_hit=False)]
-    evaluation.draw(full_report(pointing_game=game), cohort(0), examples, tmp_path, "Test split")
+    evaluation.draw(
+        full_report(pointing_game=game), cohort(0), examples, tmp_path, "Test split", "synthetic phantoms"
+    )
     written = {path.stem for path in tmp_path.glob("*.png")}
     assert written == {"roc", "auroc", "reliability", "subgroups", "heat_maps"}
     for path in tmp_path.glob("*.png"):
@@ -127,7 +129,7 @@ def test_all_figures_are_drawn(tmp_path):
 
 
 def test_without_boxes_there_are_no_heat_maps(tmp_path):
-    evaluation.draw(full_report(0), cohort(0), [], tmp_path, "Test split")
+    evaluation.draw(full_report(0), cohort(0), [], tmp_path, "Test split", "")
     assert {path.stem for path in tmp_path.glob("*.png")} == {"roc", "auroc", "reliability", "subgroups"}
 
 
@@ -138,10 +140,10 @@ def test_a_figure_with_nothing_to_show_is_not_drawn_nor_left_from_before(tmp_pat
     few = replace(few, rows=few.rows.assign(view=["PA", "AP"] * 29))
     result = evaluation.report(few, None, Bootstrap(0), split="test", pointing_game=NO_BOXES)
     assert {entry.images for entry in result.subgroups["sex"].groups.values()} == {29}
-    evaluation.draw(result, few, [], tmp_path, "Test split")
+    evaluation.draw(result, few, [], tmp_path, "Test split", "")
     assert {path.stem for path in tmp_path.glob("*.png")} == {"roc", "auroc", "loss"}
     result = evaluation.report(some, None, Bootstrap(0), split="test", pointing_game=NO_BOXES)
-    evaluation.draw(result, some, [], tmp_path, "Test split")
+    evaluation.draw(result, some, [], tmp_path, "Test split", "")
     assert {path.stem for path in tmp_path.glob("*.png")} >= {"subgroups", "reliability"}
 
 

@@ -1,6 +1,8 @@
 """Reconstructions: visible patches are what they were."""
 
+import numpy as np
 import torch
+from PIL import Image
 
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.inference.reconstruction import _patchify, _unpatchify, reconstruct
@@ -51,6 +53,7 @@ def test_the_pictures_are_written(tmp_path):
     pixels = torch.rand(2, 1, 64, 96).expand(-1, 3, -1, -1)
     preprocessing = Preprocessing(64, 73, mean=0.5, std=0.25)
     result = reconstruct(tiny_model(), preprocessing_input(pixels), preprocessing, torch.rand(2, 6), 0.6)
+    assert "the mean and contrast of the original" in result.note  # the tiny model normalizes patches
     reconstruction_rows(result, ["a", "b"], tmp_path / "figures" / "rows.png")
     history = [
         {"step": 0, "eval_loss": 1.2},
@@ -60,3 +63,12 @@ def test_the_pictures_are_written(tmp_path):
     ]
     training_curves(history, tmp_path / "figures" / "loss.png", loss_name="loss")
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"rows.png", "loss.png"}
+    training_curves(history, tmp_path / "marked.png", loss_name="loss", mark="synthetic phantoms")
+    plain, marked = (
+        np.asarray(Image.open(path).convert("RGB"), dtype=int)
+        for path in (tmp_path / "figures" / "loss.png", tmp_path / "marked.png")
+    )
+    strip = len(marked) - len(plain)
+    assert strip > 20  # pixels, below the axes
+    is_orange = marked[-strip:, :, 0] - marked[-strip:, :, 2] > 100
+    assert is_orange.sum() > 200 and not (plain[-strip:, :, 0] - plain[-strip:, :, 2] > 100).any()

@@ -44,7 +44,7 @@ def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
             if "loss" in logs:
                 seen.append((state.global_step, (tmp_path / "figures" / "loss.png").exists()))
 
-    callbacks = [FigureCallback(tmp_path, "loss", draw, every=3), Look(tmp_path / "log.csv")]
+    callbacks = [FigureCallback(tmp_path, "loss", "", draw, every=3), Look(tmp_path / "log.csv")]
     trainer = make_trainer(tmp_path, callbacks=callbacks, eval_strategy="steps", eval_steps=2)
     trainer.train()
     assert seen == [(1, False), (2, False), (3, True), (4, True)]
