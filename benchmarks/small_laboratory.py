@@ -49,11 +49,17 @@ class Laboratory:
     teacher: str
     budget: Budget
 
-    def runner(self, data: Path) -> ExperimentRunner:
-        """Runs on these data; all lie side by side."""
+    def runner(self, data: Path, start: str | None = None) -> ExperimentRunner:
+        """Runs on these data; all lie side by side.
+
+        Args:
+            data: the task or the cocktail.
+            start: name of the pre-training that classifiers of every seed start from: it has one seed.
+        """
         cls, mae = (CLS_RECIPE,), (MAE_RECIPE,)
         arguments = {"train_mae.py": mae, "train_cls.py": cls, RESNET: cls}
-        return ExperimentRunner(self.output, str(data), None, arguments)
+        stage1 = None if start is None else str(self.output / f"mae-{start}" / "seed0")
+        return ExperimentRunner(self.output, str(data), None, arguments, stage1)
 
     def folder(self, arm: str, seed: int) -> Path:
         """Where a run writes."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from medhiera.experiments.arms import Arm
+from medhiera.experiments.arms import STAGE1, Arm
 
 MAE_RECIPE = "benchmarks/small_result_mae.yaml"
 CLS_RECIPE = "benchmarks/small_result_cls.yaml"
@@ -186,7 +186,7 @@ def classifier_arm(contestant: Contestant, share: Share, rate: float) -> Arm:
     if contestant.start is not None:
         words += ["--model_overrides", json.dumps({})]  # the geometry is the checkpoint's
     name = f"{contestant.name}-{100 * share.fraction:g}pct-lr{rate:g}"
-    start = None if contestant.start is None else f"mae-{contestant.start}"
+    start = None if contestant.start is None else STAGE1
     return Arm(name, contestant.label, contestant.script, start, tuple(words))
 
 

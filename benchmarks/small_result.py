@@ -51,18 +51,18 @@ from benchmarks.small_score import encoder_of, is_scored, score_classifier, scor
 from benchmarks.small_teacher import write_teacher
 from medhiera.errors import run_script
 from medhiera.experiments.arms import Arm
-from medhiera.experiments.runner import ROOT, leave_on_signals, pin_settings
+from medhiera.experiments.runner import ROOT, ExperimentRunner, leave_on_signals, pin_settings
 from medhiera.layout import LOG_FILE
 
 logger = logging.getLogger(__name__)
 
 
-def run_arm(lab: Laboratory, data: Path, arm: Arm, seed: int) -> None:
+def run_arm(runner: ExperimentRunner, arm: Arm, seed: int) -> None:
     """Run or resume one arm, and note its CPU seconds, also where it is interrupted."""
     logger.info("%s, seed %d", arm.name, seed)
     wall, before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        was_run = lab.runner(data).run(arm, seed)
+        was_run = runner.run(arm, seed)
     except BaseException:
         was_run = True
         raise
@@ -70,7 +70,7 @@ def run_arm(lab: Laboratory, data: Path, arm: Arm, seed: int) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if used > 1:
-            note_hours(lab.output / HOURS, arm.name, seed, used, time.time() - wall)
+            note_hours(runner.output / HOURS, arm.name, seed, used, time.time() - wall)
     logger.info("        %s", f"{used:.0f} CPU seconds" if was_run else "finished before, skipped")
 
 
@@ -79,7 +79,7 @@ def pretrain(lab: Laboratory, work: Work) -> None:
     each = work.pretraining
     assert each is not None, "the work is a pre-training"
     arm = pretraining_arm(each, lab.budget, lab.teacher)
-    run_arm(lab, lab.cocktail if each.is_cocktail else lab.task, arm, 0)
+    run_arm(lab.runner(lab.cocktail if each.is_cocktail else lab.task), arm, 0)
     target = lab.scores(f"probe-{each.name}", 0)
     if not is_scored(target):
         score_probe(encoder_of(lab.folder(arm.name, 0)), lab.open_task(), target)
@@ -89,12 +89,13 @@ def contest(lab: Laboratory, work: Work) -> None:
     """A contestant with one share of the labels: the sweep, the other seeds, the scores."""
     contestant, share = work.contestant, work.share
     assert contestant is not None and share is not None, "the work is a contestant's"
+    runner = lab.runner(lab.task, contestant.start)
     while (rate := next_rate(lab.reached(contestant, share), lab.budget.rates)) is not None:
-        run_arm(lab, lab.task, classifier_arm(contestant, share, rate), SWEEP_SEED)
+        run_arm(runner, classifier_arm(contestant, share, rate), SWEEP_SEED)
     arm = lab.chosen(contestant, share)
     assert arm is not None, "the sweep is at its end"
     for seed in range(share.seeds):
-        run_arm(lab, lab.task, arm, seed)
+        run_arm(runner, arm, seed)
         if not is_scored(target := lab.scores(arm.name, seed)):
             folder = lab.folder(arm.name, seed)
             score_classifier(folder, lab.open_task(), share.fraction, seed, target)

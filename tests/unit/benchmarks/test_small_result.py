@@ -142,7 +142,8 @@ def test_the_scripts_take_every_command_of_the_plan(tmp_path, budget):
             arm, kind = pretraining_arm(work.pretraining, budget, lab.teacher), MAEArguments
         else:
             arm, kind = classifier_arm(work.contestant, work.share, 3e-3), ClassificationArguments
-        command = lab.runner(lab.task).command(arm, 1)
+        start = work.contestant and work.contestant.start
+        command = lab.runner(lab.task, start).command(arm, 1)
         config = parse_config(kind, command[command.index(arm.script) + 1 :])
         if kind is ClassificationArguments:
             rates.add(config.training.learning_rate)
@@ -158,9 +159,11 @@ def value_of(words, name):
 def test_a_share_of_the_labels_is_drawn_by_the_seed_and_the_same_for_every_contestant(tmp_path):
     lab, share = laboratory(tmp_path), FULL.shares[1]
     for contestant in (RANDOM, COCKTAIL):
-        words = lab.runner(lab.task).command(classifier_arm(contestant, share, 1e-3), 2)
+        runner = lab.runner(lab.task, contestant.start)
+        words = runner.command(classifier_arm(contestant, share, 1e-3), 2)
         assert value_of(words, "--label_fraction") == "0.1" and value_of(words, "--seed") == "2"
         assert ("--model_name_or_path" in words) == (contestant is COCKTAIL)
+    assert value_of(words, "--model_name_or_path") == str(tmp_path / "mae-cocktail" / "seed0")
     whole = lab.runner(lab.task).command(classifier_arm(RANDOM, FULL.shares[0], 1e-3), 2)
     assert "--label_fraction" not in whole
 
