@@ -63,7 +63,7 @@ demo-report: setup  ## a model that writes reports, trained on synthetic studies
 	@$(PY) demo_report.py
 
 app: setup  ## the page to try the demo's stage 2 on, or another: make app MODEL=FOLDER
-	@$(PY) space/app.py "$(MODEL)"
+	@$(PY) -m medhiera app "$(MODEL)"
 
 lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff check .

@@ -1,23 +1,37 @@
 """The main job in one command: cohort → cocktail → stage 1 → stage 2 → pictures and cards → a prediction.
 
-    python demo.py                       on synthetic phantoms
+    python demo.py                       on synthetic phantoms, in ./demo/phantom
     python demo.py --data FOLDER         on real images in the sources' own layouts
 
 Each step is the command a user would type. What a former run finished is reused, and said to be.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
-import hashlib
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("--data", type=Path, help="a folder with one or more of the sources")
+    parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,120 +40,41 @@ import torch
 from dataset_scripts import SOURCES, write_phantom_cohort
 from dataset_scripts.build.chest_column import pack
 from dataset_scripts.build.chest_contour import find_chest
-from dataset_scripts.build.layout import BUILD_REPORT_FILE, PHANTOM_FILE
+from dataset_scripts.build.layout import BUILD_REPORT_FILE, COHORT_FILE
 from dataset_scripts.findings import CHEST_REGION
-from medhiera.data.cocktail import BuiltDataset, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, figure_mark, open_cocktail
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import default_sources, sample_across_sources, select_examples
 from medhiera.data.stored_images import as_picture
+from medhiera.demo_stages import Demo, ask_stock, say, shown
 from medhiera.errors import run_script
 from medhiera.evaluation.tables import format_table
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
 from medhiera.inference.classifier import Classifier
-from medhiera.layout import is_finished
 from medhiera.output import make_folder, one_writer
 from medhiera.run import parse_run_config
+from medhiera.shipped_files import RECIPES
 from medhiera.stages import PRETRAINING
-from medhiera.training.checkpoints import latest_complete
 from medhiera.training.figures import draw_masks
 
-HERE = Path(__file__).resolve().parent
-
-# What a user does who has this result and stock transformers, and nothing of ours.
 STOCK_CHECK = """
-import importlib.util, json, sys
+import json, sys
 from transformers import pipeline
-assert importlib.util.find_spec("modeling_hiera_mae") is None, "this process can see the project"
 classify = pipeline("image-classification", model=sys.argv[1], top_k=15)
 print(json.dumps({"class": type(classify.model).__name__, "scores": classify(sys.argv[2])}))
 """
 
 
-@dataclass
-class Demo:
-    """Where the demo works, and how long each step took (None: reused)."""
-
-    folder: Path
-    data: Path
-    seconds: dict[str, float | None] = field(default_factory=dict)
-
-    def stage(self, number: int, script: str, config: str, model: str | None, state: str) -> tuple[Path, str]:
-        """Run one training script, resume from its checkpoint, or reuse its finished folder.
-
-        Args:
-            number: 1 or 2.
-            script: train_mae.py or train_cls.py.
-            config: the recipe in configs/.
-            model: what the stage starts from; None is random weights.
-            state: stands for everything the stage depends on that was made before it.
-
-        Returns:
-            The stage's folder, and what stands for its state.
-        """
-        output = self.folder / f"stage{number}"
-        wanted = hashlib.sha256(f"{state}{model}{code_state(config)}".encode()).hexdigest()
-        marker = output / "demo.json"
-        is_same = marker.is_file() and json.loads(marker.read_text())["state"] == wanted
-        if is_same and is_finished(output):
-            say(f"stage {number}: reused, as {shown(output)} is complete")
-            self.seconds[f"stage {number}"] = None
-            return output, wanted
-        if not is_same:
-            shutil.rmtree(output, ignore_errors=True)
-        output.mkdir(parents=True, exist_ok=True)
-        marker.write_text(json.dumps({"state": wanted}))
-        command = [
-            sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
-            "--mixed_precision", "no", "--dynamo_backend", "no",
-            "--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count()),
-            script, *self.arguments(config, output, model),
-        ]  # fmt: skip
-        if latest_complete(output) is not None:
-            command += ["--resume_from_checkpoint", "true"]
-            say(f"stage {number}: {script} {config}, resuming from the checkpoint of an earlier run")
-        else:
-            say(f"stage {number}: {script} {config}" + ("" if model else ", from RANDOM weights"))
-        started = time.monotonic()
-        subprocess.run(command, cwd=HERE, check=True)
-        self.seconds[f"stage {number}"] = time.monotonic() - started
-        return output, wanted
-
-    def arguments(self, config: str, output: Path, model: str | None) -> list[str]:
-        """What a training script is given: the recipe, where data and results lie, what it starts from."""
-        arguments = [
-            f"configs/{config}", "--output_dir", str(output),
-            "--data_dir", str(self.data), "--build_dir", str(self.folder / "cocktail"),
-        ]  # fmt: skip
-        if model:  # a checkpoint has a geometry of its own, which the recipe's would contradict
-            arguments += ["--model_name_or_path", model, "--model_overrides", "{}"]
-        return arguments
-
-
-def code_state(config: str) -> str:
-    """Changes with the recipe and with our code."""
-    digest = hashlib.sha256((HERE / "configs" / config).read_bytes())
-    rooms = ("modeling_hiera_mae", "dataset_scripts", "medhiera", "model_cards")
-    suffixes = {".py", ".j2", ".json"}
-    files = [path for room in rooms for path in (HERE / room).rglob("*") if path.suffix in suffixes]
-    for path in sorted([*HERE.glob("train_*.py"), *files]):
-        digest.update(path.relative_to(HERE).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
 def main(argv: list[str]) -> None:
     """Read the command line, then run the demo where no other one runs."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="a folder with one or more of the sources")
-    parser.add_argument("--stage0", help="weights for stage 1: a folder or a Hub id (default: random)")
+    parser = build_parser()
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for room in ("dataset_scripts", "medhiera"):
         logging.getLogger(room).setLevel(logging.INFO)
-    folder = HERE / "demo" / ("phantom" if options.data is None else options.data.resolve().name)
+    folder = Path.cwd() / "demo" / ("phantom" if options.data is None else options.data.resolve().name)
     make_folder(folder, "the demo:")
     with one_writer(folder / "summary.txt", "the demo:"):
         run_demo(options, folder)
@@ -153,7 +88,7 @@ def run_demo(options: argparse.Namespace, folder: Path) -> None:
     if options.data is None:
         say("phantom cohort: synthetic radiographs in the sources' layouts")
         begun = time.monotonic()
-        is_there = (demo.data / PHANTOM_FILE).is_file()
+        is_there = (demo.data / COHORT_FILE).is_file()
         write_phantom_cohort(demo.data)
         demo.seconds["phantom cohort"] = None if is_there else time.monotonic() - begun
 
@@ -167,7 +102,7 @@ def run_demo(options: argparse.Namespace, folder: Path) -> None:
         "--output_dir",
         str(folder),
     ]
-    recipe = parse_run_config(PRETRAINING, [str(HERE / "configs" / "mae_smoke.yaml"), *args])
+    recipe = parse_run_config(PRETRAINING, [str(RECIPES / "mae_smoke.yaml"), *args])
     recipe.data.build_num_proc = os.cpu_count() or 1
     cocktail = open_cocktail(recipe.data)
     demo.seconds["cocktail"] = None if cocktail.is_reused else time.monotonic() - begun
@@ -204,7 +139,7 @@ def draw_contours(cocktail: BuiltDataset, path: Path) -> None:
         masks=MaskDrawing((8, 8), mask_ratio=0.75, region="contour"),
     )
     captions = [row["source"] for row in few]
-    draw_masks(table, range(len(few)), captions, path, mark=cocktail.figure_mark(is_smoke_run=False))
+    draw_masks(table, range(len(few)), captions, path, mark=figure_mark(few, is_smoke_run=False))
 
 
 def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:
@@ -212,19 +147,13 @@ def stock_check(cocktail: BuiltDataset, stage2: Path) -> dict[str, Any]:
     rows = cocktail.rows["test"]
     names = default_sources(rows) or rows.unique("source")
     row = next(row for row in rows if row["source"] in names)
-    classifier = Classifier.open(stage2)
+    classifier = Classifier.from_pretrained(stage2)
     picture = as_picture(row["image"])
     ours = dict(zip(classifier.names, classifier.probabilities([picture])[0].tolist(), strict=True))
     with tempfile.TemporaryDirectory() as elsewhere:
         image = Path(elsewhere) / "image.png"
         picture.save(image)
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", STOCK_CHECK, str(stage2), str(image)],
-            cwd=elsewhere, env=environment | {"HF_HUB_OFFLINE": "1"},
-            stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-    answer = json.loads(done.stdout.splitlines()[-1])
+        answer = json.loads(ask_stock(STOCK_CHECK, str(stage2), str(image)))
     stock = {entry["label"]: entry["score"] for entry in answer["scores"]}
     return {
         "image_id": row["image_id"],
@@ -277,16 +206,6 @@ def closing_summary(
 def device_name() -> str:
     """The GPU's name, or that there is none."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-
-
-def say(text: str) -> None:
-    """A line of the demo's own, told apart from the libraries' output."""
-    print(f"\n── {text}", flush=True)
-
-
-def shown(path: Path) -> str:
-    """The path as the user would type it here."""
-    return os.path.relpath(path, HERE)
 
 
 if __name__ == "__main__":

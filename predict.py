@@ -12,52 +12,17 @@ The CSV holds the model's own probabilities. The page of `make app` shows them r
 record holds a rescaling, so its numbers differ, and its thresholds belong to rescaled numbers alone.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch import Tensor
-from tqdm.auto import tqdm
-
-from dataset_scripts.errors import BadImageError
-from dataset_scripts.reading.decoding import decoding
-from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
-from dataset_scripts.reading.images import read_image
-from medhiera.device import add_device_option, choose_device, log_device, log_peak_memory
-from medhiera.errors import UserError, run_script
-from medhiera.inference.ensemble import Ensemble
-from medhiera.inference.predictions_csv import (
-    append_rows,
-    canonical_path,
-    changed_files,
-    check_lists,
-    drop_rows,
-    file_digest,
-    list_beside,
-    name_in_csv,
-    rows_done,
-    warn_of_moved_files,
-)
-from medhiera.inference.read_ahead import read_ahead
-from medhiera.inference.report_writer import ReportWriter
-from medhiera.layout import CONFIG_FILE, LOG_FILE, METRICS_FILE, writes_reports
-from medhiera.output import check_output_file, make_folder, one_writer
-from medhiera.training.out_of_memory import run_or_name_batch
-
-logger = logging.getLogger("predict")
+from medhiera.command_line import add_device_option, new_parser
 
 
-def main(argv: list[str]) -> None:
-    """Read each image, write one row; unreadable files have no row and are listed beside the CSV."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
     parser.add_argument(
         "--model", required=True, nargs="+", metavar="MODEL",
         help="a classifier's folder or Hub id, or that of a model that writes reports; of several "
@@ -69,6 +34,47 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "paths", nargs="*", type=Path, metavar="FOLDER_OR_FILES", help="images, or folders of images"
     )
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
+from medhiera.device import choose_device, log_device, log_peak_memory
+from medhiera.errors import UserError, run_script
+from medhiera.fitting_batch import run_or_name_batch
+from medhiera.inference.ensemble import Ensemble
+from medhiera.inference.picture_files import canonical_path, changed_files, find_images, read_pictures
+from medhiera.inference.predictions_csv import (
+    append_rows,
+    check_lists,
+    drop_rows,
+    list_beside,
+    name_in_csv,
+    rows_done,
+    warn_of_moved_files,
+)
+from medhiera.inference.report_writer import ReportWriter
+from medhiera.layout import CONFIG_FILE, LOG_FILE, METRICS_FILE, writes_reports
+from medhiera.output import check_output_file, make_folder, one_writer
+
+logger = logging.getLogger("predict")
+
+
+def main(argv: list[str]) -> None:
+    """Read each image, write one row; unreadable files have no row and are listed beside the CSV."""
+    parser = build_parser()
     options = parser.parse_args(argv)
     models, paths = part_models(options.model, options.paths)
     if not paths:
@@ -164,25 +170,6 @@ def open_models(sources: list[str], device: torch.device) -> Predictor:
     return Predictor(prepare, writer.fingerprint(), ["report"], written)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What came of one file.
-
-    Attributes:
-        path: as it was named.
-        content: a digest of the file's bytes.
-        pixels: prepared for each model; None where it could not be read.
-        fault: why not.
-        remarks: what a user should know of a picture that was read, such as a window that shows nothing.
-    """
-
-    path: Path
-    content: str
-    pixels: list[Tensor] | None
-    fault: str
-    remarks: list[str]
-
-
 def score(files: dict[Path, Path], model: Predictor, output: Path, batch_size: int) -> int:
     """Append a row for each image that has none yet, and list the unreadable ones.
 
@@ -212,8 +199,8 @@ def score(files: dict[Path, Path], model: Predictor, output: Path, batch_size: i
     remarks: list[tuple[Path, str]] = []
     remaining = [path for place, path in files.items() if place not in done]
     try:
-        with contextlib.closing(read_batches(remaining, model, batch_size)) as batches:
-            for batch in batches:
+        with contextlib.closing(read_pictures(remaining, model.pixels, batch_size)) as batches:
+            for batch in tqdm(batches, total=-(-len(remaining) // batch_size)):
                 read_now |= {canonical_path(reading.path) for reading in batch}
                 bad += [(reading.path, reading.fault) for reading in batch if reading.pixels is None]
                 remarks += [(reading.path, remark) for reading in batch for remark in reading.remarks]
@@ -246,60 +233,6 @@ def score_batch(model: Predictor, pixels: list[list[Tensor]]) -> list[list[str]]
         return model.cells(pixels[:count])
 
     return run_or_name_batch(lambda: first(len(pixels)), first, len(pixels))
-
-
-def read_batches(paths: list[Path], model: Predictor, batch_size: int) -> Iterator[list[Reading]]:
-    """What came of the files, a batch at a time in their order; threads read ahead of the model.
-
-    Args:
-        paths: what to read.
-        model: says how pictures are prepared.
-        batch_size: files at a time.
-    """
-
-    def read(path: Path) -> Reading:
-        remarks: list[str] = []
-        try:
-            with decoding(path):
-                content = file_digest(path)
-            gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
-        except BadImageError as error:
-            return Reading(path, "", None, str(error), remarks)
-        return Reading(path, content, model.pixels(Image.fromarray(gray)), "", remarks)
-
-    with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
-        warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads
-        yield from tqdm(batches, total=-(-len(paths) // batch_size))
-
-
-def find_images(paths: list[Path]) -> Iterator[Path]:
-    """The files among `paths`, and the pictures below its folders, behind links too.
-
-    Pictures of a kind that cannot be read are among them, so that they are named. Hidden files, files of the
-    operating system and files that are no pictures are passed over; the log counts them.
-
-    Raises:
-        UserError: a path that is neither a file nor a folder, or a folder that may not be listed.
-    """
-    passed_over: dict[str, list[str]] = {"hidden or of the system": [], "no pictures": []}
-    for path in paths:
-        if is_system_file(path.name):
-            passed_over["hidden or of the system"].append(path.name)
-        elif path.is_dir():
-            walk = walk_folder(path, follow_links_out=True)
-            passed_over["hidden or of the system"] += walk.hidden
-            for name in walk.files:
-                if is_picture(path / name):
-                    yield path / name
-                else:
-                    passed_over["no pictures"].append(name)
-        elif path.is_file():
-            yield path
-        else:
-            raise UserError(f"{path} is neither a file nor a folder")
-    for reason, names in passed_over.items():
-        if names:
-            logger.info("passed over, %s: %d, for example %s", reason, len(names), ", ".join(names[:3]))
 
 
 if __name__ == "__main__":

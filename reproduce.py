@@ -1,4 +1,4 @@
-"""The paper's experiments: its arms run through the two scripts, its figures drawn from their logs.
+r"""The paper's experiments: its arms run through the two scripts, its figures drawn from their logs.
 
 On two CPU cores, and with ImageNet weights on a GPU:
 
@@ -18,14 +18,60 @@ shares them. What defines the experiment is kept beside its runs: with other opt
 asked for.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+from medhiera.experiments.label_share import DEFAULT_SHARES, SOURCES, LabelShare
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command; those of the training runs follow `--`."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "experiment",
+        choices=("ablation", "sweep", "explode", "masks", "ratios", "labels"),
+        help="which one is run",
+    )
+    parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
+    parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
+    parser.add_argument(
+        "--budget", default="smoke", choices=("paper", "smoke"), help="paper, or smoke: minutes on a CPU"
+    )
+    parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
+    parser.add_argument(
+        "--task_sources", nargs="+", help="whose labels the classifiers learn (default: as train_cls.py; "
+        f"labels: {SOURCES[0]})",
+    )  # fmt: skip
+    parser.add_argument("--nih_mapping", help="as train_mae.py takes it, for every script")
+    parser.add_argument("--stage1", help="labels: the pre-training that is compared with random weights")
+    parser.add_argument(
+        "--label_shares", nargs="+", type=LabelShare.parse, default=DEFAULT_SHARES, metavar="SHARE:SEEDS",
+        help="labels: shares of the labels, each with its number of seeds (default: 0.01:5 0.1:3 1:1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper, masks and ratios 3)"
+    )
+    parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
+    parser.add_argument(
+        "--sweep_stage", default="mae", choices=("mae", "cls", "mae-legacy", "cls-legacy"),
+        help="which stage is searched; legacy: rates drawn uniformly and RandAugment, as med-hiera",
+    )  # fmt: skip
+    parser.epilog = "options for every training run follow --"
+    return parser
+
+
+if __name__ == "__main__":  # --help is answered now
+    build_parser().parse_known_args()
+
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
@@ -47,12 +93,11 @@ from medhiera.experiments.budgets import (
     RATIO_BUDGETS,
     SEEDS,
 )
-from medhiera.experiments.labels import DEFAULT_SHARES, SOURCES, LabelShare, arms_of_shares, check_shares
+from medhiera.experiments.labels import arms_of_shares, check_shares
 from medhiera.experiments.labels_report import labels_report
 from medhiera.experiments.masks_report import masks_report
 from medhiera.experiments.report import ablation_report, curve_of, explode_report
 from medhiera.experiments.runner import (
-    ROOT,
     ExperimentRunner,
     has_option,
     leave_on_signals,
@@ -62,6 +107,7 @@ from medhiera.experiments.runner import (
 )
 from medhiera.experiments.sweep import SWEEPS, correlations, importances, open_study, run_sweep
 from medhiera.layout import LOG_FILE
+from medhiera.shipped_files import find_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -99,35 +145,7 @@ def main(argv: list[str]) -> None:
 
 def read_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command line: our options, and those for every training run."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("experiment", choices=tuple(EXPERIMENTS), help="which one is run")
-    parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
-    parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
-    parser.add_argument(
-        "--budget", default="smoke", choices=sorted(BUDGETS), help="paper, or smoke: minutes on a CPU"
-    )
-    parser.add_argument("--stage0", help="ImageNet MAE weights: a folder or Hub id (default: none, random)")
-    parser.add_argument(
-        "--task_sources", nargs="+", help="whose labels the classifiers learn (default: as train_cls.py; "
-        f"labels: {SOURCES[0]})",
-    )  # fmt: skip
-    parser.add_argument("--nih_mapping", help="as train_mae.py takes it, for every script")
-    parser.add_argument("--stage1", help="labels: the pre-training that is compared with random weights")
-    parser.add_argument(
-        "--label_shares", nargs="+", type=LabelShare.parse, default=DEFAULT_SHARES, metavar="SHARE:SEEDS",
-        help="labels: shares of the labels, each with its number of seeds (default: 0.01:5 0.1:3 1:1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper, masks and ratios 3)"
-    )
-    parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
-    parser.add_argument(
-        "--sweep_stage", default="mae", choices=tuple(SWEEPS),
-        help="which stage is searched; legacy: rates drawn uniformly and RandAugment, as med-hiera",
-    )  # fmt: skip
-    parser.epilog = "options for every training run follow --"
+    parser = build_parser()
     own, arguments = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options = parser.parse_args(own)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -151,7 +169,7 @@ def ablation(runner: ExperimentRunner, options: argparse.Namespace, seeds: range
 
 def explode(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
     """Fig. 5 and its table."""
-    file = ROOT / runner.arguments["train_mae.py"][0]
+    file = find_recipe(runner.arguments["train_mae.py"][0])
     recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     arms = explode_arms(options.stage0 is not None, float(recipe["learning_rate"]))
     run_all(runner, arms, seeds)
@@ -293,8 +311,7 @@ def check_settings(output: Path, options: argparse.Namespace, arguments: Sequenc
 
 def canonical_path(name: str | None) -> str | None:
     """A folder by its whole path, as the scripts find it; a Hub id, or nothing, as it is."""
-    folder = ROOT / (name or "")
-    return str(folder.resolve()) if name and folder.exists() else name
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
 
 
 def finish(runner: ExperimentRunner, report: str) -> None:
@@ -302,6 +319,12 @@ def finish(runner: ExperimentRunner, report: str) -> None:
     (runner.output / "report.md").write_text(report, encoding="utf-8")
     logger.info("%s", report)
     logger.info("report.md and the figures lie in %s", runner.output)
+
+
+def value_of(trial: FrozenTrial) -> float:
+    """What a complete trial reached."""
+    assert trial.value is not None, "a complete trial has a value"
+    return trial.value
 
 
 def search(runner: ExperimentRunner, stage: str, trials: int, fixed: dict[str, Any], note: str) -> str:
@@ -312,7 +335,7 @@ def search(runner: ExperimentRunner, stage: str, trials: int, fixed: dict[str, A
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     pruned = study.get_trials(states=(TrialState.PRUNED,))
     failed = study.get_trials(states=(TrialState.FAIL,))
-    best_first = sorted(complete, key=lambda trial: trial.value, reverse=sweep.direction == "maximize")
+    best_first = sorted(complete, key=value_of, reverse=sweep.direction == "maximize")
     names = [name for name in complete[0].params if name not in fixed]  # the others had no effect
     lines = [f"# Sweep of {sweep.script}", "", *([f"**{note}**", ""] if note else [])]
     lines += [f"{len(complete)} trials complete, {len(pruned)} pruned, {len(failed)} failed or interrupted."]

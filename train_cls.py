@@ -1,4 +1,4 @@
-"""Stage 2: fine-tune Hiera on ChestX-ray14's findings, from a stage-1 folder, a Hub id or random weights.
+r"""Stage 2: fine-tune Hiera on ChestX-ray14's findings, from a stage-1 folder, a Hub id or random weights.
 
 On a GPU, and on a CPU:
 
@@ -7,6 +7,14 @@ On a GPU, and on a CPU:
     python train_cls.py configs/cls_smoke.yaml --data_dir DATA --output_dir runs/stage2 --use_cpu true
 """
 
+import sys
+
+from medhiera.config.help import answer_help
+from medhiera.config.stage_arguments import ClassificationArguments
+
+if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
+    answer_help(ClassificationArguments, __doc__, sys.argv[1:])
+
 import logging
 from typing import Any
 
@@ -14,8 +22,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
-from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
@@ -40,10 +48,12 @@ from medhiera.training.callbacks import FigureCallback
 from medhiera.training.losses import choose_loss
 from medhiera.training.model import set_prior_bias
 from medhiera.training.trainer import MedHieraTrainer
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL, SINGLE_LABEL
 
 logger = logging.getLogger("train_cls")
 
-LOSS_NAME = "binary cross-entropy"
+LOSS_NAMES = {False: "binary cross-entropy", True: "cross-entropy"}
+"""By whether the labels exclude each other."""
 
 
 def main(argv: list[str]) -> None:
@@ -56,24 +66,18 @@ def main(argv: list[str]) -> None:
     eval_rows = run.select("validation", sources, config.data.max_eval_images)
     scored_rows = run.select("test", sources) if options.score_test else eval_rows
 
+    is_exclusive = run.data.is_exclusive
+    loss = choose_loss(options, is_exclusive)
     labels = np.array(read_column(eval_rows, "labels").to_pylist())
     selection = choose_findings(labels, read_column(eval_rows, "patient_id").to_pylist(), names)
     check_metric(config.training.metric_for_best_model, labels, names)
-    model = run.start_model(
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        problem_type="multi_label_classification",
-        classifier_dropout=options.classifier_dropout,
-    )
-    new = run.lineage.new_weights
-    if options.prior_bias and (new == "all" or "classifier.bias" in new):
-        set_prior_bias(model.classifier, torch.tensor(read_column(train_rows, "labels").to_pylist()))
+    model = start_model(run, train_rows)
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
-    trainer = run.make_trainer(
+    trainer: MedHieraTrainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,
-        callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
+        callbacks=[FigureCallback(run.output, LOSS_NAMES[is_exclusive], run.figure_mark)],
         train_dataset=RadiographDataset(
             train_rows,
             run.preprocessing,
@@ -84,8 +88,8 @@ def main(argv: list[str]) -> None:
             with_labels=True,
         ),
         eval_dataset=RadiographDataset(eval_rows, run.preprocessing, with_labels=True),
-        compute_loss_func=choose_loss(options),
-        compute_metrics=ValidationScores(names, selection.findings, options.legacy_head),
+        compute_loss_func=loss,
+        compute_metrics=ValidationScores(names, selection.findings, options.legacy_head, is_exclusive),
     )
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.disable_autocast()
@@ -98,7 +102,7 @@ def main(argv: list[str]) -> None:
 
     figures.training_curves(
         trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png",
-        loss_name=LOSS_NAME, mark=run.figure_mark,
+        loss_name=LOSS_NAMES[is_exclusive], mark=run.figure_mark,
     )  # fmt: skip
     record = ClassificationRecord(
         **run.facts,
@@ -106,6 +110,22 @@ def main(argv: list[str]) -> None:
         evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
     )
     run.finish(record, trainer.model, weights)
+
+
+def start_model(run: Run[ClassificationArguments], train_rows: Dataset) -> PreTrainedModel:
+    """The classifier that training starts from, with a new head where the checkpoint holds none."""
+    options, names, is_exclusive = run.config.stage, run.data.names, run.data.is_exclusive
+    model = run.start_model(
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        problem_type=SINGLE_LABEL if is_exclusive else MULTI_LABEL,
+        classifier_dropout=options.classifier_dropout,
+    )
+    new = run.lineage.new_weights
+    if options.prior_bias and (new == "all" or "classifier.bias" in new):
+        labels = torch.tensor(read_column(train_rows, "labels").to_pylist())
+        set_prior_bias(model.classifier, labels, is_exclusive)
+    return model
 
 
 def check_metric(metric: str | None, labels: NDArray[np.floating[Any]], names: list[str]) -> None:
@@ -142,7 +162,9 @@ def is_selected(run: Run[ClassificationArguments]) -> bool:
 def predict(run: Run[ClassificationArguments], trainer: MedHieraTrainer, rows: Dataset) -> Predictions:
     """The model's probabilities of a split, beside what is true; every rank takes part."""
     table = RadiographDataset(rows, run.preprocessing, with_labels=True)
-    scores = scores_of(trainer.predict(table).predictions, run.config.stage.legacy_head)
+    scores = scores_of(
+        trainer.predict(table).predictions, run.config.stage.legacy_head, run.data.is_exclusive
+    )
     return Predictions.of(rows, scores, run.data.names)
 
 
@@ -183,9 +205,11 @@ def evaluate(
     return result
 
 
-def scores_of(logits: NDArray[np.floating[Any]], legacy_head: bool) -> NDArray[np.float64]:
+def scores_of(
+    logits: NDArray[np.floating[Any]], legacy_head: bool, is_exclusive: bool
+) -> NDArray[np.float64]:
     """What images are ranked by, see classifier.scores."""
-    return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head))
+    return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head, is_exclusive))
 
 
 if __name__ == "__main__":

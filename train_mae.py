@@ -1,4 +1,4 @@
-"""Stage 1: masked-autoencoder pre-training of Hiera on the cocktail; labels are not used.
+r"""Stage 1: masked-autoencoder pre-training of Hiera on the cocktail; labels are not used.
 
 It predicts pixels of hidden parts, or the features of a frozen teacher (`target: features`), or both.
 
@@ -9,6 +9,14 @@ On a GPU, and on a CPU:
     python train_mae.py configs/mae_smoke.yaml --data_dir DATA --output_dir runs/stage1 --use_cpu true
 """
 
+import sys
+
+from medhiera.config.help import answer_help
+from medhiera.config.stage_arguments import MAEArguments
+
+if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
+    answer_help(MAEArguments, __doc__, sys.argv[1:])
+
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +26,6 @@ import torch
 from datasets import Dataset
 
 from medhiera.config.arguments import Config
-from medhiera.config.stage_arguments import MAEArguments
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import MaskDrawing

@@ -1,4 +1,4 @@
-"""Stage 2 for reports: a decoder learns to write what a radiologist would, from a study's pictures.
+r"""Stage 2 for reports: a decoder learns to write what a radiologist would, from a study's pictures.
 
 On a GPU, and on a CPU:
 
@@ -7,11 +7,19 @@ On a GPU, and on a CPU:
     python train_report.py configs/report_smoke.yaml --data_dir DATA --output_dir runs/report --use_cpu true
 """
 
+import sys
+
+from medhiera.config.help import answer_help
+from medhiera.config.report_arguments import ReportArguments
+
+if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
+    answer_help(ReportArguments, __doc__, sys.argv[1:])
+
 import logging
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from medhiera.config.report_arguments import ReportArguments
+from medhiera.config.arguments import Config
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.report_dataset import (
     ReportCollator,
@@ -22,6 +30,7 @@ from medhiera.data.report_dataset import (
     rows_of,
 )
 from medhiera.data.report_tokenizer import (
+    R2GEN_THRESHOLDS,
     decode_reports,
     encode_report,
     open_tokenizer,
@@ -30,10 +39,12 @@ from medhiera.data.report_tokenizer import (
 )
 from medhiera.errors import run_script
 from medhiera.evaluation.bootstrap import Bootstrap
-from medhiera.evaluation.captions import clean_iu
+from medhiera.evaluation.chexbert import Chexbert
+from medhiera.evaluation.report_cleaning import CLEANERS
 from medhiera.evaluation.report_tables import report_lines
 from medhiera.evaluation.written_reports import (
     ValidationReports,
+    choose_cleaning,
     collect_reports,
     write_table,
 )
@@ -55,13 +66,17 @@ LOSS_NAME = "cross-entropy a token"
 
 def main(argv: list[str]) -> None:
     """Parse, load, train, evaluate, draw, write the card, push."""
-    run = begin_run(REPORTS, argv)
+    run = begin_run(REPORTS, argv, check=check_chexbert)
     config, options = run.config, run.config.stage
     training = read_split(run, "train", options.max_train_studies)
     validation = read_split(run, "validation", options.max_eval_studies)
     scored = read_split(run, "test") if options.score_test else validation
+    clean = choose_cleaning(options, training, scored)
+    if options.legacy_vocabulary:  # R2Gen's words are of cleaned reports, and so is what is learned
+        cleaned = [split.change_reports(CLEANERS[clean]) for split in (training, validation, scored)]
+        training, validation, scored = cleaned
 
-    tokenizer = choose_tokenizer(options, training.reports)
+    tokenizer = choose_tokenizer(options, training.reports, clean)
     encoder = run.start_model(num_query_pool=3)  # tokens in raster order, one a mask unit
     model = start_report_model(encoder, tokenizer, options)
     run.lineage.new_weights = new_weights(run)
@@ -78,7 +93,7 @@ def main(argv: list[str]) -> None:
             run, training, tokenizer, Augmentation.of(config.augmentation, options.rotation_degrees)
         ),
         eval_dataset=make_dataset(run, validation, tokenizer),
-        compute_metrics=ValidationReports(tokenizer, validation.reports, options.clean),
+        compute_metrics=ValidationReports(tokenizer, validation.reports, clean),
     )
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.disable_autocast()
@@ -87,18 +102,17 @@ def main(argv: list[str]) -> None:
     if not trainer.is_world_process_zero():
         return
 
-    figures.training_curves(
-        trainer.state.log_history, run.output / FIGURES_FOLDER / "loss.png",
-        loss_name=LOSS_NAME, mark=run.figure_mark,
-    )  # fmt: skip
+    curves = run.output / FIGURES_FOLDER / "loss.png"
+    figures.training_curves(trainer.state.log_history, curves, loss_name=LOSS_NAME, mark=run.figure_mark)
     merge_lora(model)
     writer = ReportWriter(model.eval(), tokenizer, run.preprocessing)
     split = "test" if options.score_test else "validation"
     splits = {"train": training, "validation": validation, split: scored}
-    batch_size = config.training.per_device_eval_batch_size
-    reports = collect_reports(writer, written, splits, split, options, run.data, batch_size)
+    size = config.training.per_device_eval_batch_size
+    reports = collect_reports(writer, written, splits, split, options, clean, run.data, size)
     write_table(reports, run.output / REPORTS_FILE)
-    evaluation = reports.evaluate(Bootstrap(options.bootstrap_resamples))
+    labeler = None if options.chexbert is None else Chexbert.open(Path(options.chexbert), trainer.args.device)
+    evaluation = reports.evaluate(Bootstrap(options.bootstrap_resamples), labeler)
     for line in report_lines(evaluation):
         logger.info("%s", line)
     record = ReportRecord(
@@ -112,8 +126,18 @@ def main(argv: list[str]) -> None:
     run.finish(record, model, save=writer.save)
 
 
+def check_chexbert(config: Config[ReportArguments]) -> None:
+    """Refuse a folder without CheXbert's weights before hours of training.
+
+    Raises:
+        UserError: see Chexbert.open.
+    """
+    if config.stage.chexbert is not None:
+        Chexbert.open(Path(config.stage.chexbert))
+
+
 def read_split(run: Run[ReportArguments], name: str, at_most: int | None = None) -> ReportSplit:
-    """The studies of a split that have the section which is written; R2Gen's vocabulary is of cleaned ones.
+    """The studies of a split that have the section which is written.
 
     Raises:
         UserError: there is no such split, or no such study.
@@ -123,17 +147,15 @@ def read_split(run: Run[ReportArguments], name: str, at_most: int | None = None)
     rows = run.select(name, sources)
     studies = read_studies(rows, options.report_section, options.views, at_most, run.config.training.seed)
     logger.info("%s: %d studies with %s", name, len(studies), options.report_section)
-    if options.legacy_vocabulary:
-        studies = [replace(study, report=clean_iu(study.report)) for study in studies]
     return ReportSplit(rows, studies)
 
 
-def choose_tokenizer(options: ReportArguments, reports: list[str]) -> Any:
+def choose_tokenizer(options: ReportArguments, reports: list[str], clean: str) -> Any:
     """The decoder's own tokenizer, or one that is trained on the training reports."""
     if options.decoder_name_or_path:
         return open_tokenizer(options.decoder_name_or_path)
     if options.legacy_vocabulary:
-        return train_word_tokenizer(reports)
+        return train_word_tokenizer(reports, R2GEN_THRESHOLDS[clean])
     return train_byte_tokenizer(reports, options.vocabulary_size)
 
 

@@ -102,7 +102,7 @@ def _opened(files: Sequence[bytes]) -> list[Image.Image]:
 
 def build_ours(folder: Path, dtype: torch.dtype) -> Contender:
     """The fast class and our preprocessing."""
-    classifier = Classifier.open(folder)
+    classifier = Classifier.from_pretrained(folder)
     classifier.model.to(dtype)
     return lambda files: classifier.probabilities(_opened(files)).numpy()
 
@@ -120,7 +120,7 @@ def build_onnx(folder: Path, dtype: torch.dtype) -> Contender | None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    preprocessing = Classifier.open(folder).preprocessing
+    preprocessing = Classifier.from_pretrained(folder).preprocessing
 
     def answer(files: Sequence[bytes]) -> Answer:
         batch = preprocessing.pixel_values(_opened(files)).contiguous().numpy()
@@ -148,7 +148,7 @@ def build_densenet(folder: Path, dtype: torch.dtype) -> Contender:
         import torchxrayvision
     except ImportError:
         model = torchvision.models.densenet121(num_classes=len(FINDINGS)).eval().to(dtype)
-        preprocessing = Classifier.open(folder).preprocessing
+        preprocessing = Classifier.from_pretrained(folder).preprocessing
 
         def prepare(files: Sequence[bytes]) -> torch.Tensor:
             return preprocessing.pixel_values(_opened(files))

@@ -30,8 +30,9 @@ from torch import Tensor
 from benchmarks.inference import draw_images, write_model
 from benchmarks.model_throughput import machine
 from dataset_scripts.reading.images import read_image
+from medhiera.command_line import add_device_option
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.device import add_device_option, choose_device, describe
+from medhiera.device import choose_device, describe
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.read_ahead import read_ahead
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for model, write in (("tiny, 64 px", write_tiny), ("Hiera-tiny, 224 px", write_model)):
         with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as pictures:
             write(Path(place))
-            classifier = Classifier.open(place, device)
+            classifier = Classifier.from_pretrained(place, device)
             for kind, read in readers(Path(pictures), options.images, classifier).items():
                 rates = measure(classifier, read, options.images, threads, options.rounds)
                 for some, own in zip(threads, rates, strict=True):

@@ -83,6 +83,9 @@ def synthetic_rows(rows: range, side: int) -> Iterator[dict[str, Any]]:
             "age_years": 50.0,
             "sex": "F",
             "view": "PA",
+            "nih_image": "",
+            "rsna_image": "",
+            "is_phantom": False,
             "boxes": [],
         }
 

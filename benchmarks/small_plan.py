@@ -7,11 +7,12 @@ protocol that these numbers were written down in before the final runs.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from medhiera.experiments.arms import STAGE1, Arm
 
-MAE_RECIPE = "benchmarks/small_result_mae.yaml"
-CLS_RECIPE = "benchmarks/small_result_cls.yaml"
+MAE_RECIPE = str(Path(__file__).with_name("small_result_mae.yaml"))
+CLS_RECIPE = str(Path(__file__).with_name("small_result_cls.yaml"))
 RESNET = "benchmarks/resnet_baseline.py"
 RESNET_CHECKPOINT_STEPS = 200
 SWEEP_SEED = 0

@@ -26,10 +26,10 @@ from benchmarks.small_plan import (
 from benchmarks.small_score import is_scored, read_scores
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_over_seeds
+from medhiera.evaluation.label_figures import label_efficiency
 from medhiera.evaluation.metrics import rank_findings, rank_over_seeds
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.thresholds import choose_thresholds
-from medhiera.experiments import figures
 from medhiera.experiments.report import difference_cells, seeds_text
 from medhiera.formatting import interval_text
 from medhiera.hub.record import PretrainingRecord
@@ -267,9 +267,10 @@ def draw(lab: Laboratory, results: Results, bootstrap: Bootstrap) -> None:
         [first, *_] = (found for (_, fraction), found in results.items() if fraction == share.fraction)
         counts = [len(each) for each in first.train]
         low, high = min(counts), max(counts)
-        images[share.fraction] = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        found = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        images[share.fraction] = f"{share.text}\n{found}"
     seeds = ", ".join(f"{share.seeds} at {share.text}" for share in shares)
-    figures.label_efficiency(
+    label_efficiency(
         scores, intervals, images, lab.output / FIGURE,
         title="Pneumonia on Kermany's official test split",
         note=f"points: mean over seeds ({seeds}); bars: its 95 % interval over test patients; circles: seeds",

@@ -51,8 +51,9 @@ from benchmarks.small_score import encoder_of, is_scored, score_classifier, scor
 from benchmarks.small_teacher import write_teacher
 from medhiera.errors import run_script
 from medhiera.experiments.arms import Arm
-from medhiera.experiments.runner import ROOT, ExperimentRunner, leave_on_signals, pin_settings
+from medhiera.experiments.runner import ExperimentRunner, leave_on_signals, pin_settings
 from medhiera.layout import LOG_FILE
+from medhiera.shipped_files import PACKAGE
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logger.setLevel(logging.INFO)
     os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        [str(PACKAGE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     )
     lab = open_laboratory(options)
     if options.plan:

@@ -5,13 +5,71 @@
 The sources' raw folders lie below --data_dir as they were downloaded; docs/data.md names them.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
-import logging
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="python -m dataset_scripts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        required=True,
+        help="the folder above the sources' folders, or your own folder (docs/data.md)",
+    )
+    parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
+    parser.add_argument(
+        "--split_scheme",
+        default="official",
+        choices=["official", "medtransformer", "mrm", "r2gen"],
+        help="how ChestX-ray14 is split: by its official test list, or that list in thirds, as in the paper; "
+        "mrm: RSNA by the lists of a published model, which leak; r2gen: IU X-Ray by R2Gen's split "
+        "(docs/data.md)",
+    )
+    parser.add_argument("--stored_size", type=int, default=256, help="shorter side in pixels; 0 is native")
+    parser.add_argument("--slices_per_volume", type=int, default=10, help="axial slices of each MRI volume")
+    parser.add_argument(
+        "--num_proc", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+    parser.add_argument(
+        "--max_bad_fraction", type=float, default=0.01, help="share of unreadable files allowed, of 1"
+    )
+    parser.add_argument("--nih_mapping", default="", help="RSNA's mapping to ChestX-ray14, JSON or CSV")
+    parser.add_argument("--allow_leakage", action="store_true", help="keep leaking images, as in the paper")
+    parser.add_argument(
+        "--compression",
+        default="auto",
+        choices=["auto", "fast", "none", "raw"],
+        help="of the stored PNGs: none is read several times faster than fast and takes twice the space; "
+        "auto is fast at native size, else none; raw stores pixels in place of PNGs, which training reads "
+        "fastest and the Hub does not show",
+    )
+    parser.add_argument(
+        "--contours",
+        default="",
+        metavar="learned|FILE_OR_FOLDER",
+        help="also store where each chest lies, for masks that follow it: by our network, or from CheXmask's "
+        "CSV or a folder of lung masks, whose gaps the network fills",
+    )
+    parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    _read_options(None)
+
+import logging
+import tempfile
 
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.config import check_numbers
@@ -73,57 +131,6 @@ def _check_upload(data_dir: Path) -> None:
             f"to pass it on ({kept[0].homepage}). Leave --push_to_hub out, or move {kept[0].folder} out of "
             "--data_dir."
         )
-
-
-def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m dataset_scripts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        required=True,
-        help="the folder above the sources' folders, or your own folder (docs/data.md)",
-    )
-    parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
-    parser.add_argument(
-        "--split_scheme",
-        default="official",
-        choices=["official", "medtransformer", "mrm", "r2gen"],
-        help="how ChestX-ray14 is split: by its official test list, or that list in thirds, as in the paper; "
-        "mrm: RSNA by the lists of a published model, which leak; r2gen: IU X-Ray by R2Gen's split "
-        "(docs/data.md)",
-    )
-    parser.add_argument("--stored_size", type=int, default=256, help="shorter side in pixels; 0 is native")
-    parser.add_argument("--slices_per_volume", type=int, default=10, help="axial slices of each MRI volume")
-    parser.add_argument(
-        "--num_proc", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
-    )
-    parser.add_argument(
-        "--max_bad_fraction", type=float, default=0.01, help="share of unreadable files allowed, of 1"
-    )
-    parser.add_argument("--nih_mapping", default="", help="RSNA's mapping to ChestX-ray14, JSON or CSV")
-    parser.add_argument("--allow_leakage", action="store_true", help="keep leaking images, as in the paper")
-    parser.add_argument(
-        "--compression",
-        default="auto",
-        choices=["auto", "fast", "none", "raw"],
-        help="of the stored PNGs: none is read several times faster than fast and takes twice the space; "
-        "auto is fast at native size, else none; raw stores pixels in place of PNGs, which training reads "
-        "fastest and the Hub does not show",
-    )
-    parser.add_argument(
-        "--contours",
-        default="",
-        metavar="learned|FILE_OR_FOLDER",
-        help="also store where each chest lies, for masks that follow it: by our network, or from CheXmask's "
-        "CSV or a folder of lung masks, whose gaps the network fills",
-    )
-    parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

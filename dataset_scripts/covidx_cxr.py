@@ -17,6 +17,8 @@ from dataset_scripts.findings import no_labels
 
 _ADVICE = "Download the list again."
 
+_RSNA_ROWS = "rsna"  # in the lists' last column; their files bear RSNA's patientId
+
 SPLITS = ("test", "train")  # test first: its patients are kept out of train
 
 
@@ -58,7 +60,11 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
             if isinstance(file, NoFile):
                 listing.report(file.kind, file.path or path, file.detail, split)
                 continue
-            record = ImageRecord(f"{SOURCE.name}/{path}", SOURCE.name, merged.patient, path, merged.labels)
+            is_rsna = merged.patient.startswith(f"{SOURCE.name}/{_RSNA_ROWS}/")
+            record = ImageRecord(
+                f"{SOURCE.name}/{path}", SOURCE.name, merged.patient, path, merged.labels,
+                rsna_image=Path(path).stem if is_rsna else "",
+            )  # fmt: skip
             listing.splits.setdefault(split, []).append(record)
     for path in sorted(set(images) - listed):
         listing.report("not_listed", path, "in the folder, in no list")

@@ -4,7 +4,7 @@ Stands below everything: builders raise these, `medhiera` adds its own (medhiera
 shows any `UserError` as one message.
 """
 
-DICOM_PACKAGES = 'run pip install ".[dicom]" in the folder of this project (its pyproject.toml)'
+DICOM_PACKAGES = 'run pip install ".[dicom]" in the clone, "medhiera[dicom]" where it is installed'
 """What brings pydicom and the decoders of compressed DICOM; the project is on no package index."""
 
 

@@ -40,6 +40,13 @@ picture, row after row; null where no chest is shown."""
 
 REGION_SIDE = 64
 
+NIH_IMAGE, RSNA_IMAGE = "nih_image", "rsna_image"
+"""The columns that name an image as ChestX-ray14 (its file) and RSNA (its patientId) do, whichever source it
+came with; "" where that is not known. Both sets were copied into others under new names."""
+
+IS_PHANTOM = "is_phantom"
+"""The column that says whether an image is drawn (build/phantom_mark.py)."""
+
 STUDY_ID = "study_id"
 """The column of data with reports that names the study of an image: SLUG/STUDY, "" of a source without any.
 One report is about all images of a study, and no split parts them."""
@@ -89,6 +96,9 @@ def make_features(
             "age_years": datasets.Value("float32"),
             "sex": datasets.Value("string"),
             "view": datasets.Value("string"),
+            NIH_IMAGE: datasets.Value("string"),
+            RSNA_IMAGE: datasets.Value("string"),
+            IS_PHANTOM: datasets.Value("bool"),
             "boxes": datasets.List(box),
             **regions,
             **reports,

@@ -2,9 +2,9 @@
 
 Raw folder → `list_own_images` → builder. What lies in the folder says how it is read:
 
-- a table (the only CSV, or `labels.csv`): a column `image` (file name below `images/`), perhaps `patient`,
-  `split` (train, validation or test), `age_years`, `sex` and `view`. Every other column is a label: 1
-  present, 0 absent, empty not annotated (own/table.py).
+- a table (the only CSV, `labels.csv`, `metadata.csv` or `metadata.jsonl`): a column `image` or `file_name`,
+  perhaps `patient`, `split` (train, validation or test), `age_years`, `sex` and `view`. Every other column is
+  a label: 1 present, 0 absent, empty not annotated; or one column names each image's class (own/labels.py).
 - class folders, with or without train, validation and test above them: one exclusive label
   (own/class_folders.py). Patients are read from the files' names where these follow a known rule.
 - pictures alone: no label, for pre-training.
@@ -26,81 +26,80 @@ import datasets
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
+from dataset_scripts.build.tables import Table
+from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, make_features
-from dataset_scripts.own.class_folders import (
-    ClassFolders,
-    find_classes,
-    list_classes,
-    spelling,
-    why_missing_folders,
-)
-from dataset_scripts.own.table import (
-    find_table,
-    label_columns,
-    list_table,
-    read_own_table,
-    why_missing_rows,
-)
+from dataset_scripts.own.class_folders import ClassFolders, find_classes, list_classes, why_missing_folders
+from dataset_scripts.own.labels import Columns, OwnLabels, spelling, table_labels
+from dataset_scripts.own.table import list_table, why_missing_rows
+from dataset_scripts.own.table_files import read_own_table
+
+NOT_NAMED = Columns()
 
 
 @dataclass(frozen=True, slots=True)
-class OwnLabels:
-    """The labels of an own folder.
+class OwnFolder:
+    """What lies in an own folder.
 
     Attributes:
-        names: in order; FINDINGS, not annotated, where the pictures have none.
-        is_exclusive: each picture has exactly one of them.
+        labels: of its images.
+        table: that names them; None where the folders say everything.
+        folders: of the images; None where a table with labels names them.
     """
 
-    names: tuple[str, ...]
-    is_exclusive: bool = False
+    labels: OwnLabels
+    table: Table | None = None
+    folders: ClassFolders | None = None
 
 
-def read_labels(scan: FolderScan) -> OwnLabels:
-    """Return the labels that the folder's table or folders name.
+def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
+    """Read the table or the folders; a table without any label has the classes of its images' folders.
+
+    Args:
+        scan: of the folder.
+        columns: of the table, where it is said what they mean.
 
     Raises:
         DataLayoutError: there are several tables, or the folders cannot be read as classes.
-        LabelFileError: the table cannot be read; there is no `image` column, or no label column.
+        LabelFileError: the table cannot be read, or a cell of it is no label.
     """
-    if find_table(scan) is not None:
-        return OwnLabels(tuple(label_columns(read_own_table(scan))))
-    return _folder_labels(find_classes(scan))
-
-
-def _folder_labels(found: ClassFolders) -> OwnLabels:
-    return OwnLabels(found.names, is_exclusive=True) if found.names else OwnLabels(FINDINGS)
+    table = read_own_table(scan, columns)
+    if table is None and columns != NOT_NAMED:
+        named = columns.image or columns.label or columns.patient
+        raise DataLayoutError(f"{scan.root.name} has no table, so no column {named!r}.")
+    labels = OwnLabels() if table is None else table_labels(table, columns.label)
+    if table is not None and labels != OwnLabels():
+        return OwnFolder(labels, table)
+    found = find_classes(scan)
+    return OwnFolder(found.labels, table, found)
 
 
 def list_own_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images with all their labels."""
+    own = read_folder(scan, Columns.of(config))
+    return _list(scan, config, own, own.labels.names)
+
+
+def _list(scan: FolderScan, config: SourceConfig, own: OwnFolder, names: Sequence[str]) -> SourceListing:
     listing = SourceListing(SOURCE, scan.root)
-    if find_table(scan) is not None:
-        table = read_own_table(scan)
-        list_table(scan, config, table, label_columns(table), listing)
-    else:
-        found = find_classes(scan)
-        list_classes(scan, config, found, _folder_labels(found).names, listing)
+    if own.table is not None:
+        list_table(scan, config, own.table, own.labels, names, listing)
+    elif own.folders is not None:
+        list_classes(scan, config, own.folders, names, listing)
     return listing
 
 
 def list_for_cocktail(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images with the labels of ChestX-ray14; other labels are named and left out.
 
-    A table's columns are spelled as ChestX-ray14's; the folder of a class may be PNEUMONIA.
+    A column of 1 and 0 is spelled as ChestX-ray14's; a class may be PNEUMONIA.
     """
-    listing = SourceListing(SOURCE, scan.root)
-    if find_table(scan) is not None:
-        table = read_own_table(scan)
-        unknown = [name for name in label_columns(table) if name not in FINDINGS]
-        list_table(scan, config, table, FINDINGS, listing)
-    else:
-        found = find_classes(scan)
-        findings = set(map(spelling, FINDINGS))
-        unknown = [name for name in found.names if spelling(name) not in findings]
-        list_classes(scan, config, found, FINDINGS, listing)
-    for name in unknown:
-        listing.report("unknown_finding", name, "a label that is none of the cocktail's")
+    own = read_folder(scan)
+    listing = _list(scan, config, own, FINDINGS)
+    findings = {spelling(name) for name in FINDINGS} if own.labels.is_exclusive else set(FINDINGS)
+    for name in own.labels.names:
+        if (spelling(name) if own.labels.is_exclusive else name) not in findings:
+            listing.report("unknown_finding", name, "a label that is none of the cocktail's")
     return listing
 
 
@@ -121,7 +120,7 @@ def is_own_folder(folder: Path, others: Sequence[Source]) -> bool:
     return bool(scan_folder(folder).images())
 
 
-def missing_splits(folder: Path, wanted: Sequence[str]) -> list[str]:
+def missing_splits(folder: Path, wanted: Sequence[str], columns: Columns = NOT_NAMED) -> list[str]:
     """Say which of the wanted splits an own folder has no image for, and what to do; empty if it has all.
 
     Raises:
@@ -129,13 +128,15 @@ def missing_splits(folder: Path, wanted: Sequence[str]) -> list[str]:
         LabelFileError: the table cannot be read.
     """
     scan = scan_folder(folder)
-    listing = list_own_images(scan, SourceConfig())
+    own = read_folder(scan, columns)
+    listing = _list(scan, SourceConfig(), own, own.labels.names)
     missing = [split for split in wanted if not listing.splits.get(split)]
     if not missing:
         return []
-    if find_table(scan) is not None:
-        return why_missing_rows(scan, missing)
-    return why_missing_folders(find_classes(scan), listing, missing)
+    if own.table is not None:
+        return why_missing_rows(own.table, missing)
+    assert own.folders is not None
+    return why_missing_folders(own.folders, listing, missing)
 
 
 SOURCE = Source(
@@ -156,7 +157,8 @@ class ImageFolder(SourceBuilder):
     SOURCES = (replace(SOURCE, list_images=list_own_images),)
 
     def _info(self) -> datasets.DatasetInfo:
-        labels = read_labels(scan_folder(Path(self.config.data_dir)))
+        labels = read_folder(scan_folder(Path(self.config.data_dir)), Columns.of(self.config)).labels
+        self.config.is_exclusive = labels.is_exclusive
         features = make_features(
             labels.names,
             is_exclusive=labels.is_exclusive,

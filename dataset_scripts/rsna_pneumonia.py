@@ -97,6 +97,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
             boxes=boxes,
             boxes_size=BOXES_SIZE,
             nih_image=shown.get(name, ""),
+            rsna_image=name,
         )
         listing.splits.setdefault(split, []).append(record)
     listed = {file for file in files.values() if isinstance(file, str)}

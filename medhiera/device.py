@@ -6,7 +6,24 @@
 Training takes its devices from `accelerate launch` instead (one a process), and logs them through this file.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+import sys
+
+from medhiera.command_line import add_device_option, new_parser
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = new_parser(__doc__)
+    add_device_option(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    read_options(sys.argv[1:])
+
 import logging
 import os
 import re
@@ -20,14 +37,6 @@ from medhiera.errors import UserError, run_script
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-
-
-def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--device`, a word for `choose_device`."""
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda|cuda:N|mps",
-        help="where the model runs (default auto: a CUDA GPU where there is one, else the CPU)",
-    )  # fmt: skip
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -126,11 +135,7 @@ def log_peak_memory(device: torch.device) -> None:
 
 def main(argv: list[str]) -> None:
     """Print every GPU, the device that is chosen, and the versions that shape what it computes."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_device_option(parser)
-    options = parser.parse_args(argv)
+    options = read_options(argv)
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     for device in devices:
         major, minor = torch.cuda.get_device_capability(device)

@@ -5,9 +5,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from dataset_scripts.errors import UserError
+from medhiera.command_line import program
 
 __all__ = [
     "CheckpointError",
@@ -73,7 +73,7 @@ def run_script(
         main: takes the arguments.
         if_interrupted: what to do after Ctrl-C, said by the first rank.
     """
-    name = Path(sys.argv[0]).name
+    name = program()
     try:
         main(sys.argv[1:])
     except UserError as error:

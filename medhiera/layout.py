@@ -15,9 +15,9 @@ from typing import Any
 from huggingface_hub import constants
 
 from medhiera.errors import UserError, one_line
+from modeling_hiera_mae.checkpoint_config import read_config_file
 from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
 from modeling_hiera_mae.modeling_report import VIEWS_FILE
-from modeling_hiera_mae.pretrained import read_config_file
 from modeling_hiera_mae.weight_files import find_file, read_json
 
 CONFIG_FILE = "config.json"
@@ -38,8 +38,8 @@ EXAMPLES_FOLDER = "examples"
 LOG_FILE = "training_log.csv"
 NONFINITE_FILE = "nonfinite_batch.json"
 """The images of the batch whose loss was NaN or infinite."""
-TRAINED_IMAGES_FILE = "trained_images.txt"
-"""Digests of the images that a stage and those before it were trained on; stays in the folder."""
+TRAINING_IMAGES_FILE = "training_images.parquet"
+"""The images that a stage and those before it have seen, by name; published with it."""
 REPORTS_FILE = "reports.csv"
 """Texts of the scored studies: references and what was written; stays in the folder."""
 PUBLISHED_FILE = "published.json"
@@ -97,17 +97,30 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return content
 
 
-def writes_reports(source: str | Path) -> bool:
-    """Whether a folder or Hub id holds a model that writes reports; False of what cannot be read.
+def read_model_type(source: str | Path) -> str | None:
+    """The model_type of a folder's or Hub id's config.json, "timm_wrapper" of timm's; None without either.
 
     Args:
         source: a folder or Hub id; what opens it says what is wrong with it.
     """
     try:
         path = find_file(str(source), CONFIG_FILE, {})
-        return path is not None and read_json(path).get("model_type") == "vision-encoder-decoder"
+        content = {} if path is None else read_json(path)
     except (ValueError, OSError):
-        return False
+        return None
+    if "pretrained_cfg" in content and "model_type" not in content:
+        return "timm_wrapper"
+    kind = content.get("model_type")
+    return kind if isinstance(kind, str) else None
+
+
+def writes_reports(source: str | Path) -> bool:
+    """Whether a folder or Hub id holds a model that writes reports; False of what cannot be read.
+
+    Args:
+        source: a folder or Hub id; what opens it says what is wrong with it.
+    """
+    return read_model_type(source) == "vision-encoder-decoder"
 
 
 def offline_reason(repository: str, kind: str = "model") -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import pandas as pd
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
@@ -24,20 +25,20 @@ from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
 from medhiera.config.size_defaults import fill_in
-from medhiera.data.cocktail import BuiltDataset, missing_validation, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, figure_mark, missing_validation, open_cocktail
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
-from medhiera.data.trained_images import check_unseen, digests, read_trained_images
+from medhiera.data.training_images import check_unseen, list_images, read_training_images, unite
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
+from medhiera.hub.data_record import DataRecord
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import (
     AnyRecord,
-    DataRecord,
     Lineage,
     PreprocessingRecord,
     read_record,
@@ -47,7 +48,7 @@ from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
 from medhiera.loading import load_processor
 from medhiera.output import make_folder, one_writer, other_writer, write_error
 from medhiera.stages import STAGES, S, Stage
-from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback, TrainedImagesCallback
+from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback, TrainingImagesCallback
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
 from medhiera.training.model import check_source, start_model
 from medhiera.training.trainer import MedHieraTrainer
@@ -69,7 +70,8 @@ class Run(Generic[S]):
         preprocessing: of training, evaluation and the published processor.
         channels: of the model's input.
         facts: what the record says that is known before training (`describe`).
-        trained: digests of the images of this stage and those before it.
+        figure_mark: what figures say of themselves (`describe`).
+        seen: the images of this stage and those before it (`list_images`).
         teacher: the folder or Hub id of a model whose features are predicted, or None.
     """
 
@@ -81,18 +83,14 @@ class Run(Generic[S]):
     lineage: Lineage = field(default_factory=Lineage.random)
     channels: int = 3
     facts: dict[str, Any] = field(default_factory=dict)
-    trained: set[str] = field(default_factory=set)
+    figure_mark: str = ""
+    seen: pd.DataFrame = field(default_factory=pd.DataFrame)
     teacher: str | None = None
 
     @property
     def output(self) -> Path:
         """The stage's folder."""
         return Path(self.config.training.output_dir)
-
-    @property
-    def figure_mark(self) -> str:
-        """See BuiltDataset.figure_mark."""
-        return self.data.figure_mark(self.config.optimization.smoke_run)
 
     def select(self, split: str, sources: Sequence[str] | None, at_most: int | None = None) -> Dataset:
         """Rows of a split, drawn by the run's seed where they are limited.
@@ -135,13 +133,17 @@ class Run(Generic[S]):
         """
         warn_of_small_images(used["trained_on"], self.preprocessing.resize_size)
         held_out = {"validation": "validated_on", "test": "tested_on"}
-        self.trained = set(digests(used["trained_on"]))
+        seen = {"train": "trained_on", "validation": "validated_on"}
+        lists = [list_images(used[use], split) for split, use in seen.items() if use in used]
         for source in (self.config.model.model_name_or_path, self.teacher):
             if not self.config.data.allow_leakage:
                 check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
-            self.trained |= read_trained_images(source)
+            lists.append(read_training_images(source))
+        self.seen = unite(lists)
+        smoke_run = self.config.optimization.smoke_run
+        self.figure_mark = figure_mark(*used.values(), is_smoke_run=smoke_run)
         self.facts = {
-            "kind": "smoke" if self.config.optimization.smoke_run else "full",
+            "kind": "smoke" if smoke_run else "full",
             "lineage": self.lineage,
             "data": DataRecord.of(self.data, used),
             "preprocessing": PreprocessingRecord(**vars(self.preprocessing), channels=self.channels),
@@ -181,7 +183,7 @@ class Run(Generic[S]):
             callbacks=[
                 CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics),
                 ThroughputCallback(images_per_step(training), arguments.unit),
-                TrainedImagesCallback(self.output, self.trained),
+                TrainingImagesCallback(self.output, self.seen),
                 *callbacks,
             ],
             **own,
@@ -271,7 +273,7 @@ def parse_run_config(stage: Stage[S], argv: Sequence[str]) -> Config[S]:
 
 def _data_faults(config: Config[S]) -> list[str]:
     is_test_scored = bool(getattr(config.stage, "score_test", False))
-    return missing_validation(Path(config.data.data_dir), is_test_scored)
+    return missing_validation(Path(config.data.data_dir), is_test_scored, config.data)
 
 
 def _output_faults(config: Config[S]) -> list[str]:

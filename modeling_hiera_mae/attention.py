@@ -7,6 +7,7 @@ channels), unrolled (see windowing). Names of parameters are transformers' own.
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_hiera_mae import HieraMAEConfig
 from .fused_linear import is_plain, linear, project
@@ -38,7 +39,8 @@ def resolve_attention(
     windows as small as most of Hiera's, and their forward too in half precision without AMX.
 
     Args:
-        implementation: "sdpa" or "eager" force one; None chooses.
+        implementation: "sdpa", "eager", or a name of transformers' AttentionInterface force one; None
+            chooses.
         device_type: where the tensors are ("cpu", "cuda", …).
         dtype: of queries, keys and values.
         needs_gradient: a backward pass will follow.
@@ -46,7 +48,7 @@ def resolve_attention(
         has_amx: the CPU multiplies bf16 matrices in hardware.
 
     Returns:
-        "sdpa" or "eager".
+        "sdpa" or "eager", or the name that was given.
     """
     if implementation is not None:
         return implementation
@@ -61,6 +63,8 @@ def resolve_attention(
 
 class HieraMAEMaskUnitAttention(nn.Module):
     """Attention within each mask unit or over the whole image, optionally with pooled queries.
+
+    A window is a sequence of its own, so every function of transformers' AttentionInterface can attend in it.
 
     Args:
         config: the model's; its `_attn_implementation` is read at every forward.
@@ -90,6 +94,7 @@ class HieraMAEMaskUnitAttention(nn.Module):
         self.scale = self.head_dim**-0.5
         self.pools_queries = pools_queries
         self.within_units = within_units
+        self.is_causal = False  # functions of the AttentionInterface read it
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
@@ -126,14 +131,24 @@ class HieraMAEMaskUnitAttention(nn.Module):
         weights = None
         if path == "sdpa":
             attended = functional.scaled_dot_product_attention(query, key, value)
-        else:
+        elif path == "eager":
             weights = (query * self.scale @ key.transpose(-1, -2)).softmax(dim=-1)
             attended = weights @ value
+        else:
+            attended = self._attend_by_name(path, query, key, value)
         attended = attended.transpose(1, 2).reshape(batch, asking, length, self.dim_out)
         attentions = (
             self._stock_attentions(weights, units) if output_attentions and weights is not None else None
         )
         return project(attended, self.proj, added=added), attentions
+
+    def _attend_by_name(
+        self, name: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """A function of transformers' AttentionInterface; all are (windows, heads, tokens, head_dim)."""
+        attend = ALL_ATTENTION_FUNCTIONS[name]
+        attended, _ = attend(self, query, key, value, None, scaling=self.scale, dropout=0.0, is_causal=False)
+        return attended.transpose(1, 2)  # they return tokens before heads
 
     def _project(
         self, tokens: torch.Tensor, first_query: int

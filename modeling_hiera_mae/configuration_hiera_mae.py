@@ -1,4 +1,4 @@
-"""The model's configuration: transformers' HieraConfig plus what we add and the six named sizes.
+"""The model's configuration: transformers' HieraConfig plus what we add.
 
 Stands at the start of the model: every other file of this package reads it. `model_type` stays "hiera", so a
 folder saved with it opens in stock transformers with no flag.
@@ -16,15 +16,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import HieraConfig
 from transformers.activations import ACT2FN
 
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 96, "depths": [1, 2, 7, 2], "num_heads": [1, 2, 4, 8]},
-    "small": {"embed_dim": 96, "depths": [1, 2, 11, 2], "num_heads": [1, 2, 4, 8]},
-    "base": {"embed_dim": 96, "depths": [2, 3, 16, 3], "num_heads": [1, 2, 4, 8]},
-    "base_plus": {"embed_dim": 112, "depths": [2, 3, 16, 3], "num_heads": [2, 4, 8, 16]},
-    "large": {"embed_dim": 144, "depths": [2, 6, 36, 4], "num_heads": [2, 4, 8, 16]},
-    "huge": {"embed_dim": 256, "depths": [2, 6, 36, 4], "num_heads": [4, 8, 16, 32]},
-}
-"""The published sizes: embed_dim, depths and heads of each stage (Ryali et al. 2023, appendix, table 2)."""
+from .sizes import SIZES
 
 ENCODER_GEOMETRY = (
     "embed_dim",
@@ -65,7 +57,12 @@ _NOT_FOLLOWED = (
 _POSITION_INTERPOLATIONS = ("bicubic", "windowed")
 
 # Queries are pooled between this many stages, by what a class is for. The MAE keeps 2 x 2 tokens a mask unit.
-_QUERY_POOLS = {"HieraForPreTraining": 2, "HieraForImageClassification": 3, "HieraModel": 3}
+_QUERY_POOLS = {
+    "HieraForPreTraining": 2,
+    "HieraForImageClassification": 3,
+    "HieraModel": 3,
+    "HieraBackbone": 3,
+}
 
 
 @strict  # the parent's own checks of types, for the fields declared here
@@ -119,8 +116,10 @@ class HieraMAEConfig(HieraConfig):
             ValueError: a field has a wrong type or value, or the geometry cannot be built.
         """
         _check_content(config_dict)
+        # The class's own is not a field: a backbone's would stand in a classifier's configuration.
+        content = {name: value for name, value in config_dict.items() if name != "model_type"}
         try:
-            config = super().from_dict(config_dict, **kwargs)
+            config = super().from_dict(content, **kwargs)
         except ValueError:
             raise
         except Exception as error:  # strict dataclasses and transformers raise classes of many kinds
@@ -188,7 +187,8 @@ class HieraMAEConfig(HieraConfig):
         default of this one.
 
         Args:
-            stock_class: "HieraForPreTraining", "HieraForImageClassification" or "HieraModel".
+            stock_class: "HieraForPreTraining", "HieraForImageClassification", "HieraModel" or
+                "HieraBackbone".
         """
         config = copy.deepcopy(self)
         trained_as = {stock_name(name) for name in config.architectures or []}
@@ -235,6 +235,17 @@ class HieraMAEConfig(HieraConfig):
         if content.get("num_query_pool") is None:
             content.pop("num_query_pool", None)
         return content
+
+
+@strict
+class HieraMAEBackboneConfig(HieraMAEConfig):
+    """The same under a model type of its own, for a detector's or segmenter's `backbone_config`.
+
+    Such a model saves this configuration inside its own and makes the backbone of its model type alone:
+    "hiera" would give transformers' HieraBackbone, whose feature maps are not in the image's order.
+    """
+
+    model_type = "hiera_mae_backbone"
 
 
 class ImageSizeError(ValueError):

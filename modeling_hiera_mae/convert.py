@@ -1,16 +1,41 @@
-"""Checkpoints of other libraries → a folder that stock transformers opens.
+"""Checkpoints of other libraries → a folder that stock transformers opens, or one that timm opens.
 
 It makes what stage 0 or 1 starts from by `from_pretrained`. (This file does not ship to the Hub.)
 
     python -m modeling_hiera_mae.convert mae_hiera_tiny_224.pth checkpoints/hiera-tiny-imagenet-mae
     python -m modeling_hiera_mae.convert timm/hiera_tiny_224.mae checkpoints/hiera-tiny-encoder
+    python -m modeling_hiera_mae.convert runs/cls runs/cls-timm --to timm
 
 SOURCE is one of: Meta's `.pth` (MAE or classifier), Meta's or timm's safetensors (the file, its folder or its
 Hub id), a folder of stock transformers, a stage's folder, whose record and card go along. Geometry is read
 from the weights; what does not fit is refused.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m modeling_hiera_mae.convert", description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("source", help="file, folder or Hub id")
+    parser.add_argument("folder", type=Path, help="where the converted checkpoint goes")
+    parser.add_argument(
+        "--to", choices=("transformers", "timm"), default="transformers", help="whose format is written"
+    )
+    parser.add_argument("--num-heads", type=int, help="heads of the first stage, where the size is custom")
+    parser.add_argument("--license", help="licence of the weights, where the source's card does not say")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import hashlib
 import math
 import os
@@ -19,7 +44,6 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -30,6 +54,7 @@ from .foreign_weights import infer_config, map_names
 from .modeling_hiera import HieraMAEForImageClassification, HieraMAEModel
 from .modeling_hiera_mae import HieraMAEForPreTraining
 from .pretrained import HieraMAEPreTrainedModel
+from .timm_folder import USAGE, write_timm_folder
 from .weight_files import Weights, read_json, read_weights
 
 _META_LICENSE = "cc-by-nc-4.0"
@@ -44,7 +69,7 @@ _GO_ALONG = (
     "README.md",
     "preprocessor_config.json",
     "published.json",
-    "trained_images.txt",
+    "training_images.parquet",
     "figures/*.png",
     "examples/*.png",
 )
@@ -64,6 +89,7 @@ class Conversion(NamedTuple):
         source: what the weights came from, for the card.
         license: licence of the weights.
         stage: the folder of the stage that was converted; None of any other source.
+        processor: the content of the source's preprocessor_config.json, or None.
     """
 
     model: HieraMAEPreTrainedModel
@@ -72,6 +98,7 @@ class Conversion(NamedTuple):
     source: str
     license: str
     stage: Path | None = None
+    processor: dict[str, Any] | None = None
 
 
 def convert(source: str, num_heads: int | None = None, license_name: str | None = None) -> Conversion:
@@ -125,11 +152,7 @@ def save(conversion: Conversion, folder: Path) -> None:
         ValueError: the folder holds a stage, whose record would then speak of other weights.
         OSError: it cannot be written.
     """
-    if (folder / _RECORD).exists():
-        raise ValueError(
-            f"{folder} holds a stage: its {_RECORD} and card would speak of weights that are no longer "
-            "there. Name a new folder."
-        )
+    _refuse_a_stage(folder)
     conversion.model.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # which the library lets their owner alone read
         shutil.copymode(folder / "config.json", file)
@@ -143,7 +166,39 @@ def save(conversion: Conversion, folder: Path) -> None:
             shutil.copyfile(file, place)
 
 
-def report(conversion: Conversion) -> str:
+def save_for_timm(conversion: Conversion, folder: Path) -> Conversion:
+    """Write weights, config.json and a card as timm has them; a stage's record goes along.
+
+    Args:
+        conversion: what `convert` returned.
+        folder: made if absent.
+
+    Returns:
+        What was mapped and left out on the way to timm's names.
+
+    Raises:
+        ValueError: the folder holds a stage, or timm's Hiera cannot have this geometry.
+        OSError: it cannot be written.
+    """
+    _refuse_a_stage(folder)
+    mapped, left_out = write_timm_folder(conversion.model, folder, conversion.processor)
+    conversion = conversion._replace(mapped=mapped, left_out=left_out)
+    (folder / "README.md").write_text(_card(conversion, "timm"), encoding="utf-8")
+    for name in (_RECORD, "training_images.parquet"):
+        if conversion.stage is not None and (conversion.stage / name).is_file():
+            shutil.copyfile(conversion.stage / name, folder / name)
+    return conversion
+
+
+def _refuse_a_stage(folder: Path) -> None:
+    if (folder / _RECORD).exists():
+        raise ValueError(
+            f"{folder} holds a stage: its {_RECORD} and card would speak of weights that are no longer "
+            "there. Name a new folder."
+        )
+
+
+def report(conversion: Conversion, library: str = "transformers") -> str:
     """Say what was mapped and what was left out, one line per group of weights."""
     groups = Counter(
         (_group(source), _group(target.removeprefix("hiera.")) if source != target else "(same name)")
@@ -155,23 +210,31 @@ def report(conversion: Conversion) -> str:
         f"  {source:<28} → {target:<28} {count:>4} tensors" for (source, target), count in groups.items()
     ]
     lines += [f"  {name:<28} left out: {reason}" for name, reason in conversion.left_out.items()]
-    if isinstance(model, HieraMAEModel):
+    if library == "timm":
+        lines += [f"  {note}" for note in _timm_notes(conversion)]
+    elif isinstance(model, HieraMAEModel):
         lines.append("  Only the encoder is in the source: decoder, final norm and head will be new.")
     if conversion.stage is not None:
-        lines.append("  A stage of this project: its record, card and processor go along unchanged.")
+        along = "record goes" if library == "timm" else "record, card and processor go"
+        lines.append(f"  A stage of this project: its {along} along unchanged.")
     return "\n".join([*lines, f"  licence {conversion.license}"])
+
+
+def _timm_notes(conversion: Conversion) -> list[str]:
+    """What a reader of the timm folder has to know, one sentence each."""
+    notes = []
+    if not any(target.startswith("head.norm.") for target in conversion.mapped.values()):
+        notes.append("The source has no final norm: timm's head.norm is new, with weight 1 and bias 0.")
+    if conversion.processor is None:
+        notes.append("The source has no image processor: timm's own mean and standard deviation apply.")
+    if conversion.model.config.problem_type == "multi_label_classification":
+        notes.append("Labels are independent: a probability is the sigmoid of a logit, not a softmax.")
+    return notes
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (see the top of this file)."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m modeling_hiera_mae.convert", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", help="file, folder or Hub id")
-    parser.add_argument("folder", type=Path, help="where the converted checkpoint goes")
-    parser.add_argument("--num-heads", type=int, help="heads of the first stage, where the size is custom")
-    parser.add_argument("--license", help="licence of the weights, where the source's card does not say")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         if (
@@ -181,10 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             raise ValueError(f"{options.folder} is the source itself; name another folder to write to.")
         conversion = convert(options.source, options.num_heads, options.license)
-        save(conversion, options.folder)
+        if options.to == "timm":
+            conversion = save_for_timm(conversion, options.folder)
+        else:
+            save(conversion, options.folder)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{error}\n")
-    sys.stdout.write(f"{report(conversion)}\n  written to {options.folder}\n")
+    sys.stdout.write(f"{report(conversion, options.to)}\n  written to {options.folder}\n")
 
 
 def _locate(source: str) -> tuple[Path, str]:
@@ -285,7 +351,9 @@ def _convert_stock(path: Path, label: str, license_name: str | None) -> Conversi
     model.config.problem_type = content.get("problem_type")
     mapped = {name: name for name in model.state_dict()}
     chosen = license_name or _card_license(path) or _META_LICENSE
-    return Conversion(model, mapped, {}, label, chosen, stage)
+    processor = path / "preprocessor_config.json"
+    prepared = read_json(processor) if processor.is_file() else None
+    return Conversion(model, mapped, {}, label, chosen, stage, prepared)
 
 
 def _group(name: str) -> str:
@@ -295,7 +363,7 @@ def _group(name: str) -> str:
     return ".".join(parts[:2]) if parts[0] in inner and len(parts) > 2 else parts[0]
 
 
-def _card(conversion: Conversion) -> str:
+def _card(conversion: Conversion, library: str = "transformers") -> str:
     model = conversion.model
     kind = {
         HieraMAEForPreTraining: "masked autoencoder (encoder and decoder)",
@@ -305,13 +373,16 @@ def _card(conversion: Conversion) -> str:
     left_out = "".join(
         f"- left out `{_plain(name)}`: {reason}\n" for name, reason in conversion.left_out.items()
     )
-    metadata = {"license": conversion.license, "library_name": "transformers", "tags": ["hiera"]}
+    notes = "".join(f"- {note}\n" for note in _timm_notes(conversion)) if library == "timm" else ""
+    usage = USAGE if library == "timm" else ""
+    metadata = {"license": conversion.license, "library_name": library, "tags": ["hiera"]}
     return (
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, width=math.inf)}---\n\n"
         f"# Hiera {model.config.size_name or ''} {kind}\n\n"
         "Converted with `python -m modeling_hiera_mae.convert`; the weights themselves are unchanged.\n\n"
         f"- source: {_plain(conversion.source)}\n- licence of the weights: {_plain(conversion.license)}; "
         f"whatever is trained from them inherits it\n- {len(conversion.mapped)} tensors mapped\n{left_out}"
+        f"{notes}{usage}"
     )
 
 

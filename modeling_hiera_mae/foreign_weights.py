@@ -6,7 +6,8 @@ Stands below convert.py and, like it, does not ship to the Hub.
 import re
 from collections.abc import Sequence
 
-from .configuration_hiera_mae import SIZES, HieraMAEConfig
+from .configuration_hiera_mae import HieraMAEConfig
+from .sizes import SIZES
 from .weight_files import Weights
 
 # Meta's and timm's names → transformers'. `blocks.N` becomes `stages.S.layers.L` first.

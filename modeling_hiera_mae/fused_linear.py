@@ -72,7 +72,9 @@ def project(
 ) -> torch.Tensor:
     """Run a linear layer, then GELU or a sum; see `linear`.
 
-    A layer that has been wrapped, replaced or hooked (adapters, quantisation) is called as it is.
+    A layer that has been wrapped, replaced or hooked (adapters, quantization, offloading) is called as it
+    is, on (batch, units × tokens, in): some, such as bitsandbytes' 8-bit layers, take at most three
+    dimensions.
 
     Args:
         tokens: (…, in).
@@ -82,7 +84,7 @@ def project(
     """
     if is_plain(layer):
         return linear(tokens, layer.weight, layer.bias, gelu=gelu, added=added)
-    out = layer(tokens)
+    out = layer(tokens.flatten(1, -2)).unflatten(1, tokens.shape[1:-1])
     if gelu:
         out = functional.gelu(out)
     return out if added is None else added + out
@@ -114,10 +116,21 @@ def gelu_mlp(
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether calling the layer is the same as multiplying by its weight."""
+    return type(layer) is nn.Linear and _is_untouched(layer)
+
+
+def is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether calling the convolution is the same as multiplying patches by its weight."""
+    return type(layer) is nn.Conv2d and _is_untouched(layer)
+
+
+def _is_untouched(layer: nn.Module) -> bool:
+    """Whether a call of the layer runs its class's forward alone, on a weight that is its own."""
     return (
-        type(layer) is nn.Linear
-        and type(layer.weight) is nn.Parameter
-        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        type(layer.weight) is nn.Parameter
+        and "forward" not in vars(layer)  # accelerate's hooks, which bring offloaded weights, stand there
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not (layer._backward_hooks or layer._backward_pre_hooks)
     )
 
 

@@ -15,10 +15,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import HieraMAEMaskUnitAttention
 from .configuration_hiera_mae import HieraMAEConfig
-from .fused_linear import gelu_mlp, linear, project
+from .fused_linear import gelu_mlp, is_plain_convolution, linear, project
 from .masking import UnitMask
 from .position_embeddings import resize_positions
-from .windowing import cut_units, pool_queries, unroll
+from .windowing import cut_units, pool_queries, take_units, unroll
 
 
 class HieraMAEPatchEmbeddings(nn.Module):
@@ -52,19 +52,26 @@ class HieraMAEPatchEmbeddings(nn.Module):
             self.projection.weight.dtype
         )  # as targets of the loss they stay float32
         if mask is None:
-            tokens = self.projection(pixel_values).permute(0, 2, 3, 1)
-            return unroll(tokens, self.config.query_stride, self.levels)
-        patches = self._visible_patches(pixel_values, mask)
+            return self._embed_all(pixel_values)
+        visible = self._zero_masked(pixel_values, mask)
+        if not is_plain_convolution(self.projection):  # an adapter's or a hooked one has to be called
+            return take_units(self._embed_all(visible), mask.kept)
+        patches = self._cut_patches(visible, mask)
         return linear(patches, self.projection.weight.flatten(1), self.projection.bias)
 
-    def _visible_patches(self, pixel_values: torch.Tensor, mask: UnitMask) -> torch.Tensor:
-        """Lay out visible pixels, (batch, kept, tokens, channels × patch height × patch width)."""
+    def _embed_all(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        tokens = self.projection(pixel_values).permute(0, 2, 3, 1)
+        return unroll(tokens, self.config.query_stride, self.levels)
+
+    def _zero_masked(self, pixel_values: torch.Tensor, mask: UnitMask) -> torch.Tensor:
         unit_height, unit_width = self.config.unit_pixels
         rows, columns = pixel_values.shape[2] // unit_height, pixel_values.shape[3] // unit_width
         is_kept = mask.is_kept.reshape(-1, 1, rows, 1, columns, 1).to(pixel_values.dtype)
         visible = pixel_values.unflatten(3, (columns, unit_width)).unflatten(2, (rows, unit_height)) * is_kept
-        visible = visible.flatten(4, 5).flatten(2, 3)
+        return visible.flatten(4, 5).flatten(2, 3)
 
+    def _cut_patches(self, visible: torch.Tensor, mask: UnitMask) -> torch.Tensor:
+        """Lay out visible pixels, (batch, kept, tokens, channels × patch height × patch width)."""
         (kernel_y, kernel_x), (stride_y, stride_x) = self.config.patch_size, self.config.patch_stride
         pad_y, pad_x = self.config.patch_padding
         # A unit's patches reach `padding` before it and `kernel - stride - padding` past it.

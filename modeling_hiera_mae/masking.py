@@ -101,15 +101,19 @@ def noise_from_scores(scores: torch.Tensor, tie_break: torch.Tensor | None = Non
     return ranks.float() / scores.shape[1]
 
 
-def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> None:
+def check_pixel_values(
+    config: HieraMAEConfig, pixel_values: torch.Tensor, interpolate_pos_encoding: bool | None = None
+) -> None:
     """Refuse images the model cannot take.
 
     Args:
         config: the model's.
         pixel_values: (batch, channels, height, width).
+        interpolate_pos_encoding: False refuses images of another size than `config.image_size`.
 
     Raises:
-        ValueError: not four-dimensional, not floating point, wrong channels, or not whole mask units.
+        ValueError: not four-dimensional, not floating point, wrong channels, not whole mask units, or of
+            another size where position embeddings shall not be interpolated.
     """
     if pixel_values.dim() != 4:
         raise ValueError(
@@ -126,10 +130,21 @@ def check_pixel_values(config: HieraMAEConfig, pixel_values: torch.Tensor) -> No
             "of the configuration). Convert the images, or load the model with another num_channels."
         )
     check_image_size(tuple(pixel_values.shape[2:]), config.unit_pixels, "The size of pixel_values")
+    found, trained = tuple(pixel_values.shape[2:]), tuple(config.image_size)
+    if interpolate_pos_encoding is False and found != trained:
+        raise ValueError(
+            f"pixel_values are {found[0]}×{found[1]} pixels, and interpolate_pos_encoding is False; wanted "
+            f"{trained[0]}×{trained[1]}, the size of the position embeddings. Resize the images, or leave "
+            "interpolate_pos_encoding out."
+        )
 
 
 def choose_mask(
-    config: HieraMAEConfig, pixel_values: torch.Tensor, noise: torch.Tensor | None, mask_ratio: float | None
+    config: HieraMAEConfig,
+    pixel_values: torch.Tensor,
+    noise: torch.Tensor | None,
+    mask_ratio: float | None,
+    interpolate_pos_encoding: bool | None = None,
 ) -> UnitMask:
     """The mask of a forward: check its inputs, draw noise if none is given, keep the smallest.
 
@@ -138,11 +153,12 @@ def choose_mask(
         pixel_values: (batch, channels, height, width).
         noise: (batch, mask units) or None.
         mask_ratio: fraction to hide; None takes the configuration's.
+        interpolate_pos_encoding: see check_pixel_values.
 
     Raises:
         ValueError: any of them does not fit.
     """
-    check_pixel_values(config, pixel_values)
+    check_pixel_values(config, pixel_values, interpolate_pos_encoding)
     rows, columns = (
         side // unit for side, unit in zip(pixel_values.shape[2:], config.unit_pixels, strict=True)
     )

@@ -14,6 +14,7 @@ from transformers.models.hiera.modeling_hiera import HieraForImageClassification
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
+from .exclusive_loss import MULTI_LABEL, SINGLE_LABEL, masked_cross_entropy
 from .initialization import init_head_weights, init_mae_patch_embedding, init_mae_weights
 from .layers import HieraMAEEmbeddings, HieraMAELayer, HieraMAEStage
 from .masking import UnitMask, check_pixel_values, choose_mask
@@ -144,6 +145,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         mask_ratio: float | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> HieraModelOutput:
         """Encode images.
 
@@ -154,6 +156,8 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
             mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
+            interpolate_pos_encoding: True or None interpolate the position embeddings for images of another
+                size than `config.image_size`; False refuses such images.
 
         Returns:
             transformers' HieraModelOutput, tensors in transformers' order; `bool_masked_pos` is True for
@@ -167,13 +171,13 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         )
         mask = None
         if self.is_mae:
-            mask = choose_mask(self.config, pixel_values, noise, mask_ratio)
+            mask = choose_mask(self.config, pixel_values, noise, mask_ratio, interpolate_pos_encoding)
         elif noise is not None or mask_ratio is not None:
             raise ValueError(
                 "noise and mask_ratio need a model that masks: build HieraMAEModel(config, is_mae=True)."
             )
         else:
-            check_pixel_values(self.config, pixel_values)
+            check_pixel_values(self.config, pixel_values, interpolate_pos_encoding)
         tokens = self.embeddings(pixel_values, mask)
         encoded = self.encoder(
             tokens,
@@ -195,10 +199,11 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
 
 
 class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
-    """Multi-label classifier: Hiera's encoder, the mean of its tokens, one linear layer.
+    """Classifier: Hiera's encoder, the mean of its tokens, one linear layer.
 
     Args:
-        config: the geometry and `num_labels`; copied, its problem_type becomes multi_label_classification.
+        config: the geometry and `num_labels`; copied. With problem_type "single_label_classification" each
+            image has exactly one label; any other becomes "multi_label_classification".
     """
 
     new_weights = ("hiera.pooler.", "classifier.")
@@ -208,7 +213,8 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
     def __init__(self, config: HieraMAEConfig) -> None:
         config = config.for_class("HieraForImageClassification")
-        config.problem_type = "multi_label_classification"
+        if config.problem_type != SINGLE_LABEL:
+            config.problem_type = MULTI_LABEL
         super().__init__(config)
         self.num_labels = config.num_labels
         self.hiera = HieraMAEModel(config, add_pooling_layer=True)
@@ -229,16 +235,20 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> HieraForImageClassificationOutput:
         """Score every label; always logits, in training and evaluation alike.
 
         Args:
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
-            labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated.
-            num_items_in_batch: annotated labels of the whole optimizer step; the loss is then divided by it
-                instead of by those of this batch, so that accumulated batches weigh alike.
+            labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated. Of
+                single-label classification also (batch,), integers, as in transformers: masked_cross_entropy.
+            num_items_in_batch: annotated labels (of single-label classification: images) of the whole
+                optimizer step; the loss is then divided by it instead of by those of this batch, so that
+                accumulated batches weigh alike.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
+            interpolate_pos_encoding: see HieraMAEModel.
 
         Returns:
             transformers' output; `logits` is (batch, num_labels), `loss` a scalar where labels are given.
@@ -247,12 +257,18 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
             ValueError: pixel_values or labels do not fit.
         """
         outputs = self.hiera(
-            pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+            pixel_values,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
         )
         pooled = functional.dropout(outputs.pooler_output, self.config.classifier_dropout, self.training)
         logits = self.classifier(pooled)
+        measure = (
+            masked_cross_entropy if self.config.problem_type == SINGLE_LABEL else masked_binary_cross_entropy
+        )
         return HieraForImageClassificationOutput(
-            loss=None if labels is None else masked_binary_cross_entropy(logits, labels, num_items_in_batch),
+            loss=None if labels is None else measure(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -279,7 +295,8 @@ def masked_binary_cross_entropy(
     if not labels.is_floating_point():
         raise ValueError(
             f"labels are {labels.dtype}; wanted floating point (1 present, 0 absent, NaN not annotated). "
-            "Call labels.float()."
+            "Call labels.float(); or, where each image has exactly one label, set problem_type to "
+            f"{SINGLE_LABEL}."
         )
     if labels.shape != logits.shape:
         raise ValueError(
@@ -299,13 +316,14 @@ def wants_attentions(config: HieraMAEConfig, output_attentions: bool | None) -> 
     """Decide whether attention weights are returned.
 
     Raises:
-        ValueError: they are requested with the fused path, which never forms them.
+        ValueError: they are requested with a fused path, which never forms them.
     """
     wanted = bool(config.output_attentions if output_attentions is None else output_attentions)
-    if wanted and config._attn_implementation == "sdpa":
+    if wanted and config._attn_implementation not in (None, "eager"):
         raise ValueError(
-            "output_attentions=True with attn_implementation 'sdpa', which never forms the weights; load the "
-            "model with attn_implementation='eager', or call model.set_attn_implementation('eager')."
+            f"output_attentions=True with attn_implementation {config._attn_implementation!r}, which gives "
+            "no weights; load the model with attn_implementation='eager', or call "
+            "model.set_attn_implementation('eager')."
         )
     return wanted
 

@@ -18,7 +18,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
 from .feature_prediction import FeatureHead, FeatureLoss, FeaturePredictionOutput, features_of_units
-from .fused_linear import linear, project
+from .fused_linear import is_plain_convolution, linear, project
 from .initialization import init_mae_fusion_head, init_mae_tokens, init_mae_weights
 from .layers import HieraMAELayer, HieraMAEStage, look_up_units
 from .masking import UnitMask, choose_mask
@@ -40,6 +40,7 @@ class HieraMAEMultiScaleFusion(nn.Module):
         assert config.num_query_pool is not None  # set by the model's __init__
         self.stride = tuple(config.query_stride)
         self.pools = config.num_query_pool
+        self.levels_left = len(config.depths) - 1 - self.pools  # before a mask unit is one token
         self.multi_scale_fusion_heads = nn.ModuleList()
         for stage in range(self.pools):
             kernel = tuple(side ** (self.pools - stage) for side in self.stride)
@@ -65,13 +66,16 @@ class HieraMAEMultiScaleFusion(nn.Module):
     def _merge(self, head: nn.Module, tokens: torch.Tensor, levels: int) -> torch.Tensor:
         """One head, over the tokens of `levels` poolings at once."""
         batch, units, length, channels = tokens.shape
+        if not is_plain_convolution(head):  # an adapter's or a hooked one has to be called
+            maps = reroll(tokens, self.stride, self.levels_left + levels).flatten(0, 1).permute(0, 3, 1, 2)
+            merged = unroll(head(maps).permute(0, 2, 3, 1), self.stride, self.levels_left)
+            return merged.squeeze(1).unflatten(0, (batch, units))
         merging = math.prod(self.stride) ** levels
         # Unrolled, what merges is the slow part of a unit's tokens: (merging, remaining) → (remaining,
         # merging).
         patches = (
             tokens.reshape(batch, units, merging, length // merging, channels).transpose(2, 3).flatten(3)
         )
-        assert isinstance(head, nn.Conv2d)
         weight = unroll(
             head.weight.permute(0, 2, 3, 1), self.stride, levels
         )  # the kernel's pixels in the same order
@@ -211,19 +215,20 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         output_logits: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> HieraForPreTrainingOutput:
         """Hide mask units and predict their pixels, or a teacher's features.
 
         Args:
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
-            noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible. None draws
-                it.
+            noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible; None: drawn.
             mask_ratio: fraction to hide; None takes the configuration's.
             target_features: (batch, rows, columns, size), what `predict_features` has asked for, at each of
                 the decoder's tokens; None: the loss is that of pixels.
             output_logits: predict visible tokens too and return `logits`; None does so in evaluation only.
             output_attentions: return weights of each encoder stage's last block (the "eager" path).
             output_hidden_states: keep and return every encoder stage's output.
+            interpolate_pos_encoding: see HieraMAEModel.
 
         Returns:
             transformers' output: `loss`, a scalar over masked tokens; `logits`, (batch, tokens, pixels of a
@@ -233,11 +238,10 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         Raises:
             ValueError: pixel_values, noise or mask_ratio do not fit.
         """
-        wants_states = (
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        )
+        asked = output_hidden_states
+        wants_states = self.config.output_hidden_states if asked is None else asked
         wants_logits = not self.training if output_logits is None else output_logits
-        mask = choose_mask(self.config, pixel_values, noise, mask_ratio)
+        mask = choose_mask(self.config, pixel_values, noise, mask_ratio, interpolate_pos_encoding)
         height, width = self.config.unit_pixels
         unit_grid = (pixel_values.shape[2] // height, pixel_values.shape[3] // width)
         tokens = self.hiera.embeddings(pixel_values, mask)

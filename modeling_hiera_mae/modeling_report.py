@@ -43,8 +43,10 @@ class ReportConfig(VisionEncoderDecoderConfig):
     model_type = "vision-encoder-decoder"
 
     def to_dict(self) -> dict[str, Any]:
-        """Serialise, naming the class that opens the folder without this project."""
+        """Serialise, naming the class that opens the folder without this project, and no folder of before."""
         content: dict[str, Any] = super().to_dict()
+        for part in ("encoder", "decoder"):
+            (content.get(part) or {}).pop("_name_or_path", None)  # where it was loaded from: on this machine
         return content | ({"architectures": [_STOCK]} if content.get("architectures") else {})
 
 

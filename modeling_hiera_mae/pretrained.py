@@ -1,40 +1,25 @@
 """What the three models share: loading any Hiera checkpoint, and the switches the Trainer reads.
 
-Stands between a folder (or Hub id) and the models. A checkpoint is first judged by its config.json, its
-weights are read by weight_files.py, loaded at their own size, then stretched or folded to the requested
-one.
+Stands between a folder (or Hub id) and the models. A checkpoint is first judged by its config.json
+(checkpoint_config.py), its weights are read by weight_files.py, loaded at their own size, then stretched or
+folded to the requested one.
 """
 
 import contextlib
 import copy
 import logging
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import HieraConfig, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .configuration_hiera_mae import (
-    DECODER_GEOMETRY,
-    ENCODER_GEOMETRY,
-    HieraMAEConfig,
-    check_image_size,
-    list_or_value,
-    stock_name,
-)
+from .checkpoint_config import read_configs, refuse_other_depths, refuse_other_geometry
+from .configuration_hiera_mae import HieraMAEConfig, check_image_size, stock_name
 from .initialization import init_classifier_weights
-from .weight_files import (
-    Weights,
-    check_finite,
-    clean_weights,
-    find_file,
-    find_weights,
-    read_json,
-    read_weights,
-)
+from .weight_files import Weights, clean_weights, find_weights, read_weights
 
 _HUB_OPTIONS = (
     "cache_dir",
@@ -61,9 +46,6 @@ _TASK_PARTS = (
 )
 """Parts that one task's model has and another's leaves behind; the encoder is in every one."""
 
-_ENCODER_LAYER = re.compile(r"(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
-_DECODER_LAYER = re.compile(r"decoder\.decoder_block\.layers\.(\d+)\.")
-
 
 class HieraMAEPreTrainedModel(PreTrainedModel):
     """Base of HieraMAEModel, HieraMAEForPreTraining and HieraMAEForImageClassification."""
@@ -76,6 +58,9 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["HieraMAELayer"]
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     # Prefixes of weights that may be new when the checkpoint was trained for another task.
     new_weights: tuple[str, ...] = ()
 
@@ -105,20 +90,20 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         name = str(pretrained_model_name_or_path)
         hub_options = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
         dtype = next((kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key)), torch.float32)
-        stored, wanted, kwargs = _read_configs(name, hub_options, kwargs)
+        stored, wanted, kwargs = read_configs(name, hub_options, kwargs)
         stored_classes = {stock_name(architecture) for architecture in stored.architectures or []}
         same_task = stock_name(cls.__name__) in stored_classes
         with_decoder = same_task and cls.__name__.endswith("PreTraining")
-        _refuse_other_geometry(name, stored, wanted, with_decoder=with_decoder)
+        refuse_other_geometry(name, stored, wanted, with_decoder=with_decoder)
 
         # Load at the checkpoint's own size; resize and fold below.
-        as_stored = copy.deepcopy(wanted)
+        as_stored = cls.own_config(wanted)
         as_stored.image_size, as_stored.num_channels = stored.image_size, stored.num_channels
         with_info = kwargs.pop("output_loading_info", False)
         new_head = kwargs.pop("ignore_mismatched_sizes", False)
         weights = _weights_of(name, hub_options, kwargs)
         cls._refuse_other_amount(name, as_stored, weights)
-        _refuse_other_depths(name, as_stored, weights, with_decoder=with_decoder)
+        refuse_other_depths(name, as_stored, weights, with_decoder=with_decoder)
         kwargs.pop("torch_dtype", None)
         with _without_report():
             model, info = super().from_pretrained(
@@ -141,11 +126,18 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         return (model, info) if with_info else model
 
     @classmethod
+    def own_config(cls, config: HieraMAEConfig) -> HieraMAEConfig:
+        """A copy of a configuration as models of this class hold it."""
+        return copy.deepcopy(config)
+
+    @classmethod
     def _refuse_other_amount(cls, name: str, config: HieraMAEConfig, weights: Weights) -> None:
         """Refuse a configuration that no model can be built from, or that asks for absurd memory."""
+        config = copy.deepcopy(config)
+        config._attn_implementation = None  # whether a requested one can run here is another question
         try:
             with torch.device("meta"):
-                model = cls(copy.deepcopy(config))
+                model = cls(config)
         except Exception as error:  # nothing but the model's construction: the configuration is at fault
             raise ValueError(
                 f"{name} describes a model that cannot be built ({type(error).__name__}: {error}): its "
@@ -213,17 +205,25 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False
     ) -> str | None:
-        """Accept "eager", "sdpa", or None, which is kept: the layers then choose (see resolve_attention).
+        """Accept None, which is kept: the layers then choose (see resolve_attention); or a name.
+
+        A name is "eager", "sdpa", or another of transformers' AttentionInterface, its own ("flex_attention",
+        "flash_attention_2") and registered ones.
 
         Raises:
-            ValueError: any other name.
+            ValueError: an unknown name, or one for generation.
+            ImportError: transformers says what the function lacks here.
         """
-        if requested_attention not in (None, "eager", "sdpa"):
+        if requested_attention in (None, "eager", "sdpa"):
+            return requested_attention
+        known = {name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if not name.startswith("paged|")}
+        if requested_attention not in known:
             raise ValueError(
-                f"attn_implementation is {requested_attention!r}; wanted 'eager', 'sdpa', or None to choose "
-                "by device, and by training or inference."
+                f"attn_implementation is {requested_attention!r}; wanted 'eager', 'sdpa', another name of "
+                f"transformers' AttentionInterface ({', '.join(sorted(known - {'sdpa'}))}), or None to "
+                "choose by device, and by training or inference."
             )
-        return requested_attention
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the patch embeddings, as transformers' Hiera does."""
@@ -281,51 +281,6 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             )
 
 
-def _refuse_other_depths(name: str, config: HieraMAEConfig, weights: Weights, *, with_decoder: bool) -> None:
-    """Raise where the names of the weights show more or fewer layers than the configuration has."""
-    layers = {
-        (int(match[1]), int(match[2])) for key in weights if (match := _ENCODER_LAYER.match(key)) is not None
-    }
-    held = Counter(stage for stage, _ in layers)
-    found = [held[stage] for stage in range(max(held, default=-1) + 1)]
-    wanted = list(config.depths)
-    field = "depths"
-    if found == wanted and with_decoder:
-        blocks = {match[1] for key in weights if (match := _DECODER_LAYER.match(key)) is not None}
-        found, wanted, field = [len(blocks)], [config.decoder_depth], "decoder_depth"
-    if found not in ([], [0], wanted):  # without any layer it is no Hiera, which is said elsewhere
-        raise ValueError(
-            f"{name}: its weights have {field} {list_or_value(found)}, and its config.json says "
-            f"{list_or_value(wanted)}. Load the config.json that was saved with the weights, or get both "
-            "files again."
-        )
-
-
-def read_config_file(source: str, hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of a Hiera's folder or Hub id, as it was written; see read_hiera_config for its fields.
-
-    Args:
-        source: folder or Hub id.
-        hub_options: transformers' own: `revision`, `subfolder`, `token` and the like.
-
-    Raises:
-        ValueError: it is damaged, or no Hiera's.
-        OSError: there is none, or it cannot be opened.
-    """
-    path = find_file(source, "config.json", hub_options)
-    if path is None:
-        raise OSError(f"{source} has no config.json; name the folder that save_pretrained wrote.")
-    content = read_json(path)
-    check_finite(content, path.name)
-    if content.get("model_type") != HieraMAEConfig.model_type:
-        found = content.get("model_type") or content.get("architecture") or "none"
-        raise ValueError(
-            f"{source} holds a model of type {found!r}; wanted 'hiera'. Choose a Hiera checkpoint; Meta's or "
-            "timm's own files become one with python -m modeling_hiera_mae.convert."
-        )
-    return content
-
-
 @contextlib.contextmanager
 def _without_report() -> Iterator[None]:
     """Keep transformers from listing what is missing: it is refused here, or told of by the caller."""
@@ -351,50 +306,3 @@ def _weights_of(name: str, hub_options: Mapping[str, Any], kwargs: dict[str, Any
         return read_weights(find_weights(name, hub_options, variant, use_safetensors))
     except ValueError as error:
         raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from error
-
-
-def _read_configs(
-    name: str, hub_options: dict[str, Any], kwargs: dict[str, Any]
-) -> tuple[HieraMAEConfig, HieraMAEConfig, dict[str, Any]]:
-    """The checkpoint's configuration, the requested one, and the options left for transformers."""
-    content = read_config_file(name, hub_options)
-    stored = HieraMAEConfig.from_dict(copy.deepcopy(content))
-    config = kwargs.pop("config", None)
-    if isinstance(config, HieraConfig):
-        return stored, _as_ours(config), kwargs
-    if config is not None:
-        content, _ = HieraMAEConfig.get_config_dict(config, **hub_options)
-    # A pooling that the caller names is kept; otherwise another task's gives way to this one's default.
-    chosen_pool = kwargs.get("num_query_pool")
-    wanted, unused = HieraMAEConfig.from_dict(copy.deepcopy(content), return_unused_kwargs=True, **kwargs)
-    if chosen_pool is not None:
-        wanted.architectures = None
-    wanted.validate_architecture()
-    return stored, wanted, unused
-
-
-def _as_ours(config: HieraConfig) -> HieraMAEConfig:
-    """Copy any Hiera configuration: stock's, or ours as another copy of this package declares it."""
-    if isinstance(config, HieraMAEConfig):
-        return copy.deepcopy(config)
-    ours = HieraMAEConfig.from_dict(config.to_dict())
-    ours._attn_implementation = config._attn_implementation
-    return ours
-
-
-def _refuse_other_geometry(
-    name: str, stored: HieraMAEConfig, wanted: HieraMAEConfig, *, with_decoder: bool
-) -> None:
-    """Raise a ValueError that names every field in which the checkpoint differs from what is wanted."""
-    fields = ENCODER_GEOMETRY + (DECODER_GEOMETRY if with_decoder else ())
-    different = [
-        f"{field} {list_or_value(getattr(stored, field))} (wanted {list_or_value(getattr(wanted, field))})"
-        for field in fields
-        if list_or_value(getattr(stored, field)) != list_or_value(getattr(wanted, field))
-    ]
-    if different:
-        found = f" (size {stored.size_name!r})" if stored.size_name else ""
-        raise ValueError(
-            f"{name} is a Hiera of another size{found}: {', '.join(different)}. Choose a checkpoint of the "
-            "size you configured, or leave the configuration to the checkpoint."
-        )

@@ -46,7 +46,7 @@ from dataset_scripts.reading.nifti import axial_slices, read_volume
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.inference.classifier import Classifier
-from space.reader import open_folder
+from medhiera.space.reader import open_folder
 
 SECONDS = 30
 BATCH = 40
@@ -119,7 +119,7 @@ def stage_file(whole: Path, folder: Path, name: str) -> Callable[[bytes], None]:
             shutil.copy(path, folder / path.name)
         (folder / name).write_bytes(content)
         open_folder(folder)
-        scores = Classifier.open(folder).probabilities([Image.new("L", (70, 60), 90)])
+        scores = Classifier.from_pretrained(folder).probabilities([Image.new("L", (70, 60), 90)])
         assert scores.isfinite().all()
 
     return read

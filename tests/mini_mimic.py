@@ -3,10 +3,16 @@
 import csv
 import gzip
 import io
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
+
+from dataset_scripts.mimic_cxr import SOURCE
+from dataset_scripts.phantom.reports import write_phantom_reports
+
+FOLDER = SOURCE.folder
 
 METADATA = ("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows")
 
@@ -68,3 +74,34 @@ class MimicFolder:
         self.table("metadata", METADATA, self.metadata)
         self.table("split", ("dicom_id", "study_id", "subject_id", "split"), self.splits)
         return self.root
+
+
+def write_phantom_mimic(data_dir: Path, *, studies: int, image_size: int) -> Path:
+    """Phantom studies in MIMIC-CXR-JPG's layout: their pictures and reports, as its files have them.
+
+    Nothing marks the folder as phantoms, so that its texts are handled as those of patients.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere:
+        write_phantom_reports(Path(elsewhere), studies=studies, image_size=image_size)
+        iu = Path(elsewhere) / "iu_xray"
+        with (iu / "indiana_reports.csv").open(newline="") as file:
+            reports = list(csv.DictReader(file))
+        views: dict[str, list[dict[str, str]]] = {}
+        with (iu / "indiana_projections.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                views.setdefault(row["uid"], []).append(row)
+        found = {path.name: path for path in iu.rglob("*.png")}
+        mimic = MimicFolder(data_dir / FOLDER)
+        for number, report in enumerate(reports):
+            patient, study = 10_000_000 + number, 50_000_000 + number
+            split = ("train", "train", "train", "validate", "test")[number % 5]
+            for row in views[report["uid"]]:
+                view = "PA" if row["projection"] == "Frontal" else "LATERAL"
+                with Image.open(found[row["filename"]]) as picture:
+                    mimic.add(Path(row["filename"]).name.split(".")[0], patient, study, view, split, picture)
+            findings = report["findings"].replace(". ", ".  ").replace("XXXX", "___")
+            text = f" INDICATION:  {report['indication']}\n\n FINDINGS:\n\n {findings}\n\n"
+            mimic.report(
+                patient, study, f"{'FINAL REPORT':>45}\n{text} IMPRESSION:\n\n {report['impression']}\n"
+            )
+        return mimic.finish()

@@ -110,7 +110,7 @@ class Site:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.process = subprocess.Popen(
-            [sys.executable, "space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
+            [sys.executable, "medhiera/space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
             env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.address = f"http://127.0.0.1:{port}/"

@@ -9,9 +9,9 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
 from medhiera.evaluation.results import ReconstructionReport
+from medhiera.hub.data_record import DataRecord
 from medhiera.hub.record import (
     ClassificationRecord,
-    DataRecord,
     Geometry,
     ImagenetRecord,
     Lineage,

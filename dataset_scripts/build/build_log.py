@@ -43,6 +43,7 @@ _SAID_WHOLE = ("patient_by_name", "split_cut", "no_class")
 
 _ADVICE = {
     "link_out_of_folder": "links that leave their folder are not followed (docs/data.md)",
+    "not_drawn": "a folder of phantoms holds other files too, so it counts as real: keep phantoms apart",
     "no_patient": "an image without a patient counts as a patient of its own, so films of one person may "
     "stand in training and test, and intervals are too narrow: fill in the column patient",
     "nih_split_unknown": "patients whom ChestX-ray14 holds out may be trained on: put its label file and two "

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,12 +20,13 @@ from datasets.config import DATASET_INFO_FILENAME
 from datasets.utils.py_utils import temporary_assignment
 
 from dataset_scripts.build.build_log import BuildLog, is_log, most_bad_files, read_logs, write_reports
-from dataset_scripts.build.chest_column import add_contours, chest_cells, full_path, scan_contours
+from dataset_scripts.build.chest_column import add_contours, full_path, scan_contours
 from dataset_scripts.build.config import SourceConfig, check_numbers
+from dataset_scripts.build.examples import build_examples
+from dataset_scripts.build.phantom_mark import drawn_sources, report_foreign_files
 from dataset_scripts.build.records import (
     FolderScan,
     ImageRecord,
-    Problem,
     Source,
     SourceListing,
     manifest_hash,
@@ -33,12 +34,9 @@ from dataset_scripts.build.records import (
 )
 from dataset_scripts.build.reuse import drop_damaged_info, find_cache_damage, find_readable
 from dataset_scripts.build.workers import end_with, forks_end_with_this_process
-from dataset_scripts.errors import DICOM_PACKAGES, BadImageError, DataLayoutError, TooManyBadFilesError
-from dataset_scripts.findings import CHEST_REGION, FINDINGS, REPORT_COLUMNS, make_features
-from dataset_scripts.reading.grayscale import GrayImage, encode_png, resize_shorter_side
+from dataset_scripts.errors import DICOM_PACKAGES, DataLayoutError, TooManyBadFilesError
+from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.reading.image_files import may_be_dicom
-from dataset_scripts.reading.images import read_image
-from dataset_scripts.reading.nifti import axial_slices, read_volume
 from dataset_scripts.splits import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -67,7 +65,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         UserError: an option is out of its range.
     """
 
-    VERSION = datasets.Version("1.3.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.4.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),
@@ -102,6 +100,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             _check_build_dir(Path(build_dir), scans)
         if any(source.has_reports for source, _ in found):
             options["has_reports"] = True  # named only where it is: other builds keep their folders
+        if drawn := drawn_sources(found):
+            options["phantoms"] = drawn
         options["contours"] = full_path(options.get("contours", ""))
         options["manifest"] = manifest_hash([*scans, *scan_contours(options["contours"])], extra)
         super().__init__(
@@ -166,7 +166,8 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         if self.config.contours:
             add_contours(listings, self.config.contours)
         log = BuildLog(log_dir)
-        for listing in listings:
+        for listing, (_, scan) in zip(listings, scans, strict=True):
+            report_foreign_files(listing, scan)
             for problem in listing.problems:
                 log.report(problem)
         log.write(LISTING_LOG)
@@ -301,28 +302,6 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def build_examples(
-    record: ImageRecord, root: str, split: str, config: SourceConfig, log: BuildLog
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one record; a file that cannot be read is reported to the log and yields none."""
-
-    def note(kind: str, detail: str) -> None:
-        log.report(Problem(record.source, kind, record.path, detail, split))
-
-    try:
-        for suffix, image in _read(record, root, config, note):
-            stored = resize_shorter_side(image, config.stored_size)
-            log.count(record.source, split, stored)
-            example = _example(record, suffix, stored, config)
-            if config.contours:
-                example[CHEST_REGION] = chest_cells(record, stored, note)
-            if config.has_reports:
-                example |= {column: getattr(record, column) for column in REPORT_COLUMNS}
-            yield example
-    except BadImageError as error:
-        log.report(Problem(record.source, error.kind, record.path, error.detail, split), is_bad=True)
-
-
 def _cut(records: list[ImageRecord]) -> list[tuple[ImageRecord, ...]]:
     """Cut records into shards, at least 32 where there are as many records."""
     size = max(1, min(_RECORDS_PER_SHARD, len(records) // 32))
@@ -349,49 +328,3 @@ def _nothing_listed(listings: list[SourceListing]) -> str:
         f"lists name; problems met: {kinds or 'none'}, for example {examples}. Check that lists and images "
         f"belong together.{links if 'link_out_of_folder' in kinds else ''}"
     )
-
-
-def _read(
-    record: ImageRecord, root: str, config: SourceConfig, note: Callable[[str, str], None]
-) -> Iterator[tuple[str, GrayImage]]:
-    """Yield (suffix of the image id, image) for one record."""
-    path = Path(root) / record.path
-    if not record.is_volume:
-        yield "", read_image(path, config.stored_size, note)
-        return
-    volume = read_volume(path)
-    if volume.bad_voxels:
-        note("bad_voxels", f"{volume.bad_voxels} NaN or infinite voxels count as background")
-    for index, image in axial_slices(volume, config.slices_per_volume, note):
-        yield f"/{index:03d}", image
-
-
-def _example(record: ImageRecord, suffix: str, stored: GrayImage, config: SourceConfig) -> dict[str, Any]:
-    height, width = stored.shape
-    image: dict[str, Any]
-    if config.is_raw:
-        image = {"pixels": stored.tobytes(), "height": height, "width": width}
-    else:
-        image = {"bytes": encode_png(stored, config.png_compression()), "path": None}
-    x_scale, y_scale = width / record.boxes_size[0], height / record.boxes_size[1]
-    return {
-        "image": image,
-        "image_id": record.image_id + suffix,
-        "source": record.source,
-        "patient_id": record.patient_id,
-        "labels": record.labels,
-        "findings": [index for index, value in enumerate(record.labels) if value == 1.0],
-        "age_years": record.age_years,
-        "sex": record.sex,
-        "view": record.view,
-        "boxes": [
-            {
-                "finding": box.finding,
-                "x": box.x * x_scale,
-                "y": box.y * y_scale,
-                "width": box.width * x_scale,
-                "height": box.height * y_scale,
-            }
-            for box in record.boxes
-        ],
-    }

@@ -8,14 +8,41 @@ The region is the convex hull of both lungs. A network that was trained on drawi
 figures on real pictures.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="python -m dataset_scripts.build.chest_contour",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="the pictures, also in folders below it")
+    parser.add_argument("--output_dir", type=Path, required=True, help="where the masks go")
+    parser.add_argument(
+        "--contours",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="CheXmask's CSV, or a folder of lung masks named as the pictures; the network fills the gaps",
+    )
+    parser.add_argument("--num_proc", type=int, default=1, help="processes (default: 1)")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import io
 import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -130,21 +157,7 @@ def _list_pictures(folder: Path, excluded: Sequence[Path]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m dataset_scripts.build.chest_contour",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, help="the pictures, also in folders below it")
-    parser.add_argument("--output_dir", type=Path, required=True, help="where the masks go")
-    parser.add_argument(
-        "--contours",
-        type=Path,
-        metavar="FILE_OR_FOLDER",
-        help="CheXmask's CSV, or a folder of lung masks named as the pictures; the network fills the gaps",
-    )
-    parser.add_argument("--num_proc", type=int, default=1, help="processes (default: 1)")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

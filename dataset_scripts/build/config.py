@@ -30,7 +30,12 @@ class SourceConfig(datasets.BuilderConfig):
             PNGs but their pixels, as many bytes as "none", which training reads in place.
         contours: also store where each chest lies: "learned" by the network of chest_contour, or a file or
             folder of your own (`contour_files.read_contours`), whose gaps it fills; "" for no such column.
+        image_column: of the table of your own folder: the file names; "" to find it.
+        label_column: of the same: each image's one class; "" to find it.
+        patient_column: of the same: the patient; "" to find it.
+        is_exclusive: each image has at most one label, its class; set by the builder.
         has_reports: a source of the build has reports, so the data has their columns; set by the builder.
+        phantoms: sources whose files are drawn (phantom_mark.py); set by the builder.
         manifest: hash of the source files' names, sizes and times; set by the builder.
     """
 
@@ -42,7 +47,12 @@ class SourceConfig(datasets.BuilderConfig):
     nih_mapping: str = ""
     compression: Compression | Literal["auto", "raw"] = "auto"
     contours: str = ""
+    image_column: str = ""
+    label_column: str = ""
+    patient_column: str = ""
+    is_exclusive: bool = False
     has_reports: bool = False
+    phantoms: tuple[str, ...] = ()
     manifest: str = ""
 
     @property

@@ -52,7 +52,9 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "# Medical image cocktail",
         'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image '
         f"({_image_column(config.is_raw)}), image_id, source, patient_id, labels (1 present, 0 absent, NaN "
-        "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image)"
+        "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image), "
+        "nih_image and rsna_image (the picture's name in ChestX-ray14 and in the RSNA challenge, where it is "
+        "known to be theirs), is_phantom"
         f"{_report_columns(config.has_reports)}. "
         f"Split: `{escape_markdown(config.name)}`. Image size: {_size(config.stored_size)}.",
         "## Labels\n\nIn the order of `labels`: " + ", ".join(map(escape_markdown, labels)) + ".",
@@ -60,7 +62,8 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         "## Left out or noteworthy\n\n" + _problem_table(report["problem_counts"]),
         "## Leakage\n\n" + _leakage(folder / LEAKAGE_REPORT_FILE),
         "## Pixel statistics\n\n" + _statistics(folder / STATISTICS_FILE),
-        "## Sources\n\n" + "\n\n".join(_source(source, labels) for source in built),
+        "## Sources\n\n"
+        + "\n\n".join(_source(source, labels, source.name in config.phantoms) for source in built),
         "## Use\n\nFor research. Nothing here is fit for diagnosis. Each source keeps its own licence: read "
         "it before you share this dataset.",
     ]
@@ -169,8 +172,11 @@ def _statistics(path: Path) -> str:
     )
 
 
-def _source(source: Source, labels: Sequence[str]) -> str:
-    parts = [f"### {escape_markdown(source.name)}", escape_markdown(source.description)]
+def _source(source: Source, labels: Sequence[str], is_phantom: bool) -> str:
+    parts = [f"### {escape_markdown(source.name)}"]
+    if is_phantom:
+        parts.append("**Synthetic phantoms in its layout: none is an image of a patient.** Of the real set:")
+    parts.append(escape_markdown(source.description))
     if source.label_names is not None:
         annotated = [name for name in labels if name in source.label_names]
         if len(annotated) == len(labels):

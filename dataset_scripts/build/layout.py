@@ -6,7 +6,9 @@ BUILD_FILE = "build.json"
 
 CARD_FILE = "README.md"
 
-PHANTOM_FILE = "phantom.json"  # what dataset_scripts.phantom leaves beside the folders it draws
+COHORT_FILE = "phantom.json"  # the settings and counts of a phantom cohort, beside its folders
+
+PHANTOM_FILES = "phantom_files.json"  # in a source's folder: the files that dataset_scripts.phantom drew
 
 STATISTICS_FILE = "pixel_statistics.json"
 

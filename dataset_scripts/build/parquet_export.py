@@ -46,9 +46,10 @@ from dataset_scripts.build.build_file import (
     write_build,
 )
 from dataset_scripts.build.build_log import BuildLog, log_path, most_bad_files, read_log, write_reports
-from dataset_scripts.build.builder import LISTING_LOG, SourceBuilder, build_examples
+from dataset_scripts.build.builder import LISTING_LOG, SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.dataset_card import write_card
+from dataset_scripts.build.examples import build_examples
 from dataset_scripts.build.export_plan import (
     Plan,
     ShardTask,
@@ -62,7 +63,6 @@ from dataset_scripts.build.layout import (
     LEAKAGE_REPORT_FILE,
     LEAKAGE_SHEET_FILE,
     LOCK_FILE,
-    PHANTOM_FILE,
     SHARDS_FOLDER,
     WORK_FOLDER,
 )
@@ -291,13 +291,9 @@ def _finish(plan: Plan, logs: list[Log], builder: SourceBuilder, output_dir: Pat
     config, work = builder.config, output_dir / WORK_FOLDER
     write_reports(output_dir, logs, files=plan.files, dataset=builder.dataset_name, config=config)
     assert len(logs) == 1 + len(plan.tasks), "write_reports raises where shards are left out"
-    for name, folder in (
-        (LEAKAGE_REPORT_FILE, work),
-        (LEAKAGE_SHEET_FILE, work),
-        (PHANTOM_FILE, Path(config.data_dir)),  # what is made of phantoms says so wherever it goes
-    ):
-        if (folder / name).is_file():
-            write_atomically(output_dir / name, (folder / name).read_bytes())
+    for name in (LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE):
+        if (work / name).is_file():
+            write_atomically(output_dir / name, (work / name).read_bytes())
         else:
             (output_dir / name).unlink(missing_ok=True)  # of an earlier build in this folder
     write_card(output_dir, config, label_names(builder.info.features), builder.SOURCES)

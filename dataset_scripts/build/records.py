@@ -42,9 +42,10 @@ class ImageRecord:
 
     `path` is relative to the listing's root; `image_id` is unique in the whole cocktail (a volume's
     slices append to it). `nih_image` is the ChestX-ray14 file name this image is known to show, where
-    the source says so. `boxes_size` is the (width, height) the boxes were drawn in. `chest_region` is the
-    user's own contour (`chest_column.pack`, in hexadecimal digits), "" where it is to be found, None where no
-    chest is shown. `view` is PA, AP, LATERAL, or FRONTAL where the source does not say which of the first
+    the source or the user's mapping says so, and `rsna_image` the RSNA challenge's patientId. `boxes_size`
+    is the (width, height) the boxes were drawn in. `chest_region` is the user's own contour
+    (`chest_column.pack`, in hexadecimal digits), "" where it is to be found, None where no chest is shown.
+    `view` is PA, AP, LATERAL, or FRONTAL where the source does not say which of the first
     two; "" is unknown. `study_id` and the sections of its report are "" but in sources with reports
     (findings.py).
     """
@@ -60,6 +61,7 @@ class ImageRecord:
     boxes: tuple[Box, ...] = ()
     boxes_size: tuple[int, int] = (1, 1)
     nih_image: str = ""
+    rsna_image: str = ""
     is_volume: bool = False
     chest_region: str | None = ""
     study_id: str = ""

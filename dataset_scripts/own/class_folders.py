@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.file_names import IMAGES_FOLDER, fold
+from dataset_scripts.build.file_names import IMAGES_FOLDER
 from dataset_scripts.build.label_rows import LabelRow
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
 from dataset_scripts.errors import DataLayoutError
-from dataset_scripts.findings import NOT_ANNOTATED, no_labels
+from dataset_scripts.own.labels import OwnLabels, spelling
 from dataset_scripts.own.patient_names import patients_by_name
 from dataset_scripts.own.same_files import report_same_files
 from dataset_scripts.own.splits import SPLIT_FOLDERS, assign_splits, complete_splits, patient_of_one_image
@@ -53,6 +53,14 @@ class ClassFolders:
 
     places: dict[str, Place]
     names: tuple[str, ...]
+
+    @property
+    def labels(self) -> OwnLabels:
+        """Each picture's class by its folder; none where the folders are no classes."""
+        if not self.names:
+            return OwnLabels()
+        classes = {path: place.folders[0] for path, place in self.places.items()}
+        return OwnLabels(self.names, is_exclusive=True, classes=classes)
 
 
 def find_classes(scan: FolderScan) -> ClassFolders:
@@ -105,11 +113,6 @@ def _read_splits(scan: FolderScan, folders: dict[str, tuple[str, ...]]) -> dict[
     return {path: Place(splits[parts[0]], parts[1:]) for path, parts in folders.items()}
 
 
-def spelling(name: str) -> str:
-    """Return what all spellings of a label share: `PLEURAL THICKENING` is Pleural_Thickening."""
-    return fold(name).replace("_", " ")
-
-
 def _check_spelling(scan: FolderScan, names: Sequence[str]) -> None:
     spellings: dict[str, list[str]] = {}
     for name in names:
@@ -158,7 +161,7 @@ def list_classes(
         listing,
     )
     places = {path: place for path, place in found.places.items() if path not in left_out}
-    rows = _label(places, found.names, names, listing)
+    rows = _label(places, found.labels, names, listing)
     given = {path: place.split for path, place in places.items()}
     if any(given.values()):
         splits = complete_splits(rows, _without_patients_of_test(rows, given, config, listing),
@@ -178,20 +181,14 @@ def list_classes(
 
 
 def _label(
-    places: dict[str, Place], classes: Sequence[str], names: Sequence[str], listing: SourceListing
+    places: dict[str, Place], labels: OwnLabels, names: Sequence[str], listing: SourceListing
 ) -> dict[str, LabelRow]:
     """Return each picture's labels and patient."""
     by_name = patients_by_name([path.rsplit("/", 1)[-1] for path in places])
-    known = {spelling(name) for name in classes}
-    columns = [spelling(name) for name in names]
     rows = {}
-    for path, place in places.items():
+    for path in places:
         patient = by_name.patients.get(path.rsplit("/", 1)[-1]) or patient_of_one_image(path)
-        labels = no_labels(len(names))
-        if classes:
-            present = spelling(place.folders[0])
-            labels = tuple(float(name == present) if name in known else NOT_ANNOTATED for name in columns)
-        rows[path] = LabelRow(0, patient, labels)
+        rows[path] = LabelRow(0, patient, labels.values(path, None, names))
     if by_name.rule:
         example = next(path for path, row in rows.items() if row.patient != patient_of_one_image(path))
         listing.report(

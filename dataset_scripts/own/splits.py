@@ -53,8 +53,8 @@ def complete_splits(
     """Return the split of each image, where the folder has split folders, perhaps not all or too small ones.
 
     A split without an image is cut from train, by patient. So is validation where its folder holds fewer than
-    FEWEST_PATIENTS patients of a label and a cut would hold more: its images join train first. The test
-    folder stays as it is.
+    FEWEST_PATIENTS patients of a label and a cut would hold twice as many: its images join train first. The
+    test folder stays as it is.
 
     Args:
         rows: of each image.
@@ -75,7 +75,7 @@ def complete_splits(
     offered = {key for key, split in splits.items() if split == "validation"}
     cut = {key for key, split in joined.items() if split == "train" and rows[key].patient in chosen}
     few, more = (_fewest_patients(rows, keys) for keys in (offered, cut))
-    if few >= FEWEST_PATIENTS or more <= few:
+    if few >= FEWEST_PATIENTS or more < 2 * few:
         return splits
     reason = f"its folder holds {len(offered)} images, too few to choose by ({few} patients of one label)"
     _cut(rows, joined, "validation", fraction, listing, f"{reason}, which join train")

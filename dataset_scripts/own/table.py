@@ -1,7 +1,6 @@
 """The table of a user's own folder: the images that it names, with labels, patients and splits.
 
-A scanned folder → `read_own_table` → `list_table` → image_folder.py. The table is the only CSV in the folder,
-or `labels.csv`; docs/data.md says which tables and spellings are read.
+`read_own_table` → `list_table` → image_folder.py; docs/data.md says which tables and spellings are read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,86 +10,31 @@ from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
 from dataset_scripts.build.label_rows import (
     LabelRow,
     merge_rows,
-    parse_label,
-    person_column,
     read_patient,
     read_person,
     report_similar_patients,
 )
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
-from dataset_scripts.build.tables import Row, Table, read_table
+from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.findings import NOT_ANNOTATED
-from dataset_scripts.own.splits import SPLIT_NAMES, SPLIT_WORDS, assign_splits, patient_of_one_image
-
-KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
-
-
-def find_table(scan: FolderScan) -> str | None:
-    """Return the name of the folder's table; None where it has none.
-
-    Raises:
-        DataLayoutError: it has several, or a spreadsheet alone.
-    """
-    beside = [path for path in scan.files if "/" not in path]
-    names = [path for path in beside if path.lower().endswith((".csv", ".tsv"))]
-    preferred = [path for path in names if path.lower() == "labels.csv"]
-    for chosen in (preferred, names):
-        if len(chosen) == 1:
-            return chosen[0]
-    sheets = [path for path in beside if path.lower().endswith((".xlsx", ".xls", ".ods"))]
-    if not names and not sheets:
-        return None
-    advice = f" {sheets} is a spreadsheet: save it as CSV UTF-8." if sheets else ""
-    raise DataLayoutError(
-        f"{scan.root.name}: wanted one CSV beside images/, or one named labels.csv; found {names or 'none'}. "
-        "Write one with a column 'image' and a column for each label, or point data_dir elsewhere."
-        f"{advice}"
-    )
-
-
-def read_own_table(scan: FolderScan) -> Table:
-    """Read the folder's table.
-
-    Raises:
-        DataLayoutError: see `find_table`.
-        LabelFileError: it cannot be read, or has no column `image`.
-    """
-    return read_table(scan.root / (find_table(scan) or ""), ("image",), _own_column)
-
-
-def _own_column(column: str) -> str:
-    known = column.lower()
-    if known in ("image", "patient", "split"):
-        return known
-    return "patient" if known in ("patient_id", "patient id", "patientid") else person_column(column)
-
-
-def label_columns(table: Table) -> list[str]:
-    """Return the label columns of the table, in their order.
-
-    Raises:
-        LabelFileError: there is none, or a cell of one is no label.
-    """
-    labels = [column for column in table.columns if column not in KNOWN_COLUMNS]
-    if not labels:
-        raise LabelFileError(
-            f"{table.name}: wanted a column 'image' and at least one label column, each once; found "
-            f"{list(table.columns)}."
-        )
-    for row in table.rows:
-        for column in labels:
-            if parse_label(row.get(column)) is None:
-                raise LabelFileError(
-                    f"{table.name}, line {row.line}: column {column!r} holds {row.get(column)!r}. A label is "
-                    "1 (present), 0 (absent) or empty (not annotated). If this column is no label, delete "
-                    f"it, or rename it to what it holds of {list(KNOWN_COLUMNS)}: no other column is allowed."
-                )
-    return labels
+from dataset_scripts.own.labels import OwnLabels
+from dataset_scripts.own.splits import (
+    SPLIT_FOLDERS,
+    SPLIT_NAMES,
+    SPLIT_WORDS,
+    assign_splits,
+    complete_splits,
+    patient_of_one_image,
+)
 
 
 def list_table(
-    scan: FolderScan, config: SourceConfig, table: Table, names: Sequence[str], listing: SourceListing
+    scan: FolderScan,
+    config: SourceConfig,
+    table: Table,
+    labels: OwnLabels,
+    names: Sequence[str],
+    listing: SourceListing,
 ) -> None:
     """List the images that the table names, with its labels, patients and splits.
 
@@ -98,7 +42,8 @@ def list_table(
         scan: of the folder.
         config: of the build.
         table: of the folder.
-        names: the labels wanted, in order; those that the table has no column for are not annotated.
+        labels: what it, or its images' folders, say.
+        names: the labels wanted, in order; those that are none of `labels` are not annotated.
         listing: takes records and reports.
 
     Raises:
@@ -116,10 +61,10 @@ def list_table(
     rows: dict[str, list[LabelRow]] = {}
     for row in named:
         key = key_of[row.get("image")]
-        rows.setdefault(key, []).append(_parse_row(row, key, names, listing))
-    given = _given_splits(table.name, named, key_of)
+        values = labels.values(others.get(key, key), row, names)
+        rows.setdefault(key, []).append(_parse_row(row, key, values, listing))
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
-    splits = given or assign_splits(merged, config.validation_fraction)
+    splits = _find_splits(table.name, named, key_of, merged, config.validation_fraction, listing)
     named_patients = {read_patient(row.get("patient")) for row in named}
     report_similar_patients(
         {row.patient: splits[key] for key, row in merged.items() if row.patient in named_patients}, listing
@@ -133,15 +78,9 @@ def list_table(
         if facts.patient == patient_of_one_image(key):
             listing.report("no_patient", key, "its row names no patient: it counts as one of its own")
         record = ImageRecord(
-            image_id=f"{source}/{key}",
-            source=source,
-            patient_id=f"{source}/{facts.patient}",
-            path=others[key],
-            labels=facts.labels,
-            age_years=facts.age_years,
-            sex=facts.sex,
-            view=facts.view,
-        )
+            f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
+            age_years=facts.age_years, sex=facts.sex, view=facts.view,
+        )  # fmt: skip
         listing.splits.setdefault(splits[key], []).append(record)
     for key in sorted(paths.keys() - rows.keys()):
         listing.report("not_listed", paths[key], f"in the folder, not in {table.name}")
@@ -163,32 +102,69 @@ def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> 
     return paths
 
 
-def _parse_row(row: Row, key: str, names: Sequence[str], listing: SourceListing) -> LabelRow:
-    labels = [parse_label(row.get(name)) for name in names]
+def _parse_row(row: Row, key: str, labels: tuple[float, ...], listing: SourceListing) -> LabelRow:
     return LabelRow(
         row.line,
         read_patient(row.get("patient")) or patient_of_one_image(key),
-        tuple(NOT_ANNOTATED if label is None else label for label in labels),
+        labels,
         *read_person(row.cells, key, listing),
     )
 
 
-def _given_splits(file_name: str, rows: Sequence[Row], key_of: Mapping[str, str]) -> dict[str, str]:
-    """Return the split of each image by the column `split`; empty where no row fills it in.
+def _find_splits(
+    table_name: str,
+    rows: Sequence[Row],
+    key_of: Mapping[str, str],
+    merged: Mapping[str, LabelRow],
+    fraction: float,
+    listing: SourceListing,
+) -> dict[str, str]:
+    """Return the split of each image: as the rows say, or the images' folders, or drawn by patient."""
+    words, is_by_folder = _split_words(rows, key_of)
+    splits = _given_splits(table_name, rows, words, key_of)
+    if is_by_folder:
+        given = {key: split for key, split in splits.items() if key in merged}
+        return complete_splits(merged, given, fraction, listing)
+    return splits or assign_splits(merged, fraction)
+
+
+def _split_words(rows: Sequence[Row], key_of: Mapping[str, str]) -> tuple[list[str], bool]:
+    """Return what each row says of its split, and whether its image's folder said it.
+
+    The column `split` counts where any row fills it in; else the first folders, where all name a split.
+    """
+    words = [row.get("split").lower() for row in rows]
+    if any(words):
+        return words, False
+    tops = [key_of[row.get("image")].rpartition("/")[0].split("/")[0].lower() for row in rows]
+    if tops and all(top in SPLIT_FOLDERS for top in tops):
+        return [SPLIT_FOLDERS[top] for top in tops], True
+    return [], False
+
+
+def _given_splits(
+    file_name: str, rows: Sequence[Row], words: Sequence[str], key_of: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the split of each image; empty where nothing says it.
+
+    Args:
+        file_name: of the table.
+        rows: that name an image.
+        words: the split of each row, in lower case; none where no row says it.
+        key_of: the image that a name means.
 
     Raises:
         LabelFileError: a row has another split, or none; a patient or an image has two.
     """
-    if not any(row.get("split") for row in rows):
-        return {}
-    wrong = sorted({row.get("split") for row in rows if row.get("split").lower() not in SPLIT_WORDS})
-    if wrong:
+    if wrong := sorted(
+        {row.get("split") for row, word in zip(rows, words, strict=False) if word not in SPLIT_WORDS}
+    ):
         raise LabelFileError(f"{file_name}: split holds {wrong}; wanted {list(SPLIT_NAMES)} in every row.")
     given: dict[str, str] = {}
     split_of: dict[str, str] = {}
     crossing = set()
-    for row in rows:
-        key, split = key_of[row.get("image")], SPLIT_WORDS[row.get("split").lower()]
+    for row, word in zip(rows, words, strict=False):
+        key, split = key_of[row.get("image")], SPLIT_WORDS[word]
         patient = read_patient(row.get("patient")) or patient_of_one_image(key)
         if given.setdefault(key, split) != split or split_of.setdefault(patient, split) != split:
             crossing.add(patient)
@@ -200,14 +176,13 @@ def _given_splits(file_name: str, rows: Sequence[Row], key_of: Mapping[str, str]
     return given
 
 
-def why_missing_rows(scan: FolderScan, missing: Sequence[str]) -> list[str]:
+def why_missing_rows(table: Table, missing: Sequence[str]) -> list[str]:
     """Say of each split without an image why it has none, and what to do.
 
     Args:
-        scan: of the folder.
+        table: of the folder.
         missing: the splits, at least one.
     """
-    table = read_own_table(scan)
     name, rows = table.name, table.rows
     if any(row.get("split") for row in rows):
         named = {SPLIT_WORDS.get(row.get("split").lower()) for row in rows}

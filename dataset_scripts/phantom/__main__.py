@@ -6,19 +6,14 @@
 Stands above cohort.py and reports.py, which draw them.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_scripts.phantom.cohort import write_phantom_cohort
-from dataset_scripts.phantom.reports import IU_XRAY, write_phantom_reports
 
-logger = logging.getLogger(__name__)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m dataset_scripts.phantom",
@@ -35,6 +30,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--image_size", type=int, default=256, help="height and width (default: 256 pixels)")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other people (default: 0)")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
+import logging
+from collections.abc import Sequence
+
+from dataset_scripts.phantom.cohort import write_phantom_cohort
+from dataset_scripts.phantom.reports import IU_XRAY, write_phantom_reports
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sizes = {"image_size": options.image_size, "seed": options.seed}

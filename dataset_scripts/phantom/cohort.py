@@ -24,7 +24,8 @@ import pandas as pd
 from PIL import Image
 
 from dataset_scripts import brats2020, chestxray14, covid_radiography, covidx_cxr
-from dataset_scripts.build.layout import PHANTOM_FILE
+from dataset_scripts.build.layout import COHORT_FILE, PHANTOM_FILES
+from dataset_scripts.build.phantom_mark import mark_as_drawn
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.films import Film, choose_leaks, draw_film, keyed_generator, plan_films
 from dataset_scripts.phantom.findings import SIGNS, draw_radiograph
@@ -126,15 +127,17 @@ def write_phantom_cohort(
         "planted_leakage": leaked,
         "files": _count_files(root),
     }
+    for name in (CHESTXRAY14, RADIOGRAPHY, COVIDX, BRATS):
+        mark_as_drawn(root / name)
     (root / UNFINISHED_FILE).unlink()
-    (root / PHANTOM_FILE).write_text(json.dumps(summary, indent=1) + "\n")
+    (root / COHORT_FILE).write_text(json.dumps(summary, indent=1) + "\n")
     logger.info("Wrote %d files to %s in %.0f s.", summary["files"], root, time.perf_counter() - started)
     return summary
 
 
 def _count_files(root: Path) -> int:
     return sum(
-        path.is_file()
+        path.is_file() and path.name != PHANTOM_FILES
         for name in (CHESTXRAY14, RADIOGRAPHY, COVIDX, BRATS)
         for path in (root / name).rglob("*")
     )
@@ -145,11 +148,11 @@ def _existing_cohort(root: Path, settings: dict[str, int]) -> CohortSummary | No
         raise FileExistsError(f"{root} is a file; name a folder for the phantom cohort.")
     if not root.exists() or not any(root.iterdir()) or (root / UNFINISHED_FILE).is_file():
         return None
-    if not (root / PHANTOM_FILE).is_file():
+    if not (root / COHORT_FILE).is_file():
         raise FileExistsError(
-            f"{root} is not empty and holds no {PHANTOM_FILE}: it is no phantom cohort; name another folder."
+            f"{root} is not empty and holds no {COHORT_FILE}: it is no phantom cohort; name another folder."
         )
-    found: CohortSummary = json.loads((root / PHANTOM_FILE).read_text())
+    found: CohortSummary = json.loads((root / COHORT_FILE).read_text())
     if found["settings"] != settings:
         raise FileExistsError(
             f"{root} holds a phantom cohort with {found['settings']}, not {settings}; "
@@ -160,6 +163,9 @@ def _existing_cohort(root: Path, settings: dict[str, int]) -> CohortSummary | No
         raise FileExistsError(
             f"the phantom cohort in {root} is damaged: {files} of {found['files']} files are left; delete it."
         )
+    for name in (CHESTXRAY14, RADIOGRAPHY, COVIDX, BRATS):
+        if not (root / name / PHANTOM_FILES).is_file():  # drawn by an earlier version
+            mark_as_drawn(root / name)
     return found
 
 

@@ -7,10 +7,31 @@ The first line made the file in the repository (one core, about ten minutes). Ab
 draws; `dataset_scripts.build.chest_contour` uses the file.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="python -m dataset_scripts.phantom.contour_training",
+        description="Train the chest contour on drawings.",
+    )
+    parser.add_argument("output", type=Path, help="the safetensors file to write")
+    parser.add_argument("--pictures", type=int, default=16_000, help="to draw (default: 16000)")
+    parser.add_argument("--steps", type=int, default=2_400, help="of 32 pictures (default: 2400)")
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other chests (default: 0)")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -95,15 +116,7 @@ def _layers(network: ContourNetwork) -> Iterator[torch.nn.Sequential]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m dataset_scripts.phantom.contour_training",
-        description="Train the chest contour on drawings.",
-    )
-    parser.add_argument("output", type=Path, help="the safetensors file to write")
-    parser.add_argument("--pictures", type=int, default=16_000, help="to draw (default: 16000)")
-    parser.add_argument("--steps", type=int, default=2_400, help=f"of {_BATCH} pictures (default: 2400)")
-    parser.add_argument("--seed", type=int, default=0, help="another one draws other chests (default: 0)")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     if options.pictures < 1 or options.steps < 4:
         parser.error("--pictures is at least 1, --steps at least 4")

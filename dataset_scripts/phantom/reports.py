@@ -20,7 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from dataset_scripts import iu_xray
-from dataset_scripts.build.layout import PHANTOM_FILE
+from dataset_scripts.build.layout import PHANTOM_FILES
+from dataset_scripts.build.phantom_mark import mark_as_drawn
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.films import keyed_generator
 from dataset_scripts.phantom.findings import draw_radiograph
@@ -75,8 +76,8 @@ def write_phantom_reports(
     """Write `iu_xray/` under a folder, or reuse the one that stands there.
 
     Each study is one patient with a frontal view; most have a lateral view, some two. A lateral view is the
-    frontal one with its mirror image, narrowed: like a real one it does not tell sides. The folder may be a
-    phantom cohort's too: write that first.
+    frontal one with its mirror image, narrowed: like a real one it does not tell sides. Other sources may
+    stand beside it, drawn or real; a phantom cohort is written first.
 
     Args:
         root: where `iu_xray/` goes; that is absent, unfinished (started afresh) or of the same settings.
@@ -86,21 +87,15 @@ def write_phantom_reports(
 
     Raises:
         ValueError: `studies`, `image_size` or `seed` is out of its range.
-        FileExistsError: `iu_xray/` holds anything else, or data that is no phantom lies beside it.
+        FileExistsError: `iu_xray/` holds anything else.
     """
     if not 8 <= studies <= 1_000_000 or not 32 <= image_size <= 4096 or not 0 <= seed < 2**32:
         raise ValueError(
             f"reports={studies}, image_size={image_size}, seed={seed}: give at least 8 reports and 32 "
             "pixels, at most 1000000 and 4096, and a seed from 0 to 4294967295."
         )
-    root, folder = Path(root), Path(root) / IU_XRAY
+    folder = Path(root) / IU_XRAY
     settings = {"version": 1, "reports": studies, "image_size": image_size, "seed": seed}
-    others = sorted(path.name for path in root.iterdir() if path.name != IU_XRAY) if root.is_dir() else []
-    if others and not (root / PHANTOM_FILE).is_file():
-        raise FileExistsError(
-            f"{root} holds {others[:5]} and no {PHANTOM_FILE}: data beside phantoms would be taken for drawn "
-            "ones; name a new or empty folder, or a phantom cohort's."
-        )
     found = _existing(folder, settings)
     if found is not None:
         logger.info("Reusing the phantom reports in %s (%d files).", folder, found["files"])
@@ -125,8 +120,7 @@ def write_phantom_reports(
     summary: ReportsSummary = {"settings": settings, "files": len(projections) + 2, "studies": truth}
     (folder / TRUTH_FILE).write_text(json.dumps(summary, indent=1) + "\n")
     (folder / f"{TRUTH_FILE}.unfinished").unlink()
-    if not (root / PHANTOM_FILE).exists():  # else a cohort stands here, which says so already
-        (root / PHANTOM_FILE).write_text(json.dumps({"settings": settings}, indent=1) + "\n")
+    mark_as_drawn(folder)
     logger.info("Wrote %d images of %d studies to %s.", len(projections), studies, folder)
     return summary
 
@@ -143,6 +137,8 @@ def _existing(folder: Path, settings: dict[str, int]) -> ReportsSummary | None:
             f"{folder} holds phantom reports with {found['settings']} ({files} of {found['files']} files), "
             f"not {settings}; delete it or name another folder."
         )
+    if not (folder / PHANTOM_FILES).is_file():  # drawn by an earlier version
+        mark_as_drawn(folder)
     return found
 
 

@@ -7,13 +7,13 @@ stage alone has, parser.py reads a config, validation.py says what cannot stand 
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
-from typing import Any, ClassVar, Generic, Literal, TypeVar
-
-import torch
-from transformers import TrainingArguments
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from medhiera.config.ranges import BELOW_ONE, COUNT, COUNT_OR_NONE, FROM_ZERO, SHARE, Range
-from modeling_hiera_mae.configuration_hiera_mae import SIZES
+from modeling_hiera_mae.sizes import SIZES
+
+if TYPE_CHECKING:  # --help reads this file, and transformers' arguments import PyTorch
+    from transformers import TrainingArguments
 
 Card = Literal["always", "where set", "never"]
 """Whether a model card's table shows a field: always, where it differs from its default, or never (paths, and
@@ -43,7 +43,10 @@ class DataArguments:
     """Which images, and how they reach the model."""
 
     data_dir: str = option(
-        "", "Folder that holds one or more of the sources in their own layout.", card="never"
+        "",
+        "Folder that holds one or more of the sources in their own layout; or images of your own, as class "
+        "folders, with a table or alone; or a dataset's id on the Hub (docs/data.md).",
+        card="never",
     )
     build_dir: str | None = option(
         None, "Where built data is kept (default: `cocktail` beside output_dir).", card="never"
@@ -88,6 +91,18 @@ class DataArguments:
         "are not known.",
         card="never",
     )
+    image_column: str | None = option(
+        None,
+        "Of a dataset on the Hub or of Parquet, or of your own table: the column of images or of their file "
+        "names. Default: found by its type or name.",
+        card="where set",
+    )
+    label_column: str | None = option(
+        None,
+        "The same of each image's class (one label, or of a dataset a list of them).",
+        card="where set",
+    )
+    patient_column: str | None = option(None, "The same of the patient.", card="where set")
     max_bad_fraction: float = option(
         0.01, "Stop the build when more than this share of the files is unreadable.", range=SHARE
     )
@@ -300,7 +315,7 @@ class Config(Generic[S]):
     optimization: OptimizationArguments
     augmentation: AugmentationArguments
     stage: S
-    training: TrainingArguments
+    training: "TrainingArguments"
     hub_id: str | None = None
     """The repository that the finished stage is published in."""
     left_to_size: tuple[str, ...] = ()
@@ -308,12 +323,15 @@ class Config(Generic[S]):
 
     def as_json(self) -> dict[str, Any]:
         """What card and metrics.json show: our fields by their metadata, and those of theirs that count."""
+        from medhiera.layout import public_name  # which imports PyTorch, and --help reads this file
+
         record: dict[str, Any] = {}
         for options, one in self._own_fields():
             value = getattr(options, one.name)
             is_set = bool(value) if isinstance(value, dict) else value != one.default
             if one.metadata["card"] == "always" or (one.metadata["card"] == "where set" and is_set):
-                record[one.name] = value
+                is_path = isinstance(value, str) and "/" in value  # or a Hub id: of a decoder, of contours
+                record[one.name] = public_name(value) if is_path else value
         if self.model.model_name_or_path:
             del record["model_size"]  # the geometry is the checkpoint's
         shown = [*SHOWN_OF_TRAINING, "max_steps" if self.training.max_steps > 0 else "num_train_epochs"]
@@ -335,13 +353,15 @@ class Config(Generic[S]):
         return ((options, one) for options in groups for one in fields(options))
 
 
-def images_per_step(training: TrainingArguments) -> int:
+def images_per_step(training: "TrainingArguments") -> int:
     """Images of one optimizer step: all ranks and accumulated batches together."""
     return int(training.train_batch_size * training.gradient_accumulation_steps * training.world_size)
 
 
 def machine_computes_bf16(use_cpu: bool) -> bool:
     """Whether bf16 autocast pays here: a GPU with bf16 units, or a CPU with AMX or AVX-512 BF16."""
+    import torch  # not at the top: see TYPE_CHECKING there
+
     if torch.cuda.is_available() and not use_cpu:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -28,7 +28,7 @@ SET_ELSEWHERE = {
     "num_labels": "the labels are the dataset's",
     "id2label": "the labels are the dataset's",
     "label2id": "the labels are the dataset's",
-    "problem_type": "the classifier is always multi-label",
+    "problem_type": "the data says whether an image has one label or any number",
 }
 """Config fields that model_overrides cannot set, and why."""
 

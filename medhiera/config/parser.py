@@ -10,7 +10,6 @@ import difflib
 import json
 import logging
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
@@ -24,20 +23,18 @@ from transformers.training_args import OptimizerNames
 
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
-    AugmentationArguments,
     Config,
-    DataArguments,
-    ModelArguments,
-    OptimizationArguments,
     S,
     images_per_step,
     machine_computes_bf16,
 )
+from medhiera.config.help import OUR_GROUPS, answer_help
 from medhiera.config.ranges import TRAINING_RANGES, Range
 from medhiera.config.size_defaults import FILLED_IN
 from medhiera.config.training_options import fill_in, unused_options
 from medhiera.config.validation import check_config
 from medhiera.errors import UserError
+from medhiera.shipped_files import find_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -68,27 +65,18 @@ def parse_config(
         UserError: no such file, not a mapping, an unknown or abbreviated key, a value of the wrong type,
             or values that contradict each other.
     """
-    groups = (
-        DataArguments,
-        ModelArguments,
-        OptimizationArguments,
-        AugmentationArguments,
-        stage,
-        TrainingArguments,
-    )
+    groups = (*OUR_GROUPS, stage, TrainingArguments)
     parser = _Parser(groups, allow_abbrev=False, exit_on_error=False)
     out_of_range: list[str] = []
     _set_types(parser, groups, out_of_range)
     parser.set_defaults(**TRAINING_DEFAULTS, **stage.training_defaults)
     known = {f.name for group in groups for f in fields(group) if f.init}
     args = list(argv)
-    if not args or "-h" in args or "--help" in args:
-        parser.print_help()
-        sys.exit(0)
+    answer_help(stage, None, args)
     from_file: list[str] = []
     if not args[0].startswith("--"):
         lists = {action.dest for action in parser._actions if action.nargs == "+"}
-        from_file = _file_words(Path(args.pop(0)), known, lists)
+        from_file = _file_words(find_recipe(args.pop(0)), known, lists)
     args, from_file = (_current(words, known) for words in (_joined(args), from_file))
     try:
         parsed = parser.parse_args_into_dataclasses(from_file + args, return_remaining_strings=True)
@@ -240,8 +228,6 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; wanted a recipe, a YAML file such as those in configs/")
-    if not path.exists():
-        raise UserError(f"no recipe at {path}; the ones we ship lie in configs/")
     try:
         mapping = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
     except UnicodeDecodeError as error:

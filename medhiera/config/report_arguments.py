@@ -26,10 +26,16 @@ class ReportArguments(StageArguments):
     report_section: Literal["findings", "impression"] = option(
         "findings", "The section of a report that is written; studies without it are left out."
     )
-    clean: Literal["iu", "none"] = option(
-        "iu",
-        "How references and written reports are cleaned before they are scored: `iu` as R2Gen cleans IU "
-        "X-Ray. Nothing cleans what is learned, but legacy_vocabulary.",
+    clean: Literal["source", "iu", "mimic", "none"] = option(
+        "source",
+        "How references and written reports are cleaned before they are scored: `iu` or `mimic` as R2Gen "
+        "cleans IU X-Ray or MIMIC-CXR, `source` by where they are from, reports of other sources not at all. "
+        "Nothing cleans what is learned, but legacy_vocabulary.",
+    )
+    chexbert: str | None = option(
+        None,
+        "A folder with CheXbert's weights (docs/reports.md): the F1 of its labels is scored too.",
+        card="never",
     )
     views: int = option(
         2, "The most views of a study that the model sees; further ones are left out.", range=Range(1, 16)
@@ -56,8 +62,8 @@ class ReportArguments(StageArguments):
     )
     legacy_vocabulary: bool = option(
         False,
-        "R2Gen's vocabulary instead: whole words of cleaned reports that stand in training three times, so "
-        "written reports have no capitals and no commas.",
+        "R2Gen's vocabulary instead: whole words of cleaned reports that stand in training three times (ten "
+        "times by MIMIC-CXR's rules), so written reports have no capitals and no commas.",
         card="where set",
     )
     encoder_rate: float = option(
@@ -129,8 +135,8 @@ class ReportArguments(StageArguments):
             )
         if self.lora_rank and not self.decoder_name_or_path:
             faults.append("lora_rank is for a pre-trained decoder; set decoder_name_or_path, or lora_rank: 0")
-        if self.legacy_vocabulary and self.clean != "iu":
-            faults.append("legacy_vocabulary is of reports cleaned as IU's; set clean: iu")
+        if self.legacy_vocabulary and self.clean == "none":
+            faults.append("legacy_vocabulary is of cleaned reports; leave clean: none out")
         if self.decoder_width % self.decoder_heads:
             faults.append(
                 f"decoder_width {self.decoder_width} does not divide among decoder_heads {self.decoder_heads}"

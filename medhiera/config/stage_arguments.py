@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 from medhiera.config.arguments import Config, StageArguments, option
 from medhiera.config.ranges import ABOVE_ZERO, BELOW_ONE, COUNT, COUNT_OR_NONE, FROM_ZERO, Range
-from modeling_hiera_mae.masking import count_kept
 
 HIDDEN_SHARE = Range(0, 1, above=True, below=True, hint="such as 0.6")
 
@@ -119,6 +118,8 @@ class MAEArguments(StageArguments):
 
     def mask_faults(self, mask_units: int) -> list[str]:
         """Ratios within their range that leave nothing visible, or hide nothing, of so few mask units."""
+        from modeling_hiera_mae.masking import count_kept  # not at the top: --help reads this file
+
         faults = []
         for name, ratio in (("mask_ratio", self.mask_ratio), ("eval_mask_ratio", self.eval_mask_ratio)):
             try:

@@ -8,24 +8,28 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, load_dataset
-from huggingface_hub import snapshot_download
+from huggingface_hub import file_exists, snapshot_download
 from transformers import TrainingArguments
 
 from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_file import check_complete
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.chest_column import LEARNED
-from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, PHANTOM_FILE
+from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
+from dataset_scripts.findings import IS_PHANTOM
+from dataset_scripts.image_folder import NOT_NAMED, ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
-from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
+from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset, opening_errors, was_extracted
+from dataset_scripts.own.labels import Columns
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
-from medhiera.data.columns import read_column
+from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.shards import open_in_place
 from medhiera.errors import UserError
 from medhiera.layout import offline_reason
@@ -33,18 +37,22 @@ from medhiera.layout import offline_reason
 logger = logging.getLogger(__name__)
 
 
-def missing_validation(data_dir: Path, is_test_scored: bool = False) -> list[str]:
+def missing_validation(
+    data_dir: Path, is_test_scored: bool = False, options: DataArguments | None = None
+) -> list[str]:
     """A sentence where a run would find no image to train or validate on: before hours of building.
 
     Args:
         data_dir: as the recipe has it; built data is not looked into.
         is_test_scored: the run scores the test split too; asked of your own folder alone.
+        options: of the recipe, which may say what the columns of your own table mean.
 
     Raises:
         UserError: your own folder is looked into, and its CSV cannot be read or no image is there.
     """
     if _is_own_folder(data_dir):
-        return missing_splits(data_dir, ("train", "validation", *(["test"] if is_test_scored else [])))
+        wanted = ("train", "validation", *(["test"] if is_test_scored else []))
+        return missing_splits(data_dir, wanted, NOT_NAMED if options is None else Columns.of(options))
     present = [source.folder for source in SOURCES if (data_dir / source.folder).is_dir()]
     holding = [source.folder for source in SOURCES if "validation" in source.held_out_splits]
     own = OWN_SOURCE.folder
@@ -89,7 +97,6 @@ class BuiltDataset:
         names: the label names, in the order of the `labels` column.
         mean: pixel mean of its training split, in units of [0, 1]; NaN without one (data to evaluate on).
         std: pixel standard deviation, in the same units.
-        is_phantom: made by write_phantom_cohort, not of patients.
         split_scheme: how ChestX-ray14 was split (official, medtransformer), or RSNA (mrm).
         folder: where the built data and its reports lie.
         is_reused: it was there already.
@@ -100,11 +107,15 @@ class BuiltDataset:
     names: list[str]
     mean: float
     std: float
-    is_phantom: bool
     split_scheme: str
     folder: Path
     is_reused: bool
     mean_of_stds: float = math.nan
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether each image has exactly one of the labels."""
+        return has_exclusive_labels(next(iter(self.rows.values())))
 
     def split(self, name: str) -> Dataset:
         """One split.
@@ -129,15 +140,6 @@ class BuiltDataset:
     def _is_own_alone(self) -> bool:
         """Whether all rows are of your own folder."""
         return all(by_source(rows).keys() == {OWN_SOURCE.name} for rows in self.rows.values())
-
-    def figure_mark(self, is_smoke_run: bool) -> str:
-        """What every figure says of itself: that nothing follows from it for patients. Empty for a full run.
-
-        Args:
-            is_smoke_run: the model only proves the software.
-        """
-        words = ("synthetic phantoms",) * self.is_phantom + ("smoke run, not a trained model",) * is_smoke_run
-        return " · ".join(words)
 
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
@@ -175,7 +177,11 @@ def open_cocktail(
     if (folder / BUILD_FILE).is_file():
         check_complete(folder)
     with training.main_process_first(local=False) if training else contextlib.nullcontext():
-        if (folder / BUILD_FILE).is_file() or not folder.is_dir():
+        if (folder / BUILD_FILE).is_file():
+            rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
+        elif _is_dataset(options):
+            rows, built, is_reused = _build(_extracted(options), wants_contours)
+        elif not folder.is_dir():
             rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
         else:
             rows, built, is_reused = _build(options, wants_contours)
@@ -196,11 +202,44 @@ def open_cocktail(
         names=label_names(next(iter(rows.values())).features),
         mean=statistics["mean"],
         std=statistics["std"],
-        is_phantom=any((place / PHANTOM_FILE).is_file() for place in (folder, built)),
         split_scheme=scheme,
         folder=built,
         is_reused=is_reused,
         mean_of_stds=statistics.get("mean_of_stds", math.nan),
+    )
+
+
+def _is_dataset(options: DataArguments) -> bool:
+    """Whether data_dir is a dataset that this project did not write: images and labels in some columns."""
+    folder = Path(options.data_dir)
+    if folder.is_dir():
+        return not any((folder / source.folder).is_dir() for source in SOURCES) and holds_dataset(folder)
+    if Columns.of(options) != NOT_NAMED:
+        return True
+    try:
+        return not file_exists(options.data_dir, BUILD_FILE, repo_type="dataset")
+    except opening_errors():  # it cannot be reached, or is no id: loading says which
+        return bool(was_extracted(options.data_dir, NOT_NAMED, _place_of_datasets(options)))
+
+
+def _place_of_datasets(options: DataArguments) -> Path:
+    return Path(options.build_dir or "cocktail") / "datasets"
+
+
+def _extracted(options: DataArguments) -> DataArguments:
+    """The options of a dataset's images and labels, once they lie in a folder.
+
+    Raises:
+        DataLayoutError: it cannot be opened.
+        LabelFileError: its columns cannot be meant.
+    """
+    found = extract_dataset(options.data_dir, Columns.of(options), _place_of_datasets(options))
+    return replace(
+        options,
+        data_dir=str(found.folder),
+        image_column=None,
+        label_column=found.label_column,
+        patient_column=None,
     )
 
 
@@ -209,6 +248,14 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
     builder_class = ImageFolder if _is_own_folder(Path(options.data_dir)) else Cocktail
     is_shrunk = bool(options.stored_size)  # at native size raw bytes would be gigabytes more than PNGs
     compression = "raw" if options.compression == "auto" and is_shrunk else options.compression
+    columns = {
+        f"{name}_column": column for name, column in asdict(Columns.of(options)).items() if column
+    }  # named only where they are: other builds keep their folders
+    if columns and builder_class is Cocktail:
+        raise UserError(
+            f"{' and '.join(columns)} are of your own images or of a dataset, and --data_dir "
+            f"{options.data_dir} holds the folders of sources; leave them out"
+        )
     builder = builder_class(
         data_dir=options.data_dir,
         build_dir=options.build_dir,
@@ -219,6 +266,7 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
         nih_mapping=options.nih_mapping or "",
         compression=compression,
         contours=options.contours or (LEARNED if wants_contours else ""),
+        **columns,
     )
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
@@ -307,6 +355,34 @@ def by_source(rows: Dataset) -> dict[str, int]:
         entry["values"]: entry["counts"] for entry in read_column(rows, "source").value_counts().to_pylist()
     }
     return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
+
+
+def phantom_sources(rows: Dataset) -> set[str]:
+    """The sources of which every image here is drawn, see dataset_scripts/build/phantom_mark.py."""
+    if IS_PHANTOM not in rows.column_names:
+        return set()
+    sources, drawn = read_column(rows, "source"), read_column(rows, IS_PHANTOM).fill_null(False)
+    real = set(sources.filter(pc.invert(drawn)).unique().to_pylist())
+    return set(sources.filter(drawn).unique().to_pylist()) - real
+
+
+def are_drawn(rows: Dataset) -> bool:
+    """Whether all images are phantoms: then they may be shown, and no number of theirs is of patients."""
+    return len(rows) > 0 and phantom_sources(rows) == by_source(rows).keys()
+
+
+def figure_mark(*rows: Dataset, is_smoke_run: bool) -> str:
+    """What every figure says of itself: that nothing follows from it for patients. Empty for a full run.
+
+    Args:
+        *rows: that the model learned from or was scored on.
+        is_smoke_run: the model only proves the software.
+    """
+    words = ["smoke run, not a trained model"] if is_smoke_run else []
+    if any(phantom_sources(those) for those in rows):
+        are_all = all(are_drawn(those) for those in rows)
+        words.insert(0, "synthetic phantoms" if are_all else "synthetic phantoms among real images")
+    return " · ".join(words)
 
 
 def shared_patients(used: Mapping[str, Dataset]) -> dict[str, int]:

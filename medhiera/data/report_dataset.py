@@ -5,8 +5,8 @@ RadiographDataset, so every random choice is keyed by (seed, epoch, image_id) as
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,17 @@ class ReportSplit:
     def reports(self) -> list[str]:
         """Of the studies."""
         return [study.report for study in self.studies]
+
+    @property
+    def sources(self) -> set[str]:
+        """That the studies are of."""
+        sources = read_column(self.rows, "source").to_pylist()
+        return {sources[study.rows[0]] for study in self.studies}
+
+    def change_reports(self, change: Callable[[str], str]) -> "ReportSplit":
+        """The same studies with other texts."""
+        studies = [replace(study, report=change(study.report)) for study in self.studies]
+        return ReportSplit(self.rows, studies)
 
 
 def read_studies(

@@ -17,8 +17,8 @@ PAD, START, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SMALLEST_VOCABULARY = 256 + 3
 """Every byte and the special tokens: what an exact round trip takes."""
 
-R2GEN_THRESHOLD = 3
-"""A word of R2Gen's vocabulary stands so often in the training reports, at least."""
+R2GEN_THRESHOLDS = {"iu": 3, "mimic": 10}
+"""A word of R2Gen's vocabulary stands so often in the training reports, at least: by how they are cleaned."""
 
 
 def train_byte_tokenizer(reports: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
@@ -43,16 +43,19 @@ def train_byte_tokenizer(reports: Iterable[str], vocabulary_size: int) -> PreTra
     return _wrap(tokenizer)
 
 
-def train_word_tokenizer(reports: Iterable[str]) -> PreTrainedTokenizerFast:
-    """R2Gen's word level: words that stand in training at least three times, and `<unk>` for all others.
+def train_word_tokenizer(
+    reports: Iterable[str], threshold: int = R2GEN_THRESHOLDS["iu"]
+) -> PreTrainedTokenizerFast:
+    """R2Gen's word level: words that stand in training often enough, and `<unk>` for all others.
 
     Args:
-        reports: of the training split, cleaned as R2Gen does (captions.clean_iu).
+        reports: of the training split, cleaned as R2Gen does (report_cleaning.py).
+        threshold: how often, at least.
 
-    Source: R2Gen (Chen et al. 2020, arXiv:2010.16056), modules/tokenizers.py.
+    Source: R2Gen (Chen et al. 2020, arXiv:2010.16056), modules/tokenizers.py, run_mimic_cxr.sh.
     """
     counts = Counter(word for report in reports for word in report.split())
-    words = sorted(word for word, count in counts.items() if count >= R2GEN_THRESHOLD)
+    words = sorted(word for word, count in counts.items() if count >= threshold)
     vocabulary = {word: number for number, word in enumerate([PAD, START, END, UNKNOWN, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

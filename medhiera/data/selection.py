@@ -5,7 +5,7 @@ Stands between the opened data and the datasets that a DataLoader reads.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice, zip_longest
 
 import numpy as np
@@ -32,7 +32,11 @@ _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 def default_sources(rows: Dataset) -> list[str] | None:
     """Stage 2 reads its task's sources where the data has them, else all there is (your image folder)."""
-    present = by_source(rows)
+    return task_sources(by_source(rows))
+
+
+def task_sources(present: Collection[str]) -> list[str] | None:
+    """Stage 2's task's sources among some; None where there is none of them."""
     return [source.name for source in SOURCES if source.is_default_task and source.name in present] or None
 
 
@@ -63,8 +67,10 @@ def select_examples(rows: Dataset, sources: Sequence[str] | None, at_most: int |
     return rows
 
 
-def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
-    """A share of the training rows, to learn from few labels: whole patients, stratified by their findings.
+def draw_label_fraction(
+    is_present: npt.NDArray[np.bool_], patient_ids: Sequence[str], fraction: float, seed: int
+) -> list[int]:
+    """A share of training images, to learn from few labels: whole patients, stratified by their findings.
 
     All patients stand in one line: by how many of their images show each finding, the rarest finding first,
     then by how many images they have, then in an order keyed by seed and patient. Along it runs a sequence
@@ -72,21 +78,19 @@ def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
     is taken. So each stretch of like patients gives its share, and a smaller share is a part of a larger one.
 
     Args:
-        rows: of the training split, as they were chosen.
+        is_present: (images, findings).
+        patient_ids: one an image.
         fraction: 0 < fraction ≤ 1, of the images.
         seed: of the draw.
 
-    Raises:
-        UserError: no row is left.
+    Returns:
+        The images' numbers, ascending; none where the share is too small.
 
     Source: Kronecker's sequence, here of the golden ratio; Niederreiter 1992, "Random Number Generation and
     Quasi-Monte Carlo Methods", chapter 3.
     """
-    if fraction == 1:
-        return rows
-    is_present = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64) == 1  # NaN: no
     rows_of: dict[str, list[int]] = {}
-    for row, patient in enumerate(read_column(rows, "patient_id").to_pylist()):
+    for row, patient in enumerate(patient_ids):
         rows_of.setdefault(patient, []).append(row)
     rarest_first = np.argsort(is_present.sum(axis=0), kind="stable")
     line = sorted(
@@ -99,19 +103,41 @@ def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
     )
     start = derive_seed(seed, 0, "", _LABEL_FRACTION) / 2**63
     places = (start + _GOLDEN_RATIO * np.arange(len(line))) % 1
-    taken = [row for patient, place in zip(line, places, strict=True) if place < fraction
-             for row in rows_of[patient]]  # fmt: skip
+    return sorted(
+        row
+        for patient, place in zip(line, places, strict=True)
+        if place < fraction
+        for row in rows_of[patient]
+    )
+
+
+def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
+    """A share of the training rows, see draw_label_fraction.
+
+    Args:
+        rows: of the training split, as they were chosen.
+        fraction: 0 < fraction ≤ 1, of the images.
+        seed: of the draw.
+
+    Raises:
+        UserError: no row is left.
+    """
+    if fraction == 1:
+        return rows
+    is_present = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64) == 1  # NaN: no
+    patient_ids = read_column(rows, "patient_id").to_pylist()
+    taken = draw_label_fraction(is_present, patient_ids, fraction, seed)
     if not taken:
         raise UserError(
-            f"label_fraction {fraction} of {len(rows)} training images of {len(rows_of)} patients is none; "
-            "raise it"
+            f"label_fraction {fraction} of {len(rows)} training images of {len(set(patient_ids))} patients "
+            "is none; raise it"
         )
     lost = (is_present.any(axis=0) & ~is_present[taken].any(axis=0)).sum()
     logger.info(
         "label_fraction %s: %s of %s training images%s", fraction, f"{len(taken):,}", f"{len(rows):,}",
         f"; {lost} findings are left without a positive image" if lost else "",
     )  # fmt: skip
-    return rows.select(np.sort(taken))
+    return rows.select(taken)
 
 
 def warn_of_small_images(rows: Dataset, resize_size: int) -> None:

@@ -45,6 +45,9 @@ class Laterality:
         wrong: it names others.
         missing: it names none.
         share_correct: correct / studies; None where no reference names a side.
+        written: whose written report names left, right or both; None in records of before it was counted.
+        share_written_correct: correct / written: how many of the sides that are written are right; None where
+            no written report names one.
     """
 
     studies: int
@@ -53,6 +56,54 @@ class Laterality:
     missing: int
     share_correct: float | None
     share_correct_interval: Interval
+    written: int | None = None
+    share_written_correct: float | None = None
+    share_written_correct_interval: Interval = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChexbertScores:
+    """F1 of CheXbert's positive labels of the written reports against those of the references.
+
+    A label that is not positive (blank, negative, uncertain) counts as absent. A condition that neither side
+    mentions has F1 0, as scikit-learn has it, so macro averages depend on which conditions occur.
+
+    Attributes:
+        micro_f1: over all conditions and studies together.
+        macro_f1: mean over the 14 conditions.
+        micro_f1_five: of the five alone that CheXpert's competition scored; macro_f1_five likewise.
+        f1: by condition.
+        positives: studies whose reference has it, by condition.
+    """
+
+    micro_f1: float
+    macro_f1: float
+    micro_f1_five: float
+    macro_f1_five: float
+    micro_f1_interval: Interval
+    macro_f1_interval: Interval
+    micro_f1_five_interval: Interval
+    macro_f1_five_interval: Interval
+    f1: dict[str, float]
+    positives: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadGraphScores:
+    """Mean over the studies of the F1 between what RadGraph finds in a written report and in its reference.
+
+    Attributes:
+        simple: sets of (words, label) of the entities.
+        partial: sets of (words, label, whether it has a relation): RadGraph F1 in most papers.
+        complete: sets of (words, label, relation, words of the other entity).
+    """
+
+    simple: float
+    partial: float
+    complete: float
+    simple_interval: Interval
+    partial_interval: Interval
+    complete_interval: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +122,8 @@ class CaptionReport:
         meteor: METEOR 1.5, 0 to 1; None where it was not computed.
         meteor_reason: why not.
         bootstrap_resamples: behind the intervals.
+        chexbert: F1 of CheXbert's labels; None where its weights were not named.
+        radgraph: RadGraph F1; None where its annotations were not named.
     """
 
     scores: CaptionScores
@@ -82,3 +135,5 @@ class CaptionReport:
     meteor: float | None
     meteor_reason: str | None
     bootstrap_resamples: int
+    chexbert: ChexbertScores | None = None
+    radgraph: RadGraphScores | None = None

@@ -7,13 +7,55 @@ Each file maps study ids to reports; one line of JSON is printed. docs/reports.m
 and what reports that no model wrote reach. Stands on caption_metrics.py and report_content.py.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import not_negative, positive
+from medhiera.evaluation.report_cleaning import CLEANERS
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m medhiera.evaluation.captions",
+        description="Score written reports against the radiologists'; one line of JSON.",
+    )
+    parser.add_argument("references", type=Path, help='a JSON file {"study id": "report", …}')
+    parser.add_argument("predictions", type=Path, help="the same of the model, for the same studies")
+    parser.add_argument(
+        "--clean", choices=sorted(CLEANERS), help="clean all texts as R2Gen cleans IU X-Ray or MIMIC-CXR"
+    )
+    parser.add_argument(
+        "--legacy_references", type=positive, metavar="N", help="cut references to N words (others: 60, 30)"
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="OTHER.json", help="another model's reports: differences"
+    )
+    parser.add_argument("--training", type=Path, metavar="FILE", help="training reports: which are copied")
+    parser.add_argument(
+        "--normal", type=Path, metavar="FILE", help="a list of the normal studies' ids: scored apart"
+    )
+    parser.add_argument(
+        "--chexbert", type=Path, metavar="FOLDER", help="chexbert.pth and its BERT's files: CheXbert F1"
+    )
+    parser.add_argument(
+        "--radgraph", type=Path, nargs=2, metavar=("REFERENCES", "PREDICTIONS"),
+        help="annotations that the package radgraph wrote: RadGraph F1",
+    )  # fmt: skip
+    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import dataclasses
 import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +71,8 @@ from medhiera.evaluation.caption_metrics import (
     why_no_meteor,
 )
 from medhiera.evaluation.caption_results import CaptionReport, CaptionScores
-from medhiera.evaluation.radgraph import check_annotations, score_annotations
+from medhiera.evaluation.radgraph import Annotations, check_annotations, score_annotations
+from medhiera.evaluation.report_cleaning import clean_report
 from medhiera.evaluation.report_content import count_distinct, score_laterality, share_verbatim
 
 Reports = Mapping[str, str]
@@ -41,37 +84,6 @@ EXAMPLES = 3
 """How many study ids an error names."""
 
 
-_QUOTES_AND_SLASHES = str.maketrans("", "", "\"'/\\")
-_PUNCTUATION = str.maketrans("", "", ".,?;*!%^&_+():<=>@[]{}")
-
-
-def clean_iu(report: str) -> str:
-    """A report of IU X-Ray as R2Gen cleans it: lower case, no punctuation, " . " between sentences.
-
-    The numbers of lists go too ("1. ", "2. "), and < = > @, which lie in a range of R2Gen's pattern; a hyphen
-    stays. An empty sentence leaves two spaces, which mean nothing where words are split at white space.
-
-    Source: R2Gen (Chen et al. 2020, arXiv:2010.16056), modules/tokenizers.py, clean_report_iu_xray.
-    """
-    for _ in range(3):
-        report = report.replace("..", ".")
-    report = report.replace("1. ", "")
-    for before in (". ", " "):
-        for number in range(2, 6):
-            report = report.replace(f"{before}{number}. ", ". ")
-    sentences = report.strip().lower().split(". ")
-    return " . ".join(_clean_sentence(sentence) for sentence in sentences) + " ."
-
-
-def _clean_sentence(sentence: str) -> str:
-    # Stripped in between, as there: a space beside a removed period stays.
-    return sentence.translate(_QUOTES_AND_SLASHES).strip().translate(_PUNCTUATION)
-
-
-CLEANERS = {"iu": clean_iu}
-"""What `--clean` may name."""
-
-
 def score_captions(
     references: Reports,
     predictions: Reports,
@@ -80,6 +92,7 @@ def score_captions(
     training: Collection[str] | None = None,
     normal: Collection[str] | None = None,
     with_meteor: bool = False,
+    uncleaned: tuple[Reports, Reports] | None = None,
 ) -> CaptionReport:
     """Score the reports of one model.
 
@@ -90,6 +103,8 @@ def score_captions(
         training: the reports that the model was trained on, cleaned like the predictions.
         normal: the ids of the normal studies, which are then scored apart from the others.
         with_meteor: start METEOR too, where it is installed.
+        uncleaned: references and predictions as they were before cleaning, which makes one sentence of what a
+            semicolon parts: sides are looked for in these. None: nothing was cleaned.
 
     Raises:
         UserError: the studies differ, a reference is empty, or `normal` names a study that is not there.
@@ -102,12 +117,13 @@ def score_captions(
         named = set(normal)
         is_normal = np.array([study in named for study in references])
         groups = [_score_group(statistics, rows, bootstrap) for rows in (is_normal, ~is_normal)]
+    as_they_are = (true, said) if uncleaned is None else _pair(*uncleaned)
     reason = why_no_meteor() if with_meteor else METEOR_NOT_ASKED
     return CaptionReport(
         scores=_score(statistics, bootstrap),
         distinct=count_distinct(said),
         verbatim_in_training=None if training is None else share_verbatim(said, training),
-        laterality=score_laterality(true, said, bootstrap),
+        laterality=score_laterality(*as_they_are, bootstrap),
         normal=groups[0],
         abnormal=groups[1],
         meteor=meteor(true, said) if reason is None else None,
@@ -246,54 +262,29 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_annotations(
+    paths: Sequence[Path], reports: Sequence[Reports], cleaned: Sequence[Reports]
+) -> tuple[Annotations, Annotations]:
+    """RadGraph's annotations of the references and of the predictions, see check_annotations.
+
+    Args:
+        paths: the two files.
+        reports: references and predictions as they are.
+        cleaned: the same as they are scored.
+
+    Raises:
+        UserError: a file cannot be read, or is of other reports.
+    """
+    of_references, of_predictions = (
+        check_annotations(read_json(path), path, *texts)
+        for path, *texts in zip(paths, reports, cleaned, strict=True)
+    )
+    return of_references, of_predictions
+
+
 def truncate_report(report: str, words: int | None) -> str:
     """Cut a reference to its first words, as legacy numbers do; None leaves it whole."""
     return report if words is None else " ".join(report.split()[:words])
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
-
-
-def not_negative(text: str) -> int:
-    """An option's whole number from 0; argparse shows the ValueError."""
-    if (number := int(text)) < 0:
-        raise ValueError(text)
-    return number
-
-
-def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m medhiera.evaluation.captions",
-        description="Score written reports against the radiologists'; one line of JSON.",
-    )
-    parser.add_argument("references", type=Path, help='a JSON file {"study id": "report", …}')
-    parser.add_argument("predictions", type=Path, help="the same of the model, for the same studies")
-    parser.add_argument(
-        "--clean", choices=sorted(CLEANERS), help="clean all texts: iu as R2Gen cleans IU X-Ray"
-    )
-    parser.add_argument(
-        "--legacy_references", type=_positive, metavar="N", help="cut references to N words (others: 60, 30)"
-    )
-    parser.add_argument(
-        "--compare", type=Path, metavar="OTHER.json", help="another model's reports: differences"
-    )
-    parser.add_argument("--training", type=Path, metavar="FILE", help="training reports: which are copied")
-    parser.add_argument(
-        "--normal", type=Path, metavar="FILE", help="a list of the normal studies' ids: scored apart"
-    )
-    parser.add_argument(
-        "--chexbert", type=Path, metavar="FOLDER", help="chexbert.pth and its BERT's files: CheXbert F1"
-    )
-    parser.add_argument(
-        "--radgraph", type=Path, nargs=2, metavar=("REFERENCES", "PREDICTIONS"),
-        help="annotations that the package radgraph wrote: RadGraph F1",
-    )  # fmt: skip
-    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
-    return parser.parse_args(argv)
 
 
 def as_line(report: CaptionReport) -> dict[str, Any]:
@@ -304,17 +295,20 @@ def as_line(report: CaptionReport) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Read, clean, score, print."""
-    options = read_options(argv)
+    options = build_parser().parse_args(argv)
+
+    def clean(texts: Reports) -> dict[str, str]:
+        return {study: clean_report(text, options.clean) for study, text in texts.items()}
 
     def read(path: Path) -> dict[str, str]:
-        clean = CLEANERS.get(options.clean, str)  # an empty text stays empty: it would become a period
-        return {study: clean(text) if text.strip() else "" for study, text in read_reports(path).items()}
+        return clean(read_reports(path))
 
-    references = {
-        study: truncate_report(report, options.legacy_references)
-        for study, report in read(options.references).items()
-    }
-    predictions = read(options.predictions)
+    def cut(texts: Reports) -> dict[str, str]:
+        return {study: truncate_report(text, options.legacy_references) for study, text in texts.items()}
+
+    raw = read_reports(options.references), read_reports(options.predictions)
+    references, predictions = cut(clean(raw[0])), clean(raw[1])
+    raw = cut(raw[0]), raw[1]
     bootstrap = Bootstrap(options.bootstrap_resamples)
     report = score_captions(
         references,
@@ -323,24 +317,21 @@ def main(argv: list[str]) -> None:
         training=None if options.training is None else read(options.training).values(),
         normal=None if options.normal is None else read_studies(options.normal),
         with_meteor=True,
+        uncleaned=raw,
     )
+    if options.chexbert is not None:
+        # Late: a BERT takes seconds to import, and few have CheXbert's weights.
+        from medhiera.evaluation.chexbert import Chexbert
+
+        labeled = Chexbert.open(options.chexbert).score(*_pair(*raw), bootstrap)
+        report = dataclasses.replace(report, chexbert=labeled)
+    if options.radgraph is not None:
+        annotated = read_annotations(options.radgraph, raw, (references, predictions))
+        report = dataclasses.replace(report, radgraph=score_annotations(*annotated, bootstrap))
     printed = as_line(report)
     if options.compare is not None:
         differences = compare_captions(references, predictions, read(options.compare), bootstrap)
         printed["comparison"] = {name: dataclasses.asdict(one) for name, one in differences.items()}
-    if options.chexbert is not None:
-        # Late: a BERT takes seconds to import, and few have CheXbert's weights.
-        from medhiera.evaluation.chexbert import Chexbert, score_labels
-
-        labeler = Chexbert.open(options.chexbert)
-        true, said = (
-            labeler.label([each[study] for study in references]) for each in (references, predictions)
-        )
-        printed["chexbert"] = dataclasses.asdict(score_labels(true, said, bootstrap))
-    if options.radgraph is not None:
-        of_references, of_predictions = (check_annotations(read_json(one), one) for one in options.radgraph)
-        scores = score_annotations(of_references, of_predictions, bootstrap)
-        printed["radgraph"] = dataclasses.asdict(scores)
     printed |= {"clean": options.clean, "legacy_references": options.legacy_references}
     print(json.dumps(printed, allow_nan=False))
 

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction
 
 from medhiera.errors import UserError
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.exclusive import score_calls
 from medhiera.evaluation.metrics import NO_DISEASE, MultilabelRanking
+from medhiera.evaluation.predictions import Predictions
 from medhiera.inference.classifier import score_logits
 
 FEWEST_POSITIVE_PATIENTS = 30
@@ -61,6 +64,11 @@ def choose_findings(
         for column, name in enumerate(names)
         if (labels[:, column] == 1).any() and (labels[:, column] == 0).any()
     ]
+    if np.isnan(labels).all():
+        raise UserError(
+            f"none of the {len(labels)} validation images has a label, so there is nothing to learn; stage 1 "
+            "takes images without labels, and class folders or a table give them some (docs/data.md)"
+        )
     if not both:
         raise UserError(
             f"no finding has both present and absent images among the {len(labels)} of the validation split, "
@@ -88,26 +96,37 @@ class ValidationScores:
         names: of the findings.
         selected: those that choose the checkpoint.
         legacy_head: rank by sigmoid(softmax(logits)), med-hiera's defect.
+        is_exclusive: each image has exactly one of the labels; `accuracy` of the most probable is logged too.
     """
 
     names: Sequence[str]
     selected: Sequence[str]
     legacy_head: bool = False
+    is_exclusive: bool = False
     metric: MultilabelRanking = field(default_factory=lambda: MultilabelRanking(keep_in_memory=True))
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """`selection_auroc` (the best checkpoint has the highest), `mean_auroc`, and one for each finding."""
         logits = torch.from_numpy(np.asarray(prediction.predictions))
+        scores = np.asarray(score_logits(logits, self.legacy_head, self.is_exclusive))
         result = self.metric.compute(
-            predictions=np.asarray(score_logits(logits, self.legacy_head)),
+            predictions=scores,
             references=prediction.label_ids,
             finding_names=self.names,
         )
         known = {
             name: entry["auroc"] for name, entry in result["findings"].items() if entry["auroc"] is not None
         }
-        return {
-            SELECTION_METRIC: float(np.mean([known[name] for name in self.selected])),
-            "mean_auroc": result["mean_auroc"],
-            "findings_in_mean": len(known),
-        } | {f"auroc_{name}": value for name, value in known.items()}
+        calls = {}
+        if self.is_exclusive:
+            joined = Predictions(scores, np.asarray(prediction.label_ids), self.names)
+            calls["accuracy"] = score_calls(joined, Bootstrap(0)).accuracy or 0.0
+        return (
+            calls
+            | {
+                SELECTION_METRIC: float(np.mean([known[name] for name in self.selected])),
+                "mean_auroc": result["mean_auroc"],
+                "findings_in_mean": len(known),
+            }
+            | {f"auroc_{name}": value for name, value in known.items()}
+        )

@@ -5,7 +5,6 @@ condition on its first token (Smit et al. 2020, arXiv:2004.09167); nothing is do
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokeniz
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap, Floats, interval
+from medhiera.evaluation.caption_results import ChexbertScores
 
 CONDITIONS = (
     "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
@@ -36,33 +36,6 @@ LONGEST = 512
 _MEASURES = ("micro_f1", "macro_f1", "micro_f1_five", "macro_f1_five")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChexbertScores:
-    """F1 of CheXbert's positive labels of the written reports against those of the references.
-
-    A label that is not positive (blank, negative, uncertain) counts as absent. A condition that neither side
-    mentions has F1 0, as scikit-learn has it, so macro averages depend on which conditions occur.
-
-    Attributes:
-        micro_f1: over all conditions and studies together.
-        macro_f1: mean over the 14 conditions.
-        micro_f1_five: of FIVE alone; macro_f1_five likewise.
-        f1: by condition.
-        positives: studies whose reference has it, by condition.
-    """
-
-    micro_f1: float
-    macro_f1: float
-    micro_f1_five: float
-    macro_f1_five: float
-    micro_f1_interval: list[float] | None
-    macro_f1_interval: list[float] | None
-    micro_f1_five_interval: list[float] | None
-    macro_f1_five_interval: list[float] | None
-    f1: dict[str, float]
-    positives: dict[str, int]
-
-
 class Chexbert(nn.Module):
     """The labeler.
 
@@ -77,14 +50,16 @@ class Chexbert(nn.Module):
         sizes = [2 if name == "No Finding" else 4 for name in CONDITIONS]
         self.linear_heads = nn.ModuleList(nn.Linear(config.hidden_size, size) for size in sizes)
         self.tokenizer = tokenizer
+        self._known: dict[str, NDArray[np.intp]] = {}  # a text is labeled once
 
     @classmethod
-    def open(cls, folder: Path) -> "Chexbert":
+    def open(cls, folder: Path, device: torch.device | None = None) -> "Chexbert":
         """Load it.
 
         Args:
             folder: chexbert.pth as its authors publish it, with config.json and the tokenizer's files of
                 bert-base-uncased.
+            device: where it is to run; None is the CPU.
 
         Raises:
             UserError: a file is absent, cannot be read, or holds other weights.
@@ -104,7 +79,7 @@ class Chexbert(nn.Module):
         except Exception as error:  # UnpicklingError, and whatever a damaged archive makes torch raise
             raise UserError(f"{folder / CHECKPOINT} cannot be read as weights: {error}") from error
         model._take(content, folder / CHECKPOINT)
-        return model.eval()
+        return model.to(device or torch.device("cpu")).eval()
 
     def _take(self, content: Any, file: Path) -> None:
         weights = content.get("model_state_dict") if isinstance(content, dict) else None
@@ -128,19 +103,26 @@ class Chexbert(nn.Module):
         Returns:
             (reports, 14): 0 blank, 1 positive, 2 negative, 3 uncertain.
         """
-        labels = np.zeros((len(reports), len(CONDITIONS)), np.intp)
-        rows = [row for row, report in enumerate(reports) if report.strip()]
-        for begin in range(0, len(rows), batch_size):
-            chosen = rows[begin : begin + batch_size]
-            labels[chosen] = self._classes([" ".join(reports[row].split()) for row in chosen]).numpy()
-        return labels
+        texts = [" ".join(report.split()) for report in reports]
+        new = sorted({text for text in texts if text} - self._known.keys(), key=len)  # little padding
+        for begin in range(0, len(new), batch_size):
+            chosen = new[begin : begin + batch_size]
+            self._known |= dict(zip(chosen, self._classes(chosen).numpy(), strict=True))
+        nothing = np.zeros(len(CONDITIONS), np.intp)
+        return np.array([self._known.get(text, nothing) for text in texts], np.intp)
+
+    def score(
+        self, references: Sequence[str], predictions: Sequence[str], bootstrap: Bootstrap
+    ) -> ChexbertScores:
+        """F1 of the labels of written reports against those of their references, in the same order."""
+        return score_labels(self.label(references), self.label(predictions), bootstrap)
 
     def _classes(self, texts: list[str]) -> Tensor:
         tokens = self.tokenizer(
             texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
-        )  # fmt: skip
+        ).to(self.bert.device)
         first = self.bert(**tokens).last_hidden_state[:, 0]
-        return torch.stack([head(first).argmax(1) for head in self.linear_heads], 1)
+        return torch.stack([head(first).argmax(1) for head in self.linear_heads], 1).cpu()
 
 
 def score_labels(true: NDArray[np.intp], said: NDArray[np.intp], bootstrap: Bootstrap) -> ChexbertScores:

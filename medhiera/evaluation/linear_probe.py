@@ -4,9 +4,12 @@
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -67,39 +70,64 @@ def fit_probe(
     """
     if not len(features):
         raise ValueError("no training image to fit a probe on")
-    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    std = np.where(std > 0, std, 1.0)
+    mean, std = standardize(features)
     scaled = (features - mean) / std
     tried: dict[float, LinearProbe] = {}
     reached: dict[float, float] = {}
     for C in sorted(penalties):
         weights, bias = _fit(scaled, labels, C)
         tried[C] = LinearProbe(mean, std, weights, bias, C)
-        reached[C] = np.nan if validation is None else _mean_auroc(tried[C], *validation)
+        reached[C] = np.nan if validation is None else mean_auroc(tried[C], *validation)
     known = {C: value for C, value in reached.items() if not np.isnan(value)}
-    best = max(known, key=lambda C: known[C]) if known else sorted(penalties)[len(penalties) // 2]
+    best = max(known, key=lambda C: known[C]) if known else default_penalty(penalties)
     chosen = tried[best]
     return LinearProbe(mean, std, chosen.weights, chosen.bias, best, reached)
+
+
+def default_penalty(penalties: Sequence[float]) -> float:
+    """The middle one, where nothing decides."""
+    return sorted(penalties)[len(penalties) // 2]
+
+
+def standardize(features: Floats) -> tuple[Floats, Floats]:
+    """Mean and deviation of each feature, (features,) both; 1 where a feature never changes."""
+    std = features.std(axis=0, dtype=np.float64)
+    return features.mean(axis=0, dtype=np.float64), np.where(std > 0, std, 1.0)
 
 
 def _fit(scaled: Floats, labels: Floats, C: float) -> tuple[Floats, Floats]:
     """(findings, features) and (findings,)."""
     weights, bias = np.zeros((labels.shape[1], scaled.shape[1])), np.zeros(labels.shape[1])
-    for finding, column in enumerate(labels.T):
-        is_annotated = ~np.isnan(column)
-        truth = column[is_annotated] == 1
-        if truth.all() or not truth.any():  # also where nothing is annotated
-            share = (truth.sum() + 1) / (len(truth) + 2)
-            bias[finding] = np.log(share / (1 - share))
-            continue
-        model = LogisticRegression(C=C, max_iter=2000)
-        with threadpool_limits(1, user_api="blas"):  # so small products are slower on several threads
-            model.fit(scaled[is_annotated], truth)
-        weights[finding], bias[finding] = model.coef_[0], model.intercept_[0]
+    with one_thread():
+        for finding, column in enumerate(labels.T):
+            is_annotated = ~np.isnan(column)
+            truth = column[is_annotated] == 1
+            if truth.all() or not truth.any():  # also where nothing is annotated
+                share = (truth.sum() + 1) / (len(truth) + 2)
+                bias[finding] = np.log(share / (1 - share))
+                continue
+            weights[finding], bias[finding] = fit_finding(scaled[is_annotated], truth, C)
     return weights, bias
 
 
-def _mean_auroc(probe: LinearProbe, features: Floats, labels: Floats) -> float:
+def one_thread() -> AbstractContextManager[Any]:
+    """Around fits: products as small as theirs are slower on several threads."""
+    return threadpool_limits(1, user_api="blas")
+
+
+def fit_finding(scaled: Floats, truth: NDArray[Any], C: float) -> tuple[Floats, float]:
+    """scikit-learn's logistic regression of one finding: weights (features,) and bias.
+
+    Args:
+        scaled: (images, features), standardized.
+        truth: (images,), with both values among them.
+        C: the inverse penalty.
+    """
+    model = LogisticRegression(C=C, max_iter=2000).fit(scaled, truth)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def mean_auroc(probe: LinearProbe, features: Floats, labels: Floats) -> float:
     """Over the findings of which some validation images have each label; NaN where there is none."""
     scores = probe.scores(features)
     found = []

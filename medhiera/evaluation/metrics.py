@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medhiera.evaluation.bootstrap import Bootstrap, Floats, WeightedRanking, interval
 from medhiera.evaluation.predictions import FindingColumn, Predictions
+from medhiera.evaluation.probe_results import FindingOverDraws
 from medhiera.evaluation.results import FindingScore, MeanScores, RankingReport
 
 NO_DISEASE = "No Finding"
@@ -117,6 +118,38 @@ def rank_over_seeds(several: Sequence[Predictions], bootstrap: Bootstrap) -> Mea
     )
 
 
+def rank_over_draws(
+    several: Sequence[Predictions], bootstrap: Bootstrap
+) -> tuple[MeanScores, dict[str, FindingOverDraws]]:
+    """What models that learned from different draws of the same data reach on average, by finding too.
+
+    Args:
+        several: of each model, the same images and findings in the same order; one at least.
+        bootstrap: behind the intervals of the means over draws. They are over the scored patients: every
+            model is weighed by the same resamples.
+    """
+    drawn = [_resample(each, bootstrap) for each in several]
+    mean_drawn = {name: np.mean([draws[name] for draws in drawn], axis=0) for name in drawn[0]}
+    findings: dict[str, FindingOverDraws] = {}
+    for columns in zip(*(each.columns() for each in several), strict=True):
+        first = columns[0]
+        if first.one_sided_reason is not None:
+            findings[first.name] = FindingOverDraws(reason=first.one_sided_reason)
+            continue
+        aurocs = [float(roc_auc_score(one.is_present, one.scores)) for one in columns]
+        precision = float(np.mean([average_precision_score(one.is_present, one.scores) for one in columns]))
+        findings[first.name] = FindingOverDraws(
+            auroc=float(np.mean(aurocs)),
+            auroc_interval=interval(mean_drawn[first.name][0]),
+            lowest_auroc=min(aurocs),
+            highest_auroc=max(aurocs),
+            average_precision=precision,
+            average_precision_interval=interval(mean_drawn[first.name][1], centered_on=precision),
+            has_few_cases=first.has_few_cases,
+        )
+    return _means(findings, mean_drawn, list(mean_drawn)), findings
+
+
 def _resample(predictions: Predictions, bootstrap: Bootstrap) -> dict[str, Floats]:
     """(2, resamples) of each finding that has both label values: AUROC and average precision."""
     count = predictions.patient_count
@@ -156,7 +189,7 @@ def _score(column: FindingColumn, drawn: Floats | None) -> FindingScore:
 
 
 def _means(
-    findings: Mapping[str, FindingScore], draws: Mapping[str, Floats], names: Sequence[str]
+    findings: Mapping[str, FindingScore | FindingOverDraws], draws: Mapping[str, Floats], names: Sequence[str]
 ) -> MeanScores:
     """Mean AUROC and average precision of findings, each with its interval; None where there is none."""
     if not names:

@@ -14,7 +14,7 @@ import pandas as pd
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from medhiera.data.columns import read_column
+from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients
 
 FEWEST_PATIENTS = 10
@@ -94,6 +94,7 @@ class Predictions:
             of its own.
         rows: `image_id`, `patient_id`, `sex`, `age_years` and `view` of the images; None where only numbers
             are at hand: subgroups and the table need them.
+        is_exclusive: each image has exactly one of the labels.
 
     Raises:
         ValueError: shapes that do not fit, a score that is not finite, a label that is not 0, 1 or NaN, a
@@ -105,6 +106,7 @@ class Predictions:
     finding_names: Sequence[str]
     patient_ids: Sequence[str] | None = None
     rows: pd.DataFrame | None = None
+    is_exclusive: bool = False
 
     def __post_init__(self) -> None:
         scores, labels, names = self.scores, self.labels, self.finding_names
@@ -133,7 +135,8 @@ class Predictions:
         table = pd.DataFrame({name: read_column(rows, name).to_pylist() for name in IDENTITY})
         labels = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64)
         patients = table["patient_id"].tolist()
-        return cls(np.asarray(scores, dtype=np.float64), labels, list(finding_names), patients, table)
+        scores = np.asarray(scores, dtype=np.float64)
+        return cls(scores, labels, list(finding_names), patients, table, has_exclusive_labels(rows))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -178,6 +181,7 @@ class Predictions:
             names,
             np.asarray(ids, dtype=object)[is_in].tolist(),
             None if self.rows is None else self.rows[is_in].reset_index(drop=True),
+            self.is_exclusive and finding_names is None,
         )
 
     def values(self, column: str) -> list[Any]:

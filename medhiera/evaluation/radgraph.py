@@ -5,8 +5,8 @@ weights where there is a GPU (docs/decisions.md). docs/reports.md has the lines 
 an environment of its own.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,10 @@ import numpy as np
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap, Floats, interval
+from medhiera.evaluation.caption_results import RadGraphScores
 
 Annotations = Mapping[str, Mapping[str, Any]]
 """Study id → what RadGraph found in its report: {"entities": {"1": {"tokens", "label", "relations"}}}."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RadGraphScores:
-    """Mean over the studies of the F1 between what RadGraph finds in a written report and in its reference.
-
-    Attributes:
-        simple: sets of (words, label) of the entities.
-        partial: sets of (words, label, whether it has a relation): RadGraph F1 in most papers.
-        complete: sets of (words, label, relation, words of the other entity).
-    """
-
-    simple: float
-    partial: float
-    complete: float
-    simple_interval: list[float] | None
-    partial_interval: list[float] | None
-    complete_interval: list[float] | None
 
 
 def score_annotations(
@@ -71,15 +54,47 @@ def score_annotations(
     return RadGraphScores(**fields)
 
 
-def check_annotations(content: Any, path: Path) -> Annotations:
-    """What a file of annotations holds, if it is a mapping.
+def check_annotations(content: Any, path: Path, *reports: Mapping[str, str]) -> Annotations:
+    """What a file of annotations holds, if it is of these reports.
+
+    Args:
+        content: of the file.
+        path: its name.
+        *reports: study id → report; as they are, and cleaned: either may have been annotated. None given: the
+            file's form alone is checked.
 
     Raises:
-        UserError: it is not.
+        UserError: it is no mapping, lacks a study, or annotates another text: of another model, say.
     """
     if not isinstance(content, dict) or not all(isinstance(one, dict) for one in content.values()):
         raise UserError(f'{path}: wanted {{"study id": RadGraph\'s annotation of its report, …}}')
-    return content
+    if not reports:
+        return content
+    first, *_ = reports
+    if absent := [study for study in first if study not in content]:
+        raise UserError(
+            f"{path} lacks {len(absent)} of {len(first)} studies, such as {absent[0]!r}; annotate the report "
+            "of each study"
+        )
+    # The package annotates the word None in the place of an empty report, and scores such a pair 0.
+    found = {study: content[study] if first[study].strip() else {"entities": {}} for study in first}
+    other = [
+        study
+        for study in first
+        if (text := found[study].get("text"))
+        and not any(_letters(str(text)) == _letters(each[study]) for each in reports)
+    ]
+    if other:
+        raise UserError(
+            f"{path} annotates other texts than the reports that are scored ({len(other)} of {len(first)}, "
+            f"such as that of {other[0]!r}); annotate these reports anew"
+        )
+    return found
+
+
+def _letters(text: str) -> str:
+    """Letters and digits alone: RadGraph's own text has spaces around what is none of these."""
+    return re.sub(r"[\W_]+", "", text.lower())
 
 
 def _facts(study: str, annotation: Mapping[str, Any]) -> tuple[set[Any], set[Any], set[Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from medhiera.evaluation import figures
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.calibration import fit_rescaling, measure_calibration, rescale
+from medhiera.evaluation.exclusive import NO_THRESHOLD, score_calls
 from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.pointing_game import LocalizationReport
@@ -19,6 +20,7 @@ from medhiera.evaluation.results import (
     ClassificationReport,
     Comparison,
     MeanCalibration,
+    OperatingPoints,
     Rescaling,
 )
 from medhiera.evaluation.subgroups import score_subgroups
@@ -39,7 +41,7 @@ def report(
     Args:
         predictions: of the split that is reported: probabilities, with rows.
         validation: another split of the same data, on which thresholds and rescaling are chosen; None leaves
-            both out.
+            both out, as do labels that exclude each other.
         bootstrap: of patients, behind every interval.
         split: the reported split's name.
         pointing_game: from localization.evaluate_localization, or the reason why it was not played.
@@ -49,16 +51,24 @@ def report(
         ValueError: the scores are no probabilities, or the predictions have no rows.
     """
     ranking = rank_findings(predictions, bootstrap)
+    exclusive = None
+    if predictions.is_exclusive:
+        exclusive = score_calls(predictions, bootstrap)
+        validation = None  # probabilities that are rescaled one by one no longer sum to 1
+        points = OperatingPoints(findings={}, reason=NO_THRESHOLD)
+    else:
+        points = score_thresholds(predictions, validation, bootstrap)
     calibration, rescaling = _calibration(predictions, validation)
     return ClassificationReport(
         **vars(ranking),
         split=split,
         calibration=calibration,
-        operating_points=score_thresholds(predictions, validation, bootstrap),
+        operating_points=points,
         rescaling=rescaling,
         subgroups=score_subgroups(predictions, bootstrap),
         pointing_game=pointing_game,
         comparison=comparison,
+        exclusive=exclusive,
     )
 
 

@@ -10,12 +10,37 @@ reports, chosen on validation. The nearest training report by text reads the ref
 which no model can do: it is about what copying whole training reports can reach, and not a competitor.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import not_negative
+from medhiera.evaluation.report_cleaning import CLEANERS
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m medhiera.evaluation.report_baselines",
+        description="Score the best constant report and the nearest training report; one line of JSON.",
+    )
+    parser.add_argument("annotation", type=Path, help="R2Gen's annotation.json")
+    parser.add_argument(
+        "--clean", choices=sorted(CLEANERS), help="clean all texts as R2Gen cleans IU X-Ray or MIMIC-CXR"
+    )
+    parser.add_argument("--normal", type=Path, metavar="FILE", help="a list of the normal test studies' ids")
+    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,14 +52,13 @@ from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.caption_metrics import CIDER_SIGMA, ORDERS, NGram, corpus_bleu, count_ngrams
 from medhiera.evaluation.caption_results import CaptionReport
 from medhiera.evaluation.captions import (
-    CLEANERS,
     Reports,
     as_line,
-    not_negative,
     read_json,
     read_studies,
     score_captions,
 )
+from medhiera.evaluation.report_cleaning import clean_report
 from medhiera.evaluation.report_content import share_verbatim
 
 CHUNK = 512
@@ -196,21 +220,36 @@ class BaselineReport:
 
 
 def score_baselines(
-    splits: Mapping[str, Reports], bootstrap: Bootstrap, normal: Collection[str] | None = None
+    splits: Mapping[str, Reports],
+    bootstrap: Bootstrap,
+    normal: Collection[str] | None = None,
+    clean: str | None = None,
 ) -> BaselineReport:
     """Choose on validation, score on test.
 
     Args:
-        splits: "train", "val" and "test", each study id → report, cleaned.
+        splits: "train", "val" and "test", each study id → report, as it is.
         bootstrap: over the test studies.
         normal: the ids of the normal test studies, scored apart too.
+        clean: see clean_report.
     """
-    training, validation, test = (splits[name] for name in SPLITS)
+    training, validation, test = (
+        {study: clean_report(report, clean) for study, report in splits[name].items()} for name in SPLITS
+    )
     known = list(training.values())
+    originals = dict(reversed(list(zip(known, splits["train"].values(), strict=True))))
 
     def score(reports: Sequence[str]) -> CaptionReport:
         predictions = dict(zip(test, reports, strict=True))
-        return score_captions(test, predictions, bootstrap, training=known, normal=normal)
+        as_they_are = {study: originals[report] for study, report in predictions.items()}
+        return score_captions(
+            test,
+            predictions,
+            bootstrap,
+            training=known,
+            normal=normal,
+            uncleaned=(splits["test"], as_they_are),
+        )
 
     choices: tuple[Choice, ...] = ("bleu_4", "cider")
     constants = [find_best_constant(known, list(validation.values()), choice) for choice in choices]
@@ -251,24 +290,11 @@ def read_annotation(path: Path) -> dict[str, dict[str, str]]:
 
 def main(argv: list[str]) -> None:
     """Read, clean, choose, score, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m medhiera.evaluation.report_baselines",
-        description="Score the best constant report and the nearest training report; one line of JSON.",
-    )
-    parser.add_argument("annotation", type=Path, help="R2Gen's annotation.json")
-    parser.add_argument(
-        "--clean", choices=sorted(CLEANERS), help="clean all texts: iu as R2Gen cleans IU X-Ray"
-    )
-    parser.add_argument("--normal", type=Path, metavar="FILE", help="a list of the normal test studies' ids")
-    parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
+    parser = build_parser()
     options = parser.parse_args(argv)
-    clean = CLEANERS.get(options.clean, str)
-    splits = {
-        name: {study: clean(report) for study, report in studies.items()}
-        for name, studies in read_annotation(options.annotation).items()
-    }
+    splits = read_annotation(options.annotation)
     normal = None if options.normal is None else read_studies(options.normal)
-    report = score_baselines(splits, Bootstrap(options.bootstrap_resamples), normal)
+    report = score_baselines(splits, Bootstrap(options.bootstrap_resamples), normal, options.clean)
     printed: dict[str, Any] = {
         "studies": report.studies,
         "test_verbatim_in_training": report.test_verbatim_in_training,

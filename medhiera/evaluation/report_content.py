@@ -64,8 +64,9 @@ def score_laterality(
         (named_sides(true), named_sides(said)) for true, said in zip(references, predictions, strict=True)
     ]
     has_side = np.array([bool(true) for true, _ in pairs], dtype=float)
+    is_written = np.array([bool(said) for _, said in pairs], dtype=float)
     is_correct = np.array([bool(true) and said == true for true, said in pairs], dtype=float)
-    studies, correct = int(has_side.sum()), int(is_correct.sum())
+    studies, correct, written = int(has_side.sum()), int(is_correct.sum()), int(is_written.sum())
     missing = sum(bool(true) and not said for true, said in pairs)
     return Laterality(
         studies=studies,
@@ -74,6 +75,9 @@ def score_laterality(
         missing=missing,
         share_correct=correct / studies if studies else None,
         share_correct_interval=interval(_resample_share(is_correct, has_side, bootstrap)),
+        written=written,
+        share_written_correct=correct / written if written else None,
+        share_written_correct_interval=interval(_resample_share(is_correct, is_written, bootstrap)),
     )
 
 

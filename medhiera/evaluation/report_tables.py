@@ -27,6 +27,13 @@ def report_lines(evaluation: ReportEvaluation) -> list[str]:
         f"{evaluation.written.distinct} distinct of {evaluation.written.scores.studies}, "
         f"{100 * (evaluation.written.verbatim_in_training or 0):.0f} % verbatim in training"
     )
+    sides = evaluation.written.laterality
+    if sides.written:
+        lines.append(
+            f"{sides.written} reports name a side, {100 * (sides.share_written_correct or 0):.0f} % of them "
+            f"the reference's ({interval_text(sides.share_written_correct_interval)})"
+        )
+    lines += [line for name, report in named.items() for line in _clinical_lines(name, report)]
     for kind, scores in (("normal", evaluation.written.normal), ("other", evaluation.written.abnormal)):
         if scores is not None:
             lines.append(f"{kind} studies: {scores.studies}, {_scores(scores)}")
@@ -42,6 +49,24 @@ def difference_lines(differences: Mapping[str, Difference]) -> list[str]:
         + ("" if one.p_value is None else f", p {one.p_value:.3f}")
         for name, one in differences.items()
     ]
+
+
+def _clinical_lines(name: str, report: CaptionReport) -> list[str]:
+    """CheXbert's and RadGraph's F1, where they were computed."""
+    lines = []
+    if (labels := report.chexbert) is not None:
+        lines.append(
+            f"{name:24} CheXbert F1, 14 conditions: micro {labels.micro_f1:.3f} "
+            f"({interval_text(labels.micro_f1_interval)}), macro {labels.macro_f1:.3f} "
+            f"({interval_text(labels.macro_f1_interval)}); five: micro {labels.micro_f1_five:.3f}, "
+            f"macro {labels.macro_f1_five:.3f}"
+        )
+    if (graph := report.radgraph) is not None:
+        lines.append(
+            f"{name:24} RadGraph F1: simple {graph.simple:.3f}, partial {graph.partial:.3f} "
+            f"({interval_text(graph.partial_interval)}), complete {graph.complete:.3f}"
+        )
+    return lines
 
 
 def _line(name: str, report: CaptionReport) -> str:

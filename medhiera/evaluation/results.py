@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.exclusive import ExclusiveReport
 from medhiera.evaluation.pointing_game import LocalizationReport
 
 Interval = list[float] | None
@@ -360,6 +361,7 @@ class ClassificationReport(RankingReport):
         subgroups: by attribute: sex, age and view.
         pointing_game: heat maps against boxes.
         comparison: with another model; None where none was named.
+        exclusive: of the most probable label; None where an image may have several.
     """
 
     split: str
@@ -369,6 +371,7 @@ class ClassificationReport(RankingReport):
     subgroups: dict[str, SubgroupReport]
     pointing_game: LocalizationReport
     comparison: Comparison | None = None
+    exclusive: ExclusiveReport | None = None
 
 
 @dataclass

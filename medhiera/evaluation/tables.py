@@ -1,7 +1,9 @@
 """The numbers of an evaluation as lines of text, for the log and the demo's summary."""
 
 from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.exclusive import ExclusiveReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
+from medhiera.evaluation.probe_results import ProbeFit
 from medhiera.evaluation.results import Comparison, MeanScores, OperatingPoints, RankingReport
 from medhiera.formatting import value_text
 
@@ -50,6 +52,54 @@ def mean_as_text(means: MeanScores) -> str:
     if means.mean_auroc is None:
         return "–    (no finding has both present and absent images)"
     return f"{means.mean_auroc:.3f} (95 % interval: {value_text(means.mean_auroc_interval)})"
+
+
+def call_lines(report: ExclusiveReport | None) -> list[str]:
+    """A plain-text table of what each label's images are called; nothing where labels may occur together.
+
+    Args:
+        report: intervals and values may be missing.
+    """
+    if report is None:
+        return []
+    chance = _number(report.accuracy_of_commonest)
+    lines = [
+        f"accuracy of the most probable label {_number(report.accuracy)} "
+        f"({value_text(report.accuracy_interval)}); of the commonest label alone {chance}",
+        f"balanced accuracy {_number(report.balanced_accuracy)} "
+        f"({value_text(report.balanced_accuracy_interval)})",
+        f"{'label':<20} recall    95 % interval    precision 95 % interval    called",
+    ]
+    for name, entry in report.labels.items():
+        called = ", ".join(f"{other} {images}" for other, images in entry.called.items())
+        lines.append(
+            f"{name.replace('_', ' '):<20} "
+            f"{_number(entry.recall):<9} {value_text(entry.recall_interval):<16} "
+            f"{_number(entry.precision):<9} {value_text(entry.precision_interval):<16} {called}"
+        )
+    return [*lines, ""]
+
+
+def few_labels_lines(fit: ProbeFit) -> list[str]:
+    """A plain-text table: what a linear probe reaches with few labels.
+
+    Args:
+        fit: with few_labels, or without: then there is no line.
+    """
+    if not fit.few_labels:
+        return []
+    lines = ["few labels            mean AUROC   95 % interval     of draws          findings  images"]
+    for each in fit.few_labels:
+        label = f"{each.shots} + {each.shots} patients" if each.shots else f"{100 * (each.share or 0):g} %"
+        if each.mean_auroc is None:
+            lines.append(f"{label:<21} –            {each.reason or mean_as_text(each)}")
+            continue
+        drawn = f"{min(each.draw_aurocs):.3f} to {max(each.draw_aurocs):.3f}"
+        images = sorted({min(each.train_images), max(each.train_images)})
+        numbers = f"{each.mean_auroc:.3f}        {value_text(each.mean_auroc_interval):<17} {drawn:<17}"
+        findings = len(each.findings_in_mean)
+        lines.append(f"{label:<21} {numbers} {findings:<9} {' to '.join(map(str, images))}")
+    return lines
 
 
 def threshold_lines(points: OperatingPoints) -> list[str]:

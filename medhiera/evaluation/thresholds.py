@@ -8,10 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from medhiera.evaluation.bootstrap import Bootstrap, Floats, interval
+from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.predictions import FindingColumn, Predictions
 from medhiera.evaluation.results import (
     ChosenThresholds,
@@ -21,6 +20,7 @@ from medhiera.evaluation.results import (
     OperatingPoint,
     OperatingPoints,
 )
+from medhiera.evaluation.shares import share_interval
 
 SENSITIVITY = 0.9
 """Of the rule `sensitivity_90`; `youden` takes the largest sensitivity + specificity, `best_f1` the largest
@@ -172,7 +172,7 @@ def _operating_point(threshold: float, counts: Floats, drawn: Floats) -> Operati
     intervals: list[Interval] = []
     for (right, images), draws in zip(counts.sum(axis=-1), drawn, strict=True):
         values.append(float(right / images) if images else None)
-        intervals.append(_share_interval(draws, int(right), int(images)) if len(draws) else None)
+        intervals.append(share_interval(draws, int(right), int(images)) if len(draws) else None)
     jaccard, limits = (None, None) if values[0] is None else (values[3], intervals[3])
     return OperatingPoint(
         threshold=threshold,
@@ -190,14 +190,6 @@ def _operating_point(threshold: float, counts: Floats, drawn: Floats) -> Operati
 def _f1(jaccard: float) -> float:
     """It grows with the Jaccard index, so percentiles of one give those of the other."""
     return 2 * jaccard / (1 + jaccard)
-
-
-def _share_interval(draws: Floats, right: int, images: int) -> Interval:
-    """Of the resamples; exact where all or none are right, for resampling cannot leave 0 or 1."""
-    if images and right in (0, images):
-        limits = binomtest(right, images).proportion_ci(method="exact")
-        return [float(limits.low), float(limits.high)]
-    return interval(draws)
 
 
 def score_thresholds(

@@ -5,7 +5,7 @@ Stands on captions.py and report_baselines.py; train_report.py and evaluate_repo
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,21 @@ import numpy as np
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
+from dataset_scripts import iu_xray, mimic_cxr
 from medhiera.config.report_arguments import ReportArguments
-from medhiera.data.cocktail import BuiltDataset
+from medhiera.data.cocktail import BuiltDataset, are_drawn
 from medhiera.data.columns import read_column
 from medhiera.data.report_dataset import ReportDataset, ReportSplit, Study
 from medhiera.data.report_tokenizer import decode_reports
+from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.caption_metrics import measure_captions
-from medhiera.evaluation.captions import CLEANERS, compare_captions, score_captions
+from medhiera.evaluation.caption_results import CaptionReport
+from medhiera.evaluation.captions import compare_captions, read_annotations, score_captions
+from medhiera.evaluation.chexbert import Chexbert
+from medhiera.evaluation.radgraph import score_annotations
 from medhiera.evaluation.report_baselines import Choice, find_best_constant
+from medhiera.evaluation.report_cleaning import CLEANERS, clean_report
 from medhiera.evaluation.report_content import count_distinct, share_verbatim
 from medhiera.evaluation.report_results import CaptionDifference, ConstantReport, Example, ReportEvaluation
 from medhiera.inference.report_writer import ReportWriter
@@ -36,14 +42,30 @@ EXAMPLES = 5
 _CHOICES: tuple[Choice, ...] = ("bleu_4", "cider")
 
 
-def clean_report(report: str, clean: str) -> str:
-    """A text as it is scored; an empty one stays empty.
+def choose_cleaning(options: ReportArguments, *splits: ReportSplit) -> str:
+    """The rules that reports are scored by: a key of CLEANERS, or none.
+
+    Reports of both sources together are cleaned by MIMIC-CXR's rules, which leave the words of every real
+    report of IU X-Ray as IU's do.
 
     Args:
-        report: written or a reference.
-        clean: a name of captions.CLEANERS, or none.
+        options: of which `clean: source` leaves the choice to the data.
+        *splits: the data.
+
+    Raises:
+        UserError: R2Gen's vocabulary is asked for and no rules are known for these reports.
     """
-    return CLEANERS.get(clean, str)(report) if report.strip() else ""
+    sources = set().union(*(split.sources for split in splits))
+    chosen: str = options.clean
+    if chosen == "source":
+        of_iu = "iu" if iu_xray.SOURCE.name in sources else "none"
+        chosen = "mimic" if mimic_cxr.SOURCE.name in sources else of_iu
+    if options.legacy_vocabulary and chosen not in CLEANERS:
+        raise UserError(
+            f"legacy_vocabulary is of cleaned reports, and R2Gen has no rules for those of "
+            f"{sorted(sources)}; set clean to iu or mimic, or leave legacy_vocabulary out"
+        )
+    return chosen
 
 
 @dataclass
@@ -143,22 +165,40 @@ class WrittenReports:
     normal: set[str] | None
     shows_texts: bool
 
-    def evaluate(self, bootstrap: Bootstrap) -> ReportEvaluation:
-        """Score the model and the baselines under the same resamples of studies."""
-        references, written, nearest = (
-            {study: clean_report(text, self.clean) for study, text in texts.items()}
-            for texts in (self.references, self.written, self.nearest)
-        )
+    def cleaned(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """Texts as they are scored."""
+        return {study: clean_report(text, self.clean) for study, text in texts.items()}
+
+    def evaluate(
+        self,
+        bootstrap: Bootstrap,
+        labeler: Chexbert | None = None,
+        annotations: Sequence[Path] | None = None,
+    ) -> ReportEvaluation:
+        """Score the model and the baselines under the same resamples of studies.
+
+        Args:
+            bootstrap: over studies.
+            labeler: CheXbert, which then labels every text as it is, and the baselines' too.
+            annotations: two files that RadGraph wrote, of the references and of the written reports.
+
+        Raises:
+            UserError: an annotation cannot be read, or is of other reports.
+        """
+        references, written = self.cleaned(self.references), self.cleaned(self.written)
         training, validation = (
             [clean_report(text, self.clean) for text in texts] for texts in (self.training, self.validation)
         )
 
-        def score(texts: Mapping[str, str], **options: Any) -> Any:
-            return score_captions(
-                references, texts, bootstrap, training=training, normal=self.normal, **options
-            )
+        def score(texts: Mapping[str, str], **options: Any) -> CaptionReport:
+            return self._score(texts, bootstrap, labeler, training=training, **options)
 
+        as_written = score(self.written, with_meteor=True)
+        if annotations is not None:
+            annotated = read_annotations(annotations, (self.references, self.written), (references, written))
+            as_written = replace(as_written, radgraph=score_annotations(*annotated, bootstrap))
         constants = [find_best_constant(training, validation, choice) for choice in _CHOICES]
+        uncleaned = dict(reversed(list(zip(training, self.training, strict=True))))  # the first of equal ones
         by_cider = dict.fromkeys(references, constants[_CHOICES.index("cider")].report)
         return ReportEvaluation(
             split=self.split,
@@ -166,17 +206,17 @@ class WrittenReports:
             clean=self.clean,
             training_studies=len(training),
             references_verbatim=share_verbatim(list(references.values()), training),
-            written=score(written, with_meteor=True),
+            written=as_written,
             constants=[
                 ConstantReport(
                     report=constant.report if self.shows_texts else None,
                     chosen_by=constant.chosen_by,
                     validation=constant.validation,
-                    scores=score(dict.fromkeys(references, constant.report)),
+                    scores=score(dict.fromkeys(references, uncleaned[constant.report])),
                 )
                 for constant in constants
             ],
-            nearest=score(nearest),
+            nearest=score(self.nearest),
             above_constant={
                 name: CaptionDifference(**vars(one))
                 for name, one in compare_captions(references, written, by_cider, bootstrap).items()
@@ -188,6 +228,19 @@ class WrittenReports:
             ],
         )
 
+    def _score(
+        self, texts: Mapping[str, str], bootstrap: Bootstrap, labeler: Chexbert | None, **options: Any
+    ) -> CaptionReport:
+        """Score one set of reports; CheXbert reads texts as they are."""
+        report = score_captions(
+            self.cleaned(self.references), self.cleaned(texts), bootstrap,
+            normal=self.normal, uncleaned=(self.references, texts), **options,
+        )  # fmt: skip
+        if labeler is None:
+            return report
+        said = [texts[study] for study in self.references]
+        return replace(report, chexbert=labeler.score(list(self.references.values()), said, bootstrap))
+
 
 def collect_reports(
     writer: ReportWriter,
@@ -195,6 +248,7 @@ def collect_reports(
     splits: Mapping[str, ReportSplit],
     scored: str,
     options: ReportArguments,
+    clean: str,
     data: BuiltDataset,
     batch_size: int,
 ) -> WrittenReports:
@@ -205,7 +259,8 @@ def collect_reports(
         written: of the scored split's studies, in their order.
         splits: train, validation, and the one that is scored.
         scored: its name.
-        options: which section, and how texts are cleaned.
+        options: which section.
+        clean: from choose_cleaning.
         data: that the splits are of.
         batch_size: studies at a time.
     """
@@ -220,12 +275,12 @@ def collect_reports(
     return WrittenReports(
         split=scored,
         section=options.report_section,
-        clean=options.clean,
+        clean=clean,
         references=dict(zip(names, of_scored.reports, strict=True)),
         written=dict(zip(names, written, strict=True)),
         nearest=dict(zip(names, nearest, strict=True)),
         training=training.reports,
         validation=splits["validation"].reports,
         normal=find_normal(of_scored.rows, of_scored.studies, data.names),
-        shows_texts=data.is_phantom,
+        shows_texts=all(are_drawn(split.rows) for split in splits.values()),
     )

@@ -153,7 +153,7 @@ def mask_arms(has_stage0: bool, question: MaskQuestion = WHERE_MASKED) -> list[A
         own = (f"--{question.option}", value)
         arms += [
             Arm(f"mae-{value}", label, "train_mae.py", start, own),
-            Arm(f"probe-{value}", label, "probe.py", f"mae-{value}"),
+            Arm(f"probe-{value}", label, "probe.py", f"mae-{value}", ("--draws", "0")),
             Arm(f"cls-{value}", label, "train_cls.py", f"mae-{value}"),
             Arm(f"test-{value}", label, "evaluate_cls.py", f"cls-{value}"),
         ]

@@ -3,55 +3,22 @@
 Stands on arms.py; reproduce.py runs the arms, labels_report.py shows the results.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from medhiera.errors import UserError
 from medhiera.experiments.arms import Arm, label_arms
+from medhiera.experiments.label_share import LabelShare
 from medhiera.experiments.runner import has_option, without_option
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEConfig
 from modeling_hiera_mae.configuration_hiera_mae import ENCODER_GEOMETRY, list_or_value
-
-SOURCES = ["RSNA Pneumonia"]
-"""Whose labels are learned unless others are named."""
 
 SCHEDULES = (
     (0.02, ("--num_train_epochs", "300", "--per_device_train_batch_size", "16")),
     (0.2, ("--num_train_epochs", "100", "--per_device_train_batch_size", "64")),
 )
 """Up to a share of the labels: more epochs of smaller batches than configs/cls_rsna.yaml has for all."""
-
-
-@dataclass(frozen=True)
-class LabelShare:
-    """A share of the labels, and with how many seeds it is trained."""
-
-    fraction: float
-    seeds: int
-
-    @classmethod
-    def parse(cls, text: str) -> "LabelShare":
-        """From "0.01:5".
-
-        Raises:
-            argparse.ArgumentTypeError: it is nothing of the kind.
-        """
-        fraction, _, seeds = text.partition(":")
-        try:
-            share = cls(float(fraction), int(seeds))
-        except ValueError:
-            share = cls(0, 0)
-        if not 0 < share.fraction <= 1 or share.seeds < 1:
-            raise argparse.ArgumentTypeError(
-                f"{text!r}; wanted a share of the labels and a number of seeds, such as 0.01:5"
-            )
-        return share
-
-
-DEFAULT_SHARES = (LabelShare(0.01, 5), LabelShare(0.1, 3), LabelShare(1.0, 1))
 
 
 def check_shares(shares: Sequence[LabelShare]) -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_over_seeds
+from medhiera.evaluation.label_figures import label_efficiency
 from medhiera.evaluation.metrics import rank_findings, rank_over_seeds
 from medhiera.evaluation.predictions import Predictions, load_predictions
 from medhiera.evaluation.results import MeanScores
-from medhiera.experiments import figures
 from medhiera.experiments.arms import START_LABELS
-from medhiera.experiments.labels import LabelShare
+from medhiera.experiments.label_share import LabelShare
 from medhiera.experiments.report import difference_cells, spread
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.formatting import interval_text
@@ -155,7 +155,7 @@ def _draw(
     text = (
         f"points: mean over seeds ({seeds}); bars: its 95 % interval over test patients; circles: each seed"
     )
-    figures.label_efficiency(
+    label_efficiency(
         {
             START_LABELS[start]: {
                 share.fraction: scores[start, share].values("mean_auroc") for share in shares
@@ -168,7 +168,10 @@ def _draw(
             }
             for start in starts
         },
-        {share.fraction: _images_text(scores[starts[0], share].images) for share in shares},
+        {
+            share.fraction: f"{100 * share.fraction:g} %\n{_images_text(scores[starts[0], share].images)}"
+            for share in shares
+        },
         runner.output / FIGURE,
         title=title,
         note="\n".join(part for part in (text, note) if part),

@@ -25,12 +25,10 @@ from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import SCORING, STAGE0, STAGE1, Arm
 from medhiera.hub.record import AnyRecord, TrainedRecord, read_record
 from medhiera.layout import LOG_FILE, METRICS_FILE, NONFINITE_FILE, is_finished
+from medhiera.shipped_files import script
 from medhiera.training.checkpoints import latest_complete
 
 logger = logging.getLogger(__name__)
-
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class ExperimentRunner:
             assert arm.start is not None, f"{arm.name} scores no arm"
             words = ["--model", str(self.folder(arm.start, seed)), "--data_dir", self.data_dir]
             words += ["--build_dir", str(self.output / "cocktail"), "--output_dir", str(folder)]
-            return [sys.executable, "-W", "ignore", arm.script, *words, *shared, *arm.arguments]
+            return [sys.executable, "-W", "ignore", script(arm.script), *words, *shared, *arm.arguments]
         if arm.as_long_as is not None:
             shared = without_option(shared, "num_train_epochs")  # the script takes one length, not two
         arguments = [*shared, "--data_dir", self.data_dir, "--output_dir", str(folder)]
@@ -84,7 +82,7 @@ class ExperimentRunner:
             arguments += ["--max_steps", str(longer.training.steps)]
         if latest_complete(folder) is not None:
             arguments += ["--resume_from_checkpoint", "true"]
-        return [sys.executable, "-W", "ignore", arm.script, *arguments]
+        return [sys.executable, "-W", "ignore", script(arm.script), *arguments]
 
     def diverged_at(self, arm: str, seed: int) -> int | None:
         """The step from which an unfinished run's loss is NaN or infinite; None where it is finite."""
@@ -149,7 +147,7 @@ def locked_process(command: Sequence[str], folder: Path) -> Iterator[subprocess.
         except OSError as error:
             logger.warning("%s cannot be locked (%s); let no second run write there", folder, error)
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=printed,
+            command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=printed,
             stderr=subprocess.STDOUT, pass_fds=(lock.fileno(),),
         )  # fmt: skip
         try:

@@ -22,7 +22,6 @@ import yaml
 from medhiera.errors import RunFailedError
 from medhiera.experiments.arms import STAGE0, Arm
 from medhiera.experiments.runner import (
-    ROOT,
     ExperimentRunner,
     failure_message,
     has_option,
@@ -31,6 +30,7 @@ from medhiera.experiments.runner import (
 )
 from medhiera.hub.record import TrainedRecord
 from medhiera.layout import LOG_FILE
+from medhiera.shipped_files import find_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +243,7 @@ def schedule_of(arguments: Sequence[str]) -> tuple[int, float]:
     Returns:
         Steps, not positive where only the epochs count; epochs.
     """
-    recipe = yaml.safe_load((ROOT / arguments[0]).read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(find_recipe(arguments[0]).read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     typed = arguments[1:]
     steps = -1 if has_option(typed, "num_train_epochs") else recipe.get("max_steps", -1)

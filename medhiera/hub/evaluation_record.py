@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medhiera.evaluation.ensemble import EnsembleMember
+from medhiera.evaluation.probe_results import ProbeFit
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.hub.record import write_json
@@ -26,6 +27,7 @@ class EvaluationRecord:
         is_phantom: the images are synthetic.
         probe_penalty: scikit-learn's C of a linear probe; None of a classifier.
         probe_train_images: that it was fitted on.
+        probe: how it was fitted, and what fewer labels give.
         members: each of several models by itself.
     """
 
@@ -38,6 +40,7 @@ class EvaluationRecord:
     evaluation: ClassificationReport
     probe_penalty: float | None = None
     probe_train_images: int | None = None
+    probe: ProbeFit | None = None
     members: list[EnsembleMember] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:

@@ -7,9 +7,26 @@ The second of two commands, before medhiera.hub.publish:
         --started_from facebook/hiera_tiny_224
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="what modeling_hiera_mae.convert wrote")
+    parser.add_argument("--started_from", required=True, help="a Hub id, or in words")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
+from collections.abc import Sequence
 
 from transformers import BitImageProcessor
 
@@ -113,11 +130,7 @@ def refuse_medical(folder: Path, started_from: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="what modeling_hiera_mae.convert wrote")
-    parser.add_argument("--started_from", required=True, help="a Hub id, or in words")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         complete(options.folder, options.started_from)

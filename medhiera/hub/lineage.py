@@ -63,7 +63,11 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
             leakage_before=[] if is_imagenet else None,
         )
     before = record.lineage
-    seen = ", ".join(f"{name} {count:,}" for name, count in record.trained_on.items())
+    drawn = set() if record.is_phantom else set(record.phantom_sources)
+    seen = ", ".join(
+        f"{'phantoms of ' if name in drawn else ''}{name} {count:,}"
+        for name, count in record.trained_on.items()
+    )
     phantoms = "synthetic phantoms in the layouts of " if record.is_phantom else ""
     history = f"from {before.started_from}" + (f"; {phantoms}{seen} images" if seen else "")
     leakage = before.leakage_before

@@ -6,10 +6,30 @@ The committed examples are rendered anew by
     python -m medhiera.hub.model_card runs/stage2
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help="stage folders (default: model_cards/examples/*)"
+    )
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import re
+import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -21,14 +41,16 @@ from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from dataset_scripts.markdown import escape_markdown, front_matter
 from medhiera.config.arguments import StageArguments
 from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.formatting import duration, interval_text
-from medhiera.hub.record import AnyRecord, Lineage, ReportRecord, read_record
+from medhiera.hub.probe_record import ProbeRecord
+from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, ReportRecord, read_record
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
+from medhiera.output import write_error
+from medhiera.shipped_files import TEMPLATES
 from medhiera.stages import STAGES, Stage
-
-TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
 
 NIH = chestxray14.SOURCE.name
 
@@ -40,8 +62,13 @@ CAPTIONS = {
     "auroc": "AUROC of each finding with its 95 % interval, on the {split} split",
     "reliability": "Share of images with the finding against the probability given, on the {split} split",
     "subgroups": "Mean AUROC by sex, age and view on the {split} split",
+    "label_efficiency": "Linear probe: mean AUROC over the share of the labels it learned from",
+    "few_shots": "Linear probe: mean AUROC over how many patients with each finding it learned from",
     "heat_maps": "Images of the {split} split with a finding's box and the classifier's heat map",
 }
+
+PROBE_FIGURES = ("label_efficiency.png", "few_shots.png")
+"""Of probe.py, beside a stage 1's own."""
 
 MEASURES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
             "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}  # fmt: skip
@@ -88,14 +115,55 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         title=title,
         unit=stage.arguments.unit,
         is_nih=NIH in record.trained_on,
-        is_official_list=not record.is_phantom and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
+        is_official_list=not _has_phantoms(record) and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
         few=FEWEST_PATIENTS,
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
         licence=_licence(record),
+        unnamed=[source for source in record.real_sources if not names_are_public(source)],
     )
     return f"{front_matter(_metadata(record, stage, title, examples).to_dict())}\n{body}"
+
+
+def check_probe_fits(folder: Path) -> None:
+    """Refuse, before anything is embedded, to write a probe where no card could show it.
+
+    Raises:
+        UserError: it is not the finished folder of a stage 1.
+    """
+    if not folder.is_dir() or not isinstance(read_record(folder), PretrainingRecord):
+        raise UserError(
+            f"--update_card: {folder} is no folder of a finished stage 1, whose card alone shows a probe; "
+            "leave the option out"
+        )
+
+
+def add_probe(folder: Path, probe: ProbeRecord, figures: Path) -> None:
+    """Write a probe into the record of a stage 1, copy its figures, and render the card anew.
+
+    Args:
+        folder: the stage's.
+        probe: takes the place of an earlier one.
+        figures: holds label_efficiency.png and few_shots.png, where there was something to draw.
+
+    Raises:
+        UserError: the folder cannot be written to, or see check_probe_fits.
+    """
+    check_probe_fits(folder)
+    record = read_record(folder)
+    assert isinstance(record, PretrainingRecord)
+    record.probe = probe
+    try:
+        (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
+        for name in PROBE_FIGURES:
+            (folder / FIGURES_FOLDER / name).unlink(missing_ok=True)
+            if (figures / name).is_file():
+                shutil.copy(figures / name, folder / FIGURES_FOLDER / name)
+        record.write(folder)
+        (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
+    except OSError as error:
+        raise write_error("--model", folder, error) from error
 
 
 def _inert(value: Any) -> Any:
@@ -147,8 +215,9 @@ def _metadata(
 
 def _results(record: AnyRecord, task: str) -> list[EvalResult]:
     """The model-index: what this run measured on the test split, verified by nobody else."""
-    if record.is_phantom:
-        data, kind = "Phantom chest radiographs", "phantom"
+    if _has_phantoms(record):
+        are_all = record.is_phantom or record.tested_on.keys() <= set(record.phantom_sources)
+        data, kind = "Phantom chest radiographs" + ("" if are_all else " among real ones"), "phantom"
     else:
         tested = next((source for source in SOURCES if source.name in record.tested_on), image_folder.SOURCE)
         data, kind = tested.title, tested.hub_dataset or "image-folder"
@@ -168,6 +237,11 @@ def _results(record: AnyRecord, task: str) -> list[EvalResult]:
         )
         for result in record.results
     ]
+
+
+def _has_phantoms(record: AnyRecord) -> bool:
+    """Whether a number on the test split is of phantoms, or of some among real images."""
+    return record.is_phantom or not record.tested_on.keys().isdisjoint(record.phantom_sources)
 
 
 def _counts(images: Mapping[str, int]) -> str:
@@ -230,12 +304,7 @@ def _leakage_before(lineage: Lineage) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the README.md of stage folders from the metrics.json, figures/ and examples/ they hold."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders", nargs="*", type=Path, help="stage folders (default: model_cards/examples/*)"
-    )
+    parser = build_parser()
     options = parser.parse_args(arguments)
     rendered = sorted(path.parent for path in (TEMPLATES / "examples").glob(f"*/{METRICS_FILE}"))
     try:

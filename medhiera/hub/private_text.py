@@ -1,6 +1,6 @@
 """Refuses to publish a file that names a folder of this machine or its user, or lies in another one.
 
-Stands below publish.py, and below space/bundle.py, which writes a whole Space.
+Stands below publish.py, and below medhiera/space/bundle.py, which writes a whole Space.
 """
 
 import json
@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from medhiera.errors import PublishError
-from medhiera.layout import CARD_FILE, METRICS_FILE
+from pyarrow import parquet
 
-PROJECT = Path(__file__).resolve().parents[2]
-"""Where this project lies: no published file names it."""
+from medhiera.errors import PublishError
+from medhiera.layout import CARD_FILE, METRICS_FILE, TRAINING_IMAGES_FILE
+from medhiera.shipped_files import PACKAGE
 
 _HOME_FOLDER = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\Users\\)[\w.-]+")
 
@@ -38,7 +38,9 @@ def check_links(paths: Iterable[Path], folder: Path) -> None:
 
 def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str) -> None:
     """Refuse a file that names a folder of this machine or its user."""
-    places = {str(path) for path in (Path.home(), PROJECT, folder.resolve().parent) if len(path.parts) > 1}
+    places = {
+        str(path) for path in (Path.home(), PACKAGE.parent, folder.resolve().parent) if len(path.parts) > 1
+    }
     private = re.compile("|".join(rf"{re.escape(place)}(?![\w-])" for place in sorted(places, reverse=True)))
     for name, content in files.items():
         data = content if isinstance(content, bytes) else _readable_part(Path(content))
@@ -47,7 +49,7 @@ def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str
         told = found[0] if found else None
         if told is None and name.endswith(".json"):
             told = next(_absolute_paths(json.loads(text)), None)
-        if told is None and name in {METRICS_FILE, CARD_FILE}:
+        if told is None and name in {METRICS_FILE, CARD_FILE, TRAINING_IMAGES_FILE}:
             told = _user_name_in(text, repo_id)
         if told is not None:
             raise PublishError(
@@ -57,7 +59,10 @@ def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str
 
 
 def _readable_part(path: Path) -> bytes:
-    """The file, or of weights the header, where metadata stands."""
+    """The file, of weights the header, where metadata stands, and of a table its cells."""
+    if path.suffix == ".parquet":
+        columns = parquet.read_table(path).to_pydict().values()
+        return "\n".join(str(cell) for cells in columns for cell in cells if cell is not None).encode()
     with path.open("rb") as file:
         if path.suffix == ".safetensors":
             return file.read(int.from_bytes(file.read(8), "little"))

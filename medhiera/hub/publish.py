@@ -1,14 +1,36 @@
 """Publish a finished stage's folder to the Hub: the last arrow, after the card.
 
-What goes up is a fixed list: weights, configuration, processor, card, metrics, figures, and the flat model
-code with an `auto_map`: no flag loads transformers' own Hiera, `trust_remote_code=True` loads ours.
+What goes up is a fixed list: weights, configuration, processor, card, metrics, figures, the names of the
+images that it has seen (data/training_images.py), and the flat model code with an `auto_map`: no flag loads
+transformers' own Hiera, `trust_remote_code=True` loads ours.
 Everything is checked before anything is sent, and all files arrive in one commit or not at all.
 
     python -m medhiera.hub.publish runs/cls my-name/hiera-tiny-chestxray14
     python -m medhiera.hub.publish runs/mae my-name/hiera-tiny-cocktail-mae --private --collection MedHiera
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
+    parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--stage", type=int, choices=(0, 1, 2), help="refuse a folder of another stage")
+    parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import importlib
 import json
 import logging
@@ -16,8 +38,8 @@ import re
 import shlex
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import huggingface_hub
@@ -33,7 +55,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
-from medhiera.hub.private_text import PROJECT, check_links, check_private_text
+from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import (
     CARD_FILE,
@@ -43,21 +65,24 @@ from medhiera.layout import (
     METRICS_FILE,
     PUBLISHED_FILE,
     STAGE_FILES,
+    TRAINING_IMAGES_FILE,
     read_json_file,
 )
 from medhiera.loading import check_weights
-from medhiera.stages import NUMBERS, STAGES, Stage
+from medhiera.shipped_files import PACKAGE
+from medhiera.stages import STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
 
-MODEL_CODE = PROJECT / "modeling_hiera_mae"
+MODEL_CODE = PACKAGE.parent / "modeling_hiera_mae"
 
-NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py")
+NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py", "timm_folder.py")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",
     "AutoModel": "modeling_hiera.HieraMAEModel",
+    "AutoBackbone": "modeling_backbone.HieraMAEBackbone",
     "AutoModelForImageClassification": "modeling_hiera.HieraMAEForImageClassification",
     "AutoModelForPreTraining": "modeling_hiera_mae.HieraMAEForPreTraining",
 }
@@ -135,7 +160,9 @@ def _upload(api: HfApi, folder: Path, repo_id: str, stage: Stage[Any], private: 
                 for name, content in files.items()
             ]
             operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in files]
-            api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*about to commit a data file", UserWarning)  # it is meant
+                api.create_commit(repo_id, operations, commit_message=f"Publish {stage.words}")
             logger.info("Published %d files of %s to %s.", len(files), stage.words, repo_id)
             return
         except _upload_errors() as error:
@@ -249,7 +276,7 @@ def _collect_files(folder: Path, repo_id: str, stage: Stage[Any]) -> dict[str, b
     config = _read_json(folder / CONFIG_FILE)
     if stage.ships_code:
         config |= {"auto_map": AUTO_MAP}
-    more = [name for name in stage.more_files if (folder / name).is_file()]
+    more = [name for name in (*stage.more_files, TRAINING_IMAGES_FILE) if (folder / name).is_file()]
     check_links([folder / name for name in more], folder)
     files: dict[str, bytes | str] = {name: str(folder / name) for name in (*STAGE_FILES, *more)}
     files[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
@@ -307,7 +334,7 @@ def _may_write(owner: dict[str, Any], repo_id: str) -> bool:
 
 
 def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> list[str]:
-    """Return the figures and code that stand in the repository, or refuse it if it holds something else."""
+    """Return the figures, code and list in the repository, or refuse it if it holds something else."""
     try:
         names = api.list_repo_files(repo_id)
     except RepositoryNotFoundError:
@@ -320,7 +347,11 @@ def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> 
         raise PublishError(
             f"{repo_id} already holds {what}; nothing was sent. Choose another repository name."
         )
-    return [name for name in names if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py", name)]
+    return [
+        name
+        for name in names
+        if re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py|training_images\.parquet", name)
+    ]
 
 
 def _published_stage(api: HfApi, repo_id: str) -> tuple[int, str] | None:
@@ -333,14 +364,7 @@ def _published_stage(api: HfApi, repo_id: str) -> tuple[int, str] | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description="Publish a finished stage's folder to the Hugging Face Hub."
-    )
-    parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
-    parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--stage", type=int, choices=NUMBERS, help="refuse a folder of another stage")
-    parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)  # ours alone: the HTTP client would tell of every request

@@ -6,27 +6,24 @@ checks what is read.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from datasets import Dataset
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
-from medhiera.data.cocktail import BuiltDataset, LeakageCounts, by_source, shared_patients
+from medhiera.data.cocktail import LeakageCounts
 from medhiera.errors import UserError
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
+from medhiera.hub.data_record import STRICT, DataRecord
+from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.record_ranges import out_of_range
 from medhiera.hub.teachers import TeacherRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.layout import METRICS_FILE
 from modeling_hiera_mae.weight_files import check_finite, read_json_value
-
-STRICT = ConfigDict(extra="forbid")
-"""A key that no field has is refused: of another version's record it may be the one that matters."""
 
 _COMMON = {"stage", "kind", "lineage", "libraries", "commit"}
 """Keys of every stage's record; a file with two of them is meant as one, however damaged."""
@@ -68,39 +65,6 @@ class Lineage:
     def random(cls) -> "Lineage":
         """Of weights that come from nowhere."""
         return cls("random weights", "apache-2.0", None, "all", [], [])
-
-
-@dataclass
-class DataRecord:
-    """What a stage read: images of each source by split and by use; patients it trained and scored on."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    images: dict[str, dict[str, int]]
-    is_phantom: bool
-    split_scheme: str
-    leakage: LeakageCounts
-    trained_on: dict[str, int]
-    validated_on: dict[str, int]
-    tested_on: dict[str, int] = field(default_factory=dict)
-    shared_patients: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, data: BuiltDataset, used: Mapping[str, Dataset]) -> "DataRecord":
-        """Count.
-
-        Args:
-            data: the opened data.
-            used: rows by use: `trained_on`, `validated_on`, and `tested_on` where the test split is scored.
-        """
-        return cls(
-            images={split: by_source(rows) for split, rows in data.rows.items()},
-            is_phantom=data.is_phantom,
-            split_scheme=data.split_scheme,
-            leakage=data.leakage(),
-            shared_patients=shared_patients(used),
-            **{use: by_source(rows) for use, rows in used.items()},
-        )
 
 
 @dataclass
@@ -159,8 +123,13 @@ class StageRecord:
 
     @property
     def is_phantom(self) -> bool:
-        """Whether its images were synthetic."""
+        """Whether all its images were synthetic."""
         return False
+
+    @property
+    def phantom_sources(self) -> list[str]:
+        """Of which sources its images, or some of them, were synthetic."""
+        return []
 
     @property
     def trained_on(self) -> dict[str, int]:
@@ -185,7 +154,7 @@ class StageRecord:
     @property
     def real_sources(self) -> list[str]:
         """Whose real images the weights have seen, in this stage and before it."""
-        own = [] if self.is_phantom else list(self.trained_on)
+        own = [] if self.is_phantom else [one for one in self.trained_on if one not in self.phantom_sources]
         return list(dict.fromkeys([*own, *self.lineage.earlier_sources]))
 
     @property
@@ -225,6 +194,11 @@ class TrainedRecord(StageRecord):
         return self.data.is_phantom
 
     @property
+    def phantom_sources(self) -> list[str]:
+        """Of which sources its images were synthetic."""
+        return self.data.phantom_sources
+
+    @property
     def trained_on(self) -> dict[str, int]:
         """Medical images by source."""
         return self.data.trained_on
@@ -242,10 +216,11 @@ class TrainedRecord(StageRecord):
 
 @dataclass(kw_only=True)
 class PretrainingRecord(TrainedRecord):
-    """Stage 1: masked autoencoder on medical images."""
+    """Stage 1: masked autoencoder on medical images; `probe` is there once probe.py has scored it."""
 
     stage: Literal[1] = 1
     evaluation: ReconstructionReport
+    probe: ProbeRecord | None = None
 
 
 @dataclass(kw_only=True)
@@ -271,6 +246,8 @@ class ClassificationRecord(TrainedRecord):
             ("roc_auc", "mean AUROC of the diseases", report.diseases.mean_auroc),
             ("average_precision", "mean average precision", report.mean_average_precision),
         ]
+        if report.exclusive is not None:
+            found.insert(0, ("accuracy", "accuracy", report.exclusive.accuracy))
         return [Result(metric, title, value) for metric, title, value in found if value is not None]
 
 

@@ -33,6 +33,8 @@ _RANGES = {
     "ReconstructionReport.recipe_masked_loss": _AMOUNT,
     "ReconstructionReport.pixel_losses": _AMOUNT,
     "ReconstructionReport.feature_losses": _AMOUNT,
+    "ProbeFit.penalty": _AMOUNT,
+    "FewLabels.penalties": _AMOUNT,
     "Rescaling.slope": Range(most=math.inf, above=True),
     "Rescaling.intercept": _ANY,
     "HitRate.above_chance_interval": _DIFFERENCE,

@@ -1,10 +1,16 @@
 """A classifier's folder or Hub id, ours or a stock Hiera's, opened for use.
 
+    from medhiera import Classifier
+
+    classifier = Classifier.from_pretrained("runs/stage2")
+    print(classifier.predict(["chest1.png", "study.dcm"]))  # [{"Atelectasis": 0.31, …}, …]
+
 The scripts, the export and the page open such folders through it.
 """
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +21,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
-from medhiera.device import CPU, move
+from medhiera.device import CPU, choose_device, move
 from medhiera.errors import UserError
+from medhiera.inference.picture_files import open_picture
 from medhiera.layout import read_config
 from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForImageClassification
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL, SINGLE_LABEL
+
+logger = logging.getLogger(__name__)
 
 NOTICE = "Not for clinical use: nothing here has been validated for any patient's care."
 
@@ -84,17 +94,17 @@ class Classifier:
     names: list[str]
 
     @classmethod
-    def open(cls, source: str | Path, device: torch.device = CPU) -> "Classifier":
+    def from_pretrained(cls, source: str | Path, device: torch.device | str = CPU) -> "Classifier":
         """Load it.
 
         Args:
             source: the folder or Hub id.
-            device: where it is to run.
+            device: where it is to run: a device, or a word for `choose_device`.
 
         Raises:
             UserError: there is no such folder or repository, it is not a Hiera classifier, its weights are
                 damaged, NaN or infinite, it names no labels or two outputs alike, or it has no usable
-                preprocessor_config.json.
+                preprocessor_config.json; or no such device.
         """
         config = read_config(source)
         is_classifier = any(
@@ -106,6 +116,8 @@ class Classifier:
                 'there what was trained: {"0": "Atelectasis", …}'
             )
         model, loading = load_model(HieraMAEForImageClassification, source)
+        if applies_softmax(config, model.config.num_labels):  # our class takes None for multi-label
+            model.config.problem_type = SINGLE_LABEL
         if loading["missing_keys"]:
             raise UserError(
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
@@ -114,11 +126,41 @@ class Classifier:
         preprocessing = open_preprocessing(source, model)
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         _check_names(source, names)
-        return cls(model.to(device), preprocessing, names)
+        place = choose_device(device) if isinstance(device, str) else device
+        return cls(model.to(place), preprocessing, names)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether an image has exactly one of the labels, whose probabilities then sum to 1."""
+        return has_exclusive_outputs(self.model)
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
-        return fingerprint(self.model, f"{self.names}{self.preprocessing}")
+        activation = "softmax" if self.is_exclusive else ""
+        return fingerprint(self.model, f"{self.names}{self.preprocessing}{activation}")
+
+    def predict(
+        self, images: Iterable[Image.Image | str | Path], batch_size: int = 32
+    ) -> list[dict[str, float]]:
+        """The model's own probability of each finding, see `score`.
+
+        Args:
+            images: pictures with 8 bits a channel, of any mode and size, or files: PNG, JPEG, TIFF, DICOM.
+            batch_size: images at a time.
+
+        Returns:
+            For each image, finding → probability.
+
+        Raises:
+            UserError: a file cannot be read, or a probability is NaN or infinite.
+        """
+        pixels = [self.preprocessing.pixels(open_picture(image)) for image in images]
+        rows = [
+            row
+            for start in range(0, len(pixels), batch_size)
+            for row in self.score(self.pixel_values(pixels[start : start + batch_size])).tolist()
+        ]
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
 
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
         """One probability per image and finding, see `score`.
@@ -145,7 +187,7 @@ class Classifier:
 
     @torch.inference_mode()
     def score(self, pixel_values: Tensor, with_flip: bool = False, legacy_head: bool = False) -> Tensor:
-        """One probability per image and finding: a sigmoid of each logit, no softmax.
+        """One probability per image and finding: a sigmoid of each logit, or a softmax of exclusive labels'.
 
         Args:
             pixel_values: from the method of this name.
@@ -160,7 +202,10 @@ class Classifier:
         """
         views = [pixel_values, pixel_values.flip(-1)] if with_flip else [pixel_values]
         # To the CPU first: not every accelerator has double precision.
-        scores = [score_logits(self.model(view).logits.float().cpu(), legacy_head) for view in views]
+        scores = [
+            score_logits(self.model(view).logits.float().cpu(), legacy_head, self.is_exclusive)
+            for view in views
+        ]
         result = torch.stack(scores).mean(dim=0)
         if not result.isfinite().all():
             raise UserError(
@@ -205,7 +250,8 @@ def model_inputs(
         (images, channels, height, width).
     """
     batch = move(torch.stack(list(pixels)), model.device)
-    return preprocessing.normalize(batch, model.config.num_channels).to(model.dtype)
+    channels = int(getattr(model.config, "num_channels", 3))  # timm's wrapper has no such field
+    return preprocessing.normalize(batch, channels).to(model.dtype)
 
 
 def fingerprint(model: PreTrainedModel, described: str) -> str:
@@ -258,7 +304,22 @@ def _check_inputs(
         raise UserError(f"{source}: its preprocessor_config.json {fault}")
 
 
-def score_logits(logits: Tensor, legacy_head: bool = False) -> Tensor:
+def applies_softmax(config: Mapping[str, Any], labels: int) -> bool:
+    """Whether transformers' own pipeline applies a softmax to a classifier's logits, and no sigmoid.
+
+    Args:
+        config: config.json as it was written.
+        labels: how many the model has.
+    """
+    return config.get("problem_type") != MULTI_LABEL and labels > 1
+
+
+def has_exclusive_outputs(model: PreTrainedModel) -> bool:
+    """Whether an image has exactly one of the labels of an open classifier."""
+    return model.config.problem_type == SINGLE_LABEL and model.config.num_labels > 1
+
+
+def score_logits(logits: Tensor, legacy_head: bool = False, is_exclusive: bool = False) -> Tensor:
     """The scores that images are ranked by: sigmoid(logits), or sigmoid(softmax(logits)) as in med-hiera.
 
     Softmax makes findings compete, so an image with two findings scores lower on both; for comparison only.
@@ -266,9 +327,32 @@ def score_logits(logits: Tensor, legacy_head: bool = False) -> Tensor:
     Args:
         logits: (images, findings).
         legacy_head: as in med-hiera.
+        is_exclusive: an image has exactly one of the labels: a softmax, whatever else is asked for.
 
     Returns:
         (images, findings), float64.
     """
     exact = logits.double()
+    if is_exclusive:
+        return exact.softmax(dim=1)
     return (exact.softmax(dim=1) if legacy_head else exact).sigmoid()
+
+
+def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:
+    """Which output of the model is each finding of the data; spaces, underscores and case do not count.
+
+    Raises:
+        UserError: the model lacks one of them.
+    """
+    outputs = {name.replace("_", " ").casefold(): index for index, name in enumerate(model_names)}
+    absent = [name for name in data_names if name.replace("_", " ").casefold() not in outputs]
+    if absent:
+        found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
+        raise UserError(
+            f"the model has no output for {absent}, which the data labels; its outputs are {found}"
+        )
+    if len(model_names) > len(data_names):
+        logger.info(
+            "%d outputs of the model are not in the data: left out", len(model_names) - len(data_names)
+        )
+    return [outputs[name.replace("_", " ").casefold()] for name in data_names]

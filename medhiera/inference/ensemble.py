@@ -37,9 +37,10 @@ class Ensemble:
             device: where they are to run.
 
         Raises:
-            UserError: see Classifier.open; or two are the same model, or they name other findings.
+            UserError: see Classifier.from_pretrained; or two are the same model, or they name other findings.
         """
-        opened = [Classifier.open(source, device) for source in sources]
+        opened = [Classifier.from_pretrained(source, device) for source in sources]
+        _check_activations(sources, opened)
         seen: dict[str, str | Path] = {}
         for source, classifier in zip(sources, opened, strict=True):
             twin = seen.setdefault(classifier.fingerprint(), source)
@@ -102,6 +103,21 @@ def _columns(sources: Sequence[str | Path], opened: Sequence[Classifier], number
             "models of the same findings"
         )
     return [own.index(name) for name in first]
+
+
+def _check_activations(sources: Sequence[str | Path], opened: Sequence[Classifier]) -> None:
+    """Refuse to average probabilities that sum to 1 with such that do not.
+
+    Raises:
+        UserError: as said.
+    """
+    for source, classifier in zip(sources, opened, strict=True):
+        if classifier.is_exclusive != opened[0].is_exclusive:
+            single = source if classifier.is_exclusive else sources[0]
+            raise UserError(
+                f"--model {sources[0]} and {source}: {single} gives each image exactly one label, the other "
+                "any number of them; average models of one kind"
+            )
 
 
 def _plain(name: str) -> str:

@@ -10,15 +10,32 @@ and the preprocessing are in the file's metadata, as JSON: `labels`, `preprocess
 `notice`.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("model", metavar="MODEL", help="a Hiera classifier's folder or Hub id, ours or stock")
+    parser.add_argument("file", metavar="FILE.onnx", type=Path, help="the file to write")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import importlib.util
 import json
 import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +43,7 @@ from torch import Tensor, nn
 
 from medhiera.errors import UserError
 from medhiera.inference.classifier import NOTICE, Classifier
-from medhiera.layout import public_name, read_config
+from medhiera.layout import public_name
 from modeling_hiera_mae import HieraMAEForImageClassification
 
 logger = logging.getLogger(__name__)
@@ -74,8 +91,8 @@ def export_onnx(source: str | Path, file: Path) -> float:
             raise UserError(f"{place} exists; name another file, or remove it first")
     if file.suffix != ".onnx":
         raise UserError(f"{file} does not end in .onnx; name it {file.with_suffix('.onnx').name}")
-    classifier = Classifier.open(source)
-    model, activation = classifier.model, activation_of(read_config(source), len(classifier.names))
+    classifier = Classifier.from_pretrained(source)
+    model, activation = classifier.model, "softmax" if classifier.is_exclusive else "sigmoid"
     metadata = {
         "labels": json.dumps(classifier.names),
         "preprocessing": classifier.preprocessing.to_processor().to_json_string(),
@@ -147,19 +164,9 @@ def _require_packages() -> None:
     if absent:
         raise UserError(
             f"the export needs {', '.join(absent)}, not installed: pip install '.[onnx]' in the clone, "
+            "'medhiera[onnx]' where it is installed, "
             f"or pip install {' '.join(absent)} -c constraints.txt"
         )
-
-
-def activation_of(config: Mapping[str, Any], labels: int) -> str:
-    """The function that transformers' own pipeline applies to the logits: "sigmoid" or "softmax".
-
-    Args:
-        config: config.json as it was written; our class turns every model into a multi-label one.
-        labels: how many the model has.
-    """
-    is_multi_label = config.get("problem_type") == "multi_label_classification"
-    return "sigmoid" if is_multi_label or labels == 1 else "softmax"
 
 
 def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None:
@@ -199,11 +206,7 @@ def _forget_origin(model: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", metavar="MODEL", help="a Hiera classifier's folder or Hub id, ours or stock")
-    parser.add_argument("file", metavar="FILE.onnx", type=Path, help="the file to write")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)

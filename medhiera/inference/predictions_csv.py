@@ -7,17 +7,15 @@ again.
 
 import contextlib
 import csv
-import functools
-import hashlib
 import io
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from medhiera.errors import UserError
+from medhiera.inference.picture_files import canonical_path
 from medhiera.output import write_error
 
 logger = logging.getLogger(__name__)
@@ -30,11 +28,6 @@ LISTS = ("unreadable", "remarks")
 """Kinds of lists beside a CSV, `OUTPUT.KIND.csv`."""
 
 _LIST_HEADER = ["path", "reason"]
-
-
-def canonical_path(path: Path) -> Path:
-    """The same path however the file's folder is named; a link counts as a file of its own."""
-    return path.parent.resolve() / path.name
 
 
 def name_in_csv(path: Path, folder: Path) -> str:
@@ -91,31 +84,6 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> dict[str, st
         with written(output):
             os.truncate(output, len(whole))
     return {row[0]: row[2] for row in rows if len(row) == len(header)}
-
-
-def file_digest(path: Path) -> str:
-    """64 bits of a hash of the file's bytes, as hex: which picture a row is of, whatever its file's date."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, functools.partial(hashlib.blake2b, digest_size=8)).hexdigest()
-
-
-def changed_files(before: Mapping[Path, str], files: Collection[Path]) -> set[Path]:
-    """Files that hold another picture than the one that has a row: copied over, whatever their date says.
-
-    Args:
-        before: file → `file_digest` when its row was written.
-        files: those asked for; the others are not looked at.
-    """
-
-    def is_changed(file: Path) -> bool:
-        try:
-            return file_digest(file) != before[file]
-        except OSError:
-            return True  # it is read again, and named
-
-    asked = [file for file in files if file in before]
-    with ThreadPoolExecutor() as pool:
-        return {file for file, changed in zip(asked, pool.map(is_changed, asked), strict=True) if changed}
 
 
 def drop_rows(output: Path, files: Collection[Path]) -> None:

@@ -5,7 +5,7 @@ Between the files or rows and `Classifier`; `predict.py` and `evaluate_cls.py` r
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -21,7 +21,7 @@ _MOST_THREADS = 16
 
 def read_ahead(
     read: Callable[[Item], Read], items: Iterable[Item], batch_size: int, threads: int | None = None
-) -> Iterator[list[Read]]:
+) -> Generator[list[Read], None, None]:
     """Batches of what `read` makes of items, in their order.
 
     At most a batch and two items a thread are read beside the batch that the caller has. Close the iterator

@@ -3,7 +3,7 @@
 Beside classifier.py; the scripts and the page open such folders through it, and train_report.py saves one.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,11 +129,6 @@ class ReportWriter:
     def _inputs(self, pixels: Tensor) -> Tensor:
         channels = self.model.config.encoder.num_channels
         return self.preprocessing.normalize(move(pixels, self.model.device), channels).to(self.model.dtype)
-
-    def write_dataset(self, dataset: ReportDataset, batch_size: int) -> Iterator[list[str]]:
-        """The reports of a split, batch after batch."""
-        for batch in batches(dataset, batch_size):
-            yield self.write_batch(batch["pixel_values"], batch["has_view"])
 
     def features_of(self, dataset: ReportDataset, batch_size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """(studies, hidden_size): `features` of the first picture of each study of a split."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from medhiera.data.trained_images import write_trained_images
+from medhiera.data.training_images import write_training_images
 from medhiera.errors import RunEndedError
 from medhiera.formatting import duration
 from medhiera.layout import FIGURES_FOLDER
@@ -248,21 +249,21 @@ class DivergenceCallback(TrainerCallback):
             logger.warning("%s. halt_on_explosion: true would end the run here", message)
 
 
-class TrainedImagesCallback(TrainerCallback):
+class TrainingImagesCallback(TrainerCallback):
     """Keeps in a run's folder which images it trains on, from its first step, so for its checkpoints too.
 
     Args:
         folder: the run's.
-        trained: digests, with those of the stages before; see data/trained_images.py.
+        images: with those of the stages before; see data/training_images.py.
     """
 
-    def __init__(self, folder: Path, trained: set[str]) -> None:
+    def __init__(self, folder: Path, images: pd.DataFrame) -> None:
         self.folder = folder
-        self.trained = trained
+        self.images = images
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write the list."""
         if state.is_world_process_zero:
-            write_trained_images(self.folder, self.trained)
+            write_training_images(self.folder, self.images)

@@ -125,7 +125,7 @@ def _with_new_decoder(source: str, config_fields: dict[str, Any]) -> tuple[PreTr
     return model, new
 
 
-def set_prior_bias(head: torch.nn.Linear, labels: Tensor) -> None:
+def set_prior_bias(head: torch.nn.Linear, labels: Tensor, is_exclusive: bool = False) -> None:
     """Make a new head predict each finding's share of the annotated images before training.
 
     Otherwise the first steps are spent on learning how rare findings are.
@@ -133,13 +133,14 @@ def set_prior_bias(head: torch.nn.Linear, labels: Tensor) -> None:
     Args:
         head: the classifier's last layer; its bias is set in place.
         labels: (images, findings); 1, 0 or NaN.
+        is_exclusive: each image has exactly one, and a softmax gives the shares.
 
     Source: Lin et al. 2017, arXiv:1708.02002, section 4.1, one prior for all; here one each.
     """
     images = (~labels.isnan()).sum(dim=0)
     share = (labels.nansum(dim=0) + 0.5) / (images + 1)  # half an image added on each side: never 0 or 1
     with torch.no_grad():
-        head.bias.copy_(torch.logit(share))
+        head.bias.copy_(share.log() if is_exclusive else torch.logit(share))
 
 
 def _by_module(keys: list[str]) -> str:

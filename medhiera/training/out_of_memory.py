@@ -1,15 +1,13 @@
-"""Out of memory: finds the largest part of the batch that fits, and says which options to change."""
+"""Out of memory in training: tries halves of the batch, and says which options to change."""
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from medhiera.errors import RunEndedError, UserError
-
-T = TypeVar("T")
+from medhiera.errors import RunEndedError
+from medhiera.fitting_batch import UNITS, largest_fitting
 
 
 def end_run(
@@ -40,78 +38,39 @@ def end_run(
             del gradients, moments
 
     size = len(batch["pixel_values"])
-    raise RunEndedError(out_of_memory_message(size, largest_fitting(attempt, size), accumulation))
+    unit = "studies" if "has_view" in batch else "images"
+    message = out_of_memory_message(size, largest_fitting(attempt, size), accumulation, unit)
+    raise RunEndedError(f"{rank_in_words()}{message}")
 
 
-def run_or_name_batch(work: Callable[[], T], attempt: Callable[[int], object], batch_size: int) -> T:
-    """What `work` returns; where it runs out of memory, one message with the batch that fits.
+def end_writing(write: Callable[[dict[str, Any]], object], batch: Mapping[str, Any]) -> NoReturn:
+    """The same where reports are written: beams and their cache need more than the loss does.
 
     Args:
-        work: of a command with the option `--batch_size`.
-        attempt: does the same to so many images.
-        batch_size: images that `work` takes at a time.
+        write: writes the reports of a part of the batch.
+        batch: of studies, that did not fit.
 
     Raises:
-        UserError: out of memory.
+        RunEndedError: always.
     """
-    try:
-        return work()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the handler, so that the failed batch's tensors are gone.
-    fitting = largest_fitting(attempt, batch_size)
+    size = len(batch["pixel_values"])
+    fitting = largest_fitting(lambda count: write(first_images(batch, count)), size)
     if fitting:
-        raise UserError(
-            f"out of memory: a batch of {batch_size} images does not fit; {fitting} do (tried). Repeat the "
-            f"command with --batch_size {fitting}; the result is the same"
-        )
-    raise UserError(
-        f"out of memory: a batch of {batch_size} images does not fit, and neither does one image. Another "
-        "process may hold the memory (nvidia-smi shows a GPU's); else take --device cpu"
+        advice = f"{fitting} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
+    else:
+        advice = "and neither does one study. Set fewer num_beams, views or max_tokens"
+    raise RunEndedError(
+        f"{rank_in_words()}out of memory while reports are written: a batch of {size} studies does not fit; "
+        f"{advice}. What checkpoints hold is kept: --resume_from_checkpoint true continues from the last"
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU or the CPU's allocator ran out; the latter says so in words only."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    phrases = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-    is_raw = isinstance(error, RuntimeError)
-    return is_raw and any(phrase in text for phrase in phrases)
-
-
-def largest_fitting(attempt: Callable[[int], object], size: int) -> int:
-    """The largest half of a half of … a batch that fits, found by trying.
-
-    Args:
-        attempt: runs a step on so many images of the batch.
-        size: images of the batch that did not fit.
-
-    Returns:
-        A number of images, or 0 where not even one fits.
-    """
-    fitting = 0
-    # Upwards: what a failed attempt held is not always given back, and nothing is asked after the first.
-    for count in reversed([size >> halvings for halvings in range(1, size.bit_length())]):
-        free_memory()
-        try:
-            attempt(count)
-        except (RuntimeError, MemoryError) as error:
-            # Memory has run out once, and oneDNN names no reason where it gets none for its kernels.
-            if not is_out_of_memory(error) and "could not create a primitive" not in str(error):
-                raise
-            break
-        fitting = count
-    return fitting
-
-
-def free_memory() -> None:
-    """Let go of what a failed step left."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def rank_in_words() -> str:
+    """Which of several ranks speaks, as the beginning of a message; nothing where there is one."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() < 2:
+        return ""
+    return f"rank {distributed.get_rank()} of {distributed.get_world_size()}: "
 
 
 def first_images(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
@@ -121,28 +80,31 @@ def first_images(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
     }
 
 
-def out_of_memory_message(batch_size: int, fitting: int, accumulation: int | None) -> str:
+def out_of_memory_message(
+    batch_size: int, fitting: int, accumulation: int | None, unit: str = "images"
+) -> str:
     """What to write in the recipe instead.
 
     Args:
         batch_size: images that did not fit.
         fitting: images that did, 0 for none.
         accumulation: batches of an optimizer step; None in evaluation.
+        unit: what a batch is of.
     """
     if fitting and accumulation is None:
         return (
-            f"out of memory in evaluation: a batch of {batch_size} images does not fit; {fitting} of the "
-            f"same images do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
+            f"out of memory in evaluation: a batch of {batch_size} {unit} does not fit; {fitting} of the "
+            f"same {unit} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
         )
     if not fitting:
         return (
-            f"out of memory: a batch of {batch_size} images does not fit, and neither does one image. Take a "
-            "smaller image_size or model_size, or gradient_checkpointing: true"
+            f"out of memory: a batch of {batch_size} {unit} does not fit, and neither does one "
+            f"{UNITS[unit]}. Take a smaller image_size or model_size, or gradient_checkpointing: true"
         )
     assert accumulation is not None
     steps = -(-batch_size * accumulation // fitting)
     return (
-        f"out of memory: a batch of {batch_size} images does not fit; {fitting} of the same images do "
+        f"out of memory: a batch of {batch_size} {unit} does not fit; {fitting} of the same {unit} do "
         f"(tried). Set per_device_train_batch_size: {fitting} and gradient_accumulation_steps: {steps}; the "
         "result is the same, for the loss is divided over the whole step"
     )

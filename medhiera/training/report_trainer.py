@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from medhiera.data.report_dataset import model_inputs
+from medhiera.fitting_batch import is_out_of_memory
+from medhiera.training.out_of_memory import end_writing
 from medhiera.training.trainer import MedHieraTrainer
 
 
@@ -43,9 +45,21 @@ class ReportTrainer(MedHieraTrainer):
         if prediction_loss_only:
             return loss, None, None
         writer: Any = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        prepared = self._prepare_inputs(kept)
-        with torch.inference_mode():
-            written = writer.write(prepared["pixel_values"], prepared["has_view"])
+
+        def write(part: dict[str, Any]) -> torch.Tensor:
+            prepared = self._prepare_inputs(part)
+            with torch.inference_mode():
+                tokens: torch.Tensor = writer.write(prepared["pixel_values"], prepared["has_view"])
+            return tokens
+
+        written = None
+        try:
+            written = write(kept)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if written is None:  # outside the handler, so that the failed batch's tensors are gone
+            end_writing(write, kept)
         length = writer.generation_config.max_new_tokens + 1  # the same in every batch and on every rank
         padding = writer.generation_config.pad_token_id
         tokens = written.new_full((len(written), length), padding)

@@ -21,13 +21,15 @@ from medhiera.config.training_options import use_tf32
 from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
+from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
+from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import build_optimizer
-from medhiera.training.out_of_memory import end_run, is_out_of_memory
+from medhiera.training.out_of_memory import end_run
 from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
 from medhiera.training.settings import (
     check_batches,
@@ -47,8 +49,7 @@ ONE_CYCLE_RISE = 0.3
 class MedHieraTrainer(Trainer):
     """transformers' Trainer with what it lacks for our recipes.
 
-    - `adam` with coupled L2 and `one_cycle` per step, momentum cycling included (Table 4 and Table 1);
-      `adamw` with a learning rate for each depth.
+    - `adam` with coupled L2, `one_cycle` with momentum (Tables 4 and 1), `adamw` with a rate for each depth.
     - an order of images keyed by (seed, epoch), the same for every number of workers.
     - a loss divided by the *annotated* labels in the global batch: NaN does not count.
     - a moving average of the weights that is evaluated and kept.
@@ -194,11 +195,7 @@ class MedHieraTrainer(Trainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device
     ) -> Tensor | int | None:
-        # transformers counts every label that is not -100; ours are floats and NaN means "not annotated".
-        counted: list[Any] = [
-            {"labels": batch["labels"].nan_to_num(nan=-100.0)} if "labels" in batch else batch
-            for batch in batch_samples
-        ]
+        counted: list[Any] = [countable_labels(batch, self.model.config) for batch in batch_samples]
         count = super()._get_num_items_in_batch(counted, device)
         return count.clamp(min=1) if isinstance(count, Tensor) else count  # nothing annotated: a loss of 0
 

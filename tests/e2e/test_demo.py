@@ -78,15 +78,16 @@ def test_the_readme_works_on_what_the_demo_left(root):
     readme = (root / "README.md").read_text()
     image = next((root / "demo" / "phantom" / "raw" / "COVIDx_CXR" / "test").glob("*.png"))
     snippets = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     for snippet in snippets:
         code = snippet.replace("IMAGE.png", image.name)
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True)
-    commands = re.findall(r"^python (?:predict|evaluate_cls|probe)\.py .*$", readme, re.MULTILINE)
-    assert len(commands) == 3
+    commands = re.findall(r"^python (?:predict|evaluate_cls|embed|probe)\.py .*$", readme, re.MULTILINE)
+    assert len(commands) == 4
     for command in commands:
         subprocess.run([sys.executable, *command.split()[1:]], cwd=root, check=True)
     assert (root / "runs" / "predictions.csv").is_file()
+    (root / "runs" / "features.parquet").unlink()
     for name in ("demo-test", "demo-probe"):
         shutil.rmtree(root / "runs" / name)
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification
 
 from dataset_scripts import FINDINGS
-from medhiera.data.trained_images import digests
+from medhiera.data.training_images import list_images, write_training_images
 
 
 def test_evaluate_cls_repeats_the_test_numbers_of_training(stage2, workshop, tmp_path):
@@ -147,7 +147,8 @@ def test_the_mean_of_two_models_is_scored_beside_each(stage2, workshop, tmp_path
     one, mean = (pd.read_parquet(folder / "predictions.parquet") for folder in (alone, both))
     assert not np.allclose(one["Edema"], mean["Edema"])
 
-    (other / "trained_images.txt").write_text("\n".join(digests(Dataset.from_pandas(mean[["image_id"]]))[:3]))
+    scored = Dataset.from_pandas(mean[["image_id"]].head(3).assign(source="ChestX-ray14", is_phantom=True))
+    write_training_images(other, list_images(scored, "train"))
     done, _ = evaluate("seen", stage2, other)
     assert done.returncode == 1 and "was trained on 3 of the" in done.stderr.splitlines()[-1]
     parts = json.loads((other / "metrics.json").read_text())

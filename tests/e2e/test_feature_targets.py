@@ -5,9 +5,12 @@ import shutil
 
 import pytest
 import torch
+from datasets import Dataset
 from killed_runs import kill_after_checkpoint, logged, weights
 from teachers import write_card, write_resnet, write_vit
 from transformers import AutoModelForPreTraining
+
+from medhiera.data.training_images import list_images, read_training_images, unite, write_training_images
 
 pytestmark = pytest.mark.slow
 
@@ -76,12 +79,14 @@ def test_a_teacher_that_saw_the_test_images_is_refused(workshop, tmp_path):
 def test_the_images_of_a_stage_that_teaches_count_as_trained_on(workshop, taught, tmp_path):
     """A stage after this one may hold none of them out."""
     teacher = shutil.copytree(taught, tmp_path / "teacher", ignore=shutil.ignore_patterns("checkpoint-*"))
-    with (teacher / "trained_images.txt").open("a") as file:
-        file.write("0123456789abcdef\n")
+    more = Dataset.from_dict({"source": ["ChestX-ray14"], "image_id": ["ChestX-ray14/00030805_000.png"]})
+    own = read_training_images(teacher)
+    write_training_images(teacher, unite([own, list_images(more, "train")]))
     words = ["--target", "features", "--teacher", str(teacher), "--max_steps", "2"]
     done = workshop.run("train_mae.py", tmp_path / "out", *words)
     assert done.returncode == 0, done.stdout
-    assert "0123456789abcdef" in (tmp_path / "out" / "trained_images.txt").read_text().split()
+    seen = read_training_images(tmp_path / "out")
+    assert "ChestX-ray14/00030805_000.png" in set(seen["image_id"]) and len(seen) == len(own) + 1
     [record] = json.loads((tmp_path / "out" / "metrics.json").read_text())["lineage"]["teachers"]
     assert record["model_type"] == "hiera" and record["license"] == "cc-by-nc-4.0"
     assert record["datasets"] == ["imagenet-1k"]  # of its own teacher; phantoms are no data set

@@ -19,7 +19,7 @@ import torch
 from page_fixtures import phantom
 
 from medhiera.device import choose_device
-from space.reader import open_folder
+from medhiera.space.reader import open_folder
 
 AGREEMENT = 2e-4
 """Of a probability: three decimals. TF32 in the patch embedding alone gave 4e-4 (docs/decisions.md)."""
@@ -150,5 +150,5 @@ def test_the_page_shows_the_same_there_as_on_the_cpu(workshop, device, mae, clas
 
 def test_the_page_runs_there(workshop, device, classifier):
     pytest.importorskip("gradio", reason="a bare GPU machine has no gradio")
-    said = run(workshop, "space/app.py", classifier, "--time", "1", "--device", device)
+    said = run(workshop, "medhiera/space/app.py", classifier, "--time", "1", "--device", device)
     assert f"device: {'cuda:0' if device == 'cuda' else 'cpu'} (" in said and "ms an image" in said

@@ -14,7 +14,7 @@ from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
 for name in sys.argv[1:]:
     try:
-        said = Classifier.open(name).fingerprint()
+        said = Classifier.from_pretrained(name).fingerprint()
     except UserError as error:
         said = str(error)
     print("SAID", json.dumps([name, said]))

@@ -12,7 +12,7 @@ from page_fixtures import NAMES, Site, phantom, photograph, write_dicom, write_s
 from PIL import Image
 
 from medhiera.inference.classifier import Classifier
-from space.guard import LARGEST_UPLOAD
+from medhiera.space.guard import LARGEST_UPLOAD
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Without the last three Chromium calls home at every start.
@@ -91,7 +91,7 @@ def test_from_upload_to_heat(site, stage2, visit, tmp_path):
     page = visit(site.address)
     assert "Not for clinical use" in page.inner_text("body")
     upload(page, tmp_path / "chest.png")
-    [wanted] = Classifier.open(stage2).probabilities([Image.fromarray(gray)]).tolist()
+    [wanted] = Classifier.from_pretrained(stage2).probabilities([Image.fromarray(gray)]).tolist()
     assert probabilities(page) == pytest.approx(dict(zip(NAMES, wanted, strict=True)), abs=6e-4)
     assert "uncalibrated" in page.inner_text("#result")
 
@@ -246,8 +246,9 @@ def test_a_file_too_large_gets_words(site, visit, tmp_path):
 
 def test_an_absent_model_is_one_sentence(root, tmp_path):
     done = subprocess.run(
-        [sys.executable, "space/app.py", str(tmp_path / "nowhere")], cwd=root, text=True, capture_output=True
-    )
+        [sys.executable, "medhiera/space/app.py", str(tmp_path / "nowhere")],
+        cwd=root, text=True, capture_output=True,
+    )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "make demo" in done.stderr
@@ -257,7 +258,7 @@ def test_an_absent_model_is_one_sentence(root, tmp_path):
 ASK = """
 import json, sys
 from pathlib import Path
-from space import app
+from medhiera.space import app
 blocks = app.build_page(app.open_folder(Path(sys.argv[1])))
 keys = ("concurrency_id", "concurrency_limit", "api_visibility")
 print(json.dumps([[each.name, *(getattr(each, key) for key in keys)] for each in blocks.fns.values()]))

@@ -11,8 +11,8 @@ import pytest
 from page_fixtures import NAMES, Site, phantom, photograph, write_dicom, write_stage2
 from PIL import Image
 
-from space.app import LONGEST_QUEUE
-from space.guard import LARGEST_MESSAGE, LARGEST_UPLOAD
+from medhiera.space.app import LONGEST_QUEUE
+from medhiera.space.guard import LARGEST_MESSAGE, LARGEST_UPLOAD
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ def test_no_other_file_can_be_named(visitor, site, tmp_path, more):
     own = visitor.upload(png())
     folder = own.rpartition("/")[0]
     for path in (
-        tmp_path / "secret.png", "/etc/passwd", "space/app.py", f"{folder}/../x.png", f"{own}/", f"{own}\0",
-        f"{folder}/./chest.png", "http://127.0.0.1:1/x.png", "http://example.org/x.png", "file:///etc/passwd",
+        tmp_path / "secret.png", "/etc/passwd", "medhiera/space/app.py", f"{folder}/../x.png", f"{own}/",
+        f"{own}\0",        f"{folder}/./chest.png", "http://127.0.0.1:1/x.png", "http://example.org/x.png", "file:///etc/passwd",
         folder, "", 7, ["/etc/passwd"], None,
     ):  # fmt: skip
         data = file_data(path, **more) | {"path": path if not hasattr(path, "parts") else str(path)}

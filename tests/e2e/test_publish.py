@@ -15,6 +15,7 @@ from stage_folders import CODE, LABELS, run, start
 from stage_records import classification_record
 from transformers import AutoImageProcessor
 
+from medhiera.data.training_images import read_training_images
 from medhiera.errors import PublishError
 from medhiera.hub.publish import check_can_push, publish_stage
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -28,7 +29,7 @@ import importlib.util, json, sys
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, pipeline
-from transformers import AutoModelForImageClassification, AutoModelForPreTraining
+from transformers import AutoBackbone, AutoModelForImageClassification, AutoModelForPreTraining
 
 for name in ("modeling_hiera_mae", "medhiera", "dataset_scripts"):
     assert importlib.util.find_spec(name) is None, name + " can be seen from here"
@@ -54,6 +55,11 @@ for flag in (False, True):
     model, info = AutoModelForPreTraining.from_pretrained(mae, **options)
     assert not info["missing_keys"] and not info["unexpected_keys"], info
     model.eval()
+    if flag:
+        features = {"out_features": ["stage2", "stage4"], "trust_remote_code": True}
+        backbone = AutoBackbone.from_pretrained(mae, **features)
+        answer["backbone class"] = classes(backbone)
+        answer["backbone maps"] = [list(each.shape[1:]) for each in backbone(**pixels).feature_maps]
     with torch.no_grad():
         answer[ours + " mae loss"] = model(**pixels, noise=noise).loss.item()
     answer[ours + " mae class"] = classes(model)
@@ -108,6 +114,9 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
     assert answer["ours class"][0].startswith("transformers_modules.")
     assert answer["ours class"][1:] == ["HieraMAEForImageClassification", "HieraMAEConfig"]
     assert answer["ours mae class"][1:] == ["HieraMAEForPreTraining", "HieraMAEConfig"]
+    assert answer["backbone class"][0].startswith("transformers_modules.")
+    assert answer["backbone class"][1:] == ["HieraMAEBackbone", "HieraMAEBackboneConfig"]
+    assert answer["backbone maps"] == [[16, 8, 8], [64, 2, 2]]
 
 
 def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(workshop, tmp_path):
@@ -120,7 +129,8 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
             "--hub_model_id", "tester/pushed-mae", "--hub_private_repo", "true")  # fmt: skip
         pushed = hub.repositories["tester/pushed-mae"]
         assert pushed.private and len(pushed.commits) == 1
-        assert {"model.safetensors", "README.md", "metrics.json"} <= pushed.files.keys()
+        wanted = {"model.safetensors", "README.md", "metrics.json", "training_images.parquet"}
+        assert wanted <= pushed.files.keys()
         assert not any("checkpoint" in name or "training_args" in name for name in pushed.files)
         assert list(hub.repositories) == ["tester/pushed-mae"]
         run(hub, tmp_path / "two", "train_cls.py", str(workshop.configs["train_cls.py"]), *data,
@@ -134,6 +144,12 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
     assert (lineage["base_model"], lineage["license"]) == ("tester/pushed-mae", "apache-2.0")
     assert lineage["leakage_before"] == [first["data"]["leakage"] | {"stage": 1}]
     assert second["preprocessing"]["mean"] == first["preprocessing"]["mean"]
+    seen, seen_by_both = (read_training_images(tmp_path / name) for name in ("mine", "theirs"))
+    assert set(seen["image_id"]) <= set(seen_by_both["image_id"])
+    trained = seen[seen["split"] == "train"]
+    assert trained.groupby("source").size().to_dict() == {
+        f"phantom {source}": count for source, count in first["data"]["trained_on"].items()
+    }
 
 
 def test_predict_opens_a_model_of_the_hub_without_a_line_a_request(pristine, tmp_path):

@@ -3,14 +3,16 @@
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 from killed_runs import kill_after_checkpoint, logged, weights
+from report_workshop import ReportWorkshop, stock_reports
 from safetensors import safe_open
 
-from dataset_scripts.phantom.reports import write_phantom_reports
 from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import PublishError, check_can_push, publish_stage
 from medhiera.hub.record import ReportRecord, read_record
@@ -19,73 +21,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
 ]
-
-TINY = """
-smoke_run: true
-image_size: 64
-resize_size: 64
-model_overrides: {embed_dim: 8, depths: [1, 1, 1, 1]}
-decoder_layers: 1
-decoder_width: 16
-decoder_heads: 2
-vocabulary_size: 300
-max_tokens: 24
-num_beams: 2
-optimizer: adamw
-encoder_rate: 0.5
-learning_rate: 1.0e-3
-ema_decay: 0.9
-random_crop_scale: 0.8
-per_device_train_batch_size: 4
-per_device_eval_batch_size: 8
-max_steps: 12
-eval_strategy: steps
-eval_steps: 6
-save_strategy: steps
-save_steps: 4
-logging_steps: 3
-load_best_model_at_end: false
-bootstrap_resamples: 50
-"""
-
-# What a user does who has the folder and stock transformers, and nothing of ours.
-STOCK = """
-import importlib.util, json, sys
-from PIL import Image
-from transformers import pipeline
-assert importlib.util.find_spec("modeling_hiera_mae") is None, "this process can see the project"
-write = pipeline("image-text-to-text", model=sys.argv[1])
-print(json.dumps([write(name, text="")[0]["generated_text"] for name in sys.argv[2:]]))
-"""
-
-
-class ReportWorkshop:
-    """Phantom studies, and the scripts run on them in processes of their own."""
-
-    def __init__(self, root, folder):
-        self.root, self.folder, self.raw = root, folder, folder / "raw"
-        write_phantom_reports(self.raw, studies=60, image_size=64)
-        (folder / "report.yaml").write_text(TINY)
-
-    def command(self, script, output, *words, ranks=1):
-        if script != "train_report.py":
-            return [sys.executable, script, *words]
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
-        launch += ["--num_processes", str(ranks), "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launch += ["--num_cpu_threads_per_process", "1", *(["--multi_gpu"] if ranks > 1 else [])]
-        own = [str(self.folder / "report.yaml"), "--data_dir", str(self.raw), "--output_dir", str(output)]
-        return [*launch, script, *own, "--build_dir", str(self.folder / "built"), "--use_cpu", "true", *words]
-
-    def run(self, script, output, *words, ranks=1):
-        return subprocess.run(
-            self.command(script, output, *words, ranks=ranks),
-            cwd=self.root, env=os.environ | {"PYTHONWARNINGS": "ignore"}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
-        )  # fmt: skip
-
-    @property
-    def pictures(self):
-        return sorted((self.raw / "iu_xray" / "images").rglob("*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +31,7 @@ def studio(root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(studio):
     """A finished folder."""
-    output = studio.folder / "report"
-    done = studio.run("train_report.py", output)
-    assert done.returncode == 0, done.stdout
-    (output / "printed.txt").write_text(done.stdout)
-    return output
+    return studio.train(studio.folder / "report")
 
 
 def test_the_folder_says_everything_that_is_to_be_shown(written):
@@ -129,33 +60,44 @@ def test_the_folder_says_everything_that_is_to_be_shown(written):
 
 def test_stock_transformers_writes_the_same_in_a_process_without_us(studio, written, tmp_path):
     pictures = [str(path) for path in studio.pictures[:3]]
-    stock = subprocess.run(
-        [sys.executable, "-I", "-c", STOCK, str(written), *pictures],
-        cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, text=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    assert stock.returncode == 0, stock.stderr
-    assert "UNEXPECTED" not in stock.stderr and "MISSING" not in stock.stderr
+    stock = stock_reports(written, pictures, tmp_path)
     done = studio.run("predict.py", None, "--model", str(written), "--output", str(tmp_path / "reports.csv"),
                       "--device", "cpu", "--batch_size", "1", *pictures)  # fmt: skip
     assert done.returncode == 0, done.stdout
     rows = list(csv.DictReader((tmp_path / "reports.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == pictures
-    assert [row["report"] for row in rows] == [text.strip() for text in json.loads(stock.stdout)]
+    assert [row["report"] for row in rows] == [text.strip() for text in stock]
     again = studio.run("predict.py", None, "--model", str(written), "--output", str(tmp_path / "reports.csv"),
                        "--device", "cpu", *pictures, str(studio.pictures[3]))  # fmt: skip
     assert "already holds 3 images: resuming" in again.stdout
     assert len(list(csv.reader((tmp_path / "reports.csv").read_text().splitlines()))) == 5
 
 
+def test_the_documents_lines_write_of_two_views_what_the_folder_holds(studio, written, root, tmp_path):
+    """Those of docs/reports.md, as they stand, in a process that cannot see this project."""
+    text = (root / "docs" / "reports.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"Several views .*?```python\n(.*?)```", text, re.DOTALL)
+    with (written / "reports.csv").open(newline="", encoding="utf-8") as file:
+        expected = {row["study"].rpartition("CXR")[2]: row["written"] for row in csv.DictReader(file)}
+    views = {}
+    for path in studio.pictures:
+        views.setdefault(path.name.split("_")[0], []).append(path)
+    study = next(number for number, paths in views.items() if len(paths) == 2 and number in expected)
+    for name, path in zip(("frontal.png", "lateral.png"), views[study], strict=True):
+        shutil.copy(path, tmp_path / name)
+    shutil.copytree(written, tmp_path / "runs" / "report", ignore=shutil.ignore_patterns("checkpoint-*"))
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, text=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == expected[study].strip()
+
+
 def test_scoring_the_folder_gives_the_records_numbers(studio, written, tmp_path):
     def evaluate(name, *words):
-        done = studio.run(
-            "evaluate_report.py", None, "--model", str(written), "--data_dir", str(studio.raw),
-            "--build_dir", str(studio.folder / "built"), "--output_dir", str(tmp_path / name),
-            "--device", "cpu", "--bootstrap_resamples", "50", *words,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"], done.stdout
+        printed = studio.evaluate(written, tmp_path / name, *words)
+        return json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"], printed
 
     recorded = json.loads((written / "metrics.json").read_text())["evaluation"]
     found, _ = evaluate("test")
@@ -196,6 +138,9 @@ def test_kill_and_resume_gives_the_same_weights(studio, tmp_path, ranks):
     assert all((expected[name] == found[name]).all() for name in expected)
     assert logged(whole) == logged(killed)
     assert (whole / "reports.csv").read_text() == (killed / "reports.csv").read_text()
+    if ranks > 1:  # each wrote its share, and every report stands beside its own study
+        studio.evaluate(whole, tmp_path / "alone")
+        assert (whole / "reports.csv").read_text() == (tmp_path / "alone" / "reports.csv").read_text()
 
 
 def test_the_legacy_vocabulary_and_the_impression(studio, tmp_path):

@@ -10,6 +10,7 @@ import time
 import pytest
 from PIL import Image
 
+from medhiera.data.training_images import read_training_images
 from medhiera.experiments.arms import REGIONS, Arm
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.training.checkpoints import latest_complete
@@ -99,7 +100,8 @@ def test_labels(workshop, stage1):
         for share in ("0.3", "1"):
             folder = output / f"cls-{start}-{share}" / "seed0"
             record = json.loads((folder / "metrics.json").read_text())
-            images = set((folder / "trained_images.txt").read_text().split())
+            listed = read_training_images(folder)
+            images = set(listed[listed["split"] == "train"]["image_id"])
             seen[start, share] = record["data"]["trained_on"], images
             assert record["lineage"]["started_from"].startswith("random" if start == "random" else "stage 1")
             assert json.loads((folder / "config.json").read_text())["embed_dim"] == 8

@@ -14,6 +14,7 @@ from dataset_scripts.rsna_pneumonia import SOURCE
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import open_cocktail
 from medhiera.data.stored_images import as_picture
+from medhiera.data.training_images import read_training_images
 from medhiera.evaluation.predictions import LABEL_SUFFIX
 
 SMALL = {
@@ -22,6 +23,13 @@ SMALL = {
     "eval_strategy": "steps", "eval_steps": "2", "save_strategy": "steps", "save_steps": "2",
     "dataloader_num_workers": "0", "bootstrap_resamples": "20",
 }  # fmt: skip
+
+SMALL_MAE = {
+    name: value for name, value in SMALL.items() if name not in ("rand_augment", "bootstrap_resamples")
+} | {
+    "model_overrides": '{"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16,'
+    ' "decoder_depth": 1, "decoder_num_heads": 2}'
+}
 
 STOCK = """
 import importlib.util, json, sys
@@ -128,6 +136,36 @@ def test_stock_transformers_give_the_same_probability(walk: SimpleNamespace) -> 
     assert found["class"] == "HieraForImageClassification"
     scores = {entry["label"]: entry["score"] for entry in found["scores"]}
     assert scores["Pneumonia"] == pytest.approx(predicted["Pneumonia"], abs=1e-4)
+
+
+def test_a_stage_that_saw_held_out_images_under_their_nih_names_is_refused(walk: SimpleNamespace) -> None:
+    """ChestX-ray14 for stage 1 and RSNA for stage 2, each in its own folder: nothing compares pixels."""
+    nih, alone, stage1 = walk.folder / "nih", walk.folder / "rsna_alone", walk.folder / "stage1"
+    for folder, source in ((nih, walk.folder / "raw" / "ChestXray-NIHCC"), (alone, walk.rsna.root)):
+        folder.mkdir()
+        (folder / source.name).symlink_to(source.resolve())
+    small = [word for name, value in SMALL_MAE.items() for word in (f"--{name}", value)]
+    run(walk, "train_mae.py", "nih", "configs/mae_smoke.yaml", "--output_dir", str(stage1), *small)
+    seen = read_training_images(stage1)
+    assert set(seen["source"]) == {"ChestX-ray14"} and (seen["nih_image"].str.len() > 0).all()
+    rows = open_cocktail(
+        DataArguments(str(alone), str(alone / "built"), nih_mapping=walk.mapping, stored_size=73)
+    ).split("validation")
+    trained = set(seen[seen["split"] == "train"]["nih_image"])
+    both = sum(name in trained for name in rows["nih_image"])
+    assert 0 < both < len(rows)
+    small = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
+    words = ["--model_name_or_path", str(stage1), "--output_dir", str(walk.folder / "none"), *small]
+    data = ["--data_dir", str(alone), "--build_dir", str(alone / "built"), "--nih_mapping", walk.mapping]
+    done = subprocess.run(
+        [sys.executable, "train_cls.py", "configs/cls_rsna.yaml", *words, *data],
+        cwd=walk.root, text=True, capture_output=True,
+    )  # fmt: skip
+    last = done.stderr.splitlines()[-1]
+    assert (
+        done.returncode == 1 and f"stage1 was trained on {both} of the {len(rows)} validation images" in last
+    )
+    assert "which is ChestX-ray14's 0" in last and "put both sets under one data_dir" in last
 
 
 def test_the_card_of_the_published_lists_says_that_they_leak(

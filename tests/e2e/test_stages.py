@@ -133,7 +133,7 @@ def test_stock_transformers_gives_our_numbers_in_a_process_that_cannot_see_us(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     stock = json.loads(done.stdout.splitlines()[-1])
-    classifier = Classifier.open(stage2)
+    classifier = Classifier.from_pretrained(stage2)
     with Image.open(image) as picture:
         ours = classifier.probabilities([picture])[0].tolist()
         pixels = classifier.preprocessing.normalize(classifier.preprocessing.pixels(picture).unsqueeze(0))

@@ -1,4 +1,4 @@
-"""The wheel holds every room, the card templates and the recipes; the demo notices a change in each."""
+"""The wheel holds each file in its place and no generic name; the demo notices a change in each."""
 
 import shutil
 import subprocess
@@ -7,9 +7,13 @@ import zipfile
 
 import pytest
 
-import demo
+import dataset_scripts
+import modeling_hiera_mae
+from medhiera import __version__, demo_stages, shipped_files
 
-ROOMS = ("modeling_hiera_mae", "dataset_scripts", "medhiera", "model_cards", "configs")
+PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera")
+INSIDE_MEDHIERA = ("model_cards", "configs")
+SUFFIXES = {".py", ".j2", ".json", ".yaml", ".safetensors", ".css", ".typed"}
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +21,14 @@ def project(root, tmp_path_factory):
     """A copy to build in: setuptools leaves folders beside the sources."""
     copy = tmp_path_factory.mktemp("project")
     ignored = shutil.ignore_patterns("__pycache__", "examples")
-    for room in ROOMS:
+    for room in (*PACKAGES, *INSIDE_MEDHIERA):
         shutil.copytree(root / room, copy / room, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "train_mae.py", "train_cls.py"):
-        shutil.copy2(root / name, copy / name)
+    for path in (root / "pyproject.toml", root / "README.md", root / "LICENSE", *root.glob("*.py")):
+        shutil.copy2(path, copy / path.name)
     return copy
 
 
-def test_the_wheel_is_complete(project, tmp_path):
+def test_the_wheel_is_complete_and_has_no_generic_name(project, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q",
          "-w", str(tmp_path), str(project)],
@@ -33,15 +37,32 @@ def test_the_wheel_is_complete(project, tmp_path):
     assert done.returncode == 0, done.stdout
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        inside = set(archive.namelist())
-    suffixes = {".py", ".j2", ".json", ".yaml", ".safetensors"}
-    wanted = {
-        path.relative_to(project).as_posix()
-        for room in ROOMS
-        for path in (project / room).rglob("*")
-        if path.suffix in suffixes
-    }
-    assert wanted <= inside, sorted(wanted - inside)
+        inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+        [points] = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert archive.read(points).decode().split() == [
+            "[console_scripts]",
+            "medhiera",
+            "=",
+            "medhiera.__main__:main",
+        ]
+    wanted = {f"medhiera/scripts/{path.name}" for path in project.glob("*.py")}
+    for room, prefix in [(name, "") for name in PACKAGES] + [(name, "medhiera/") for name in INSIDE_MEDHIERA]:
+        files = [path for path in (project / room).rglob("*") if path.suffix in SUFFIXES]
+        wanted |= {prefix + path.relative_to(project).as_posix() for path in files}
+    wanted |= {"medhiera/space/README.md", "medhiera/space/requirements.txt"}
+    assert inside == wanted, f"{sorted(inside ^ wanted)}: a new folder is a line in pyproject.toml, packages"
+
+
+@pytest.mark.parametrize("package", [dataset_scripts, modeling_hiera_mae])
+def test_a_name_that_is_imported_late_is_there(package):
+    assert sorted(package.__all__) == sorted(package._HOMES)
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_the_citation_names_this_version(root):
+    assert f"\nversion: {__version__}\n" in (root / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize(
@@ -50,10 +71,12 @@ def test_the_wheel_is_complete(project, tmp_path):
      "modeling_hiera_mae/layers.py", "train_cls.py", "configs/mae_smoke.yaml"],
 )  # fmt: skip
 def test_a_demo_that_is_reused_notices_a_change(project, monkeypatch, file):
-    monkeypatch.setattr(demo, "HERE", project)
-    before = demo.code_state("mae_smoke.yaml")
-    assert demo.code_state("mae_smoke.yaml") == before
+    monkeypatch.setattr(shipped_files, "PACKAGE", project / "medhiera")
+    for name, folder in (("SCRIPTS", "."), ("RECIPES", "configs"), ("TEMPLATES", "model_cards")):
+        monkeypatch.setattr(shipped_files, name, project / folder)
+    before = demo_stages.code_state("mae_smoke.yaml")
+    assert demo_stages.code_state("mae_smoke.yaml") == before
     text = (project / file).read_text()
     (project / file).write_text(text + "\n")
-    assert demo.code_state("mae_smoke.yaml") != before
+    assert demo_stages.code_state("mae_smoke.yaml") != before
     (project / file).write_text(text)

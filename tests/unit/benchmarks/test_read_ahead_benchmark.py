@@ -12,7 +12,7 @@ from medhiera.inference.classifier import Classifier
 def classifier(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny(folder)
-    return Classifier.open(folder)
+    return Classifier.from_pretrained(folder)
 
 
 def test_both_kinds_of_pictures_are_read_alike_with_and_without_threads(classifier, tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ from medhiera.data.cocktail import open_cocktail
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
+from medhiera.shipped_files import script
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_the_scripts_take_every_command_of_the_plan(tmp_path, budget):
             arm, kind = classifier_arm(work.contestant, work.share, 3e-3), ClassificationArguments
         start = work.contestant and work.contestant.start
         command = lab.runner(lab.task, start).command(arm, 1)
-        config = parse_config(kind, command[command.index(arm.script) + 1 :])
+        config = parse_config(kind, command[command.index(script(arm.script)) + 1 :])
         if kind is ClassificationArguments:
             rates.add(config.training.learning_rate)
             assert not config.stage.score_test and not config.training.load_best_model_at_end

@@ -67,7 +67,6 @@ def test_without_splits_patients_are_shared_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,patient\n0.png,1\n", "at least one label column"),
         ("file,fracture\n0.png,1\n", "wanted a column 'image'"),
         ("image,fracture\n0.png,yes\n", "line 2: column 'fracture' holds 'yes'"),
         ("image,split,fracture\n0.png,dev,1\n", r"split holds \['dev'\]"),

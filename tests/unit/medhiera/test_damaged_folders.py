@@ -17,7 +17,7 @@ from PIL import Image
 
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
-from space.reader import open_folder
+from medhiera.space.reader import open_folder
 
 FILES = ("model.safetensors", "config.json", "preprocessor_config.json", "metrics.json")
 JUNK = st.sampled_from(
@@ -71,7 +71,7 @@ def opened(folder, whole, file, content):
         except UserError as error:
             assert "\n" not in str(error)
         try:
-            found = Classifier.open(folder)
+            found = Classifier.from_pretrained(folder)
             scores = found.probabilities([Image.new("L", (70, 60), 90)])
         except UserError as error:
             assert "\n" not in str(error)
@@ -108,7 +108,7 @@ def test_damaged_weights(whole, folder, data):
     content = data.draw(damages(intact, header))
     found = opened(folder, whole, FILES[0], content)
     if found is not None:  # a flip in the header's own notes, or one that undoes another
-        assert found.fingerprint() == Classifier.open(whole).fingerprint()
+        assert found.fingerprint() == Classifier.from_pretrained(whole).fingerprint()
 
 
 @SETTINGS

@@ -17,9 +17,9 @@ from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
 from medhiera.loading import load_processor
 from medhiera.run import choose_preprocessing, stage_preprocessing
+from medhiera.space.reader import open_folder
 from medhiera.training.model import check_source, start_model
 from modeling_hiera_mae import HieraMAEForImageClassification
-from space.reader import open_folder
 
 PROCESSOR = "preprocessor_config.json"
 RUNS = "from pathlib import Path\nPath({made!r}).touch()\nclass Own:\n    pass\n"
@@ -46,7 +46,7 @@ def train(folder):
     return start_model(HieraMAEForImageClassification, options, image_size=[64, 64], **labels)[0]
 
 
-OPENERS = {"predict, evaluate, export": Classifier.open, "page": open_folder, "train": train}
+OPENERS = {"predict, evaluate, export": Classifier.from_pretrained, "page": open_folder, "train": train}
 
 
 def nan(weights):
@@ -85,7 +85,7 @@ def test_every_command_computes_in_single_precision(folder, whole, dtype, prefix
     half = {prefix + name: weight.to(dtype) for name, weight in weights.items()}
     save_file(half, folder / "model.safetensors", {"format": "pt"})
     change(folder / "config.json", dtype=str(dtype).removeprefix("torch."))
-    found = Classifier.open(folder)
+    found = Classifier.from_pretrained(folder)
     assert {parameter.dtype for parameter in found.model.parameters()} == {torch.float32}
     assert open_folder(folder).classifier.fingerprint() == found.fingerprint()
     model = train(folder).train()
@@ -93,7 +93,7 @@ def test_every_command_computes_in_single_precision(folder, whole, dtype, prefix
     model(torch.randn(1, 3, 64, 64)).logits.sum().backward()
     wide = write_wide(whole, folder.parent / "wide", half, prefix)
     image = Image.fromarray(phantom())
-    assert torch.equal(found.probabilities([image]), Classifier.open(wide).probabilities([image]))
+    assert torch.equal(found.probabilities([image]), Classifier.from_pretrained(wide).probabilities([image]))
 
 
 def write_wide(whole, folder, half, prefix):
@@ -108,7 +108,7 @@ def test_a_folder_without_labels_is_refused(folder):
     del content["id2label"]
     (folder / "config.json").write_text(json.dumps(content | {"num_labels": len(NAMES)}))
     with pytest.raises(UserError, match=r"names no labels \(config\.json has no id2label\)"):
-        Classifier.open(folder)
+        Classifier.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_folder_without_labels_is_refused(folder):
 )
 def test_labels_that_name_nothing_are_refused(folder, labels, said):
     change(folder / "config.json", id2label=dict(enumerate(labels)))
-    for opener in (Classifier.open, open_folder):
+    for opener in (Classifier.from_pretrained, open_folder):
         with pytest.raises(UserError, match=f"config.json {said}"):
             opener(folder)
 
@@ -165,7 +165,7 @@ def test_a_broken_processor_is_refused_in_words(folder, content, message):
     else:
         (folder / PROCESSOR).write_text(content)
     with pytest.raises(UserError, match=message):
-        Classifier.open(folder)
+        Classifier.from_pretrained(folder)
 
 
 def test_a_stage_whose_processor_is_anothers_cannot_be_continued(folder):
@@ -219,7 +219,7 @@ def test_code_for_the_model_is_not_run_either(folder, tmp_path):
             del content["image_processor_type"]
             (folder / PROCESSOR).write_text(json.dumps(content))
         try:
-            assert isinstance(Classifier.open(folder).model, HieraMAEForImageClassification)
+            assert isinstance(Classifier.from_pretrained(folder).model, HieraMAEForImageClassification)
         except UserError as error:
             assert name is None and "code would have to be run" in str(error)
     assert not (tmp_path / "made").exists()
@@ -231,11 +231,11 @@ def test_finite_weights_that_compute_nan_are_refused(folder):
     weights["classifier.weight"] = torch.full_like(weights["classifier.weight"], 3e38)
     weights["classifier.weight"][:, ::2] *= -1
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    classifier = Classifier.open(folder)
+    classifier = Classifier.from_pretrained(folder)
     with pytest.raises(UserError, match="the model computes NaN"):
         classifier.probabilities([Image.fromarray(phantom())])
 
 
 def test_what_is_whole_opens(whole):
-    assert Classifier.open(whole).preprocessing == PREPROCESSING
+    assert Classifier.from_pretrained(whole).preprocessing == PREPROCESSING
     assert load_processor(whole).size["shortest_edge"] == 72

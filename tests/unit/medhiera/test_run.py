@@ -13,7 +13,7 @@ from medhiera.config.arguments import ModelArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import MAEArguments
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.data.trained_images import digests, write_trained_images
+from medhiera.data.training_images import list_images, write_training_images
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
 from medhiera.run import Run, begin_run, choose_preprocessing
@@ -128,7 +128,7 @@ def test_a_classifier_goes_on_at_a_larger_size(classifier_folder):
 
 
 def test_flipping_averages_the_probabilities_of_both_views(classifier_folder):
-    classifier = Classifier.open(classifier_folder)
+    classifier = Classifier.from_pretrained(classifier_folder)
     image = Image.effect_noise((72, 72), 60)  # no resize, and a crop that is the same from both sides
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     views = classifier.probabilities([image, mirrored])
@@ -175,8 +175,9 @@ def test_a_record_that_cannot_be_read_is_refused_before_any_data_is_opened(mae_f
 
 
 def test_a_teacher_may_not_have_learned_from_what_is_held_out(tmp_path):
-    rows = Dataset.from_dict({"image_id": ["a", "b", "c"], "image": [Image.new("L", (64, 64))] * 3})
-    write_trained_images(tmp_path, set(digests(rows.select([2]))))
+    pictures = [Image.new("L", (64, 64))] * 3
+    rows = Dataset.from_dict({"image_id": ["a", "b", "c"], "source": ["s"] * 3, "image": pictures})
+    write_training_images(tmp_path, list_images(rows.select([2]), "train"))
     words = ["--target", "features", "--teacher", str(tmp_path), "--data_dir", "d", "--use_cpu", "true"]
     config = parse_config(MAEArguments, [*words, "--output_dir", str(tmp_path / "out")])
     run = Run(PRETRAINING, config, None, None, Preprocessing(64, 64, 0.5, 0.25), teacher=str(tmp_path))

@@ -49,7 +49,7 @@ def make_rows(count):
     rows = [
         {"image": Image.fromarray(phantom()), "image_id": f"{number}", "source": "s", "patient_id": "p",
          "labels": [0.0] * len(NAMES), "findings": [], "age_years": 1.0, "sex": "F", "view": "PA",
-         "boxes": [box]}
+         "nih_image": "", "rsna_image": "", "is_phantom": False, "boxes": [box]}
         for number in range(count)
     ]  # fmt: skip
     return Dataset.from_list(rows, features=make_features(NAMES))
@@ -83,8 +83,8 @@ def test_another_error_keeps_its_trace(stage2):
 
 def test_evaluation_names_the_batch_that_fits(stage2, tmp_path, room_for):
     rows = make_rows(8)
-    cocktail = BuiltDataset(DatasetDict(test=rows), NAMES, 0.5, 0.25, True, "official", tmp_path, False)
-    classifier = Classifier.open(stage2)
+    cocktail = BuiltDataset(DatasetDict(test=rows), NAMES, 0.5, 0.25, "official", tmp_path, False)
+    classifier = Classifier.from_pretrained(stage2)
     options = argparse.Namespace(batch_size=8, tta=True, legacy_head=False)
     room_for(3)
     with pytest.raises(UserError, match="a batch of 8 images does not fit; 2 do .*--batch_size 2"):
@@ -95,7 +95,7 @@ def test_evaluation_names_the_batch_that_fits(stage2, tmp_path, room_for):
 
 def test_heat_maps_name_the_batch_that_fits_them(stage2, room_for):
     """They put several variants of an image through the model at once, so fewer images fit."""
-    rows, classifier = make_rows(8), Classifier.open(stage2)
+    rows, classifier = make_rows(8), Classifier.from_pretrained(stage2)
     report, _ = evaluate_cls.localize(classifier, rows, Bootstrap(0), 8)
     assert report.pairs == 8
     room_for(7)

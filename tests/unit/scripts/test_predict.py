@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from medhiera.errors import UserError
+from medhiera.inference.picture_files import find_images
 from medhiera.inference.predictions_csv import rows_done
-from predict import find_images, main
+from predict import main
 
 HEADER = ["path", "model", "content", "Mass"]
 

@@ -160,7 +160,7 @@ def test_it_is_reused_begun_afresh_or_refused(tmp_path, capsys):
     root = tmp_path / "phantom"
     arguments = [str(root), "--reports", "8", "--image_size", "32"]
     __main__.main(arguments)
-    assert not (root / "ChestXray-NIHCC").exists() and (root / "phantom.json").is_file()
+    assert not (root / "ChestXray-NIHCC").exists() and (root / "iu_xray" / "phantom_files.json").is_file()
     stamp = (root / "iu_xray" / "indiana_reports.csv").stat().st_mtime_ns
     __main__.main(arguments)
     assert (root / "iu_xray" / "indiana_reports.csv").stat().st_mtime_ns == stamp
@@ -182,11 +182,3 @@ def test_reports_join_a_cohort_and_leave_it_as_it_is(tmp_path):
     first = write_phantom_cohort(root, patients=8, image_size=32)
     write_phantom_reports(root, studies=8, image_size=32)
     assert write_phantom_cohort(root, patients=8, image_size=32) == first
-
-
-def test_phantoms_are_not_drawn_beside_other_data(tmp_path):
-    """All of a folder with phantoms counts as drawn: cards may then quote its reports."""
-    (tmp_path / "mimic-cxr-jpg").mkdir()
-    with pytest.raises(FileExistsError, match=r"holds \['mimic-cxr-jpg'\] and no phantom.json"):
-        write_phantom_reports(tmp_path, studies=8, image_size=64)
-    assert not (tmp_path / "phantom.json").exists()

@@ -296,9 +296,26 @@ def test_data_without_validation_images_is_refused_with_the_rest(write, tmp_path
     assert "validation images" not in str(caught.value)
 
 
-def test_missing_file_says_where_recipes_lie():
-    with pytest.raises(UserError, match="configs/"):
+def test_a_recipe_that_is_nowhere_is_answered_with_ours():
+    with pytest.raises(
+        UserError, match="no recipe at nowhere.yaml; .* or one of ours: cls_512, .*, mae_paper,"
+    ):
         parse_config(MAEArguments, ["nowhere.yaml"])
+    with pytest.raises(UserError, match="no recipe at mine/mae_paper.yaml"):
+        parse_config(MAEArguments, ["mine/mae_paper.yaml"])
+
+
+@pytest.mark.parametrize(
+    "name", ["mae_smoke", "mae_smoke.yaml", "configs/mae_smoke.yaml", "configs/mae_smoke"]
+)
+def test_our_recipes_are_known_by_name_in_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--data_dir", "d", "--output_dir", "o", "--use_cpu", "true"]
+    assert parse_config(MAEArguments, [name, *words]).training.max_steps == 400
+    own = tmp_path / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("max_steps: 7")
+    assert parse_config(MAEArguments, [name, *words]).training.max_steps == 7  # a file of yours goes first
 
 
 def test_a_stage_1_key_is_unknown_in_stage_2(write):

@@ -36,7 +36,7 @@ def test_our_recipes_are_read(root, recipe, tokens, beams, metric):
         ("--lora_rank 4", "lora_rank is for a pre-trained decoder"),
         ("--max_train_images 5", "would part the views of a study; set max_train_studies"),
         ("--label_smoothing_factor 0.1", "label_smoothing_factor is not taken"),
-        ("--legacy_vocabulary true --clean none", "set clean: iu"),
+        ("--legacy_vocabulary true --clean none", "leave clean: none out"),
         ("--legacy_vocabulary true --decoder_name_or_path x", "has its own vocabulary"),
         ("--decoder_width 100 --decoder_heads 8", "does not divide among decoder_heads 8"),
         ("--metric_for_best_model mean_auroc", "wanted one of cider, bleu_4, rouge_l, loss"),
@@ -47,3 +47,13 @@ def test_our_recipes_are_read(root, recipe, tokens, beams, metric):
 def test_what_cannot_be_is_refused_in_words(root, words, said):
     with pytest.raises(UserError, match=said):
         parse(root, "modern", *words.split())
+
+
+def test_a_record_names_no_folder_of_this_machine(root, tmp_path):
+    """A published recipe of a decoder from a folder: its path would be refused when the folder is pushed."""
+    recipe = parse(
+        root, "modern", "--decoder_name_or_path", str(tmp_path), "--chexbert", str(tmp_path)
+    ).as_json()
+    assert recipe["decoder_name_or_path"] == tmp_path.name and "chexbert" not in recipe
+    of_hub = parse(root, "modern", "--decoder_name_or_path", "some-org/gpt2").as_json()
+    assert of_hub["decoder_name_or_path"] == "some-org/gpt2"

@@ -15,7 +15,7 @@ from medhiera.data.report_tokenizer import (
     train_word_tokenizer,
 )
 from medhiera.errors import UserError
-from medhiera.evaluation.captions import clean_iu
+from medhiera.evaluation.report_cleaning import clean_iu
 
 REPORTS = ["The heart is normal.", "Small LEFT pleural effusion, 2.5 cm.", "No pneumothorax."] * 3
 

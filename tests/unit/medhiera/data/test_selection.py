@@ -17,7 +17,16 @@ from transformers import TrainingArguments
 from dataset_scripts import Cocktail, write_phantom_cohort
 from dataset_scripts.build.parquet_export import export_parquet
 from medhiera.config.arguments import DataArguments
-from medhiera.data.cocktail import by_source, missing_validation, open_cocktail, shared_patients
+from medhiera.data.cocktail import (
+    BuiltDataset,
+    are_drawn,
+    by_source,
+    figure_mark,
+    missing_validation,
+    open_cocktail,
+    phantom_sources,
+    shared_patients,
+)
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.masks import MaskDrawing
@@ -30,7 +39,7 @@ from medhiera.data.selection import (
     warn_of_small_images,
 )
 from medhiera.errors import UserError
-from medhiera.hub.record import DataRecord
+from medhiera.hub.data_record import DataRecord
 
 MASKS = MaskDrawing((2, 2), 0.5)
 CHEST, BRAIN, COVIDX = "ChestX-ray14", "BraTS 2020", "COVIDx CXR-3"
@@ -60,18 +69,38 @@ def options(folder: Path, **more: object) -> DataArguments:
     return DataArguments(str(folder), build_dir=str(folder.parent / "built"), **more)
 
 
-def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path, tmp_path: Path) -> None:
-    assert open_cocktail(options(raw)).is_phantom
-    assert open_cocktail(options(exported)).is_phantom
-    data = open_cocktail(options(exported))
-    record = DataRecord.of(data, {"trained_on": data.split("train"), "validated_on": data.split("test")})
-    assert record.is_phantom and record.split_scheme == "official"
-    (raw / "phantom.json").rename(tmp_path / "phantom.json")
-    again = export_parquet(Cocktail(data_dir=raw, build_dir=raw.parent / "cache", stored_size=32), exported)
-    assert again
-    assert not (exported / "phantom.json").exists()
-    assert not open_cocktail(options(exported)).is_phantom
-    (tmp_path / "phantom.json").rename(raw / "phantom.json")
+def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path) -> None:
+    for folder in (raw, exported):
+        data = open_cocktail(options(folder))
+        record = record_of(data, trained_on="train", validated_on="test")
+        assert record.is_phantom and set(record.phantom_sources) == set(record.trained_on)
+        assert record.split_scheme == "official" and are_drawn(data.split("validation"))
+        assert figure_mark(data.split("train"), is_smoke_run=False) == "synthetic phantoms"
+    assert "**Synthetic phantoms in its layout" in (exported / "README.md").read_text()
+
+
+def record_of(data: BuiltDataset, **splits: str) -> DataRecord:
+    return DataRecord.of(data, {use: data.split(split) for use, split in splits.items()})
+
+
+def test_what_is_real_among_phantoms_is_known_as_real(raw: Path, tmp_path: Path) -> None:
+    """A film added to drawn ones makes its source real; the other sources of the run stay phantoms."""
+    mixed = tmp_path / "raw"
+    for name in ("ChestXray-NIHCC", "MICCAI_BraTS2020_TrainingData"):
+        shutil.copytree(raw / name, mixed / name)
+    shutil.copy(mixed / "ChestXray-NIHCC/images/00000001_000.png", mixed / "ChestXray-NIHCC/images/new.png")
+    data = open_cocktail(options(mixed))
+    record = record_of(data, trained_on="train", validated_on="validation", tested_on="test")
+    assert not record.is_phantom and CHEST not in record.phantom_sources
+    assert BRAIN in record.phantom_sources
+    mark = figure_mark(data.split("train"), data.split("validation"), is_smoke_run=True)
+    assert mark == "synthetic phantoms among real images · smoke run, not a trained model"
+    assert not are_drawn(data.split("train")) and not are_drawn(data.split("validation"))
+    drawn = select_examples(data.split("train"), [BRAIN], None, seed=0)
+    assert are_drawn(drawn) and not are_drawn(drawn.select([]))
+    chest = select_examples(data.split("train"), [CHEST], None, seed=0)
+    assert figure_mark(chest, is_smoke_run=False) == ""
+    assert not are_drawn(chest.remove_columns("is_phantom")) and phantom_sources(chest) == set()
 
 
 def cut_a_shard(folder: Path) -> None:

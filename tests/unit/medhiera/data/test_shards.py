@@ -39,6 +39,9 @@ def example(number, is_raw):
         "age_years": 30.0 + number,
         "sex": "F" if number % 2 else None,
         "view": "PA",
+        "nih_image": "",
+        "rsna_image": "",
+        "is_phantom": False,
         "boxes": [box] * (number % 3),
     }
 

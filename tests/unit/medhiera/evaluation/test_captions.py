@@ -10,7 +10,8 @@ import pytest
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.caption_metrics import MEASURES, measure_captions
-from medhiera.evaluation.captions import clean_iu, compare_captions, main, score_captions
+from medhiera.evaluation.captions import compare_captions, main, score_captions
+from medhiera.evaluation.report_cleaning import clean_iu, clean_mimic
 
 REFERENCES = {
     "one": "The heart is normal in size. The lungs are clear.",
@@ -86,6 +87,31 @@ def test_the_command_prints_one_line_of_json(write):
 def test_iu_is_cleaned_as_r2gen_does(raw, cleaned):
     """The expected texts are what R2Gen's clean_report_iu_xray returns for these."""
     assert clean_iu(raw) == cleaned
+
+
+@pytest.mark.parametrize(
+    "raw, cleaned",
+    [
+        (
+            "FINDINGS: PA and lateral.....\n No   pneumothorax; ___ right chest tube. 2. Tip at T4.",
+            "findings pa and lateral . no pneumothorax  right chest tube . tip at t4 .",
+        ),
+        ("____ is seen. 1. Small left effusion?", " is seen . small left effusion ."),
+        ("The line [ends] at <1 cm__.. . 3. No edema.", "the line ends at 1 cm .  . no edema ."),
+    ],
+)
+def test_mimic_is_cleaned_as_r2gen_does(raw, cleaned):
+    """The expected texts are what R2Gen's clean_report_mimic_cxr returns for these."""
+    assert clean_mimic(raw) == cleaned
+
+
+def test_sides_are_looked_for_before_cleaning_parts_no_clauses_any_more(score):
+    """Cleaned, the first would be "no pneumothorax right basal opacity ." and name no side."""
+    texts = {"one": "No pneumothorax; right basal opacity.", "two": "Left mass."}
+    said = {"one": "Lungs clear; right basal opacity.", "two": "No left mass; right mass."}
+    for options in ((), ("--clean", "iu"), ("--clean", "mimic", "--legacy_references", "60")):
+        sides = score(texts, said, "--bootstrap_resamples", "0", *options)["laterality"]
+        assert (sides["studies"], sides["correct"], sides["wrong"], sides["written"]) == (2, 1, 1, 2)
 
 
 def test_references_are_cut_and_predictions_are_not(score):
@@ -171,7 +197,7 @@ def test_files_and_ids_that_are_not_there_are_refused(score, write, tmp_path):
         score(REFERENCES, PREDICTIONS, "--normal", write("normal.json", {"one": True}))
 
 
-@pytest.mark.parametrize("option", ["--legacy_references=0", "--bootstrap_resamples=-1", "--clean=mimic"])
+@pytest.mark.parametrize("option", ["--legacy_references=0", "--bootstrap_resamples=-1", "--clean=chexpert"])
 def test_options_out_of_range_are_refused(option, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["references.json", "predictions.json", option])

@@ -3,42 +3,23 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score
-from transformers import BertConfig
+from tiny_chexbert import write_chexbert
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.chexbert import CONDITIONS, FIVE, Chexbert, score_labels
-from medhiera.evaluation.radgraph import score_annotations
-
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "heart", "is", "large", "clear", "lungs", "are")
+from medhiera.evaluation.radgraph import check_annotations, score_annotations
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkpoint as its authors' is: DataParallel's prefix, an epoch, a buffer of an older library."""
-    folder = tmp_path_factory.mktemp("chexbert")
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    (folder / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "BertTokenizer", "do_lower_case": true}'
-    )
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=512,
-    )  # fmt: skip
-    config.save_pretrained(folder)
-    torch.manual_seed(0)
-    model = Chexbert(config, None)
-    for head in model.linear_heads:
-        torch.nn.init.normal_(head.weight)
-    weights = {f"module.{name}": weight for name, weight in model.state_dict().items()}
-    weights["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
-    torch.save({"epoch": 8, "model_state_dict": weights}, folder / "chexbert.pth")
-    return folder
+    return write_chexbert(tmp_path_factory.mktemp("chexbert"))
 
 
 def test_labels_do_not_depend_on_the_batch_and_an_empty_report_has_none(folder):
@@ -50,6 +31,9 @@ def test_labels_do_not_depend_on_the_batch_and_an_empty_report_has_none(folder):
     for one, report in zip(labels, reports, strict=True):
         assert (labeler.label([report], batch_size=1) == one).all()
     assert (labeler.label(["lungs   are clear"]) == labels[2]).all()
+    assert (
+        Chexbert.open(folder).label(reports[::-1], batch_size=2) == labels[::-1]
+    ).all()  # nothing known yet
 
 
 @pytest.mark.parametrize(
@@ -119,6 +103,23 @@ def test_annotations_that_do_not_pair_or_are_none_are_refused():
         score_annotations({"a": TRUE}, {"b": TRUE}, Bootstrap(0))
     with pytest.raises(UserError, match="the annotation of 'a' is not RadGraph's"):
         score_annotations({"a": TRUE}, {"a": {"entities": {"1": {"tokens": "x"}}}}, Bootstrap(0))
+
+
+def test_annotations_of_other_texts_are_refused():
+    """Those of the model before this one, say: the scores would be another model's."""
+    file = Path("found.json")
+    annotated = {"a": TRUE | {"text": "Heart is mildly enlarged ( stable ) ."}, "b": SAID}
+    reports = {"a": "Heart is mildly enlarged (stable)."}
+    assert check_annotations(annotated, file, reports) == {"a": annotated["a"]}
+    assert check_annotations(annotated, file, {"a": "?"}, {"a": "heart is mildly enlarged stable ."})
+    of_nothing = check_annotations({"a": TRUE | {"text": "None"}}, file, {"a": " "})  # as the package says it
+    assert of_nothing == {"a": {"entities": {}}}
+    with pytest.raises(UserError, match=r"found.json annotates other texts .*1 of 1, such as that of 'a'"):
+        check_annotations(annotated, file, {"a": "Heart is mildly enlarged."})
+    with pytest.raises(UserError, match=r"found.json lacks 1 of 2 studies, such as 'c'"):
+        check_annotations(annotated, file, reports | {"c": ""})
+    with pytest.raises(UserError, match="found.json: wanted"):
+        check_annotations([], file)
 
 
 def test_the_command_prints_both(folder, root, tmp_path):

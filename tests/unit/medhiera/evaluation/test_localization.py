@@ -33,7 +33,8 @@ def row(number, *boxes):
     return {
         "image": Image.new("L", (200, 160), 30 * number), "image_id": f"{number}", "source": "s",
         "patient_id": f"p{number // 2}", "labels": [0.0, 0.0], "findings": [], "age_years": 1.0, "sex": "F",
-        "view": "PA", "boxes": [dict(zip(names, box, strict=True)) for box in boxes],
+        "view": "PA", "nih_image": "", "rsna_image": "", "is_phantom": False,
+        "boxes": [dict(zip(names, box, strict=True)) for box in boxes],
     }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def predictions():
         {
             "image": Image.new("L", (8, 8)), "image_id": f"i{n}", "source": "s", "patient_id": f"p{n // 2}",
             "labels": [1.0, np.nan if n == 3 else 0.0], "findings": [], "boxes": [], "view": "PA",
+            "nih_image": "", "rsna_image": "", "is_phantom": False,
             "age_years": None if n else 40.0, "sex": "F",
         }
         for n in range(4)

@@ -46,8 +46,21 @@ def test_laterality_counts_studies_whose_reference_names_a_side():
     assert found.share_correct == 0.25
     low, high = found.share_correct_interval
     assert 0 <= low <= 0.25 <= high <= 1
+    assert (found.written, found.share_written_correct) == (
+        4,
+        0.25,
+    )  # a side that no reference names is wrong
+    low, high = found.share_written_correct_interval
+    assert 0 <= low <= 0.25 <= high <= 1
 
 
 def test_without_a_side_there_is_no_share():
     found = score_laterality(["no mass ."], ["left mass ."], Bootstrap(50))
     assert (found.studies, found.share_correct, found.share_correct_interval) == (0, None, None)
+    assert (found.written, found.share_written_correct) == (1, 0.0)
+    found = score_laterality(["left mass ."], ["no mass ."], Bootstrap(50))
+    assert (found.written, found.share_written_correct, found.share_written_correct_interval) == (
+        0,
+        None,
+        None,
+    )

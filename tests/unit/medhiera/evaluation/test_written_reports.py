@@ -6,17 +6,23 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from report_rows import report_rows
+from tiny_chexbert import write_chexbert
 from transformers import EvalPrediction
 
-from medhiera.data.report_dataset import read_studies
+from medhiera.config.report_arguments import ReportArguments
+from medhiera.data.report_dataset import ReportSplit, Study, read_studies
 from medhiera.data.report_tokenizer import encode_report, train_byte_tokenizer
+from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.chexbert import Chexbert
+from medhiera.evaluation.report_cleaning import clean_report
 from medhiera.evaluation.report_tables import report_lines
 from medhiera.evaluation.written_reports import (
     ValidationReports,
     WrittenReports,
-    clean_report,
+    choose_cleaning,
     find_nearest,
     find_normal,
     write_table,
@@ -65,6 +71,55 @@ def test_texts_of_patients_stay_out_of_the_record(tmp_path):
     write_table(everything, tmp_path / "reports.csv")
     [first, *_] = csv.DictReader((tmp_path / "reports.csv").read_text(encoding="utf-8").splitlines())
     assert first == {"study": "1", "reference": LEFT, "written": LEFT, "nearest": LEFT}
+
+
+def test_chexbert_and_radgraph_stand_beside_where_they_are_named(tmp_path):
+    """CheXbert reads every text as it is, the baselines' too; RadGraph's files are of the model's reports."""
+    everything = reports([LEFT, LEFT, CLEAR, ""])
+    files = []
+    for name, texts in (("references", everything.references), ("written", everything.written)):
+        files.append(tmp_path / f"{name}.json")
+        entities = {"1": {"tokens": "heart", "label": "ANAT-DP", "relations": []}}
+        found = {study: {"text": text, "entities": entities if text else {}} for study, text in texts.items()}
+        files[-1].write_text(json.dumps(found))
+    labeler = Chexbert.open(write_chexbert(tmp_path / "chexbert"))
+    found = everything.evaluate(Bootstrap(20), labeler, files)
+    expected = labeler.score([LEFT, RIGHT, CLEAR, CLEAR], [LEFT, LEFT, CLEAR, ""], Bootstrap(20))
+    assert found.written.chexbert == expected and found.written.radgraph.simple == 0.75
+    assert found.nearest.chexbert == labeler.score([LEFT, RIGHT, CLEAR, CLEAR], [LEFT] * 4, Bootstrap(20))
+    assert found.constants[0].scores.chexbert.positives == expected.positives
+    text = "\n".join(report_lines(found))
+    assert text.count("CheXbert F1, 14 conditions") == 4 and "RadGraph F1: simple 0.750" in text
+    assert found.nearest.radgraph is None and "CheXbert" not in "\n".join(
+        report_lines(everything.evaluate(Bootstrap(0)))
+    )
+    with pytest.raises(UserError, match="annotates other texts"):
+        reports([RIGHT, LEFT, CLEAR, ""]).evaluate(Bootstrap(0), None, files)
+
+
+def split_of(*sources):
+    rows = Dataset.from_dict({"source": list(sources)})
+    return ReportSplit(rows, [Study(f"{source}/1", (row,), "x") for row, source in enumerate(sources)])
+
+
+@pytest.mark.parametrize(
+    ("asked", "sources", "rules"),
+    [
+        ("source", ["IU X-Ray"], "iu"),
+        ("source", ["MIMIC-CXR"], "mimic"),
+        ("source", ["IU X-Ray", "MIMIC-CXR"], "mimic"),
+        ("source", ["another"], "none"),
+        ("none", ["IU X-Ray"], "none"),
+        ("iu", ["MIMIC-CXR"], "iu"),
+    ],
+)
+def test_reports_are_cleaned_by_the_rules_of_their_source(asked, sources, rules):
+    assert choose_cleaning(ReportArguments(clean=asked), split_of(*sources), split_of(sources[0])) == rules
+
+
+def test_r2gens_words_of_reports_without_rules_are_refused():
+    with pytest.raises(UserError, match=r"no rules for those of \['another'\]; set clean to iu or mimic"):
+        choose_cleaning(ReportArguments(legacy_vocabulary=True), split_of("another"))
 
 
 def test_nearest_is_by_the_cosine():

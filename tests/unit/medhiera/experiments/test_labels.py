@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,11 @@ from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
-from medhiera.experiments.labels import DEFAULT_SHARES, LabelShare, arms_of_shares, encoder_shape
+from medhiera.experiments.label_share import DEFAULT_SHARES, LabelShare
+from medhiera.experiments.labels import arms_of_shares, encoder_shape
 from medhiera.experiments.labels_report import FIGURE, labels_report
 from medhiera.experiments.runner import ExperimentRunner
+from medhiera.shipped_files import script
 from modeling_hiera_mae import HieraMAEConfig
 
 IMAGES = 300
@@ -37,7 +40,7 @@ def write_config(folder, **fields):
 
 def words_of(runner, arm, seed=0):
     command = runner.command(arm, seed)
-    return command[command.index(arm.script) + 1 :]
+    return command[command.index(script(arm.script)) + 1 :]
 
 
 def test_the_arms_of_a_share_differ_in_their_start_alone(stage1, tmp_path):
@@ -145,6 +148,29 @@ def test_the_report_tells_seeds_patients_and_verdicts(tmp_path):
     assert "**a note**" in report and "Pneumonia: 300 test images of 150 patients" in report
     with Image.open(tmp_path / FIGURE) as picture:
         assert min(picture.size) > 200
+
+
+def test_the_command_runs_five_seeds_at_one_percent_unless_told_otherwise(stage1, tmp_path, caplog):
+    """Every run of the plan is there already, so that each is named and none is trained."""
+    output = tmp_path / "out"
+    words = ["labels", "--data_dir", str(tmp_path), "--output_dir", str(output), "--stage1", stage1]
+    options, arguments = reproduce.read_options(words)
+    options.task_sources = reproduce.SOURCES
+    reproduce.check_settings(output, options, arguments)
+    runner = ExperimentRunner(output, str(tmp_path), None, {}, stage1)
+    plan = {"0.01": 5, "0.1": 3, "1": 1}
+    for share, seeds in plan.items():
+        for seed in range(seeds):
+            for start in ("random", "stage1"):
+                write_run(runner, f"{start}-{share}", seed, 1.0)
+                (runner.folder(f"test-{start}-{share}", seed) / "metrics.json").write_text("{}")
+    with caplog.at_level("INFO"):
+        reproduce.main(words)
+    named = re.findall(r"cls-stage1-([\d.]+), seed (\d+)", caplog.text)
+    assert named == [(share, str(seed)) for share, seeds in plan.items() for seed in range(seeds)]
+    assert caplog.text.count("finished before, skipped") == 2 * 2 * 9
+    [row] = re.findall(r"\| 1 % \|.*\| random \| (\d) \|", (output / "report.md").read_text())
+    assert row == "5"
 
 
 def test_settings_hold_the_start_and_the_mapping_and_shares_may_grow(stage1, tmp_path):

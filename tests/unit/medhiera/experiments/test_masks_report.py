@@ -13,6 +13,7 @@ from medhiera.experiments.arms import HOW_MUCH_MASKED, REGIONS, mask_arms
 from medhiera.experiments.budgets import RATIO_BUDGETS
 from medhiera.experiments.masks_report import masks_report
 from medhiera.experiments.runner import ExperimentRunner
+from medhiera.shipped_files import script
 from reproduce import EXPERIMENTS
 
 IMAGES = 300
@@ -97,7 +98,7 @@ def test_mask_ratios_are_arms_of_one_command(tmp_path, budget, has_stage0):
     ratios = {}
     for name in ("mae-0.6", "mae-0.75", "mae-0.85"):
         command = runner.command(arms[name], 0)
-        words = command[command.index("train_mae.py") + 1 :]
+        words = command[command.index(script("train_mae.py")) + 1 :]
         recipe = parse_config(MAEArguments, [*words, "--use_cpu", "true"])
         ratios[name] = (recipe.stage.mask_ratio, recipe.stage.eval_mask_ratio)
         assert arms[name.replace("mae", "cls")].start == arms[name.replace("mae", "probe")].start == name

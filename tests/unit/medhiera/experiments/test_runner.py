@@ -56,6 +56,14 @@ def test_the_paper_has_three_and_four_arms_and_we_two_more_of_each():
     assert (scripts.count("train_mae.py"), scripts.count("train_cls.py")) == (3 + 2, 4 + 2)
 
 
+def test_help_names_the_experiments_that_there_are():
+    # Its parser stands above the imports, and so names them once more.
+    given = {action.dest: action.choices for action in reproduce.build_parser()._actions}
+    assert given["experiment"] == tuple(reproduce.EXPERIMENTS)
+    assert given["budget"] == tuple(sorted(reproduce.BUDGETS))
+    assert given["sweep_stage"] == tuple(SWEEPS)
+
+
 def test_a_command_says_all(tmp_path):
     runner = ExperimentRunner(tmp_path, "DATA", "ORG/STAGE0", WORDS)
     finish(runner, "long", 3, steps=41)

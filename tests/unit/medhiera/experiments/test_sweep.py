@@ -24,6 +24,7 @@ from medhiera.experiments.sweep import (
     run_sweep,
     schedule_of,
 )
+from medhiera.shipped_files import PACKAGE
 from medhiera.training.callbacks import CSVLoggerCallback
 
 # Writes what a training script would, in no time: the loss is the rate, and a rate above 0.9 fails.
@@ -209,7 +210,7 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         "ignore",
         "-c",
         code,
-        str(sweep_module.ROOT),
+        str(PACKAGE.parent),
         script,
         runner.arguments[script][0],
         str(runner.output),

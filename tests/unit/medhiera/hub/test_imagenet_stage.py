@@ -14,7 +14,7 @@ from medhiera.hub.lineage import lineage_of
 from medhiera.hub.model_card import TEMPLATES
 from medhiera.hub.publish import _check_folder
 from medhiera.hub.record import read_record
-from medhiera.layout import STAGE_FILES, TRAINED_IMAGES_FILE
+from medhiera.layout import STAGE_FILES, TRAINING_IMAGES_FILE
 from medhiera.run import choose_preprocessing
 from medhiera.training.model import start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -82,9 +82,9 @@ def test_nor_is_one_that_was_converted(tmp_path):
     (stage / "figures").mkdir()
     (stage / "figures" / "loss.png").write_bytes(b"picture")
     (stage / "training_log.csv").write_text("step\n")
-    (stage / TRAINED_IMAGES_FILE).write_text("0123456789abcdef\n")
+    (stage / TRAINING_IMAGES_FILE).write_text("0123456789abcdef\n")
     save(convert(str(stage)), tmp_path / "converted")
-    kept = ("metrics.json", "README.md", "preprocessor_config.json", "figures/loss.png", TRAINED_IMAGES_FILE)
+    kept = ("metrics.json", "README.md", "preprocessor_config.json", "figures/loss.png", TRAINING_IMAGES_FILE)
     for name in kept:
         assert (tmp_path / "converted" / name).read_bytes() == (stage / name).read_bytes()
     assert lineage_of(str(tmp_path / "converted"), []).started_from.startswith("stage 1 (")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -10,8 +11,10 @@ from stage_records import classification_record, facts, training
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.caption_results import ChexbertScores, RadGraphScores
 from medhiera.evaluation.written_reports import WrittenReports
 from medhiera.hub.model_card import TEMPLATES, render_card
+from medhiera.hub.publish import build_parser
 from medhiera.hub.record import ReportRecord, read_record
 from medhiera.stages import NUMBERS, REPORTS, STAGES
 
@@ -64,6 +67,46 @@ def test_it_shows_what_nobody_shows():
     assert not re.search(r"\{\{|\{%|[|(] None\b", card)
 
 
+def test_chexbert_radgraph_and_written_sides_have_their_rows():
+    record = report_record([TRUE[0], TRUE[2], TRUE[2], TRUE[3]])
+    plain = render_card(record, [])
+    assert "Written sides: of 1 written reports that name left or right, 100 % (95 %" in plain
+    assert "CheXbert" not in plain and "RadGraph" not in plain
+    share = {"micro_f1": 0.5, "macro_f1": 0.25, "micro_f1_five": 0.75, "macro_f1_five": 0.125}
+    intervals = {f"{name}_interval": [0.1, 0.9] for name in share}
+    labels = ChexbertScores(**share, **intervals, f1={"Edema": 0.5}, positives={"Edema": 3})
+    graph = RadGraphScores(
+        simple=0.6, partial=0.5, complete=0.4, simple_interval=None, partial_interval=[0.3, 0.7],
+        complete_interval=None,
+    )  # fmt: skip
+    evaluation = record.evaluation
+    record.evaluation = replace(
+        evaluation,
+        written=replace(evaluation.written, chexbert=labels, radgraph=graph),
+        nearest=replace(evaluation.nearest, chexbert=labels),
+    )
+    card = render_card(record, [])
+    assert "| **this model** | 0.500 (0.100 to 0.900) | 0.250 (0.100 to 0.900) | 0.750" in card
+    assert card.count("| report of the nearest training picture | 0.500 (0.100 to 0.900) | 0.250") == 1
+    assert (
+        "RadGraph F1 of this model's reports: simple 0.600" in card
+        and "partial 0.500 (0.300 to 0.700)" in card
+    )
+    silent = render_card(report_record([TRUE[2]] * 4), [])
+    assert "- Written sides: no written report names left or right." in silent
+
+
+def test_a_record_from_before_written_sides_were_counted_is_still_read(tmp_path):
+    report_record().write(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    for scores in (content["evaluation"]["written"], content["evaluation"]["nearest"]):
+        for name in ("written", "share_written_correct", "share_written_correct_interval"):
+            del scores["laterality"][name]
+        del scores["chexbert"], scores["radgraph"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    assert "Written sides" not in render_card(read_record(tmp_path), [])
+
+
 def test_a_model_that_is_no_better_than_a_constant_is_said_to_be():
     warning = "**By CIDEr-D this model is not shown to be better than one constant report.**"
     assert warning in render_card(report_record([TRUE[2]] * 4), [])
@@ -96,6 +139,8 @@ def test_the_record_comes_back_and_is_of_its_own_kind(tmp_path):
     record.write(tmp_path)
     assert read_record(tmp_path) == record
     assert STAGES[record.key] is REPORTS and REPORTS.number in NUMBERS
+    # The parser of publish.py stands above the imports, and so names them once more.
+    assert [tuple(NUMBERS)] == [a.choices for a in build_parser()._actions if a.dest == "stage"]
     assert classification_record().key == (2, "")
     content = json.loads((tmp_path / "metrics.json").read_text())
     content["evaluation"]["written"]["scores"]["cider"] = 11.0

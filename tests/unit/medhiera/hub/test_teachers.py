@@ -6,7 +6,7 @@ from stage_records import imagenet_record, pretraining_record
 from teachers import write_card
 
 from medhiera.data.cocktail import LeakageCounts
-from medhiera.data.trained_images import check_unseen, digests, write_trained_images
+from medhiera.data.training_images import check_unseen, list_images, write_training_images
 from medhiera.errors import UserError
 from medhiera.hub.lineage import lineage_of, refuse_leaky_teacher, teacher_record, with_teacher
 from medhiera.hub.model_card import render_card
@@ -71,8 +71,8 @@ def test_a_stage_of_ours_is_described_by_its_record(tmp_path):
 
 
 def test_the_images_of_a_stage_that_teaches_may_not_be_held_out(tmp_path):
-    rows = Dataset.from_dict({"image_id": ["a", "b"]})
-    write_trained_images(tmp_path, set(digests(rows)))
+    rows = Dataset.from_dict({"image_id": ["a", "b"], "source": ["s", "s"]})
+    write_training_images(tmp_path, list_images(rows, "train"))
     with pytest.raises(UserError, match="was trained on 1 of the 1 validation images, such as 'a'"):
         check_unseen(str(tmp_path), validation=rows.select([0]))
 

@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 def test_pictures_travel_as_bytes_and_are_normalized_as_in_training(folder):
-    classifier = Classifier.open(folder)
+    classifier = Classifier.from_pretrained(folder)
     pixels = [classifier.preprocessing.pixels(picture) for picture in PICTURES]
     assert {(each.dtype, each.shape) for each in pixels} == {(torch.uint8, (1, 64, 64))}
     values = classifier.pixel_values(pixels)
@@ -35,7 +35,7 @@ def test_a_stock_processor_prepares_a_picture_alone_as_in_a_batch(folder):
         image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225],
     )  # fmt: skip
     stock.save_pretrained(folder)
-    classifier = Classifier.open(folder)
+    classifier = Classifier.from_pretrained(folder)
     values = classifier.pixel_values([classifier.preprocessing.pixels(picture) for picture in PICTURES])
     rgb = [picture.convert("L").convert("RGB") for picture in PICTURES]
     assert torch.equal(values, stock(images=rgb, return_tensors="pt")["pixel_values"])

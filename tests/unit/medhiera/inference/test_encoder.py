@@ -24,7 +24,10 @@ def stage2(tmp_path):
 
 
 def test_a_classifiers_head_on_its_encoders_features_is_the_classifier(stage2):
-    classifier, features = Classifier.open(stage2), Encoder.open(stage2).features(PICTURES)
+    classifier, features = (
+        Classifier.from_pretrained(stage2),
+        Encoder.from_pretrained(stage2).features(PICTURES),
+    )
     pixels = classifier.pixel_values([classifier.preprocessing.pixels(each) for each in PICTURES])
     with torch.inference_mode():
         expected = classifier.model(pixels).logits
@@ -37,14 +40,18 @@ def test_a_stage_1_embeds_as_stock_transformers_do(stage2, tmp_path):
     torch.manual_seed(0)
     folder = tmp_path / "mae"
     HieraMAEForPreTraining(HieraMAEConfig.from_size("tiny", **GEOMETRY)).save_pretrained(folder)
-    Classifier.open(stage2).preprocessing.to_processor().save_pretrained(folder)
-    encoder = Encoder.open(folder)
+    Classifier.from_pretrained(stage2).preprocessing.to_processor().save_pretrained(folder)
+    encoder = Encoder.from_pretrained(folder)
     stock = HieraModel.from_pretrained(folder).eval()
-    pixels = Classifier.open(stage2).preprocessing.pixel_values(PICTURES)
+    pixels = Classifier.from_pretrained(stage2).preprocessing.pixel_values(PICTURES)
     with torch.inference_mode():
         expected = stock(pixels).pooler_output
     torch.testing.assert_close(encoder.features(PICTURES), expected, atol=1e-5, rtol=0)
-    assert encoder.fingerprint() == Encoder.open(folder).fingerprint() != Encoder.open(stage2).fingerprint()
+    assert (
+        encoder.fingerprint()
+        == Encoder.from_pretrained(folder).fingerprint()
+        != Encoder.from_pretrained(stage2).fingerprint()
+    )
 
 
 def test_one_gray_channel_and_larger_tokens_are_embedded_too(stage2, tmp_path):
@@ -53,9 +60,9 @@ def test_one_gray_channel_and_larger_tokens_are_embedded_too(stage2, tmp_path):
     folder = tmp_path / "mae"
     config = HieraMAEConfig.from_size("tiny", num_channels=1, num_query_pool=3, **GEOMETRY)
     HieraMAEForPreTraining(config).save_pretrained(folder)
-    preprocessing = Classifier.open(stage2).preprocessing
+    preprocessing = Classifier.from_pretrained(stage2).preprocessing
     preprocessing.to_processor().save_pretrained(folder)
-    features = Encoder.open(folder).features(PICTURES)
+    features = Encoder.from_pretrained(folder).features(PICTURES)
     assert features.shape == (3, 64) and features.std(dim=0).min() > 0
     model = HieraMAEModel.from_pretrained(folder).eval()
     with torch.inference_mode():
@@ -64,7 +71,7 @@ def test_one_gray_channel_and_larger_tokens_are_embedded_too(stage2, tmp_path):
 
 
 def test_features_that_are_nan_are_refused(stage2):
-    encoder = Encoder.open(stage2)
+    encoder = Encoder.from_pretrained(stage2)
     torch.nn.init.constant_(encoder.model.pooler.layernorm.bias, float("nan"))
     with pytest.raises(UserError, match="the encoder computes NaN"):
         encoder.features(PICTURES)
@@ -72,4 +79,4 @@ def test_features_that_are_nan_are_refused(stage2):
 
 def test_a_folder_that_holds_no_hiera_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no config\.json"):
-        Encoder.open(tmp_path)
+        Encoder.from_pretrained(tmp_path)

@@ -1,5 +1,7 @@
 """Several classifiers as one: the mean of their probabilities, each fed as it was trained."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def test_the_mean_of_models_of_other_order_spelling_and_size(first, tmp_path):
     names = [name.upper().replace("_", " ") for name in NAMES[::-1]]
     second = write_sibling(tmp_path / "second", first, names=names)
     Preprocessing(image_size=96, resize_size=110, mean=0.4, std=0.3).to_processor().save_pretrained(second)
-    one, two = Classifier.open(first), Classifier.open(second)
+    one, two = Classifier.from_pretrained(first), Classifier.from_pretrained(second)
     both = Ensemble.open([first, second])
     assert both.names == NAMES and both.resize_size == 110
     expected = (one.probabilities(PICTURES) + two.probabilities(PICTURES).flip(1)) / 2
@@ -43,7 +45,7 @@ def test_the_mean_of_models_of_other_order_spelling_and_size(first, tmp_path):
 
 
 def test_one_model_is_itself(first):
-    alone, classifier = Ensemble.open([first]), Classifier.open(first)
+    alone, classifier = Ensemble.open([first]), Classifier.from_pretrained(first)
     assert torch.equal(score(alone), classifier.probabilities(PICTURES))
     assert alone.fingerprint() == classifier.fingerprint()
 
@@ -56,3 +58,12 @@ def test_what_has_no_mean_is_refused(first, tmp_path):
     again = write_sibling(tmp_path / "again", other)
     with pytest.raises(UserError, match="twin and .*again are the same model"):
         Ensemble.open([first, twin, again])
+
+
+def test_probabilities_that_sum_to_1_are_not_averaged_with_others(first, tmp_path):
+    single = write_sibling(tmp_path / "single", first)
+    config = json.loads((single / "config.json").read_text())
+    (single / "config.json").write_text(json.dumps(config | {"problem_type": "single_label_classification"}))
+    assert Classifier.from_pretrained(single).probabilities(PICTURES).sum(1).tolist() == pytest.approx([1, 1])
+    with pytest.raises(UserError, match="single gives each image exactly one label, the other any number"):
+        Ensemble.open([first, single])

@@ -47,7 +47,7 @@ def exported(folder):
 
 @pytest.fixture(scope="module")
 def classifier(folder):
-    return Classifier.open(folder)
+    return Classifier.from_pretrained(folder)
 
 
 def pictures(count):
@@ -171,7 +171,7 @@ def test_nan_weights_are_refused_by_name(folder, tmp_path):
 
 def test_a_graph_whose_probabilities_are_nan_differs(folder, exported):
     """A NaN equals nothing, on either side: it is no difference of 0.0."""
-    model = Classifier.open(folder).model
+    model = Classifier.from_pretrained(folder).model
     assert largest_difference(model, "sigmoid", exported) <= TOLERANCE
     model.classifier.bias.data[1] = float("nan")
     assert not largest_difference(model, "sigmoid", exported) <= TOLERANCE

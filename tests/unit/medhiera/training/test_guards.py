@@ -15,9 +15,10 @@ from transformers import TrainerCallback
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import RadiographDataset
 from medhiera.errors import CheckpointError, RunEndedError
+from medhiera.fitting_batch import largest_fitting
 from medhiera.training import checkpoints, out_of_memory
 from medhiera.training.checkpoints import find_checkpoint, is_complete, last_checkpoint
-from medhiera.training.out_of_memory import largest_fitting, out_of_memory_message
+from medhiera.training.out_of_memory import out_of_memory_message
 from medhiera.training.preemption import PREEMPTED
 
 SAVING = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6}

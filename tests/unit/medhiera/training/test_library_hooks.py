@@ -20,7 +20,7 @@ import transformers
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[4]
-PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera", "space")
+PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera")
 
 
 class LibraryName(NamedTuple):

@@ -8,14 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import demo
 import reproduce
 from medhiera.config.arguments import ModelArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
+from medhiera.demo_stages import Demo
 from medhiera.errors import UserError
 from medhiera.experiments.arms import HOW_MUCH_MASKED, ablation_arms, explode_arms, mask_arms
 from medhiera.experiments.runner import ExperimentRunner
+from medhiera.shipped_files import script
 from medhiera.training.model import check_source, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -203,7 +204,7 @@ def test_the_mask_unit_is_the_models_own(source, tmp_path):
     ("stage", "config"), [(MAEArguments, "mae_smoke.yaml"), (ClassificationArguments, "cls_smoke.yaml")]
 )
 def test_the_demo_starts_from_weights_of_any_geometry(checkpoint, tmp_path, stage, config):
-    arguments = demo.Demo(tmp_path, tmp_path / "raw").arguments(config, tmp_path / "out", checkpoint)
+    arguments = Demo(tmp_path, tmp_path / "raw").arguments(config, tmp_path / "out", checkpoint)
     recipe = parse_config(stage, arguments)
     check_source(recipe.model, is_mae=STAGES[stage] is HieraMAEForPreTraining)
 
@@ -229,7 +230,7 @@ def test_the_experiments_start_from_weights_of_any_geometry(
             continue  # starts from an arm that has not run
         stage = stages[arm.script]
         command = runner.command(arm, 0)
-        recipe = parse_config(stage, command[command.index(arm.script) + 1 :])
+        recipe = parse_config(stage, command[command.index(script(arm.script)) + 1 :])
         check_source(recipe.model, is_mae=STAGES[stage] is HieraMAEForPreTraining)
 
 

@@ -72,6 +72,7 @@ def test_a_decoder_of_the_hub_keeps_its_weights_and_tokenizer(hub_decoder):
     loss = model(torch.randn(2, 3, 64, 64), labels=torch.tensor([[0, 1, 3], [1, 3, -100]])).loss
     loss.backward()
     assert model.generation_config.pad_token_id == 3
+    assert str(hub_decoder) not in model.config.to_json_string()
 
 
 def test_decoders_that_cannot_be_used_are_refused_in_words(tmp_path, hub_decoder):

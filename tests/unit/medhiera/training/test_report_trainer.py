@@ -1,6 +1,8 @@
 """Training on studies: pictures reach what is written, and validation scores what was written."""
 
 import csv
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from medhiera.config.report_arguments import ReportArguments
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.report_dataset import ReportCollator, ReportDataset, read_studies
 from medhiera.data.report_tokenizer import decode_reports, encode_report, train_byte_tokenizer
+from medhiera.errors import RunEndedError
 from medhiera.evaluation.written_reports import ValidationReports
 from medhiera.training.callbacks import CSVLoggerCallback
 from medhiera.training.report_model import start_report_model
@@ -61,6 +64,53 @@ def test_a_few_studies_are_learned_by_heart_from_their_pictures(tmp_path):
     with (tmp_path / "log.csv").open() as file:
         last = [row for row in csv.DictReader(file) if row["eval_loss"]][-1]
     assert float(last["eval_bleu_4"]) == pytest.approx(1) and int(last["eval_distinct"]) == len(set(reports))
+
+
+def test_memory_that_ends_while_reports_are_written_is_said_in_words(tmp_path):
+    """The loss of a batch fits; what is written of it does not."""
+    trainer, _, _ = make_trainer(tmp_path, report_rows(6, "train"))
+    room = 2
+
+    def ask(module, inputs, kwargs):
+        if kwargs.get("use_cache") is not False and len(kwargs["encoder_hidden_states"]) > room:
+            torch.empty(2**50, dtype=torch.uint8)
+
+    trainer.model.decoder.register_forward_pre_hook(ask, with_kwargs=True)
+    with pytest.raises(RunEndedError, match="while reports are written: a batch of 4 .*; 2 do .*: 2;"):
+        trainer.evaluate()
+    room = 0
+    with pytest.raises(RunEndedError, match=r"neither does one study\. Set fewer num_beams, views or"):
+        trainer.evaluate()
+
+
+ONE_OF_TWO = """
+import sys, torch
+from medhiera.errors import run_script
+from medhiera.training.out_of_memory import end_writing
+
+def main(argv):
+    store = f"file://{argv[1]}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=int(argv[0]), world_size=2)
+    def write(part):
+        raise MemoryError
+    end_writing(write, {"pixel_values": torch.zeros(2, 1)})
+
+run_script(main)
+"""
+
+
+@pytest.mark.slow
+def test_each_of_several_ranks_says_which_it_is(root, tmp_path):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", ONE_OF_TWO, str(rank), str(tmp_path / "store")],
+            cwd=root, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for rank, process in enumerate(ranks):
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1 and f"rank {rank} of 2: out of memory while reports" in said, said
 
 
 def test_accumulated_batches_make_the_step_of_a_whole_one(tmp_path):

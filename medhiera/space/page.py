@@ -9,8 +9,8 @@ import numpy as np
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.inference.classifier import NOTICE
 from medhiera.inference.reconstruction import Reconstruction
-from space.pictures import color_heat, image_tag, what_the_model_sees
-from space.reader import ChestReader, Finding, WritingReader
+from medhiera.space.pictures import color_heat, image_tag, what_the_model_sees
+from medhiera.space.reader import ChestReader, Finding, WritingReader
 
 DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
 
@@ -45,21 +45,35 @@ def findings_table(findings: Sequence[Finding], notes: Sequence[str], seconds: f
     for finding in findings:
         name, label = html.escape(finding.name, quote=True), html.escape(shown_name(finding.name))
         verdict = "above" if finding.is_above else "below"
+        title = "the most probable" if finding.is_above else "less probable"
+        mark = cell = ""
+        if finding.threshold is not None:
+            title = f"{verdict} its threshold"
+            mark = f'<span class="mark" style="left:{finding.threshold:.1%}"></span>'
+            cell = f'<td class="number">{finding.threshold:.3f}</td>'
         rows.append(
             f'<tr class="{verdict}" data-finding="{name}"><td class="name">{label}</td>'
-            f'<td class="scale"><span class="bar" title="{verdict} its threshold"><span class="fill" '
-            f'style="width:{finding.probability:.1%}"></span><span class="mark" '
-            f'style="left:{finding.threshold:.1%}"></span></span></td>'
-            f'<td class="number probability">{finding.probability:.3f}</td>'
-            f'<td class="number">{finding.threshold:.3f}</td></tr>'
+            f'<td class="scale"><span class="bar" title="{title}"><span class="fill" '
+            f'style="width:{finding.probability:.1%}"></span>{mark}</span></td>'
+            f'<td class="number probability">{finding.probability:.3f}</td>{cell}</tr>'
         )
     above = sum(finding.is_above for finding in findings)
+    has_thresholds = any(finding.threshold is not None for finding in findings)
+    scale, column, said = (
+        (
+            ", | threshold",
+            '<th class="number">Threshold</th>',
+            f"{above} of {len(findings)} above the threshold",
+        )
+        if has_thresholds
+        else ("", "", "The most probable label is called")
+    )
     return (
         '<div class="findings"><table><thead><tr><th class="name">Finding</th>'
-        '<th class="scale">0 to 1, | threshold</th>'
-        '<th class="number">Probability</th><th class="number">Threshold</th></tr></thead>'
+        f'<th class="scale">0 to 1{scale}</th>'
+        f'<th class="number">Probability</th>{column}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="small">{above} of {len(findings)} above the threshold (in bold). {_sentences(notes)} '
+        f'<p class="small">{said} (in bold). {_sentences(notes)} '
         f"From file to probabilities: {seconds:.2f} s.</p>"
     )
 

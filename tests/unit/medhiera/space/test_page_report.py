@@ -10,9 +10,9 @@ from page_fixtures import phantom
 from report_rows import write_report_folder
 
 from medhiera.layout import WRITER_FILES
-from space import page
-from space.bundle import NEEDED, bundle
-from space.reader import WritingReader, open_folder
+from medhiera.space import page
+from medhiera.space.bundle import NEEDED, bundle
+from medhiera.space.reader import WritingReader, open_folder
 
 GRAY = phantom()
 
@@ -36,7 +36,7 @@ PAGE = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from space import app
+from medhiera.space import app
 reader = app.open_folder(Path(sys.argv[1]))
 assert app.build_page(reader) is not None
 gray = np.load(sys.argv[2])

@@ -1,24 +1,41 @@
 """A stage's folder and this page → a folder that is a whole Hub Space.
 
-    python -m space.bundle demo/phantom/stage2 build/space
+    python -m medhiera.space.bundle demo/phantom/stage2 build/space
     hf upload NAME/SPACE build/space . --repo-type space
 
 Copies the page, the three packages it stands on, and of the stage only what the page reads. The Space's
 metadata name the model's licence.
 """
 
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
 import argparse
+from pathlib import Path
+
+from medhiera.command_line import new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    parser.add_argument("stage", type=Path, help="a finished stage 1 or 2")
+    parser.add_argument("output", type=Path, help="the folder to write")
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from medhiera.errors import UserError
 from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.record import read_record
 from medhiera.layout import CONFIG_FILE, PROCESSOR_FILE, STAGE_FILES, WEIGHTS_FILE, WRITER_FILES
+from medhiera.shipped_files import IS_INSTALLED, PACKAGE, TEMPLATES
 
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("space", "medhiera", "modeling_hiera_mae", "dataset_scripts", "model_cards")
+ROOMS = ("medhiera", "modeling_hiera_mae", "dataset_scripts")
 NEEDED = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE)
 
 
@@ -45,10 +62,13 @@ def bundle(stage: Path, output: Path) -> None:
     present = [name for name in (*STAGE_FILES, *WRITER_FILES) if (stage / name).is_file()]
     check_links([stage / name for name in present], stage)
     check_private_text({name: str(stage / name) for name in present}, stage, "")
+    ignored = shutil.ignore_patterns("__pycache__", "*.png")
     for room in ROOMS:
-        shutil.copytree(ROOT / room, output / room, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+        shutil.copytree(PACKAGE.parent / room, output / room, ignore=ignored)
+    if not IS_INSTALLED:  # else they lie in medhiera
+        shutil.copytree(TEMPLATES, output / TEMPLATES.name, ignore=ignored)
     for name in ("README.md", "requirements.txt"):  # a Space wants them at its top
-        shutil.move(output / "space" / name, output / name)
+        shutil.move(output / "medhiera" / "space" / name, output / name)
     _replace(output / "README.md", "\nlicense: apache-2.0\n", f"\nlicense: {_licence(stage)}\n")
     (output / "model").mkdir()
     for name in present:
@@ -69,11 +89,7 @@ def _replace(file: Path, old: str, new: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("stage", type=Path, help="a finished stage 1 or 2")
-    parser.add_argument("output", type=Path, help="the folder to write")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         bundle(options.stage, options.output)

@@ -29,16 +29,24 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the result: a probability in 0…1 and the threshold it is held against."""
+    """One row of the result: a probability in 0…1 and the threshold it is held against.
+
+    Attributes:
+        name: of the finding.
+        probability: that it is there.
+        threshold: None where each image has exactly one of the labels, and the most probable is called.
+        is_most_probable: of all.
+    """
 
     name: str
     probability: float
-    threshold: float
+    threshold: float | None
+    is_most_probable: bool = False
 
     @property
     def is_above(self) -> bool:
-        """Whether the threshold is reached."""
-        return self.probability >= self.threshold
+        """Whether the threshold is reached; without one, whether it is the label that is called."""
+        return self.is_most_probable if self.threshold is None else self.probability >= self.threshold
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,18 @@ class Operation:
         """Rescale a probability, or a threshold alike, as the model's own evaluation found it best."""
         return float(rescale(np.array([[probability]]), self.rescaling, [name]).item())
 
-    def notes(self, names: list[str]) -> list[str]:
-        """Say how thresholds and probabilities came about."""
+    def notes(self, names: list[str], is_exclusive: bool = False) -> list[str]:
+        """Say how thresholds and probabilities came about.
+
+        Args:
+            names: of the labels.
+            is_exclusive: each image has exactly one of them.
+        """
+        if is_exclusive:
+            return [
+                "Each image has exactly one of these labels: probabilities sum to 1, and the largest is "
+                "called. They are uncalibrated."
+            ]
         calibrated = sum(self.rescaling.get(name) is not None for name in names)
         with_threshold = sum(name in self.thresholds for name in names)
         if calibrated == len(names):
@@ -130,6 +148,11 @@ class ChestReader:
         """
         [scores] = self.classifier.probabilities([Image.fromarray(gray)]).tolist()
         operation, rows = self.operation, []
+        if self.classifier.is_exclusive:
+            largest = max(scores)
+            labels = zip(self.classifier.names, scores, strict=True)
+            called = [Finding(name, score, None, score == largest) for name, score in labels]
+            return sorted(called, key=lambda row: -row.probability)
         for name, score in zip(self.classifier.names, scores, strict=True):
             # A threshold of the folder is one of the model's own probabilities; where it has none, 0.5 is
             # meant as it is shown.
@@ -225,7 +248,7 @@ def open_folder(folder: Path, device: torch.device = CPU) -> Reader:
     architectures = read_config(folder).get("architectures") or []
     operation = Operation.read(folder)
     if not any(name.endswith("ForPreTraining") for name in architectures):
-        classifier = Classifier.open(folder, device)
+        classifier = Classifier.from_pretrained(folder, device)
         if classifier.preprocessing.crop is None:
             raise UserError(
                 f"{folder} does not crop the middle of what it resizes (preprocessor_config.json): this page "

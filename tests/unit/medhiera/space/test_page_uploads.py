@@ -7,7 +7,7 @@ import pytest
 from page_fixtures import phantom, photograph, write_dicom
 from PIL import Image
 
-from space.pictures import WHAT_IS_CHECKED, RefusedError, read_upload
+from medhiera.space.pictures import WHAT_IS_CHECKED, RefusedError, read_upload
 
 GRAY = phantom()
 

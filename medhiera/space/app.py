@@ -1,8 +1,8 @@
 """A page to try a stage's folder on: drop a radiograph, see what its model finds, writes or fills in.
 
-    python space/app.py demo/phantom/stage2
-    python space/app.py demo/phantom/stage1 --port 7861
-    python space/app.py demo/phantom/stage2 --time 20
+    python -m medhiera app demo/phantom/stage2
+    python -m medhiera app demo/phantom/stage1 --port 7861
+    python -m medhiera app demo/phantom/stage2 --time 20
 
 The first two serve the page on this machine alone; the last prints the latency per image and ends. Also
 a Hub Space's app_file (see bundle.py), its model in `model/`. Needs the extra `app`.
@@ -28,8 +28,28 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-if str(HERE.parent) not in sys.path:
-    sys.path.insert(0, str(HERE.parent))  # nothing of ours is installed
+PROJECT = HERE.parents[1]
+if str(PROJECT) not in sys.path:
+    sys.path.insert(0, str(PROJECT))  # in a Space, and in a clone, nothing of ours is installed
+
+from medhiera.command_line import add_device_option, new_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = new_parser(__doc__)
+    bundled = PROJECT / "model"
+    default = bundled if bundled.is_dir() else Path("demo/phantom/stage2")
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="a stage 1 or 2")
+    parser.add_argument("--port", type=int, help="default: a free one from 7860 on")
+    parser.add_argument("--time", type=int, metavar="N", help="only print the latency over N images")
+    add_device_option(parser)
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    build_parser().parse_args()
+
 UPLOADS = Path(tempfile.mkdtemp(prefix="medhiera-page-"))
 """Gradio's folder for what a browser sends; gone with the process."""
 SHOWN = Path(tempfile.mkdtemp(prefix="medhiera-examples-"))
@@ -45,13 +65,13 @@ from PIL import Image
 from starlette.middleware import Middleware
 
 from dataset_scripts.reading.grayscale import GrayImage
-from medhiera.device import add_device_option, choose_device, log_device
+from medhiera.device import choose_device, log_device
 from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
-from space import page
-from space.guard import LARGEST_UPLOAD, RequestGuard
-from space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
-from space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
+from medhiera.space import page
+from medhiera.space.guard import LARGEST_UPLOAD, RequestGuard
+from medhiera.space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
+from medhiera.space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +215,8 @@ def answer(reader: Reader, picture: Picture, started: float, *settings: Any) -> 
         text = page.report_view(reader, picture.gray, picture.notes, started)
         return None, picture.gray, text, gr.update(visible=False), gr.skip(), ""
     findings = reader.findings(picture.gray)
-    notes = [*picture.notes, *reader.operation.notes(reader.classifier.names)]
+    classifier = reader.classifier
+    notes = [*picture.notes, *reader.operation.notes(classifier.names, classifier.is_exclusive)]
     text = page.findings_table(findings, notes, time.perf_counter() - started)
     likeliest = next((each.name for each in findings if each.name != NO_FINDING), findings[0].name)
     return None, picture.gray, text, shown, likeliest, page.heat_view(reader, picture.gray, likeliest)
@@ -294,15 +315,7 @@ def launch(blocks: gr.Blocks, port: int | None = None, *, wait: bool = True) -> 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    bundled = HERE.parent / "model"
-    default = bundled if bundled.is_dir() else Path("demo/phantom/stage2")
-    parser.add_argument("folder", nargs="?", type=Path, default=default, help="a stage 1 or 2")
-    parser.add_argument("--port", type=int, help="default: a free one from 7860 on")
-    parser.add_argument("--time", type=int, metavar="N", help="only print the latency over N images")
-    add_device_option(parser)
+    parser = build_parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for name in (__name__, "medhiera"):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -24,10 +25,10 @@ from medhiera.evaluation.results import (
 )
 from medhiera.hub.record import Lineage
 from medhiera.inference.heat_maps import METHOD
-from space import page
-from space.bundle import BundleError, bundle
-from space.pictures import RefusedError, color_heat, what_the_model_sees
-from space.reader import ChestReader, Finding, MaskedReader, open_folder
+from medhiera.space import page
+from medhiera.space.bundle import BundleError, bundle
+from medhiera.space.pictures import RefusedError, color_heat, what_the_model_sees
+from medhiera.space.reader import ChestReader, Finding, MaskedReader, open_folder
 
 GRAY = phantom()
 
@@ -93,6 +94,24 @@ def test_thresholds_and_calibration_of_the_folder(reader, tmp_path):
     calibration, thresholds = open_folder(folder).operation.notes(NAMES)
     assert "3 of 4" in calibration
     assert "validation" in thresholds
+
+
+def test_of_exclusive_labels_the_most_probable_is_called(stage2, tmp_path):
+    shutil.copytree(stage2, tmp_path / "exclusive")
+    config = tmp_path / "exclusive" / "config.json"
+    stored = json.loads(config.read_text()) | {"problem_type": "single_label_classification"}
+    config.write_text(json.dumps(stored))
+    reader = open_folder(tmp_path / "exclusive")
+    rows = reader.findings(GRAY)
+    stock = pipeline("image-classification", str(tmp_path / "exclusive"), top_k=len(NAMES))(
+        Image.fromarray(GRAY)
+    )
+    assert [row.probability for row in rows] == pytest.approx([row["score"] for row in stock], abs=5e-3)
+    assert [row.is_above for row in rows] == [True, False, False, False]
+    shown = page.findings_table(rows, reader.operation.notes(NAMES, is_exclusive=True), 0.1)
+    assert "most probable label is called" in shown and "sum to 1" in shown and "hreshold" not in shown
+    assert shown.count('class="above"') == 1
+    assert "hreshold" in page.findings_table(open_folder(stage2).findings(GRAY), [], 0.1)
 
 
 def test_heat_differs_by_finding_and_lies_in_range(reader):
@@ -201,7 +220,7 @@ def test_folders_that_cannot_be_opened(tmp_path):
 
 
 def test_an_upload_is_gone_whatever_came_of_it(tmp_path, monkeypatch):
-    app = pytest.importorskip("space.app")
+    app = pytest.importorskip("medhiera.space.app")
     for content, is_read in ((b"rubbish", False), (_png(GRAY), True)):
         folder = tmp_path / str(is_read)
         folder.mkdir()
@@ -226,7 +245,7 @@ def test_a_space_is_bundled(stage2, tmp_path):
     assert {
         "README.md",
         "requirements.txt",
-        "space/app.py",
+        "medhiera/space/app.py",
         "model/config.json",
         "medhiera/inference/classifier.py",
     } <= names
@@ -258,9 +277,9 @@ def test_a_space_gives_no_private_path_away(tmp_path):
 def test_the_space_says_what_the_hub_asks(root):
     import yaml
 
-    head = yaml.safe_load((root / "space" / "README.md").read_text().split("---")[1])
+    head = yaml.safe_load((root / "medhiera" / "space" / "README.md").read_text().split("---")[1])
     assert head["sdk"] == "gradio"
-    assert head["app_file"] == "space/app.py"
+    assert head["app_file"] == "medhiera/space/app.py"
     assert len(head["short_description"]) <= 60
     pins = dict(line.split("==") for line in (root / "constraints.txt").read_text().split() if "==" in line)
     assert head["sdk_version"] == pins["gradio"]

@@ -1,0 +1,251 @@
+"""A dataset of the datasets library, on the Hub or here, as a user's own folder of images and a table.
+
+A Hub id, a folder of Parquet, or what `save_to_disk` wrote → `extract_dataset` → a folder that ImageFolder
+builds like any other. Images are copied byte for byte, so the readers of this project see what was uploaded:
+16 bits, DICOM and all.
+"""
+
+import csv
+import hashlib
+import importlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import dataset_info, get_session
+
+from dataset_scripts.build.records import manifest_hash, scan_folder
+from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.own.labels import KNOWN_COLUMNS, LABEL_COLUMN, Columns
+from dataset_scripts.own.splits import SPLIT_FOLDERS
+from dataset_scripts.own.table_files import own_column
+from dataset_scripts.reading.image_files import picture_format
+
+logger = logging.getLogger(__name__)
+
+_VERSION = "1"  # raise it when the same dataset is extracted into other files
+
+_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "DICOM": ".dcm", "TIFF": ".tif"}
+
+_SAVED = ("dataset_dict.json", "state.json")
+"""What `save_to_disk` leaves, of several splits and of one."""
+
+_PERSON = ("age_years", "sex", "view")
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """An own folder made of a dataset.
+
+    Attributes:
+        folder: with a folder for each split, and labels.csv.
+        label_column: of labels.csv, with each image's class; "" where it has columns of 0 and 1, or none.
+    """
+
+    folder: Path
+    label_column: str
+
+
+def holds_dataset(folder: Path) -> bool:
+    """Whether a folder holds Parquet or what `save_to_disk` wrote, and no picture."""
+    if any((folder / name).is_file() for name in _SAVED):
+        return True
+    scan = scan_folder(folder)
+    return any(path.lower().endswith(".parquet") for path in scan.files) and not scan.images()
+
+
+def extract_dataset(dataset: str, columns: Columns, place: Path) -> Extracted:
+    """Copy a dataset's images and labels into a folder, unless it is there already.
+
+    Args:
+        dataset: a Hub id, or a folder for which `holds_dataset` is true.
+        columns: what its columns mean.
+        place: where the folder goes, in one whose name changes with the dataset's content and the columns.
+
+    Raises:
+        DataLayoutError: it cannot be reached or opened; a split's name is none that is known.
+        LabelFileError: its columns cannot be meant.
+    """
+    name, revision = _name(dataset, columns), _revision(dataset)
+    if revision is None and (found := was_extracted(dataset, columns, place)):
+        logger.warning("%s cannot be reached: what was extracted of it before is read", dataset)
+        return _opened(found[-1])
+    folder = place / f"{name}-{revision}"
+    if folder.is_dir():
+        return _opened(folder)
+    splits = _load(dataset, revision if not Path(dataset).is_dir() else None)
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".extracting-") as scratch:
+        whole = Path(scratch) / "dataset"
+        whole.mkdir()
+        _write(splits, _find_columns(dataset, splits, columns), whole)
+        shutil.move(whole, folder)
+    logger.info("%s: its images lie in %s", dataset, folder)
+    return _opened(folder)
+
+
+def was_extracted(dataset: str, columns: Columns, place: Path) -> list[Path]:
+    """Return what was made of a dataset before, the newest last."""
+    return sorted(place.glob(f"{_name(dataset, columns)}-*"), key=os.path.getmtime)
+
+
+def _name(dataset: str, columns: Columns) -> str:
+    asked = f"{_VERSION}\x1f{dataset}\x1f{columns}"
+    return f"dataset-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+
+
+def _opened(folder: Path) -> Extracted:
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        header = next(csv.reader(file))
+    return Extracted(folder, LABEL_COLUMN if LABEL_COLUMN in header else "")
+
+
+def _revision(dataset: str) -> str | None:
+    """Return what changes when the dataset does; None where the Hub cannot be reached."""
+    if Path(dataset).is_dir():
+        return manifest_hash([scan_folder(Path(dataset))])
+    try:
+        return str(dataset_info(dataset).sha)
+    except opening_errors():  # offline, no such repository, no valid id: loading says which
+        return None
+
+
+def opening_errors() -> tuple[type[Exception], ...]:
+    """Return what opening a dataset raises; which HTTP library is below the client depends on its version."""
+    library = importlib.import_module(type(get_session()).__module__.split(".")[0])
+    return (library.HTTPError, OSError, ValueError, RuntimeError)
+
+
+def _load(dataset: str, revision: str | None) -> dict[str, datasets.Dataset]:
+    try:
+        if any((Path(dataset) / name).is_file() for name in _SAVED):
+            loaded = datasets.load_from_disk(dataset)
+        else:
+            loaded = datasets.load_dataset(dataset, revision=revision)
+    except opening_errors() as error:
+        raise DataLayoutError(
+            f"{dataset} cannot be opened as a dataset ({str(error).strip()[:300]}). Wanted the id of a "
+            "dataset on the Hub with one configuration, a folder of Parquet, or what save_to_disk wrote."
+        ) from error
+    splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    known = {name: rows for name, rows in splits.items() if name.lower() in SPLIT_FOLDERS}
+    if not known:
+        raise DataLayoutError(
+            f"{dataset} has the splits {sorted(splits)}; wanted some of {sorted(SPLIT_FOLDERS)}."
+        )
+    if passed_over := sorted(splits.keys() - known.keys()):
+        logger.warning("%s: the splits %s are not read; train, validation and test are", dataset, passed_over)
+    return known
+
+
+def _find_columns(dataset: str, splits: dict[str, datasets.Dataset], asked: Columns) -> Columns:
+    """Return the columns by their names, where they are found.
+
+    Raises:
+        LabelFileError: one that is asked for is not there or holds something else; no image is found, or
+            several columns could hold it, or the labels.
+    """
+    features = next(iter(splits.values())).features
+    for what, name in (("image", asked.image), ("label", asked.label), ("patient", asked.patient)):
+        if name and name not in features:
+            raise LabelFileError(
+                f"{dataset} has no column {name!r} ({what}_column); it has {sorted(features)}."
+            )
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [name for name, kind in features.items() if _class_names(kind) is not None]
+    named = [name for name in features if name.lower() in ("label", "labels")]
+    patients = [name for name in features if own_column(name) == "patient"]
+    image = asked.image or _only(dataset, "image", images)
+    if not image:
+        raise LabelFileError(
+            f"{dataset} has no column of images; it has {sorted(features)}. Name one that holds their bytes: "
+            "image_column."
+        )
+    label = asked.label or _only(dataset, "label", labels or named)
+    if not label:
+        logger.info("%s has no column of classes: its images have no labels", dataset)
+    return Columns(image, label, asked.patient or _only(dataset, "patient", patients))
+
+
+def _only(dataset: str, what: str, names: Sequence[str]) -> str:
+    if len(names) > 1:
+        raise LabelFileError(f"{dataset}: {list(names)} may each hold the {what}; name one: {what}_column.")
+    return names[0] if names else ""
+
+
+def _class_names(kind: Any) -> list[str] | None:
+    """Return the names of a ClassLabel, or of a list of such; None of anything else."""
+    return getattr(getattr(kind, "feature", kind), "names", None)
+
+
+def _write(splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) -> None:
+    """Write the images of each split into a folder of its name, and labels.csv."""
+    features = next(iter(splits.values())).features
+    kind = features[columns.label] if columns.label else None
+    is_list = isinstance(kind, datasets.List | datasets.LargeList)
+    names = _class_names(kind)
+    if is_list and names is None:
+        found = (value for rows in splits.values() for cell in rows[columns.label] for value in cell or ())
+        names = sorted({str(value) for value in found})
+    if isinstance(kind, datasets.Value) and kind.dtype.startswith("float"):
+        raise LabelFileError(f"the column {columns.label!r} holds numbers ({kind.dtype}); wanted classes.")
+    labels = list(names or ()) if is_list else [LABEL_COLUMN] if columns.label else []
+    reserved = (*KNOWN_COLUMNS, LABEL_COLUMN)
+    taken = [name for name in names or () if is_list and (own_column(name) in reserved or "\n" in name)]
+    if taken:
+        raise LabelFileError(f"the classes {taken} are called like columns of a table; rename them.")
+    persons = {own_column(name): name for name in features if own_column(name) in _PERSON}
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *(["patient"] if columns.patient else []), *persons, *labels])
+        for split, rows in splits.items():
+            (folder / split).mkdir()
+            for name, row in _images(rows, columns.image, folder / split):
+                cells = [row[columns.patient]] if columns.patient else []
+                cells += [row[column] for column in persons.values()]
+                if columns.label:
+                    cells += _cells(row[columns.label], names, is_list)
+                writer.writerow([f"{split}/{name}", *map(_one_line, cells)])
+
+
+def _cells(value: Any, names: Sequence[str] | None, is_list: bool) -> list[Any]:
+    """Return the class, or a 1 or 0 for each of the names; empty of an image without."""
+    if is_list:
+        assert names is not None
+        present = {_class_of(each, names) for each in value or ()}
+        return ["" if value is None else int(name in present) for name in names]
+    return [_class_of(value, names)]
+
+
+def _class_of(value: Any, names: Sequence[str] | None) -> str:
+    if value is None or value == -1:  # -1 is the datasets library's "not labeled"
+        return ""
+    return names[value] if names is not None and isinstance(value, int) else str(value)
+
+
+def _one_line(value: Any) -> str:
+    return "" if value is None else " ".join(str(value).split())
+
+
+def _images(rows: datasets.Dataset, column: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Write each row's image as it is stored, and yield (file name, row)."""
+    if isinstance(rows.features[column], datasets.Image):
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    for index, row in enumerate(rows):
+        content = row[column]
+        if isinstance(content, dict):
+            content = content["bytes"] if content["bytes"] is not None else Path(content["path"]).read_bytes()
+        if not isinstance(content, bytes):
+            raise LabelFileError(
+                f"the column {column!r} holds {type(content).__name__}; wanted images, or their bytes: "
+                "image_column."
+            )
+        name = f"{index:07d}{_SUFFIXES.get(picture_format(content[:132]), '')}"
+        (folder / name).write_bytes(content)
+        yield name, row

@@ -1,0 +1,132 @@
+"""The labels of a user's own images: columns of 0 and 1, a class for each image, or none.
+
+A table → `table_labels`, folders → `find_classes` → own/table.py and own/class_folders.py list the images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from dataset_scripts.build.file_names import fold
+from dataset_scripts.build.label_rows import parse_label
+from dataset_scripts.build.tables import Row, Table
+from dataset_scripts.errors import LabelFileError
+from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
+
+KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
+
+LABEL_COLUMN = "label"
+
+_CLASS_COLUMNS = (LABEL_COLUMN, "class")
+"""A column of this name that is the only one and holds words holds classes, as in the datasets library."""
+
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column of a table or dataset holds what; "" is found by its name or type, or not there."""
+
+    image: str = ""
+    label: str = ""
+    patient: str = ""
+
+    @classmethod
+    def of(cls, options: Any) -> "Columns":
+        """Return those that a configuration or a recipe names."""
+        return cls(options.image_column or "", options.label_column or "", options.patient_column or "")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLabels:
+    """The labels of own images.
+
+    Attributes:
+        names: in order; FINDINGS, not annotated, where the images have none.
+        is_exclusive: each image has at most one of them, its class.
+        column: of a table, that holds the class; "" where columns or folders hold the labels.
+        classes: by folder: path → class.
+    """
+
+    names: tuple[str, ...] = FINDINGS
+    is_exclusive: bool = False
+    column: str = ""
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+    def values(self, path: str, row: Row | None, wanted: Sequence[str]) -> tuple[float, ...]:
+        """Return 1, 0 or NaN for each label wanted.
+
+        Args:
+            path: of the image, below the folder.
+            row: of the table; None without one.
+            wanted: names, a class in any spelling; what is no label here is not annotated.
+        """
+        if self.is_exclusive:
+            label = row.get(self.column) if self.column and row is not None else self.classes.get(path, "")
+            return class_values(label, self.names, tuple(wanted))
+        values = [parse_label(row.get(name)) if row is not None else None for name in wanted]
+        return tuple(NOT_ANNOTATED if value is None else value for value in values)
+
+
+def spelling(name: str) -> str:
+    """Return what all spellings of a class share: `PLEURAL THICKENING` is Pleural_Thickening."""
+    return fold(name).replace("_", " ")
+
+
+@lru_cache
+def class_values(label: str, classes: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[float, ...]:
+    """Return 1 for an image's class and 0 for the other classes, NaN for what is none and for no class."""
+    if not label:
+        return (NOT_ANNOTATED,) * len(wanted)
+    known, present = {spelling(name) for name in classes}, spelling(label)
+    columns = map(spelling, wanted)
+    return tuple(float(name == present) if name in known else NOT_ANNOTATED for name in columns)
+
+
+def table_labels(table: Table, label_column: str = "") -> OwnLabels:
+    """Return what a table says of labels.
+
+    Args:
+        table: of the folder.
+        label_column: the column that holds each image's class; "" to find it.
+
+    Raises:
+        LabelFileError: there is no such column, or it holds a single class or two spellings of one; or a
+            cell of another column is no label.
+    """
+    names = [column for column in table.columns if column not in KNOWN_COLUMNS]
+    if label_column:
+        if label_column not in names:
+            raise LabelFileError(f"{table.name} has no column {label_column!r} of classes; it has {names}.")
+        return _classes(table, label_column)
+    if len(names) == 1 and names[0].lower() in _CLASS_COLUMNS:
+        if any(parse_label(row.get(names[0])) is None for row in table.rows):
+            return _classes(table, names[0])
+    for row in table.rows:
+        for column in names:
+            if parse_label(row.get(column)) is None:
+                raise LabelFileError(
+                    f"{table.name}, line {row.line}: column {column!r} holds {row.get(column)!r}. A label is "
+                    "1 (present), 0 (absent) or empty (not annotated). If this column is no label, delete "
+                    f"it, or rename it to what it holds of {list(KNOWN_COLUMNS)}: no other column is "
+                    f"allowed. If it names each image's one class, add label_column: {column}."
+                )
+    return OwnLabels(tuple(names)) if names else OwnLabels()
+
+
+def _classes(table: Table, column: str) -> OwnLabels:
+    names = sorted({row.get(column) for row in table.rows} - {""})
+    alike: dict[str, str] = {}
+    for name in names:
+        if (other := alike.setdefault(spelling(name), name)) != name:
+            raise LabelFileError(
+                f"{table.name}: column {column!r} holds {other!r} and {name!r}, which differ only in letter "
+                "case, spaces, underscores or Unicode form. Write one class alike."
+            )
+    if not 2 <= len(names) <= _MOST_CLASSES:
+        raise LabelFileError(
+            f"{table.name}: column {column!r} holds {len(names)} classes, for example {names[:5]}; wanted 2 "
+            f"to {_MOST_CLASSES}."
+        )
+    return OwnLabels(tuple(names), is_exclusive=True, column=column)

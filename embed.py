@@ -1,0 +1,173 @@
+"""Features of your own images or of a dataset, from any vision model, as one Parquet file.
+
+    python embed.py --model runs/stage1 --output features.parquet FOLDER chest.png study.dcm
+    python embed.py --model demo/phantom/stage1 --output runs/features.parquet --data_dir demo/phantom/raw
+
+MODEL is any stage, a stock Hiera, or any model of single images that transformers' AutoModel opens (RAD-DINO,
+a ViT, timm's). One row an image: `path`, `content`, and `features`, a list of float32; of a dataset image_id,
+source, split, patient_id and labels in the place of the first two, so that probe.py can score them.
+`--tokens` writes the grid of the last layer's tokens too. Repeating a command that was killed resumes it.
+"""
+
+# ruff: noqa: E402  (the parser stands above what takes seconds to import)
+
+import argparse
+import sys
+from pathlib import Path
+
+from medhiera.command_line import add_device_option, new_parser
+
+SPLITS = ("train", "validation", "test")
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line; a dataset that stands among the files is moved to data_dir."""
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--model", required=True, help="any stage's folder or Hub id, or that of another vision model"
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, help="the Parquet file to write, or to go on with"
+    )
+    parser.add_argument(
+        "--tokens", action="store_true",
+        help="write the last layer's tokens too, as grids: safetensors in OUTPUT's name with .tokens",
+    )  # fmt: skip
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
+    add_device_option(parser)
+    data = parser.add_argument_group("of a dataset")
+    data.add_argument("--data_dir", help="folder that holds the sources, a built cocktail, or its Hub id")
+    data.add_argument(
+        "--build_dir", help="where built data is kept (default: cocktail beside the model or OUTPUT)"
+    )
+    data.add_argument("--splits", nargs="+", choices=SPLITS, help="which are embedded (default: all it has)")
+    data.add_argument("--sources", nargs="+", help="which are embedded (default: all)")
+    data.add_argument("--max_images", type=int, help="at most so many of each split, drawn at random")
+    data.add_argument(
+        "--split_scheme", choices=("official", "medtransformer", "mrm", "r2gen"),
+        help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
+    )  # fmt: skip
+    data.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
+    parser.add_argument(
+        "paths", nargs="*", metavar="FILES_OR_FOLDER_OR_DATASET",
+        help="images, folders of images, or one built dataset: its folder or Hub id",
+    )  # fmt: skip
+    options = parser.parse_args(argv)
+    if len(options.paths) == 1 and options.data_dir is None and is_dataset(options.paths[0]):
+        options.data_dir = options.paths.pop()
+    if bool(options.paths) == (options.data_dir is not None):
+        parser.error("name either FILES_OR_FOLDER_OR_DATASET, or --data_dir")
+    options.paths = [Path(name) for name in options.paths]
+    options.output_dir = options.output.parent
+    return options
+
+
+def is_dataset(name: str) -> bool:
+    """Whether it is built data, or looks like a Hub id where no file has this name."""
+    path = Path(name)
+    if path.exists():
+        return (path / "build.json").is_file()
+    return name.count("/") == 1 and not path.suffix and not name.startswith((".", "/", "~"))
+
+
+if __name__ == "__main__":  # --help and mistyped options are answered now
+    read_options(sys.argv[1:])
+
+import logging
+
+from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
+from medhiera.data.cocktail import are_drawn, figure_mark
+from medhiera.data.selection import select_examples, warn_of_small_images
+from medhiera.data.training_images import trained_on
+from medhiera.device import choose_device, log_device, log_peak_memory
+from medhiera.errors import UserError, run_script
+from medhiera.hub.lineage import find_record
+from medhiera.inference.embedding import (
+    check_splits,
+    data_fingerprint,
+    embed_files,
+    embed_rows,
+    header_of_encoder,
+)
+from medhiera.inference.encoder import Encoder
+from medhiera.inference.features_writer import FeaturesWriter
+from medhiera.inference.picture_files import canonical_path, find_images
+from medhiera.inference.predictions_csv import check_lists
+from medhiera.output import check_output_file, make_folder, one_writer
+from medhiera.scoring import open_built
+
+logger = logging.getLogger("embed")
+
+
+def main(argv: list[str]) -> None:
+    """Open the model, embed what has no row yet, write the file; unreadable files are listed beside it."""
+    options = read_options(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
+    for name in ("embed", "medhiera", "dataset_scripts"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size {options.batch_size}: wanted 1 or more images")
+    check_output_file(options.output, "--output")
+    device = choose_device(options.device)
+    make_folder(options.output.parent, "--output")
+    output = options.output.resolve()  # one file has one lock, however it is named
+    check_lists(output)
+    with one_writer(output, "--output"):
+        log_device(device)
+        encoder = Encoder.from_pretrained(options.model, device)
+        if options.data_dir is None:
+            embed_own_files(options, encoder, output)
+        else:
+            embed_dataset(options, encoder, output)
+        log_peak_memory(device)
+
+
+def embed_own_files(options: argparse.Namespace, encoder: Encoder, output: Path) -> None:
+    """Files and folders.
+
+    Raises:
+        UserError: there is no image, or none that can be read; see embed_files.
+    """
+    files: dict[Path, Path] = {}
+    for path in find_images(options.paths):
+        files.setdefault(canonical_path(path), path)
+    if not files:
+        named = [str(path) for path in options.paths]
+        raise UserError(f"no image in {named}; wanted {sorted(IMAGE_SUFFIXES)} files")
+    writer = FeaturesWriter(output, header_of_encoder(options.model, encoder, options.tokens))
+    unreadable, pace = embed_files(encoder, files, writer, options.batch_size)
+    logger.info("%s; %d of %d files → %s", pace, len(files) - unreadable, len(files), options.output)
+    if unreadable == len(files):
+        raise UserError("none of the images could be read")
+
+
+def embed_dataset(options: argparse.Namespace, encoder: Encoder, output: Path) -> None:
+    """Built data, or raw sources that are built first.
+
+    Raises:
+        UserError: see open_built, select_examples and embed_rows; or a split that the data lacks.
+    """
+    stored_size = encoder.preprocessing.resize_size
+    record = find_record(options.model)
+    data = open_built(options, stored_size, [options.model], [record])
+    splits = options.splits or [name for name in SPLITS if name in data.rows]
+    check_splits(splits, data)
+    rows = {
+        name: select_examples(data.split(name), options.sources, options.max_images, seed=0)
+        for name in splits
+    }
+    warn_of_small_images(rows[splits[0]], stored_size)
+    header = header_of_encoder(
+        options.model, encoder, options.tokens, data=data_fingerprint(data), finding_names=data.names,
+        is_phantom=all(are_drawn(chosen) for chosen in rows.values()), split_scheme=data.split_scheme,
+        figure_mark=figure_mark(*rows.values(), is_smoke_run=record is not None and record.kind == "smoke"),
+    )  # fmt: skip
+    pace = embed_rows(
+        encoder, rows, trained_on(options.model), FeaturesWriter(output, header), options.batch_size
+    )
+    counts = ", ".join(f"{name} {len(chosen):,}" for name, chosen in rows.items())
+    logger.info("%s; %s → %s", pace, counts, options.output)
+
+
+if __name__ == "__main__":
+    run_script(main, "finished rows are kept: repeat the command to resume")

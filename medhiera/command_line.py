@@ -1,0 +1,97 @@
+"""What the parsers of all commands have in common. Imports no library that takes time.
+
+A command reads its command line before it imports PyTorch, so that --help and a mistyped option are answered
+at once: its parser stands at the top of its file, above the other imports. The very floor of medhiera.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+started_as: str | None = None
+"""What was typed where a command runs as part of `medhiera`, such as "medhiera predict"."""
+
+
+def program() -> str:
+    """What was typed to start this process: "predict.py" or "medhiera predict"."""
+    return started_as or Path(sys.argv[0]).name
+
+
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that takes no abbreviations and shows a file's docstring as it stands.
+
+    Args:
+        description: the docstring; its examples show the command as it was started.
+    """
+    return argparse.ArgumentParser(
+        prog=program(), allow_abbrev=False, description=with_examples(description or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+
+def with_examples(description: str) -> str:
+    """The docstring of a script with `python SCRIPT` as it was started: `medhiera COMMAND`."""
+    if started_as is None:
+        return description
+    script = Path(sys.argv[0]).name
+    launched = description.replace(f"accelerate launch {script}", f"accelerate launch -m {started_as}")
+    return launched.replace(f"python {script}", started_as)
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`, a word for `device.choose_device`."""
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda|cuda:N|mps",
+        help="where the model runs (default auto: a CUDA GPU where there is one, else the CPU)",
+    )  # fmt: skip
+
+
+def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True) -> None:
+    """What is scored, how, and where the results go; evaluate_cls.py and probe.py.
+
+    Args:
+        parser: gets them.
+        needs_data: False of probe.py, whose data may be in a file of features.
+    """
+    parser.add_argument(
+        "--data_dir",
+        required=needs_data,
+        help="folder that holds the sources, a built cocktail, or its Hub id",
+    )  # fmt: skip
+    parser.add_argument(
+        "--build_dir",
+        help="where built data is kept (default: cocktail beside the model, where training "
+        "left it, or OUTPUT_DIR/cocktail)",
+    )
+    parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
+    )
+    parser.add_argument(
+        "--split_scheme", choices=("official", "medtransformer", "mrm", "r2gen"),
+        help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
+    )  # fmt: skip
+    parser.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
+    for what in ("image", "label", "patient"):
+        parser.add_argument(f"--{what}_column", help="as in training, where it was named there")
+    parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
+    add_device_option(parser)
+    parser.add_argument(
+        "--bootstrap_resamples", type=int, default=2000, help="of patients, for intervals (default: 2000)"
+    )
+    parser.add_argument("--compare", type=Path, help="another model's predictions.parquet on the same split")
+
+
+def positive(text: str) -> int:
+    """An option's whole number from 1; argparse shows the ValueError."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def not_negative(text: str) -> int:
+    """An option's whole number from 0; argparse shows the ValueError."""
+    if (number := int(text)) < 0:
+        raise ValueError(text)
+    return number

@@ -1,0 +1,61 @@
+"""What a record says of the data that a stage read.
+
+Below record.py, whose trained stages hold one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from datasets import Dataset
+from pydantic import ConfigDict
+
+from medhiera.data.cocktail import (
+    BuiltDataset,
+    LeakageCounts,
+    are_drawn,
+    by_source,
+    phantom_sources,
+    shared_patients,
+)
+
+STRICT = ConfigDict(extra="forbid")
+"""A key that no field has is refused: of another version's record it may be the one that matters."""
+
+
+@dataclass
+class DataRecord:
+    """What a stage read: images of each source by split and by use; patients it trained and scored on.
+
+    `is_phantom`: every image it used is drawn; `phantom_sources`: the sources of which it used drawn images.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    images: dict[str, dict[str, int]]
+    is_phantom: bool
+    split_scheme: str
+    leakage: LeakageCounts
+    trained_on: dict[str, int]
+    validated_on: dict[str, int]
+    tested_on: dict[str, int] = field(default_factory=dict)
+    shared_patients: dict[str, int] = field(default_factory=dict)
+    phantom_sources: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, data: BuiltDataset, used: Mapping[str, Dataset]) -> "DataRecord":
+        """Count.
+
+        Args:
+            data: the opened data.
+            used: rows by use: `trained_on`, `validated_on`, and `tested_on` where the test split is scored.
+        """
+        return cls(
+            images={split: by_source(rows) for split, rows in data.rows.items()},
+            is_phantom=all(are_drawn(rows) for rows in used.values()),
+            split_scheme=data.split_scheme,
+            leakage=data.leakage(),
+            shared_patients=shared_patients(used),
+            phantom_sources=sorted(set[str]().union(*map(phantom_sources, used.values()))),
+            **{use: by_source(rows) for use, rows in used.items()},
+        )

@@ -1,0 +1,158 @@
+"""The user's own picture files: found, told apart by what they hold, read ahead of the model.
+
+`predict.py` and `embed.py` → here → read_ahead.py. A file is known by its place, not by its name as typed,
+and by what it holds.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from PIL import Image
+
+from dataset_scripts.errors import BadImageError
+from dataset_scripts.reading.decoding import decoding
+from dataset_scripts.reading.image_files import is_picture, is_system_file, walk_folder
+from dataset_scripts.reading.images import read_image
+from medhiera.errors import UserError
+from medhiera.inference.read_ahead import read_ahead
+
+logger = logging.getLogger(__name__)
+
+Prepared = TypeVar("Prepared")
+
+
+def find_images(paths: list[Path]) -> Iterator[Path]:
+    """The files among `paths`, and the pictures below its folders, behind links too.
+
+    Pictures of a kind that cannot be read are among them, so that they are named. Hidden files, files of the
+    operating system and files that are no pictures are passed over; the log counts them.
+
+    Raises:
+        UserError: a path that is neither a file nor a folder, or a folder that may not be listed.
+    """
+    passed_over: dict[str, list[str]] = {"hidden or of the system": [], "no pictures": []}
+    for path in paths:
+        if is_system_file(path.name):
+            passed_over["hidden or of the system"].append(path.name)
+        elif path.is_dir():
+            walk = walk_folder(path, follow_links_out=True)
+            passed_over["hidden or of the system"] += walk.hidden
+            for name in walk.files:
+                if is_picture(path / name):
+                    yield path / name
+                else:
+                    passed_over["no pictures"].append(name)
+        elif path.is_file():
+            yield path
+        else:
+            raise UserError(f"{path} is neither a file nor a folder")
+    for reason, names in passed_over.items():
+        if names:
+            logger.info("passed over, %s: %d, for example %s", reason, len(names), ", ".join(names[:3]))
+
+
+@dataclass(frozen=True)
+class Reading(Generic[Prepared]):
+    """What came of one file.
+
+    Attributes:
+        path: as it was named.
+        content: a digest of the file's bytes.
+        pixels: prepared for each model; None where it could not be read.
+        fault: why not.
+        remarks: what a user should know of a picture that was read, such as a window that shows nothing.
+    """
+
+    path: Path
+    content: str
+    pixels: Prepared | None
+    fault: str
+    remarks: list[str]
+
+
+def read_file(path: Path, prepare: Callable[[Image.Image], Prepared]) -> Reading[Prepared]:
+    """What came of one file; called in threads, see read_ahead.
+
+    Args:
+        path: what to read.
+        prepare: a picture → what a model is given of it.
+    """
+    remarks: list[str] = []
+    try:
+        with decoding(path):
+            content = file_digest(path)
+        gray = read_image(path, note=lambda kind, detail: remarks.append(f"{kind}: {detail}"))
+    except BadImageError as error:
+        return Reading(path, "", None, str(error), remarks)
+    return Reading(path, content, prepare(Image.fromarray(gray)), "", remarks)
+
+
+def read_pictures(
+    paths: list[Path], prepare: Callable[[Image.Image], Prepared], batch_size: int
+) -> Generator[list[Reading[Prepared]], None, None]:
+    """What came of the files, a batch at a time in their order; threads read ahead of the model.
+
+    Args:
+        paths: what to read.
+        prepare: a picture → what a model is given of it.
+        batch_size: files at a time.
+    """
+
+    def read(path: Path) -> Reading[Prepared]:
+        return read_file(path, prepare)
+
+    with warnings.catch_warnings(), contextlib.closing(read_ahead(read, paths, batch_size)) as batches:
+        warnings.simplefilter("ignore")  # read_image does too, but its filter is shared by all threads
+        yield from batches
+
+
+def open_picture(image: Image.Image | str | Path) -> Image.Image:
+    """A picture as it is, or one that a file holds, as 8-bit gray.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    try:
+        return Image.fromarray(read_image(Path(image)))
+    except BadImageError as error:
+        raise UserError(f"{image} cannot be read: {error}") from error
+
+
+def canonical_path(path: Path) -> Path:
+    """The same path however the file's folder is named; a link counts as a file of its own."""
+    return path.parent.resolve() / path.name
+
+
+def file_digest(path: Path) -> str:
+    """64 bits of a hash of the file's bytes, as hex: which picture a row is of, whatever its file's date."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, functools.partial(hashlib.blake2b, digest_size=8)).hexdigest()
+
+
+def changed_files(before: Mapping[Path, str], files: Collection[Path]) -> set[Path]:
+    """Files that hold another picture than the one that has a row: copied over, whatever their date says.
+
+    Args:
+        before: file → `file_digest` when its row was written.
+        files: those asked for; the others are not looked at.
+    """
+
+    def is_changed(file: Path) -> bool:
+        try:
+            return file_digest(file) != before[file]
+        except OSError:
+            return True  # it is read again, and named
+
+    asked = [file for file in files if file in before]
+    with ThreadPoolExecutor() as pool:
+        return {file for file, changed in zip(asked, pool.map(is_changed, asked), strict=True) if changed}

@@ -1,0 +1,227 @@
+"""How a command that scores a model begins and ends: its checks, the data that are scored, what it writes.
+
+As run.py is for training. On evaluation/ and hub/, below evaluate_cls.py, evaluate_report.py and probe.py.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from medhiera.config.arguments import DataArguments
+from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, open_cocktail
+from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
+from medhiera.data.training_images import check_unseen
+from medhiera.device import choose_device
+from medhiera.errors import UserError
+from medhiera.evaluation import report
+from medhiera.evaluation.bootstrap import Bootstrap, Floats
+from medhiera.evaluation.comparison import compare_models
+from medhiera.evaluation.ensemble import member_lines
+from medhiera.evaluation.localization import HeatMapExample
+from medhiera.evaluation.predictions import Predictions, read_predictions
+from medhiera.evaluation.published_results import compare_with_published
+from medhiera.evaluation.results import Comparison
+from medhiera.evaluation.tables import call_lines, comparison_lines, format_table, threshold_lines
+from medhiera.hub.evaluation_record import EvaluationRecord
+from medhiera.hub.lineage import find_record
+from medhiera.hub.record import AnyRecord, TrainedRecord
+from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER
+from medhiera.output import make_folder, one_writer, write_error
+
+logger = logging.getLogger(__name__)
+
+
+def begin(options: argparse.Namespace) -> torch.device:
+    """Set the logging up, check what is asked for, and choose the device.
+
+    Raises:
+        UserError: a number out of range, an output folder that holds a model, a device that is not there.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
+    for name in ("evaluate_cls", "evaluate_report", "probe", "medhiera", "dataset_scripts"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: wanted {least} or more")
+    if (options.output_dir / CONFIG_FILE).is_file():
+        raise UserError(
+            f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
+            "overwritten; name another folder"
+        )
+    return choose_device(options.device)
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """The folder for all results, made where it is not there, and this process's alone."""
+    is_new = make_folder(folder, "--output_dir")
+    with one_writer(folder, "--output_dir", is_new):
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredData:
+    """What a model is scored on.
+
+    Attributes:
+        cocktail: the built data.
+        sources: those that are read; None for all.
+        rows: of the split that is scored.
+        validation: where thresholds are chosen; None where that is what is scored, or the data has none.
+        figure_mark: what figures say of the models and the data.
+    """
+
+    cocktail: BuiltDataset
+    sources: list[str] | None
+    rows: Dataset
+    validation: Dataset | None
+    figure_mark: str
+
+
+def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[str]) -> ScoredData:
+    """The rows to score, refused where a model was trained on some of them.
+
+    Args:
+        options: the command line.
+        stored_size: the shorter side at which the models' images are read, in pixels.
+        models: folders or Hub ids.
+
+    Raises:
+        UserError: see open_built, open_cocktail and check_unseen; or no row is left.
+    """
+    records = [find_record(model) for model in models]
+    cocktail = open_built(options, stored_size, models, records)
+    sources = options.sources or sources_of(cocktail)
+    rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
+    for record in records:
+        warn_of_model(record, are_drawn(rows))
+    warn_of_small_images(rows, stored_size)
+    held_out = {} if options.split == "train" else {options.split: rows}
+    if options.split != "validation" and "validation" in cocktail.rows:
+        held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)
+    if options.split_scheme is None:  # as asked for, with a warning
+        for model in models:
+            check_unseen(model, **held_out)
+    validation = None if options.split == "validation" else held_out.get("validation")
+    is_smoke_run = any(record is not None and record.kind == "smoke" for record in records)
+    return ScoredData(cocktail, sources, rows, validation, figure_mark(rows, is_smoke_run=is_smoke_run))
+
+
+def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:
+    """The paired difference from another model's scores of the same images; None where there are none."""
+    if other is None:
+        return None
+    # Without intervals there is still a difference to tell, and its p-value wants one resample.
+    paired = bootstrap if bootstrap.resamples else Bootstrap(1)
+    return compare_models(predictions, dataclasses.replace(predictions, scores=other), paired)
+
+
+def write_results(
+    options: argparse.Namespace,
+    record: EvaluationRecord,
+    predictions: Predictions,
+    examples: list[HeatMapExample],
+    mark: str,
+) -> None:
+    """Write predictions.parquet, the figures and at last metrics.json, and print the tables.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    scored = record.evaluation
+    title = f"{options.split.capitalize()} split"
+    try:
+        predictions.table().to_parquet(options.output_dir / "predictions.parquet")
+        folder = options.output_dir / FIGURES_FOLDER
+        report.draw(scored, predictions, examples, folder, title, mark)
+        record.write(options.output_dir)
+    except OSError as error:
+        raise write_error("--output_dir", options.output_dir, error) from error
+    lines = [*format_table(scored), "", *call_lines(scored.exclusive)]
+    lines += [*threshold_lines(scored.operating_points), ""]
+    assert predictions.rows is not None, "predict names the images"
+    lines += [*compare_with_published(scored, predictions.rows["image_id"], record.is_phantom), ""]
+    if record.members:
+        lines += [*member_lines(record.members, scored), ""]
+    if scored.comparison is not None:
+        lines += [f"this model minus {options.compare}, paired:", *comparison_lines(scored.comparison)]
+    for line in lines:
+        logger.info("%s", line)
+
+
+def open_built(
+    options: argparse.Namespace, stored_size: int, models: Sequence[str], records: Sequence[AnyRecord | None]
+) -> BuiltDataset:
+    """The data, split as it was when the model was trained: other held-out images would be no held-out ones.
+
+    Args:
+        options: the command line; `split_scheme` there wins, with a warning where it differs.
+        stored_size: the shorter side at which the models' images are read, in pixels.
+        models: folders or Hub ids.
+        records: theirs; None of a model that was not trained here.
+
+    Raises:
+        UserError: models of several splits, built data of another one, or see open_cocktail.
+    """
+    trained = sorted({record.data.split_scheme for record in records if isinstance(record, TrainedRecord)})
+    if len(trained) > 1 and options.split_scheme is None:
+        raise UserError(
+            f"these models were trained with different splits ({', '.join(trained)}), so one of them was "
+            "trained on what another holds out; average models of one split"
+        )
+    scheme: Any = options.split_scheme or (trained[0] if trained else "official")
+    for other in trained:
+        if other != scheme:
+            logger.warning(
+                "the model was trained with the %s split and is scored on the %s one, as asked for: images "
+                "it was trained on may be among them", other, scheme,
+            )  # fmt: skip
+    beside = Path(models[0]).parent / "cocktail"  # where training built, if it was here
+    build_dir = options.build_dir or str(beside if beside.is_dir() else options.output_dir / "cocktail")
+    return open_cocktail(
+        DataArguments(
+            options.data_dir,
+            build_dir,
+            stored_size=stored_size,
+            split_scheme=scheme,
+            nih_mapping=options.nih_mapping,
+            # Of your own table or dataset; evaluate_report.py has no such options.
+            image_column=getattr(options, "image_column", None),
+            label_column=getattr(options, "label_column", None),
+            patient_column=getattr(options, "patient_column", None),
+        )  # fmt: skip
+    )
+
+
+def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Floats | None:
+    """Another model's probabilities of the same images; None where no file is named.
+
+    Raises:
+        UserError: it cannot be read, or is of other images.
+    """
+    try:
+        return None if path is None else read_predictions(path, names, image_ids)
+    except ValueError as error:
+        raise UserError(f"--compare {error}") from error
+
+
+def sources_of(cocktail: BuiltDataset) -> list[str] | None:
+    """Those of the test split, whichever split is scored."""
+    return default_sources(cocktail.rows["test" if "test" in cocktail.rows else "train"])
+
+
+def warn_of_model(record: AnyRecord | None, is_phantom: bool) -> None:
+    """Say so where the numbers to come mean nothing because of what the model was trained on."""
+    if record is None:
+        return
+    if record.is_phantom and not is_phantom:
+        logger.warning("this model was trained on synthetic phantoms, and these images are none")
+    if record.kind == "smoke":
+        logger.warning("this model is a smoke run's: it proves the software and is no trained model")

@@ -1,0 +1,140 @@
+"""A dataset of the datasets library as a user's own folder: images as stored, any columns, splits kept."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_scripts import FINDINGS, ImageFolder, label_names
+from dataset_scripts.cocktail import SOURCES
+from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.findings import is_exclusive
+from dataset_scripts.image_folder import NOT_NAMED, is_own_folder
+from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset
+from dataset_scripts.own.labels import Columns
+
+KINDS = datasets.ClassLabel(names=["normal", "sick"])
+
+
+def png(seed: int) -> bytes:
+    """Sixteen bits deep: a copy of the bytes is what keeps them."""
+    pixels = np.random.default_rng(seed).integers(0, 60_000, (24, 24)).astype(np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def rows(count: int, first: int = 0, **columns: tuple[Any, list[Any]]) -> datasets.Dataset:
+    features = datasets.Features(
+        image=datasets.Image(), **{name: kind for name, (kind, _) in columns.items()}
+    )
+    values = {name: [each[n % len(each)] for n in range(count)] for name, (_, each) in columns.items()}
+    images = [{"bytes": png(first + n), "path": None} for n in range(count)]
+    return datasets.Dataset.from_dict({"image": images, **values}, features=features)
+
+
+def parquet(folder: Path, **splits: datasets.Dataset) -> Path:
+    folder.mkdir()
+    for split, part in splits.items():
+        part.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def build(source: Path, place: Path, columns: Columns = NOT_NAMED) -> datasets.DatasetDict:
+    found = extract_dataset(str(source), columns, place / "datasets")
+    builder = ImageFolder(data_dir=found.folder, build_dir=place / "built", label_column=found.label_column)
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def test_parquet_with_a_class_label_is_an_exclusive_label(tmp_path: Path) -> None:
+    label = (KINDS, [0, 1, 1, -1])
+    source = parquet(tmp_path / "parquet", train=rows(40, label=label), test=rows(8, 40, label=label))
+    assert holds_dataset(source) and not is_own_folder(source, SOURCES)
+    built = build(source, tmp_path)
+    assert label_names(built["test"].features) == ["normal", "sick"] and is_exclusive(built["test"].features)
+    assert len(built["test"]) == 8 and len(built["train"]) + len(built["validation"]) == 40
+    by_name = {row["image_id"]: row["labels"] for row in built["test"]}
+    assert by_name["image folder/test/0000001.png"] == [0.0, 1.0]
+    assert all(map(math.isnan, by_name["image folder/test/0000003.png"]))  # -1 is not labeled
+
+
+def test_images_are_copied_byte_for_byte_and_once(tmp_path: Path) -> None:
+    source = parquet(tmp_path / "parquet", train=rows(4, label=(KINDS, [0, 1])))
+    found = extract_dataset(str(source), Columns(), tmp_path / "out")
+    assert (found.folder / "train" / "0000002.png").read_bytes() == png(2)
+    before = (found.folder / "labels.csv").stat().st_mtime_ns
+    assert extract_dataset(str(source), Columns(), tmp_path / "out") == found
+    assert (found.folder / "labels.csv").stat().st_mtime_ns == before
+    rows(5, 9, label=(KINDS, [0, 1])).to_parquet(source / "train-00000-of-00001.parquet")
+    again = extract_dataset(str(source), Columns(), tmp_path / "out")
+    assert again.folder != found.folder and len(list((again.folder / "train").iterdir())) == 5
+
+
+def test_what_save_to_disk_wrote_with_patients_people_and_a_list_of_classes(tmp_path: Path) -> None:
+    value = datasets.Value
+    part = rows(
+        30,
+        findings=(datasets.List(KINDS), [[0], [1, 0], []]), who=(value("int64"), [1, 2, 3, 4, 5, 6]),
+        age=(value("int64"), [50]), sex=(value("string"), ["F"]), report=(value("string"), ["a\nb"]),
+    )  # fmt: skip
+    datasets.DatasetDict(train=part).save_to_disk(tmp_path / "saved")
+    built = build(tmp_path / "saved", tmp_path, Columns(patient="who"))
+    every = [row for split in built.values() for row in split]
+    assert not is_exclusive(built["train"].features) and label_names(built["train"].features) == KINDS.names
+    assert {tuple(row["labels"]) for row in every} == {(1, 0), (1, 1), (0, 0)}
+    assert {row["patient_id"] for row in every} == {f"image folder/{n}" for n in range(1, 7)}
+    assert {(row["age_years"], row["sex"]) for row in every} == {(50.0, "F")}
+
+
+def test_images_without_labels(tmp_path: Path) -> None:
+    rows(30).save_to_disk(tmp_path / "saved")
+    built = build(tmp_path / "saved", tmp_path)
+    assert label_names(built["train"].features) == list(FINDINGS)
+    assert all(math.isnan(label) for row in built["train"] for label in row["labels"])
+
+
+def test_classes_in_words_and_columns_by_any_name(tmp_path: Path) -> None:
+    text = (datasets.Value("string"), ["pneumonia, viral", 'a "normal" one'])
+    part = rows(30, kind=text).rename_column("image", "film")
+    built = build(parquet(tmp_path / "parquet", train=part), tmp_path, Columns(image="film", label="kind"))
+    assert label_names(built["train"].features) == ['a "normal" one', "pneumonia, viral"]
+    raw = datasets.Dataset.from_dict({"data": [png(n) for n in range(4)], "label": [0, 1, 1, 0]})
+    found = extract_dataset(
+        str(parquet(tmp_path / "raw", train=raw)), Columns(image="data"), tmp_path / "out"
+    )
+    assert found.label_column == "label" and (found.folder / "train" / "0000003.png").read_bytes() == png(3)
+
+
+@pytest.mark.parametrize(
+    ("part", "columns", "message"),
+    [
+        (lambda: rows(2), Columns(label="kind"), r"no column 'kind' \(label_column\); it has \['image'\]"),
+        (lambda: rows(2, a=(KINDS, [0]), b=(KINDS, [0])), Columns(), r"\['a', 'b'\] may each hold the label"),
+        (lambda: datasets.Dataset.from_dict({"n": [1, 2]}), Columns(), "has no column of images"),
+        (lambda: rows(2, n=(datasets.Value("int64"), [3])), Columns(image="n"), "'n' holds int; wanted"),
+        (lambda: rows(2, s=(datasets.Value("float32"), [0.5])), Columns(label="s"), "holds numbers"),
+        (lambda: rows(2, c=(datasets.List(datasets.Value("string")), [["Sex", "b"]])), Columns(label="c"),
+         r"the classes \['Sex'\] are called like columns of a table"),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_meant(tmp_path: Path, part: Any, columns: Columns, message: str) -> None:
+    part().save_to_disk(tmp_path / "saved")
+    with pytest.raises(LabelFileError, match=message):
+        extract_dataset(str(tmp_path / "saved"), columns, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [] if (tmp_path / "out").is_dir() else True
+
+
+def test_splits_that_are_none(tmp_path: Path) -> None:
+    datasets.DatasetDict(fold_1=rows(2), fold_2=rows(2)).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataLayoutError, match=r"has the splits \['fold_1', 'fold_2'\]; wanted some of"):
+        extract_dataset(str(tmp_path / "saved"), Columns(), tmp_path / "out")
+    (tmp_path / "parquet").mkdir()
+    (tmp_path / "parquet" / "train.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataLayoutError, match="cannot be opened as a dataset"):
+        extract_dataset(str(tmp_path / "parquet"), Columns(), tmp_path / "out")
