@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.records import scan_folder
-from dataset_scripts.image_folder import list_own_images, read_labels
+from dataset_scripts.image_folder import list_own_images, read_folder
 
 RADIOGRAPHY = "COVID-19_Radiography_Dataset"
 NIH = "ChestXray-NIHCC"
@@ -71,7 +71,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     probability has one threshold. And a table may have images without a label beside them.
     """
     scan = scan_folder(folder)
-    column = read_labels(scan).names.index(CLASS)
+    column = read_folder(scan).labels.names.index(CLASS)
     return [
         {
             "image": record.path,

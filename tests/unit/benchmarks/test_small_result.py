@@ -29,6 +29,7 @@ from benchmarks.small_plan import (
 from benchmarks.small_report import FIGURE, rates_at, report
 from benchmarks.small_score import SPLITS, write
 from benchmarks.small_teacher import ARCHITECTURE, rename
+from dataset_scripts.findings import is_exclusive
 from medhiera.config.arguments import DataArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
@@ -84,6 +85,8 @@ def test_the_builder_reads_both(roots, tmp_path):
     for root in roots:
         built = open_cocktail(DataArguments(str(root), str(tmp_path), stored_size=16))
         assert set(SPLITS) <= set(built.rows), root
+        if root is roots[0]:
+            assert built.names == ["Pneumonia"] and not is_exclusive(built.rows["train"].features)
 
 
 def test_a_sweep_moves_outward_while_the_best_stands_at_its_edge():
