@@ -63,5 +63,7 @@ if __name__ == "__main__":
     run.start_model = start_resnet
     run.write_stage = write_record
     # timm's wrapper knows no labels that are not annotated; the same loss from outside.
-    train_cls.choose_loss = lambda stage: TrainingLoss(stage.label_smoothing, stage.loss == "asymmetric")
+    train_cls.choose_loss = lambda stage, is_exclusive: TrainingLoss(
+        stage.label_smoothing, stage.loss == "asymmetric", is_exclusive
+    )
     run_script(lambda words: train_cls.main([*words, "--layer_decay", "1"]))
