@@ -117,7 +117,7 @@ def classifier_of(model: Path) -> Embed:
             return resnet(preprocessing.normalize(torch.stack(pixels), 3)).logits.double().sigmoid()
 
         return lambda rows: computed(rows, preprocessing, logits)
-    classifier = Classifier.open(model)
+    classifier = Classifier.from_pretrained(model)
     return lambda rows: computed(
         rows, classifier.preprocessing, lambda pixels: classifier.score(classifier.pixel_values(pixels))
     )
@@ -125,7 +125,7 @@ def classifier_of(model: Path) -> Embed:
 
 def encoder_of(model: Path) -> Embed:
     """Features by a frozen Hiera, as probe.py takes them."""
-    encoder = Encoder.open(model)
+    encoder = Encoder.from_pretrained(model)
     return lambda rows: computed(rows, encoder.preprocessing, encoder.embed)
 
 

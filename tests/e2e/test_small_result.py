@@ -37,12 +37,17 @@ def run(command, *words):
     return done.stderr
 
 
+def has_begun(runs):
+    """Whether the first script has printed something."""
+    return any(file.stat().st_size for file in runs.glob("*/seed0/stdout.log"))
+
+
 def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
     runs, words = command
     first = subprocess.Popen([*words, "--only", "features", "resnet18"], cwd=ROOT, stderr=subprocess.PIPE)
     stage = runs / "mae-features" / "seed0"
     ends = time.monotonic() + 300
-    while not list(runs.glob("*/seed0/lock")) and first.poll() is None and time.monotonic() < ends:
+    while not has_begun(runs) and first.poll() is None and time.monotonic() < ends:
         time.sleep(0.1)
     first.send_signal(signal.SIGTERM)
     _, said = first.communicate(timeout=120)
