@@ -44,8 +44,7 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max_bad_fraction", type=float, default=0.01, help="share of unreadable files allowed, of 1"
     )
-    parser.add_argument("--nih_mapping", default="", help="RSNA's mapping to ChestX-ray14, JSON or CSV")
-    parser.add_argument("--allow_leakage", action="store_true", help="keep leaking images, as in the paper")
+    _add_guard_options(parser)
     parser.add_argument(
         "--compression",
         default="auto",
@@ -63,6 +62,25 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     return parser.parse_args(arguments)
+
+
+def _add_guard_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nih_mapping", default="", help="RSNA's mapping to ChestX-ray14, JSON or CSV")
+    parser.add_argument("--allow_leakage", action="store_true", help="keep leaking images, as in the paper")
+    parser.add_argument(
+        "--protect",
+        default="",
+        metavar="FOLDER_OR_PARQUET",
+        help="images of your own that are held out, though no part of the data: what shows one is left out",
+    )
+    parser.add_argument(
+        "--keep_duplicates",
+        nargs="?",
+        const="all",
+        default="all",
+        choices=["all", "once"],
+        help="of near-duplicates in one source's training images keep all (default), or each picture once",
+    )
 
 
 if __name__ == "__main__":  # --help and mistyped options are answered now
@@ -102,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 max_bad_fraction=options.max_bad_fraction,
                 nih_mapping=options.nih_mapping,
                 allow_leakage=options.allow_leakage,
+                protect=options.protect,
+                keep_duplicates=options.keep_duplicates,
                 compression=options.compression,
                 contours=options.contours,
             )

@@ -12,7 +12,8 @@ from pathlib import Path
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError
-from dataset_scripts.leakage.guard import name_from_mapping, remove_leaks
+from dataset_scripts.leakage.guard import remove_leaks
+from dataset_scripts.leakage.identifiers import name_from_mapping
 
 _SOURCE_FILES = (
     "chestxray14",
@@ -56,4 +57,4 @@ class Cocktail(SourceBuilder):
     ) -> list[SourceListing]:
         if self.config.nih_mapping:
             name_from_mapping(listings, Path(self.config.nih_mapping))
-        return remove_leaks(listings, log_dir, num_proc, self.config.allow_leakage)
+        return remove_leaks(listings, log_dir, num_proc, self.config)

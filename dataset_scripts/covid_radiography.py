@@ -29,6 +29,8 @@ _SHEET_ERRORS = (
     *(ValueError, KeyError, TypeError, AttributeError, IndexError, SyntaxError, RuntimeError),  # its XML
 )
 
+_CLASSES = ("COVID/", "Lung_Opacity/", "Normal/", "Viral Pneumonia/")
+
 _NIH_NAME = re.compile(r"\b\d{8}_\d{3}\.png\b")
 
 
@@ -50,7 +52,13 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     for path in paths:
         image_id = os.fsencode(f"{SOURCE.name}/{path}").decode("utf-8", "backslashreplace")
         record = ImageRecord(
-            image_id, SOURCE.name, image_id, path, no_labels(), nih_image=nih_images.get(path, "")
+            image_id,
+            SOURCE.name,
+            image_id,
+            path,
+            no_labels(),
+            nih_image=nih_images.get(path, ""),
+            class_name=path.split("/", 1)[0] if path.startswith(_CLASSES) else "",
         )
         listing.splits.setdefault("train", []).append(record)
     listing.report_passed_over(scan)

@@ -29,6 +29,7 @@ from dataset_scripts.build.records import FolderScan, Source, SourceListing, sca
 from dataset_scripts.build.tables import Table
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, make_features
+from dataset_scripts.leakage.guard import remove_leaks
 from dataset_scripts.own.class_folders import ClassFolders, find_classes, list_classes, why_missing_folders
 from dataset_scripts.own.labels import Columns, OwnLabels, spelling, table_labels
 from dataset_scripts.own.table import list_table, why_missing_rows
@@ -166,3 +167,8 @@ class ImageFolder(SourceBuilder):
             has_regions=bool(self.config.contours),
         )
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)
+
+    def _remove_leaks(
+        self, listings: list[SourceListing], log_dir: Path | None, num_proc: int | None
+    ) -> list[SourceListing]:
+        return remove_leaks(listings, log_dir, num_proc, self.config)

@@ -25,6 +25,7 @@ COMMANDS = {
     "probe": ("probe.py", "score a linear probe of a model's frozen encoder"),
     "predict": ("predict.py", "probabilities or reports of your own images, as a CSV"),
     "build": ("dataset_scripts", "raw folders of images → one dataset, here or on the Hub"),
+    "leakage": ("dataset_scripts.leakage", "which images of one set stand in another"),
     "convert": ("modeling_hiera_mae.convert", "checkpoints of other libraries → a folder of transformers"),
     "export": ("medhiera.inference.onnx_export", "a classifier → one ONNX file"),
     "publish": ("medhiera.hub.publish", "a finished stage's folder → the Hub"),

@@ -31,9 +31,9 @@ _NAMED_IN_ERROR = 20
 FEWEST_BAD_FILES = 10
 
 _LEFT_OUT = frozenset(
-    "absent ambiguous_name bad_line conflicting_class conflicting_row empty_folder hidden_file leak "
-    "link_out_of_folder no_image no_label_row no_picture not_listed patient_in_test patient_in_validation "
-    "same_file same_name unmatched_name".split()
+    "absent ambiguous_name bad_line conflicting_class conflicting_row duplicate empty_folder hidden_file "
+    "leak link_out_of_folder no_image no_label_row no_picture not_listed patient_in_test "
+    "patient_in_validation same_file same_name unmatched_name".split()
 )
 """Kinds of files or rows that are not in the data, beside the unreadable files; the other kinds are of images
 that were built."""

@@ -20,9 +20,10 @@ from datasets.config import DATASET_INFO_FILENAME
 from datasets.utils.py_utils import temporary_assignment
 
 from dataset_scripts.build.build_log import BuildLog, is_log, most_bad_files, read_logs, write_reports
-from dataset_scripts.build.chest_column import add_contours, full_path, scan_contours
+from dataset_scripts.build.chest_column import add_contours
 from dataset_scripts.build.config import SourceConfig, check_numbers
 from dataset_scripts.build.examples import build_examples
+from dataset_scripts.build.named_files import find_named_files
 from dataset_scripts.build.phantom_mark import drawn_sources, report_foreign_files
 from dataset_scripts.build.records import (
     FolderScan,
@@ -65,7 +66,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         UserError: an option is out of its range.
     """
 
-    VERSION = datasets.Version("1.4.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.5.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),
@@ -102,8 +103,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             options["has_reports"] = True  # named only where it is: other builds keep their folders
         if drawn := drawn_sources(found):
             options["phantoms"] = drawn
-        options["contours"] = full_path(options.get("contours", ""))
-        options["manifest"] = manifest_hash([*scans, *scan_contours(options["contours"])], extra)
+        options["manifest"] = manifest_hash([*scans, *find_named_files(options)], extra)
         super().__init__(
             cache_dir=None if build_dir is None else str(build_dir),
             config_name=split_scheme,
@@ -179,8 +179,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     def _remove_leaks(
         self, listings: list[SourceListing], log_dir: Path | None, num_proc: int | None
     ) -> list[SourceListing]:
-        """Hook for the merge: one source alone holds no other source's images."""
+        """Hook for the merge and your own folder."""
         del log_dir, num_proc
+        if self.config.protect or self.config.keep_duplicates == "once":
+            raise DataLayoutError("protect and keep_duplicates are for Cocktail and ImageFolder alone.")
         return listings
 
     def _generate_examples(

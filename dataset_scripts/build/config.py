@@ -24,6 +24,10 @@ class SourceConfig(datasets.BuilderConfig):
         validation_fraction: share of the official training patients held out, by patient.
         max_bad_fraction: stop when more than this share of the files (and more than ten) is unreadable.
         allow_leakage: keep training images that show held-out ones, as in the paper; they are reported.
+        protect: a folder of images, or Parquet with a column `image`, that is held out though no part of the
+            data: what shows one of them is not trained on; "" for none. The builder makes the path whole.
+        keep_duplicates: "all" keeps each of several near-duplicates in one source's training images; "once"
+            keeps the first.
         nih_mapping: a file that names the ChestX-ray14 image behind RSNA's identifiers; "" for none.
         compression: of the stored PNGs: "fast"; "none" (twice the bytes, read several times faster); "auto"
             is "none" for shrunk images, where it is a few gigabytes, and "fast" at native size. "raw": no
@@ -44,6 +48,8 @@ class SourceConfig(datasets.BuilderConfig):
     validation_fraction: float = VALIDATION_FRACTION
     max_bad_fraction: float = 0.01
     allow_leakage: bool = False
+    protect: str = ""
+    keep_duplicates: Literal["all", "once"] = "all"
     nih_mapping: str = ""
     compression: Compression | Literal["auto", "raw"] = "auto"
     contours: str = ""

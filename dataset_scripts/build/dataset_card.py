@@ -138,14 +138,35 @@ def _leakage(path: Path) -> str:
         return (
             f"**Leakage allowed**, as in the MedTransformer paper: {len(report['allowed'])} training images "
             f"show held-out images{_whose(report)}. Test results of a model trained on this are not clean."
+            f"{_protected(report)}{_duplicates(report)}"
         )
     count = len(report["dropped"])
-    text = f"{count} training images that show held-out images were removed{_whose(report)}. "
-    if report["training_duplicates"]:
-        count = len(report["training_duplicates"])
+    text = f"{count} training images that show held-out images were removed{_whose(report)}."
+    return f"{text}{_protected(report)}{_duplicates(report)} Pairs in `{LEAKAGE_REPORT_FILE}`."
+
+
+def _protected(report: dict[str, Any]) -> str:
+    if not (protected := report["protected"]):
+        return ""
+    shown = protected["shown"]
+    return (
+        f" {protected['images']} images that are held out elsewhere were protected too: {shown} training "
+        f"{'image' if shown == 1 else 'images'} showed one."
+    )
+
+
+def _duplicates(report: dict[str, Any]) -> str:
+    text = ""
+    if count := len(report["training_duplicates"]):
         names = " and ".join(map(escape_markdown, report["training_reference"]))
-        text += f"{count} more show training images of {names} and were kept. "
-    return text + f"Pairs in `{LEAKAGE_REPORT_FILE}`."
+        text += f" {count} more show training images of {names} and were kept."
+    if report["source_duplicates"] is not None:
+        text += f" Of near-duplicates in one source {len(report['source_duplicates'])} were left out."
+    if count := len(report["held_out_duplicates"]):
+        text += f" {count} validation images show test images of their source and were kept."
+    if count := len(report["label_conflicts"]):
+        text += f" The labels of {count} pairs contradict each other (`label_conflicts`); none was changed."
+    return text
 
 
 def _whose(report: dict[str, Any]) -> str:

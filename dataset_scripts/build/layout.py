@@ -16,6 +16,8 @@ LEAKAGE_REPORT_FILE = "leakage_report.json"
 
 LEAKAGE_SHEET_FILE = "leakage_pairs.png"
 
+PROTECTED_PAIRS_FILE = ".protected_pairs.csv"  # hidden: no upload takes it
+
 SHARDS_FOLDER = "data"
 
 WORK_FOLDER = ".build"  # what an export needs until it is complete

@@ -63,6 +63,7 @@ from dataset_scripts.build.layout import (
     LEAKAGE_REPORT_FILE,
     LEAKAGE_SHEET_FILE,
     LOCK_FILE,
+    PROTECTED_PAIRS_FILE,
     SHARDS_FOLDER,
     WORK_FOLDER,
 )
@@ -291,7 +292,7 @@ def _finish(plan: Plan, logs: list[Log], builder: SourceBuilder, output_dir: Pat
     config, work = builder.config, output_dir / WORK_FOLDER
     write_reports(output_dir, logs, files=plan.files, dataset=builder.dataset_name, config=config)
     assert len(logs) == 1 + len(plan.tasks), "write_reports raises where shards are left out"
-    for name in (LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE):
+    for name in (LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE, PROTECTED_PAIRS_FILE):
         if (work / name).is_file():
             write_atomically(output_dir / name, (work / name).read_bytes())
         else:

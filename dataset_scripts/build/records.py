@@ -68,6 +68,7 @@ class ImageRecord:
     report_findings: str = ""
     report_impression: str = ""
     report_indication: str = ""
+    class_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Pairs of thumbnails on one PNG, so that a person can see what the leakage guard caught."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def save_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 
 
 def _short(name: str) -> str:
-    """`source/…/file.png` where the whole name would run into the next pair."""
+    """`source/…/file.png` where the whole name would run into the next pair, with bytes that are no text."""
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
     if len(name) <= _LONGEST_NAME:
         return name
-    source, *_, file = name.split("/")
-    return f"{source}/.../{file}"[:_LONGEST_NAME]
+    source, _, file = name.partition("/")
+    return f"{source}/.../{file.rsplit('/', 1)[-1]}"[:_LONGEST_NAME]

@@ -10,7 +10,7 @@ held to more: strangers are like many, a copy is like one.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -31,6 +31,7 @@ from dataset_scripts.leakage.warps import (
     invert,
     normalize_contrast,
     orient,
+    orientation_warps,
 )
 
 _FITTED_ON = 2048
@@ -41,7 +42,7 @@ _REFINED = 5  # candidates left after the coarse alignment
 
 _PLAUSIBLE = 0.45  # descriptors' correlation of a pair worth refining
 
-_QUERIES_AT_ONCE = 256
+PART = 256  # queries that a thread looks for at once
 
 _PAIRS_AT_ONCE = 512
 
@@ -58,6 +59,8 @@ _NO_CHANGE = 0.03  # of a side or a scale: below it the alignment's own error li
 _SLIGHT_TURN = 1.0  # degree
 
 Pictures = npt.NDArray[np.uint8]
+
+Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +80,21 @@ class Match:
     change: str = ""
 
 
+NO_MATCH = Match(0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """The references: gray, contrast-normalized, whose each is, and as their windows look."""
 
     pictures: Pictures
     normalized: npt.NDArray[np.int8]
-    owners: npt.NDArray[np.intp]
+    owners: Rows
     descriptor: Descriptor
     described: npt.NDArray[np.float16]
 
 
-_Chosen = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]  # rows and columns of Candidates
+_Chosen = tuple[Rows, Rows]  # rows and columns of Candidates
 
 
 def best_matches(
@@ -102,12 +108,35 @@ def best_matches(
         progress: called with the number of queries done since the last call.
 
     Returns:
-        One match a query, its correlation 0 where no reference was worth aligning (a flat picture, for
+        One match a query, NO_MATCH where no reference was worth aligning (a flat picture, for
         one). Memory beyond the arguments is bounded but for the references' descriptors, some 9 KB each.
     """
+    found: list[Match] = []
+    for part in find_matches(queries, references):
+        found += [matches[0] if matches else NO_MATCH for matches in part]
+        if progress is not None:
+            progress(len(part))
+    return found
+
+
+def find_matches(
+    queries: Pictures, references: Pictures, own: Rows | None = None, first: int = 0
+) -> Iterator[list[list[Match]]]:
+    """Find for each query the reference it shows best, and the others that hold the same picture.
+
+    Args:
+        queries: as of best_matches.
+        references: as of best_matches.
+        own: (queries,), the reference that is the query itself and does not count, or -1.
+        first: yield nothing for the queries before this one, a multiple of PART: an earlier run found theirs.
+
+    Yields:
+        For each PART queries in turn their matches, best first; none where nothing was worth aligning.
+    """
     queries, references = (_with_variants(pictures) for pictures in (queries, references))
-    parts = [queries[start : start + _QUERIES_AT_ONCE] for start in range(0, len(queries), _QUERIES_AT_ONCE)]
-    matches: list[Match] = []
+    own = np.full(len(queries), -1) if own is None else own
+    starts = range(first, len(queries), PART)
+    parts = [(queries[start : start + PART], own[start : start + PART]) for start in starts]
     # Threads of a BLAS wait for each other by spinning; ours share out the queries instead.
     with threadpool_limits(1, "blas"):
         pictures, owners = _variants(references)
@@ -115,11 +144,7 @@ def best_matches(
         descriptor = Descriptor(normalize_contrast(_sample_of(queries, pictures)))
         index = _Index(pictures, normalized, owners, descriptor, descriptor.describe_windows(normalized))
         with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1) or 1) as pool:
-            for part in pool.map(_match, parts, repeat(index)):
-                matches += part
-                if progress is not None:
-                    progress(len(part))
-    return matches
+            yield from pool.map(_match, parts, repeat(index))
 
 
 def _with_variants(pictures: Pictures) -> Pictures:
@@ -144,31 +169,34 @@ def _sample_of(queries: Pictures, references: Pictures) -> Pictures:
     )
 
 
-def _match(queries: Pictures, index: _Index) -> list[Match]:
+def _match(part: tuple[Pictures, Rows], index: _Index) -> list[list[Match]]:
+    queries, own = part
     pictures, owners = _variants(queries)
     normalized = normalize_contrast(pictures)
     candidates = find_candidates(normalized, index.normalized, index.described, index.descriptor, _CANDIDATES)
     warps, alike = _align_candidates(normalized, index, candidates)
+    alike[index.owners[candidates.references] == own[owners][:, None]] = -1
     candidates, warps, alike = _keep_likely(candidates, warps, alike)
     correlations = np.zeros(alike.shape, np.float32)
     chosen = np.nonzero(alike >= _PLAUSIBLE)
     for start in range(0, len(chosen[0]), _PAIRS_AT_ONCE):
         some = (chosen[0][start : start + _PAIRS_AT_ONCE], chosen[1][start : start + _PAIRS_AT_ONCE])
         warps[some], correlations[some] = _refine(pictures, normalized, index, candidates, some, warps[some])
-    runners_up = _runners_up(index, candidates, warps, correlations)
-    matches = [Match(0, 0.0)] * len(queries)
-    for row, place in enumerate(correlations.argmax(axis=1)):
-        lead = max(float(runners_up[row]) - _USUAL_RUNNER_UP, 0.0)
-        correlation = float(correlations[row, place]) - _RUNNER_UP_COUNTS * lead
-        if correlation > matches[owners[row]].correlation:
-            orientation, is_inverted = (
-                int(candidates.orientations[row, place]),
-                candidates.signs[row, place] < 0,
-            )
-            change = describe_change(orientation, is_inverted, warps[row, place])
-            reference = int(index.owners[candidates.references[row, place]])
-            matches[owners[row]] = Match(reference, correlation, change)
-    return matches
+    runners_up, is_same = _runners_up(index, candidates, warps, correlations)
+    leads = _RUNNER_UP_COUNTS * np.maximum(runners_up - _USUAL_RUNNER_UP, 0)
+    found: list[list[Match]] = [[] for _ in queries]
+    for row, values in enumerate(correlations - leads[:, None]):
+        matches: dict[int, Match] = {}
+        for place in np.argsort(-values, kind="stable"):
+            if values[place] > 0 and is_same[row, place]:
+                reference = int(index.owners[candidates.references[row, place]])
+                orientation, sign = candidates.orientations[row, place], candidates.signs[row, place]
+                change = describe_change(int(orientation), sign < 0, warps[row, place])
+                matches.setdefault(reference, Match(reference, float(values[place]), change))
+        best, known = (next(iter(several), NO_MATCH) for several in (matches.values(), found[owners[row]]))
+        if best.correlation > known.correlation:  # the variants of a query: the best one speaks for it
+            found[owners[row]] = list(matches.values())
+    return found
 
 
 def _keep_likely(
@@ -182,25 +210,32 @@ def _keep_likely(
 
 def _runners_up(
     index: _Index, candidates: Candidates, warps: FloatArray, correlations: FloatArray
-) -> FloatArray:
-    """Return, for each query, the highest correlation with a reference that is not the best one's twin.
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Return the highest correlation of each query with a reference that is not the best one's twin.
 
-    References may hold a picture twice; such a twin does not speak against the best.
+    References may hold a picture twice; such a twin does not speak against the best. Also returned is which
+    candidates (queries, candidates) are the best or its twins.
     """
     best = correlations.argmax(axis=1)
     everyone = np.arange(len(best))
     owners = index.owners[candidates.references]
-    others = np.where(owners == owners[everyone, best][:, None], 0, correlations)
+    is_same = owners == owners[everyone, best][:, None]
+    others = np.where(is_same, 0, correlations)
     rows, columns = np.nonzero(others >= _TWIN_LOOKS)
     rows, columns = rows[best[rows] != columns], columns[best[rows] != columns]
     if rows.size:
         first, second = (rows, best[rows]), (rows, columns)
-        is_same_way = candidates.orientations[first] == candidates.orientations[second]
-        between = compose(warps[second], invert(warps[first]))
+        to_first, to_second = (
+            compose(warps[place], invert(orientation_warps(candidates.orientations[place])))
+            for place in (first, second)
+        )
+        sign = (candidates.signs[first] * candidates.signs[second]).astype(np.int16)[:, None, None]
         pictures = [index.pictures[candidates.references[place]] for place in (second, first)]
-        is_twin = is_same_way & (correlate_detail(pictures[0], pictures[1], between) >= _TWIN_LOOKS)
+        between = compose(to_second, invert(to_first))
+        is_twin = correlate_detail(sign * pictures[0], pictures[1], between) >= _TWIN_LOOKS
         others[rows[is_twin], columns[is_twin]] = 0
-    return np.asarray(others.max(axis=1))
+        is_same[rows[is_twin], columns[is_twin]] = True
+    return np.asarray(others.max(axis=1)), is_same
 
 
 def _align_candidates(
@@ -268,4 +303,4 @@ def describe_change(orientation: int, is_inverted: bool, warp: FloatArray) -> st
     return ", ".join(words)
 
 
-__all__ = ["THUMBNAIL_SIDE", "Match", "best_matches", "describe_change"]
+__all__ = ["NO_MATCH", "PART", "THUMBNAIL_SIDE", "Match", "best_matches", "describe_change", "find_matches"]

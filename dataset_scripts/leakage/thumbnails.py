@@ -1,7 +1,8 @@
 """Image files → the thumbnails that the leakage guard compares: whole, and without a flat border."""
 
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.leakage.warps import THUMBNAIL_SIDE
+from dataset_scripts.reading.grayscale import GrayImage
 from dataset_scripts.reading.images import read_image
 
 VARIANTS = 2
@@ -29,35 +31,52 @@ _WIDEST = 0.45  # of a side that a border takes
 Thumbnails = npt.NDArray[np.uint8]
 
 
-def read_thumbnails(paths: Sequence[Path], num_proc: int | None = None) -> Thumbnails:
+def read_thumbnails(
+    images: Sequence[Path | bytes | GrayImage],
+    num_proc: int | None = None,
+    on_bad: Callable[[int, BadImageError], object] = lambda row, error: None,
+) -> Thumbnails:
     """Read images as thumbnails; an unreadable image becomes black, which matches nothing.
 
     Args:
-        paths: image files.
+        images: image files, what such files hold, or gray pixels.
         num_proc: threads, not processes: decoders let go of Python's lock, and a process with threads (a
             progress bar's, Arrow's, PyTorch's) had better not be forked.
+        on_bad: told of each image that cannot be read; a build needs no word, as it names them itself.
 
     Returns:
         (images, variants, 64, 64), see make_thumbnails.
     """
-    thumbnails = np.zeros((len(paths), VARIANTS, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    thumbnails = np.zeros((len(images), VARIANTS, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
 
     def read_some(start: int) -> int:
-        part = range(start, min(start + _READ_AT_ONCE, len(paths)))
+        part = range(start, min(start + _READ_AT_ONCE, len(images)))
         for row in part:
             try:
-                image = Image.fromarray(read_image(paths[row], _SEEN_SIDE))
-            except BadImageError:  # the build itself names it
+                image = Image.fromarray(_read(images[row]))
+            except BadImageError as error:
+                on_bad(row, error)
                 continue
             thumbnails[row] = make_thumbnails(image)
         return len(part)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(num_proc or 1) as pool:
         warnings.simplefilter("ignore")  # read_image does so too, but threads undo each other's filters
-        with tqdm(total=len(paths), desc="Reading thumbnails", unit=" images") as bar:
-            for done in pool.map(read_some, range(0, len(paths), _READ_AT_ONCE)):
+        with tqdm(total=len(images), desc="Reading thumbnails", unit=" images") as bar:
+            for done in pool.map(read_some, range(0, len(images), _READ_AT_ONCE)):
                 bar.update(done)
     return thumbnails
+
+
+def _read(image: Path | bytes | GrayImage) -> GrayImage:
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, Path):
+        return read_image(image, _SEEN_SIDE)
+    with tempfile.NamedTemporaryFile() as file:  # the reader judges files, by their headers first
+        file.write(image)
+        file.flush()
+        return read_image(Path(file.name), _SEEN_SIDE)
 
 
 def make_thumbnails(image: Image.Image) -> Thumbnails:

@@ -37,6 +37,14 @@ def orient(pictures: Pixels, number: int) -> Pixels:
     return np.rot90(pictures, number // 2, axes=(1, 2))
 
 
+def orientation_warps(numbers: npt.NDArray[np.intp]) -> FloatArray:
+    """Return the warps (n, 2, 3) that say where a point of an oriented picture lies in the picture itself."""
+    mirror, quarter = np.diag([-1, 1]), np.array([[0, -1], [1, 0]])
+    turns = [np.linalg.matrix_power(quarter, number // 2) for number in range(ORIENTATIONS)]
+    linear = [mirror @ turn if number % 2 else turn for number, turn in enumerate(turns)]
+    return np.pad(np.stack(linear).astype(np.float32), ((0, 0), (0, 0), (0, 1)))[numbers]
+
+
 def window(width: float, height: float, left: float, top: float, degrees: float = 0.0) -> FloatArray:
     """Return the warp (2, 3) of a picture that shows this part of another, in shares of its sides."""
     angle = np.deg2rad(degrees)

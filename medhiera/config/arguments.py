@@ -85,6 +85,17 @@ class DataArguments:
     allow_leakage: bool = option(
         False, "Keep training images that show held-out ones, as the paper does; the card says so."
     )
+    protect: str | None = option(
+        None,
+        "Folder of images, or Parquet with a column `image`: your own held-out images. No training image may "
+        "show one, though they are no part of the data.",
+        card="never",
+    )
+    keep_duplicates: Literal["all", "once"] = option(
+        "all",
+        "Of near-duplicates among one source's training images keep `all`, or each picture `once`.",
+        card="where set",
+    )
     nih_mapping: str | None = option(
         None,
         "File that names the NIH image behind RSNA's identifiers, if you have it; without it RSNA's patients "

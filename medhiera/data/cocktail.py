@@ -76,9 +76,10 @@ class LeakageCounts:
     Attributes:
         is_checked: the build compared images; False where it had nothing to compare, or left no report.
         held_out: images of the validation and test splits.
-        compared: training images of other sources.
+        compared: training images whose pixels were compared with any.
         dropped: training images that show a held-out one, and were left out.
         allowed: training images that show a held-out one, and were kept as asked for.
+        protected: images of the user's own held-out list, which the training images were compared with too.
     """
 
     is_checked: bool = False
@@ -86,6 +87,7 @@ class LeakageCounts:
     compared: int = 0
     dropped: int = 0
     allowed: int = 0
+    protected: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,7 @@ class BuiltDataset:
 
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
-        path = self.folder / LEAKAGE_REPORT_FILE
-        if not path.is_file():
+        if not (path := self.folder / LEAKAGE_REPORT_FILE).is_file():
             return LeakageCounts()
         report = json.loads(path.read_text(encoding="utf-8"))
         return LeakageCounts(
@@ -153,6 +154,7 @@ class BuiltDataset:
             compared=report["compared_images"],
             dropped=len(report["dropped"]),
             allowed=len(report["allowed"]),
+            protected=(report.get("protected") or {}).get("images", 0),
         )
 
 
@@ -263,6 +265,8 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
         stored_size=options.stored_size or 0,
         max_bad_fraction=options.max_bad_fraction,
         allow_leakage=options.allow_leakage,
+        protect=options.protect or "",
+        keep_duplicates=options.keep_duplicates,
         nih_mapping=options.nih_mapping or "",
         compression=compression,
         contours=options.contours or (LEARNED if wants_contours else ""),
@@ -339,7 +343,7 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
         if is_allowed != options.allow_leakage:
             kept = "kept" if is_allowed else "left out"
             faults.append(f"its leaks are {kept}, and the recipe has allow_leakage: {options.allow_leakage}")
-    for name in ("nih_mapping", "contours"):
+    for name in ("nih_mapping", "contours", "protect"):
         if is_training and getattr(options, name):
             faults.append(f"{name} is read when data is built, and this is built already")
     if faults:

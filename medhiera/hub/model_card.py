@@ -280,15 +280,17 @@ def _leakage(leakage: LeakageCounts) -> str:
     """What was done so that no held-out image was trained on."""
     if not leakage.is_checked:
         return "not checked; held-out images may stand in the training data under another name."
+    protected = (
+        f", and with {leakage.protected:,} images that are held out elsewhere" if leakage.protected else ""
+    )
     if leakage.allowed:
         return (
-            f"ALLOWED. {leakage.allowed:,} training images show a held-out image of another source and "
+            f"ALLOWED. {leakage.allowed:,} training images show a held-out image and "
             "were kept, as in the paper; scores on the test split are too high."
         )
     return (
         f"{leakage.compared:,} training images were compared with the {leakage.held_out:,} held-out images "
-        f"of other sources by pixels and by name; the {leakage.dropped:,} that show one of them were left "
-        "out."
+        f"by pixels and by name{protected}; the {leakage.dropped:,} that show one of them were left out."
     )
 
 

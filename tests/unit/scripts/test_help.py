@@ -14,6 +14,7 @@ from medhiera.shipped_files import SCRIPTS
 COMMANDS = [
     "dataset_scripts.__main__",
     "dataset_scripts.build.chest_contour",
+    "dataset_scripts.leakage.__main__",
     "dataset_scripts.phantom.__main__",
     "dataset_scripts.phantom.contour_training",
     "demo",

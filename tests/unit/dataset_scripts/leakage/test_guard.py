@@ -6,18 +6,23 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from raw_folders import ChestFolder, gray, read_leakage_report
 
 from benchmarks.picture_changes import BUILT_FOR, CHANGES, HARD, SIMPLE, border
-from dataset_scripts import Cocktail
+from dataset_scripts import FINDINGS, ChestXray14, Cocktail, ImageFolder
 from dataset_scripts.build.build_log import read_report
 from dataset_scripts.build.layout import LEAKAGE_SHEET_FILE as SHEET_FILE
-from dataset_scripts.errors import LabelFileError
+from dataset_scripts.build.layout import PROTECTED_PAIRS_FILE
+from dataset_scripts.build.parquet_export import export_parquet
+from dataset_scripts.build.records import ImageRecord
+from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.leakage.guard import THRESHOLD
-from dataset_scripts.leakage.near_duplicates import best_matches
+from dataset_scripts.leakage.label_conflicts import describe_conflict
+from dataset_scripts.leakage.near_duplicates import best_matches, find_matches
 from dataset_scripts.leakage.thumbnails import make_thumbnails, read_thumbnails
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
@@ -97,13 +102,26 @@ def test_a_crop_is_found_whichever_of_the_two_is_cropped(chests: list[Image.Imag
     assert match.change.startswith("shows more, 1.2")
 
 
-def test_a_reference_that_is_there_twice_does_not_speak_against_itself(chests: list[Image.Image]) -> None:
+@pytest.mark.parametrize("change", ["resize", "mirrored", "inverted", "turned 90°", "letterbox 1.2:1"])
+def test_a_reference_that_is_there_twice_does_not_speak_against_itself(
+    chests: list[Image.Image], change: str
+) -> None:
     copy = jpeg(chests[3].resize((150, 150)), 40)
+    twin = CHANGES[change](chests[3], np.random.default_rng(1)).convert("L")
     alone, twice = (
-        best_matches(thumbnails([copy]), thumbnails([*chests, *more]))[0].correlation
-        for more in ([], [chests[3].resize((180, 180))])
+        best_matches(thumbnails([copy]), thumbnails([*chests, *more]))[0].correlation for more in ([], [twin])
     )
     assert twice > alone - 0.05
+
+
+def test_all_copies_of_a_picture_are_found_and_it_itself_is_not(chests: list[Image.Image]) -> None:
+    turned = [CHANGES[name](chests[3], np.random.default_rng(1)) for name in ("mirrored", "turned 180°")]
+    pictures = thumbnails([*chests[:6], *turned])
+    (found,) = find_matches(pictures, pictures, own=np.arange(8))
+    for query in (3, 6, 7):
+        same = {match.reference for match in found[query] if match.correlation >= THRESHOLD}
+        assert same == {3, 6, 7} - {query}
+    assert max(match.correlation for query in (0, 1, 2, 4, 5) for match in found[query]) < THRESHOLD
 
 
 def test_another_patient_is_not_the_same_picture(chests: list[Image.Image]) -> None:
@@ -128,7 +146,7 @@ def test_work_in_parts_gives_the_same_answer(
 ) -> None:
     pictures = thumbnails(chests)
     whole = best_matches(pictures, pictures)
-    monkeypatch.setattr("dataset_scripts.leakage.near_duplicates._QUERIES_AT_ONCE", 5)
+    monkeypatch.setattr("dataset_scripts.leakage.near_duplicates.PART", 5)
     monkeypatch.setattr("dataset_scripts.leakage.descriptors._REFERENCES_AT_ONCE", 7)
     done: list[int] = []
     parts = best_matches(pictures, pictures, done.append)
@@ -275,8 +293,8 @@ def test_a_test_image_of_covidx_is_guarded_without_chestxray14(tmp_path: Path, c
     assert (dropped["held_out_source"], dropped["held_out_split"]) == ("COVIDx CXR-3", "test")
     assert dropped["guards"] == ["pixels"]
     assert report["reference"] == ["COVIDx CXR-3"]
-    assert report["held_out"] == {"COVIDx CXR-3": {"images": 1, "compared": 3, "shown": 1}}
-    assert (report["held_out_images"], report["compared_images"]) == (1, 3)
+    assert report["held_out"] == {"COVIDx CXR-3": {"images": 1, "compared": 4, "shown": 1}}
+    assert (report["held_out_images"], report["compared_images"]) == (1, 4)
     assert read_report(builder.cache_dir)["problem_counts"] == {"COVID-19 Radiography": {"leak": 1}}
     allowed = build(raw, allow_leakage=True)
     assert leak in allowed.as_dataset()["train"]["image_id"]
@@ -314,18 +332,178 @@ def test_each_source_guards_against_the_others(chest: ChestFolder, covidx: AddCo
     }
 
 
-def test_within_one_source_the_identifier_decides_and_not_the_pixels(
-    tmp_path: Path, covidx: AddCovidx
-) -> None:
+def test_within_one_source_the_identifier_decides_and_the_pixels(tmp_path: Path, covidx: AddCovidx) -> None:
     covidx("test", "1 held.png", 630)
     covidx("train", "2 alike.png", 630)
     covidx("train", "3 named.png", 631)
+    covidx("train", "4 other.png", 632)
     mapping = tmp_path / "mapping.csv"
     mapping.write_text("rsna,nih\nheld,00000001_000.png\nnamed,00000001_000.png\n")
     builder = build(tmp_path / "raw", nih_mapping=str(mapping))
+    assert builder.as_dataset()["train"]["image_id"][:] == ["COVIDx CXR-3/train/other.png"]
+    report = read_leakage_report(builder.cache_dir)
+    assert {leak["image_id"].rpartition("/")[2]: leak["guards"] for leak in report["dropped"]} == {
+        "alike.png": ["pixels"],
+        "named.png": ["identifier"],
+    }
+    assert report["compared_within"] == ["COVIDx CXR-3"]
+    assert report["held_out"] == {"COVIDx CXR-3": {"images": 1, "compared": 3, "shown": 2}}
+    assert report["found_by"]["leaks"] == {"identifier": 1, "pixels": 1}
+    assert report["named_images"] == {"COVIDx CXR-3": 1}
+
+
+def test_a_source_is_not_compared_with_itself_where_that_takes_hours(
+    tmp_path: Path, covidx: AddCovidx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset_scripts.leakage.guard._MOST_COMPARISONS", 8_000)
+    covidx("test", "1 held.png", 630)
+    covidx("train", "2 alike.png", 630)
+    builder = build(tmp_path / "raw")
     assert builder.as_dataset()["train"]["image_id"][:] == ["COVIDx CXR-3/train/alike.png"]
-    (dropped,) = read_leakage_report(builder.cache_dir)["dropped"]
-    assert (dropped["image_id"], dropped["guards"]) == ("COVIDx CXR-3/train/named.png", ["identifier"])
+    assert read_leakage_report(builder.cache_dir)["compared_within"] == []
+
+
+def test_a_validation_image_that_shows_a_test_image_is_named_and_stays(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    add_own(raw, {"a.png": ("test", 610), "b.png": ("validation", 610), "c.png": ("train", 611)})
+    builder = ImageFolder(data_dir=raw / "own_images", build_dir=tmp_path / "cache")
+    builder.download_and_prepare()
+    (pair,) = read_leakage_report(builder.cache_dir)["held_out_duplicates"]
+    assert (pair["image_id"], pair["test_image_id"]) == ("image folder/b.png", "image folder/a.png")
+    assert builder.as_dataset().num_rows == {"train": 1, "validation": 1, "test": 1}
+
+
+def test_near_duplicates_in_training_are_kept_once_where_that_is_asked_for(
+    tmp_path: Path, covidx: AddCovidx
+) -> None:
+    for number, seed in enumerate((640, 641, 640, 642)):
+        covidx("train", f"{number} {number}.png", seed)
+    copy_of(640).save(tmp_path / "raw" / "COVIDx_CXR" / "train" / "2.png")
+    every = build(tmp_path / "raw")
+    assert len(every.as_dataset()["train"]) == 4
+    assert read_leakage_report(every.cache_dir)["source_duplicates"] is None
+    once = build(tmp_path / "raw", keep_duplicates="once")
+    assert [path[-5:] for path in sorted(once.as_dataset()["train"]["image_id"])] == [
+        "0.png",
+        "1.png",
+        "3.png",
+    ]
+    (repeated,) = read_leakage_report(once.cache_dir)["source_duplicates"]
+    assert repeated["image_id"] == "COVIDx CXR-3/train/2.png"
+    assert (repeated["kept_image_id"], repeated["guards"]) == ("COVIDx CXR-3/train/0.png", ["pixels"])
+    assert read_report(once.cache_dir)["problem_counts"] == {"COVIDx CXR-3": {"duplicate": 1}}
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Path:
+    """A user's own held-out images, one of which stands in `leaking` as COVIDx's harmless.png."""
+    folder = tmp_path / "secret ward 7"
+    folder.mkdir()
+    copy_of(601).save(folder / "jane doe.png")
+    gray(650, 96).save(folder / "john roe.png")
+    (folder / "unreadable.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def test_a_list_of_the_users_is_protected_and_its_names_stay_here(
+    leaking: Path, hospital: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    builder = Cocktail(data_dir=leaking, build_dir=tmp_path / "cache", protect=str(hospital))
+    out = tmp_path / "out"
+    export_parquet(builder, out)
+    assert "unreadable.png (not_an_image" in caplog.text
+    report = read_leakage_report(out)
+    assert report["protected"] == {"images": 2, "compared": 36, "shown": 1}
+    assert {leak["image_id"].rpartition("/")[2]: leak["held_out_source"] for leak in report["dropped"]} == {
+        "harmless.png": "protected",
+        "leak.png": "ChestX-ray14",
+    }
+    assert [leak["guards"] for leak in report["dropped"]] == [["pixels"], ["pixels"]]
+    assert read_report(out)["problem_counts"] == {"COVIDx CXR-3": {"leak": 2}}
+    pairs = (out / PROTECTED_PAIRS_FILE).read_text().splitlines()
+    assert pairs[1].startswith("COVIDx CXR-3/train/harmless.png,jane doe.png,0.")
+    assert len(pairs) == 2
+    published = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert {path.name for path in published} >= {"README.md", "leakage_report.json", "leakage_pairs.png"}
+    for path in published:
+        assert not any(word in path.read_bytes() for word in (b"jane", b"john", b"ward 7", b"unreadable"))
+    with Image.open(out / SHEET_FILE) as sheet:
+        assert sheet.size == (264, 160)  # one pair: of ChestX-ray14
+    card = (out / "README.md").read_text()
+    assert "2 images that are held out elsewhere were protected too: 1 training image showed one" in card
+    assert not export_parquet(builder, out)  # complete
+    gray(602, 96).save(hospital / "another.png")
+    changed = Cocktail(data_dir=leaking, build_dir=tmp_path / "cache", protect=str(hospital))
+    assert changed.cache_dir != builder.cache_dir
+
+
+def test_protected_parquet_and_ones_own_folder(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"image": [copy_of(seed) for seed in (610, 611)]})
+    rows.to_parquet(tmp_path / "held out.parquet")
+    add_own(
+        tmp_path,
+        {f"{seed}.png": ("train", seed) for seed in (610, 620, 621)} | {"v.png": ("validation", 622)},
+    )
+    builder = ImageFolder(
+        data_dir=tmp_path / "own_images",
+        build_dir=tmp_path / "cache",
+        protect=str(tmp_path / "held out.parquet"),
+    )
+    builder.download_and_prepare()
+    assert builder.as_dataset()["train"]["image_id"][:] == ["image folder/620.png", "image folder/621.png"]
+    assert (Path(builder.cache_dir) / PROTECTED_PAIRS_FILE).read_text().count("held out.parquet/0") == 1
+
+
+def test_nothing_to_protect_is_refused(leaking: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataLayoutError, match=r"protect is .*absent: not there, or neither a folder"):
+        build(leaking, protect=str(tmp_path / "absent"))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DataLayoutError, match="of which no image can be read"):
+        build(leaking, protect=str(tmp_path / "broken"))
+    with pytest.raises(DataLayoutError, match="for Cocktail and ImageFolder alone"):
+        ChestXray14(data_dir=leaking / "ChestXray-NIHCC", protect=str(tmp_path / "broken")).list_records(None)
+
+
+def test_labels_that_contradict_each_other_are_listed_and_left_alone(chest: ChestFolder) -> None:
+    chest.add("test", "00000041_000.png", "Pneumonia", 41, seed=600)
+    chest.add("test", "00000042_000.png", "No Finding", 42, seed=601)
+    chest.add("test", "00000043_000.png", "Mass", 43, seed=602)
+    raw = chest.finish().parent
+    normal, viral, agreeing = (
+        raw / "COVID-19_Radiography_Dataset" / group / "images" / f"{seed}.png"
+        for group, seed in (("Normal", 600), ("Viral Pneumonia", 601), ("Lung_Opacity", 602))
+    )
+    for path in (normal, viral, agreeing):
+        path.parent.mkdir(parents=True)
+        copy_of(int(path.stem)).save(path)
+    builder = Cocktail(data_dir=raw, build_dir=raw.parent / "cache")
+    out = raw.parent / "out"
+    export_parquet(builder, out)
+    conflicts = read_leakage_report(out)["label_conflicts"]
+    assert [(row["says"], row["other_says"], row["guards"]) for row in conflicts] == [
+        ("Normal", "Pneumonia", ["pixels"]),
+        ("Viral Pneumonia", "No Finding", ["pixels"]),
+    ]
+    assert conflicts[0]["image_id"] == "COVID-19 Radiography/Normal/images/600.png"
+    assert conflicts[0]["other_image_id"] == "ChestX-ray14/00000041_000.png"
+    assert "The labels of 2 pairs contradict each other" in (out / "README.md").read_text()
+
+
+def test_a_finding_affirmed_and_denied_is_a_contradiction() -> None:
+    def record(**findings: float) -> ImageRecord:
+        labels = tuple(findings.get(name, float("nan")) for name in FINDINGS)
+        return ImageRecord("id", "source", "patient", "path", labels)
+
+    assert describe_conflict(record(Pneumonia=1), record(Pneumonia=0)) == ("Pneumonia", "no Pneumonia")
+    assert describe_conflict(record(Pneumonia=1), record(Mass=0)) is None
+    assert describe_conflict(record(Pneumonia=0), record(Pneumonia=0)) is None
+    assert describe_conflict(record(**{"No Finding": 1, "Mass": 0}), record(Hernia=1)) == (
+        "No Finding",
+        "Hernia",
+    )
+    own = ImageRecord("id", "own", "patient", "path", (1.0,))  # labels with names of their own
+    assert describe_conflict(own, record(Pneumonia=0)) is None
 
 
 def test_nothing_is_compared_where_no_source_holds_images_out(tmp_path: Path, covidx: AddCovidx) -> None:

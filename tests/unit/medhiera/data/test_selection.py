@@ -209,6 +209,22 @@ def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:
     assert "at most 48 pixels" in caplog.text and "enlarged to 49" in caplog.text
 
 
+def test_what_a_recipe_protects_is_not_trained_on_and_counted(raw: Path, tmp_path: Path) -> None:
+    plain = open_cocktail(options(raw))
+    assert plain.leakage().protected == 0
+    shown = plain.rows["train"].filter(lambda row: row["source"] == COVIDX)[0]
+    held_out = tmp_path / "held out"
+    held_out.mkdir()
+    Image.open(raw / "COVIDx_CXR" / shown["image_id"].removeprefix(f"{COVIDX}/")).save(held_out / "a.png")
+    data = open_cocktail(options(raw, protect=str(held_out), keep_duplicates="once"))
+    assert data.leakage().protected == 1
+    assert data.leakage().dropped > plain.leakage().dropped
+    assert shown["image_id"] not in data.rows["train"]["image_id"]
+    used = {"trained_on": data.rows["train"], "validated_on": data.rows["validation"]}
+    record = DataRecord.of(data, used)
+    assert record.leakage == data.leakage()
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -216,6 +232,7 @@ def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:
         ({"allow_leakage": True}, "its leaks are left out, and the recipe has allow_leakage: True"),
         ({"nih_mapping": "map.csv"}, "nih_mapping is read when data is built"),
         ({"contours": "learned"}, "contours is read when data is built"),
+        ({"protect": "held out"}, "protect is read when data is built"),
     ],
 )
 def test_training_refuses_what_built_data_cannot_give(

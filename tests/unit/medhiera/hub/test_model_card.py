@@ -111,7 +111,8 @@ def test_no_sentence_ends_before_its_list(record):
 @pytest.mark.parametrize(
     ("leakage", "sentence"),
     [
-        ({}, "436 training images were compared with the 305 held-out images of other"),
+        ({}, "436 training images were compared with the 305 held-out images by pixels and by name; the 25"),
+        ({"protected": 1200}, "by name, and with 1,200 images that are held out elsewhere; the 25 that show"),
         ({"is_checked": False}, "Leakage: not checked"),
         ({"allowed": 25, "dropped": 0}, "Leakage: ALLOWED. 25 training images show a held-out"),
     ],
