@@ -82,7 +82,7 @@ def is_called_right(drawn: str, findings: Sequence[Finding]) -> bool | None:
 
 
 def choose_opening(reader: ChestReader, examples: Sequence[Example]) -> Opening:
-    """Ask the model of every example, and take the first that it calls right.
+    """Ask the model of every example; take the first that it calls right, rather one with a finding.
 
     Args:
         reader: the open folder.
@@ -95,8 +95,10 @@ def choose_opening(reader: ChestReader, examples: Sequence[Example]) -> Opening:
         return Opening(None, "")
     if not right:
         return Opening(None, f"This model calls none of the {known} phantoms right whose finding it knows.")
+    first = min(right, key=lambda example: not example.finding)  # one with a finding, where there is one
     return Opening(
-        right[0],
-        f"The page opens with a phantom that this model calls right, as {len(right)} of the {known} whose "
-        "finding it knows: the drawn one is the most probable, and above its threshold where it has one.",
+        first,
+        f"The page opens with a phantom that this model calls right; it does so for {len(right)} of {known} "
+        "whose finding it knows. Right is: the drawn finding is the most probable, and above its threshold "
+        "where it has one.",
     )

@@ -166,7 +166,7 @@ def test_it_opens_with_an_example_that_the_model_calls_right(root, stage2, visit
         page = visit(site.address)
         page.wait_for_selector('#view .viewer[data-finding="Mass"]')
         assert max(probabilities(page), key=probabilities(page).get) == "Mass"
-        assert "opens with a phantom that this model calls right, as 1 of the 2" in page.inner_text("#result")
+        assert "a phantom that this model calls right; it does so for 1 of 2" in page.inner_text("#result")
         page.click("#finding input")
         page.get_by_role("option", name="Edema", exact=True).click()
         page.wait_for_selector('#view .viewer[data-finding="Edema"]')

@@ -65,6 +65,12 @@ for flag in (False, True):
     with torch.no_grad():
         answer[ours + " mae loss"] = model(**pixels, noise=noise).loss.item()
     answer[ours + " mae class"] = classes(model)
+# As the card's snippet has it: weights and code of the tag.
+pinned = {"trust_remote_code": True, "revision": sys.argv[2]}
+model = AutoModelForImageClassification.from_pretrained(classifier, **pinned)
+with torch.no_grad():
+    logits = model(**pixels).logits[0].sigmoid().tolist()
+answer["pinned"] = dict(zip(model.config.id2label.values(), logits))
 print("ANSWER" + json.dumps(answer))
 """
 
@@ -88,7 +94,7 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
             "figures/loss.png",
             "figures/roc.png",
         }
-        assert len(published.commits) == 1
+        assert len(published.commits) == len(published.tags) == 1
         assert published.files["model.safetensors"] == (pristine[2] / "model.safetensors").read_bytes()
         local = json.loads((pristine[2] / "config.json").read_text())
         assert "auto_map" not in local
@@ -96,7 +102,7 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
 
         image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 100), dtype=np.uint8))
         image.save(tmp_path / "image.png")
-        script = ("-I", "-W", "ignore", "-c", LOAD_BACK, str(tmp_path / "image.png"))
+        script = ("-I", "-W", "ignore", "-c", LOAD_BACK, str(tmp_path / "image.png"), *published.tags)
         said = run(hub, tmp_path / "two", *script, cwd=tmp_path / "elsewhere")
     answer = json.loads(said.split("ANSWER")[1].splitlines()[0])
 
@@ -109,7 +115,7 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
         loss = HieraMAEForPreTraining.from_pretrained(pristine[1]).eval()(**pixels, noise=noise).loss.item()
     wanted = dict(zip(LABELS, ours, strict=True))
     assert max(ours) - min(ours) > 0.05
-    for route in ("pipeline", "stock", "ours"):
+    for route in ("pipeline", "stock", "ours", "pinned"):
         assert answer[route] == pytest.approx(wanted, abs=1e-4), route
     for route in ("stock", "ours"):
         assert answer[f"{route} mae loss"] == pytest.approx(loss, abs=1e-4)
@@ -171,7 +177,7 @@ def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(worksh
         assert pushed.private and len(pushed.commits) == 1
         wanted = {"model.safetensors", "README.md", "metrics.json", "training_images.parquet"}
         assert wanted <= pushed.files.keys()
-        assert not any("checkpoint" in name or "training_args" in name for name in pushed.files)
+        assert not any("checkpoint-" in name or "training_args" in name for name in pushed.files)
         assert list(hub.repositories) == ["tester/pushed-mae"]
         run(hub, tmp_path / "two", "train_cls.py", str(workshop.configs["train_cls.py"]), *data,
             "--output_dir", str(tmp_path / "theirs"), "--max_steps", "2", "--eval_steps", "2",

@@ -288,10 +288,13 @@ def test_the_page_opens_with_an_example_that_the_model_calls_right(stage2, tmp_p
     opening, opened = app.open_with(with_biases(stage2, tmp_path / "mass", Mass=3.0), examples)
     assert opening.example is examples[4]
     assert (
-        "as 1 of the 2 whose" in opening.note
+        "it does so for 1 of 2" in opening.note
     )  # No Finding and Mass are known; Cardiomegaly and the others are not
     assert np.array_equal(opened[1], examples[4].gray)
     assert opening.note in opened[2] and 'data-finding="Mass"' in opened[2] and opened[4] == "Mass"
+    both = with_biases(stage2, tmp_path / "both", **{"Mass": 2.0, "No Finding": 3.0})
+    opening, _ = app.open_with(both, examples)
+    assert opening.example is examples[4] and "for 2 of 2" in opening.note  # not the first, without a finding
     opening, opened = app.open_with(with_biases(stage2, tmp_path / "edema", Edema=3.0), examples)
     assert opening.example is None and opened is None
     assert opening.note == "This model calls none of the 2 phantoms right whose finding it knows."
