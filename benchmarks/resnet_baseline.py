@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImage
 import train_cls
 from medhiera import run
 from medhiera.config.arguments import ModelArguments
+from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import run_script
 from medhiera.hub.record import AnyRecord
 from medhiera.layout import CARD_FILE
@@ -39,11 +40,21 @@ def start_resnet(
         architecture="resnet18", id2label=id2label, problem_type=fields["problem_type"]
     )
     config.depths = []  # one learning rate for all
+    config.num_channels = 3
     return ResNet18(config), "all"
 
 
-def write_record(folder: Path, stage: Any, record: AnyRecord, *rest: Any) -> None:
-    """In place of run.write_stage: the record, and a README.md that marks the run as finished."""
+def write_record(
+    folder: Path,
+    stage: Any,
+    record: AnyRecord,
+    model: PreTrainedModel,
+    preprocessing: Preprocessing,
+    *rest: Any,
+) -> None:
+    """In place of run.write_stage: model and record, and a README.md that marks the run as finished."""
+    model.save_pretrained(folder)
+    preprocessing.to_processor().save_pretrained(folder)
     record.write(folder)
     (folder / CARD_FILE).write_text("A baseline; see metrics.json.\n", encoding="utf-8")
 
@@ -52,5 +63,7 @@ if __name__ == "__main__":
     run.start_model = start_resnet
     run.write_stage = write_record
     # timm's wrapper knows no labels that are not annotated; the same loss from outside.
-    train_cls.choose_loss = lambda stage: TrainingLoss(stage.label_smoothing, stage.loss == "asymmetric")
+    train_cls.choose_loss = lambda stage, is_exclusive: TrainingLoss(
+        stage.label_smoothing, stage.loss == "asymmetric", is_exclusive
+    )
     run_script(lambda words: train_cls.main([*words, "--layer_decay", "1"]))

@@ -1,6 +1,6 @@
 """The paper's experiments as data: arms, and what each starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 STAGE0 = "stage 0"
@@ -14,6 +14,9 @@ SCORING = ("evaluate_cls.py", "probe.py")
 
 REGIONS = {"none": "even masks", "rectangle": "the paper's rectangle", "contour": "each chest's contour"}
 """What masks of the masks experiment follow → its label."""
+
+RATIOS = {f"{ratio:g}": f"{100 * ratio:g} % hidden" for ratio in (0.6, 0.75, 0.85)}
+"""Mask ratios of the ratios experiment (docs/recipe.md) → its label."""
 
 STARTS = {"random": None, "stage0": STAGE0, "stage1": STAGE1}
 """Where classifiers of the labels experiment start, by name; see Arm.start."""
@@ -42,6 +45,35 @@ class Arm:
     arguments: tuple[str, ...] = ()
     as_long_as: str | None = None
     may_diverge: bool = False
+
+
+@dataclass(frozen=True)
+class MaskQuestion:
+    """An experiment whose pre-trainings differ in one option of their masks.
+
+    Attributes:
+        title: of its report.
+        option: that differs.
+        labels: its values → their labels.
+        compared: pairs of values; the first is better where a difference is above zero.
+    """
+
+    title: str
+    option: str
+    labels: Mapping[str, str]
+    compared: tuple[tuple[str, str], ...]
+
+
+WHERE_MASKED = MaskQuestion(
+    "Masks that follow the chest",
+    "mask_region",
+    REGIONS,
+    (("contour", "none"), ("contour", "rectangle"), ("rectangle", "none")),
+)
+
+HOW_MUCH_MASKED = MaskQuestion(
+    "How much is masked", "mask_ratio", RATIOS, (("0.75", "0.6"), ("0.85", "0.6"), ("0.85", "0.75"))
+)
 
 
 def ablation_arms(has_stage0: bool) -> list[Arm]:
@@ -103,26 +135,27 @@ def explode_arms(has_stage0: bool, learning_rate: float) -> list[Arm]:
     ]
 
 
-def mask_arms(has_stage0: bool) -> list[Arm]:
-    """Does it help that masks follow the chest? Pre-trainings that differ in nothing but what they hide.
+def mask_arms(has_stage0: bool, question: MaskQuestion = WHERE_MASKED) -> list[Arm]:
+    """Which masks help? Pre-trainings that differ in nothing but what they hide, or how much.
 
     Each is probed, and fine-tuned and scored; a classifier without pre-training shows what either is worth.
 
     Args:
         has_stage0: start from ImageNet weights, classifiers without stage 1 too; else from random ones.
+        question: the option that differs, and its values.
     """
     start, origin = (STAGE0, "ImageNet") if has_stage0 else (None, "random")
     arms = [
         Arm("cls-before", f"no stage 1 ({origin})", "train_cls.py", start),
         Arm("test-before", f"no stage 1 ({origin})", "evaluate_cls.py", "cls-before"),
     ]
-    for region, label in REGIONS.items():
-        own = ("--mask_region", region)
+    for value, label in question.labels.items():
+        own = (f"--{question.option}", value)
         arms += [
-            Arm(f"mae-{region}", label, "train_mae.py", start, own),
-            Arm(f"probe-{region}", label, "probe.py", f"mae-{region}", ("--draws", "0")),
-            Arm(f"cls-{region}", label, "train_cls.py", f"mae-{region}"),
-            Arm(f"test-{region}", label, "evaluate_cls.py", f"cls-{region}"),
+            Arm(f"mae-{value}", label, "train_mae.py", start, own),
+            Arm(f"probe-{value}", label, "probe.py", f"mae-{value}", ("--draws", "0")),
+            Arm(f"cls-{value}", label, "train_cls.py", f"mae-{value}"),
+            Arm(f"test-{value}", label, "evaluate_cls.py", f"cls-{value}"),
         ]
     return arms
 

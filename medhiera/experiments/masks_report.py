@@ -1,25 +1,30 @@
-"""The tables of the masks experiment: does it help that masks follow the chest?
+"""The tables of the experiments that compare masks: where they hide, or how much.
 
 Beside report.py; everything is read from the arms' records and predictions.parquet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions, load_predictions
-from medhiera.experiments.arms import REGIONS
+from medhiera.experiments.arms import WHERE_MASKED, MaskQuestion
 from medhiera.experiments.report import difference_cells, seeds_text
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.hub.record import PretrainingRecord
 
-COMPARED = (("contour", "none"), ("contour", "rectangle"), ("rectangle", "none"))
 BEFORE = "before"
 MEASURES = {"probe": "linear probe, AUROC", "test": "fine-tuned, AUROC"}
 
 
-def masks_report(runner: ExperimentRunner, seeds: Sequence[int], note: str, before: str) -> str:
+def masks_report(
+    runner: ExperimentRunner,
+    seeds: Sequence[int],
+    note: str,
+    before: str,
+    question: MaskQuestion = WHERE_MASKED,
+) -> str:
     """Markdown: what each arm reached, and the paired differences with a verdict.
 
     Args:
@@ -27,20 +32,21 @@ def masks_report(runner: ExperimentRunner, seeds: Sequence[int], note: str, befo
         seeds: of each arm.
         note: said on top, "" for none.
         before: label of the classifier without stage 1.
+        question: what differs between the pre-trainings.
     """
     bootstrap = Bootstrap()
-    losses = {region: _losses(runner, region, seeds) for region in REGIONS}
+    losses = {value: _losses(runner, value, seeds) for value in question.labels}
     scored = {
-        (measure, region): [
-            load_predictions(runner.folder(f"{measure}-{region}", seed) / "predictions.parquet")
+        (measure, value): [
+            load_predictions(runner.folder(f"{measure}-{value}", seed) / "predictions.parquet")
             for seed in seeds
         ]
         for measure in MEASURES
-        for region in (BEFORE, *REGIONS)
-        if (measure, region) != ("probe", BEFORE)
+        for value in (BEFORE, *question.labels)
+        if (measure, value) != ("probe", BEFORE)
     }
     first = scored["test", BEFORE][0]
-    lines = ["# Masks that follow the chest", "", *([f"**{note}**", ""] if note else [])]
+    lines = [f"# {question.title}", "", *([f"**{note}**", ""] if note else [])]
     lines += [
         f"{len(seeds)} seeds; mean and, in brackets, the 95 % interval over seeds (Student's t). AUROC of "
         f"{len(first)} test images of {first.patient_count} patients.",
@@ -50,11 +56,22 @@ def masks_report(runner: ExperimentRunner, seeds: Sequence[int], note: str, befo
         "|---|---|---|---|---|",
         f"| {before} | – | – | – | {seeds_text(_aurocs(scored['test', BEFORE]))} |",
     ]
-    for region, label in REGIONS.items():
-        cells = [seeds_text([pair[kind] for pair in losses[region]]) for kind in (0, 1)]
-        cells += [seeds_text(_aurocs(scored[measure, region])) for measure in MEASURES]
+    for value, label in question.labels.items():
+        cells = [seeds_text([pair[kind] for pair in losses[value]]) for kind in (0, 1)]
+        cells += [seeds_text(_aurocs(scored[measure, value])) for measure in MEASURES]
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    lines += [
+    lines += _difference_lines(question, losses, scored, bootstrap)
+    return "\n".join(lines) + "\n"
+
+
+def _difference_lines(
+    question: MaskQuestion,
+    losses: Mapping[str, Sequence[tuple[float, float]]],
+    scored: Mapping[tuple[str, str], Sequence[Predictions]],
+    bootstrap: Bootstrap,
+) -> list[str]:
+    """The paired differences with a verdict."""
+    lines = [
         "",
         "Differences with the same seed. Over patients: 95 % interval of the mean over seeds, from 2,000 "
         "resamples of the test patients that weigh both models alike. Better or worse where neither interval "
@@ -63,26 +80,28 @@ def masks_report(runner: ExperimentRunner, seeds: Sequence[int], note: str, befo
         "| compared | measure | difference, over seeds | over patients | verdict |",
         "|---|---|---|---|---|",
     ]
-    for one, other in COMPARED:
+    for one, other in question.compared:
         pairs = zip(losses[one], losses[other], strict=True)
         row = difference_cells([a[0] - b[0] for a, b in pairs], None, -1)
         lines.append(f"| {one} − {other} | masked loss | {row} |")
     for measure, label in MEASURES.items():
-        against = [*COMPARED, *([(region, BEFORE) for region in REGIONS] if measure == "test" else [])]
+        against = [*question.compared]
+        if measure == "test":
+            against += [(value, BEFORE) for value in question.labels]
         for one, other in against:
             ours, theirs = scored[measure, one], scored[measure, other]
             values = [a - b for a, b in zip(_aurocs(ours), _aurocs(theirs), strict=True)]
             difference = compare_over_seeds(list(zip(ours, theirs, strict=True)), bootstrap)
             patients = None if difference is None else difference.auroc.interval
             lines.append(f"| {one} − {other} | {label} | {difference_cells(values, patients)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def _losses(runner: ExperimentRunner, region: str, seeds: Sequence[int]) -> list[tuple[float, float]]:
+def _losses(runner: ExperimentRunner, value: str, seeds: Sequence[int]) -> list[tuple[float, float]]:
     """Masked loss with the even masks of every run and with the run's own, one pair a seed."""
     found = []
     for seed in seeds:
-        record = runner.record(f"mae-{region}", seed)
+        record = runner.record(f"mae-{value}", seed)
         assert isinstance(record, PretrainingRecord), "the arm has ended"
         evaluation = record.evaluation
         own = evaluation.recipe_masked_loss

@@ -38,11 +38,17 @@ class EMA:
         once = {raw.data_ptr(): (raw, averaged) for raw, averaged in tensors}
         self._raw = [raw for raw, _ in once.values()]
         self._averaged = [averaged for _, averaged in once.values()]
+        # Counters, such as a batch norm's batches, have no average.
+        numbers = [pair for pair in once.values() if pair[0].is_floating_point()]
+        self._followed = [averaged for _, averaged in numbers], [raw for raw, _ in numbers]
+        self._counters = [pair for pair in once.values() if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow one optimizer step; `step` counts from 1 and sets the warm-up."""
-        torch._foreach_lerp_(self._averaged, self._raw, 1.0 - self.average.get_decay(step))
+        torch._foreach_lerp_(*self._followed, 1.0 - self.average.get_decay(step))
+        for raw, averaged in self._counters:
+            averaged.copy_(raw)
 
     def save(self, checkpoint: Path) -> None:
         """Write EMA_FILE."""

@@ -73,23 +73,27 @@ def test_demo_on_phantoms_learns_and_is_reused(root):
 
 
 @pytest.mark.slow
-def test_the_readme_works_on_what_the_demo_left(root):
+@pytest.mark.parametrize(("page", "snippets", "commands"), [("README.md", 2, 2), ("docs/usage.md", 3, 4)])
+def test_a_page_works_on_what_the_demo_left(root, page, snippets, commands):
     assert (root / "demo" / "phantom" / "stage2" / "README.md").is_file(), "the demo's own test comes first"
-    readme = (root / "README.md").read_text()
+    text = (root / page).read_text()
     image = next((root / "demo" / "phantom" / "raw" / "COVIDx_CXR" / "test").glob("*.png"))
-    snippets = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(snippets) == 3
-    for snippet in snippets:
-        code = snippet.replace("IMAGE.png", image.name)
-        subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True)
-    commands = re.findall(r"^python (?:predict|evaluate_cls|embed|probe)\.py .*$", readme, re.MULTILINE)
-    assert len(commands) == 4
-    for command in commands:
-        subprocess.run([sys.executable, *command.split()[1:]], cwd=root, check=True)
+    codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(codes) == snippets
+    for code in codes:
+        command = [sys.executable, "-W", "ignore", "-c", code.replace("IMAGE.png", image.name)]
+        subprocess.run(command, cwd=root, check=True)
+    scripts = r"python (?:predict|evaluate_cls|embed|probe)\.py|medhiera (?:predict|probe)"
+    lines = re.findall(rf"^(?:{scripts}) .*$", text, re.MULTILINE)
+    assert len(lines) == commands
+    for line in lines:
+        program, *words = line.split()
+        words = words if program == "python" else ["-m", program, *words]
+        subprocess.run([sys.executable, *words], cwd=root, check=True)
     assert (root / "runs" / "predictions.csv").is_file()
-    (root / "runs" / "features.parquet").unlink()
-    for name in ("demo-test", "demo-probe"):
-        shutil.rmtree(root / "runs" / name)
+    (root / "runs" / "features.parquet").unlink(missing_ok=True)
+    for name in ("demo-test", "demo-probe", "features-probe"):
+        shutil.rmtree(root / "runs" / name, ignore_errors=True)
 
 
 @pytest.mark.slow

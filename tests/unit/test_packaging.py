@@ -13,7 +13,7 @@ from medhiera import __version__, demo_stages, shipped_files
 
 PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera")
 INSIDE_MEDHIERA = ("model_cards", "configs")
-SUFFIXES = {".py", ".j2", ".json", ".yaml", ".safetensors", ".css", ".typed"}
+SUFFIXES = {".py", ".j2", ".json", ".yaml", ".safetensors", ".css", ".typed", ".txt"}
 
 
 @pytest.fixture(scope="module")

@@ -1,68 +1,259 @@
-"""The small real experiment: whoever is held out of the task is held out of its pre-training."""
+"""The small real experiment: its data, its plan, what is skipped, and its tables."""
 
 import csv
-from argparse import Namespace
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
+import timm
+import torch
+from small_data_files import write_shared
 from stage_records import SOME_REPORT, classification_record
 
-from benchmarks.small_result import COUNTED, NIH, arms_of, prepare, report, runner_of, with_interval
-from dataset_scripts.phantom.cohort import write_phantom_cohort
-
-
-def patients_of(root):
-    """Patient of each image, and the names of the test list."""
-    with next((root / NIH).glob("Data_Entry*.csv")).open(newline="") as file:
-        patients = {row["Image Index"]: row["Patient ID"] for row in csv.DictReader(file)}
-    return patients, (root / NIH / "test_list.txt").read_text().split()
+from benchmarks.small_data import NIH, OWN, RADIOGRAPHY, prepare
+from benchmarks.small_laboratory import Laboratory, hours_used, is_done, note_hours
+from benchmarks.small_plan import (
+    COCKTAIL,
+    FULL,
+    PRETRAININGS,
+    RANDOM,
+    SMOKE,
+    Work,
+    best_rate,
+    classifier_arm,
+    next_rate,
+    ordered,
+    pretraining_arm,
+)
+from benchmarks.small_report import FIGURE, rates_at, report
+from benchmarks.small_score import SPLITS, write
+from benchmarks.small_teacher import ARCHITECTURE, rename
+from dataset_scripts.findings import is_exclusive
+from medhiera.config.arguments import DataArguments
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
+from medhiera.data.cocktail import open_cocktail
+from medhiera.errors import UserError
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.predictions import Predictions
+from medhiera.shipped_files import script
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
-    for name, seed in (("task", 0), ("cocktail", 1)):
-        write_phantom_cohort(folder / name, patients=40, image_size=32, seed=seed)
-    return folder, *prepare(folder / "task", folder / "cocktail", folder / "runs", seed=0)
+    return prepare(write_shared(folder / "shared"), folder / "data")
+
+
+RATES = FULL.rates
+
+
+def rows_of(folder):
+    with (folder / "labels.csv").open(newline="") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
 
 
 def test_who_is_held_out_of_the_task_is_held_out_of_the_cocktail(roots):
-    _, task, cocktail = roots
-    patients, tested = patients_of(task)
-    assert 0.2 < len(tested) / len(patients) < 0.5
-    held_out = {patients[name] for name in tested}
-    trained = {patients[name] for name in (task / NIH / "train_val_list.txt").read_text().split()}
-    assert not held_out & trained
-    others, held_back = patients_of(cocktail)
-    assert set(patients) <= set(others)
-    assert {name for name, patient in others.items() if patient in held_out} <= set(held_back)
-    assert len(held_back) > len(tested)  # validation's patients too
-    assert {each.name for each in cocktail.iterdir()} > {NIH, "COVIDx_CXR"}
+    task, cocktail = (rows_of(roots[0]), rows_of(roots[1] / OWN))
+    assert {row["split"] for row in task.values()} == {"train", "validation", "test"}
+    assert {name: row for name, row in cocktail.items() if not name.startswith("jsrt/")} == task
+    jsrt = [row for name, row in cocktail.items() if name.startswith("jsrt/")]
+    assert len(jsrt) == 2 and all(row["split"] == "train" and row["Pneumonia"] == "" for row in jsrt)
 
 
-def test_another_seed_tests_other_patients(roots):
-    folder, task, _ = roots
-    other, _ = prepare(folder / "task", folder / "cocktail", folder / "runs", seed=1)
-    assert patients_of(task)[1] != patients_of(other)[1]
+def test_the_official_test_split_stays_and_validation_is_cut_by_patient(roots):
+    rows = rows_of(roots[0])
+    assert {name for name, row in rows.items() if row["split"] == "test"} == {
+        name for name in rows if name.startswith("test/")
+    }
+    of = {split: {row["patient"] for row in rows.values() if row["split"] == split} for split in SPLITS}
+    assert not of["train"] & of["validation"] and not (of["train"] | of["validation"]) & of["test"]
+    assert all(row["Pneumonia"] == str(int("PNEUMONIA" in name)) for name, row in rows.items())
 
 
-def test_the_report_pairs_by_seed(tmp_path):
-    options = Namespace(output_dir=tmp_path, image_size=96)
-    runner, arms = runner_of(options, "paper", tmp_path), arms_of(4, 4, tmp_path)
-    reached = {"random": (0.5, 0.6), "nih": (0.6, 0.7), "cocktail": (0.5, 0.7), "resnet18": (0.4, 0.4)}
-    for name, values in reached.items():
-        for seed, value in enumerate(values):
-            folder = runner.folder(name, seed)
-            folder.mkdir(parents=True)
-            score = replace(SOME_REPORT.findings["Edema"], auroc=value)
-            evaluation = replace(SOME_REPORT, findings=dict.fromkeys(COUNTED, score))
-            classification_record(evaluation).write(folder)
-            (folder / "README.md").write_text("done")
-    text = report({"paper": runner}, arms, [0, 1])
-    assert "| paper | Hiera, MAE on ChestX-ray14 |" in text and "| 0.100 (0.100 to 0.100) |" in text
-    assert with_interval([0.0, 0.1]) in text  # the cocktail's differences
-    assert text.count("| – |") == 1
+def test_both_folders_of_a_source_are_one(roots):
+    _, cocktail = roots
+    listed = [(cocktail / NIH / f"{name}_list.txt").read_text().split() for name in ("test", "train_val")]
+    images = {path.name for path in (cocktail / NIH / "images").iterdir()}
+    assert set(listed[0]) | set(listed[1]) == images and not set(listed[0]) & set(listed[1])
+    normal = {path.name for path in (cocktail / RADIOGRAPHY / "Normal" / "images").iterdir()}
+    assert {"Normal-1.png", "mini-Normal-1.png"} <= normal
 
 
-def test_an_interval_over_seeds_is_students():
-    assert with_interval([0.1, 0.2, 0.3]) == "0.200 (-0.048 to 0.448)"  # t(2) = 4.303
+def test_the_builder_reads_both(roots, tmp_path):
+    for root in roots:
+        built = open_cocktail(DataArguments(str(root), str(tmp_path), stored_size=16))
+        assert set(SPLITS) <= set(built.rows), root
+        if root is roots[0]:
+            assert built.names == ["Pneumonia"] and not is_exclusive(built.rows["train"].features)
+
+
+def test_a_sweep_moves_outward_while_the_best_stands_at_its_edge():
+    found = {}
+    reached = dict(zip(RATES, (0.9, 0.8, 0.7, 0.6, 0.5), strict=True))
+    while (rate := next_rate(found, RATES)) is not None:
+        found[rate] = reached[rate]
+    assert sorted(found) == list(RATES[:4]) and best_rate(found) == RATES[0]
+    inner = dict(zip(RATES[1:4], (0.7, 0.8, 0.7), strict=True))
+    assert next_rate(inner, RATES) is None and best_rate(inner) == RATES[2]
+    assert best_rate(dict.fromkeys(RATES, 0.9)) == RATES[0]  # the lowest of equals
+    assert next_rate({}, SMOKE.rates) == 1e-3 and next_rate({1e-3: 0.5}, SMOKE.rates) is None
+
+
+def test_everything_comes_after_what_it_starts_from_and_the_first_question_first():
+    trained, seen = set(), []
+    for work in ordered(FULL):
+        if work.pretraining is not None:
+            trained.add(work.pretraining.name)
+            continue
+        assert work.contestant.start is None or work.contestant.start in trained
+        seen.append((work.contestant.name, work.share.fraction))
+    assert trained == set(PRETRAININGS) and len(seen) == len(set(seen))
+    assert seen[:2] == [("random", 1.0), ("cocktail", 1.0)]
+    few = {fraction: {name for name, share in seen if share == fraction} for fraction in (0.01, 0.1)}
+    assert few[0.01] == few[0.1] == {"random", "cocktail", "kermany", "resnet18"}
+    assert all(share.seeds >= 3 for share in FULL.shares)
+
+
+def laboratory(folder, budget=FULL):
+    return Laboratory(folder, folder / "task", folder / "cocktail", "TEACHER", budget)
+
+
+def command(lab, name):
+    each = PRETRAININGS[name]
+    data = lab.cocktail if each.is_cocktail else lab.task
+    return lab.runner(data).command(pretraining_arm(each, FULL, lab.teacher), 0)
+
+
+def test_the_guard_is_off_for_the_leak_alone(tmp_path):
+    lab = laboratory(tmp_path)
+    allowed = {name for name in PRETRAININGS if "--allow_leakage" in command(lab, name)}
+    assert allowed == {"leak"}
+    steps = {name: value_of(command(lab, name), "--max_steps") for name in PRETRAININGS}
+    assert {value for name, value in steps.items() if name != "none"} == {str(FULL.mae_steps)}
+    assert value_of(command(lab, "kermany"), "--data_dir") == str(lab.task)
+    assert value_of(command(lab, "features"), "--teacher") == "TEACHER"
+
+
+@pytest.mark.parametrize("budget", [FULL, SMOKE])
+def test_the_scripts_take_every_command_of_the_plan(tmp_path, budget):
+    """Parsed as the scripts do, all faults at once: not found an hour into the runs."""
+    lab = laboratory(tmp_path, budget)
+    rates = set()
+    for work in ordered(budget):
+        if work.pretraining is not None:
+            arm, kind = pretraining_arm(work.pretraining, budget, lab.teacher), MAEArguments
+        else:
+            arm, kind = classifier_arm(work.contestant, work.share, 3e-3), ClassificationArguments
+        start = work.contestant and work.contestant.start
+        command = lab.runner(lab.task, start).command(arm, 1)
+        config = parse_config(kind, command[command.index(script(arm.script)) + 1 :])
+        if kind is ClassificationArguments:
+            rates.add(config.training.learning_rate)
+            assert not config.stage.score_test and not config.training.load_best_model_at_end
+            assert config.stage.label_fraction == work.share.fraction
+    assert rates == {3e-3}
+
+
+def value_of(words, name):
+    return words[words.index(name) + 1]
+
+
+def test_a_share_of_the_labels_is_drawn_by_the_seed_and_the_same_for_every_contestant(tmp_path):
+    lab, share = laboratory(tmp_path), FULL.shares[1]
+    for contestant in (RANDOM, COCKTAIL):
+        runner = lab.runner(lab.task, contestant.start)
+        words = runner.command(classifier_arm(contestant, share, 1e-3), 2)
+        assert value_of(words, "--label_fraction") == "0.1" and value_of(words, "--seed") == "2"
+        assert ("--model_name_or_path" in words) == (contestant is COCKTAIL)
+    assert value_of(words, "--model_name_or_path") == str(tmp_path / "mae-cocktail" / "seed0")
+    whole = lab.runner(lab.task).command(classifier_arm(RANDOM, FULL.shares[0], 1e-3), 2)
+    assert "--label_fraction" not in whole
+
+
+def test_the_teacher_has_the_packages_tensors_under_timms_names():
+    torch.manual_seed(0)
+    stock = timm.create_model(ARCHITECTURE, pretrained=False).state_dict()
+    renamed = rename({f"_other.{number}": tensor for number, tensor in enumerate(stock.values())})
+    assert renamed.keys() == stock.keys()
+    assert all(torch.equal(renamed[name], stock[name]) for name in stock)
+    with pytest.raises(UserError, match="1 tensors that are not"):
+        rename({"one": torch.zeros(1)})
+
+
+def write_run(lab, arm, seed, auroc):
+    """A finished classifier's folder, as far as the plan reads it."""
+    folder = lab.folder(arm.name, seed)
+    folder.mkdir(parents=True)
+    classification_record(replace(SOME_REPORT, mean_auroc=auroc)).write(folder)
+    (folder / "README.md").write_text("done")
+
+
+def predictions(seed, skill, images=40):
+    """Scores of one finding that rank better the greater the skill."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(images) % 2.0
+    scores = 1 / (1 + np.exp(-skill * (labels - 0.5) - generator.normal(size=images)))
+    names = [f"image folder/{number}" for number in range(images)]
+    rows = pd.DataFrame({"image_id": names, "patient_id": names, "sex": "", "age_years": np.nan, "view": ""})
+    return Predictions(scores[:, None], labels[:, None], ["Pneumonia"], names, rows)
+
+
+def finish(lab, contestant, share, skill):
+    for rate in lab.budget.rates[1:-1]:
+        write_run(lab, classifier_arm(contestant, share, rate), 0, 0.8 + 0.1 * (rate == RATES[2]))
+    arm = lab.chosen(contestant, share)
+    for seed in range(share.seeds):
+        if seed:
+            write_run(lab, arm, seed, 0.8)
+        write(lab.scores(arm.name, seed), {split: predictions(0, skill) for split in SPLITS})
+
+
+def test_what_is_finished_is_known_and_the_report_says_what_is_not(tmp_path):
+    budget = replace(FULL, shares=SMOKE.shares)
+    lab = laboratory(tmp_path, budget)
+    everything, part = budget.shares
+    assert lab.reached(RANDOM, everything) == {} and lab.chosen(RANDOM, everything) is None
+    finish(lab, RANDOM, everything, 0.5)
+    finish(lab, COCKTAIL, everything, 8.0)
+    assert lab.chosen(RANDOM, everything).name == classifier_arm(RANDOM, everything, RATES[2]).name
+    assert is_done(lab, Work(contestant=RANDOM, share=everything))
+    assert not is_done(lab, Work(contestant=RANDOM, share=part))
+    assert not is_done(lab, Work(PRETRAININGS["leak"]))
+
+    text = report(lab, 1.5, Bootstrap(50))
+    assert text.startswith("1.5 CPU hours used.") and "**Unfinished.** Still to run: pre-training" in text
+    assert "Hiera, random weights, 50 % of the labels" in text
+    [row] = [line for line in text.splitlines() if line.startswith(f"| 100 % | {COCKTAIL.label} | 0.001 |")]
+    assert "| 1.0000 | 1.0000 |" in row
+    [difference] = [
+        line for line in text.splitlines() if f"{COCKTAIL.label} − {RANDOM.label} | AUROC" in line
+    ]
+    assert difference.endswith("| better |")
+    assert (tmp_path / FIGURE).is_file() and (tmp_path / "report.md").read_text() == text
+
+
+def test_the_threshold_is_validations():
+    validation, test = predictions(0, 8.0), predictions(1, 8.0)
+    shifted = Predictions(test.scores * 1e-3, test.labels, test.finding_names, test.patient_ids, test.rows)
+    accuracy, sensitivity, specificity = rates_at(validation, test)
+    assert accuracy > 0.9 and accuracy == pytest.approx((sensitivity + specificity) / 2)
+    assert rates_at(validation, shifted) == (0.5, 0.0, 1.0)  # calibrated otherwise: nothing is called present
+
+
+def test_hours_are_added_up_over_interruptions(tmp_path):
+    assert hours_used(tmp_path) == 0
+    for cpu in (1800.0, 900.0):
+        note_hours(tmp_path / "hours.csv", "random", 0, cpu, 2 * cpu)
+    assert hours_used(tmp_path) == 0.75
+
+
+def test_smoke_has_everything_that_the_full_budget_has():
+    def kinds(budget):
+        return {
+            (work.pretraining and work.pretraining.name, work.contestant and work.contestant.name)
+            for work in ordered(budget)
+        }
+
+    assert kinds(SMOKE) == kinds(FULL)

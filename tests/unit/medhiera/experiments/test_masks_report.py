@@ -5,11 +5,16 @@ import pandas as pd
 import pytest
 from stage_records import pretraining_record
 
+from medhiera.config.parser import parse_config
+from medhiera.config.stage_arguments import MAEArguments
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import ReconstructionReport
-from medhiera.experiments.arms import REGIONS, mask_arms
+from medhiera.experiments.arms import HOW_MUCH_MASKED, REGIONS, mask_arms
+from medhiera.experiments.budgets import RATIO_BUDGETS
 from medhiera.experiments.masks_report import masks_report
 from medhiera.experiments.runner import ExperimentRunner
+from medhiera.shipped_files import script
+from reproduce import EXPERIMENTS
 
 IMAGES = 300
 
@@ -82,3 +87,20 @@ def test_the_arms_differ_in_the_region_alone(has_stage0):
         assert arms[f"cls-{region}"].start == arms[f"probe-{region}"].start == f"mae-{region}"
         assert arms[f"test-{region}"].start == f"cls-{region}"
         assert arms[f"cls-{region}"].arguments == arms["cls-before"].arguments
+
+
+@pytest.mark.parametrize("budget", ["smoke", "paper"])
+@pytest.mark.parametrize("has_stage0", [False, True])
+def test_mask_ratios_are_arms_of_one_command(tmp_path, budget, has_stage0):
+    """What docs/recipe.md lists: .6, .75 and .85, each parsed as the script would."""
+    runner = ExperimentRunner(tmp_path, "DATA", str(tmp_path), RATIO_BUDGETS[budget])
+    arms = {arm.name: arm for arm in mask_arms(has_stage0, HOW_MUCH_MASKED)}
+    ratios = {}
+    for name in ("mae-0.6", "mae-0.75", "mae-0.85"):
+        command = runner.command(arms[name], 0)
+        words = command[command.index(script("train_mae.py")) + 1 :]
+        recipe = parse_config(MAEArguments, [*words, "--use_cpu", "true"])
+        ratios[name] = (recipe.stage.mask_ratio, recipe.stage.eval_mask_ratio)
+        assert arms[name.replace("mae", "cls")].start == arms[name.replace("mae", "probe")].start == name
+    assert ratios == {"mae-0.6": (0.6, 0.6), "mae-0.75": (0.75, 0.6), "mae-0.85": (0.85, 0.6)}
+    assert "ratios" in EXPERIMENTS

@@ -43,6 +43,23 @@ def test_it_is_timms_average_bit_for_bit():
     assert not same(weights(model), weights(timms.module))
 
 
+def test_a_batch_norm_is_averaged_as_timm_does_and_its_counter_copied():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    ours, timms = EMA(model, 0.9), ModelEmaV3(model, decay=0.9, use_warmup=True)
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn_like(weight))
+        model(torch.randn(5, 3))  # moves the running statistics
+        ours.update(step)
+        timms.update(model, step)
+    found, wanted = (one.state_dict() for one in (ours.average.module, timms.module))
+    assert found["1.num_batches_tracked"] == 3
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, msg=name)
+
+
 def test_it_follows_each_step_with_timms_warm_up(tmp_path):
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)

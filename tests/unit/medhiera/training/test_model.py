@@ -14,7 +14,7 @@ from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.demo_stages import Demo
 from medhiera.errors import UserError
-from medhiera.experiments.arms import ablation_arms, explode_arms, mask_arms
+from medhiera.experiments.arms import HOW_MUCH_MASKED, ablation_arms, explode_arms, mask_arms
 from medhiera.experiments.runner import ExperimentRunner
 from medhiera.shipped_files import script
 from medhiera.training.model import check_source, start_model
@@ -216,6 +216,7 @@ def test_the_demo_starts_from_weights_of_any_geometry(checkpoint, tmp_path, stag
         (ablation_arms(True), reproduce.BUDGETS, reproduce.FROM_STAGE0),
         (explode_arms(True, 1e-4), reproduce.BUDGETS, reproduce.FROM_STAGE0),
         (mask_arms(True), reproduce.MASK_BUDGETS, reproduce.MASKS_FROM_STAGE0),
+        (mask_arms(True, HOW_MUCH_MASKED), reproduce.RATIO_BUDGETS, reproduce.FROM_STAGE0),
     ],
 )
 def test_the_experiments_start_from_weights_of_any_geometry(
