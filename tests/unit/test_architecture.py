@@ -189,3 +189,9 @@ def test_mypy_alone_checks_every_file(root):
     sources = find_sources(root)
     assert len(sources) > 200 and sources["medhiera.space.app"] in sources.values()
     assert [module for module, path in sources.items() if not checked & {path, *path.parents}] == []
+
+
+def test_no_two_test_files_have_one_name(root):
+    # pytest imports them by their names alone, and of two it refuses the second when both are collected.
+    names = [path.name for path in (root / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

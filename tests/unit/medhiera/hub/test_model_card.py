@@ -322,7 +322,7 @@ def test_the_card_says_whether_heat_maps_may_be_believed(record):
 
 def snippets(card):
     found = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    return [snippet for snippet in found if "hf_hub_download" not in snippet]  # e2e/test_training_images.py
+    return [snippet for snippet in found if "hf_hub_download" not in snippet]  # e2e/test_seen_images.py
 
 
 def test_the_snippets_run_and_agree(record, tmp_path, monkeypatch):
