@@ -84,7 +84,7 @@ def test_evaluation_with_the_mirror_image(workshop, stage2, tmp_path):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_legacy_head_makes_findings_compete(legacy):
     logits = np.array([[2.0, -1.0], [2.0, 2.0]])
-    scores = train_cls.scores_of(logits, legacy)
+    scores = train_cls.scores_of(logits, legacy, is_exclusive=False)
     if legacy:
         assert scores[1, 0] < scores[0, 0]  # the same logit, but now another finding stands beside it
         expected = 1 / (1 + np.exp(-np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)))
