@@ -63,8 +63,9 @@ def draw_examples() -> list[Example]:
 def is_called_right(drawn: str, findings: Sequence[Finding]) -> bool | None:
     """Whether a model says of a phantom what was drawn.
 
-    Right is: the drawn finding is the most probable of all but No Finding, and above its threshold where it
-    has one; of a phantom without a finding, No Finding is the most probable of all, and above its own.
+    Right is: the drawn finding is the most probable of all but No Finding, above its threshold where it has
+    one, and No Finding is not called beside it; of a phantom without a finding, No Finding is the most
+    probable of all, and above its own.
 
     Args:
         drawn: the finding; "" for none.
@@ -78,7 +79,9 @@ def is_called_right(drawn: str, findings: Sequence[Finding]) -> bool | None:
         return None
     rivals = [finding for finding in findings if not drawn or finding.name != NO_FINDING]
     likeliest = max(rivals, key=lambda finding: finding.probability)
-    return likeliest.name == wanted and likeliest.is_above is not False and likeliest.is_called is not False
+    is_denied = any(finding.name == NO_FINDING and drawn and finding.is_above for finding in findings)
+    is_called = likeliest.is_above is not False and likeliest.is_called is not False
+    return likeliest.name == wanted and is_called and not is_denied
 
 
 def choose_opening(reader: ChestReader, examples: Sequence[Example]) -> Opening:
@@ -99,6 +102,6 @@ def choose_opening(reader: ChestReader, examples: Sequence[Example]) -> Opening:
     return Opening(
         first,
         f"The page opens with a phantom that this model calls right; it does so for {len(right)} of {known} "
-        "whose finding it knows. Right is: the drawn finding is the most probable, and above its threshold "
-        "where it has one.",
+        "whose finding it knows. Right is: the drawn finding is the most probable but for No Finding, above "
+        "its threshold where it has one, and No Finding is below its own.",
     )

@@ -260,6 +260,8 @@ def some(**probabilities):
         ("Mass", some(Edema=0.5), None),
         ("Mass", [Finding("Mass", 0.6, None, 0.7), Finding("Edema", 0.5, None, 0.1)], False),  # too low
         ("Mass", [Finding("Mass", 0.6, None, 0.5), Finding("Edema", 0.5, None, 0.1)], True),
+        ("Mass", [Finding("Mass", 0.6, None, 0.5), Finding("No Finding", 0.7, None, 0.8)], True),
+        ("Mass", [Finding("Mass", 0.6, None, 0.5), Finding("No Finding", 0.5, None, 0.4)], False),  # denied
         ("", some(No_Finding=0.6, Mass=0.5), True),
         ("", some(No_Finding=0.4, Mass=0.5), False),
         ("", some(Mass=0.1), None),
