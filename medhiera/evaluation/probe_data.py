@@ -6,7 +6,7 @@ inference/features_file.py → here → few_labels.py; `probe.py` makes it from 
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from medhiera.data.columns import read_column
+from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.selection import task_sources
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Floats
@@ -34,16 +34,18 @@ class ProbeSplit(FeatureSplit):
     Attributes:
         rows: the columns of predictions.IDENTITY.
         sources: number of images by source.
+        is_exclusive: each image has exactly one of the labels; a file of features does not tell.
     """
 
     rows: pd.DataFrame
     sources: dict[str, int]
+    is_exclusive: bool = False
 
     @classmethod
     def of(cls, rows: Dataset, features: Floats) -> "ProbeSplit":
         """Join an encoder's features with the rows of built data that they were made from."""
         columns = {name: read_column(rows, name).to_pylist() for name in (*IDENTITY, "source", "labels")}
-        return cls._of(columns, features)
+        return replace(cls._of(columns, features), is_exclusive=has_exclusive_labels(rows))
 
     @classmethod
     def _of(cls, columns: dict[str, list[Any]], features: Floats) -> "ProbeSplit":
@@ -54,8 +56,9 @@ class ProbeSplit(FeatureSplit):
     def predictions(self, scores: Floats, names: Sequence[str]) -> Predictions:
         """A probe's scores of these images, ready to be scored."""
         return Predictions(
-            np.asarray(scores, dtype=np.float64), self.labels, list(names), list(self.patient_ids), self.rows
-        )
+            np.asarray(scores, dtype=np.float64), self.labels, list(names), list(self.patient_ids), self.rows,
+            is_exclusive=self.is_exclusive,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def test_mimic_from_its_layout_to_a_folder_that_stock_opens(root, tmp_path):
     assert evaluation.examples == [] and {one.report for one in evaluation.constants} == {None}
     card = (folder / "README.md").read_text()
     assert card == card_of(folder) and "all texts cleaned as R2Gen cleans MIMIC" in card
-    assert "MIMIC-CXR" in card.split("---\n")[1] and "effusion" not in card.lower()
+    assert "MIMIC-CXR" in card and "effusion" not in card.lower()
     with (folder / "reports.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert all("  " not in row["reference"] and "FINDINGS" not in row["reference"] for row in rows)
