@@ -159,7 +159,8 @@ def embed_dataset(options: argparse.Namespace, encoder: Encoder, output: Path) -
     warn_of_small_images(rows[splits[0]], stored_size)
     header = header_of_encoder(
         options.model, encoder, options.tokens, data=data_fingerprint(data), finding_names=data.names,
-        is_phantom=all(are_drawn(chosen) for chosen in rows.values()), split_scheme=data.split_scheme,
+        is_exclusive=data.is_exclusive, is_phantom=all(are_drawn(chosen) for chosen in rows.values()),
+        split_scheme=data.split_scheme,
         figure_mark=figure_mark(*rows.values(), is_smoke_run=record is not None and record.kind == "smoke"),
     )  # fmt: skip
     pace = embed_rows(

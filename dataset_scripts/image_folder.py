@@ -31,11 +31,9 @@ from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.leakage.guard import remove_leaks
 from dataset_scripts.own.class_folders import ClassFolders, find_classes, list_classes, why_missing_folders
-from dataset_scripts.own.labels import Columns, OwnLabels, spelling, table_labels
+from dataset_scripts.own.labels import NOT_NAMED, Columns, OwnLabels, spelling, table_labels
 from dataset_scripts.own.table import list_table, why_missing_rows
 from dataset_scripts.own.table_files import read_own_table
-
-NOT_NAMED = Columns()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ class Columns:
         return cls(options.image_column or "", options.label_column or "", options.patient_column or "")
 
 
+NOT_NAMED = Columns()
+"""The user names none."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnLabels:
     """The labels of own images.

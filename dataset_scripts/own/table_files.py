@@ -13,7 +13,7 @@ from dataset_scripts.build.label_rows import person_column
 from dataset_scripts.build.records import FolderScan, read_text
 from dataset_scripts.build.tables import OWN_TABLE, Row, Table, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.own.labels import Columns
+from dataset_scripts.own.labels import NOT_NAMED, Columns
 from dataset_scripts.own.splits import SPLIT_FOLDERS
 
 IMAGE_COLUMNS = ("image", "file_name", "filename")
@@ -121,7 +121,7 @@ def _read(path: Path, columns: Columns) -> Table:
     return table
 
 
-def own_column(column: str, columns: Columns = Columns()) -> str:  # noqa: B008 -- it is frozen
+def own_column(column: str, columns: Columns = NOT_NAMED) -> str:
     """Return what a column is known by; one that is named for it, before what its name says."""
     if column in (columns.image, columns.patient):
         return "image" if column == columns.image else "patient"

@@ -23,10 +23,10 @@ from dataset_scripts.build.chest_column import LEARNED
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.findings import IS_PHANTOM
-from dataset_scripts.image_folder import NOT_NAMED, ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
+from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset, opening_errors, was_extracted
-from dataset_scripts.own.labels import Columns
+from dataset_scripts.own.labels import NOT_NAMED, Columns
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.columns import has_exclusive_labels, read_column

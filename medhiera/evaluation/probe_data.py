@@ -6,7 +6,7 @@ inference/features_file.py → here → few_labels.py; `probe.py` makes it from 
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,25 @@ class ProbeSplit(FeatureSplit):
     Attributes:
         rows: the columns of predictions.IDENTITY.
         sources: number of images by source.
-        is_exclusive: each image has exactly one of the labels; a file of features does not tell.
+        is_exclusive: each image has exactly one of the labels.
     """
 
     rows: pd.DataFrame
     sources: dict[str, int]
-    is_exclusive: bool = False
+    is_exclusive: bool
 
     @classmethod
     def of(cls, rows: Dataset, features: Floats) -> "ProbeSplit":
         """Join an encoder's features with the rows of built data that they were made from."""
         columns = {name: read_column(rows, name).to_pylist() for name in (*IDENTITY, "source", "labels")}
-        return replace(cls._of(columns, features), is_exclusive=has_exclusive_labels(rows))
+        return cls._of(columns, features, has_exclusive_labels(rows))
 
     @classmethod
-    def _of(cls, columns: dict[str, list[Any]], features: Floats) -> "ProbeSplit":
+    def _of(cls, columns: dict[str, list[Any]], features: Floats, is_exclusive: bool) -> "ProbeSplit":
         labels = np.array(columns["labels"], dtype=np.float64)
         table = pd.DataFrame({name: columns[name] for name in IDENTITY})
-        return cls(features, labels, columns["patient_id"], table, dict(Counter(columns["source"])))
+        sources = dict(Counter(columns["source"]))
+        return cls(features, labels, columns["patient_id"], table, sources, is_exclusive)
 
     def predictions(self, scores: Floats, names: Sequence[str]) -> Predictions:
         """A probe's scores of these images, ready to be scored."""
@@ -124,16 +125,16 @@ def read_probe_data(
         _check_unseen(header, name, splits[name])
     data = ProbeData(
         header.finding_names,
-        _split_of(training),
-        _split_of(splits["validation"]) if has_validation else None,
-        _split_of(splits[split]),
+        _split_of(training, header),
+        _split_of(splits["validation"], header) if has_validation else None,
+        _split_of(splits[split], header),
     )
     return header, data
 
 
-def _split_of(table: pa.Table) -> ProbeSplit:
+def _split_of(table: pa.Table, header: Header) -> ProbeSplit:
     columns = {name: table[name].to_pylist() for name in (*IDENTITY, "source", "labels")}
-    return ProbeSplit._of(columns, feature_matrix(table))
+    return ProbeSplit._of(columns, feature_matrix(table), header.is_exclusive)
 
 
 def _check_unseen(header: Header, split: str, table: pa.Table) -> None:

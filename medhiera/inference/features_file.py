@@ -51,6 +51,7 @@ class Header:
         size: of a vector.
         data: which built data the rows are of; empty where they are files.
         finding_names: of `labels`, in order; none where the rows are files.
+        is_exclusive: each image has exactly one of the labels.
         is_phantom: the images are synthetic.
         split_scheme: how the data was split; empty where the rows are files.
         figure_mark: what figures say of the model and the data.
@@ -65,6 +66,7 @@ class Header:
     size: int
     data: str = ""
     finding_names: list[str] = field(default_factory=list)
+    is_exclusive: bool = False
     is_phantom: bool = False
     split_scheme: str = ""
     figure_mark: str = ""

@@ -111,18 +111,16 @@ def test_evaluation_and_a_probe_tell_accuracy(trained, classes, workshop, tmp_pa
     assert "accuracy of the most probable label" in done.stderr + done.stdout
     again = json.loads((tmp_path / "e" / "metrics.json").read_text())["evaluation"]["exclusive"]
     assert again["accuracy"] == read_record(trained).evaluation.exclusive.accuracy
-    done = run(
-        workshop,
-        "probe.py",
-        "--model",
-        str(trained),
-        *common,
-        "--draws",
-        "0",
-        "--output_dir",
-        str(tmp_path / "p"),
-    )
+    model = ("--model", str(trained))
+    quick = ("--draws", "0", "--bootstrap_resamples", "20")
+    done = run(workshop, "probe.py", *model, *common, *quick[:2], "--output_dir", str(tmp_path / "p"))
     assert "accuracy of the most probable label" in done.stderr + done.stdout
+    built = ("--data_dir", str(classes), "--build_dir", str(classes.parent / "built"))
+    run(workshop, "embed.py", *model, *built, "--output", str(tmp_path / "f.parquet"))
+    words = ("--features", str(tmp_path / "f.parquet"), *quick, "--output_dir", str(tmp_path / "f"))
+    run(workshop, "probe.py", *words)
+    told = [json.loads((tmp_path / name / "metrics.json").read_text())["evaluation"] for name in ("p", "f")]
+    assert told[0]["exclusive"]["accuracy"] == told[1]["exclusive"]["accuracy"] is not None
 
 
 def test_pictures_alone_pretrain_and_have_nothing_for_stage_2(classes, workshop, tmp_path):
