@@ -127,3 +127,10 @@ class Site:
     def end(self):
         self.process.terminate()
         self.process.communicate(timeout=30)
+
+
+def write_picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        Image.fromarray(phantom()).save(file, "png")
+    return path

@@ -1,7 +1,11 @@
 """Whole records of stages with small numbers, for tests that write or render metrics.json."""
 
+import json
+
+import jsonschema
 import numpy as np
 import pandas as pd
+import yaml
 
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -19,6 +23,7 @@ from medhiera.hub.record import (
     PretrainingRecord,
 )
 from medhiera.hub.training_record import TrainingRecord
+from medhiera.shipped_files import TEMPLATES
 
 CLEAN = LeakageCounts(is_checked=True, held_out=305, compared=436, dropped=25, allowed=0)
 
@@ -98,3 +103,11 @@ def classification_record(evaluation=SOME_REPORT, best_step=5, **changes):
         training=training(best_step=best_step),
         evaluation=evaluation,
     )
+
+
+def check_metadata(card: str) -> dict:
+    """A card's YAML block, valid by the schema that stands beside the templates."""
+    schema = json.loads((TEMPLATES / "metadata.schema.json").read_text())
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    jsonschema.validate(metadata, schema)
+    return metadata

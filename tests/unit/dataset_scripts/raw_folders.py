@@ -1,5 +1,6 @@
 """Tiny raw folders in the sources' layouts, written by the tests; no file is downloaded."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,9 @@ def write_volume(path: Path, affine: np.ndarray | None = None, voxels: np.ndarra
         voxels = np.where((grid**2).sum(axis=0) < 0.8, tissue, 0).astype(np.int16)
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
