@@ -119,9 +119,9 @@ FEW_LABELS = (RANDOM, COCKTAIL, KERMANY, RESNET18)
 """Those that are trained on a part of the labels too."""
 
 FULL = Budget(
-    mae_steps=6250,
+    mae_steps=3000,
     mae_rate=1e-3,
-    shares=(Share(1.0, 1000, 32, 5), Share(0.1, 400, 32, 5), Share(0.01, 200, 16, 5)),
+    shares=(Share(1.0, 500, 32, 5), Share(0.1, 250, 32, 5), Share(0.01, 150, 16, 5)),
     rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
 )
 SMOKE = Budget(mae_steps=4, mae_rate=1e-3, shares=(Share(1.0, 4, 4, 2), Share(0.5, 2, 4, 1)), rates=(1e-3,))
