@@ -18,9 +18,17 @@ _COARSE_SIDE, _FINE_SIDE = 22, 44  # sample points a side of the two alignments
 
 _SOFT = 1.2  # blur width of the first
 
-_STEPS = (6, 5)
+_STEPS = (4, 5)  # of the two alignments
 
 _LARGEST_STEP = 0.06
+
+_OUTLIER = 1.2  # median errors at which a point counts half: letters pull an alignment away
+
+AFFINE: FloatArray = np.eye(6, dtype=np.float32)
+
+SIMILARITY: FloatArray = np.array(  # a size, a turn and a place
+    [[1, 0, 0, 0, 1, 0], [0, 1, 0, -1, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]], np.float32
+)
 
 _DETAIL_SIDE = 52  # a thumbnail's own resolution: the finest detail is what strangers lack
 
@@ -35,11 +43,13 @@ _TILES = 4  # a side
 _COVERED = 3  # tiles of the 16 that may show letters, or nothing at all
 
 
-def align_coarsely(pictures: Pixels, templates: Pixels, starts: FloatArray) -> FloatArray:
-    """Improve warps roughly; see align."""
+def align_coarsely(
+    pictures: Pixels, templates: Pixels, starts: FloatArray, freedom: FloatArray
+) -> FloatArray:
+    """Improve warps roughly; see align. Letters mislead an alignment that may squeeze and shear (AFFINE)."""
     matrix = blur(THUMBNAIL_SIDE, _SOFT)
     soft = [matrix @ images.astype(np.float32) @ matrix.T for images in (pictures, templates)]
-    return align(soft[0], soft[1], starts, _COARSE_SIDE, _STEPS[0])
+    return align(soft[0], soft[1], starts, _COARSE_SIDE, _STEPS[0], freedom)
 
 
 def align(
@@ -48,6 +58,7 @@ def align(
     starts: FloatArray,
     side: int = _FINE_SIDE,
     steps: int = _STEPS[1],
+    freedom: FloatArray = AFFINE,
 ) -> FloatArray:
     """Improve the warps (pairs, 2, 3) that say where the templates' points lie in the pictures.
 
@@ -59,6 +70,7 @@ def align(
         starts: (pairs, 2, 3).
         side: sample points a side.
         steps: of Gauss-Newton.
+        freedom: (parameters, 6), the changes of a warp that a step may combine.
 
     Source: inverse compositional alignment, Baker and Matthews 2004, IJCV 56(3); iteratively reweighted.
     """
@@ -68,14 +80,16 @@ def align(
     slopes = [slope / spacing for slope in np.gradient(target.reshape(-1, side, side), axis=(1, 2))]
     y_slope, x_slope = (slope.reshape(len(target), -1) for slope in slopes)
     descent = np.stack([slope * points[:, axis] for slope in (x_slope, y_slope) for axis in range(3)], axis=1)
+    descent = freedom @ descent
+    damping = np.float32(1e-2) * np.eye(len(freedom), dtype=np.float32)
     warp = np.zeros((len(starts), 3, 3), np.float32)
     warp[:, :2], warp[:, 2, 2] = starts, 1
     for _ in range(steps):
         error = _standardize(sample(pictures, warp[:, :2], points)) - target
         spread = np.median(np.abs(error), axis=1, keepdims=True) + np.float32(0.05)
-        weighted = descent * (1 / (1 + (error / (2 * spread)) ** 2))[:, None]
-        hessian = weighted @ descent.swapaxes(1, 2) + np.float32(1e-2) * np.eye(6, dtype=np.float32)
-        change = np.linalg.solve(hessian, weighted @ error[..., None]).reshape(-1, 2, 3)
+        weighted = descent * (1 / (1 + (error / (np.float32(_OUTLIER) * spread)) ** 2))[:, None]
+        hessian = weighted @ descent.swapaxes(1, 2) + damping
+        change = (np.linalg.solve(hessian, weighted @ error[..., None])[..., 0] @ freedom).reshape(-1, 2, 3)
         moved = np.zeros_like(warp)
         moved[:] = np.eye(3)
         moved[:, :2] += change.clip(-_LARGEST_STEP, _LARGEST_STEP)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from dataset_scripts.leakage.alignment import align, align_coarsely, correlate_detail
+from dataset_scripts.leakage.alignment import AFFINE, SIMILARITY, align, align_coarsely, correlate_detail
 from dataset_scripts.leakage.descriptors import OWN_WINDOWS, WINDOWS, Candidates, Descriptor, find_candidates
 from dataset_scripts.leakage.warps import (
     NO_WARP,
@@ -241,16 +241,19 @@ def _runners_up(
 def _align_candidates(
     normalized: npt.NDArray[np.int8], index: _Index, candidates: Candidates
 ) -> tuple[FloatArray, FloatArray]:
-    """Return coarse warps (queries, candidates, 2, 3), and how alike the pictures are then."""
+    """Return coarse warps (queries, candidates, 2, 3), the better of two, and how alike the pictures are."""
     starts = np.stack(WINDOWS + OWN_WINDOWS)
-    warps: FloatArray = np.empty((*candidates.references.shape, 2, 3), np.float32)
-    alike: FloatArray = np.empty(candidates.references.shape, np.float32)
+    warps: FloatArray = np.zeros((*candidates.references.shape, 2, 3), np.float32)
+    alike: FloatArray = np.full(candidates.references.shape, -1, np.float32)
     for column in range(alike.shape[1]):
         chosen = (np.arange(len(normalized)), np.full(len(normalized), column))
         picture, template = _lay(normalized, index.normalized, candidates, chosen)
-        warps[:, column] = align_coarsely(picture, template, starts[candidates.windows[chosen]])
-        shown = index.descriptor.describe(picture, warps[:, column])
-        alike[:, column] = (shown * index.descriptor.describe(template, NO_WARP)).sum(axis=1)
+        wanted = index.descriptor.describe(template, NO_WARP)
+        for freedom in (SIMILARITY, AFFINE):
+            aligned = align_coarsely(picture, template, starts[candidates.windows[chosen]], freedom)
+            likeness = (index.descriptor.describe(picture, aligned) * wanted).sum(axis=1)
+            is_better = likeness > alike[:, column]
+            warps[is_better, column], alike[is_better, column] = aligned[is_better], likeness[is_better]
     return warps, alike
 
 
