@@ -5,13 +5,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from small_data_files import write_shared
 from teachers import write_timm
+from warm_python import warm_python
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def command(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     shared, teacher = write_shared(folder / "shared"), write_timm(folder / "teacher")
     return folder / "runs", [
-        sys.executable, "-W", "ignore", "-m", "benchmarks.small_result", "--shared", str(shared),
+        warm_python(), "-W", "ignore", "-m", "benchmarks.small_result", "--shared", str(shared),
         "--output_dir", str(folder / "runs"), "--teacher", str(teacher), "--smoke",
     ]  # fmt: skip
 
