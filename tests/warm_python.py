@@ -156,6 +156,7 @@ def run_command(request: Mapping[str, Any]) -> None:
     import torch
 
     datasets.fingerprint.fingerprint_rng.seed()  # or each command would draw the same names for its files
+    tempfile.tempdir = None  # TMPDIR of its own
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
