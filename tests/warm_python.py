@@ -3,7 +3,8 @@
 `warm_python()` stands where a test would write `sys.executable`. It is a program that takes a script, or `-m`
 and a module, as Python does, with its own arguments, folder, environment, output, signals and exit status.
 The command runs in a process of its own, forked from one that has done the imports; `-I` and `-c` get Python.
-Not for tests of what a command imports, or of a variable that libraries read when imported (HF_ENDPOINT).
+Not for tests of what a command imports, of a variable that libraries read when imported (HF_ENDPOINT), or of
+the CPU seconds of a process' children (this one's are the server's).
 """
 
 import atexit
