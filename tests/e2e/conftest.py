@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import huggingface_hub
 import pytest
 from loopback_hub import LoopbackHub
 from stage_folders import write_stage_folder
+from warm_python import warm_python
 
 from dataset_scripts import write_phantom_cohort
 
@@ -46,7 +46,7 @@ class Workshop:
         self.configs["train_cls.py"].write_text(TINY)
 
     def command(self, script: str, output: Path, *words: str, ranks: int = 1) -> list[str]:
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+        launch = [warm_python(), "-m", "accelerate.commands.launch", "--num_machines", "1"]
         launch += ["--num_processes", str(ranks), "--mixed_precision", "no", "--dynamo_backend", "no"]
         threads = min(2, int(os.environ.get("OMP_NUM_THREADS", "2")))  # another test may run beside this one
         launch += ["--num_cpu_threads_per_process", str(max(1, threads // ranks))]

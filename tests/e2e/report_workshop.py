@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+from warm_python import warm_python
+
 from dataset_scripts.phantom.reports import write_phantom_reports
 
 TINY = """
@@ -56,8 +58,8 @@ class ReportWorkshop:
 
     def command(self, script, output, *words, ranks=1):
         if script != "train_report.py":
-            return [sys.executable, script, *words]
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+            return [warm_python(), script, *words]
+        launch = [warm_python(), "-m", "accelerate.commands.launch", "--num_machines", "1"]
         launch += ["--num_processes", str(ranks), "--mixed_precision", "no", "--dynamo_backend", "no"]
         launch += ["--num_cpu_threads_per_process", "1", *(["--multi_gpu"] if ranks > 1 else [])]
         own = [str(self.folder / "report.yaml"), "--data_dir", str(self.raw), "--output_dir", str(output)]

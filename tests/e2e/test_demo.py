@@ -1,4 +1,4 @@
-"""`make demo` whole, on phantoms and on real images, twice each."""
+"""`make demo`: whole on phantoms, and again; in a few steps on real images; and what is done with it then."""
 
 import json
 import re
@@ -9,6 +9,9 @@ import sys
 import pytest
 from loopback_hub import LoopbackHub
 from stage_folders import run
+from warm_python import warm_python
+
+from medhiera.shipped_files import RECIPES
 
 # What a stranger runs, who has the stock libraries and the names on the Hub.
 FOUR_ROUTES = """
@@ -40,11 +43,36 @@ print("ANSWER" + json.dumps(answer))
 """
 
 
-def demo(root, *variables):
+# demo.py with recipes of another folder.
+OTHER_RECIPES = """
+import runpy, sys
+from pathlib import Path
+from medhiera import shipped_files
+shipped_files.RECIPES = Path(sys.argv[1])
+sys.argv = ["demo.py", *sys.argv[2:]]
+runpy.run_path("demo.py", run_name="__main__")
+"""
+
+
+def run_from(root, *command):
     return subprocess.run(
-        ["make", "--no-print-directory", "demo", *variables], cwd=root, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1500,
+        [*map(str, command)], cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=1500,
     )  # fmt: skip
+
+
+def demo(root, *variables):
+    return run_from(root, "make", "--no-print-directory", *variables, "demo")
+
+
+def write_short_recipes(folder):
+    """The demo's recipes with a twentieth of its steps."""
+    for name, steps in (("mae_smoke.yaml", 400), ("cls_smoke.yaml", 300)):
+        text = (RECIPES / name).read_text()
+        assert f"max_steps: {steps}" in text
+        text = text.replace(f"max_steps: {steps}", f"max_steps: {steps // 20}")
+        (folder / name).write_text(re.sub(r"(eval|save)_steps: \d+", rf"\1_steps: {steps // 20}", text))
+    return folder
 
 
 def summary(text):
@@ -66,7 +94,7 @@ def test_demo_on_phantoms_learns_and_is_reused(root):
     text = "\n".join(summary(first.stdout))
     assert "random weights" in text
     assert float(re.search(r"largest difference from ours (\S+)", text)[1]) < 1e-4
-    again = demo(root)
+    again = run_from(root, warm_python(), "demo.py")
     assert again.returncode == 0, again.stdout[-4000:]
     reused = [line.split()[:3] for line in summary(again.stdout) if line.endswith("reused")]
     assert len(reused) == 4, again.stdout[-3000:]
@@ -80,16 +108,16 @@ def test_a_page_works_on_what_the_demo_left(root, page, snippets, commands):
     image = next((root / "demo" / "phantom" / "raw" / "COVIDx_CXR" / "test").glob("*.png"))
     codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(codes) == snippets
-    for code in codes:
-        command = [sys.executable, "-W", "ignore", "-c", code.replace("IMAGE.png", image.name)]
-        subprocess.run(command, cwd=root, check=True)
+    each_alone = "import sys\nfor code in sys.argv[1:]:\n    exec(code, {'__name__': '__main__'})"
+    codes = [code.replace("IMAGE.png", image.name) for code in codes]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", each_alone, *codes], cwd=root, check=True)
     scripts = r"python (?:predict|evaluate_cls|embed|probe)\.py|medhiera (?:predict|probe)"
     lines = re.findall(rf"^(?:{scripts}) .*$", text, re.MULTILINE)
     assert len(lines) == commands
     for line in lines:
         program, *words = line.split()
         words = words if program == "python" else ["-m", program, *words]
-        subprocess.run([sys.executable, *words], cwd=root, check=True)
+        subprocess.run([warm_python(), *words], cwd=root, check=True)
     assert (root / "runs" / "predictions.csv").is_file()
     (root / "runs" / "features.parquet").unlink(missing_ok=True)
     for name in ("demo-test", "demo-probe", "features-probe"):
@@ -120,9 +148,14 @@ def test_the_demo_goes_to_a_hub_and_comes_back_by_four_routes(root, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_demo_on_real_images(root, mini_cocktail):
+def test_demo_on_real_images(root, mini_cocktail, tmp_path):
+    """A few steps: what is asked of the weights is asked of those of the phantoms."""
+    assert f'demo.py --data "{mini_cocktail}"' in demo(root, "--dry-run", f"DATA={mini_cocktail}").stdout
     shutil.rmtree(root / "demo" / mini_cocktail.name, ignore_errors=True)
-    done = demo(root, f"DATA={mini_cocktail}")
+    script = tmp_path / "other_recipes.py"
+    script.write_text(OTHER_RECIPES)
+    recipes = write_short_recipes(tmp_path)
+    done = run_from(root, warm_python(), script, recipes, "--data", mini_cocktail)
     assert done.returncode == 0, done.stdout[-4000:]
     folder = root / "demo" / mini_cocktail.name
     record = json.loads((folder / "stage2" / "metrics.json").read_text())

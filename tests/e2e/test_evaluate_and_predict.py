@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification
+from warm_python import warm_python
 
 from dataset_scripts import FINDINGS
 from medhiera.data.training_images import list_images, write_training_images
@@ -23,7 +23,7 @@ from medhiera.data.training_images import list_images, write_training_images
 
 def test_evaluate_cls_repeats_the_test_numbers_of_training(stage2, workshop, tmp_path):
     done = subprocess.run(
-        [sys.executable, "evaluate_cls.py", "--model", str(stage2), "--data_dir", str(workshop.raw),
+        [warm_python(), "evaluate_cls.py", "--model", str(stage2), "--data_dir", str(workshop.raw),
          "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / "scores")],
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
@@ -52,7 +52,7 @@ def test_a_model_is_scored_on_the_split_it_was_trained_with(stage2, workshop, tm
 
     def evaluate(name, *words):
         done = subprocess.run(
-            [sys.executable, "evaluate_cls.py", "--model", str(model), "--data_dir", str(workshop.raw),
+            [warm_python(), "evaluate_cls.py", "--model", str(model), "--data_dir", str(workshop.raw),
              "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / name),
              "--bootstrap_resamples", "0", *words],
             cwd=workshop.root, text=True, capture_output=True,
@@ -86,7 +86,7 @@ def test_evaluate_cls_takes_a_stock_checkpoint_and_compares_two_models(stage2, w
 
     def evaluate(model, name, *words):
         return subprocess.run(
-            [sys.executable, "evaluate_cls.py", "--model", str(model), "--data_dir", str(workshop.raw),
+            [warm_python(), "evaluate_cls.py", "--model", str(model), "--data_dir", str(workshop.raw),
              "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / name),
              "--bootstrap_resamples", "20", *words],
             cwd=workshop.root, text=True, capture_output=True,
@@ -120,7 +120,7 @@ def test_the_mean_of_two_models_is_scored_beside_each(stage2, workshop, tmp_path
 
     def evaluate(name, *models):
         done = subprocess.run(
-            [sys.executable, "evaluate_cls.py", "--model", *map(str, models), "--data_dir", str(workshop.raw),
+            [warm_python(), "evaluate_cls.py", "--model", *map(str, models), "--data_dir", str(workshop.raw),
              "--build_dir", str(workshop.folder / "built"), "--output_dir", str(tmp_path / name),
              "--bootstrap_resamples", "20", "--tta"],
             cwd=workshop.root, text=True, capture_output=True,
@@ -165,7 +165,7 @@ def test_predict_writes_a_row_an_image_and_names_the_broken_one(stage2, workshop
         Image.effect_noise((80 + index, 90), 40).save(folder / f"{index}.png")
     (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:200])
     done = subprocess.run(
-        [sys.executable, "predict.py", "--model", str(stage2), "--output", str(tmp_path / "out.csv"),
+        [warm_python(), "predict.py", "--model", str(stage2), "--output", str(tmp_path / "out.csv"),
          str(folder)],
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
@@ -195,7 +195,7 @@ def test_predict_reads_dicom_and_goes_on_after_a_kill(stage2, workshop, tmp_path
     write_dicom(folder / "c.dcm", gray, "MONOCHROME2")
     write_dicom(folder / "d", 255 - gray, "MONOCHROME1")
     (folder / "notes").write_text("no image, no suffix")
-    command = [sys.executable, "predict.py", "--model", str(stage2), "--output", str(tmp_path / "out.csv")]
+    command = [warm_python(), "predict.py", "--model", str(stage2), "--output", str(tmp_path / "out.csv")]
     command += ["--batch_size", "2", str(folder)]
     done = subprocess.run(command, cwd=workshop.root, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr

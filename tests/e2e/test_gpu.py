@@ -9,7 +9,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from page_fixtures import phantom
+from warm_python import warm_python
 
 from medhiera.device import choose_device
 from medhiera.space.reader import open_folder
@@ -69,7 +69,7 @@ def classifier(workshop, device, mae):
 
 def run(workshop, *command):
     done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=workshop.root, text=True,
+        [warm_python(), *map(str, command)], cwd=workshop.root, text=True,
         env=os.environ | {"PYTHONWARNINGS": "ignore"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -78,7 +78,7 @@ class Installation:
         environment |= self.hub.environment(str(self.folder.parent / "home")) | {"PYTHONWARNINGS": "ignore"}
         return self.check([str(self.bin / words[0]), *words[1:]], cwd=self.folder, env=environment)
 
-    def train(self, command, *words):
+    def launch(self, command, *words):
         launch = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
         launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
         return self.run("python", *launch, "-m", "medhiera", command, *words, *SMALL)
@@ -105,7 +105,8 @@ def test_nothing_generic_is_installed_and_all_is_found(installed):
     noted.write_text(
         json.dumps({"url": "https://example.org", "vcs_info": {"vcs": "git", "commit_id": "ab12"}})
     )
-    assert json.loads(installed.run("python", "-c", WHERE).stdout)["commit"] == "ab12"
+    commit = "from medhiera.hub.provenance import code_commit; print(code_commit())"
+    assert installed.run("python", "-c", commit).stdout == "ab12\n"
 
 
 def test_three_stages_and_what_follows_them(installed):
@@ -114,12 +115,14 @@ def test_three_stages_and_what_follows_them(installed):
     installed.run("medhiera", "build", "--data_dir", "raw", "--output_dir", "cocktail", "--stored_size", "64",
                   "--num_proc", "2")  # fmt: skip
     data = ("--data_dir", "cocktail", "--build_dir", "built")
-    installed.train("train-mae", "mae_smoke.yaml", *data, "--output_dir", "runs/stage1")
+    installed.launch("train-mae", "mae_smoke.yaml", *data, "--output_dir", "runs/stage1")
     start = ("--model_name_or_path", "runs/stage1")
-    installed.train("train-cls", "configs/cls_smoke.yaml", *data, *start, "--output_dir", "runs/stage2")
+    words = (*data, *start, "--output_dir", "runs/stage2", *SMALL)
+    installed.run("medhiera", "train-cls", "configs/cls_smoke.yaml", *words)
     decoder = ("--decoder_layers", "1", "--decoder_width", "16", "--decoder_heads", "2")
     studies = ("--data_dir", "raw", "--build_dir", "built", "--build_num_proc", "2")
-    installed.train("train-report", "report_smoke", *studies, "--output_dir", "runs/report", *decoder)
+    words = (*studies, "--output_dir", "runs/report", *decoder, *SMALL)
+    installed.run("medhiera", "train-report", "report_smoke", *words)
     for name in ("stage1", "stage2", "report"):
         assert (installed.folder / "runs" / name / "README.md").stat().st_size > 1000
 

@@ -11,6 +11,7 @@ import time
 import pytest
 from page_fixtures import phantom, write_stage2
 from PIL import Image
+from warm_python import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_one_predict_at_a_time_and_a_killed_one_is_no_hindrance(root, stage2, pi
     os.kill(first.pid, signal.SIGSTOP)  # it holds the CSV for as long as it takes
     (tmp_path / "link.csv").symlink_to(output)
     second = subprocess.run(
-        [sys.executable, "predict.py", *map(str, words), str(tmp_path / "link.csv"), str(pictures)],
+        [warm_python(), "predict.py", *map(str, words), str(tmp_path / "link.csv"), str(pictures)],
         cwd=root, text=True, capture_output=True,
     )  # fmt: skip
     assert second.returncode == 1

@@ -16,6 +16,7 @@ import pytest
 from loopback_hub import LoopbackHub
 from PIL import Image
 from transformers import pipeline
+from warm_python import warm_python
 
 from medhiera.hub.record import read_record
 
@@ -40,8 +41,9 @@ def write_classes(folder: Path) -> Path:
 
 
 def run(workshop, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    python = sys.executable if environment else warm_python()  # the Hub's address is read by an import
     done = subprocess.run(
-        [sys.executable, *words], cwd=workshop.root, text=True, capture_output=True,
+        [python, *words], cwd=workshop.root, text=True, capture_output=True,
         env=os.environ | {"PYTHONWARNINGS": "ignore"} | environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

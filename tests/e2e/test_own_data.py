@@ -4,11 +4,11 @@ import csv
 import json
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm_python import warm_python
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
     assert "# Hiera, findings of the user's own images" in card
     assert "NIH" not in card and "ChestX-ray8" not in card
     scored = subprocess.run(
-        [sys.executable, "evaluate_cls.py", "--model", str(output), "--data_dir", str(own_folder),
+        [warm_python(), "evaluate_cls.py", "--model", str(output), "--data_dir", str(own_folder),
          "--output_dir", str(tmp_path / "scores")],
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
@@ -67,12 +67,12 @@ def is_split_anew_where_the_folder_changes(own_folder, trained, workshop, tmp_pa
         ["train_cls.py", str(workshop.configs["train_cls.py"]), *words, "--use_cpu", "true",
          "--output_dir", str(tmp_path / "anew2"), "--model_name_or_path", str(trained / "checkpoint-6")],
     ):  # fmt: skip
-        done = subprocess.run([sys.executable, *command], cwd=workshop.root, text=True, capture_output=True)
+        done = subprocess.run([warm_python(), *command], cwd=workshop.root, text=True, capture_output=True)
         assert done.returncode == 1, done.stderr
         assert re.search(rf"{trained}(/checkpoint-6)? was trained on ", done.stderr), done.stderr
         assert "a column `split`" in done.stderr
     scored = subprocess.run(
-        [sys.executable, "evaluate_cls.py", "--model", str(trained), *words, "--split", "train",
+        [warm_python(), "evaluate_cls.py", "--model", str(trained), *words, "--split", "train",
          "--bootstrap_resamples", "0", "--output_dir", str(tmp_path / "fit")],
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
@@ -83,7 +83,7 @@ def test_the_exported_cocktail_trains_like_the_raw_one(workshop, stage1, tmp_pat
     """Its images are stored as PNGs, those of the build beside the run as bytes."""
     exported = tmp_path / "exported"
     subprocess.run(
-        [sys.executable, "-m", "dataset_scripts", "--data_dir", str(workshop.raw),
+        [warm_python(), "-m", "dataset_scripts", "--data_dir", str(workshop.raw),
          "--output_dir", str(exported), "--stored_size", "73"],
         cwd=workshop.root, check=True, capture_output=True,
     )  # fmt: skip

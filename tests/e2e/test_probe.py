@@ -3,12 +3,12 @@
 import json
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from pyarrow import parquet
+from warm_python import warm_python
 
 from medhiera.hub.model_card import card_of
 from medhiera.hub.record import read_record
@@ -17,7 +17,7 @@ from medhiera.inference.features_file import read_features
 
 def probe(workshop, output, *words):
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "probe.py", "--data_dir", str(workshop.raw), "--build_dir",
+        [warm_python(), "-W", "ignore", "probe.py", "--data_dir", str(workshop.raw), "--build_dir",
          str(workshop.folder / "built"), "--output_dir", str(output), "--bootstrap_resamples", "50", *words],
         cwd=workshop.root, text=True, capture_output=True, timeout=300,
     )  # fmt: skip
@@ -57,7 +57,7 @@ def test_features_of_a_dataset_are_probed_as_the_model_is_and_the_card_shows_it(
     shutil.copytree(stage1, stage, ignore=shutil.ignore_patterns("checkpoint-*"))
     words = ["--data_dir", str(workshop.raw), "--build_dir", str(workshop.folder / "built")]
     features = tmp_path / "features.parquet"
-    embed = [sys.executable, "-W", "ignore", "embed.py", "--model", str(stage), "--output", str(features)]
+    embed = [warm_python(), "-W", "ignore", "embed.py", "--model", str(stage), "--output", str(features)]
     done = subprocess.run([*embed, *words], cwd=workshop.root, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     header, table = read_features(features)
@@ -69,7 +69,7 @@ def test_features_of_a_dataset_are_probed_as_the_model_is_and_the_card_shows_it(
 
     direct = probe(workshop, tmp_path / "direct", "--model", str(stage), "--draws", "2", "--update_card")
     assert direct.returncode == 0, direct.stderr
-    again = [sys.executable, "-W", "ignore", "probe.py", "--features", str(features), "--draws", "2"]
+    again = [warm_python(), "-W", "ignore", "probe.py", "--features", str(features), "--draws", "2"]
     again += ["--bootstrap_resamples", "50", "--output_dir", str(tmp_path / "file")]
     done = subprocess.run(again, cwd=workshop.root, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 from PIL import Image
+from warm_python import warm_python
 
 from medhiera.data.training_images import read_training_images
 from medhiera.experiments.arms import REGIONS, Arm
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 
 def command(*words):
-    return [sys.executable, "-W", "ignore", "reproduce.py", *words]
+    return [warm_python(), "-W", "ignore", "reproduce.py", *words]
 
 
 def run(workshop, *words):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from mini_rsna import write_mrm_lists, write_real_rsna
+from warm_python import warm_python
 
 from dataset_scripts.rsna_pneumonia import SOURCE
 from medhiera.config.arguments import DataArguments
@@ -62,7 +63,7 @@ def run(walk: SimpleNamespace, script: str, raw: str, *words: str) -> str:
     """A script on a raw folder; what it said."""
     data = ("--data_dir", str(walk.folder / raw), "--nih_mapping", walk.mapping)
     done = subprocess.run(
-        [sys.executable, script, *words, *data], cwd=walk.root, text=True, capture_output=True
+        [warm_python(), script, *words, *data], cwd=walk.root, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -158,7 +159,7 @@ def test_a_stage_that_saw_held_out_images_under_their_nih_names_is_refused(walk:
     words = ["--model_name_or_path", str(stage1), "--output_dir", str(walk.folder / "none"), *small]
     data = ["--data_dir", str(alone), "--build_dir", str(alone / "built"), "--nih_mapping", walk.mapping]
     done = subprocess.run(
-        [sys.executable, "train_cls.py", "configs/cls_rsna.yaml", *words, *data],
+        [warm_python(), "train_cls.py", "configs/cls_rsna.yaml", *words, *data],
         cwd=walk.root, text=True, capture_output=True,
     )  # fmt: skip
     last = done.stderr.splitlines()[-1]

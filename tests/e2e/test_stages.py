@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
+from warm_python import warm_python
 
 from medhiera.inference.classifier import Classifier
 from modeling_hiera_mae import HieraMAEForPreTraining
@@ -160,7 +161,7 @@ def test_stock_transformers_gives_our_numbers_in_a_process_that_cannot_see_us(
 
 def test_a_stage_without_a_head_is_no_classifier(stage1, workshop, tmp_path):
     done = subprocess.run(
-        [sys.executable, "predict.py", "--model", str(stage1), "--output", str(tmp_path / "out.csv"),
+        [warm_python(), "predict.py", "--model", str(stage1), "--output", str(tmp_path / "out.csv"),
          str(workshop.raw / "COVIDx_CXR" / "test")],
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip

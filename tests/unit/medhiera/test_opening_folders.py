@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from page_fixtures import NAMES, PREPROCESSING, phantom, write_stage1, write_stage2
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from warm_python import warm_python
 
 from medhiera.config.arguments import ModelArguments
 from medhiera.errors import UserError
@@ -197,7 +197,7 @@ def test_code_that_a_folder_ships_is_not_run(tmp_path, write):
 def test_nobody_is_asked_whether_to_run_it(folder, tmp_path, root, answer):
     own_processor(folder, tmp_path / "made")
     Image.fromarray(np.zeros((80, 80), np.uint8)).save(tmp_path / "a.png")
-    command = [sys.executable, "predict.py", "--model", str(folder), "--output", str(tmp_path / "a.csv")]
+    command = [warm_python(), "predict.py", "--model", str(folder), "--output", str(tmp_path / "a.csv")]
     given = {"stdin": subprocess.DEVNULL} if answer is None else {"input": answer}
     done = subprocess.run(
         [*command, str(tmp_path / "a.png")], cwd=root, capture_output=True, text=True, timeout=120, **given
