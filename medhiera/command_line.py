@@ -73,12 +73,13 @@ def add_data_options(parser: argparse.ArgumentParser, needs_data: bool = True) -
 
 
 def add_column_options(parser: argparse.ArgumentParser) -> None:
-    """What the columns of the user's own table or dataset mean.
+    """How the user's own table or dataset is read.
 
     Args:
         parser: gets them, as a group.
     """
     own = parser.add_argument_group("your own table, or any dataset of the Hub or of Parquet")
+    own.add_argument("--dataset_config", help="which configuration, of a dataset that has several")
     for what, held in (
         ("image", "images, or their file names"), ("label", "each image's class"), ("patient", "the patient")
     ):  # fmt: skip
