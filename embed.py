@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from medhiera.command_line import add_device_option, new_parser
+from medhiera.command_line import add_column_options, add_data_options, add_device_option, new_parser
 
 SPLITS = ("train", "validation", "test")
 
@@ -35,19 +35,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
     add_device_option(parser)
-    data = parser.add_argument_group("of a dataset")
-    data.add_argument("--data_dir", help="folder that holds the sources, a built cocktail, or its Hub id")
-    data.add_argument(
-        "--build_dir", help="where built data is kept (default: cocktail beside the model or OUTPUT)"
-    )
+    add_data_options(parser, needs_data=False)
+    add_column_options(parser)
+    data = parser.add_argument_group("which images of a dataset")
     data.add_argument("--splits", nargs="+", choices=SPLITS, help="which are embedded (default: all it has)")
     data.add_argument("--sources", nargs="+", help="which are embedded (default: all)")
     data.add_argument("--max_images", type=int, help="at most so many of each split, drawn at random")
-    data.add_argument(
-        "--split_scheme", choices=("official", "medtransformer", "mrm", "r2gen"),
-        help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
-    )  # fmt: skip
-    data.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
     parser.add_argument(
         "paths", nargs="*", metavar="FILES_OR_FOLDER_OR_DATASET",
         help="images, folders of images, or one built dataset: its folder or Hub id",

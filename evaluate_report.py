@@ -14,23 +14,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from medhiera.command_line import add_device_option, new_parser
+from medhiera.command_line import add_data_options, add_device_option, new_parser
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = new_parser(__doc__)
     parser.add_argument("--model", required=True, help="the folder or Hub id of a model that writes reports")
-    parser.add_argument(
-        "--data_dir", required=True, help="folder that holds the sources, a built cocktail, or its Hub id"
-    )
-    parser.add_argument("--build_dir", help="where built data is kept (default: cocktail beside the model)")
+    add_data_options(parser)
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
     parser.add_argument(
         "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
     )
-    parser.add_argument("--split_scheme", help="default: as when the model was trained, else official")
-    parser.add_argument("--nih_mapping", help="as in training")
     parser.add_argument("--sources", nargs="+", help="default: those with reports")
     parser.add_argument(
         "--report_section", choices=("findings", "impression"), help="default: what the model was trained on"

@@ -46,6 +46,48 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_data_options(parser: argparse.ArgumentParser, needs_data: bool = True) -> None:
+    """Which data are read and how they are split: `scoring.open_built` opens them.
+
+    Args:
+        parser: gets them, as a group.
+        needs_data: False where a command has something else to read.
+    """
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data_dir",
+        required=needs_data,
+        help="folder of the sources, of your own images or of a built cocktail, or a dataset's Hub id",
+    )
+    data.add_argument(
+        "--build_dir",
+        help="where built data is kept (default: cocktail beside the model, where training left it, else "
+        "cocktail in the folder that is written to)",
+    )
+    data.add_argument(
+        "--split_scheme", choices=("official", "medtransformer", "mrm", "r2gen"),
+        help="how ChestX-ray14, RSNA or IU X-Ray is split (default: as when the model was trained, else "
+        "official)",
+    )  # fmt: skip
+    data.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """How the user's own table or dataset is read.
+
+    Args:
+        parser: gets them, as a group.
+    """
+    own = parser.add_argument_group("your own table, or any dataset of the Hub or of Parquet")
+    own.add_argument("--dataset_config", help="which configuration, of a dataset that has several")
+    for what, held in (
+        ("image", "images, or their file names"), ("label", "each image's class"), ("patient", "the patient")
+    ):  # fmt: skip
+        own.add_argument(
+            f"--{what}_column", help=f"which holds {held}; as in training (default: found by type or name)"
+        )
+
+
 def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True) -> None:
     """What is scored, how, and where the results go; evaluate_cls.py and probe.py.
 
@@ -53,27 +95,12 @@ def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True
         parser: gets them.
         needs_data: False of probe.py, whose data may be in a file of features.
     """
-    parser.add_argument(
-        "--data_dir",
-        required=needs_data,
-        help="folder that holds the sources, a built cocktail, or its Hub id",
-    )  # fmt: skip
-    parser.add_argument(
-        "--build_dir",
-        help="where built data is kept (default: cocktail beside the model, where training "
-        "left it, or OUTPUT_DIR/cocktail)",
-    )
+    add_data_options(parser, needs_data)
+    add_column_options(parser)
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
     parser.add_argument(
         "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
     )
-    parser.add_argument(
-        "--split_scheme", choices=("official", "medtransformer", "mrm", "r2gen"),
-        help="how ChestX-ray14 or RSNA is split (default: as when the model was trained, else official)",
-    )  # fmt: skip
-    parser.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
-    for what in ("image", "label", "patient"):
-        parser.add_argument(f"--{what}_column", help="as in training, where it was named there")
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
     add_device_option(parser)

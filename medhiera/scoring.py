@@ -193,6 +193,7 @@ def open_built(
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
             # Of your own table or dataset; evaluate_report.py has no such options.
+            dataset_config=getattr(options, "dataset_config", None),
             image_column=getattr(options, "image_column", None),
             label_column=getattr(options, "label_column", None),
             patient_column=getattr(options, "patient_column", None),

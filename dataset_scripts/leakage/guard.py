@@ -5,9 +5,10 @@ take images from each other: COVIDx and the Radiography database hold images of 
 NIH ChestX-ray14, so a model pre-trained on them has seen its test set. Held out is every image of a split
 other than train, of any source, and what the user protects beside the data (protected.py).
 
-Three guards: the identifier (a source or the user's mapping names the ChestX-ray14 image), the patient (the
-named image's patient is held out), and the pixels (near_duplicates.py). Volumes are not compared: a slice of
-a brain shows no radiograph. Images that show a *training* image of the task's source are kept and reported.
+Three guards: the identifier (a source or the user's mapping names the ChestX-ray14 image, or a source names
+RSNA's), the patient (the ChestX-ray14 image's patient is held out), and the pixels (near_duplicates.py).
+Volumes are not compared: a slice of a brain shows no radiograph. Images that show a *training* image of the
+task's source are kept and reported.
 
 Within one source pixels are asked where that is affordable: its own split keeps patients apart already, and
 comparing ChestX-ray14's training images with its own held-out ones would cost more than all else together.

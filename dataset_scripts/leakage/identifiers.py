@@ -1,4 +1,4 @@
-"""Which image shows which by its name: a source, or a mapping of the user's, says the ChestX-ray14 file.
+"""Which image shows which by its name in ChestX-ray14 or RSNA: its source says it, or the user's mapping.
 
 Listings → `name_from_mapping` → records that say what they show → `find_named`, which looks at no pixel.
 """
@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset_scripts.build.nih_mapping import nih_patient, read_nih_mapping
-from dataset_scripts.build.records import SourceListing
+from dataset_scripts.build.records import ImageRecord, SourceListing
+from dataset_scripts.findings import NIH_IMAGE, RSNA_IMAGE
 from dataset_scripts.leakage.pairs import Located, Shown
 
 
@@ -18,20 +19,28 @@ def find_named(images: Sequence[Located], references: Sequence[Located]) -> dict
     An image named as a reference is found by its "identifier"; one named as a patient of another source's
     references by its "patient". Within a source the patient is not asked: its own split keeps them apart.
     """
-    named = [item for item in reversed(references) if item.record.nih_image]  # of several, the first counts
-    by_name = {item.record.nih_image: item for item in named}
+    by_name: dict[tuple[str, str], Located] = {}
     by_patient: dict[str, dict[str, Located]] = {}  # patient → source → reference
-    for item in named:
-        by_patient.setdefault(nih_patient(item.record.nih_image), {})[item.source] = item
+    for item in reversed(references):  # of several, the first counts
+        by_name |= dict.fromkeys(known_names(item.record), item)
+        if item.record.nih_image:
+            by_patient.setdefault(nih_patient(item.record.nih_image), {})[item.source] = item
     shown: dict[str, Shown] = {}
     for item in images:
-        name = item.record.nih_image
-        others = by_patient.get(nih_patient(name), {}) if nih_patient(name) else {}
-        if name in by_name:
-            shown[item.image_id] = Shown(item, by_name[name], ("identifier",))
+        patient = nih_patient(item.record.nih_image)
+        others = by_patient.get(patient, {}) if patient else {}
+        same = next((by_name[name] for name in known_names(item.record) if name in by_name), None)
+        if same is not None:
+            shown[item.image_id] = Shown(item, same, ("identifier",))
         elif partner := next((others[name] for name in reversed(others) if name != item.source), None):
             shown[item.image_id] = Shown(item, partner, ("patient",))
     return shown
+
+
+def known_names(record: ImageRecord) -> list[tuple[str, str]]:
+    """Return (whose, name) of each name by which other sets may know an image: ChestX-ray14's and RSNA's."""
+    names = ((NIH_IMAGE, record.nih_image), (RSNA_IMAGE, record.rsna_image))
+    return [(whose, name) for whose, name in names if name]
 
 
 def name_from_mapping(listings: list[SourceListing], path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataset_scripts.leakage.identifiers import known_names
 from dataset_scripts.leakage.label_conflicts import find_conflicts
 from dataset_scripts.leakage.pairs import Located, Shown
 from dataset_scripts.leakage.protected import PROTECTED
@@ -83,7 +84,7 @@ def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -
         },
         "protected": protected,
         "compared_within": found.compared_within,
-        "named_images": dict(Counter(item.source for item in found.trained if item.record.nih_image)),
+        "named_images": dict(Counter(item.source for item in found.trained if known_names(item.record))),
         "found_by": {
             kind: dict(Counter(guard for pair in pairs.values() for guard in pair.guards))
             for kind, pairs in kinds.items()

@@ -60,26 +60,28 @@ def holds_dataset(folder: Path) -> bool:
     return any(path.lower().endswith(".parquet") for path in scan.files) and not scan.images()
 
 
-def extract_dataset(dataset: str, columns: Columns, place: Path) -> Extracted:
+def extract_dataset(dataset: str, config: str, columns: Columns, place: Path) -> Extracted:
     """Copy a dataset's images and labels into a folder, unless it is there already.
 
     Args:
         dataset: a Hub id, or a folder for which `holds_dataset` is true.
+        config: which of its configurations; "" for the only one, or the one that it declares as default.
         columns: what its columns mean.
         place: where the folder goes, in one whose name changes with the dataset's content and the columns.
 
     Raises:
-        DataLayoutError: it cannot be reached or opened; a split's name is none that is known.
+        DataLayoutError: it cannot be reached or opened, or has no such configuration, or several; a split's
+            name is none that is known.
         LabelFileError: its columns cannot be meant.
     """
-    name, revision = _name(dataset, columns), _revision(dataset)
-    if revision is None and (found := was_extracted(dataset, columns, place)):
+    name, revision = _name(dataset, config, columns), _revision(dataset)
+    if revision is None and (found := was_extracted(dataset, config, columns, place)):
         logger.warning("%s cannot be reached: what was extracted of it before is read", dataset)
         return _opened(found[-1])
     folder = place / f"{name}-{revision}"
     if folder.is_dir():
         return _opened(folder)
-    splits = _load(dataset, revision if not Path(dataset).is_dir() else None)
+    splits = _load(dataset, config, revision if not Path(dataset).is_dir() else None)
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".extracting-") as scratch:
         whole = Path(scratch) / "dataset"
@@ -90,13 +92,13 @@ def extract_dataset(dataset: str, columns: Columns, place: Path) -> Extracted:
     return _opened(folder)
 
 
-def was_extracted(dataset: str, columns: Columns, place: Path) -> list[Path]:
+def was_extracted(dataset: str, config: str, columns: Columns, place: Path) -> list[Path]:
     """Return what was made of a dataset before, the newest last."""
-    return sorted(place.glob(f"{_name(dataset, columns)}-*"), key=os.path.getmtime)
+    return sorted(place.glob(f"{_name(dataset, config, columns)}-*"), key=os.path.getmtime)
 
 
-def _name(dataset: str, columns: Columns) -> str:
-    asked = f"{_VERSION}\x1f{dataset}\x1f{columns}"
+def _name(dataset: str, config: str, columns: Columns) -> str:
+    asked = f"{_VERSION}\x1f{dataset}\x1f{columns}" + (f"\x1f{config}" if config else "")
     return f"dataset-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 
@@ -122,16 +124,24 @@ def opening_errors() -> tuple[type[Exception], ...]:
     return (library.HTTPError, OSError, ValueError, RuntimeError)
 
 
-def _load(dataset: str, revision: str | None) -> dict[str, datasets.Dataset]:
+def _load(dataset: str, config: str, revision: str | None) -> dict[str, datasets.Dataset]:
+    is_saved = any((Path(dataset) / name).is_file() for name in _SAVED)
+    if is_saved and config:
+        raise DataLayoutError(
+            f"{dataset} is what save_to_disk wrote, and has no configuration {config!r}; leave out "
+            "dataset_config."
+        )
     try:
-        if any((Path(dataset) / name).is_file() for name in _SAVED):
+        if is_saved:
             loaded = datasets.load_from_disk(dataset)
         else:
-            loaded = datasets.load_dataset(dataset, revision=revision)
+            loaded = datasets.load_dataset(dataset, config or None, revision=revision)
     except opening_errors() as error:
+        fault = "" if is_saved else _config_fault(dataset, config, revision)
         raise DataLayoutError(
-            f"{dataset} cannot be opened as a dataset ({str(error).strip()[:300]}). Wanted the id of a "
-            "dataset on the Hub with one configuration, a folder of Parquet, or what save_to_disk wrote."
+            fault
+            or f"{dataset} cannot be opened as a dataset ({str(error).strip()[:300]}). Wanted the id of a "
+            "dataset on the Hub, a folder of Parquet, or what save_to_disk wrote."
         ) from error
     splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     known = {name: rows for name, rows in splits.items() if name.lower() in SPLIT_FOLDERS}
@@ -142,6 +152,19 @@ def _load(dataset: str, revision: str | None) -> dict[str, datasets.Dataset]:
     if passed_over := sorted(splits.keys() - known.keys()):
         logger.warning("%s: the splits %s are not read; train, validation and test are", dataset, passed_over)
     return known
+
+
+def _config_fault(dataset: str, config: str, revision: str | None) -> str:
+    """Say which configurations there are, where none is named or another one; else ""."""
+    try:
+        names = datasets.get_dataset_config_names(dataset, revision=revision)
+        chosen = config or datasets.get_dataset_default_config_name(dataset, revision=revision)
+    except opening_errors():  # then its configurations are not what is wrong
+        return ""
+    if chosen in names:
+        return ""
+    found = f"no configuration {config!r}, but {names}" if config else f"several configurations: {names}"
+    return f"{dataset} has {found}; name one of them: dataset_config."
 
 
 def _find_columns(dataset: str, splits: dict[str, datasets.Dataset], asked: Columns) -> Columns:

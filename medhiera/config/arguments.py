@@ -102,6 +102,11 @@ class DataArguments:
         "are not known.",
         card="never",
     )
+    dataset_config: str | None = option(
+        None,
+        "Of a dataset on the Hub or of Parquet that has several configurations: which of them is read.",
+        card="where set",
+    )
     image_column: str | None = option(
         None,
         "Of a dataset on the Hub or of Parquet, or of your own table: the column of images or of their file "

@@ -8,12 +8,12 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, load_dataset
-from huggingface_hub import file_exists, snapshot_download
+from huggingface_hub import snapshot_download
 from transformers import TrainingArguments
 
 from dataset_scripts import SOURCES, Cocktail, label_names
@@ -25,11 +25,11 @@ from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
-from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset, opening_errors, was_extracted
 from dataset_scripts.own.labels import NOT_NAMED, Columns
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.columns import has_exclusive_labels, read_column
+from medhiera.data.own_dataset import as_own_folder, is_own_dataset
 from medhiera.data.shards import open_in_place
 from medhiera.errors import UserError
 from medhiera.layout import offline_reason
@@ -166,7 +166,7 @@ def open_cocktail(
     Args:
         options: where the data lies, where built data is kept, at which size. data_dir is a folder with the
             sources, or your own folder (images/ and a CSV), or what `python -m dataset_scripts` wrote,
-            here or on the Hub.
+            here or on the Hub, or any other dataset (own_dataset.py).
         training: with several ranks, lets the first build while the others wait.
         wants_contours: raw data is built with chest regions, by our network unless `contours` says otherwise.
 
@@ -181,8 +181,8 @@ def open_cocktail(
     with training.main_process_first(local=False) if training else contextlib.nullcontext():
         if (folder / BUILD_FILE).is_file():
             rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
-        elif _is_dataset(options):
-            rows, built, is_reused = _build(_extracted(options), wants_contours)
+        elif is_own_dataset(options):
+            rows, built, is_reused = _build(as_own_folder(options), wants_contours)
         elif not folder.is_dir():
             rows, built, is_reused = *_load_exported(options.data_dir, options.build_dir), True
         else:
@@ -211,52 +211,21 @@ def open_cocktail(
     )
 
 
-def _is_dataset(options: DataArguments) -> bool:
-    """Whether data_dir is a dataset that this project did not write: images and labels in some columns."""
-    folder = Path(options.data_dir)
-    if folder.is_dir():
-        return not any((folder / source.folder).is_dir() for source in SOURCES) and holds_dataset(folder)
-    if Columns.of(options) != NOT_NAMED:
-        return True
-    try:
-        return not file_exists(options.data_dir, BUILD_FILE, repo_type="dataset")
-    except opening_errors():  # it cannot be reached, or is no id: loading says which
-        return bool(was_extracted(options.data_dir, NOT_NAMED, _place_of_datasets(options)))
-
-
-def _place_of_datasets(options: DataArguments) -> Path:
-    return Path(options.build_dir or "cocktail") / "datasets"
-
-
-def _extracted(options: DataArguments) -> DataArguments:
-    """The options of a dataset's images and labels, once they lie in a folder.
-
-    Raises:
-        DataLayoutError: it cannot be opened.
-        LabelFileError: its columns cannot be meant.
-    """
-    found = extract_dataset(options.data_dir, Columns.of(options), _place_of_datasets(options))
-    return replace(
-        options,
-        data_dir=str(found.folder),
-        image_column=None,
-        label_column=found.label_column,
-        patient_column=None,
-    )
-
-
 def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, Path, bool]:
     """The rows of raw folders, built unless they were before; where they lie; whether they were there."""
     builder_class = ImageFolder if _is_own_folder(Path(options.data_dir)) else Cocktail
     is_shrunk = bool(options.stored_size)  # at native size raw bytes would be gigabytes more than PNGs
     compression = "raw" if options.compression == "auto" and is_shrunk else options.compression
-    columns = {
-        f"{name}_column": column for name, column in asdict(Columns.of(options)).items() if column
-    }  # named only where they are: other builds keep their folders
+    columns = _named_columns(options)
     if columns and builder_class is Cocktail:
         raise UserError(
             f"{' and '.join(columns)} are of your own images or of a dataset, and --data_dir "
             f"{options.data_dir} holds the folders of sources; leave them out"
+        )
+    if options.dataset_config:
+        raise UserError(
+            f"dataset_config is of a dataset on the Hub or of Parquet, and --data_dir {options.data_dir} is "
+            "a folder of images; leave it out"
         )
     builder = builder_class(
         data_dir=options.data_dir,
@@ -274,6 +243,11 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
     )
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
+
+
+def _named_columns(options: DataArguments) -> dict[str, str]:
+    """Option → column, of those that are named only: builds without any keep their folders."""
+    return {f"{name}_column": column for name, column in asdict(Columns.of(options)).items() if column}
 
 
 def _is_own_folder(data_dir: Path) -> bool:
@@ -346,6 +320,9 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
     for name in ("nih_mapping", "contours", "protect"):
         if is_training and getattr(options, name):
             faults.append(f"{name} is read when data is built, and this is built already")
+    named = [*_named_columns(options), *(["dataset_config"] if options.dataset_config else [])]
+    if named:
+        faults.append(f"{' and '.join(named)} are of your own images or of a dataset that is not built yet")
     if faults:
         raise UserError(
             f"--data_dir {options.data_dir} is built data: {'; '.join(faults)}. Change the option, or give "

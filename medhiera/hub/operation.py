@@ -169,6 +169,10 @@ class Operation:
             second += f"; {len(names) - with_threshold} findings have none"
         return [first, f"{second}."]
 
+    def has_heat_maps(self, names: Sequence[str]) -> bool:
+        """Whether the heat map of any of these findings may be shown, see `heat_verdict`."""
+        return any(self.heat_verdict(name)[0] != "not above chance" for name in names)
+
     def heat_verdict(self, name: str) -> tuple[Verdict, str]:
         """Whether a finding's heat map may be shown, and a sentence to stand beside it or in its place."""
         game, label = self.pointing_game, name.replace("_", " ")

@@ -206,13 +206,7 @@ class Classifier:
             score_logits(self.model(view).logits.float().cpu(), legacy_head, self.is_exclusive)
             for view in views
         ]
-        result = torch.stack(scores).mean(dim=0)
-        if not result.isfinite().all():
-            raise UserError(
-                "the model computes NaN: its weights are finite and yet no classifier's, or its image "
-                "processor is another model's; train it again, or copy the processor it was trained with"
-            )
-        return result
+        return finite(torch.stack(scores).mean(dim=0))
 
 
 def open_preprocessing(source: str | Path, model: PreTrainedModel) -> Preprocessing | StockPreprocessing:
@@ -232,6 +226,25 @@ def open_preprocessing(source: str | Path, model: PreTrainedModel) -> Preprocess
         preprocessing = StockPreprocessing(processor)
     _check_inputs(source, model, preprocessing)
     return preprocessing
+
+
+def finite(outputs: Tensor) -> Tensor:
+    """What a model computed, unless something is wrong with it.
+
+    Raises:
+        UserError: a value is NaN or infinite, see `nan_error`.
+    """
+    if not outputs.isfinite().all():
+        raise nan_error()
+    return outputs
+
+
+def nan_error() -> UserError:
+    """What is said of any model that computes NaN though its weights are finite."""
+    return UserError(
+        "the model computes NaN: its weights are finite and yet no trained ones, or its image processor is "
+        "another model's; train it again, or copy the processor it was trained with"
+    )
 
 
 def model_inputs(

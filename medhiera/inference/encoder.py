@@ -20,10 +20,10 @@ from transformers import BitImageProcessor, PreTrainedModel
 
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.device import CPU, choose_device
-from medhiera.errors import UserError
 from medhiera.inference.classifier import (
     StockPreprocessing,
     fingerprint,
+    finite,
     model_inputs,
     open_preprocessing,
 )
@@ -128,7 +128,7 @@ class Encoder:
         """
         inputs = model_inputs(self.model, self.preprocessing, pixels)
         pooled = self.model(inputs).pooler_output if self.vision is None else self.vision.pooled(inputs)
-        return _finite(pooled)
+        return finite(pooled.float().cpu())
 
     @torch.inference_mode()
     def embed_tokens(self, pixels: Sequence[Tensor]) -> Tensor:
@@ -145,23 +145,10 @@ class Encoder:
         """
         inputs = model_inputs(self.model, self.preprocessing, pixels)
         if self.vision is not None:
-            return _finite(self.vision.grid(inputs).permute(0, 2, 3, 1)).contiguous()
-        return _finite(self.model(inputs, output_hidden_states=True).reshaped_hidden_states[-1])
-
-
-def _finite(features: Tensor) -> Tensor:
-    """The same in single precision on the CPU.
-
-    Raises:
-        UserError: one of them is NaN or infinite.
-    """
-    result = features.float().cpu()
-    if not result.isfinite().all():
-        raise UserError(
-            "the encoder computes NaN: its weights are finite and yet no trained ones, or its image "
-            "processor is another model's; train it again, or copy the processor it was trained with"
-        )
-    return result
+            tokens = self.vision.grid(inputs).permute(0, 2, 3, 1).contiguous()
+        else:
+            tokens = self.model(inputs, output_hidden_states=True).reshaped_hidden_states[-1]
+        return finite(tokens.float().cpu())
 
 
 def _open_stock_preprocessing(source: str | Path, config: Any) -> Preprocessing | StockPreprocessing:

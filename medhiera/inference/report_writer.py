@@ -18,7 +18,7 @@ from medhiera.data.report_dataset import ReportCollator, ReportDataset
 from medhiera.data.report_tokenizer import decode_reports, open_tokenizer
 from medhiera.device import CPU, move
 from medhiera.errors import UserError
-from medhiera.inference.classifier import fingerprint
+from medhiera.inference.classifier import fingerprint, nan_error
 from medhiera.layout import share_weights
 from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae.modeling_report import HieraMAEForReports
@@ -108,9 +108,7 @@ class ReportWriter:
         except (RuntimeError, ValueError) as error:
             if "nan" not in str(error).lower():
                 raise
-            raise UserError(
-                "the model computes NaN: its weights are finite and yet no trained ones; train it again"
-            ) from error
+            raise nan_error() from error
         return decode_reports(self.tokenizer, written)
 
     @torch.inference_mode()

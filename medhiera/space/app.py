@@ -151,7 +151,9 @@ def build_page(reader: Reader) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320):
                 waiting = page.waiting(f"{opening.note} Choose a picture to see {wanted}.".strip())
                 result = gr.HTML(opened[2] if opened else waiting, elem_id="result")
-            with gr.Column(scale=5 if is_chest else 2, min_width=320, visible=bool(opened)) as controls:
+            with gr.Column(
+                scale=5 if is_chest else 2, min_width=320, visible=bool(opened), elem_id="controls"
+            ) as controls:
                 view = gr.HTML(opened[5] if opened else "", elem_id="view", visible=is_chest)
                 chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
@@ -267,8 +269,15 @@ def _controls(reader: Reader, finding: str | None) -> tuple[Any, Any, Any]:
     """
     if isinstance(reader, ChestReader):
         names = [(page.shown_name(name), name) for name in reader.classifier.names]
-        chosen = gr.Dropdown(names, value=finding, label="Heat map for", elem_id="finding", filterable=False)
-        slider = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity")
+        # Where no map can come, `page.heat_view` says why; where some can, style.css hides the slider beside
+        # a finding without one.
+        is_shown = reader.operation.has_heat_maps(reader.classifier.names)
+        chosen = gr.Dropdown(
+            names, value=finding, label="Heat map for", elem_id="finding", filterable=False, visible=is_shown
+        )
+        slider = gr.Slider(
+            0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity", visible=is_shown
+        )
         return chosen, slider, None
     if isinstance(reader, WritingReader):
         return gr.State(0), None, None

@@ -154,14 +154,18 @@ def test_a_dataset_of_the_hub_trains_by_its_id(workshop, stage1, tmp_path):
     with LoopbackHub() as hub:
         environment = hub.environment(str(tmp_path / "home"))
         datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
-        push = "import datasets, sys; datasets.load_from_disk(sys.argv[1]).push_to_hub('tester/chests')"
+        push = (
+            "import datasets, sys; rows = datasets.load_from_disk(sys.argv[1]);"
+            "rows.push_to_hub('tester/chests', 'films'); rows.push_to_hub('tester/chests', 'others')"
+        )
         run(workshop, "-c", push, str(tmp_path / "saved"), **environment)
         config = tmp_path / "cls.yaml"
         config.write_text(workshop.configs["train_cls.py"].read_text())
         words = (
             "train_cls.py", str(config), "--data_dir", "tester/chests",
             "--output_dir", str(tmp_path / "stage2"), "--model_name_or_path", str(stage1),
-            "--patient_column", "subject", "--use_cpu", "true", "--bootstrap_resamples", "20",
+            "--dataset_config", "films", "--patient_column", "subject", "--use_cpu", "true",
+            "--bootstrap_resamples", "20",
         )  # fmt: skip
         run(workshop, *words, **environment)
         record = read_record(tmp_path / "stage2")
@@ -169,7 +173,8 @@ def test_a_dataset_of_the_hub_trains_by_its_id(workshop, stage1, tmp_path):
         assert record.evaluation.patients == 4
     scored = run(  # the Hub is gone: what was extracted of it is read
         workshop, "evaluate_cls.py", "--model", str(tmp_path / "stage2"), "--data_dir", "tester/chests",
-        "--patient_column", "subject", "--output_dir", str(tmp_path / "scores"), "--bootstrap_resamples", "0",
+        "--dataset_config", "films", "--patient_column", "subject", "--output_dir", str(tmp_path / "scores"),
+        "--bootstrap_resamples", "0",
         **environment,
     )  # fmt: skip
     assert "what was extracted of it before is read" in scored.stderr

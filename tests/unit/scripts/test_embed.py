@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,6 +16,7 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 from teachers import write_vit
 
+from dataset_scripts.errors import DataLayoutError, LabelFileError
 from embed import main
 from medhiera import Encoder
 from medhiera.errors import UserError
@@ -117,6 +119,39 @@ def test_new_changed_and_repaired_files_join_the_rows_that_are_there(stage1, pic
     stamp = output.stat().st_mtime_ns
     run(stage1, output, tmp_path / "more", "--tokens")
     assert output.stat().st_mtime_ns == stamp, "nothing was new"
+
+
+def test_a_dataset_whose_configuration_and_columns_are_named(stage1, tmp_path):
+    kind = datasets.ClassLabel(names=["clear", "opaque"])
+    features = datasets.Features(
+        film=datasets.Image(), mask=datasets.Image(), reader_1=kind, reader_2=kind,
+        subject=datasets.Value("int64"),
+    )  # fmt: skip
+    images = [Image.fromarray(np.roll(phantom(90), number * 9, axis=1)) for number in range(12)]
+    labels = [number % 2 for number in range(12)]
+    columns = {"film": images, "mask": images[::-1], "reader_1": [0] * 12, "reader_2": labels}
+    rows = datasets.Dataset.from_dict(columns | {"subject": [n // 2 for n in range(12)]}, features=features)
+    configs = ["---", "configs:"]
+    for name in ("films", "others"):
+        (tmp_path / "parquet" / name).mkdir(parents=True)
+        rows.to_parquet(tmp_path / "parquet" / name / "test.parquet")
+        configs += [f"- config_name: {name}", "  data_files:", "  - split: test"]
+        configs += [f"    path: {name}/*.parquet"]
+    (tmp_path / "parquet" / "README.md").write_text("\n".join([*configs, "---", ""]))
+    words = ["--data_dir", tmp_path / "parquet"]
+    with pytest.raises(DataLayoutError, match=r"several configurations: \['films', 'others'\]; name one"):
+        run(stage1, tmp_path / "out.parquet", *words)
+    words += ["--dataset_config", "films"]
+    with pytest.raises(LabelFileError, match=r"\['film', 'mask'\] may each hold the image; name one"):
+        run(stage1, tmp_path / "out.parquet", *words)
+    words += ["--image_column", "film", "--label_column", "reader_2", "--patient_column", "subject"]
+    header, table = run(stage1, tmp_path / "out.parquet", *words)
+    assert header.finding_names == ["clear", "opaque"] and header.is_exclusive
+    assert table["labels"].to_pylist() == [[1.0 - label, float(label)] for label in labels]
+    assert table["patient_id"].to_pylist() == [f"image folder/{number // 2}" for number in range(12)]
+    np.testing.assert_allclose(
+        feature_matrix(table), Encoder.from_pretrained(stage1).features(images), atol=1e-2
+    )
 
 
 SLOWLY = """

@@ -46,7 +46,7 @@ def parquet(folder: Path, **splits: datasets.Dataset) -> Path:
 
 
 def build(source: Path, place: Path, columns: Columns = NOT_NAMED) -> datasets.DatasetDict:
-    found = extract_dataset(str(source), columns, place / "datasets")
+    found = extract_dataset(str(source), "", columns, place / "datasets")
     builder = ImageFolder(data_dir=found.folder, build_dir=place / "built", label_column=found.label_column)
     builder.download_and_prepare()
     return builder.as_dataset()
@@ -66,13 +66,13 @@ def test_parquet_with_a_class_label_is_an_exclusive_label(tmp_path: Path) -> Non
 
 def test_images_are_copied_byte_for_byte_and_once(tmp_path: Path) -> None:
     source = parquet(tmp_path / "parquet", train=rows(4, label=(KINDS, [0, 1])))
-    found = extract_dataset(str(source), Columns(), tmp_path / "out")
+    found = extract_dataset(str(source), "", Columns(), tmp_path / "out")
     assert (found.folder / "train" / "0000002.png").read_bytes() == png(2)
     before = (found.folder / "labels.csv").stat().st_mtime_ns
-    assert extract_dataset(str(source), Columns(), tmp_path / "out") == found
+    assert extract_dataset(str(source), "", Columns(), tmp_path / "out") == found
     assert (found.folder / "labels.csv").stat().st_mtime_ns == before
     rows(5, 9, label=(KINDS, [0, 1])).to_parquet(source / "train-00000-of-00001.parquet")
-    again = extract_dataset(str(source), Columns(), tmp_path / "out")
+    again = extract_dataset(str(source), "", Columns(), tmp_path / "out")
     assert again.folder != found.folder and len(list((again.folder / "train").iterdir())) == 5
 
 
@@ -106,7 +106,7 @@ def test_classes_in_words_and_columns_by_any_name(tmp_path: Path) -> None:
     assert label_names(built["train"].features) == ['a "normal" one', "pneumonia, viral"]
     raw = datasets.Dataset.from_dict({"data": [png(n) for n in range(4)], "label": [0, 1, 1, 0]})
     found = extract_dataset(
-        str(parquet(tmp_path / "raw", train=raw)), Columns(image="data"), tmp_path / "out"
+        str(parquet(tmp_path / "raw", train=raw)), "", Columns(image="data"), tmp_path / "out"
     )
     assert found.label_column == "label" and (found.folder / "train" / "0000003.png").read_bytes() == png(3)
 
@@ -126,15 +126,45 @@ def test_classes_in_words_and_columns_by_any_name(tmp_path: Path) -> None:
 def test_columns_that_cannot_be_meant(tmp_path: Path, part: Any, columns: Columns, message: str) -> None:
     part().save_to_disk(tmp_path / "saved")
     with pytest.raises(LabelFileError, match=message):
-        extract_dataset(str(tmp_path / "saved"), columns, tmp_path / "out")
+        extract_dataset(str(tmp_path / "saved"), "", columns, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == [] if (tmp_path / "out").is_dir() else True
 
 
 def test_splits_that_are_none(tmp_path: Path) -> None:
     datasets.DatasetDict(fold_1=rows(2), fold_2=rows(2)).save_to_disk(tmp_path / "saved")
     with pytest.raises(DataLayoutError, match=r"has the splits \['fold_1', 'fold_2'\]; wanted some of"):
-        extract_dataset(str(tmp_path / "saved"), Columns(), tmp_path / "out")
+        extract_dataset(str(tmp_path / "saved"), "", Columns(), tmp_path / "out")
     (tmp_path / "parquet").mkdir()
     (tmp_path / "parquet" / "train.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataLayoutError, match="cannot be opened as a dataset"):
-        extract_dataset(str(tmp_path / "parquet"), Columns(), tmp_path / "out")
+        extract_dataset(str(tmp_path / "parquet"), "", Columns(), tmp_path / "out")
+
+
+def with_configurations(folder: Path, default: str = "") -> str:
+    """Two configurations as the Hub keeps them: the images of `films` are not those of `masks`."""
+    lines = ["---", "configs:"]
+    for name, first in (("films", 0), ("masks", 50)):
+        (folder / name).mkdir(parents=True)
+        rows(3, first).to_parquet(folder / name / "train.parquet")
+        lines += [f"- config_name: {name}", f"  data_files: {name}/*.parquet"]
+        lines += ["  default: true"] if name == default else []
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return str(folder)
+
+
+def test_one_of_several_configurations(tmp_path: Path) -> None:
+    source, place = with_configurations(tmp_path / "two"), tmp_path / "out"
+    found = {name: extract_dataset(source, name, NOT_NAMED, place).folder for name in ("films", "masks")}
+    assert found["films"] != found["masks"]
+    assert (found["masks"] / "train" / "0000001.png").read_bytes() == png(51)
+    for config, message in (
+        ("", r"has several configurations: \['films', 'masks'\]; name one of them: dataset_config"),
+        ("film", r"has no configuration 'film', but \['films', 'masks'\]; name one of them"),
+    ):
+        with pytest.raises(DataLayoutError, match=message):
+            extract_dataset(source, config, NOT_NAMED, place)
+    declared = extract_dataset(with_configurations(tmp_path / "default", "masks"), "", NOT_NAMED, place)
+    assert (declared.folder / "train" / "0000001.png").read_bytes() == png(51)
+    rows(2).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataLayoutError, match="save_to_disk wrote, and has no configuration 'films'"):
+        extract_dataset(str(tmp_path / "saved"), "films", NOT_NAMED, place)

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +156,39 @@ def test_a_map_is_shown_only_where_it_may_be_believed(reader, tmp_path):
         for text in views(tmp_path / str(number), **game):
             assert text.count("<img") == 2 and "Unchecked" in text
     assert "Unchecked" in page.heat_view(reader, GRAY, first), "no record at all"
+
+
+CONTROLS = """
+import sys
+from pathlib import Path
+from medhiera.space import app
+for folder in sys.argv[1:]:
+    parts = [each["props"] for each in app.build_page(app.open_folder(Path(folder))).config["components"]]
+    print(*(each["visible"] for each in parts if each.get("elem_id") in ("finding", "opacity")))
+"""
+
+
+@pytest.mark.slow
+def test_controls_of_maps_are_there_only_where_a_map_may_come(root, tmp_path):
+    """In a process of its own: gradio leaves its loops and sockets to the end."""
+    numbers = {"interval": [0.2, 0.3], "center": 0.0, "pairs": 40, "patients": 30, "hit_rate": 0.2}
+    bad = HitRate(**numbers, chance=0.2, above_chance_interval=[-0.1, 0.1])
+    good = HitRate(**numbers, chance=0.1, above_chance_interval=[0.1, 0.2])
+    none, some, each = {}, {NAMES[0]: bad}, dict.fromkeys(NAMES, bad)
+    games = [
+        vars(overall) | {"findings": findings}
+        for overall, findings in ((bad, none), (good, some), (good, each))
+    ]
+    folders = []
+    for number, game in enumerate(games):
+        report = replace(SOME_REPORT, pointing_game=LocalizationReport(**game, method=METHOD))
+        folders.append(write_stage2(tmp_path / str(number), evaluation=report))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CONTROLS, *map(str, folders)],
+        cwd=root, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["False False", "True True", "False False"]
 
 
 def test_the_table_escapes_and_marks_what_is_above():
