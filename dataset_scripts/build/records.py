@@ -169,12 +169,16 @@ class Source:
 
 @dataclass(slots=True)
 class SourceListing:
-    """What one source contributes: records by split, and what was wrong."""
+    """What one source contributes: records by split, and what was wrong.
+
+    `is_split_drawn` says that neither the source nor the user says who is tested on.
+    """
 
     source: Source
     root: Path
     splits: dict[str, list[ImageRecord]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    is_split_drawn: bool = False
 
     def report(self, kind: str, name: str, detail: str = "", split: str = "") -> None:
         """Count and name one problem."""

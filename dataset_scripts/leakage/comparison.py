@@ -221,6 +221,8 @@ def _verdict(facts: dict[str, object], is_same: bool) -> str:
     for side in "a" if is_same else "ab":
         bad = facts[f"unreadable_{side}"]
         assert isinstance(bad, dict)
+        if count := facts[f"no_pictures_{side}"]:
+            said += f" Files of {facts[side]} that are no pictures, so not compared: {count:,}."
         if bad:
             some = ", ".join(f"{name} ({why})" for name, why in list(bad.items())[:3])
             said += f" Could not be read, so not compared: {len(bad):,} of {facts[side]}, {some}"

@@ -64,7 +64,7 @@ def remove_leaks(
     num_proc: int | None,
     config: SourceConfig,
 ) -> list[SourceListing]:
-    """Remove from every train split what shows a held-out image.
+    """Remove from every train split what shows a held-out image, and such copies from a drawn validation.
 
     Args:
         listings: all sources.
@@ -92,6 +92,7 @@ def remove_leaks(
         held_out=[item for item in images if item.split != "train"],
         protected=None,
         tasks=[listing.source.name for listing in listings if listing.source.is_default_task],
+        drawn=[listing.source.name for listing in listings if listing.is_split_drawn],
     )
     reader = _ThumbnailReader(num_proc)
     names: tuple[str, ...] = ()
@@ -99,7 +100,9 @@ def remove_leaks(
         found.protected, pixels, names = read_protected(config.protect, num_proc)
         reader.known |= {item.image_id: row for item, row in zip(found.protected, pixels, strict=True)}
     _find_all(found, reader, config.keep_duplicates == "once")
-    _take_out(listings, found.leaks, "leak_allowed" if config.allow_leakage else "leak")
+    _take_out(
+        listings, found.leaks | found.drawn_duplicates(), "leak_allowed" if config.allow_leakage else "leak"
+    )
     _take_out(listings, found.source_duplicates or {}, "duplicate")
     if report_dir is not None:
         report = make_report(found, THRESHOLD, config.allow_leakage)
@@ -225,15 +228,16 @@ def _is_affordable(images: int, references: int) -> bool:
 
 
 def _take_out(listings: list[SourceListing], shown: Pairs, kind: str) -> None:
-    """Report each of these training images to its listing and, unless it is allowed, drop it."""
+    """Report each of these images to its listing and, unless it is allowed, drop it."""
     for listing in listings:
-        kept = []
-        for record in listing.splits.get("train", []):
-            pair = shown.get(record.image_id)
-            if pair is not None:
-                partner = "a protected image" if pair.partner.source == PROTECTED else pair.partner.image_id
-                listing.report(kind, record.path, f"shows {partner}", "train")
-            if pair is None or kind == "leak_allowed":
-                kept.append(record)
-        if "train" in listing.splits:
-            listing.splits["train"] = kept
+        for split, records in listing.splits.items():
+            kept = []
+            for record in records:
+                pair = shown.get(record.image_id)
+                if pair is not None:
+                    is_ours = pair.partner.source == PROTECTED
+                    partner = "a protected image" if is_ours else pair.partner.image_id
+                    listing.report(kind, record.path, f"shows {partner}", split)
+                if pair is None or kind == "leak_allowed":
+                    kept.append(record)
+            listing.splits[split] = kept

@@ -126,6 +126,12 @@ def open_images(place: str) -> ImageSet:
     walk = walk_folder(path, follow_links_out=True)
     top = os.path.realpath(path)
     pictures = [file for file in walk.files if is_picture(f"{top}/{file}")]
+    tables = [file for file in walk.files if file.lower().endswith(".parquet")]
+    if pictures and (with_images := [file for file in tables if _has_images(f"{top}/{file}")]):
+        raise UserError(
+            f"{place} holds {len(pictures):,} pictures ({pictures[0]}) and {len(with_images):,} Parquet "
+            f"files with images ({with_images[0]}). Name the folder of one of them, or run it for each."
+        )
     if pictures:
         return ImageSet(
             place,
@@ -135,7 +141,7 @@ def open_images(place: str) -> ImageSet:
             others=len(walk.files) - len(pictures),
             cells=_Folder(tuple(Path(top) / file for file in pictures)),
         )
-    if tables := [file for file in walk.files if file.lower().endswith(".parquet")]:
+    if tables:
         return _open_parquet(place, tuple(Path(top) / file for file in tables))
     if walk.files:
         return _open_dataset(place, "holds no picture and no Parquet, and")
@@ -198,3 +204,11 @@ def _open_dataset(place: str, why: str) -> ImageSet:
 
 def _digest(facts: object) -> str:
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _has_images(file: str) -> bool:
+    """Whether a Parquet file has a column of images; a damaged one may have."""
+    try:
+        return _IMAGE_COLUMN in parquet.read_schema(file).names
+    except (pyarrow.ArrowException, OSError):
+        return True

@@ -10,6 +10,11 @@ from dataset_scripts.leakage.pairs import Shown
 
 _NORMAL_LABEL, _NORMAL_CLASS = "No Finding", "Normal"
 
+_DISEASES = {
+    *(name.casefold() for name in FINDINGS if name != _NORMAL_LABEL),
+    *("covid", "lung_opacity", "viral pneumonia"),  # the Radiography database's classes
+}
+
 
 def find_conflicts(pairs: Iterable[Shown]) -> list[dict[str, Any]]:
     """Return the pairs whose labels contradict each other, as the leakage report lists them."""
@@ -36,6 +41,8 @@ def describe_conflict(record: ImageRecord, other: ImageRecord) -> tuple[str, str
     Finding, or the source's class Normal) against a disease (any finding, or another class of the source). A
     finding that only one of them annotates is none.
     """
+    if record.source == other.source and len(record.labels) != len(FINDINGS):
+        return _own_conflict(record, other)
     mine, theirs = _findings(record), _findings(other)
     against = sorted(name for name in mine.keys() & theirs.keys() if mine[name] != theirs[name])
     normal = _is_normal(record), _is_normal(other)
@@ -44,6 +51,27 @@ def describe_conflict(record: ImageRecord, other: ImageRecord) -> tuple[str, str
     if against:
         return _words_on(against, mine), _words_on(against, theirs)
     return None
+
+
+def _own_conflict(record: ImageRecord, other: ImageRecord) -> tuple[str, str] | None:
+    """Return the same of two images of a user's own folder, whose labels are the same ones in one order."""
+    against = [
+        number
+        for number, pair in enumerate(zip(record.labels, other.labels, strict=True), start=1)
+        if not any(map(math.isnan, pair)) and pair[0] != pair[1]
+    ]
+    if not against:
+        return None
+    if record.class_name and other.class_name:
+        return record.class_name, other.class_name
+    mine, theirs = (
+        {number: each.labels[number - 1] == 1.0 for number in against} for each in (record, other)
+    )
+    return _own_words(mine), _own_words(theirs)
+
+
+def _own_words(labels: dict[int, bool]) -> str:
+    return ", ".join(f"{'' if is_present else 'no '}label {number}" for number, is_present in labels.items())
 
 
 def _findings(record: ImageRecord) -> dict[str, bool]:
@@ -58,11 +86,14 @@ def _findings(record: ImageRecord) -> dict[str, bool]:
 
 def _is_normal(record: ImageRecord) -> bool | None:
     if record.class_name:
-        return record.class_name == _NORMAL_CLASS
+        if (name := record.class_name.casefold()) == _NORMAL_CLASS.casefold():
+            return True
+        return False if name in _DISEASES else None  # a user's own classes may be anything
+    if len(record.labels) != len(FINDINGS):
+        return None
     if any(_findings(record).values()):
         return False
-    says_so = len(record.labels) == len(FINDINGS) and record.labels[FINDINGS.index(_NORMAL_LABEL)] == 1.0
-    return True if says_so else None
+    return True if record.labels[FINDINGS.index(_NORMAL_LABEL)] == 1.0 else None
 
 
 def _words(record: ImageRecord, findings: dict[str, bool]) -> str:

@@ -31,6 +31,7 @@ class LeakageFindings:
         source_duplicates: training images that show an earlier one of their own source; None where that was
             not asked for.
         held_out_duplicates: validation images that show a test image of their own source.
+        drawn: sources whose split neither the source nor the user gives.
         compared_within: the sources whose training images were compared with their own held-out ones.
     """
 
@@ -42,7 +43,16 @@ class LeakageFindings:
     training_duplicates: Pairs = field(default_factory=dict)
     source_duplicates: Pairs | None = None
     held_out_duplicates: Pairs = field(default_factory=dict)
+    drawn: Sequence[str] = ()
     compared_within: list[str] = field(default_factory=list)
+
+    def drawn_duplicates(self) -> Pairs:
+        """Return those of `held_out_duplicates` whose split was drawn: they need not be validated on."""
+        return {
+            image_id: pair
+            for image_id, pair in self.held_out_duplicates.items()
+            if pair.image.source in self.drawn
+        }
 
 
 def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -> dict[str, Any]:
@@ -97,6 +107,7 @@ def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -
         if found.source_duplicates is None
         else _as_rows(found.source_duplicates.values(), "kept"),
         "held_out_duplicates": _as_rows(found.held_out_duplicates.values(), "test"),
+        "dropped_validation_images": 0 if allow_leakage else len(found.drawn_duplicates()),
         "label_conflicts": find_conflicts(pair for pairs in kinds.values() for pair in pairs.values()),
     }
 

@@ -167,14 +167,21 @@ def list_classes(
         splits = complete_splits(rows, _without_patients_of_test(rows, given, config, listing),
                                  config.validation_fraction, listing)  # fmt: skip
     else:
-        splits = assign_splits(rows, config.validation_fraction)
-    source = listing.source.name
+        splits, listing.is_split_drawn = assign_splits(rows, config.validation_fraction), True
+    source, classes = listing.source.name, found.labels.classes
     for path, split in splits.items():
         row = rows[path]
         if row.patient == patient_of_one_image(path):
             listing.report("no_patient", path, "its name says no patient: it counts as one of its own")
         listing.splits.setdefault(split, []).append(
-            ImageRecord(f"{source}/{path}", source, f"{source}/{row.patient}", path, row.labels)
+            ImageRecord(
+                f"{source}/{path}",
+                source,
+                f"{source}/{row.patient}",
+                path,
+                row.labels,
+                class_name=classes.get(path, ""),
+            )  # fmt: skip
         )
     _report_folders(scan, found, listing)
     listing.report_passed_over(scan)

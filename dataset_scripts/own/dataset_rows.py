@@ -213,11 +213,13 @@ def _write(splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) 
     kind = features[columns.label] if columns.label else None
     is_list = isinstance(kind, datasets.List | datasets.LargeList)
     names = _class_names(kind)
+    value = getattr(kind, "feature", kind)
+    if isinstance(value, datasets.Value) and value.dtype.startswith("float"):
+        raise LabelFileError(f"the column {columns.label!r} holds numbers ({value.dtype}); wanted classes.")
     if is_list and names is None:
-        found = (value for rows in splits.values() for cell in rows[columns.label] for value in cell or ())
-        names = sorted({str(value) for value in found})
-    if isinstance(kind, datasets.Value) and kind.dtype.startswith("float"):
-        raise LabelFileError(f"the column {columns.label!r} holds numbers ({kind.dtype}); wanted classes.")
+        names = _listed_classes(
+            columns.label, [cell for rows in splits.values() for cell in rows[columns.label]]
+        )
     labels = list(names or ()) if is_list else [LABEL_COLUMN] if columns.label else []
     reserved = (*KNOWN_COLUMNS, LABEL_COLUMN)
     taken = [name for name in names or () if is_list and (own_column(name) in reserved or "\n" in name)]
@@ -235,6 +237,24 @@ def _write(splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) 
                 if columns.label:
                     cells += _cells(row[columns.label], names, is_list)
                 writer.writerow([f"{split}/{name}", *map(_one_line, cells)])
+
+
+def _listed_classes(column: str, cells: Sequence[Sequence[Any] | None]) -> list[str]:
+    """Return the classes that occur in lists of them.
+
+    Raises:
+        LabelFileError: the lists say 0 or 1 of classes that are not named.
+    """
+    found = {value for cell in cells for value in cell or ()}
+    lengths = {len(cell) for cell in cells if cell is not None}
+    if found <= {0, 1} and len(lengths) == 1 and (length := lengths.pop()) > 1:
+        raise LabelFileError(
+            f"the column {column!r} holds {length} values of 0 or 1 for each image, and nothing says which "
+            "finding each stands for. Wanted the list of those present, with names: "
+            "List(ClassLabel(names=[…])) or the names themselves; or a folder with labels.csv, which has a "
+            "column for each."
+        )
+    return sorted({str(value) for value in found})
 
 
 def _cells(value: Any, names: Sequence[str] | None, is_list: bool) -> list[Any]:

@@ -80,6 +80,8 @@ def list_table(
         record = ImageRecord(
             f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
             age_years=facts.age_years, sex=facts.sex, view=facts.view,
+            class_name=next((name for name, value in zip(names, facts.labels, strict=True) if value == 1), "")
+            if labels.is_exclusive else "",
         )  # fmt: skip
         listing.splits.setdefault(splits[key], []).append(record)
     for key in sorted(paths.keys() - rows.keys()):
@@ -125,6 +127,7 @@ def _find_splits(
     if is_by_folder:
         given = {key: split for key, split in splits.items() if key in merged}
         return complete_splits(merged, given, fraction, listing)
+    listing.is_split_drawn = not splits
     return splits or assign_splits(merged, fraction)
 
 

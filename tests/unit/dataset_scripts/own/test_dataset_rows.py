@@ -168,3 +168,24 @@ def test_one_of_several_configurations(tmp_path: Path) -> None:
     rows(2).save_to_disk(tmp_path / "saved")
     with pytest.raises(DataLayoutError, match="save_to_disk wrote, and has no configuration 'films'"):
         extract_dataset(str(tmp_path / "saved"), "films", NOT_NAMED, place)
+
+
+@pytest.mark.parametrize("kind", ["int64", "bool", "float32"])
+def test_lists_of_zeros_and_ones_without_names_are_refused(tmp_path: Path, kind: str) -> None:
+    column = (datasets.List(datasets.Value(kind)), [[0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
+    source = parquet(tmp_path / "parquet", train=rows(6, labels=column))
+    with pytest.raises(LabelFileError, match="4 values of 0 or 1|holds numbers"):
+        extract_dataset(str(source), "", Columns(), tmp_path / "out")
+
+
+def test_lists_of_class_numbers_without_names_are_read(tmp_path: Path) -> None:
+    column = (datasets.List(datasets.Value("int64")), [[0], [1, 2], []])
+    source = parquet(tmp_path / "parquet", train=rows(6, labels=column))
+    found = extract_dataset(str(source), "", Columns(), tmp_path / "out")
+    lines = (found.folder / "labels.csv").read_text().splitlines()
+    assert lines[:4] == [
+        "image,0,1,2",
+        "train/0000000.png,1,0,0",
+        "train/0000001.png,0,1,1",
+        "train/0000002.png,0,0,0",
+    ]
