@@ -48,7 +48,7 @@ from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import default_sources, sample_across_sources, select_examples
 from medhiera.data.stored_images import as_picture
-from medhiera.demo_stages import Demo, ask_stock, say, shown
+from medhiera.demo_stages import Demo, ask_stock, how_it_ended, say, shown
 from medhiera.errors import run_script
 from medhiera.evaluation.tables import format_table
 from medhiera.hub.record import ClassificationRecord, PretrainingRecord, read_record
@@ -212,4 +212,4 @@ if __name__ == "__main__":
     try:
         run_script(main, "what is finished is kept: repeat the command")
     except subprocess.CalledProcessError as error:
-        sys.exit(f"demo.py: a step ended with exit code {error.returncode}; its message stands above")
+        sys.exit(f"demo.py: {how_it_ended(error.returncode)}")

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from dataset_scripts import write_phantom_reports
-from medhiera.demo_stages import Demo, ask_stock, say, shown
+from medhiera.demo_stages import Demo, ask_stock, how_it_ended, say, shown
 from medhiera.errors import run_script
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.report_tables import report_lines
@@ -91,4 +91,4 @@ if __name__ == "__main__":
     try:
         run_script(main, "what is finished is kept: repeat the command")
     except subprocess.CalledProcessError as error:
-        sys.exit(f"demo_report.py: a step ended with exit code {error.returncode}; its message stands above")
+        sys.exit(f"demo_report.py: {how_it_ended(error.returncode)}")

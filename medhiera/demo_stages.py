@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,23 @@ def ask_stock(code: str, *arguments: str) -> str:
             stdout=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
     return done.stdout.strip().splitlines()[-1]
+
+
+def how_it_ended(status: int) -> str:
+    """Why a step of the demo did not succeed, and what the user does next.
+
+    Args:
+        status: of its process: negative where a signal ended it, from 128 on where it ended itself after one.
+    """
+    number = -status if status < 0 else status - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"a step ended with exit code {status}; its message stands above"
+    return (
+        f"a step was ended by {name} (signal {number}), from outside; repeat the command, and it resumes "
+        "from the last checkpoint"
+    )
 
 
 def say(text: str) -> None:
