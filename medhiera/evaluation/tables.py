@@ -99,7 +99,7 @@ def few_labels_lines(fit: ProbeFit) -> list[str]:
         numbers = f"{each.mean_auroc:.3f}        {value_text(each.mean_auroc_interval):<17} {drawn:<17}"
         findings = len(each.findings_in_mean)
         lines.append(f"{label:<21} {numbers} {findings:<9} {' to '.join(map(str, images))}")
-    return lines
+    return [*lines, f"intervals: of the mean over draws, {fit.intervals_over} resampled"]
 
 
 def threshold_lines(points: OperatingPoints) -> list[str]:
