@@ -160,7 +160,7 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
             data.training, data.validation, data.scored, scored, bootstrap,
             shots=sorted(set(options.shots)), draws=options.draws,
         )  # fmt: skip
-        fit = dataclasses.replace(fit, few_labels=few)
+        fit = dataclasses.replace(fit, few_labels=few, intervals_over="patients and draws")
     record = EvaluationRecord(
         model=probed.model, fingerprint=probed.fingerprint, split_scheme=probed.split_scheme, tta=False,
         legacy_head=False, is_phantom=probed.is_phantom, evaluation=evaluation, probe_penalty=fitted.C,

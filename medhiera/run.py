@@ -44,6 +44,7 @@ from medhiera.hub.record import (
     PreprocessingRecord,
     read_record,
 )
+from medhiera.hub.result_warnings import result_warnings
 from medhiera.hub.widget_examples import score_examples, write_examples
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
@@ -211,6 +212,8 @@ class Run(Generic[S]):
         write_stage(self.output, self.stage, record, model, self.preprocessing, weights, save)
         log_peak_memory(self.config.training.device)
         logger.info("stage %d lies in %s", self.stage.number, self.output)
+        for warning in result_warnings(record):
+            logger.warning("%s", warning)
         if self.config.hub_id:
             training = self.config.training
             address = publish_stage(

@@ -28,7 +28,13 @@ from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.results import Comparison
-from medhiera.evaluation.tables import call_lines, comparison_lines, format_table, threshold_lines
+from medhiera.evaluation.tables import (
+    call_lines,
+    chance_warning,
+    comparison_lines,
+    format_table,
+    threshold_lines,
+)
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
@@ -154,6 +160,8 @@ def write_results(
         lines += [f"this model minus {options.compare}, paired:", *comparison_lines(scored.comparison)]
     for line in lines:
         logger.info("%s", line)
+    for warning in chance_warning(scored, f"On the {options.split} split"):
+        logger.warning("%s", warning)
 
 
 def open_built(

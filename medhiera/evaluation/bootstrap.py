@@ -80,6 +80,28 @@ class Bootstrap:
         return {name: np.concatenate(drawn, axis=1) for name, drawn in parts.items()}
 
 
+def repetition_weights(count: int, resamples: int) -> Floats:
+    """How much each repetition (draw of labels) weighs in the mean of each resample.
+
+    Of so many one less are drawn, with replacement: all of them would make their mean vary too little, by
+    (count - 1) / count.
+
+    Args:
+        count: repetitions there are; one alone weighs 1.
+        resamples: of the bootstrap whose patients they are drawn beside.
+
+    Returns:
+        (count, resamples); each column sums to 1.
+
+    Source: Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 8; Rao and Wu 1988.
+    """
+    if count == 1:
+        return np.ones((1, resamples))
+    chances = np.full(count, 1 / count)
+    drawn = np.random.default_rng(SEED).multinomial(count - 1, chances, size=resamples)
+    return np.asarray(drawn.T / (count - 1), dtype=np.float64)
+
+
 def _draw(count: int, resamples: int) -> NDArray[np.uint8]:
     """Draw: (patients, resamples). No patient is drawn 256 times, the probability is below 1e-500."""
     generator = np.random.default_rng(SEED)

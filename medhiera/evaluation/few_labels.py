@@ -32,6 +32,9 @@ SHOTS = (1, 5, 10, 50)
 SHARES = (0.01, 0.1)
 DRAWS = 5
 
+FEWEST_IMAGES = 10
+"""A share that gives a draw fewer is left out: such a probe is of the draw more than of the features."""
+
 _NO_MEAN = vars(
     MeanScores(
         mean_auroc=None, mean_auroc_interval=None, mean_average_precision=None,
@@ -110,7 +113,8 @@ def score_few_labels(
         whole: predictions of the probe of all labels on them; its labels, patients and names serve here too.
         bootstrap: of patients, behind every interval.
         shots: patients of each label, ascending.
-        shares: of the training images, ascending, below 1.
+        shares: of the training images, ascending, below 1; one that leaves fewer than FEWEST_IMAGES is left
+            out, as is a finding that some draw has only with or only without.
         draws: of each.
     """
     found = [_score_shots(training, validation, test, whole, bootstrap, k, draws) for k in shots]
@@ -177,10 +181,9 @@ def _score_shots(
     draws: int,
 ) -> FewLabels:
     """Each finding learned from so many patients of each label; one penalty for all findings and draws."""
-    names = list(whole.finding_names)
     mean, std = standardize(training.features)  # needs no label
     chosen: dict[tuple[int, int], list[int]] = {}
-    for finding in range(len(names)):
+    for finding in range(training.labels.shape[1]):
         for draw in range(draws):
             rows = draw_shots(training.labels, training.patient_ids, finding, shots, draw)
             if rows is not None:
@@ -206,13 +209,7 @@ def _score_shots(
         return fitted
 
     penalty, best = _choose(probes, validation, kept)
-    several = [
-        Predictions(
-            probe.scores(test.features), whole.labels[:, kept], [names[finding] for finding in kept],
-            whole.patient_ids, whole.rows,
-        )
-        for probe in best
-    ]  # fmt: skip
+    several = [_predict(probe, test, whole, kept) for probe in best]
     means, findings = rank_over_draws(several, bootstrap)
     return FewLabels(
         **vars(means), shots=shots, train_images=[2 * shots] * draws, penalties=[penalty], findings=findings,
@@ -249,23 +246,41 @@ def _score_share(
     share: float,
     draws: int,
 ) -> FewLabels:
-    """All findings learned from a share of the training patients."""
-    pair = None if validation is None else (validation.features, validation.labels)
-    several, images, penalties = [], [], []
-    for draw in range(draws):
-        rows = draw_label_fraction(training.labels == 1, training.patient_ids, share, draw)
-        if not rows:
-            reason = f"{100 * share:g} % of {len(set(training.patient_ids))} training patients is none"
-            return FewLabels(**_NO_MEAN, share=share, reason=reason)
-        probe = fit_probe(training.features[rows], training.labels[rows], pair)
-        several.append(replace(whole, scores=probe.scores(test.features)))
-        images.append(len(rows))
-        penalties.append(probe.C)
+    """The findings that every draw has both with and without, learned from a share of the patients."""
+    drawn = [
+        draw_label_fraction(training.labels == 1, training.patient_ids, share, draw) for draw in range(draws)
+    ]
+    learned = [training.labels[rows] for rows in drawn]
+    has_both = np.all([(each == 1).any(axis=0) & (each == 0).any(axis=0) for each in learned], axis=0)
+    kept = np.flatnonzero(has_both).tolist()
+    fewest = min(map(len, drawn))
+    if fewest < FEWEST_IMAGES or not kept:
+        patients = len(set(training.patient_ids))
+        reason = f"left out: {100 * share:g} % of {patients:,} training patients gives a draw of "
+        if fewest < FEWEST_IMAGES:
+            reason += f"{fewest} image{'' if fewest == 1 else 's'}, fewer than {FEWEST_IMAGES}"
+        else:
+            reason += "no finding both with and without it"
+        return FewLabels(**_NO_MEAN, share=share, reason=reason)
+    pair = None if validation is None else (validation.features, validation.labels[:, kept])
+    probes = [
+        fit_probe(training.features[rows], labels[:, kept], pair)
+        for rows, labels in zip(drawn, learned, strict=True)
+    ]
+    several = [_predict(probe, test, whole, kept) for probe in probes]
     means, findings = rank_over_draws(several, bootstrap)
     return FewLabels(
-        **vars(means), share=share, train_images=images, penalties=penalties, findings=findings,
-        draw_aurocs=_mean_of_each(several),
+        **vars(means), share=share, train_images=[len(rows) for rows in drawn],
+        penalties=[probe.C for probe in probes], findings=findings, draw_aurocs=_mean_of_each(several),
     )  # fmt: skip
+
+
+def _predict(probe: LinearProbe, test: FeatureSplit, whole: Predictions, kept: Sequence[int]) -> Predictions:
+    """What a probe of some findings says of the scored images; `whole` knows the rest."""
+    names = [whole.finding_names[finding] for finding in kept]
+    return Predictions(
+        probe.scores(test.features), whole.labels[:, kept], names, whole.patient_ids, whole.rows
+    )
 
 
 def _mean_of_each(several: Sequence[Predictions]) -> list[float]:

@@ -102,8 +102,8 @@ def draw_few_labels(fit: ProbeFit, model: str, folder: Path, *, title: str, mark
                 {place: text for place, text, _ in known},
                 folder / f"{name}.png",
                 title=title,
-                note=f"points: mean over {draws} draws of labels; bars: its 95 % interval over the scored "
-                "patients; circles: each draw",
+                note=f"points: mean over {draws} draws of labels; bars: its 95 % interval, "
+                f"{fit.intervals_over} resampled; circles: each draw",
                 labels_axis=axes[name],
                 legend="linear probe of",
                 mark=mark,

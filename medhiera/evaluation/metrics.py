@@ -14,7 +14,13 @@ import evaluate
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medhiera.evaluation.bootstrap import Bootstrap, Floats, WeightedRanking, interval
+from medhiera.evaluation.bootstrap import (
+    Bootstrap,
+    Floats,
+    WeightedRanking,
+    interval,
+    repetition_weights,
+)
 from medhiera.evaluation.predictions import FindingColumn, Predictions
 from medhiera.evaluation.probe_results import FindingOverDraws
 from medhiera.evaluation.results import FindingScore, MeanScores, RankingReport
@@ -125,11 +131,15 @@ def rank_over_draws(
 
     Args:
         several: of each model, the same images and findings in the same order; one at least.
-        bootstrap: behind the intervals of the means over draws. They are over the scored patients: every
-            model is weighed by the same resamples.
+        bootstrap: behind the intervals of the means over draws. They are over patients and draws: each
+            resample of the scored patients, the same for every model, resamples the draws too.
     """
     drawn = [_resample(each, bootstrap) for each in several]
-    mean_drawn = {name: np.mean([draws[name] for draws in drawn], axis=0) for name in drawn[0]}
+    weights = repetition_weights(len(several), bootstrap.resamples)
+    mean_drawn = {
+        name: np.einsum("dr,dmr->mr", weights, np.stack([draws[name] for draws in drawn]))
+        for name in drawn[0]
+    }
     findings: dict[str, FindingOverDraws] = {}
     for columns in zip(*(each.columns() for each in several), strict=True):
         first = columns[0]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from medhiera.evaluation.results import Interval, MeanScores
 
+IntervalsOver = Literal["patients", "patients and draws"]
 ChosenOn = Literal["validation", "a fifth of the training patients", "nothing"]
 
 
@@ -17,7 +18,7 @@ class FindingOverDraws:
 
     Attributes:
         auroc: mean over the draws.
-        auroc_interval: of that mean, patients of the scored split resampled.
+        auroc_interval: of that mean, see ProbeFit.intervals_over.
         lowest_auroc: of a draw.
         highest_auroc: of a draw.
         average_precision: mean over the draws.
@@ -70,6 +71,8 @@ class ProbeFit:
         train_patients: whose images these are.
         shared_patients: that the probe learned from and was scored on; 0 where the splits are disjoint.
         few_labels: of shots and shares, in ascending order; empty where they were not asked for.
+        intervals_over: what few labels' intervals resample: the scored patients, and in each such resample
+            the draws; in records of earlier versions the patients alone.
     """
 
     penalty: float
@@ -78,6 +81,7 @@ class ProbeFit:
     train_patients: int
     shared_patients: int = 0
     few_labels: list[FewLabels] = field(default_factory=list)
+    intervals_over: IntervalsOver = "patients"
 
     @property
     def shots(self) -> list[FewLabels]:

@@ -54,6 +54,27 @@ def mean_as_text(means: MeanScores) -> str:
     return f"{means.mean_auroc:.3f} (95 % interval: {value_text(means.mean_auroc_interval)})"
 
 
+def chance_warning(means: MeanScores, where: str) -> list[str]:
+    """A sentence where the interval of the mean AUROC (without one, the mean) is not above chance; else none.
+
+    Args:
+        means: that are judged.
+        where: begins the sentence: "On the test split".
+    """
+    if means.mean_auroc is None:
+        return []
+    low, high = means.mean_auroc_interval or (means.mean_auroc, means.mean_auroc)
+    if low > 0.5:
+        return []
+    said = f"{where} the mean AUROC is {mean_as_text(means)}: "
+    if high < 0.5:
+        return [
+            f"{said}below 0.5, so it ranks worse than chance; do not use it, and look whether labels are "
+            "swapped"
+        ]
+    return [f"{said}not above 0.5, what a model that knows nothing reaches"]
+
+
 def call_lines(report: ExclusiveReport | None) -> list[str]:
     """A plain-text table of what each label's images are called; nothing where labels may occur together.
 
@@ -99,7 +120,7 @@ def few_labels_lines(fit: ProbeFit) -> list[str]:
         numbers = f"{each.mean_auroc:.3f}        {value_text(each.mean_auroc_interval):<17} {drawn:<17}"
         findings = len(each.findings_in_mean)
         lines.append(f"{label:<21} {numbers} {findings:<9} {' to '.join(map(str, images))}")
-    return lines
+    return [*lines, f"intervals: of the mean over draws, {fit.intervals_over} resampled"]
 
 
 def threshold_lines(points: OperatingPoints) -> list[str]:

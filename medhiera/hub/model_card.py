@@ -47,6 +47,7 @@ from medhiera.hub.card_header import NIH, card_header, has_phantoms
 from medhiera.hub.licences import licence_sentence
 from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, read_record
+from medhiera.hub.result_warnings import is_short, result_warnings
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
 from medhiera.output import write_error
 from medhiera.shipped_files import TEMPLATES
@@ -114,6 +115,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         is_official_list=not has_phantoms(record) and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
         few=FEWEST_PATIENTS,
+        warnings=result_warnings(record),
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
         licence=licence_sentence(record),
@@ -176,7 +178,9 @@ def _suffix(record: AnyRecord) -> str:
     """What a title says of a model that no one should take for a trained one."""
     if record.kind == "smoke":
         return " (smoke run)"
-    return " (on phantoms)" if record.is_phantom else ""
+    if record.is_phantom:
+        return " (on phantoms)"
+    return " (less than one epoch)" if is_short(record) else ""
 
 
 def _citations(record: AnyRecord) -> list[str]:

@@ -70,7 +70,9 @@ def test_few_labels_are_scored_beside_all_and_more_teach_more():
     assert one.findings_in_mean == three.findings_in_mean == ["Common", "Rare"]
     assert fifty.findings_in_mean == ["Common"] and list(fifty.findings) == ["Common"]
     assert too_many.reason == "no finding has 500 training patients with and 500 without it"
-    assert too_many.mean_auroc is None and none.reason == "0.1 % of 200 training patients is none"
+    assert too_many.mean_auroc is None and none.mean_auroc is None
+    assert none.reason == "left out: 0.1 % of 200 training patients gives a draw of 0 images, fewer than 10"
+    assert tenth.findings_in_mean == ["Common"], "a draw has no patient of the rare one"
     found = [each.findings["Common"].auroc for each in (one, fifty, everything)]
     assert found == sorted(found) and found[-1] > 0.9
     assert len(tenth.penalties) == 3 and 10 < np.mean(tenth.train_images) < 80
@@ -125,3 +127,46 @@ def test_figures_are_drawn_where_there_is_something_to_draw(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"label_efficiency.png", "few_shots.png"}
     draw_few_labels(fit, "model", tmp_path, title="Few labels", mark="")
     assert not list(tmp_path.iterdir()), "an earlier probe's are no figure of this one"
+
+
+def test_intervals_hold_draws_and_patients_together():
+    """Draws that differ widen the interval by what their mean varies, whatever patients are scored."""
+    generator = np.random.default_rng(7)
+    labels = np.repeat([[1.0], [0.0]], 3000, axis=0)  # so many that patients move the mean little
+    several = [
+        Predictions(labels * shift + generator.normal(size=labels.shape), labels, ["Common"])
+        for shift in (-0.5, 0.0, 0.5, 1.5, 2.5)
+    ]
+    means, findings = rank_over_draws(several, Bootstrap(400))
+    aurocs = [rank_findings(each, Bootstrap(0)).mean_auroc for each in several]
+    low, high = means.mean_auroc_interval
+    assert findings["Common"].auroc_interval == pytest.approx([low, high])
+    assert low < means.mean_auroc < high
+    expected = 2 * 1.96 * np.std(aurocs, ddof=1) / np.sqrt(5)
+    assert high - low == pytest.approx(expected, rel=0.15)
+    narrow, _ = rank_over_draws(several[:1] * 5, Bootstrap(400))
+    alone, _ = rank_over_draws(several[:1], Bootstrap(400))
+    assert narrow.mean_auroc_interval == pytest.approx(alone.mean_auroc_interval), "equal draws add nothing"
+
+
+def test_a_share_that_leaves_too_few_images_is_left_out_and_says_why():
+    probe, _ = fit_by_patient(TRAINING, VALIDATION)
+    few = score_few_labels(
+        TRAINING, VALIDATION, TEST, predictions(probe), Bootstrap(5), shots=(), shares=(0.01,), draws=3
+    )
+    assert few[0].mean_auroc is None and not few[0].draw_aurocs
+    assert few[0].reason.startswith("left out: 1 % of 200 training patients gives a draw of ")
+    assert few[0].reason.endswith(", fewer than 10")
+    labels = np.zeros_like(TRAINING.labels)
+    labels[0] = 1.0  # one patient has them all
+    few = score_few_labels(
+        replace(TRAINING, labels=labels),
+        None,
+        TEST,
+        predictions(probe),
+        Bootstrap(5),
+        shots=(),
+        shares=(0.1,),
+        draws=5,
+    )
+    assert few[0].reason.endswith("gives a draw of no finding both with and without it")

@@ -1,0 +1,66 @@
+"""A run that cannot have learned, or that ranks no better than chance, says so before anything else."""
+
+from dataclasses import replace
+
+import pytest
+from stage_records import SOME_REPORT, classification_record, pretraining_record, training
+
+from medhiera.hub.model_card import render_card
+from medhiera.hub.result_warnings import result_warnings
+from medhiera.run import Run
+
+
+def scored(low, high, mean=0.301):
+    return replace(SOME_REPORT, mean_auroc=mean, mean_auroc_interval=None if low is None else [low, high])
+
+
+def head(record):
+    """The card above its first section."""
+    return render_card(record, []).split("## Where its weights")[0]
+
+
+def test_less_than_one_epoch_is_on_the_card_and_in_its_title():
+    record = pretraining_record()
+    assert result_warnings(record) == [] and "Warning" not in head(record)
+    record.training = replace(record.training, steps=4, epochs=0.157)
+    card = head(record)
+    assert "# Hiera MAE, pre-trained on medical images (less than one epoch)\n" in card
+    assert "> **Warning.** Training ended before one epoch: 4 steps, 0.16 of an epoch of 1,000 images" in card
+    assert "started from random weights. This is hardly a trained model.\n" in card
+    record.training = training(epochs=1.0)
+    assert "Warning" not in head(record)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.192, 0.436, "AUROC is 0.301 (95 % interval: 0.192 to 0.436): below 0.5, so it ranks worse"),
+        (0.45, 0.61, "(95 % interval: 0.450 to 0.610): not above 0.5, what a model that knows nothing"),
+        (0.5, 0.61, "not above 0.5"),
+        (0.501, 0.61, ""),
+        (None, None, "below 0.5"),
+    ],
+)
+def test_an_auroc_that_is_not_above_chance_is_said(low, high, said):
+    card = head(classification_record(scored(low, high)))
+    assert (
+        (said in card and "> **Warning.** On the test split the mean AUROC is 0.301" in card)
+        if said
+        else ("Warning" not in card)
+    )
+
+
+def test_the_log_ends_with_the_same(tmp_path, caplog, monkeypatch):
+    """Of a run, whose folder is written elsewhere."""
+    monkeypatch.setattr("medhiera.run.write_stage", lambda *given: None)
+    record = classification_record(scored(0.192, 0.436))
+
+    class Ended:
+        output, stage = tmp_path, type("stage", (), {"number": 2})
+        config = type("config", (), {"training": type("t", (), {"device": "cpu"}), "hub_id": None})
+        preprocessing = None
+
+    monkeypatch.setattr("medhiera.run.log_peak_memory", lambda device: None)
+    Run.finish(Ended(), record, None)
+    assert [entry.levelname for entry in caplog.records] == ["WARNING"]
+    assert "ranks worse than chance" in caplog.text
