@@ -130,7 +130,7 @@ def threshold_lines(points: OperatingPoints) -> list[str]:
         points: intervals and values may be missing.
     """
     if points.reason is not None:
-        return [f"no accuracy, no F1: {points.reason}"]
+        return [f"no thresholds: {points.reason}"]
     lines = [
         f"at thresholds chosen on {points.validation_images} validation images (largest F1):",
         f"{'finding':<20} threshold accuracy  95 % interval    none called  F1        95 % interval    "
