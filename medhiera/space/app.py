@@ -32,7 +32,7 @@ PROJECT = HERE.parents[1]
 if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))  # in a Space, and in a clone, nothing of ours is installed
 
-from medhiera.command_line import add_device_option, new_parser
+from medhiera.command_line import add_device_option, new_parser, show_progress
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -151,9 +151,8 @@ def build_page(reader: Reader) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320):
                 waiting = page.waiting(f"{opening.note} Choose a picture to see {wanted}.".strip())
                 result = gr.HTML(opened[2] if opened else waiting, elem_id="result")
-            with gr.Column(
-                scale=5 if is_chest else 2, min_width=320, visible=bool(opened), elem_id="controls"
-            ) as controls:
+            width = {"scale": 5 if is_chest else 2, "min_width": 320}
+            with gr.Column(**width, visible=bool(opened), elem_id="controls") as controls:
                 view = gr.HTML(opened[5] if opened else "", elem_id="view", visible=is_chest)
                 chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
@@ -345,9 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for name in (__name__, "medhiera"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    show_progress(__name__)
     try:
         device = choose_device(options.device)
         reader = open_folder(options.folder, device)
