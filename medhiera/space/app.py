@@ -87,10 +87,8 @@ KINDS = {
     MaskedReader: ("masked autoencoder", "what is filled in"),
 }
 """What each kind of model is called, and what its results are."""
-TITLE = (
-    "# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file, or choose a phantom: a synthetic "
-    "chest, drawn with the finding named below it."
-)
+TITLE = "# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file{choice}."
+CHOICE = ", or choose a phantom: a synthetic chest, drawn with the finding named below it"
 BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
 
 
@@ -131,7 +129,7 @@ def take_upload(sent: str) -> Picture:
 
 def build_page(reader: Reader) -> gr.Blocks:
     """The page for a model of either kind."""
-    examples = draw_examples()
+    examples = draw_examples(reader)
     is_chest = isinstance(reader, ChestReader)
     kind, wanted = KINDS[type(reader)]
     opening, opened = open_with(reader, examples)
@@ -139,13 +137,13 @@ def build_page(reader: Reader) -> gr.Blocks:
         title="MedHiera", analytics_enabled=False, delete_cache=(300, SECONDS_IN_MEMORY)
     ) as blocks:
         seen = gr.State(opened and opened[1], time_to_live=SECONDS_IN_MEMORY)
-        gr.Markdown(TITLE.format(kind=kind))
+        gr.Markdown(TITLE.format(kind=kind, choice=CHOICE if examples else ""))
         gr.HTML(page.notice(reader.operation.is_demo))
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
                 # No file_types: Gradio would refuse by suffix, in its own words, and keep what it refused.
                 upload = gr.File(label="PNG, JPEG, TIFF, BMP or DICOM", elem_id="upload", height=150)
-            with gr.Column(scale=8, min_width=320):
+            with gr.Column(scale=8, min_width=320, visible=bool(examples)):
                 gallery = _gallery(examples)
         with gr.Row():
             with gr.Column(scale=7, min_width=320):
