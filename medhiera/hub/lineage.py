@@ -3,7 +3,6 @@
 Stands below run.py; the card renders it.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -90,7 +89,7 @@ def teacher_record(
     model_type: str,
     fingerprint: str,
     license: str | None = None,
-    datasets: Sequence[str] | None = None,
+    datasets: list[str] | None = None,
 ) -> TeacherRecord:
     """What is known of a teacher: by its own record where it is a stage of ours, else by its card.
 
@@ -110,17 +109,18 @@ def teacher_record(
         seen = [*record.real_sources, *(name for one in before for name in one.datasets or ())]
         is_known = all(one.datasets is not None for one in before)
         leakages = [record.leakage, *(record.lineage.leakage_before or ())]
+        saw_test = any(one.saw_test for one in before) or has_seen_test("", datasets)
         return TeacherRecord(
             public_name(source), model_type, fingerprint, record.lineage.license or license,
             list(dict.fromkeys([*seen, *(datasets or ())])) if is_known or datasets else None,
-            any(one.saw_test for one in before) or any(one is not None and one.allowed for one in leakages),
+            saw_test or any(one is not None and one.allowed for one in leakages),
         )  # fmt: skip
     try:
         card = card_metadata(source)
         in_card, licence = card.datasets, card.license
     except UserError:
         in_card = licence = None
-    known = in_card if datasets is None else list(datasets)
+    known = in_card if datasets is None else datasets
     known = [known] if isinstance(known, str) else known
     return TeacherRecord(
         public_name(source), model_type, fingerprint, license or licence, known,

@@ -12,8 +12,18 @@ PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", 
 _HAS_SEEN_TEST = re.compile(r"rad[-_ ]?dino", re.IGNORECASE)
 """Models that are believed to have seen all of ChestX-ray14, its test list included."""
 
-_CHESTXRAY14 = re.compile(r"chest[-_ ]?x[-_ ]?ray[-_ ]?(8|14)|\bnih\b|nih[-_ ]?c(hest|xr)", re.IGNORECASE)
-_TRAIN_ONLY = re.compile(r"train", re.IGNORECASE)
+_CHESTXRAY14 = re.compile(
+    r"chestx[-_ ]?ray|chest[-_ ]x[-_ ]?ray[-_ ]?(8|14)|cxr[-_ ]?(8|14)(?!\d)"
+    r"|nih[-_ ]?c|(?<![a-z])nih(?![a-z])",
+    re.IGNORECASE,
+)
+_HOLDS_TEST_IMAGES = re.compile(r"rsna|covid[-_ ]?x(?![-_ ]?ray)|radiography", re.IGNORECASE)
+"""Sets with images of ChestX-ray14 in their own training parts, those of its test list too (docs/data.md)."""
+
+_TRAINING_PART = re.compile(
+    r"(nih )?[^\s,;+&()]+[-_ ,(]+(official )?train(ing)?( (set|split|list|part))?\)?", re.IGNORECASE
+)
+_MORE_THAN_TRAINING = re.compile(r"test|(?<![a-z])all(?![a-z])|val|pre[-_ ]?train", re.IGNORECASE)
 
 
 @dataclass
@@ -42,12 +52,22 @@ def has_seen_test(name: str, datasets: list[str] | None) -> bool:
 
     Args:
         name: its folder or Hub id.
-        datasets: as its card or the user names them. ChestX-ray14 counts as all of it, unless the name says
-            that it is the training part.
+        datasets: as its card or the user names them; None where unknown, which counts as not seen (the card
+            says that it is unknown). ChestX-ray14 counts as all of it, unless its name is followed by the
+            word for its training part and nothing else ("ChestX-ray14 train"); RSNA Pneumonia, COVIDx
+            and the Radiography database always count, as they hold images of its test list.
     """
-    if _HAS_SEEN_TEST.search(name):
+    names = datasets or ()
+    if any(_HAS_SEEN_TEST.search(one) or _HOLDS_TEST_IMAGES.search(one) for one in names):
         return True
-    return any(_CHESTXRAY14.search(one) and not _TRAIN_ONLY.search(one) for one in datasets or ())
+    return bool(_HAS_SEEN_TEST.search(name)) or any(
+        _CHESTXRAY14.search(one) and not _is_training_part(one) for one in names
+    )
+
+
+def _is_training_part(name: str) -> bool:
+    """Whether a dataset's name claims its training part and nothing beside it."""
+    return bool(_TRAINING_PART.fullmatch(name.strip())) and not _MORE_THAN_TRAINING.search(name)
 
 
 def license_with(of_weights: str | None, of_teacher: str | None) -> str | None:

@@ -11,7 +11,7 @@ from medhiera.errors import UserError
 from medhiera.hub.lineage import lineage_of, refuse_leaky_teacher, teacher_record, with_teacher
 from medhiera.hub.model_card import render_card
 from medhiera.hub.record import Lineage, read_record
-from medhiera.hub.teachers import TeacherRecord, license_with
+from medhiera.hub.teachers import TeacherRecord, has_seen_test, license_with
 
 
 def described(folder, **said):
@@ -45,6 +45,63 @@ def test_who_has_seen_the_test_images(name, datasets, said, is_refused, tmp_path
             refuse_leaky_teacher(teacher, allow_leakage=False)
     else:
         refuse_leaky_teacher(teacher, allow_leakage=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ChestX-ray14 (train and test)",
+        "ChestX-ray14 and CheXpert train",
+        "NIH ChestX-ray14 train/val/test",
+        "ChestX-ray14 train_val",
+        "ChestX-ray14, all 112,120 images (pretraining)",
+        "ChestX-ray14 pretraining",
+        "all-of-ChestX-ray14 train",
+        "CXR8",
+        "ChestX-ray",
+        "ChestXray-NIHCC",
+        "NIH_CXR",
+        "RSNA Pneumonia",
+        "RSNA Pneumonia train",
+        "COVIDx CXR-3",
+        "COVIDx CXR-3 train",
+        "COVID-19 Radiography",
+        "features of rad-dino",
+    ],
+)
+def test_data_that_hold_test_images(name):
+    assert has_seen_test("org/model", ["CheXpert", name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ChestX-ray14 train",
+        "NIH ChestX-ray14 (training set)",
+        "ChestX-ray14, official training list",
+        "alkzar90/NIH-Chest-X-ray-dataset train",
+        "CheXpert",
+        "MIMIC-CXR",
+        "PadChest",
+        "VinDr-CXR",
+        "hf-vision/chest-xray-pneumonia",
+    ],
+)
+def test_data_without_test_images(name):
+    assert not has_seen_test("org/model", [name])
+
+
+def test_what_a_user_says_of_a_stage_that_teaches_counts(tmp_path):
+    pretraining_record().write(tmp_path)
+    assert not described(tmp_path, datasets=["CheXpert"]).saw_test
+    assert described(tmp_path, datasets=["RSNA Pneumonia"]).saw_test
+
+
+def test_a_card_says_what_nobody_knows_of_a_teacher(tmp_path):
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    record = pretraining_record(lineage=with_teacher(Lineage.random(), described(folder)))
+    assert "trained on what is not known, held-out images may be among it" in render_card(record, [])
 
 
 def test_nothing_known_is_not_nothing_seen(tmp_path):
