@@ -15,7 +15,12 @@ from typing import Any
 
 from dataset_scripts.build.atomic_files import read_json, write_json
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.layout import BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE, STATISTICS_FILE
+from dataset_scripts.build.layout import (
+    BUILD_REPORT_FILE,
+    LEAKAGE_REPORT_FILE,
+    LEAKAGE_SHEET_FILE,
+    STATISTICS_FILE,
+)
 from dataset_scripts.build.pixel_statistics import PixelHistogram
 from dataset_scripts.build.records import Problem
 from dataset_scripts.errors import TooManyBadFilesError
@@ -220,7 +225,14 @@ def _leak_sentence(folder: Path) -> list[str]:
         return []
     found = len(report["dropped"]) + len(report["allowed"])
     kept = " and were kept (allow_leakage)" if report["allowed"] else ""
-    return [f"{found:,} of {report['compared_images']:,} training images show a held-out one{kept}"]
+    near, unsure = report.get("near_threshold", {"images": 0}), ""
+    if near["images"]:
+        alike = ", and drawn chests are alike" if near["drawn"] else ""
+        unsure = (
+            f", {near['images']:,} of them by a score below {near['below']:.2f}, near the threshold of "
+            f"{report['threshold']:.2f}{alike}: look at them in {LEAKAGE_SHEET_FILE}"
+        )
+    return [f"{found:,} of {report['compared_images']:,} training images show a held-out one{kept}{unsure}"]
 
 
 def read_report(folder: Path | str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class LeakageCounts:
         dropped: training images that show a held-out one, and were left out.
         allowed: training images that show a held-out one, and were kept as asked for.
         protected: images of the user's own held-out list, which the training images were compared with too.
+        unsure: of those dropped or allowed, found by a score near the threshold: to be looked at.
+        unsure_drawn: of these, drawn images, which are alike.
     """
 
     is_checked: bool = False
@@ -30,6 +32,8 @@ class LeakageCounts:
     dropped: int = 0
     allowed: int = 0
     protected: int = 0
+    unsure: int = 0
+    unsure_drawn: int = 0
 
 
 def read_leakage(folder: Path) -> LeakageCounts:
@@ -41,6 +45,7 @@ def read_leakage(folder: Path) -> LeakageCounts:
     if not (path := folder / LEAKAGE_REPORT_FILE).is_file():
         return LeakageCounts()
     report = json.loads(path.read_text(encoding="utf-8"))
+    near = report.get("near_threshold", {})
     return LeakageCounts(
         is_checked=True,
         held_out=report["held_out_images"],
@@ -48,6 +53,8 @@ def read_leakage(folder: Path) -> LeakageCounts:
         dropped=len(report["dropped"]),
         allowed=len(report["allowed"]),
         protected=(report.get("protected") or {}).get("images", 0),
+        unsure=near.get("images", 0),
+        unsure_drawn=near.get("drawn", 0),
     )
 
 
