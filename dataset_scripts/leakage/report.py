@@ -13,7 +13,7 @@ from dataset_scripts.leakage.pairs import Located, Shown
 from dataset_scripts.leakage.protected import PROTECTED
 
 UNSURE_BELOW = 0.70
-"""A pair found by pixels alone with a lower correlation should be looked at: an identical picture has more."""
+"""A pair found by pixels alone with a lower correlation is to be looked at: an identical picture has more."""
 
 Pairs = dict[str, Shown]
 """Image id → what the image shows."""
