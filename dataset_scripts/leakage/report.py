@@ -13,6 +13,9 @@ from dataset_scripts.leakage.label_conflicts import find_conflicts
 from dataset_scripts.leakage.pairs import Located, Shown
 from dataset_scripts.leakage.protected import PROTECTED
 
+UNSURE_BELOW = 0.70
+"""A pair found by pixels alone with a lower correlation is to be looked at: an identical picture has more."""
+
 Pairs = dict[str, Shown]
 """Image id → what the image shows."""
 
@@ -55,8 +58,17 @@ class LeakageFindings:
         }
 
 
-def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -> dict[str, Any]:
-    """Return the content of leakage_report.json; an image counts as compared if its pixels were."""
+def make_report(
+    found: LeakageFindings, threshold: float, allow_leakage: bool, phantoms: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the content of leakage_report.json; an image counts as compared if its pixels were.
+
+    Args:
+        found: by the guards.
+        threshold: that a correlation must reach.
+        allow_leakage: the leaks were kept.
+        phantoms: sources whose images are drawn.
+    """
     trained_by = Counter(item.source for item in found.trained)
     held_out_by = Counter(item.source for item in found.held_out)
     shown_of = Counter(leak.partner.source for leak in found.leaks.values())
@@ -65,6 +77,11 @@ def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -
         for source in held_out_by
     }
     leaks = _as_rows(found.leaks.values(), "held_out")
+    near = [
+        pair
+        for pair in shown_pairs(found)
+        if pair.guards == ("pixels",) and (pair.correlation or 0.0) < UNSURE_BELOW
+    ]
     kinds = {
         "leaks": found.leaks,
         "training_duplicates": found.training_duplicates,
@@ -88,6 +105,11 @@ def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -
             if protected or source in found.compared_within or held_out_by.keys() - {source}
         ),
         "threshold": threshold,
+        "near_threshold": {
+            "below": UNSURE_BELOW,
+            "images": len(near),
+            "drawn": sum(pair.image.source in phantoms for pair in near),
+        },
         "held_out": {
             source: {"images": count, "compared": compared[source], "shown": shown_of[source]}
             for source, count in held_out_by.items()

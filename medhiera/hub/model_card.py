@@ -205,17 +205,24 @@ def _leakage(leakage: LeakageCounts) -> str:
     protected = (
         f", and with {leakage.protected:,} images that are held out elsewhere" if leakage.protected else ""
     )
+    unsure = ""
+    if leakage.unsure:
+        alike = ", where drawn chests are alike" if leakage.unsure_drawn else ""
+        unsure = (
+            f" {leakage.unsure:,} of these were found by a score near the threshold{alike}: some may show "
+            "another image, so look at them in the build's contact sheet."
+        )
     if leakage.allowed:
         return (
             f"ALLOWED. {leakage.allowed:,} training images show a held-out image and "
-            "were kept, as in the paper; scores on the test split are too high."
+            f"were kept, as in the paper; scores on the test split are too high.{unsure}"
         )
     found = "none shows one of them."
     if leakage.dropped:
         found = f"the {leakage.dropped:,} that show{'s' * (leakage.dropped == 1)} one of them were left out."
     return (
         f"{leakage.compared:,} training images were compared with the {leakage.held_out:,} held-out images "
-        f"by pixels and by name{protected}; {found}"
+        f"by pixels and by name{protected}; {found}{unsure}"
     )
 
 

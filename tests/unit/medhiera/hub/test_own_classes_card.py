@@ -1,11 +1,15 @@
 """The card, figures and log of a stage that learned one's own classes are worded for these."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from stage_records import CLEAN, classification_record, training
 
+from medhiera.data.build_reports import PatientOrigin, read_patient_origin
 from medhiera.evaluation import figures
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import choose_findings
@@ -13,7 +17,6 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
 from medhiera.evaluation.tables import format_table
-from medhiera.hub.data_record import DataRecord
 from medhiera.hub.model_card import render_card
 
 NAMES = ["BACTERIA", "NORMAL", "VIRUS"]
@@ -36,7 +39,9 @@ def scored(names):
 
 
 def record_of(names, **changes):
-    record = classification_record(scored(names), trained_on={"image folder": 100}, **changes)
+    record = classification_record(
+        scored(names), trained_on={"image folder": 100}, tested_on={"image folder": 90}, **changes
+    )
     labels = np.eye(len(names))[np.arange(90) % len(names)]
     selection = choose_findings(labels, list(map(str, range(90))), names, is_exclusive=True)
     record.training = training(images_per_second=0.34, selection=selection)
@@ -81,10 +86,30 @@ def test_figures_show_two_classes_once(names, panels, tmp_path, monkeypatch):
 def test_what_the_card_says_is_of_this_model():
     record = record_of(NAMES)
     card = render_card(record, [])
-    assert "ChestX-ray14" not in card and 'print(seen["image_id"])' in card
+    own_part = card.split("## Which images it has seen")[1]
+    assert "ChestX-ray14" not in own_part and 'print(seen["image_id"])' in card
     assert "0.34 images/s" in card and "On the Hub, `LICENSE` beside these weights" in card
     assert "the 25 that show one of them were left out." in card
-    none = DataRecord(**vars(record.data) | {"leakage": type(CLEAN)(True, 305, 436)})
-    record.data = none
+    record.data = replace(record.data, leakage=replace(CLEAN, dropped=0))
     assert "by pixels and by name; none shows one of them." in render_card(record, [])
+    record.data = replace(record.data, leakage=replace(CLEAN, unsure=7, unsure_drawn=7))
+    said = "left out. 7 of these were found by a score near the threshold, where drawn chests are alike: some"
+    assert said in render_card(record, [])
     assert "here ChestX-ray14's" in render_card(classification_record(), [])
+
+
+def test_the_card_says_where_patients_come_from(tmp_path):
+    record = record_of(NAMES)
+    record.evaluation = replace(record.evaluation, patients=45)
+    assert "guessed" not in render_card(record, []) and "not known, and each" not in render_card(record, [])
+    counts = {"image folder": {"patient_by_name": 1, "no_patient": 12}}
+    (tmp_path / "build_report.json").write_text(json.dumps({"problem_counts": counts}))
+    origin = read_patient_origin(tmp_path)
+    assert (origin.is_guessed, origin.unknown) == (True, 12)
+    facts = {"patients_guessed": origin.is_guessed, "images_without_patient": origin.unknown}
+    record.data = replace(record.data, **facts)
+    card = render_card(record, [])
+    said = card[card.index("Intervals: patients resampled") :].split("\n", 1)[0]
+    assert "Of 12 images of the data the patient is not known, and each counts as a patient" in said
+    assert "Patients were guessed from the names of the files" in said
+    assert read_patient_origin(tmp_path / "none") == PatientOrigin()
