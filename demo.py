@@ -187,7 +187,7 @@ def closing_summary(
         "",
         f"  stock {check['class']} on {check['image_id']}: "
         + ", ".join(f"{name} {score:.2f}" for name, score in check["highest"]),
-        f"  (labelled {', '.join(check['truth']) or 'nothing'}); largest difference from ours "
+        f"  (labeled {', '.join(check['truth']) or 'nothing'}); largest difference from ours "
         f"{check['largest_difference']:.1e}",
         "",
         f"  built data  {shown(cocktail.folder)} (report: {report})",

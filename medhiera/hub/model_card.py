@@ -38,7 +38,7 @@ import jinja2
 from dataset_scripts import SOURCES
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from dataset_scripts.markdown import escape_markdown, front_matter
-from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.build_reports import LeakageCounts
 from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
-from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.build_reports import LeakageCounts
 from medhiera.errors import UserError
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
