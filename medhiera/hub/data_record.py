@@ -10,10 +10,9 @@ from typing import ClassVar
 from datasets import Dataset
 from pydantic import ConfigDict
 
-from medhiera.data.build_reports import read_patient_origin
+from medhiera.data.build_reports import LeakageCounts, read_patient_origin
 from medhiera.data.cocktail import (
     BuiltDataset,
-    LeakageCounts,
     are_drawn,
     by_source,
     phantom_sources,
