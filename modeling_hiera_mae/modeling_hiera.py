@@ -204,7 +204,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
     Args:
         config: the geometry and `num_labels`; copied. With problem_type "single_label_classification" each
             image has exactly one label; None becomes "multi_label_classification",
-           and "regression" is refused.
+            and "regression" is refused.
     """
 
     new_weights = ("hiera.pooler.", "classifier.")

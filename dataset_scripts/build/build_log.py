@@ -218,9 +218,9 @@ def summary_lines(folder: Path) -> list[str]:
     return [*lines, f"{'; '.join(parts)} (named in {BUILD_REPORT_FILE}){advice}"]
 
 
-def _leak_sentence(folder: Path) -> list[str]:
+def _leak_sentence(folder: Path | str) -> list[str]:
     """How many training images show a held-out one; nothing where the leakage guard left no report."""
-    report = read_json(folder / LEAKAGE_REPORT_FILE)
+    report = read_json(Path(folder) / LEAKAGE_REPORT_FILE)
     if not report or not report["compared_images"]:
         return []
     found = len(report["dropped"]) + len(report["allowed"])
