@@ -71,15 +71,17 @@ def test_classes_that_contradict_each_other_are_named(tmp_path: Path) -> None:
     assert said == {"copy of a test image.png": against, "copy of a training image.png": against}
 
 
-def test_pictures_beside_parquet_of_images_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["image", "scan"])
+def test_pictures_beside_parquet_of_images_are_refused(tmp_path: Path, column: str) -> None:
     folder = tmp_path / "cloned"
     save(folder / "logo.png", 1, 64)
-    rows = datasets.Dataset.from_dict({"image": [gray(2, 64)]}, datasets.Features(image=datasets.Image()))
+    rows = datasets.Dataset.from_dict({column: [gray(2, 64)]}, datasets.Features({column: datasets.Image()}))
     (folder / "data").mkdir()
     rows.to_parquet(folder / "data" / "test-00000-of-00001.parquet")
     with pytest.raises(UserError, match=r"1 pictures \(logo.png\) and 1 Parquet files with images"):
         open_images(str(folder))
-    assert len(open_images(str(folder / "data")).names) == 1
+    if column == "image":
+        assert len(open_images(str(folder / "data")).names) == 1
 
 
 def test_pictures_beside_a_table_of_features_are_read(tmp_path: Path) -> None:
