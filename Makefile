@@ -49,7 +49,7 @@ help:  ## this list
 
 # Dependencies only: the scripts run from this folder, nothing of ours is installed.
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
-	@echo "installing the pinned packages into .venv (about 6 GB with PyTorch; some minutes the first time)"
+	@echo "installing the pinned packages into .venv (6.8 GB with PyTorch for CUDA; pip says nothing for some minutes)"
 	@$(PY) -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['dev'], sep='\n')" > .venv/requirements.txt
 	@$(PY) -m pip install --quiet --progress-bar off --no-compile -r .venv/requirements.txt -c constraints.txt
 	@touch $@

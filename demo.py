@@ -11,7 +11,7 @@ Each step is the command a user would type. What a former run finished is reused
 import argparse
 from pathlib import Path
 
-from medhiera.command_line import new_parser
+from medhiera.command_line import new_parser, show_progress
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,7 +26,6 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
     build_parser().parse_args()
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -71,9 +70,7 @@ def main(argv: list[str]) -> None:
     """Read the command line, then run the demo where no other one runs."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for room in ("dataset_scripts", "medhiera"):
-        logging.getLogger(room).setLevel(logging.INFO)
+    show_progress()
     folder = Path.cwd() / "demo" / ("phantom" if options.data is None else options.data.resolve().name)
     make_folder(folder, "the demo:")
     with one_writer(folder / "summary.txt", "the demo:"):
@@ -190,7 +187,7 @@ def closing_summary(
         "",
         f"  stock {check['class']} on {check['image_id']}: "
         + ", ".join(f"{name} {score:.2f}" for name, score in check["highest"]),
-        f"  (labelled {', '.join(check['truth']) or 'nothing'}); largest difference from ours "
+        f"  (labeled {', '.join(check['truth']) or 'nothing'}); largest difference from ours "
         f"{check['largest_difference']:.1e}",
         "",
         f"  built data  {shown(cocktail.folder)} (report: {report})",

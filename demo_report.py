@@ -8,12 +8,11 @@ must beat the best constant report and be right about sides; the summary says wh
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
 
-from medhiera.command_line import new_parser
+from medhiera.command_line import new_parser, show_progress
 
 if __name__ == "__main__":  # --help and mistyped options are answered now
     new_parser(__doc__).parse_args()
 
-import logging
 import os
 import subprocess
 import sys
@@ -41,9 +40,7 @@ print(write(sys.argv[2], text="")[0]["generated_text"])
 def main(argv: list[str]) -> None:
     """Run the demo in its folder, where no other one runs, and print its summary."""
     new_parser(__doc__).parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for room in ("dataset_scripts", "medhiera"):
-        logging.getLogger(room).setLevel(logging.INFO)
+    show_progress()
     folder = Path.cwd() / "demo" / "report"
     make_folder(folder, "the demo:")
     with one_writer(folder / "summary.txt", "the demo:"):

@@ -68,11 +68,9 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 
 import logging
 
-from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
 from medhiera.data.cocktail import are_drawn, figure_mark
 from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.training_images import trained_on
-from medhiera.device import choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.hub.lineage import find_record
 from medhiera.inference.embedding import (
@@ -84,9 +82,8 @@ from medhiera.inference.embedding import (
 )
 from medhiera.inference.encoder import Encoder
 from medhiera.inference.features_writer import FeaturesWriter
-from medhiera.inference.picture_files import canonical_path, find_images
-from medhiera.inference.predictions_csv import check_lists
-from medhiera.output import check_output_file, make_folder, one_writer
+from medhiera.inference.picture_files import find_images
+from medhiera.resuming import resumable_output
 from medhiera.scoring import open_built
 
 logger = logging.getLogger("embed")
@@ -95,24 +92,12 @@ logger = logging.getLogger("embed")
 def main(argv: list[str]) -> None:
     """Open the model, embed what has no row yet, write the file; unreadable files are listed beside it."""
     options = read_options(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
-    for name in ("embed", "medhiera", "dataset_scripts"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size {options.batch_size}: wanted 1 or more images")
-    check_output_file(options.output, "--output")
-    device = choose_device(options.device)
-    make_folder(options.output.parent, "--output")
-    output = options.output.resolve()  # one file has one lock, however it is named
-    check_lists(output)
-    with one_writer(output, "--output"):
-        log_device(device)
+    with resumable_output(options, "embed") as (output, device):
         encoder = Encoder.from_pretrained(options.model, device)
         if options.data_dir is None:
             embed_own_files(options, encoder, output)
         else:
             embed_dataset(options, encoder, output)
-        log_peak_memory(device)
 
 
 def embed_own_files(options: argparse.Namespace, encoder: Encoder, output: Path) -> None:
@@ -121,12 +106,7 @@ def embed_own_files(options: argparse.Namespace, encoder: Encoder, output: Path)
     Raises:
         UserError: there is no image, or none that can be read; see embed_files.
     """
-    files: dict[Path, Path] = {}
-    for path in find_images(options.paths):
-        files.setdefault(canonical_path(path), path)
-    if not files:
-        named = [str(path) for path in options.paths]
-        raise UserError(f"no image in {named}; wanted {sorted(IMAGE_SUFFIXES)} files")
+    files = find_images(options.paths)
     writer = FeaturesWriter(output, header_of_encoder(options.model, encoder, options.tokens))
     unreadable, pace = embed_files(encoder, files, writer, options.batch_size)
     logger.info("%s; %d of %d files → %s", pace, len(files) - unreadable, len(files), options.output)

@@ -53,8 +53,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dataset_scripts.reading.image_files import IMAGE_SUFFIXES
-from medhiera.device import choose_device, log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.operation import Finding, Operation
@@ -62,7 +60,6 @@ from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.picture_files import canonical_path, changed_files, find_images, read_pictures
 from medhiera.inference.predictions_csv import (
     append_rows,
-    check_lists,
     drop_rows,
     list_beside,
     name_in_csv,
@@ -71,7 +68,7 @@ from medhiera.inference.predictions_csv import (
 )
 from medhiera.inference.report_writer import ReportWriter
 from medhiera.layout import CONFIG_FILE, LOG_FILE, METRICS_FILE, writes_reports
-from medhiera.output import check_output_file, make_folder, one_writer
+from medhiera.resuming import resumable_output
 
 logger = logging.getLogger("predict")
 
@@ -83,26 +80,9 @@ def main(argv: list[str]) -> None:
     models, paths = part_models(options.model, options.paths)
     if not paths:
         parser.error("the following arguments are required: FOLDER_OR_FILES")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
-    for name in ("predict", "medhiera", "dataset_scripts"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size {options.batch_size}: wanted 1 or more images")
-    check_output_file(options.output, "--output")
-    device = choose_device(options.device)
-
-    files: dict[Path, Path] = {}
-    for path in find_images(paths):
-        files.setdefault(canonical_path(path), path)
-    if not files:
-        raise UserError(f"no image in {[str(p) for p in paths]}; wanted {sorted(IMAGE_SUFFIXES)} files")
-    make_folder(options.output.parent, "--output")
-    output = options.output.resolve()  # one CSV has one lock, however it is named
-    check_lists(output)
-    with one_writer(output, "--output"):
-        log_device(device)
+    with resumable_output(options, "predict") as (output, device):
+        files = find_images(paths)
         unreadable = score(files, open_models(models, device), output, options.batch_size)
-        log_peak_memory(device)
     logger.info("%d images → %s; not for clinical use", len(files) - unreadable, options.output)
     if unreadable == len(files):
         raise UserError("none of the images could be read")

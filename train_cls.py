@@ -69,7 +69,8 @@ def main(argv: list[str]) -> None:
     is_exclusive = run.data.is_exclusive
     loss = choose_loss(options, is_exclusive)
     labels = np.array(read_column(eval_rows, "labels").to_pylist())
-    selection = choose_findings(labels, read_column(eval_rows, "patient_id").to_pylist(), names)
+    patients = read_column(eval_rows, "patient_id").to_pylist()
+    selection = choose_findings(labels, patients, names, is_exclusive)
     check_metric(config.training.metric_for_best_model, labels, names)
     model = start_model(run, train_rows)
     tested = {"tested_on": scored_rows} if options.score_test else {}
@@ -195,7 +196,8 @@ def evaluate(
     result = report.report(scored, validation, bootstrap, split=split, pointing_game=game)
     title = f"{split.capitalize()} split"
     report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title, run.figure_mark)
-    logger.info("%s mean AUROC %s", split, mean_as_text(result))
+    what = "AUROC" if result.exclusive is not None and result.exclusive.pair else "mean AUROC"
+    logger.info("%s %s %s", split, what, mean_as_text(result))
     if few := [name for name in result.findings_in_mean if result.findings[name].has_few_cases]:
         logger.warning(
             "fewer than %d positive or negative patients of %s: do not trust this mean",

@@ -5,6 +5,7 @@ at once: its parser stands at the top of its file, above the other imports. The 
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def with_examples(description: str) -> str:
     script = Path(sys.argv[0]).name
     launched = description.replace(f"accelerate launch {script}", f"accelerate launch -m {started_as}")
     return launched.replace(f"python {script}", started_as)
+
+
+def show_progress(*names: str) -> None:
+    """Log what a command says of its work, without the libraries' chatter; their warnings are shown.
+
+    Args:
+        names: of the script's own loggers; those of our packages are shown in any case.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for name in (*names, "medhiera", "dataset_scripts"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from medhiera.command_line import show_progress
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
@@ -50,9 +51,7 @@ def begin(options: argparse.Namespace) -> torch.device:
     Raises:
         UserError: a number out of range, an output folder that holds a model, a device that is not there.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # the libraries' chatter stays away
-    for name in ("evaluate_cls", "evaluate_report", "probe", "medhiera", "dataset_scripts"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    show_progress("evaluate_cls", "evaluate_report", "probe")
     for name, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
         if getattr(options, name) < least:
             raise UserError(f"--{name} {getattr(options, name)}: wanted {least} or more")

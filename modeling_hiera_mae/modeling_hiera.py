@@ -203,7 +203,8 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
     Args:
         config: the geometry and `num_labels`; copied. With problem_type "single_label_classification" each
-            image has exactly one label; any other becomes "multi_label_classification".
+            image has exactly one label; None becomes "multi_label_classification",
+           and "regression" is refused.
     """
 
     new_weights = ("hiera.pooler.", "classifier.")
@@ -213,6 +214,11 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
     def __init__(self, config: HieraMAEConfig) -> None:
         config = config.for_class("HieraForImageClassification")
+        if config.problem_type == "regression":
+            raise ValueError(
+                f"problem_type is 'regression', which this classifier has no loss for; wanted "
+                f"{MULTI_LABEL!r} or {SINGLE_LABEL!r}. Put a head of your own on HieraMAEModel."
+            )
         if config.problem_type != SINGLE_LABEL:
             config.problem_type = MULTI_LABEL
         super().__init__(config)

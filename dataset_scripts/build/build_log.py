@@ -15,7 +15,12 @@ from typing import Any
 
 from dataset_scripts.build.atomic_files import read_json, write_json
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.layout import BUILD_REPORT_FILE, STATISTICS_FILE
+from dataset_scripts.build.layout import (
+    BUILD_REPORT_FILE,
+    LEAKAGE_REPORT_FILE,
+    LEAKAGE_SHEET_FILE,
+    STATISTICS_FILE,
+)
 from dataset_scripts.build.pixel_statistics import PixelHistogram
 from dataset_scripts.build.records import Problem
 from dataset_scripts.errors import TooManyBadFilesError
@@ -202,14 +207,32 @@ def summary_lines(folder: Path) -> list[str]:
     for source, kinds in report["problem_counts"].items():
         for kind, count in kinds.items():
             is_left_out = kind in _LEFT_OUT or kind in unread
-            (left_out if is_left_out else noted).append(f"{source} {count:,} {kind}")
-    parts = [f"left out: {', '.join(left_out) or 'nothing'}"]
+            if kind not in _SAID_WHOLE:  # they are said in words
+                (left_out if is_left_out else noted).append(f"{source} {count:,} {kind}")
+    parts = [*_leak_sentence(folder), f"left out: {', '.join(left_out)}" if left_out else "no file left out"]
     parts += [f"noted: {', '.join(noted)}"] if noted else []
     met = {kind for kinds in report["problem_counts"].values() for kind in kinds}
     advice = "".join(f"; {sentence}" for kind, sentence in _ADVICE.items() if kind in met)
     said = [problem["detail"] for problem in report["problems"] if problem["kind"] in _SAID_WHOLE]
     advice += "".join(f"; {detail}" for detail in said)
     return [*lines, f"{'; '.join(parts)} (named in {BUILD_REPORT_FILE}){advice}"]
+
+
+def _leak_sentence(folder: Path) -> list[str]:
+    """How many training images show a held-out one; nothing where the leakage guard left no report."""
+    report = read_json(folder / LEAKAGE_REPORT_FILE)
+    if not report or not report["compared_images"]:
+        return []
+    found = len(report["dropped"]) + len(report["allowed"])
+    kept = " and were kept (allow_leakage)" if report["allowed"] else ""
+    near, unsure = report.get("near_threshold", {"images": 0}), ""
+    if near["images"]:
+        alike = ", and drawn chests are alike" if near["drawn"] else ""
+        unsure = (
+            f", {near['images']:,} of them by a score below {near['below']:.2f}, near the threshold of "
+            f"{report['threshold']:.2f}{alike}: look at them in {LEAKAGE_SHEET_FILE}"
+        )
+    return [f"{found:,} of {report['compared_images']:,} training images show a held-out one{kept}{unsure}"]
 
 
 def read_report(folder: Path | str) -> dict[str, Any]:

@@ -192,10 +192,11 @@ def _write_sheet(
     if not pairs:
         return
     shown = []
-    for pair in reversed(pairs):
+    for pair in pairs:
         query, match = pair.query, pair.match
-        name = f"{match.correlation:.2f} {b[0].names[match.reference]}"
-        shown.append((a[0].names[query], a[1][query, 0], name, b[1][match.reference, 0]))
+        pictures = a[1][query, 0], b[1][match.reference, 0]
+        names = a[0].names[query], b[0].names[match.reference]
+        shown.append((names[0], pictures[0], names[1], pictures[1], match.correlation))
     save_pairs(path, shown)
 
 

@@ -105,14 +105,14 @@ def remove_leaks(
     )
     _take_out(listings, found.source_duplicates or {}, "duplicate")
     if report_dir is not None:
-        report = make_report(found, THRESHOLD, config.allow_leakage)
+        report = make_report(found, THRESHOLD, config.allow_leakage, config.phantoms)
         write_json(report_dir / LEAKAGE_REPORT_FILE, report, indent=1)
         if found.protected is not None:
             write_pairs(report_dir / PROTECTED_PAIRS_FILE, found.leaks.values(), names)
         if pairs := shown_pairs(found):
             whole = [reader.read([pair.image, pair.partner])[:, 0] for pair in pairs]
             shown = [
-                (pair.image.image_id, left, pair.partner.image_id, right)
+                (pair.image.image_id, left, pair.partner.image_id, right, pair.correlation)
                 for pair, (left, right) in zip(pairs, whole, strict=True)
             ]
             save_pairs(report_dir / LEAKAGE_SHEET_FILE, shown)

@@ -13,6 +13,9 @@ from dataset_scripts.leakage.label_conflicts import find_conflicts
 from dataset_scripts.leakage.pairs import Located, Shown
 from dataset_scripts.leakage.protected import PROTECTED
 
+UNSURE_BELOW = 0.70
+"""A pair found by pixels alone with a lower correlation is to be looked at: an identical picture has more."""
+
 Pairs = dict[str, Shown]
 """Image id → what the image shows."""
 
@@ -46,6 +49,15 @@ class LeakageFindings:
     drawn: Sequence[str] = ()
     compared_within: list[str] = field(default_factory=list)
 
+    def kinds(self) -> dict[str, Pairs]:
+        """Return all pairs by what they are called in the report."""
+        return {
+            "leaks": self.leaks,
+            "training_duplicates": self.training_duplicates,
+            "source_duplicates": self.source_duplicates or {},
+            "held_out_duplicates": self.held_out_duplicates,
+        }
+
     def drawn_duplicates(self) -> Pairs:
         """Return those of `held_out_duplicates` whose split was drawn: they need not be validated on."""
         return {
@@ -55,8 +67,17 @@ class LeakageFindings:
         }
 
 
-def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -> dict[str, Any]:
-    """Return the content of leakage_report.json; an image counts as compared if its pixels were."""
+def make_report(
+    found: LeakageFindings, threshold: float, allow_leakage: bool, phantoms: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the content of leakage_report.json; an image counts as compared if its pixels were.
+
+    Args:
+        found: by the guards.
+        threshold: that a correlation must reach.
+        allow_leakage: the leaks were kept.
+        phantoms: sources whose images are drawn.
+    """
     trained_by = Counter(item.source for item in found.trained)
     held_out_by = Counter(item.source for item in found.held_out)
     shown_of = Counter(leak.partner.source for leak in found.leaks.values())
@@ -65,19 +86,12 @@ def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -
         for source in held_out_by
     }
     leaks = _as_rows(found.leaks.values(), "held_out")
-    kinds = {
-        "leaks": found.leaks,
-        "training_duplicates": found.training_duplicates,
-        "source_duplicates": found.source_duplicates or {},
-        "held_out_duplicates": found.held_out_duplicates,
-    }
+    repeated = None if found.source_duplicates is None else _as_rows(found.source_duplicates.values(), "kept")
+    kinds = found.kinds()
     protected = None
     if found.protected is not None:
-        protected = {
-            "images": len(found.protected),
-            "compared": trained_by.total(),
-            "shown": shown_of[PROTECTED],
-        }
+        shown = shown_of[PROTECTED]
+        protected = {"images": len(found.protected), "compared": trained_by.total(), "shown": shown}
     return {
         "reference": list(held_out_by),
         "allow_leakage": allow_leakage,
@@ -88,6 +102,7 @@ def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -
             if protected or source in found.compared_within or held_out_by.keys() - {source}
         ),
         "threshold": threshold,
+        "near_threshold": _near_threshold(found, phantoms),
         "held_out": {
             source: {"images": count, "compared": compared[source], "shown": shown_of[source]}
             for source, count in held_out_by.items()
@@ -103,13 +118,22 @@ def make_report(found: LeakageFindings, threshold: float, allow_leakage: bool) -
         "allowed": leaks if allow_leakage else [],
         "training_reference": [source for source in found.tasks if trained_by[source]],
         "training_duplicates": _as_rows(found.training_duplicates.values(), "training"),
-        "source_duplicates": None
-        if found.source_duplicates is None
-        else _as_rows(found.source_duplicates.values(), "kept"),
+        "source_duplicates": repeated,
         "held_out_duplicates": _as_rows(found.held_out_duplicates.values(), "test"),
         "dropped_validation_images": 0 if allow_leakage else len(found.drawn_duplicates()),
         "label_conflicts": find_conflicts(pair for pairs in kinds.values() for pair in pairs.values()),
     }
+
+
+def _near_threshold(found: LeakageFindings, phantoms: Sequence[str]) -> dict[str, Any]:
+    """Say how many leaks pixels alone found and only just."""
+    near = [
+        pair
+        for pair in shown_pairs(found)
+        if pair.guards == ("pixels",) and (pair.correlation or 0.0) < UNSURE_BELOW
+    ]
+    drawn = sum(pair.image.source in phantoms for pair in near)
+    return {"below": UNSURE_BELOW, "images": len(near), "drawn": drawn}
 
 
 def shown_pairs(found: LeakageFindings) -> Sequence[Shown]:

@@ -201,8 +201,9 @@ def _label(
         listing.report(
             "patient_by_name",
             example.rsplit("/", 1)[-1],
-            f"patients by the names of the files ({by_name.rule}): {len(rows):,} images of "
-            f"{len({row.patient for row in rows.values()}):,} patients; this is {rows[example].patient}",
+            f"patients are told by the names of the files ({by_name.rule}): {len(rows):,} images of "
+            f"{len({row.patient for row in rows.values()}):,} patients, the first of them of "
+            f"{rows[example].patient}",
         )
     return rows
 

@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"(.*\d.*)[-_]\d{1,6}", re.ASCII)
 """An identifier with a digit in it, then the number of the image: `00000013_005`, `CXR12-3`."""
 
 _RULES = (
-    (_KERMANY, "Kermany's: person and kind of pneumonia, or the number after IM"),
+    (_KERMANY, "Kermany's: person1_virus_6 is of person1_virus, IM-0001-0002 of IM-0001"),
     (_NUMBERED, "all before the last number"),
 )
 

@@ -28,6 +28,7 @@ from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_spl
 from dataset_scripts.own.labels import NOT_NAMED, Columns
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
+from medhiera.data.build_reports import LeakageCounts, read_leakage
 from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.own_dataset import as_own_folder, is_own_dataset
 from medhiera.data.shards import open_in_place
@@ -67,27 +68,6 @@ def missing_validation(
         f"data_dir holds {', '.join(present)} and so no validation images; add {' or '.join(holding)}, which "
         "hold some out"
     ]
-
-
-@dataclass
-class LeakageCounts:
-    """What the leakage guard of a build counted, from leakage_report.json.
-
-    Attributes:
-        is_checked: the build compared images; False where it had nothing to compare, or left no report.
-        held_out: images of the validation and test splits.
-        compared: training images whose pixels were compared with any.
-        dropped: training images that show a held-out one, and were left out.
-        allowed: training images that show a held-out one, and were kept as asked for.
-        protected: images of the user's own held-out list, which the training images were compared with too.
-    """
-
-    is_checked: bool = False
-    held_out: int = 0
-    compared: int = 0
-    dropped: int = 0
-    allowed: int = 0
-    protected: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,17 +125,7 @@ class BuiltDataset:
 
     def leakage(self) -> LeakageCounts:
         """Counts from leakage_report.json; the pairs' names stay with the data."""
-        if not (path := self.folder / LEAKAGE_REPORT_FILE).is_file():
-            return LeakageCounts()
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return LeakageCounts(
-            is_checked=True,
-            held_out=report["held_out_images"],
-            compared=report["compared_images"],
-            dropped=len(report["dropped"]),
-            allowed=len(report["allowed"]),
-            protected=(report.get("protected") or {}).get("images", 0),
-        )
+        return read_leakage(self.folder)
 
 
 def open_cocktail(

@@ -150,8 +150,8 @@ def warn_of_small_images(rows: Dataset, resize_size: int) -> None:
     sides = [min(as_picture(row["image"]).size) for row in rows.select(range(min(len(rows), 32)))]
     if sides and max(sides) < resize_size:
         logger.warning(
-            "the images are at most %d pixels on their shorter side and are enlarged to %d; data that was "
-            "built for a smaller model is built anew from its sources by naming their folder",
+            "the images are at most %d pixels on their shorter side and are enlarged to %d. If your files "
+            "are larger, this data was built for a smaller model: name their folder to build it anew",
             max(sides), resize_size,
         )  # fmt: skip
 

@@ -40,7 +40,10 @@ class Selection:
 
 
 def choose_findings(
-    labels: NDArray[np.floating[Any]], patient_ids: Sequence[str], names: Sequence[str]
+    labels: NDArray[np.floating[Any]],
+    patient_ids: Sequence[str],
+    names: Sequence[str],
+    is_exclusive: bool = False,
 ) -> Selection:
     """The findings whose mean validation AUROC chooses the checkpoint.
 
@@ -51,6 +54,7 @@ def choose_findings(
         labels: (images, findings) of the validation split; 1, 0 or NaN.
         patient_ids: one per image.
         names: of the findings.
+        is_exclusive: each image has exactly one of them: they are classes, of which two have one AUROC.
 
     Returns:
         The findings, and the rule in words.
@@ -74,16 +78,19 @@ def choose_findings(
             f"no finding has both present and absent images among the {len(labels)} of the validation split, "
             "so no checkpoint can be chosen by AUROC; hold out more images"
         )
+    if is_exclusive and len(names) == 2:
+        return Selection(both, "both classes, which have the same AUROC")
+    word = "diseases" if NO_DISEASE in names else "classes" if is_exclusive else "findings"
     positives = {name: len(set(patients[labels[:, names.index(name)] == 1])) for name in both}
     diseases = [name for name in both if name != NO_DISEASE]
     common = [name for name in diseases if positives[name] >= FEWEST_POSITIVE_PATIENTS]
     if common:
         return Selection(
-            common, f"diseases with at least {FEWEST_POSITIVE_PATIENTS} positive validation patients"
+            common, f"{word} with at least {FEWEST_POSITIVE_PATIENTS} positive validation patients"
         )
     if diseases:
         return Selection(
-            diseases, f"all diseases, as none has {FEWEST_POSITIVE_PATIENTS} positive validation patients"
+            diseases, f"all {word}, as none has {FEWEST_POSITIVE_PATIENTS} positive validation patients"
         )
     return Selection(both, "all findings")
 

@@ -51,6 +51,11 @@ class ExclusiveReport:
     accuracy_of_commonest: float | None
     labels: dict[str, LabelCalls]
 
+    @property
+    def pair(self) -> list[str]:
+        """The labels where there are two: either one's AUROC is the other's, so one is shown; else none."""
+        return list(self.labels) if len(self.labels) == 2 else []
+
 
 def score_calls(predictions: Predictions, bootstrap: Bootstrap) -> ExclusiveReport:
     """Accuracy, recalls and precisions with patient-level intervals.

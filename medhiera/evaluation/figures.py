@@ -20,6 +20,7 @@ from medhiera.evaluation.results import (
     RankingReport,
     SubgroupReport,
 )
+from medhiera.evaluation.tables import pair_of
 from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save
 
 FEWEST_IMAGES_OF_A_CURVE = 100
@@ -267,7 +268,8 @@ def roc_curves(
         title: above the panels.
         mark: at the bottom, see plotting.save.
     """
-    data = list(predictions.columns())
+    data, pair = list(predictions.columns()), pair_of(report)
+    data = data[-1:] if pair else data  # the other curve is the same, turned around
     columns = min(5, len(data))
     rows = -(-len(data) // columns)
     figure, axes = plt.subplots(
@@ -283,7 +285,7 @@ def roc_curves(
             continue
         finding = data[index]
         entry = report.findings[finding.name]
-        axis.set_title(finding.name.replace("_", " "), fontsize=9)
+        axis.set_title(" against ".join(pair[::-1] or [finding.name]).replace("_", " "), fontsize=9)
         axis.set_aspect("equal")
         axis.set_xlim(-0.03, 1.03)  # a curve of AUROC 1 would lie on the frame
         axis.set_ylim(-0.03, 1.03)
@@ -305,7 +307,7 @@ def roc_curves(
 
 
 def auroc_points(report: RankingReport, path: Path, *, title: str, mark: str = "") -> None:
-    """AUROC a finding with its 95 % interval, sorted, and the mean.
+    """AUROC a finding with its 95 % interval, sorted, and the mean; of two exclusive labels one point.
 
     Args:
         report: from metrics.rank_findings.
@@ -315,7 +317,8 @@ def auroc_points(report: RankingReport, path: Path, *, title: str, mark: str = "
     """
     values = {name: entry.auroc for name, entry in report.findings.items() if entry.auroc is not None}
     missing = [name.replace("_", " ") for name in report.findings if name not in values]
-    names = sorted(values, key=lambda name: values[name])
+    pair = pair_of(report)
+    names = sorted(values, key=lambda name: values[name]) if not pair else [*values][-1:]
     figure, axis = plt.subplots(figsize=(7, 1.5 + 0.32 * (len(names) + 1)), layout="constrained")
     lowest = 0.5
     for row, name in enumerate(names):
@@ -326,14 +329,17 @@ def auroc_points(report: RankingReport, path: Path, *, title: str, mark: str = "
         axis.text(1.01, row, f"{values[name]:.3f}", va="center", fontsize=8,
                   transform=axis.get_yaxis_transform())  # fmt: skip
         lowest = min(lowest, values[name], *(limits or ()))
-    if report.mean_auroc is not None:
+    if report.mean_auroc is not None and not pair:
         axis.axvline(report.mean_auroc, color=ORANGE, linewidth=1.4, zorder=0)
         axis.text(
             report.mean_auroc, len(names) - 0.35, f"mean {report.mean_auroc:.3f}",
             color=ORANGE, ha="center", va="bottom", fontsize=9, backgroundcolor="white",
         )  # fmt: skip
     axis.axvline(0.5, color=GRAY, linewidth=0.8, linestyle="--")
-    ticks = [name.replace("_", " ") + "*" * report.findings[name].has_few_cases for name in names]
+    texts = [" against\n".join(pair[::-1] or [name]).replace("_", " ") for name in names]
+    ticks = [
+        text + "*" * report.findings[name].has_few_cases for text, name in zip(texts, names, strict=True)
+    ]
     axis.set_yticks(range(len(names)), ticks, fontsize=9)
     # From chance to perfect, and further to the left only where a finding reaches there.
     axis.set_xlim(lowest - 0.02, 1.0)

@@ -4,7 +4,13 @@ from medhiera.evaluation.bootstrap import Difference
 from medhiera.evaluation.exclusive import ExclusiveReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.probe_results import ProbeFit
-from medhiera.evaluation.results import Comparison, MeanScores, OperatingPoints, RankingReport
+from medhiera.evaluation.results import (
+    ClassificationReport,
+    Comparison,
+    MeanScores,
+    OperatingPoints,
+    RankingReport,
+)
 from medhiera.formatting import value_text
 
 
@@ -27,6 +33,8 @@ def format_table(report: RankingReport) -> list[str]:
     means: list[tuple[str, MeanScores]] = [("all", report), ("diseases", report.diseases)]
     if report.diseases.findings_in_mean == report.findings_in_mean:
         means.pop()
+    if pair_of(report):
+        means = []  # each has the same
     lines += [_mean_line(word, mean, report) for word, mean in means]
     if any(entry.has_few_cases and entry.auroc is not None for entry in report.findings.values()):
         lines.append(
@@ -34,6 +42,12 @@ def format_table(report: RankingReport) -> list[str]:
             "value nor interval is to be trusted, nor a mean with such in it"
         )
     return lines
+
+
+def pair_of(report: RankingReport) -> list[str]:
+    """Two labels that exclude each other, whose AUROC is one number; none where there are others."""
+    exclusive = report.exclusive if isinstance(report, ClassificationReport) else None
+    return [] if exclusive is None else exclusive.pair
 
 
 def _mean_line(word: str, mean: MeanScores, report: RankingReport) -> str:
@@ -54,7 +68,7 @@ def mean_as_text(means: MeanScores) -> str:
     return f"{means.mean_auroc:.3f} (95 % interval: {value_text(means.mean_auroc_interval)})"
 
 
-def chance_warning(means: MeanScores, where: str) -> list[str]:
+def chance_warning(means: RankingReport, where: str) -> list[str]:
     """A sentence where the interval of the mean AUROC (without one, the mean) is not above chance; else none.
 
     Args:
@@ -66,7 +80,7 @@ def chance_warning(means: MeanScores, where: str) -> list[str]:
     low, high = means.mean_auroc_interval or (means.mean_auroc, means.mean_auroc)
     if low > 0.5:
         return []
-    said = f"{where} the mean AUROC is {mean_as_text(means)}: "
+    said = f"{where} the {'' if pair_of(means) else 'mean '}AUROC is {mean_as_text(means)}: "
     if high < 0.5:
         return [
             f"{said}below 0.5, so it ranks worse than chance; do not use it, and look whether labels are "
@@ -130,7 +144,7 @@ def threshold_lines(points: OperatingPoints) -> list[str]:
         points: intervals and values may be missing.
     """
     if points.reason is not None:
-        return [f"no accuracy, no F1: {points.reason}"]
+        return [f"no thresholds: {points.reason}"]
     lines = [
         f"at thresholds chosen on {points.validation_images} validation images (largest F1):",
         f"{'finding':<20} threshold accuracy  95 % interval    none called  F1        95 % interval    "

@@ -10,9 +10,9 @@ from typing import ClassVar
 from datasets import Dataset
 from pydantic import ConfigDict
 
+from medhiera.data.build_reports import LeakageCounts, read_patient_origin
 from medhiera.data.cocktail import (
     BuiltDataset,
-    LeakageCounts,
     are_drawn,
     by_source,
     phantom_sources,
@@ -27,7 +27,8 @@ STRICT = ConfigDict(extra="forbid")
 class DataRecord:
     """What a stage read: images of each source by split and by use; patients it trained and scored on.
 
-    `is_phantom`: every image it used is drawn; `phantom_sources`: the sources of which it used drawn images.
+    `is_phantom`: every image it used is drawn; `phantom_sources`: the sources of which it used drawn images;
+    `patients_guessed`: by the names of the files; `images_without_patient`: of all the data, each its own.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -41,6 +42,8 @@ class DataRecord:
     tested_on: dict[str, int] = field(default_factory=dict)
     shared_patients: dict[str, int] = field(default_factory=dict)
     phantom_sources: list[str] = field(default_factory=list)
+    patients_guessed: bool = False
+    images_without_patient: int = 0
 
     @classmethod
     def of(cls, data: BuiltDataset, used: Mapping[str, Dataset]) -> "DataRecord":
@@ -50,6 +53,7 @@ class DataRecord:
             data: the opened data.
             used: rows by use: `trained_on`, `validated_on`, and `tested_on` where the test split is scored.
         """
+        origin = read_patient_origin(data.folder)
         return cls(
             images={split: by_source(rows) for split, rows in data.rows.items()},
             is_phantom=all(are_drawn(rows) for rows in used.values()),
@@ -57,5 +61,7 @@ class DataRecord:
             leakage=data.leakage(),
             shared_patients=shared_patients(used),
             phantom_sources=sorted(set[str]().union(*map(phantom_sources, used.values()))),
+            patients_guessed=origin.is_guessed,
+            images_without_patient=origin.unknown,
             **{use: by_source(rows) for use, rows in used.items()},
         )

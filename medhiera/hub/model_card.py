@@ -38,7 +38,7 @@ import jinja2
 from dataset_scripts import SOURCES
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
 from dataset_scripts.markdown import escape_markdown, front_matter
-from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.build_reports import LeakageCounts
 from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
@@ -65,6 +65,9 @@ CAPTIONS = {
     "few_shots": "Linear probe: mean AUROC over how many patients with each finding it learned from",
     "heat_maps": "Images of the {split} split with a finding's box and the classifier's heat map",
 }
+
+_WITH_NIH_NAMES = {NIH, "RSNA Pneumonia", "COVID-19 Radiography"}
+"""Sources of which some images are ChestX-ray14's by another name."""
 
 PROBE_FIGURES = ("label_efficiency.png", "few_shots.png")
 """Of probe.py, beside a stage 1's own."""
@@ -99,6 +102,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "percent": lambda value: "–" if value is None else f"{100 * value:.0f} %",
         "measure": lambda name: MEASURES.get(name, name),
         "number": lambda value: "–" if value is None else f"{value:.3f}",
+        "rate": lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.2g}",
         "caption": lambda figure: _caption(PurePosixPath(figure).stem, record.scored_split),
         "url": quote,
     }
@@ -111,6 +115,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         title=title,
         unit=stage.arguments.unit,
         is_nih=NIH in record.trained_on,
+        names_nih=bool({*record.trained_on, *record.lineage.earlier_sources} & _WITH_NIH_NAMES),
         cites_nih=NIH in record.real_sources,
         is_official_list=not has_phantoms(record) and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
@@ -200,14 +205,24 @@ def _leakage(leakage: LeakageCounts) -> str:
     protected = (
         f", and with {leakage.protected:,} images that are held out elsewhere" if leakage.protected else ""
     )
+    unsure = ""
+    if leakage.unsure:
+        alike = ", where drawn chests are alike" if leakage.unsure_drawn else ""
+        unsure = (
+            f" {leakage.unsure:,} of these were found by a score near the threshold{alike}: some may show "
+            "another image, so look at them in the build's contact sheet."
+        )
     if leakage.allowed:
         return (
             f"ALLOWED. {leakage.allowed:,} training images show a held-out image and "
-            "were kept, as in the paper; scores on the test split are too high."
+            f"were kept, as in the paper; scores on the test split are too high.{unsure}"
         )
+    found = "none shows one of them."
+    if leakage.dropped:
+        found = f"the {leakage.dropped:,} that show{'s' * (leakage.dropped == 1)} one of them were left out."
     return (
         f"{leakage.compared:,} training images were compared with the {leakage.held_out:,} held-out images "
-        f"by pixels and by name{protected}; the {leakage.dropped:,} that show one of them were left out."
+        f"by pixels and by name{protected}; {found}{unsure}"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
-from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.build_reports import LeakageCounts
 from medhiera.errors import UserError
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
@@ -246,11 +246,14 @@ class ClassificationRecord(TrainedRecord):
         if self.evaluation.split != "test":
             return []
         report = self.evaluation
+        is_pair = report.exclusive is not None and report.exclusive.pair
         found = [
-            ("roc_auc", "mean AUROC", report.mean_auroc),
+            ("roc_auc", "AUROC" if is_pair else "mean AUROC", report.mean_auroc),
             ("roc_auc", "mean AUROC of the diseases", report.diseases.mean_auroc),
             ("average_precision", "mean average precision", report.mean_average_precision),
         ]
+        if report.diseases.findings_in_mean == report.findings_in_mean:
+            found.pop(1)  # the same number
         if report.exclusive is not None:
             found.insert(0, ("accuracy", "accuracy", report.exclusive.accuracy))
         return [Result(metric, title, value) for metric, title, value in found if value is not None]

@@ -13,7 +13,8 @@ _HAS_SEEN_TEST = re.compile(r"rad[-_ ]?dino", re.IGNORECASE)
 """Models that are believed to have seen all of ChestX-ray14, its test list included."""
 
 _CHESTXRAY14 = re.compile(
-    r"chestx[-_ ]?ray|chest[-_ ]x[-_ ]?ray[-_ ]?(8|14)|cxr[-_ ]?(8|14)(?!\d)|nih[-_ ]?c|(?<![a-z])nih(?![a-z])",
+    r"chestx[-_ ]?ray|chest[-_ ]x[-_ ]?ray[-_ ]?(8|14)|cxr[-_ ]?(8|14)(?!\d)"
+    r"|nih[-_ ]?c|(?<![a-z])nih(?![a-z])",
     re.IGNORECASE,
 )
 _HOLDS_TEST_IMAGES = re.compile(r"rsna|covid[-_ ]?x(?![-_ ]?ray)|radiography", re.IGNORECASE)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import decoding
-from dataset_scripts.reading.image_files import is_picture, is_system_file, walk_folder
+from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
 from medhiera.errors import UserError
 from medhiera.inference.read_ahead import read_ahead
@@ -29,15 +29,25 @@ logger = logging.getLogger(__name__)
 Prepared = TypeVar("Prepared")
 
 
-def find_images(paths: list[Path]) -> Iterator[Path]:
-    """The files among `paths`, and the pictures below its folders, behind links too.
+def find_images(paths: list[Path]) -> dict[Path, Path]:
+    """The files among `paths`, and the pictures below its folders, behind links too: place → as named.
 
     Pictures of a kind that cannot be read are among them, so that they are named. Hidden files, files of the
     operating system and files that are no pictures are passed over; the log counts them.
 
     Raises:
-        UserError: a path that is neither a file nor a folder, or a folder that may not be listed.
+        UserError: a path that is neither a file nor a folder, or a folder that may not be listed; or there is
+            no picture.
     """
+    files: dict[Path, Path] = {}
+    for path in _walk(paths):
+        files.setdefault(canonical_path(path), path)
+    if not files:
+        raise UserError(f"no image in {[str(path) for path in paths]}; wanted {sorted(IMAGE_SUFFIXES)} files")
+    return files
+
+
+def _walk(paths: list[Path]) -> Iterator[Path]:
     passed_over: dict[str, list[str]] = {"hidden or of the system": [], "no pictures": []}
     for path in paths:
         if is_system_file(path.name):

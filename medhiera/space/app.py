@@ -32,7 +32,7 @@ PROJECT = HERE.parents[1]
 if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))  # in a Space, and in a clone, nothing of ours is installed
 
-from medhiera.command_line import add_device_option, new_parser
+from medhiera.command_line import add_device_option, new_parser, show_progress
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,10 +87,8 @@ KINDS = {
     MaskedReader: ("masked autoencoder", "what is filled in"),
 }
 """What each kind of model is called, and what its results are."""
-TITLE = (
-    "# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file, or choose a phantom: a synthetic "
-    "chest, drawn with the finding named below it."
-)
+TITLE = "# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file{choice}."
+CHOICE = ", or choose a phantom: a synthetic chest, drawn with the finding named below it"
 BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
 
 
@@ -131,7 +129,7 @@ def take_upload(sent: str) -> Picture:
 
 def build_page(reader: Reader) -> gr.Blocks:
     """The page for a model of either kind."""
-    examples = draw_examples()
+    examples = draw_examples(reader)
     is_chest = isinstance(reader, ChestReader)
     kind, wanted = KINDS[type(reader)]
     opening, opened = open_with(reader, examples)
@@ -139,21 +137,20 @@ def build_page(reader: Reader) -> gr.Blocks:
         title="MedHiera", analytics_enabled=False, delete_cache=(300, SECONDS_IN_MEMORY)
     ) as blocks:
         seen = gr.State(opened and opened[1], time_to_live=SECONDS_IN_MEMORY)
-        gr.Markdown(TITLE.format(kind=kind))
+        gr.Markdown(TITLE.format(kind=kind, choice=CHOICE if examples else ""))
         gr.HTML(page.notice(reader.operation.is_demo))
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
                 # No file_types: Gradio would refuse by suffix, in its own words, and keep what it refused.
                 upload = gr.File(label="PNG, JPEG, TIFF, BMP or DICOM", elem_id="upload", height=150)
-            with gr.Column(scale=8, min_width=320):
+            with gr.Column(scale=8, min_width=320, visible=bool(examples)):
                 gallery = _gallery(examples)
         with gr.Row():
             with gr.Column(scale=7, min_width=320):
                 waiting = page.waiting(f"{opening.note} Choose a picture to see {wanted}.".strip())
                 result = gr.HTML(opened[2] if opened else waiting, elem_id="result")
-            with gr.Column(
-                scale=5 if is_chest else 2, min_width=320, visible=bool(opened), elem_id="controls"
-            ) as controls:
+            width = {"scale": 5 if is_chest else 2, "min_width": 320}
+            with gr.Column(**width, visible=bool(opened), elem_id="controls") as controls:
                 view = gr.HTML(opened[5] if opened else "", elem_id="view", visible=is_chest)
                 chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
@@ -345,9 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for name in (__name__, "medhiera"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    show_progress(__name__)
     try:
         device = choose_device(options.device)
         reader = open_folder(options.folder, device)

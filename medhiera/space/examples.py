@@ -12,11 +12,16 @@ from PIL import Image
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.hub.operation import Finding
 from medhiera.hub.widget_examples import draw_example
-from medhiera.space.reader import ChestReader
+from medhiera.space.reader import ChestReader, Reader
 
 DRAWN = ("", "Cardiomegaly", "Effusion", "Pneumothorax", "Mass", "Consolidation")
 """The finding that each example is drawn with."""
 NO_FINDING = "No Finding"
+WHAT_IS_RIGHT = (
+    "Right means: of all findings the drawn one is the most probable and reaches its threshold, if it has "
+    "one, and No Finding does not reach its own."
+)
+"""`is_called_right` for the reader, of a phantom with a finding."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Example:
 
     image: Image.Image
     finding: str
+
+    @property
+    def label(self) -> str:
+        """What a model calls it that is right."""
+        return self.finding or NO_FINDING
 
     @property
     def caption(self) -> str:
@@ -55,12 +65,19 @@ class Opening:
     note: str
 
 
-def draw_examples() -> list[Example]:
-    """The same at every start."""
-    return [Example(draw_example([name] if name else [], seed), name) for seed, name in enumerate(DRAWN)]
+def draw_examples(reader: Reader) -> list[Example]:
+    """The phantoms that a model can say something of, the same at every start.
+
+    Args:
+        reader: the open folder; of a classifier, a phantom is left out whose finding is none of its labels.
+    """
+    examples = [Example(draw_example([name] if name else [], seed), name) for seed, name in enumerate(DRAWN)]
+    if isinstance(reader, ChestReader):
+        return [example for example in examples if example.label in reader.classifier.names]
+    return examples
 
 
-def is_called_right(drawn: str, findings: Sequence[Finding]) -> bool | None:
+def is_called_right(example: Example, findings: Sequence[Finding]) -> bool:
     """Whether a model says of a phantom what was drawn.
 
     Right is: the drawn finding is the most probable of all but No Finding, above its threshold where it has
@@ -68,20 +85,15 @@ def is_called_right(drawn: str, findings: Sequence[Finding]) -> bool | None:
     probable of all, and above its own.
 
     Args:
-        drawn: the finding; "" for none.
+        example: whose finding the model knows.
         findings: what the model says, in any order.
-
-    Returns:
-        None where the model does not know the finding.
     """
-    wanted = drawn or NO_FINDING
-    if not any(finding.name == wanted for finding in findings):
-        return None
+    drawn = example.finding
     rivals = [finding for finding in findings if not drawn or finding.name != NO_FINDING]
     likeliest = max(rivals, key=lambda finding: finding.probability)
     is_denied = any(finding.name == NO_FINDING and drawn and finding.is_above for finding in findings)
     is_called = likeliest.is_above is not False and likeliest.is_called is not False
-    return likeliest.name == wanted and is_called and not is_denied
+    return likeliest.name == example.label and is_called and not is_denied
 
 
 def choose_opening(reader: ChestReader, examples: Sequence[Example]) -> Opening:
@@ -89,19 +101,16 @@ def choose_opening(reader: ChestReader, examples: Sequence[Example]) -> Opening:
 
     Args:
         reader: the open folder.
-        examples: in the order of the page.
+        examples: of `draw_examples`, in the order of the page.
     """
-    answers = [is_called_right(example.finding, reader.findings(example.gray)) for example in examples]
-    right = [example for example, answer in zip(examples, answers, strict=True) if answer]
-    known = sum(answer is not None for answer in answers)
-    if not known:
+    right = [example for example in examples if is_called_right(example, reader.findings(example.gray))]
+    if not examples:
         return Opening(None, "")
     if not right:
-        return Opening(None, f"This model calls none of the {known} phantoms right whose finding it knows.")
+        return Opening(None, f"This model calls none of the {len(examples)} example phantoms right.")
     first = min(right, key=lambda example: not example.finding)  # one with a finding, where there is one
     return Opening(
         first,
-        f"The page opens with a phantom that this model calls right; it does so for {len(right)} of {known} "
-        "whose finding it knows. Right is: the drawn finding is the most probable but for No Finding, above "
-        "its threshold where it has one, and No Finding is below its own.",
+        f"This model calls {len(right)} of the {len(examples)} example phantoms right, and the page opens "
+        f"with one of these. {WHAT_IS_RIGHT}",
     )

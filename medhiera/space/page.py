@@ -74,7 +74,7 @@ def findings_table(findings: Sequence[Finding], notes: Sequence[str], seconds: f
         said = "The most probable label is called (in bold). "
     return (
         '<div class="findings"><table><thead><tr><th class="name">Finding</th>'
-        f'<th class="scale">0 to 1{", | threshold" if has_thresholds else ""}</th>{heads}</tr></thead>'
+        f'<th class="scale">0 to 1{" (line: threshold)" if has_thresholds else ""}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         f'<p class="small">{said}{_sentences(notes)} From file to probabilities: {seconds:.2f} s.</p>'
     )

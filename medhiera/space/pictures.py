@@ -97,7 +97,7 @@ def read_upload(path: Path) -> Picture:
     if is_dicom(path):
         remarks = _check_dicom(path) + remarks
     else:
-        _refuse_colour(path)
+        _refuse_color(path)
     height, width = gray.shape
     if max(height, width) > LARGEST_RATIO * min(height, width):
         raise RefusedError(
@@ -135,7 +135,7 @@ def _check_dicom(path: Path) -> list[str]:
     return remarks
 
 
-def _refuse_colour(path: Path) -> None:
+def _refuse_color(path: Path) -> None:
     with Image.open(path, formats=IMAGE_FORMATS) as image:
         if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
             return

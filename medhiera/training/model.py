@@ -98,8 +98,13 @@ def start_model(
     unused = sorted(loading["unexpected_keys"])
     prefix = "" if model_class is HieraMAEModel else f"{model.base_model_prefix}."
     encoder = [name for name in model.state_dict() if name.startswith(prefix)]
-    matched = len(set(encoder) - missing)  # all: load_model refuses a checkpoint that lacks some
-    logger.info("weights from %s: %d of %d of the encoder's matched", source, matched, len(encoder))
+    begun = sorted(set(encoder) & missing)  # of the pooler: load_model refuses a checkpoint that lacks others
+    logger.info(
+        "weights from %s: %d of the encoder's %d tensors%s", source, len(encoder) - len(begun), len(encoder),
+        f"; {' and '.join(begun)} are of the norm behind the encoder, which a masked autoencoder lacks, "
+        "and begin anew"
+        if begun else "",
+    )  # fmt: skip
     logger.info("new, not in the checkpoint: %s", ", ".join(new) or "none")
     if unused:
         logger.info("left out, not part of this model: %s", _by_module(unused))

@@ -30,9 +30,11 @@ class Visitor:
         self.http = httpx.Client(base_url=site.address, trust_env=False, timeout=60)
         self.session = uuid.uuid4().hex
         self.config = self.http.get("config").json()
+        parts = self.config["components"]
+        self.title = next(part["props"]["value"] for part in parts if part["type"] == "markdown")
         self.examples = [
             file["image"]["path"]
-            for component in self.config["components"]
+            for component in parts
             if component["type"] == "gallery"
             for file in component["props"]["value"]
         ]
@@ -103,9 +105,27 @@ def test_an_upload_by_hand_is_read_and_gone(visitor, site):
     assert "The file is no longer there" in visitor.read(path)  # once
 
 
+def test_a_model_of_own_labels_is_offered_no_phantom(root, visitor, tmp_path):
+    """A classifier's examples are the phantoms whose finding it knows: No Finding and Mass, or none."""
+    assert len(visitor.examples) == 2 and "choose a phantom" in visitor.title
+    folder = write_stage2(tmp_path / "own")
+    config = json.loads((folder / "config.json").read_text())
+    names = [{"Mass": "SICK", "No Finding": "NORMAL"}.get(name, name) for name in NAMES]
+    config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    (folder / "config.json").write_text(json.dumps(config))
+    served = Site(root, folder, tmp_path)
+    try:
+        other = Visitor(served)
+        assert other.examples == [] and "choose" not in other.title
+        assert 'data-finding="SICK"' in other.read(other.upload(png()))
+        other.http.close()
+    finally:
+        served.end()
+
+
 def test_nobody_deletes_an_example(visitor, site):
     before = [visitor.http.get(f"gradio_api/file={path}") for path in visitor.examples]
-    assert len(before) == 6 and {each.status_code for each in before} == {200}
+    assert len(before) == 2 and {each.status_code for each in before} == {200}
     for path in visitor.examples:
         assert visitor.send("upload", [file_data(path)]).status_code == 403
     after = [visitor.http.get(f"gradio_api/file={path}") for path in visitor.examples]

@@ -77,3 +77,8 @@ def test_parts_of_a_step_add_up_to_the_whole_and_half_precision_gives_single():
 def test_other_labels_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         masked_cross_entropy(torch.randn(2, 3), labels)
+
+
+def test_regression_is_refused_in_words():
+    with pytest.raises(ValueError, match="'regression', which this classifier has no loss for"):
+        tiny_classifier(num_labels=1, problem_type="regression")

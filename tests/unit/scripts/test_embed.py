@@ -215,6 +215,9 @@ def test_another_file_is_not_written_into(stage1, pictures, tmp_path):
         with pytest.raises(UserError, match=message):
             run(stage1, tmp_path / name, folder)
     assert (tmp_path / "new.parquet.partial").read_text() == "mine"
+    with pytest.raises(UserError, match="no image in"):
+        run(stage1, tmp_path / "made" / "out.parquet", tmp_path / "empty")
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["a.png", "--data_dir", "data"]])

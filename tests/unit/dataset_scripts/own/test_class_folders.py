@@ -139,7 +139,9 @@ def test_the_summary_says_how_patients_and_validation_were_found(tmp_path: Path)
     root = write(tmp_path / "chest", [*kermany("train", range(40)), *kermany("test", range(50, 55))])
     assert main([f"--data_dir={root}", f"--output_dir={tmp_path / 'out'}", "--num_proc=1"]) == 0
     said = summary_lines(tmp_path / "out")[-1]
-    assert "patients by the names of the files (Kermany's" in said
+    assert "patients are told by the names of the files (Kermany's" in said and "this is" not in said
+    assert said.startswith("0 of 108 training images show a held-out one; no file left out (named in ")
+    assert "noted:" not in said and "patient_by_name" not in said
     assert "there is no validation folder: " in said and "training patients are held out" in said
 
 

@@ -152,9 +152,7 @@ def test_without_validation_no_threshold_is_invented():
     assert result.operating_points.findings == {} and result.operating_points.means == {}
     assert result.operating_points.reason == "no validation split to choose thresholds on"
     assert result.rescaling == {} and result.calibration.rescaled is None
-    assert threshold_lines(result.operating_points) == [
-        f"no accuracy, no F1: {result.operating_points.reason}"
-    ]
+    assert threshold_lines(result.operating_points) == [f"no thresholds: {result.operating_points.reason}"]
 
 
 def test_accuracy_and_f1_as_text():

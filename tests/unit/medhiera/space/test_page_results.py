@@ -29,7 +29,7 @@ from medhiera.evaluation.results import (
 from medhiera.hub.operation import Finding
 from medhiera.inference.heat_maps import METHOD
 from medhiera.space import page
-from medhiera.space.examples import draw_examples, is_called_right
+from medhiera.space.examples import Example, draw_examples, is_called_right
 from medhiera.space.pictures import RefusedError, color_heat, what_the_model_sees
 from medhiera.space.reader import ChestReader, MaskedReader, open_folder
 
@@ -96,6 +96,7 @@ def test_thresholds_and_calibration_of_the_folder(reader, tmp_path):
     assert "model's own" in calibration and "3 of 4" in calibration
     assert "model's own" in thresholds and "validation" in thresholds
     table = page.findings_table(rows, [], 0.1)
+    assert "0 to 1 (line: threshold)" in table
     assert table.count('class="number calibrated"') == table.count('class="number threshold"') == 4
     assert f'calibrated">{rows[0].calibrated:.3f}<' in table and 'calibrated">–<' in table
 
@@ -283,19 +284,34 @@ def some(**probabilities):
     [
         ("Mass", some(Mass=0.6, Edema=0.5, No_Finding=0.9), True),  # No Finding is no rival
         ("Mass", some(Mass=0.4, Edema=0.5, No_Finding=0.1), False),
-        ("Mass", some(Edema=0.5), None),
         ("Mass", [Finding("Mass", 0.6, None, 0.7), Finding("Edema", 0.5, None, 0.1)], False),  # too low
         ("Mass", [Finding("Mass", 0.6, None, 0.5), Finding("Edema", 0.5, None, 0.1)], True),
         ("Mass", [Finding("Mass", 0.6, None, 0.5), Finding("No Finding", 0.7, None, 0.8)], True),
         ("Mass", [Finding("Mass", 0.6, None, 0.5), Finding("No Finding", 0.5, None, 0.4)], False),  # denied
         ("", some(No_Finding=0.6, Mass=0.5), True),
         ("", some(No_Finding=0.4, Mass=0.5), False),
-        ("", some(Mass=0.1), None),
         ("Mass", [Finding("Mass", 0.3, is_called=False), Finding("No Finding", 0.7, is_called=True)], False),
     ],
 )
 def test_what_it_means_to_call_a_phantom_right(drawn, findings, said):
-    assert is_called_right(drawn, findings) is said
+    assert is_called_right(Example(Image.fromarray(GRAY), drawn), findings) is said
+
+
+def labels_of(folder, **new_names):
+    """A copy of the folder in which labels have other names, opened."""
+    config = json.loads((folder / "config.json").read_text())
+    names = [new_names.get(name, name) for name in NAMES]
+    config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return open_folder(folder)
+
+
+def test_only_phantoms_of_the_models_own_labels_are_examples(reader, stage2, tmp_path):
+    assert [example.finding for example in draw_examples(reader)] == ["", "Mass"]
+    assert len(draw_examples(open_folder(write_stage1(tmp_path / "stage1")))) == 6
+    shutil.copytree(stage2, tmp_path / "own")
+    own = labels_of(tmp_path / "own", **{"Mass": "SICK", "No Finding": "NORMAL"})
+    assert draw_examples(own) == []
 
 
 def with_biases(stage2, folder, **biases):
@@ -311,21 +327,19 @@ def with_biases(stage2, folder, **biases):
 
 def test_the_page_opens_with_an_example_that_the_model_calls_right(stage2, tmp_path):
     app = pytest.importorskip("medhiera.space.app")
-    examples = draw_examples()
-    assert [example.finding for example in examples].index("Mass") == 4
+    healthy, mass = examples = draw_examples(open_folder(stage2))
+    assert (healthy.finding, mass.finding) == ("", "Mass")
     opening, opened = app.open_with(with_biases(stage2, tmp_path / "mass", Mass=3.0), examples)
-    assert opening.example is examples[4]
-    assert (
-        "it does so for 1 of 2" in opening.note
-    )  # No Finding and Mass are known; Cardiomegaly and the others are not
-    assert np.array_equal(opened[1], examples[4].gray)
+    assert opening.example is mass
+    assert "calls 1 of the 2 example phantoms right" in opening.note
+    assert np.array_equal(opened[1], mass.gray)
     assert opening.note in opened[2] and 'data-finding="Mass"' in opened[2] and opened[4] == "Mass"
     both = with_biases(stage2, tmp_path / "both", **{"Mass": 2.0, "No Finding": 3.0})
     opening, _ = app.open_with(both, examples)
-    assert opening.example is examples[4] and "for 2 of 2" in opening.note  # not the first, without a finding
+    assert opening.example is mass and "2 of the 2" in opening.note  # not the first, without a finding
     opening, opened = app.open_with(with_biases(stage2, tmp_path / "edema", Edema=3.0), examples)
     assert opening.example is None and opened is None
-    assert opening.note == "This model calls none of the 2 phantoms right whose finding it knows."
+    assert opening.note == "This model calls none of the 2 example phantoms right."
     assert app.open_with(open_folder(write_stage1(tmp_path / "stage1")), examples)[1] is None
 
 

@@ -1,0 +1,86 @@
+"""What the reports beside built data say that a model's record keeps: leaks, and whose images are whose.
+
+build_report.json and leakage_report.json → here → cocktail.py and hub/data_record.py.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.layout import BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
+
+
+@dataclass
+class LeakageCounts:
+    """What the leakage guard of a build counted, from leakage_report.json.
+
+    Attributes:
+        is_checked: the build compared images; False where it had nothing to compare, or left no report.
+        held_out: images of the validation and test splits.
+        compared: training images whose pixels were compared with any.
+        dropped: training images that show a held-out one, and were left out.
+        allowed: training images that show a held-out one, and were kept as asked for.
+        protected: images of the user's own held-out list, which the training images were compared with too.
+        unsure: of those dropped or allowed, found by a score near the threshold: to be looked at.
+        unsure_drawn: of these, drawn images, which are alike.
+    """
+
+    is_checked: bool = False
+    held_out: int = 0
+    compared: int = 0
+    dropped: int = 0
+    allowed: int = 0
+    protected: int = 0
+    unsure: int = 0
+    unsure_drawn: int = 0
+
+
+def read_leakage(folder: Path) -> LeakageCounts:
+    """Counts from leakage_report.json; the pairs' names stay with the data.
+
+    Args:
+        folder: of the built data.
+    """
+    if not (path := folder / LEAKAGE_REPORT_FILE).is_file():
+        return LeakageCounts()
+    report = json.loads(path.read_text(encoding="utf-8"))
+    near = report.get("near_threshold", {})
+    return LeakageCounts(
+        is_checked=True,
+        held_out=report["held_out_images"],
+        compared=report["compared_images"],
+        dropped=len(report["dropped"]),
+        allowed=len(report["allowed"]),
+        protected=(report.get("protected") or {}).get("images", 0),
+        unsure=near.get("images", 0),
+        unsure_drawn=near.get("drawn", 0),
+    )
+
+
+@dataclass(frozen=True)
+class PatientOrigin:
+    """How the build knew whose image each is.
+
+    Attributes:
+        is_guessed: patients were told by the names of the files.
+        unknown: images that say no patient; each counts as a patient of its own.
+    """
+
+    is_guessed: bool = False
+    unknown: int = 0
+
+
+def read_patient_origin(folder: Path) -> PatientOrigin:
+    """From build_report.json; nothing is guessed or unknown where there is none.
+
+    Args:
+        folder: of the built data.
+    """
+    if not (folder / BUILD_REPORT_FILE).is_file():
+        return PatientOrigin()
+    counts = read_report(folder)["problem_counts"].values()
+    return PatientOrigin(
+        is_guessed=any(kinds.get("patient_by_name") for kinds in counts),
+        unknown=sum(kinds.get("no_patient", 0) for kinds in counts),
+    )

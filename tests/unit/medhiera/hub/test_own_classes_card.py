@@ -1,0 +1,115 @@
+"""The card, figures and log of a stage that learned one's own classes are worded for these."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from stage_records import CLEAN, classification_record, training
+
+from medhiera.data.build_reports import PatientOrigin, read_patient_origin
+from medhiera.evaluation import figures
+from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.checkpoint_selection import choose_findings
+from medhiera.evaluation.pointing_game import LocalizationReport
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.report import report
+from medhiera.evaluation.tables import format_table
+from medhiera.hub.model_card import render_card
+
+NAMES = ["BACTERIA", "NORMAL", "VIRUS"]
+
+
+def predicted(names):
+    """Ninety images, each of one class, with probabilities that sum to one."""
+    generator = np.random.default_rng(3)
+    true = np.arange(90) % len(names)
+    scores = generator.random((90, len(names))) + 0.3 * np.eye(len(names))[true]
+    ids = np.arange(90).astype(str)
+    rows = pd.DataFrame({"image_id": ids, "patient_id": ids, "sex": "F", "age_years": np.nan, "view": "PA"})
+    scores /= scores.sum(axis=1, keepdims=True)
+    return Predictions(scores, np.eye(len(names))[true], names, ids.tolist(), rows, is_exclusive=True)
+
+
+def scored(names):
+    return report(predicted(names), None, Bootstrap(20), split="test",
+                  pointing_game=LocalizationReport(reason="no image has a box"))  # fmt: skip
+
+
+def record_of(names, **changes):
+    record = classification_record(
+        scored(names), trained_on={"image folder": 100}, tested_on={"image folder": 90}, **changes
+    )
+    labels = np.eye(len(names))[np.arange(90) % len(names)]
+    selection = choose_findings(labels, list(map(str, range(90))), names, is_exclusive=True)
+    record.training = training(images_per_second=0.34, selection=selection)
+    return record
+
+
+def test_two_classes_have_one_auroc():
+    record = record_of(NAMES[:2])
+    card, value = render_card(record, []), f"{record.evaluation.mean_auroc:.3f}"
+    assert f"| NORMAL against BACTERIA | **{value}** |" in card
+    assert card.split("---\n")[2].split("### The most")[0].count(value) == 1
+    assert "mean AUROC |" not in card.split("### By sex")[0] and "diseases" not in card
+    assert "\n| class | average precision |" in card and "A Hiera classifier of 2 classes" in card
+    assert "by the AUROC of both classes, which have the same AUROC: BACTERIA, NORMAL." in card
+    assert [result.title for result in record.results] == ["accuracy", "AUROC", "mean average precision"]
+    assert not any(line.startswith("mean of") for line in format_table(record.evaluation))
+
+
+def test_three_classes_are_no_diseases():
+    record = record_of(NAMES)
+    card = render_card(record, [])
+    assert "by the mean AUROC of classes with at least 30 positive validation patients" in card
+    assert "diseases" not in card and "| class | AUROC | 95 % interval |" in card
+    assert "AUROC of the diseases" not in str(record.results)
+    assert any(line.startswith("mean of all 3") for line in format_table(record.evaluation))
+
+
+@pytest.mark.parametrize(("names", "panels"), [(NAMES[:2], ["NORMAL against BACTERIA"]), (NAMES, NAMES)])
+def test_figures_show_two_classes_once(names, panels, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "save", lambda figure, path, mark: drawn.update({path.name: figure}))
+    figures.roc_curves(predicted(names), scored(names), tmp_path / "roc.png", title="Test")
+    figures.auroc_points(scored(names), tmp_path / "auroc.png", title="Test")
+    titles = [axis.get_title() for axis in drawn["roc.png"].axes if axis.lines]
+    assert titles == panels
+    points = drawn["auroc.png"].axes[0]
+    assert sorted(tick.get_text().replace("\n", " ") for tick in points.get_yticklabels()) == sorted(panels)
+    assert any("mean" in text.get_text() for text in points.texts) == (len(names) > 2)
+    plt.close("all")
+
+
+def test_what_the_card_says_is_of_this_model():
+    record = record_of(NAMES)
+    card = render_card(record, [])
+    own_part = card.split("## Which images it has seen")[1]
+    assert "ChestX-ray14" not in own_part and 'print(seen["image_id"])' in card
+    assert "0.34 images/s" in card and "On the Hub, `LICENSE` beside these weights" in card
+    assert "the 25 that show one of them were left out." in card
+    record.data = replace(record.data, leakage=replace(CLEAN, dropped=0))
+    assert "by pixels and by name; none shows one of them." in render_card(record, [])
+    record.data = replace(record.data, leakage=replace(CLEAN, unsure=7, unsure_drawn=7))
+    said = "left out. 7 of these were found by a score near the threshold, where drawn chests are alike: some"
+    assert said in render_card(record, [])
+    assert "here ChestX-ray14's" in render_card(classification_record(), [])
+
+
+def test_the_card_says_where_patients_come_from(tmp_path):
+    record = record_of(NAMES)
+    record.evaluation = replace(record.evaluation, patients=45)
+    assert "guessed" not in render_card(record, []) and "not known, and each" not in render_card(record, [])
+    counts = {"image folder": {"patient_by_name": 1, "no_patient": 12}}
+    (tmp_path / "build_report.json").write_text(json.dumps({"problem_counts": counts}))
+    origin = read_patient_origin(tmp_path)
+    assert (origin.is_guessed, origin.unknown) == (True, 12)
+    facts = {"patients_guessed": origin.is_guessed, "images_without_patient": origin.unknown}
+    record.data = replace(record.data, **facts)
+    card = render_card(record, [])
+    said = card[card.index("Intervals: patients resampled") :].split("\n", 1)[0]
+    assert "Of 12 images of the data the patient is not known, and each counts as a patient" in said
+    assert "Patients were guessed from the names of the files" in said
+    assert read_patient_origin(tmp_path / "none") == PatientOrigin()
