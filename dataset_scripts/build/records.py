@@ -171,7 +171,7 @@ class Source:
 class SourceListing:
     """What one source contributes: records by split, and what was wrong.
 
-    `is_split_drawn` says that neither the source nor the user says who is tested on.
+    `is_split_drawn` says that validation or test, or both, were drawn here, not by the source or the user.
     """
 
     source: Source

@@ -34,7 +34,7 @@ class LeakageFindings:
         source_duplicates: training images that show an earlier one of their own source; None where that was
             not asked for.
         held_out_duplicates: validation images that show a test image of their own source.
-        drawn: sources whose split neither the source nor the user gives.
+        drawn: sources of which validation or test, or both, were drawn here.
         compared_within: the sources whose training images were compared with their own held-out ones.
     """
 
@@ -59,7 +59,7 @@ class LeakageFindings:
         }
 
     def drawn_duplicates(self) -> Pairs:
-        """Return those of `held_out_duplicates` whose split was drawn: they need not be validated on."""
+        """Return those of `held_out_duplicates` whose split was drawn here, so that they need not stay."""
         return {
             image_id: pair
             for image_id, pair in self.held_out_duplicates.items()

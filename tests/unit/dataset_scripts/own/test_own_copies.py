@@ -49,6 +49,18 @@ def test_no_picture_is_validated_on_and_tested_on_where_we_draw_the_split(
     assert not shown["validation"] & shown["train"]
 
 
+def test_nor_where_we_draw_validation_alone(thrice: Path, tmp_path: Path) -> None:
+    thrice.rename(tmp_path / "train")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "train").rename(tmp_path / "own" / "train")
+    for seed in range(60):
+        split = "test" if seed < 40 else "train"
+        save(tmp_path / "own" / split / ("sick" if seed % 2 else "healthy") / f"w{seed}q.png", seed, 92)
+    rows, report = build(tmp_path / "own", tmp_path / "built")
+    assert len(rows["test"]) == 40 and report["dropped_validation_images"] > 0
+    assert rows["validation"] and not pictures(rows["test"]) & pictures(rows["validation"])
+
+
 def test_they_stay_where_leakage_is_allowed(thrice: Path, tmp_path: Path) -> None:
     rows, report = build(thrice, tmp_path / "built", allow_leakage=True)
     assert report["held_out_duplicates"] and report["dropped_validation_images"] == 0
