@@ -350,7 +350,7 @@ def test_a_finding_affirmed_and_denied_is_a_contradiction() -> None:
         "Hernia",
     )
     own = ImageRecord("id", "own", "patient", "path", (1.0,))  # labels with names of their own
-    assert describe_conflict(own, record(Pneumonia=0)) is None
+    assert describe_conflict(own, record(Pneumonia=0), {"own": ("sign",)}) is None
 
 
 def test_nothing_is_compared_where_no_source_holds_images_out(tmp_path: Path, covidx: AddCovidx) -> None:
