@@ -13,12 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_PROGRAM = globals().get("started_as", "python -m dataset_scripts")
+"""What was typed: `medhiera` runs this file with started_as set."""
+
 
 def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="python -m dataset_scripts",
-        description=__doc__,
+        prog=_PROGRAM,
+        description=(__doc__ or "").replace("python -m dataset_scripts ", f"{_PROGRAM} "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -65,12 +65,13 @@ def main() -> None:
     if name not in COMMANDS:
         sys.exit(f"medhiera: no command {name!r}; wanted one of {', '.join(COMMANDS)}")
     target = COMMANDS[name][0]
-    command_line.started_as = f"medhiera {name}"
+    started_as = command_line.started_as = f"medhiera {name}"
+    command_line.started_from = target if target.endswith(".py") else f"-m {target}"
     del sys.argv[1]
     if target.endswith(".py"):
         runpy.run_path(script(target), run_name="__main__")
-    else:
-        runpy.run_module(target, run_name="__main__", alter_sys=True)
+    else:  # as a global too: the ground floor does not import medhiera
+        runpy.run_module(target, init_globals={"started_as": started_as}, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

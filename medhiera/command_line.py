@@ -12,6 +12,9 @@ from pathlib import Path
 started_as: str | None = None
 """What was typed where a command runs as part of `medhiera`, such as "medhiera predict"."""
 
+started_from = ""
+"""What stands after `python` in the examples of its own file: "predict.py" or "-m package.module"."""
+
 
 def program() -> str:
     """What was typed to start this process: "predict.py" or "medhiera predict"."""
@@ -31,12 +34,11 @@ def new_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def with_examples(description: str) -> str:
-    """The docstring of a script with `python SCRIPT` as it was started: `medhiera COMMAND`."""
+    """The docstring of a command's file with `python FILE` as it was started: `medhiera COMMAND`."""
     if started_as is None:
         return description
-    script = Path(sys.argv[0]).name
-    launched = description.replace(f"accelerate launch {script}", f"accelerate launch -m {started_as}")
-    return launched.replace(f"python {script}", started_as)
+    launched = description.replace(f"accelerate launch {started_from}", f"accelerate launch -m {started_as}")
+    return launched.replace(f"python {started_from}", started_as)
 
 
 def show_progress(*names: str) -> None:

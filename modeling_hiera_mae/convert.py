@@ -16,13 +16,18 @@ from the weights; what does not fit is refused.
 import argparse
 from pathlib import Path
 
+_PROGRAM = globals().get("started_as", "python -m modeling_hiera_mae.convert")
+"""What was typed: `medhiera` runs this file with started_as set."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m modeling_hiera_mae.convert", description=__doc__
+        allow_abbrev=False,
+        prog=_PROGRAM,
+        description=(__doc__ or "").replace("python -m modeling_hiera_mae.convert", _PROGRAM),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("source", help="file, folder or Hub id")
     parser.add_argument("folder", type=Path, help="where the converted checkpoint goes")
     parser.add_argument(

@@ -17,12 +17,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_PROGRAM = globals().get("started_as", "python -m dataset_scripts.leakage")
+"""What was typed: `medhiera` runs this file with started_as set."""
+
 
 def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="python -m dataset_scripts.leakage",
-        description=__doc__,
+        prog=_PROGRAM,
+        description=(__doc__ or "").replace("python -m dataset_scripts.leakage ", f"{_PROGRAM} "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("a", metavar="A", help="the images that are looked for: folder, Parquet or dataset")

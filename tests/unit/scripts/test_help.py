@@ -96,10 +96,18 @@ def test_a_subcommand_is_one_of_these_commands(name, root):
     assert module in COMMANDS or f"{module}.__main__" in COMMANDS
     text, imported = ask(root, "medhiera", name)
     assert imported & SLOW == set()
+    assert text.startswith(f"usage: medhiera {name} ")
     if target.endswith(".py"):
         assert (SCRIPTS / target).is_file()
-        assert text.startswith(f"usage: medhiera {name} ")
-        assert f"python {target}" not in text, "examples are what can be typed here"
+    own_name = f"python {target}" if target.endswith(".py") else f"python -m {target} "
+    assert own_name not in text, "examples are what can be typed here"
+
+
+def test_a_subcommands_error_names_what_was_typed(root):
+    done = subprocess.run(
+        [sys.executable, "-m", "medhiera", "leakage", "A", "B"], cwd=root, text=True, capture_output=True
+    )
+    assert "medhiera leakage: error: the following arguments are required: --output_dir" in done.stderr
 
 
 def test_the_list_of_commands_says_what_each_does(root):
