@@ -19,6 +19,8 @@ _ADVICE = "Download the list again."
 
 _RSNA_ROWS = "rsna"  # in the lists' last column; their files bear RSNA's patientId
 
+_CLASS_NAMES = {"positive": "COVID-19 positive", "negative": "COVID-19 negative"}
+
 SPLITS = ("test", "train")  # test first: its patients are kept out of train
 
 
@@ -42,11 +44,14 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     listed: set[str] = set()
     for split in lists:
         named = _read_list(scan.root / f"{split}.txt", listing, split)
-        files = match_names((name for name, _ in named), images, scan, scan.files, f"{split}.txt")
+        files = match_names((name for name, *_ in named), images, scan, scan.files, f"{split}.txt")
         rows: dict[str, list[LabelRow]] = {}
-        for name, row in named:
+        classes: dict[str, set[str]] = {}
+        for name, row, class_name in named:
             file = files[name]
-            rows.setdefault(name if isinstance(file, NoFile) else file, []).append(row)
+            key = name if isinstance(file, NoFile) else file
+            rows.setdefault(key, []).append(row)
+            classes.setdefault(key, set()).add(class_name)
         for path, several in rows.items():
             file, merged = files.get(path, path), merge_rows(path, several, listing)
             listed.add(path)
@@ -64,6 +69,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
             record = ImageRecord(
                 f"{SOURCE.name}/{path}", SOURCE.name, merged.patient, path, merged.labels,
                 rsna_image=Path(path).stem if is_rsna else "",
+                class_name=classes[path].pop() if len(classes[path]) == 1 else "",
             )  # fmt: skip
             listing.splits.setdefault(split, []).append(record)
     for path in sorted(set(images) - listed):
@@ -72,8 +78,8 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     return listing
 
 
-def _read_list(path: Path, listing: SourceListing, split: str) -> list[tuple[str, LabelRow]]:
-    """Read `patient file class source` lines, where the file name may hold spaces: (file, row) of each."""
+def _read_list(path: Path, listing: SourceListing, split: str) -> list[tuple[str, LabelRow, str]]:
+    """Read `patient file class source` lines, where the file name may hold spaces: (file, row, class)."""
     rows = []
     numbered = enumerate(read_text(path, _ADVICE).split("\n"), start=1)
     lines = [(number, line.strip()) for number, line in numbered if line.strip()]
@@ -82,7 +88,8 @@ def _read_list(path: Path, listing: SourceListing, split: str) -> list[tuple[str
         head = words[0].split(None, 1) if len(words) == 3 else []
         if len(head) == 2:
             patient = f"{SOURCE.name}/{words[2]}/{head[0]}"
-            rows.append((f"{split}/{head[1]}", LabelRow(number, patient, no_labels())))
+            class_name = _CLASS_NAMES.get(words[1], words[1])
+            rows.append((f"{split}/{head[1]}", LabelRow(number, patient, no_labels()), class_name))
         else:
             listing.report(
                 "bad_line",

@@ -80,7 +80,7 @@ def list_own_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
 
 
 def _list(scan: FolderScan, config: SourceConfig, own: OwnFolder, names: Sequence[str]) -> SourceListing:
-    listing = SourceListing(SOURCE, scan.root)
+    listing = SourceListing(SOURCE, scan.root, label_names=tuple(names))
     if own.table is not None:
         list_table(scan, config, own.table, own.labels, names, listing)
     elif own.folders is not None:

@@ -184,8 +184,8 @@ def _duplicates(report: dict[str, Any]) -> str:
         text += f" Of near-duplicates in one source {len(report['source_duplicates'])} were left out."
     if count := len(report["held_out_duplicates"]):
         dropped = report["dropped_validation_images"]
-        text += f" {count} validation images show test images of their source: {dropped} were left out"
-        text += f" and {count - dropped} kept, as the split is not ours."
+        text += f" {count} validation images show test images of their source: {dropped} were left out, "
+        text += f"{count - dropped} kept."
     if count := len(report["label_conflicts"]):
         text += f" The labels of {count} pairs contradict each other (`label_conflicts`); none was changed."
     return text

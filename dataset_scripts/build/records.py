@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.findings import FINDINGS
 from dataset_scripts.reading.image_files import is_picture, walk_folder
 
 _BYTE_ORDER_MARKS = (  # UTF-32's begins with UTF-16's
@@ -171,13 +172,15 @@ class Source:
 class SourceListing:
     """What one source contributes: records by split, and what was wrong.
 
-    `is_split_drawn` says that neither the source nor the user says who is tested on.
+    `label_names` are those of the records' labels, in order. `is_split_drawn` says that validation or test,
+    or both, were drawn here, not by the source or the user.
     """
 
     source: Source
     root: Path
     splits: dict[str, list[ImageRecord]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    label_names: tuple[str, ...] = FINDINGS
     is_split_drawn: bool = False
 
     def report(self, kind: str, name: str, detail: str = "", split: str = "") -> None:

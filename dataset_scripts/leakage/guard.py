@@ -92,6 +92,7 @@ def remove_leaks(
         held_out=[item for item in images if item.split != "train"],
         protected=None,
         tasks=[listing.source.name for listing in listings if listing.source.is_default_task],
+        label_names={listing.source.name: listing.label_names for listing in listings},
         drawn=[listing.source.name for listing in listings if listing.is_split_drawn],
     )
     reader = _ThumbnailReader(num_proc)

@@ -207,8 +207,14 @@ def _digest(facts: object) -> str:
 
 
 def _has_images(file: str) -> bool:
-    """Whether a Parquet file has a column of images; a damaged one may have."""
+    """Whether a Parquet file has a column of images, whatever its name; a damaged one may have."""
     try:
-        return _IMAGE_COLUMN in parquet.read_schema(file).names
+        kinds = parquet.read_schema(file).types
     except (pyarrow.ArrowException, OSError):
         return True
+    return any(
+        pyarrow.types.is_binary(kind)
+        or pyarrow.types.is_large_binary(kind)
+        or (pyarrow.types.is_struct(kind) and {"bytes", "pixels"} & {field.name for field in kind})
+        for kind in kinds
+    )

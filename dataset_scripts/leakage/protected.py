@@ -32,8 +32,8 @@ def read_protected(
     """Read the images of the user's own held-out list.
 
     Returns:
-        References that bear numbers in place of names, their thumbnails, and the names. An image that cannot
-        be read protects nothing and is named in the log.
+        References that bear numbers in place of names, their thumbnails, and the names. The log says how many
+        there are; an image that cannot be read protects nothing and is named there.
 
     Raises:
         UserError: there is nothing of this name, or no image in it.
@@ -66,6 +66,8 @@ def read_protected(
         raise DataLayoutError(
             f"protect is {place}, of which no image can be read. Wanted the images to hold out."
         )
+    passed_over = f"; {images.others:,} files are no pictures" if images.others else ""
+    logger.info("protect: %s images of %s are protected%s", f"{len(names):,}", place, passed_over)
     located = [
         Located(ImageRecord(f"{PROTECTED}/{number}", PROTECTED, "", "", ()), Path(), PROTECTED)
         for number in range(len(names))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataset_scripts.leakage.identifiers import known_names
-from dataset_scripts.leakage.label_conflicts import find_conflicts
+from dataset_scripts.leakage.label_conflicts import LabelNames, find_conflicts
 from dataset_scripts.leakage.pairs import Located, Shown
 from dataset_scripts.leakage.protected import PROTECTED
 
@@ -34,7 +34,8 @@ class LeakageFindings:
         source_duplicates: training images that show an earlier one of their own source; None where that was
             not asked for.
         held_out_duplicates: validation images that show a test image of their own source.
-        drawn: sources whose split neither the source nor the user gives.
+        label_names: of the records' labels, by source.
+        drawn: sources of which validation or test, or both, were drawn here.
         compared_within: the sources whose training images were compared with their own held-out ones.
     """
 
@@ -42,6 +43,7 @@ class LeakageFindings:
     held_out: list[Located]
     protected: list[Located] | None
     tasks: list[str]
+    label_names: LabelNames
     leaks: Pairs = field(default_factory=dict)
     training_duplicates: Pairs = field(default_factory=dict)
     source_duplicates: Pairs | None = None
@@ -59,7 +61,7 @@ class LeakageFindings:
         }
 
     def drawn_duplicates(self) -> Pairs:
-        """Return those of `held_out_duplicates` whose split was drawn: they need not be validated on."""
+        """Return those of `held_out_duplicates` whose split was drawn here, so that they need not stay."""
         return {
             image_id: pair
             for image_id, pair in self.held_out_duplicates.items()
@@ -121,7 +123,9 @@ def make_report(
         "source_duplicates": repeated,
         "held_out_duplicates": _as_rows(found.held_out_duplicates.values(), "test"),
         "dropped_validation_images": 0 if allow_leakage else len(found.drawn_duplicates()),
-        "label_conflicts": find_conflicts(pair for pairs in kinds.values() for pair in pairs.values()),
+        "label_conflicts": find_conflicts(
+            (pair for pairs in kinds.values() for pair in pairs.values()), found.label_names
+        ),
     }
 
 

@@ -168,7 +168,7 @@ def list_classes(
                                  config.validation_fraction, listing)  # fmt: skip
     else:
         splits, listing.is_split_drawn = assign_splits(rows, config.validation_fraction), True
-    source, classes = listing.source.name, found.labels.classes
+    source, labels = listing.source.name, found.labels
     for path, split in splits.items():
         row = rows[path]
         if row.patient == patient_of_one_image(path):
@@ -180,7 +180,7 @@ def list_classes(
                 f"{source}/{row.patient}",
                 path,
                 row.labels,
-                class_name=classes.get(path, ""),
+                class_name=labels.class_of(path, None),
             )  # fmt: skip
         )
     _report_folders(scan, found, listing)

@@ -29,7 +29,7 @@ from dataset_scripts.reading.image_files import picture_format
 
 logger = logging.getLogger(__name__)
 
-_VERSION = "1"  # raise it when the same dataset is extracted into other files
+_VERSION = "2"  # raise it when the same dataset is extracted into other files
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "DICOM": ".dcm", "TIFF": ".tif"}
 
@@ -37,6 +37,8 @@ _SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves, of several splits and of one."""
 
 _PERSON = ("age_years", "sex", "view")
+
+_ZERO_OR_ONE = {"0", "1", "False", "True"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +218,12 @@ def _write(splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) 
     value = getattr(kind, "feature", kind)
     if isinstance(value, datasets.Value) and value.dtype.startswith("float"):
         raise LabelFileError(f"the column {columns.label!r} holds numbers ({value.dtype}); wanted classes.")
-    if is_list and names is None:
-        names = _listed_classes(
-            columns.label, [cell for rows in splits.values() for cell in rows[columns.label]]
-        )
-    labels = list(names or ()) if is_list else [LABEL_COLUMN] if columns.label else []
+    labels = [LABEL_COLUMN] if columns.label else []
+    if is_list:
+        lists = [cell for rows in splits.values() for cell in rows[columns.label]]
+        labels = list(names) if names is not None else _listed_classes(columns.label, lists)
     reserved = (*KNOWN_COLUMNS, LABEL_COLUMN)
-    taken = [name for name in names or () if is_list and (own_column(name) in reserved or "\n" in name)]
+    taken = [name for name in labels if is_list and (own_column(name) in reserved or "\n" in name)]
     if taken:
         raise LabelFileError(f"the classes {taken} are called like columns of a table; rename them.")
     persons = {own_column(name): name for name in features if own_column(name) in _PERSON}
@@ -234,8 +235,10 @@ def _write(splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) 
             for name, row in _images(rows, columns.image, folder / split):
                 cells = [row[columns.patient]] if columns.patient else []
                 cells += [row[column] for column in persons.values()]
-                if columns.label:
-                    cells += _cells(row[columns.label], names, is_list)
+                if is_list:
+                    cells += _present(row[columns.label], names, labels)
+                elif columns.label:
+                    cells.append(_class_of(row[columns.label], names))
                 writer.writerow([f"{split}/{name}", *map(_one_line, cells)])
 
 
@@ -245,25 +248,22 @@ def _listed_classes(column: str, cells: Sequence[Sequence[Any] | None]) -> list[
     Raises:
         LabelFileError: the lists say 0 or 1 of classes that are not named.
     """
-    found = {value for cell in cells for value in cell or ()}
-    lengths = {len(cell) for cell in cells if cell is not None}
-    if found <= {0, 1} and len(lengths) == 1 and (length := lengths.pop()) > 1:
+    found = {_class_of(value, None) for cell in cells for value in cell or ()} - {""}
+    lengths = {len(cell) for cell in cells if cell}
+    if found <= _ZERO_OR_ONE and len(lengths) == 1 and (length := lengths.pop()) > 1:
         raise LabelFileError(
             f"the column {column!r} holds {length} values of 0 or 1 for each image, and nothing says which "
             "finding each stands for. Wanted the list of those present, with names: "
             "List(ClassLabel(names=[…])) or the names themselves; or a folder with labels.csv, which has a "
             "column for each."
         )
-    return sorted({str(value) for value in found})
+    return sorted(found)
 
 
-def _cells(value: Any, names: Sequence[str] | None, is_list: bool) -> list[Any]:
-    """Return the class, or a 1 or 0 for each of the names; empty of an image without."""
-    if is_list:
-        assert names is not None
-        present = {_class_of(each, names) for each in value or ()}
-        return ["" if value is None else int(name in present) for name in names]
-    return [_class_of(value, names)]
+def _present(value: Sequence[Any] | None, names: Sequence[str] | None, labels: Sequence[str]) -> list[Any]:
+    """Return a 1 or 0 for each label; empty of an image without a list."""
+    present = {_class_of(each, names) for each in value or ()}
+    return ["" if value is None else int(label in present) for label in labels]
 
 
 def _class_of(value: Any, names: Sequence[str] | None) -> str:

@@ -67,10 +67,13 @@ class OwnLabels:
             wanted: names, a class in any spelling; what is no label here is not annotated.
         """
         if self.is_exclusive:
-            label = row.get(self.column) if self.column and row is not None else self.classes.get(path, "")
-            return class_values(label, self.names, tuple(wanted))
+            return class_values(self.class_of(path, row), self.names, tuple(wanted))
         values = [parse_label(row.get(name)) if row is not None else None for name in wanted]
         return tuple(NOT_ANNOTATED if value is None else value for value in values)
+
+    def class_of(self, path: str, row: Row | None) -> str:
+        """Return an image's one class; "" where it has none, or may have several labels."""
+        return row.get(self.column) if self.column and row is not None else self.classes.get(path, "")
 
 
 def spelling(name: str) -> str:

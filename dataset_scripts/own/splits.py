@@ -91,6 +91,7 @@ def _cut(
     reason: str,
 ) -> None:
     """Move a share of the training patients to the split `name`, and report it."""
+    listing.is_split_drawn = True
     train = {key: rows[key] for key, split in splits.items() if split == "train"}
     chosen = choose_patients(train, fraction)
     moved = [key for key, row in train.items() if row.patient in chosen]

@@ -59,8 +59,10 @@ def list_table(
     found = match_names((row.get("image") for row in named), paths, scan, others, table.name)
     key_of = {name: name if isinstance(file, NoFile) else file for name, file in found.items()}
     rows: dict[str, list[LabelRow]] = {}
+    classes: dict[str, set[str]] = {}
     for row in named:
         key = key_of[row.get("image")]
+        classes.setdefault(key, set()).add(labels.class_of(others.get(key, key), row))
         values = labels.values(others.get(key, key), row, names)
         rows.setdefault(key, []).append(_parse_row(row, key, values, listing))
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
@@ -80,8 +82,7 @@ def list_table(
         record = ImageRecord(
             f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
             age_years=facts.age_years, sex=facts.sex, view=facts.view,
-            class_name=next((name for name, value in zip(names, facts.labels, strict=True) if value == 1), "")
-            if labels.is_exclusive else "",
+            class_name=classes[key].pop() if len(classes[key]) == 1 else "",
         )  # fmt: skip
         listing.splits.setdefault(splits[key], []).append(record)
     for key in sorted(paths.keys() - rows.keys()):

@@ -246,6 +246,7 @@ def hospital(tmp_path: Path) -> Path:
     copy_of(601).save(folder / "jane doe.png")
     gray(650, 96).save(folder / "john roe.png")
     (folder / "unreadable.png").write_bytes(b"\x89PNG")
+    (folder / "notes.txt").write_text("no picture")
     return folder
 
 
@@ -254,8 +255,10 @@ def test_a_list_of_the_users_is_protected_and_its_names_stay_here(
 ) -> None:
     builder = Cocktail(data_dir=leaking, build_dir=tmp_path / "cache", protect=str(hospital))
     out = tmp_path / "out"
-    export_parquet(builder, out)
+    with caplog.at_level("INFO"):
+        export_parquet(builder, out)
     assert "unreadable.png (not_an_image" in caplog.text
+    assert f"protect: 2 images of {hospital} are protected; 1 files are no pictures" in caplog.text
     report = read_leakage_report(out)
     assert report["protected"] == {"images": 2, "compared": 36, "shown": 1}
     assert {leak["image_id"].rpartition("/")[2]: leak["held_out_source"] for leak in report["dropped"]} == {
@@ -347,7 +350,7 @@ def test_a_finding_affirmed_and_denied_is_a_contradiction() -> None:
         "Hernia",
     )
     own = ImageRecord("id", "own", "patient", "path", (1.0,))  # labels with names of their own
-    assert describe_conflict(own, record(Pneumonia=0)) is None
+    assert describe_conflict(own, record(Pneumonia=0), {"own": ("sign",)}) is None
 
 
 def test_nothing_is_compared_where_no_source_holds_images_out(tmp_path: Path, covidx: AddCovidx) -> None:

@@ -83,6 +83,7 @@ def test_the_command_names_the_copies_and_the_files_it_could_not_read(
     assert f"2 of the 6 images of {a} stand in {b} (8 images)" in verdict["verdict"]
     assert list(verdict["unreadable_a"]) == ["broken.png"] and "broken.png (" in verdict["verdict"]
     assert (verdict["standing"], verdict["pairs"], verdict["no_pictures_a"]) == (2, 2, 1)
+    assert f"Files of {a} that are no pictures, so not compared: 1." in verdict["verdict"]
     assert "Comparing" in done.stderr  # progress
     with Image.open(out / "pairs.png") as sheet:
         assert sheet.size == (2 * 264, 160)

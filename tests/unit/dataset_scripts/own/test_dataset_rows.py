@@ -178,6 +178,38 @@ def test_lists_of_zeros_and_ones_without_names_are_refused(tmp_path: Path, kind:
         extract_dataset(str(source), "", Columns(), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("kind", "lists"),
+    [
+        ("int64", [[0, 1, None, 1], [1, 0, 0, 0]]),
+        ("int64", [[0, 1, -1, 1], [1, 0, 0, 0]]),
+        ("int64", [[0, 1, 1, 1], [], None]),
+        ("string", [["0", "1", "1", "0"], ["1", "0", "0", "0"]]),
+    ],
+)
+def test_neither_gaps_nor_text_hide_that_the_names_are_lost(
+    tmp_path: Path, kind: str, lists: list[list[Any]]
+) -> None:
+    column = (datasets.List(datasets.Value(kind)), lists)
+    source = parquet(tmp_path / "parquet", train=rows(6, labels=column))
+    with pytest.raises(LabelFileError, match="4 values of 0 or 1"):
+        extract_dataset(str(source), "", Columns(), tmp_path / "out")
+
+
+def test_numbers_of_classes_without_names_are_their_names_and_what_is_not_annotated_is_none(
+    tmp_path: Path,
+) -> None:
+    column = (datasets.List(datasets.Value("int64")), [[2, -1], [10, None], [2, 3, 10]])
+    source = parquet(tmp_path / "parquet", train=rows(3, labels=column))
+    found = extract_dataset(str(source), "", Columns(), tmp_path / "out")
+    assert (found.folder / "labels.csv").read_text().splitlines() == [
+        "image,10,2,3",
+        "train/0000000.png,0,1,0",
+        "train/0000001.png,1,0,0",
+        "train/0000002.png,1,1,1",
+    ]
+
+
 def test_lists_of_class_numbers_without_names_are_read(tmp_path: Path) -> None:
     column = (datasets.List(datasets.Value("int64")), [[0], [1, 2], []])
     source = parquet(tmp_path / "parquet", train=rows(6, labels=column))
