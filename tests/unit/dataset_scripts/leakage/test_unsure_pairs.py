@@ -28,7 +28,9 @@ def findings() -> LeakageFindings:
         Shown(trained[2], held_out[0], ("pixels",), 0.69, ""),
         Shown(trained[3], held_out[0], ("identifier",)),
     ]
-    return LeakageFindings(trained, held_out, None, ["A"], {}, leaks={one.image.image_id: one for one in shown})
+    return LeakageFindings(
+        trained, held_out, None, ["A"], {}, leaks={one.image.image_id: one for one in shown}
+    )
 
 
 @pytest.mark.parametrize(("phantoms", "drawn"), [((), 0), (("C",), 1), (("A", "B", "C"), 2)])
