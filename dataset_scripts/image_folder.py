@@ -25,13 +25,14 @@ import datasets
 
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.label_rows import spelling
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.build.tables import Table
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.leakage.guard import remove_leaks
 from dataset_scripts.own.class_folders import ClassFolders, find_classes, list_classes, why_missing_folders
-from dataset_scripts.own.labels import NOT_NAMED, Columns, OwnLabels, spelling, table_labels
+from dataset_scripts.own.labels import NOT_NAMED, Columns, OwnLabels, table_labels
 from dataset_scripts.own.table import list_table, why_missing_rows
 from dataset_scripts.own.table_files import read_own_table
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dataset_scripts.build.file_names import fold
 from dataset_scripts.build.records import SourceListing
 from dataset_scripts.findings import NOT_ANNOTATED
 
@@ -80,6 +81,11 @@ class LabelRow:
     age_years: float = math.nan
     sex: str = ""
     view: str = ""
+
+
+def spelling(name: str) -> str:
+    """Return what all spellings of a class share: `PLEURAL THICKENING` is Pleural_Thickening."""
+    return fold(name).replace("_", " ")
 
 
 def person_column(column: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from dataset_scripts.build.label_rows import spelling
 from dataset_scripts.build.records import ImageRecord
 from dataset_scripts.findings import FINDINGS
 from dataset_scripts.leakage.pairs import Shown
@@ -17,14 +18,10 @@ _COVID_CLASSES = {"covid": True, "covid-19 positive": True, "covid-19 negative":
 """What the classes of the Radiography database and of COVIDx say of COVID-19."""
 
 
-def _spelling(name: str) -> str:
-    return name.casefold().replace("_", " ")
-
-
-_NORMAL_CLASSES = {"normal", _spelling(_NORMAL_LABEL)}
+_NORMAL_CLASSES = {"normal", spelling(_NORMAL_LABEL)}
 
 _DISEASES = {
-    *(_spelling(name) for name in FINDINGS if name != _NORMAL_LABEL),
+    *(spelling(name) for name in FINDINGS if name != _NORMAL_LABEL),
     *(name for name, is_present in _COVID_CLASSES.items() if is_present),
     *("lung opacity", "viral pneumonia"),  # the Radiography database's other classes
 }
@@ -84,13 +81,13 @@ def _annotated(record: ImageRecord, label_names: LabelNames) -> dict[str, bool]:
     annotated = {
         name: value == 1.0 for name, value in zip(names, record.labels, strict=True) if not math.isnan(value)
     }
-    covid = _COVID_CLASSES.get(_spelling(record.class_name))
+    covid = _COVID_CLASSES.get(spelling(record.class_name))
     return annotated if covid is None else {**annotated, _COVID: covid}
 
 
 def _is_normal(record: ImageRecord, annotated: Mapping[str, bool]) -> bool | None:
     if record.class_name:
-        if (name := _spelling(record.class_name)) in _NORMAL_CLASSES:
+        if (name := spelling(record.class_name)) in _NORMAL_CLASSES:
             return True
         return False if name in _DISEASES else None  # a user's own class may be anything
     if _present(annotated):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import IMAGES_FOLDER
-from dataset_scripts.build.label_rows import LabelRow
+from dataset_scripts.build.label_rows import LabelRow, spelling
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
 from dataset_scripts.errors import DataLayoutError
-from dataset_scripts.own.labels import OwnLabels, spelling
+from dataset_scripts.own.labels import OwnLabels
 from dataset_scripts.own.patient_names import patients_by_name
 from dataset_scripts.own.same_files import report_same_files
 from dataset_scripts.own.splits import SPLIT_FOLDERS, assign_splits, complete_splits, patient_of_one_image

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from dataset_scripts.build.file_names import fold
-from dataset_scripts.build.label_rows import parse_label
+from dataset_scripts.build.label_rows import parse_label, spelling
 from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import LabelFileError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
@@ -74,11 +73,6 @@ class OwnLabels:
     def class_of(self, path: str, row: Row | None) -> str:
         """Return an image's one class; "" where it has none, or may have several labels."""
         return row.get(self.column) if self.column and row is not None else self.classes.get(path, "")
-
-
-def spelling(name: str) -> str:
-    """Return what all spellings of a class share: `PLEURAL THICKENING` is Pleural_Thickening."""
-    return fold(name).replace("_", " ")
 
 
 @lru_cache
