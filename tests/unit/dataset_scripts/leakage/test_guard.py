@@ -16,7 +16,7 @@ from dataset_scripts.build.layout import LEAKAGE_SHEET_FILE as SHEET_FILE
 from dataset_scripts.build.layout import PROTECTED_PAIRS_FILE
 from dataset_scripts.build.parquet_export import export_parquet
 from dataset_scripts.build.records import ImageRecord
-from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.errors import DataLayoutError, LabelFileError, UserError
 from dataset_scripts.leakage.label_conflicts import describe_conflict
 
 AddCovidx = Callable[[str, str, int], Path]
@@ -302,6 +302,8 @@ def test_protected_parquet_and_ones_own_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_to_protect_is_refused(leaking: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name one of the two"):
+        build(leaking, protect=str(tmp_path / "absent"), allow_leakage=True)
     with pytest.raises(DataLayoutError, match=r"protect is .*absent: not there, or neither a folder"):
         build(leaking, protect=str(tmp_path / "absent"))
     (tmp_path / "broken").mkdir()
