@@ -11,8 +11,9 @@ starts at the CSV's own folder.
 The CSV has one row an image and four columns a finding: `Effusion` is the model's own probability, as the
 stock pipeline gives it; `Effusion calibrated` the same rescaled as validation images showed; `Effusion
 threshold`, of the model's own probability, Youden's on validation; `Effusion is_above` 1 where it is reached,
-else 0. They come from the model's record, and the page of `make app` shows the same; what the record lacks
-stays empty, as for labels that exclude each other and for the mean of several models.
+else 0. They come from the model's record, and the page of `make app` shows the same. Without calibration and
+thresholds, as for the mean of several models, the CSV has the probabilities alone. Of labels that exclude
+each other it has the probabilities and one column `predicted`: the label with the highest.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -114,7 +115,7 @@ class Predictor:
     Attributes:
         pixels: a picture → what each model is given of it.
         fingerprint: that rows name the models by.
-        columns: of the CSV, after those that say which picture a row is of.
+        columns: of the CSV, after FILE_COLUMNS.
         cells: prepared pictures → for each one the texts of these columns.
     """
 
@@ -124,35 +125,47 @@ class Predictor:
     cells: Callable[[list[list[Tensor]]], list[list[str]]]
 
 
+FILE_COLUMNS = ["path", "model", "content"]
+"""Which picture a row is of, and by which model."""
 MORE_COLUMNS = ("calibrated", "threshold", "is_above")
 """Of each finding, after the columns of all probabilities."""
+PREDICTED = "predicted"
+"""Of labels that exclude each other, after the columns of all probabilities."""
 
 
-def columns_of(names: list[str]) -> list[str]:
-    """The columns of a classifier's CSV: all probabilities, all calibrated ones, all thresholds, all answers.
+def columns_of(names: list[str], is_exclusive: bool, has_more: bool) -> list[str]:
+    """The columns of a classifier's CSV after FILE_COLUMNS: all probabilities, and what goes with them.
+
+    Args:
+        names: of the labels.
+        is_exclusive: each image has exactly one of them: PREDICTED follows.
+        has_more: of labels that do not: MORE_COLUMNS of each follow, all of one kind after the other.
 
     Raises:
-        UserError: two of them have one name.
+        UserError: two of the CSV's columns have one name.
     """
-    columns = names + [f"{name} {kind}" for kind in MORE_COLUMNS for name in names]
-    if len({*columns}) < len(columns):
-        twice = next(name for name in columns if columns.count(name) > 1)
+    more = [f"{name} {kind}" for kind in MORE_COLUMNS for name in names] if has_more else []
+    columns = [*names, *([PREDICTED] if is_exclusive else more)]
+    header = FILE_COLUMNS + columns
+    if len({*header}) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
         raise UserError(
-            f"the CSV would have two columns {twice!r}, as a finding is named so; rename it in the model's "
+            f"the CSV would have two columns {twice!r}, as a label is named so; rename it in the model's "
             "config.json (id2label)"
         )
     return columns
 
 
-def cells_of(findings: list[Finding]) -> list[str]:
+def cells_of(findings: list[Finding], has_more: bool) -> list[str]:
     """One image's cells under `columns_of`; empty where the model's record holds no such number."""
-    values = [
-        *(finding.probability for finding in findings),
-        *(finding.calibrated for finding in findings),
-        *(finding.threshold for finding in findings),
-    ]
+    probabilities = [f"{finding.probability:.6f}" for finding in findings]
+    called = [finding.name for finding in findings if finding.is_called]
+    if called or not has_more:
+        return probabilities + called
+    values = [*(finding.calibrated for finding in findings), *(finding.threshold for finding in findings)]
     answers = [finding.is_above for finding in findings]
     return [
+        *probabilities,
         *("" if value is None else f"{value:.6f}" for value in values),
         *("" if answer is None else str(int(answer)) for answer in answers),
     ]
@@ -170,16 +183,17 @@ def open_models(sources: list[str], device: torch.device) -> Predictor:
         ensemble = Ensemble.open(sources, device)
         # What one model's validation showed says nothing of a mean of several.
         operation = Operation.find(sources[0]) if len(sources) == 1 else Operation.none()
-        is_exclusive = ensemble.classifiers[0].is_exclusive
+        names, is_exclusive = ensemble.names, ensemble.classifiers[0].is_exclusive
+        # A record that was evaluated anew gives other cells: its rows are not mixed with older ones.
+        reading = "" if is_exclusive else operation.fingerprint()
 
         def scored(pixels: list[list[Tensor]]) -> list[list[str]]:
             rows = ensemble.score(pixels).tolist()
-            return [cells_of(operation.findings(ensemble.names, row, is_exclusive)) for row in rows]
+            return [cells_of(operation.findings(names, row, is_exclusive), bool(reading)) for row in rows]
 
-        # A record that was evaluated anew gives other cells: its rows are not mixed with older ones.
-        reading = "" if is_exclusive else operation.fingerprint()
         fingerprint = ensemble.fingerprint() + (f".{reading}" if reading else "")
-        return Predictor(ensemble.pixels, fingerprint, columns_of(ensemble.names), scored)
+        columns = columns_of(names, is_exclusive, bool(reading))
+        return Predictor(ensemble.pixels, fingerprint, columns, scored)
     if len(sources) > 1:
         raise UserError(
             f"--model {writers[0]} writes reports, which have no mean; name it alone, or classifiers alone"
@@ -211,7 +225,7 @@ def score(files: dict[Path, Path], model: Predictor, output: Path, batch_size: i
         UserError: the CSV is something else or of another model, or cannot be written; or the model gives
             no finite numbers, or memory runs out. Rows of the batches before stay.
     """
-    rows = rows_done(output, ["path", "model", "content", *model.columns], model.fingerprint)
+    rows = rows_done(output, FILE_COLUMNS + model.columns, model.fingerprint)
     before = {canonical_path(output.parent / name): content for name, content in rows.items()}
     if before:
         logger.info("%s already holds %d images: resuming", output, len(before))

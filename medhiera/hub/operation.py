@@ -117,10 +117,10 @@ class Operation:
             is_exclusive: each image has exactly one of the labels: no calibration and no threshold applies.
         """
         if is_exclusive:
-            largest = max(probabilities)
+            largest = probabilities.index(max(probabilities))  # of several the first: one label is called
             return [
-                Finding(name, probability, is_called=probability == largest)
-                for name, probability in zip(names, probabilities, strict=True)
+                Finding(name, probability, is_called=number == largest)
+                for number, (name, probability) in enumerate(zip(names, probabilities, strict=True))
             ]
         calibrated = rescale(np.array([probabilities]), self.rescaling, names)[0].tolist()
         return [

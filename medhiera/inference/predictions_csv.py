@@ -71,8 +71,8 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> dict[str, st
         raise UserError(f"--output {output} exists and is not a CSV; name another file") from error
     if first != header:
         raise UserError(
-            f"--output {output} exists with the columns {first[:4]} …, not those of this model; name "
-            "another file or delete it"
+            f"--output {output} exists with columns that are not those of this model: "
+            f"{_differing(first, header)}; name another file or delete it"
         )
     others = {row[1] for row in rows if len(row) == len(header)} - {fingerprint}
     if others:
@@ -84,6 +84,16 @@ def rows_done(output: Path, header: list[str], fingerprint: str) -> dict[str, st
         with written(output):
             os.truncate(output, len(whole))
     return {row[0]: row[2] for row in rows if len(row) == len(header)}
+
+
+def _differing(first: list[str], header: list[str]) -> str:
+    """How a CSV's columns differ from those wanted, in words; at most four names of each kind."""
+    said = []
+    for verb, columns, others in (("it has", first, header), ("it lacks", header, first)):
+        named = [repr(name) for name in columns if name not in others]
+        if named:
+            said.append(f"{verb} {', '.join(named[:4])}{' …' if len(named) > 4 else ''}")
+    return " and ".join(said) or "they stand in another order"
 
 
 def drop_rows(output: Path, files: Collection[Path]) -> None:

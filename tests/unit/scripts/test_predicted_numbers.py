@@ -1,6 +1,7 @@
 """What stands in the CSV of predict.py: the same numbers as the pipeline's and the page's."""
 
 import csv
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import pipeline
 
 from medhiera.errors import UserError
 from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, OperatingPoints, Rescaling
+from medhiera.hub.operation import Operation
 from medhiera.space.reader import open_folder
 from predict import MORE_COLUMNS, columns_of, main
 
@@ -67,26 +69,75 @@ def test_rows_of_two_evaluations_of_one_model_are_not_mixed(tmp_path):
         rows_of(tmp_path / "out.csv", "--model", folder, picture)
 
 
-def test_what_no_record_says_stays_empty(tmp_path):
-    """Nothing recorded; labels that exclude each other; thresholds of med-hiera's head."""
-    picture = write_picture(tmp_path / "a.png")
-    bare, exclusive, legacy = (write_calibrated(tmp_path / name) for name in ("bare", "exclusive", "legacy"))
-    (bare / "metrics.json").unlink()
-    config = json.loads((exclusive / "config.json").read_text())
+def make_exclusive(folder):
+    config = json.loads((folder / "config.json").read_text())
     config["problem_type"] = "single_label_classification"
-    (exclusive / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_no_column_is_written_of_which_nothing_is_recorded(tmp_path):
+    """Nothing recorded; thresholds of med-hiera's head."""
+    picture = write_picture(tmp_path / "a.png")
+    bare, legacy = (write_calibrated(tmp_path / name) for name in ("bare", "legacy"))
+    (bare / "metrics.json").unlink()
     record = json.loads((legacy / "metrics.json").read_text())
     record["recipe"]["legacy_head"] = True
     (legacy / "metrics.json").write_text(json.dumps(record))
-    for folder in (bare, exclusive, legacy):
+    for folder in (bare, legacy):
         [row] = rows_of(tmp_path / f"{folder.name}.csv", "--model", folder, picture)
-        assert {row[f"{name} {kind}"] for name in NAMES for kind in MORE_COLUMNS} == {""}
+        assert list(row) == ["path", "model", "content", *NAMES]
         assert all(0 <= float(row[name]) <= 1 for name in NAMES) and "." not in row["model"]
 
 
-def test_two_columns_of_one_name_are_refused():
-    with pytest.raises(UserError, match="two columns 'Mass threshold'"):
-        columns_of(["Mass", "Mass threshold"])
+def test_of_exclusive_labels_one_is_predicted(tmp_path):
+    """By one model and by the mean of two, whose first says another label; each as the page calls it."""
+    first = make_exclusive(write_calibrated(tmp_path / "first"))
+    others = (write_sibling(tmp_path / f"sibling{seed}", first, seed) for seed in itertools.count())
+    picture = write_picture(tmp_path / "a.png")
+
+    def called(*models):
+        [row] = rows_of(tmp_path / f"{models[-1].name}.csv", "--model", *models, picture)
+        assert list(row) == ["path", "model", "content", *NAMES, "predicted"] and "." not in row["model"]
+        probabilities = {name: float(row[name]) for name in NAMES}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == max(NAMES, key=probabilities.__getitem__)
+        return row["predicted"]
+
+    alone = called(first)
+    [best] = [one for one in open_folder(first).findings(np.asarray(Image.open(picture))) if one.is_marked]
+    assert best.name == alone
+    assert any(called(first, other) != alone for other in itertools.islice(others, 20))
+
+
+def test_a_csv_of_an_exclusive_model_with_the_older_columns_is_refused(tmp_path):
+    folder, picture = make_exclusive(write_stage2(tmp_path / "model")), write_picture(tmp_path / "a.png")
+    [row] = rows_of(tmp_path / "out.csv", "--model", folder, picture)
+    older = [*list(row)[:-1], *(f"{name} {kind}" for kind in MORE_COLUMNS for name in NAMES)]
+    (tmp_path / "out.csv").write_text(",".join(older) + "\n")
+    with pytest.raises(
+        UserError, match=rf"it has '{NAMES[0]} calibrated', .* … and it lacks 'predicted'; name"
+    ):
+        rows_of(tmp_path / "out.csv", "--model", folder, picture)
+
+
+def test_of_equal_probabilities_the_first_is_called():
+    findings = Operation.none().findings(["a", "b", "c"], [0.2, 0.4, 0.4], is_exclusive=True)
+    assert [one.name for one in findings if one.is_called] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "is_exclusive", "twice"),
+    [
+        (["Mass", "Mass threshold"], False, "Mass threshold"),
+        (["healthy", "predicted"], True, "predicted"),
+        (["Mass", "content"], False, "content"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(names, is_exclusive, twice):
+    with pytest.raises(UserError, match=f"two columns '{twice}'"):
+        columns_of(names, is_exclusive, has_more=not is_exclusive)
+    assert columns_of(["predicted"], is_exclusive=False, has_more=False) == ["predicted"]
 
 
 def test_several_models_write_their_mean_and_resume(tmp_path):
@@ -106,6 +157,7 @@ def test_several_models_write_their_mean_and_resume(tmp_path):
     [both] = rows("both.csv", "--model", first, second, picture)  # what follows --model, sorted out
     for name in NAMES:
         assert float(both[name]) == pytest.approx((float(one[name]) + float(two[name])) / 2, abs=1.1e-6)
+    assert list(both) == ["path", "model", "content", *NAMES]
     assert set(both["model"].split("+")) == {one["model"], two["model"]}
     resumed = rows("both.csv", tmp_path / "b.png", picture, "--model", second, first)
     assert [Path(row["path"]).name for row in resumed] == ["a.png", "b.png"] and resumed[0] == both
