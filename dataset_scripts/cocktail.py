@@ -39,16 +39,13 @@ class Cocktail(SourceBuilder):
     def _scan(self, data_dir: Path) -> list[tuple[Source, FolderScan]]:
         present = [source for source in self.SOURCES if (data_dir / source.folder).is_dir()]
         if not present:
-            found = (
-                sorted(path.name for path in data_dir.iterdir())[:12]
-                if data_dir.is_dir()
-                else "no such folder"
-            )
+            wanted = [source.folder for source in self.SOURCES]
+            there = sorted(path.name for path in data_dir.iterdir())[:12] if data_dir.is_dir() else None
+            found = "no such folder" if there is None else f"found {there}" if there else "it is empty"
             raise DataLayoutError(
-                f"{data_dir} holds none of the sources. Wanted at least one of the folders "
-                f"{[source.folder for source in self.SOURCES]}; found {found}. Point data_dir at the folder "
-                "above them; for one source alone use its own builder, for example ChestXray14. Your own "
-                "images/ and CSV are built by ImageFolder, or here as one of these folders."
+                f"{data_dir} holds none of the sources: {found}. Wanted is a folder that holds one or more "
+                f"of {wanted}; or your own images: in class folders, alone, or with a CSV that has a column "
+                "image (docs/data.md)."
             )
         return [(source, scan_folder(data_dir / source.folder)) for source in present]
 

@@ -20,6 +20,8 @@ LABEL_COLUMN = "label"
 _CLASS_COLUMNS = (LABEL_COLUMN, "class")
 """A column of this name that is the only one and holds words holds classes, as in the datasets library."""
 
+_LONGEST_CLASS = 60  # characters; longer is text about an image
+
 _MOST_CLASSES = 1000
 
 
@@ -111,9 +113,18 @@ def table_labels(table: Table, label_column: str = "") -> OwnLabels:
                     f"{table.name}, line {row.line}: column {column!r} holds {row.get(column)!r}. A label is "
                     "1 (present), 0 (absent) or empty (not annotated). If this column is no label, delete "
                     f"it, or rename it to what it holds of {list(KNOWN_COLUMNS)}: no other column is "
-                    f"allowed. If it names each image's one class, add label_column: {column}."
+                    f"allowed.{_advice(column, {each.get(column) for each in table.rows} - {''})}"
                 )
     return OwnLabels(tuple(names)) if names else OwnLabels()
+
+
+def _advice(column: str, values: set[str]) -> str:
+    """What else a column that holds no labels may be, by its values."""
+    if values & {"-1", "-1.0"} and all(parse_label(value) is not None for value in values - {"-1", "-1.0"}):
+        return " If -1 says uncertain, as in CheXpert, empty these cells: not annotated."
+    if len(values) > _MOST_CLASSES or max(map(len, values)) > _LONGEST_CLASS:
+        return ""
+    return f" If it names each image's one class, add label_column: {column}."
 
 
 def _classes(table: Table, column: str) -> OwnLabels:

@@ -1,11 +1,11 @@
 """A page to try a stage's folder on: drop a radiograph, see what its model finds, writes or fills in.
 
-    python -m medhiera app demo/phantom/stage2
-    python -m medhiera app demo/phantom/stage1 --port 7861
-    python -m medhiera app demo/phantom/stage2 --time 20
+    medhiera app demo/phantom/stage2
+    medhiera app demo/phantom/stage1 --port 7861
+    medhiera app demo/phantom/stage2 --time 20
 
 The first two serve the page on this machine alone; the last prints the latency per image and ends. Also
-a Hub Space's app_file (see bundle.py), its model in `model/`. Needs the extra `app`.
+a Hub Space's app_file, its model in `model/`. Needs the extra `app`.
 
 Nothing uploaded is kept: a file is deleted as soon as it has been read, its pixels live in the session's
 memory for half an hour at most, and results are pictures inside the page. Nothing is fetched at run time.

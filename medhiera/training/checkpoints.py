@@ -104,7 +104,7 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
     if wanted in (None, False, "false", "False"):
         if whole is not None:
             raise CheckpointError(
-                f"{output} already holds {whole.name} of another run; resume it with "
+                f"{output} already holds {whole.name} of a run that has not ended; resume it with "
                 "--resume_from_checkpoint true, or choose another --output_dir"
             )
         return None

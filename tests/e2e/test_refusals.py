@@ -72,7 +72,7 @@ def test_folder_of_another_run_is_not_mixed_up(workshop, stage1, tmp_path):
     with pytest.raises(UserError, match="already holds a finished stage"):
         mae(workshop, stage1)
     shutil.copytree(stage1 / "checkpoint-6", tmp_path / "checkpoint-6")
-    with pytest.raises(UserError, match="already holds checkpoint-6 of another run"):
+    with pytest.raises(UserError, match="already holds checkpoint-6 of a run that has not ended"):
         mae(workshop, tmp_path)
 
 

@@ -118,8 +118,10 @@ def test_image_size_shrinks_the_shorter_side(chest: ChestFolder) -> None:
 
 
 def test_none_of_the_folders(tmp_path: Path) -> None:
-    (tmp_path / "something").mkdir()
-    with pytest.raises(DataLayoutError, match=r"none of the sources.*ChestXray-NIHCC.*something"):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataLayoutError, match=r"none of the sources: it is empty\. .*ChestXray-NIHCC"):
+        Cocktail(data_dir=tmp_path / "empty", build_dir=tmp_path / "cache")
+    with pytest.raises(DataLayoutError, match=r"none of the sources: found \['empty'\].*ChestXray-NIHCC"):
         Cocktail(data_dir=tmp_path, build_dir=tmp_path / "cache")
 
 

@@ -76,6 +76,23 @@ def test_a_table_beside_split_folders_keeps_them(tmp_path: Path) -> None:
     assert "split_cut" in {problem.kind for problem in listing.problems}
 
 
+@pytest.mark.parametrize(
+    ("cells", "advice"),
+    [
+        (["1", "0", "-1"], r"no other column is allowed. If -1 says uncertain, as in CheXpert, empty these"),
+        (["1", "0", "maybe"], r"names each image's one class, add label_column: mass"),
+        (["1", "0", "The heart is enlarged; no effusion. " * 3], r"no other column is allowed\.$"),
+    ],
+)
+def test_a_cell_that_is_no_label_is_refused_with_advice_that_fits(
+    tmp_path: Path, cells: list[str], advice: str
+) -> None:
+    rows = "".join(f"{n}.png,{cells[n % 3]}\n" for n in range(30))
+    root = write(tmp_path / "own", {"labels.csv": "image,mass\n" + rows}, [f"{n}.png" for n in range(30)])
+    with pytest.raises(LabelFileError, match=advice):
+        listed(root)
+
+
 def test_a_column_of_classes_is_one_exclusive_label(tmp_path: Path) -> None:
     lines = [f"{n}.png,{['virus', 'none', 'bacteria', ''][n % 4]},{n}" for n in range(40)]
     root = write(tmp_path / "own", {"labels.csv": "image,kind,patient\n" + "\n".join(lines)},
