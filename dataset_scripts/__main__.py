@@ -93,7 +93,7 @@ import logging
 import tempfile
 
 from dataset_scripts.build.build_log import summary_lines
-from dataset_scripts.build.config import check_numbers
+from dataset_scripts.build.config import check_options
 from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
 from dataset_scripts.cocktail import SOURCES, Cocktail
 from dataset_scripts.errors import UserError
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("dataset_scripts").setLevel(logging.INFO)
     logger.setLevel(logging.INFO)  # which is __main__
     try:
-        check_numbers(vars(options))
+        check_options(vars(options))
         if options.push_to_hub:
             _check_upload(options.data_dir)
         with tempfile.TemporaryDirectory() as unused_cache:

@@ -202,7 +202,7 @@ class HieraMAEConfig(HieraConfig):
         Raises:
             ValueError: see the class.
         """
-        _check_numbers(self)
+        _check_options(self)
         stages = len(self.depths)
         if len(self.num_heads) != stages or len(self.masked_unit_attention) != stages:
             raise ValueError(
@@ -323,7 +323,7 @@ def _check_content(content: dict[str, Any]) -> None:
         raise ValueError(f"dtype is {dtype!r}; wanted one of torch's, such as 'float32'")
 
 
-def _check_numbers(config: HieraMAEConfig) -> None:
+def _check_options(config: HieraMAEConfig) -> None:
     """Refuse numbers that no model has.
 
     Raises:

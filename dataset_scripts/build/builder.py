@@ -21,7 +21,7 @@ from datasets.utils.py_utils import temporary_assignment
 
 from dataset_scripts.build.build_log import BuildLog, is_log, most_bad_files, read_logs, write_reports
 from dataset_scripts.build.chest_column import add_contours
-from dataset_scripts.build.config import SourceConfig, check_numbers
+from dataset_scripts.build.config import SourceConfig, check_options
 from dataset_scripts.build.examples import build_examples
 from dataset_scripts.build.named_files import find_named_files
 from dataset_scripts.build.phantom_mark import drawn_sources, report_foreign_files
@@ -91,7 +91,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                 f"{type(self).__name__} needs data_dir, the folder with the raw files. These datasets ask "
                 "for registration or a licence, so they are never downloaded for you."
             )
-        check_numbers(options)
+        check_options(options)
         mapping = options.get("nih_mapping")
         extra = [Path(mapping)] if mapping else []
         found = self._scan(Path(data_dir).resolve())

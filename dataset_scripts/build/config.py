@@ -79,14 +79,15 @@ _WHOLE_NUMBERS = {"stored_size": (0, 65_535), "slices_per_volume": (1, 10_000), 
 _SHARES = {"validation_fraction": "between 0 and 1", "max_bad_fraction": "from 0 to 1"}
 
 
-def check_numbers(options: Mapping[str, Any]) -> None:
-    """Refuse numbers that no build can be made with, before any file is looked for.
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no build can be made with, before any file is looked for.
 
     Args:
-        options: of a build or its command, by name; others than numbers are left alone.
+        options: of a build or its command, by name.
 
     Raises:
-        UserError: names each that is out of its range, and the range.
+        UserError: names each number that is out of its range, and the range; or options that contradict
+            each other.
     """
     faults = []
     for name, (least, most) in _WHOLE_NUMBERS.items():
@@ -99,5 +100,10 @@ def check_numbers(options: Mapping[str, Any]) -> None:
         is_inside = is_number and (0 < value < 1 or (ends == "from 0 to 1" and value in (0, 1)))
         if not is_inside:  # NaN too
             faults.append(f"{name} is {value}; wanted a share {ends}")
+    if options.get("protect") and options.get("allow_leakage"):
+        faults.append(
+            "protect leaves out what shows a protected image, and allow_leakage keeps what shows any held-out "
+            "one; name one of the two"
+        )
     if faults:
         raise UserError("this build cannot be made: " + "; ".join(faults))

@@ -49,7 +49,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 
 import logging
 
-from dataset_scripts.build.config import check_numbers
+from dataset_scripts.build.config import check_options
 from dataset_scripts.errors import UserError
 from dataset_scripts.leakage.comparison import compare
 from dataset_scripts.leakage.image_sets import open_images
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _read_options(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        check_numbers({"num_proc": options.num_proc})
+        check_options({"num_proc": options.num_proc})
         _check_output(options.output_dir, options.a, options.b)
         a = open_images(options.a)
         b = a if options.b == options.a else open_images(options.b)

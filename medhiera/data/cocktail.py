@@ -276,17 +276,21 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
     """Options that only a build obeys must be those this data was built with.
 
     Raises:
-        UserError: it was built with another split, or with leaks dropped or kept as is not asked for.
+        UserError: it was built with another split, or with leaks or near-duplicates dropped or kept as is
+            not asked for.
     """
     faults = []
     report = built / LEAKAGE_REPORT_FILE
     if scheme != options.split_scheme:
         faults.append(f"it was built with split_scheme: {scheme}, wanted is {options.split_scheme}")
     if is_training and report.is_file():
-        is_allowed = json.loads(report.read_text(encoding="utf-8"))["allow_leakage"]
-        if is_allowed != options.allow_leakage:
-            kept = "kept" if is_allowed else "left out"
+        found = json.loads(report.read_text(encoding="utf-8"))
+        if found["allow_leakage"] != options.allow_leakage:
+            kept = "kept" if found["allow_leakage"] else "left out"
             faults.append(f"its leaks are {kept}, and the recipe has allow_leakage: {options.allow_leakage}")
+        kept_each = "all" if found.get("source_duplicates") is None else "once"
+        if kept_each != options.keep_duplicates:
+            faults.append(f"it keeps near-duplicates {kept_each}, wanted is {options.keep_duplicates}")
     for name in ("nih_mapping", "contours", "protect"):
         if is_training and getattr(options, name):
             faults.append(f"{name} is read when data is built, and this is built already")

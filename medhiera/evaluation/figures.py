@@ -307,7 +307,7 @@ def roc_curves(
 
 
 def auroc_points(report: RankingReport, path: Path, *, title: str, mark: str = "") -> None:
-    """AUROC a finding with its 95 % interval, sorted, and the mean; of two exclusive labels one point.
+    """AUROC a finding with its 95 % interval, sorted, and their mean; of two exclusive labels one point.
 
     Args:
         report: from metrics.rank_findings.
@@ -329,7 +329,7 @@ def auroc_points(report: RankingReport, path: Path, *, title: str, mark: str = "
         axis.text(1.01, row, f"{values[name]:.3f}", va="center", fontsize=8,
                   transform=axis.get_yaxis_transform())  # fmt: skip
         lowest = min(lowest, values[name], *(limits or ()))
-    if report.mean_auroc is not None and not pair:
+    if report.mean_auroc is not None and len(names) > 1:
         axis.axvline(report.mean_auroc, color=ORANGE, linewidth=1.4, zorder=0)
         axis.text(
             report.mean_auroc, len(names) - 0.35, f"mean {report.mean_auroc:.3f}",

@@ -302,6 +302,8 @@ def test_protected_parquet_and_ones_own_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_to_protect_is_refused(leaking: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name one of the two"):
+        build(leaking, protect=str(tmp_path / "absent"), allow_leakage=True)
     with pytest.raises(DataLayoutError, match=r"protect is .*absent: not there, or neither a folder"):
         build(leaking, protect=str(tmp_path / "absent"))
     (tmp_path / "broken").mkdir()

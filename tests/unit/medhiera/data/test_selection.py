@@ -230,6 +230,7 @@ def test_what_a_recipe_protects_is_not_trained_on_and_counted(raw: Path, tmp_pat
     [
         ({"split_scheme": "medtransformer"}, "with split_scheme: official, wanted is medtransformer"),
         ({"allow_leakage": True}, "its leaks are left out, and the recipe has allow_leakage: True"),
+        ({"keep_duplicates": "once"}, "it keeps near-duplicates all, wanted is once"),
         ({"nih_mapping": "map.csv"}, "nih_mapping is read when data is built"),
         ({"contours": "learned"}, "contours is read when data is built"),
         ({"protect": "held out"}, "protect is read when data is built"),

@@ -131,7 +131,10 @@ def test_the_licences_of_weights_and_code_have_their_texts(record, root):
     assert "stands with what these weights were made from" in licence_text(record)
 
 
-@pytest.mark.parametrize("stage", ["stage0", "stage1", "stage2", "stage2-reports"])
+@pytest.mark.parametrize(
+    "stage",
+    ["stage0", "stage1", "stage2", "stage2-reports", "small-result-stage1", "small-result-stage2"],
+)
 def test_the_committed_examples_are_what_is_rendered(stage):
     folder = TEMPLATES / "examples" / stage
     card = (folder / "README.md").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The card, figures and log of a stage that learned one's own classes are worded for these."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,8 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
 from medhiera.evaluation.tables import format_table
-from medhiera.hub.model_card import render_card
+from medhiera.hub.model_card import TEMPLATES, render_card
+from medhiera.hub.record import read_record
 
 NAMES = ["BACTERIA", "NORMAL", "VIRUS"]
 
@@ -113,3 +115,11 @@ def test_the_card_says_where_patients_come_from(tmp_path):
     assert "Of 12 images of the data the patient is not known, and each counts as a patient" in said
     assert "Patients were guessed from the names of the files" in said
     assert read_patient_origin(tmp_path / "none") == PatientOrigin()
+
+
+def test_one_finding_is_no_mean_of_findings():
+    record = read_record(TEMPLATES / "examples" / "small-result-stage2")
+    assert list(record.evaluation.findings) == ["Pneumonia"]
+    text = render_card(record, [])
+    assert "| on the test split | AUROC |" in text and "A Hiera classifier of one finding:" in text
+    assert not re.search(r"\bmean AUROC|mean average|1 findings|1 of 1", text)
