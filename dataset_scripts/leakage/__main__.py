@@ -4,7 +4,7 @@
     python -m dataset_scripts.leakage my_images my_images --output_dir duplicates
 
 A and B are folders of images (PNG, JPEG, TIFF, DICOM, ...), what `python -m dataset_scripts` wrote or other
-Parquet with a column `image`, or datasets by their name on the Hub. A twice: its own near-duplicates.
+Parquet with a column of images, or datasets by their name on the Hub. A twice: its own near-duplicates.
 OUT/pairs.csv names the pairs, OUT/pairs.png shows them, OUT/verdict.json says what was compared. A command
 that was killed goes on where it was when it is repeated.
 """

@@ -9,8 +9,8 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,21 +55,15 @@ def compare(a: ImageSet, b: ImageSet, output_dir: Path, num_proc: int = 1) -> st
     work = _open_work(output_dir, {"a": a.digest, "b": b.digest, "threshold": THRESHOLD})
     thumbnails, unreadable = _read_all(a, work, "a", num_proc)
     others, other_unreadable = (thumbnails, unreadable) if is_same else _read_all(b, work, "b", num_proc)
-    place = {key: number for number, key in enumerate(b.keys)}
-    own = np.array([place.get(key, -1) for key in a.keys])
-    matches = _find(thumbnails, others, own, work)
-    pairs = [
-        _Pair(query, match)
-        for query, several in enumerate(matches)
-        for match in several
-        if match.correlation >= THRESHOLD
-    ]
-    if is_same:
-        pairs = _each_once(pairs)
+    found = _pairs(_find(thumbnails, others, _own(a, b), work / "matches.jsonl"))
+    if not is_same:  # an image has five matches at most: of more copies in `b` each finds its like in `a`
+        back = _pairs(_find(others, thumbnails, _own(b, a), work / "matches_back.jsonl", "Comparing back"))
+        found += [_turned(pair) for pair in back]
+    pairs = _each_once((pair for pair in found if pair.match.correlation >= THRESHOLD), is_same)
     pairs.sort(key=lambda pair: (-pair.match.correlation, pair.query, pair.match.reference))
     _write_pairs(output_dir / PAIRS_FILE, pairs, a, b)
     _write_sheet(output_dir / SHEET_FILE, pairs, (a, thumbnails), (b, others))
-    highest = max((several[0].correlation for several in matches if several), default=0.0)
+    highest = max((pair.match.correlation for pair in found), default=0.0)
     facts = {
         "a": a.place,
         "b": b.place,
@@ -131,9 +125,16 @@ def _read_all(images: ImageSet, work: Path, name: str, num_proc: int) -> tuple[T
     return np.concatenate(blocks), unreadable
 
 
-def _find(queries: Thumbnails, references: Thumbnails, own: np.ndarray, work: Path) -> list[list[Match]]:
-    """Return the matches of each query; one line of a file holds what is found for some of them."""
-    file = work / "matches.jsonl"
+def _own(queries: ImageSet, references: ImageSet) -> np.ndarray:
+    """Return (queries,), the reference that is the same file or row, or -1."""
+    place = {key: number for number, key in enumerate(references.keys)}
+    return np.array([place.get(key, -1) for key in queries.keys])
+
+
+def _find(
+    queries: Thumbnails, references: Thumbnails, own: np.ndarray, file: Path, said: str = "Comparing"
+) -> list[list[Match]]:
+    """Return the matches of each query; one line of the file holds what is found for some of them."""
     found: list[list[Match]] = []
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
     whole = [line for line in lines if line.endswith("\n")]  # a killed run may leave half a line
@@ -143,9 +144,9 @@ def _find(queries: Thumbnails, references: Thumbnails, own: np.ndarray, work: Pa
         log.writelines(whole)
         log.flush()
         done = min(len(whole) * PART, len(queries))
-        with tqdm(total=len(queries), initial=done, desc="Comparing", unit=" images") as bar:
+        with tqdm(total=len(queries), initial=done, desc=said, unit=" images") as bar:
             for part in find_matches(queries, references, own, first=done) if done < len(queries) else ():
-                rows = [[(m.reference, m.correlation, m.change) for m in several] for several in part]
+                rows = [[astuple(match) for match in several] for several in part]
                 log.write(json.dumps(rows) + "\n")
                 log.flush()
                 found += part
@@ -153,11 +154,25 @@ def _find(queries: Thumbnails, references: Thumbnails, own: np.ndarray, work: Pa
     return found
 
 
-def _each_once(pairs: Iterable[_Pair]) -> list[_Pair]:
-    """Of a pair that was found from both sides keep the first side's."""
-    kept: dict[frozenset[int], _Pair] = {}
+def _pairs(matches: Iterable[list[Match]]) -> list[_Pair]:
+    return [_Pair(query, match) for query, several in enumerate(matches) for match in several]
+
+
+def _turned(pair: _Pair) -> _Pair:
+    """Return a pair of which the second side was the query."""
+    query, match = pair.match.reference, pair.match
+    turned = replace(match, reference=pair.query, change=match.change_back, change_back=match.change)
+    return _Pair(query, turned)
+
+
+def _each_once(pairs: Iterable[_Pair], is_same: bool) -> list[_Pair]:
+    """Of a pair that was found from both sides keep what scored higher; in one set the sides are alike."""
+    kept: dict[Hashable, _Pair] = {}
     for pair in pairs:
-        kept.setdefault(frozenset((pair.query, pair.match.reference)), pair)
+        sides = (pair.query, pair.match.reference)
+        key = frozenset(sides) if is_same else sides
+        if key not in kept or pair.match.correlation > kept[key].match.correlation:
+            kept[key] = pair
     return list(kept.values())
 
 

@@ -5,9 +5,10 @@ What the user names → `open_images` → `ImageSet`, whose images are read in b
 """
 
 import hashlib
+import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from dataset_scripts.errors import DataLayoutError, UserError
 from dataset_scripts.reading.grayscale import GrayImage
 from dataset_scripts.reading.image_files import is_picture, walk_folder
 
-_IMAGE_COLUMN, _NAME_COLUMN = "image", "image_id"
+logger = logging.getLogger(__name__)
+
+_NAME_COLUMN = "image_id"
 
 _ROWS_AT_ONCE = 64
 
@@ -38,7 +41,8 @@ class ImageSet:
 
     Attributes:
         place: as the user named it.
-        names: of each image, relative to the place; an `image_id`, or split and row, in tables.
+        names: of each image, relative to the place; in tables an `image_id`, or file or split and row, after
+            the configuration where a dataset has several, before the column where images stand in several.
         keys: of each image; what two sets hold under one key is one file or row, no copy.
         digest: changes when an image is added, removed or changed.
         others: number of files in the folder that are no pictures.
@@ -63,30 +67,33 @@ class _Folder:
 
 @dataclass(frozen=True, slots=True)
 class _Parquet:
-    files: tuple[Path, ...]
+    files: tuple[tuple[Path, tuple[str, ...]], ...]  # with the columns that hold images
 
     def read(self, start: int) -> Iterator[ImageCell]:
-        for file in self.files:
+        for file, columns in self.files:
             with parquet.ParquetFile(file) as opened:
-                if start >= opened.metadata.num_rows:
-                    start -= opened.metadata.num_rows
+                count = opened.metadata.num_rows * len(columns)
+                if start >= count:
+                    start -= count
                     continue
-                for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=[_IMAGE_COLUMN]):
-                    column = batch.column(_IMAGE_COLUMN)
-                    yield from (_cell(cell.as_py()) for cell in column[start:])
-                    start = max(0, start - len(column))
+                for batch in opened.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+                    rows = zip(*(batch.column(column) for column in columns), strict=True)
+                    cells = [cell for row in rows for cell in row]
+                    yield from (_cell(cell.as_py()) for cell in cells[start:])
+                    start = max(0, start - len(cells))
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    splits: tuple[datasets.Dataset, ...]
-    column: str
+    splits: tuple[tuple[datasets.Dataset, tuple[str, ...]], ...]  # with the columns that hold images
 
     def read(self, start: int) -> Iterator[ImageCell]:
-        for rows in self.splits:
-            for number in range(min(start, len(rows)), len(rows)):
-                yield _cell(rows[number][self.column])
-            start = max(0, start - len(rows))
+        for rows, columns in self.splits:
+            count = len(rows) * len(columns)
+            for number in range(min(start, count), count):
+                row, column = divmod(number, len(columns))
+                yield _cell(rows[row][columns[column]])
+            start = max(0, start - count)
 
 
 def _cell(value: dict[str, Any] | None) -> ImageCell:
@@ -97,7 +104,7 @@ def _cell(value: dict[str, Any] | None) -> ImageCell:
         return np.frombuffer(value["pixels"], np.uint8).reshape(value["height"], value["width"])
     if value["bytes"] is not None:
         return bytes(value["bytes"])
-    return Path(value["path"] or os.devnull)
+    return Path(value.get("path") or os.devnull)
 
 
 def open_images(place: str) -> ImageSet:
@@ -105,7 +112,7 @@ def open_images(place: str) -> ImageSet:
 
     Args:
         place: a folder of images; what `python -m dataset_scripts` wrote; another folder with Parquet, or a
-            Parquet file, with a column `image`; or whatever `datasets.load_dataset` opens by this name.
+            Parquet file, with a column of images; or whatever `datasets.load_dataset` opens by this name.
 
     Raises:
         UserError: there is nothing of this name, or no image in it.
@@ -114,7 +121,7 @@ def open_images(place: str) -> ImageSet:
     path = Path(place).expanduser()
     if path.is_file():
         if path.suffix.lower() == ".parquet":
-            return _open_parquet(place, (path,))
+            return _open_parquet(place, path.parent, (path.name,))
         raise UserError(f"{place} is a file. Wanted a folder of images, a .parquet file or a dataset.")
     if not path.is_dir():
         if _HUB_ID.fullmatch(place) is None:
@@ -122,7 +129,7 @@ def open_images(place: str) -> ImageSet:
         return _open_dataset(place, "is no folder or file here, and")
     if (path / BUILD_FILE).is_file():
         check_complete(path)
-        return _open_parquet(place, tuple(path / file for file in parquet_files(path)))
+        return _open_parquet(place, path, tuple(parquet_files(path)))
     walk = walk_folder(path, follow_links_out=True)
     top = os.path.realpath(path)
     pictures = [file for file in walk.files if is_picture(f"{top}/{file}")]
@@ -142,64 +149,116 @@ def open_images(place: str) -> ImageSet:
             cells=_Folder(tuple(Path(top) / file for file in pictures)),
         )
     if tables:
-        return _open_parquet(place, tuple(Path(top) / file for file in tables))
+        return _open_parquet(place, Path(top), tuple(tables))
     if walk.files:
         return _open_dataset(place, "holds no picture and no Parquet, and")
     raise UserError(f"{place} is empty. Wanted a folder of images, a .parquet file or a dataset.")
 
 
-def _open_parquet(place: str, files: tuple[Path, ...]) -> ImageSet:
+def _open_parquet(place: str, top: Path, files: tuple[str, ...]) -> ImageSet:
+    """Open files below `top`, which their names are relative to."""
     names: list[str] = []
     keys: list[str] = []
-    for file in files:
+    opened_files = []
+    for name in files:
+        file = top / name
         try:
             with parquet.ParquetFile(file) as opened:
-                kind = opened.schema_arrow
-                if _IMAGE_COLUMN not in kind.names or not pyarrow.types.is_struct(
-                    kind.field(_IMAGE_COLUMN).type
-                ):
+                schema = opened.schema_arrow
+                columns = _image_columns(_struct_features(schema))
+                if not columns:
                     raise UserError(
-                        f"{file} has no column `{_IMAGE_COLUMN}` of images, but {kind.names}. Wanted Parquet "
-                        "as `python -m dataset_scripts` or `push_to_hub` writes it."
+                        f"{file} has no column of images, but {schema.names}. Wanted Parquet as "
+                        "`python -m dataset_scripts` or `push_to_hub` writes it."
                     )
                 count = opened.metadata.num_rows
-                has_names = _NAME_COLUMN in kind.names
+                has_names = _NAME_COLUMN in schema.names
                 listed = opened.read([_NAME_COLUMN])[_NAME_COLUMN].to_pylist() if has_names else []
         except (pyarrow.ArrowException, OSError) as error:
             raise DataLayoutError(f"{file} cannot be read as Parquet ({error}). Is it damaged?") from error
-        names += [str(name) for name in listed] or [f"{file.name}/{row}" for row in range(count)]
-        keys += [f"{file.resolve()}/{row}" for row in range(count)]
+        rows = [str(name) for name in listed] or [f"{name}/{row}" for row in range(count)]
+        names += _in_columns(rows, columns)
+        keys += [f"{file.resolve()}/{row}/{column}" for row in range(count) for column in columns]
+        opened_files.append((file, columns))
     if not names:
         raise UserError(f"{place} holds no row. Wanted at least one image.")
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return ImageSet(place, tuple(names), tuple(keys), _digest(stats), 0, _Parquet(files))
+    stats = [
+        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns, columns)
+        for file, columns in opened_files
+    ]
+    return ImageSet(place, tuple(names), tuple(keys), _digest(stats), 0, _Parquet(tuple(opened_files)))
 
 
 def _open_dataset(place: str, why: str) -> ImageSet:
+    configurations = _load(place, why)
+    names: list[str] = []
+    keys: list[str] = []
+    splits, facts = [], []
+    without = []
+    for configuration, loaded in configurations.items():
+        features = next(iter(loaded.values())).features
+        columns = _image_columns(features)
+        if not columns:
+            without.append(f"{configuration} ({list(features)})")
+            continue
+        before = f"{configuration}/" if len(configurations) > 1 else ""
+        for split, rows in loaded.items():
+            has_names = _NAME_COLUMN in features
+            listed = rows[_NAME_COLUMN][:] if has_names else [f"{split}/{row}" for row in range(len(rows))]
+            names += _in_columns([f"{before}{name}" for name in listed], columns)
+            cells = [f"{row}/{column}" for row in range(len(rows)) for column in columns]
+            keys += [f"{place}/{configuration}/{split}/{cell}" for cell in cells]
+            cached = [file["filename"] for file in rows.cache_files]
+            facts.append((configuration, split, len(rows), columns, cached))
+            images = rows.select_columns(list(columns))
+            for column in columns:
+                if isinstance(features[column], datasets.Image):
+                    images = images.cast_column(column, datasets.Image(decode=False))
+            splits.append((images, columns))
+    if not splits:
+        raise UserError(f"{place} has no column of images, but {', '.join(without)}.")
+    if without:
+        logger.warning("%s: not compared, as no column holds images: %s", place, ", ".join(without))
+    return ImageSet(place, tuple(names), tuple(keys), _digest(facts), 0, _Rows(tuple(splits)))
+
+
+def _load(place: str, why: str) -> dict[str, datasets.DatasetDict]:
+    """Load every configuration of a dataset.
+
+    Raises:
+        UserError: one of them cannot be loaded; `why` it was tried is said.
+    """
     try:
-        loaded = datasets.load_dataset(place)
+        names = datasets.get_dataset_config_names(place)
+        if len(names) == 1:  # in the cache alone it may have another name
+            return {names[0]: datasets.load_dataset(place)}
+        return {name: datasets.load_dataset(place, name) for name in names}
     except Exception as error:  # whatever a name that means nothing makes the library and its readers raise
         reason = " ".join(str(error).split())
         raise UserError(
             f"{place} {why} cannot be opened as a dataset ({type(error).__name__}: {reason}). Wanted a "
             "folder of images, a .parquet file, or a dataset that is on the Hub or in its cache."
         ) from error
-    features = next(iter(loaded.values())).features
-    columns = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    if not columns:
-        raise UserError(f"{place} has no column of images, but {list(features)}.")
-    splits = {
-        name: rows.cast_column(columns[0], datasets.Image(decode=False)) for name, rows in loaded.items()
-    }
-    names: list[str] = []
-    for split, rows in splits.items():
-        listed = rows[_NAME_COLUMN][:] if _NAME_COLUMN in features else range(len(rows))
-        names += [str(name) if _NAME_COLUMN in features else f"{split}/{name}" for name in listed]
-    files = [
-        (name, len(rows), [file["filename"] for file in rows.cache_files]) for name, rows in splits.items()
-    ]
-    keys = tuple(f"{place}/{split}/{row}" for split, rows in splits.items() for row in range(len(rows)))
-    return ImageSet(place, tuple(names), keys, _digest(files), 0, _Rows(tuple(splits.values()), columns[0]))
+
+
+def _image_columns(features: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns that hold images, whatever their names: encoded ones, or pixels."""
+    return tuple(
+        name
+        for name, kind in features.items()
+        if isinstance(kind, datasets.Image) or (isinstance(kind, dict) and {"bytes", "pixels"} & kind.keys())
+    )
+
+
+def _struct_features(schema: pyarrow.Schema) -> datasets.Features:
+    """Return what a Parquet file's structs are: images, sounds, ... where the file says so."""
+    structs = [field for field in schema if pyarrow.types.is_struct(field.type)]
+    return datasets.Features.from_arrow_schema(pyarrow.schema(structs, metadata=schema.metadata))
+
+
+def _in_columns(rows: list[str], columns: tuple[str, ...]) -> list[str]:
+    """Return the names of the images in rows, with their columns where these are several."""
+    return rows if len(columns) == 1 else [f"{row}/{column}" for row in rows for column in columns]
 
 
 def _digest(facts: object) -> str:
@@ -209,12 +268,9 @@ def _digest(facts: object) -> str:
 def _has_images(file: str) -> bool:
     """Whether a Parquet file has a column of images, whatever its name; a damaged one may have."""
     try:
-        kinds = parquet.read_schema(file).types
+        schema = parquet.read_schema(file)
     except (pyarrow.ArrowException, OSError):
         return True
-    return any(
-        pyarrow.types.is_binary(kind)
-        or pyarrow.types.is_large_binary(kind)
-        or (pyarrow.types.is_struct(kind) and {"bytes", "pixels"} & {field.name for field in kind})
-        for kind in kinds
+    return bool(_image_columns(_struct_features(schema))) or any(
+        pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) for kind in schema.types
     )

@@ -38,7 +38,7 @@ _FITTED_ON = 2048
 
 _CANDIDATES = 12
 
-_REFINED = 5  # candidates left after the coarse alignment
+_REFINED = 5  # candidates left after the coarse alignment: no query has more matches
 
 _PLAUSIBLE = 0.45  # descriptors' correlation of a pair worth refining
 
@@ -73,11 +73,13 @@ class Match:
             as like: strangers are like several.
         change: what turns the reference into the query ("mirrored, cropped to 0.81 x 0.80"), empty if
             nothing that the comparison could tell.
+        change_back: what turns the query into the reference, likewise.
     """
 
     reference: int
     correlation: float
     change: str = ""
+    change_back: str = ""
 
 
 NO_MATCH = Match(0, 0.0)
@@ -122,7 +124,9 @@ def best_matches(
 def find_matches(
     queries: Pictures, references: Pictures, own: Rows | None = None, first: int = 0
 ) -> Iterator[list[list[Match]]]:
-    """Find for each query the reference it shows best, and the others that hold the same picture.
+    """Find for each query the reference it shows best, and others that hold the same picture: five at most.
+
+    Where the references hold a picture more often, look for the references among the queries as well.
 
     Args:
         queries: as of best_matches.
@@ -190,9 +194,8 @@ def _match(part: tuple[Pictures, Rows], index: _Index) -> list[list[Match]]:
         for place in np.argsort(-values, kind="stable"):
             if values[place] > 0 and is_same[row, place]:
                 reference = int(index.owners[candidates.references[row, place]])
-                orientation, sign = candidates.orientations[row, place], candidates.signs[row, place]
-                change = describe_change(int(orientation), sign < 0, warps[row, place])
-                matches.setdefault(reference, Match(reference, float(values[place]), change))
+                changes = _describe_both(candidates, warps, (row, int(place)))
+                matches.setdefault(reference, Match(reference, float(values[place]), *changes))
         best, known = (next(iter(several), NO_MATCH) for several in (matches.values(), found[owners[row]]))
         if best.correlation > known.correlation:  # the variants of a query: the best one speaks for it
             found[owners[row]] = list(matches.values())
@@ -286,6 +289,16 @@ def _lay(
     shown = references[candidates.references[chosen]]
     shows_more = (candidates.windows[chosen] >= len(WINDOWS))[:, None, None]
     return np.where(shows_more, turned, shown), np.where(shows_more, shown, turned)
+
+
+def _describe_both(candidates: Candidates, warps: FloatArray, place: tuple[int, int]) -> tuple[str, str]:
+    """Say what turns the reference into the query, and the query into the reference."""
+    orientation, is_inverted = int(candidates.orientations[place]), bool(candidates.signs[place] < 0)
+    warp, turn = warps[place][None], orientation_warps(np.array([orientation]))
+    # The query is the turned one here; laid over the reference as `orient` leaves it, their roles change.
+    back = compose(compose(turn, invert(warp)), invert(turn))
+    undone = orientation if orientation % 2 else -orientation % ORIENTATIONS
+    return describe_change(orientation, is_inverted, warp[0]), describe_change(undone, is_inverted, back[0])
 
 
 def describe_change(orientation: int, is_inverted: bool, warp: FloatArray) -> str:
