@@ -9,8 +9,8 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Hashable, Iterable
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from dataset_scripts.build.atomic_files import publish, read_json, write_atomica
 from dataset_scripts.leakage.contact_sheet import save_pairs
 from dataset_scripts.leakage.guard import THRESHOLD
 from dataset_scripts.leakage.image_sets import ImageSet
-from dataset_scripts.leakage.near_duplicates import PART, Match, find_matches
+from dataset_scripts.leakage.near_duplicates import PART, REFINED, Match, find_matches
 from dataset_scripts.leakage.thumbnails import Thumbnails, read_thumbnails
 
 PAIRS_FILE, SHEET_FILE, VERDICT_FILE = "pairs.csv", "pairs.png", "verdict.json"
 
 _WORK_FOLDER = ".leakage"
+
+_MORE = 4  # times as many candidates, for an image that has many copies
 
 _BLOCK = 4096  # images read between two files of thumbnails
 
@@ -55,15 +57,21 @@ def compare(a: ImageSet, b: ImageSet, output_dir: Path, num_proc: int = 1) -> st
     work = _open_work(output_dir, {"a": a.digest, "b": b.digest, "threshold": THRESHOLD})
     thumbnails, unreadable = _read_all(a, work, "a", num_proc)
     others, other_unreadable = (thumbnails, unreadable) if is_same else _read_all(b, work, "b", num_proc)
-    found = _pairs(_find(thumbnails, others, _own(a, b), work / "matches.jsonl"))
-    if not is_same:  # an image has five matches at most: of more copies in `b` each finds its like in `a`
-        back = _pairs(_find(others, thumbnails, _own(b, a), work / "matches_back.jsonl", "Comparing back"))
-        found += [_turned(pair) for pair in back]
-    pairs = _each_once((pair for pair in found if pair.match.correlation >= THRESHOLD), is_same)
+    place = {key: number for number, key in enumerate(b.keys)}
+    own = np.array([place.get(key, -1) for key in a.keys])
+    matches = _find_all(thumbnails, others, own, work)
+    pairs = [
+        _Pair(query, match)
+        for query, several in enumerate(matches)
+        for match in several
+        if match.correlation >= THRESHOLD
+    ]
+    if is_same:
+        pairs = _each_once(pairs)
     pairs.sort(key=lambda pair: (-pair.match.correlation, pair.query, pair.match.reference))
     _write_pairs(output_dir / PAIRS_FILE, pairs, a, b)
     _write_sheet(output_dir / SHEET_FILE, pairs, (a, thumbnails), (b, others))
-    highest = max((pair.match.correlation for pair in found), default=0.0)
+    highest = max((several[0].correlation for several in matches if several), default=0.0)
     facts = {
         "a": a.place,
         "b": b.place,
@@ -125,14 +133,22 @@ def _read_all(images: ImageSet, work: Path, name: str, num_proc: int) -> tuple[T
     return np.concatenate(blocks), unreadable
 
 
-def _own(queries: ImageSet, references: ImageSet) -> np.ndarray:
-    """Return (queries,), the reference that is the same file or row, or -1."""
-    place = {key: number for number, key in enumerate(references.keys)}
-    return np.array([place.get(key, -1) for key in queries.keys])
+def _find_all(queries: Thumbnails, references: Thumbnails, own: np.ndarray, work: Path) -> list[list[Match]]:
+    """Return the matches of each query; those that fill all places are looked for again with more."""
+    found = _find(queries, references, own, work / "matches.jsonl", 1)
+    effort, crowded = 1, list(range(len(found)))
+    while crowded := [query for query in crowded if 2 * len(found[query]) >= effort * REFINED]:
+        effort *= _MORE
+        file = work / f"matches-{effort}.jsonl"
+        for query, matches in zip(
+            crowded, _find(queries[crowded], references, own[crowded], file, effort), strict=True
+        ):
+            found[query] = max(found[query], matches, key=len)
+    return found
 
 
 def _find(
-    queries: Thumbnails, references: Thumbnails, own: np.ndarray, file: Path, said: str = "Comparing"
+    queries: Thumbnails, references: Thumbnails, own: np.ndarray, file: Path, effort: int
 ) -> list[list[Match]]:
     """Return the matches of each query; one line of the file holds what is found for some of them."""
     found: list[list[Match]] = []
@@ -144,9 +160,14 @@ def _find(
         log.writelines(whole)
         log.flush()
         done = min(len(whole) * PART, len(queries))
-        with tqdm(total=len(queries), initial=done, desc=said, unit=" images") as bar:
-            for part in find_matches(queries, references, own, first=done) if done < len(queries) else ():
-                rows = [[astuple(match) for match in several] for several in part]
+        with tqdm(
+            total=len(queries),
+            initial=done,
+            desc="Comparing" if effort == 1 else "Looking for more copies",
+            unit=" images",
+        ) as bar:
+            for part in find_matches(queries, references, own, done, effort) if done < len(queries) else ():
+                rows = [[(m.reference, m.correlation, m.change) for m in several] for several in part]
                 log.write(json.dumps(rows) + "\n")
                 log.flush()
                 found += part
@@ -154,25 +175,11 @@ def _find(
     return found
 
 
-def _pairs(matches: Iterable[list[Match]]) -> list[_Pair]:
-    return [_Pair(query, match) for query, several in enumerate(matches) for match in several]
-
-
-def _turned(pair: _Pair) -> _Pair:
-    """Return a pair of which the second side was the query."""
-    query, match = pair.match.reference, pair.match
-    turned = replace(match, reference=pair.query, change=match.change_back, change_back=match.change)
-    return _Pair(query, turned)
-
-
-def _each_once(pairs: Iterable[_Pair], is_same: bool) -> list[_Pair]:
-    """Of a pair that was found from both sides keep what scored higher; in one set the sides are alike."""
-    kept: dict[Hashable, _Pair] = {}
+def _each_once(pairs: Iterable[_Pair]) -> list[_Pair]:
+    """Of a pair that was found from both sides keep the first side's."""
+    kept: dict[frozenset[int], _Pair] = {}
     for pair in pairs:
-        sides = (pair.query, pair.match.reference)
-        key = frozenset(sides) if is_same else sides
-        if key not in kept or pair.match.correlation > kept[key].match.correlation:
-            kept[key] = pair
+        kept.setdefault(frozenset((pair.query, pair.match.reference)), pair)
     return list(kept.values())
 
 

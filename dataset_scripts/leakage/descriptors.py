@@ -190,6 +190,7 @@ def find_candidates(
     described: npt.NDArray[np.float16],
     descriptor: Descriptor,
     count: int,
+    effort: int = 1,
 ) -> Candidates:
     """Find the references that look most like each query.
 
@@ -199,9 +200,10 @@ def find_candidates(
         described: of `Descriptor.describe_windows`.
         descriptor: what described them.
         count: columns wanted.
+        effort: times the usual number of references that are looked at more closely.
     """
     views = [descriptor.describe(orient(queries, k), warp) for k, warp in _QUERY_VIEWS]
-    listed = _short_list([view[:, :SHORT_LENGTH] for view in views], described)
+    listed = _short_list([view[:, :SHORT_LENGTH] for view in views], described, effort * _LISTED)
     rows = np.arange(len(queries))[:, None]
     best = np.zeros(listed.shape, np.float32)  # signed
     where = np.zeros((*listed.shape, 2), np.intp)  # view of the query, window of the reference
@@ -213,7 +215,7 @@ def find_candidates(
                 better = np.abs(scores) > np.abs(best)
                 best[better] = scores[better]
                 where[better] = view, number
-    order = np.argsort(-np.abs(best), axis=1, kind="stable")[:, :_RANKED]
+    order = np.argsort(-np.abs(best), axis=1, kind="stable")[:, : effort * _RANKED]
     best, where, listed = best[rows, order], where[rows, order], listed[rows, order]
     seen = np.stack(views, axis=1)[rows, where[..., 0]]
     warps = np.stack(WINDOWS)[where[..., 1].ravel()]
@@ -227,8 +229,10 @@ def find_candidates(
     return Candidates(listed, orientations, np.where(best < 0, -1, 1).astype(np.float32), shown)
 
 
-def _short_list(views: Sequence[FloatArray], described: npt.NDArray[np.float16]) -> npt.NDArray[np.intp]:
-    """Return (queries, listed): the references whose first components agree best in any view, or disagree."""
+def _short_list(
+    views: Sequence[FloatArray], described: npt.NDArray[np.float16], listed: int
+) -> npt.NDArray[np.intp]:
+    """Return (queries, listed or less): references whose first components most agree in a view, or disagree."""
     queries = len(views[0])
     views = [np.ascontiguousarray(view) for view in views]
     best = np.zeros((queries, 0), np.intp)
@@ -244,10 +248,10 @@ def _short_list(views: Sequence[FloatArray], described: npt.NDArray[np.float16])
                 np.maximum(most, scores, out=most)
                 np.minimum(least, scores, out=least)
         np.maximum(most, -least, out=most)
-        count = min(_LISTED, most.shape[1])
+        count = min(listed, most.shape[1])
         top = np.argpartition(most, -count, axis=1)[:, -count:]
         best = np.concatenate([best, top + start], axis=1)
         highest = np.concatenate([highest, np.take_along_axis(most, top, axis=1)], axis=1)
-        keep = np.argsort(-highest, axis=1, kind="stable")[:, :_LISTED]
+        keep = np.argsort(-highest, axis=1, kind="stable")[:, :listed]
         best, highest = np.take_along_axis(best, keep, axis=1), np.take_along_axis(highest, keep, axis=1)
     return best

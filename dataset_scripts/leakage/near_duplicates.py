@@ -38,7 +38,8 @@ _FITTED_ON = 2048
 
 _CANDIDATES = 12
 
-_REFINED = 5  # candidates left after the coarse alignment: no query has more matches
+REFINED = 5
+"""Candidates left after the coarse alignment: no query has more matches, and a reference may be two."""
 
 _PLAUSIBLE = 0.45  # descriptors' correlation of a pair worth refining
 
@@ -73,13 +74,11 @@ class Match:
             as like: strangers are like several.
         change: what turns the reference into the query ("mirrored, cropped to 0.81 x 0.80"), empty if
             nothing that the comparison could tell.
-        change_back: what turns the query into the reference, likewise.
     """
 
     reference: int
     correlation: float
     change: str = ""
-    change_back: str = ""
 
 
 NO_MATCH = Match(0, 0.0)
@@ -94,6 +93,7 @@ class _Index:
     owners: Rows
     descriptor: Descriptor
     described: npt.NDArray[np.float16]
+    effort: int
 
 
 _Chosen = tuple[Rows, Rows]  # rows and columns of Candidates
@@ -122,17 +122,16 @@ def best_matches(
 
 
 def find_matches(
-    queries: Pictures, references: Pictures, own: Rows | None = None, first: int = 0
+    queries: Pictures, references: Pictures, own: Rows | None = None, first: int = 0, effort: int = 1
 ) -> Iterator[list[list[Match]]]:
-    """Find for each query the reference it shows best, and others that hold the same picture: five at most.
-
-    Where the references hold a picture more often, look for the references among the queries as well.
+    """Find for each query the reference it shows best, and others that hold the same picture.
 
     Args:
         queries: as of best_matches.
         references: as of best_matches.
         own: (queries,), the reference that is the query itself and does not count, or -1.
         first: yield nothing for the queries before this one, a multiple of PART: an earlier run found theirs.
+        effort: times as many candidates as usual, for queries that fill the `REFINED` places; as much slower.
 
     Yields:
         For each PART queries in turn their matches, best first; none where nothing was worth aligning.
@@ -146,7 +145,9 @@ def find_matches(
         pictures, owners = _variants(references)
         normalized = normalize_contrast(pictures)
         descriptor = Descriptor(normalize_contrast(_sample_of(queries, pictures)))
-        index = _Index(pictures, normalized, owners, descriptor, descriptor.describe_windows(normalized))
+        index = _Index(
+            pictures, normalized, owners, descriptor, descriptor.describe_windows(normalized), effort
+        )
         with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1) or 1) as pool:
             yield from pool.map(_match, parts, repeat(index))
 
@@ -177,10 +178,13 @@ def _match(part: tuple[Pictures, Rows], index: _Index) -> list[list[Match]]:
     queries, own = part
     pictures, owners = _variants(queries)
     normalized = normalize_contrast(pictures)
-    candidates = find_candidates(normalized, index.normalized, index.described, index.descriptor, _CANDIDATES)
+    count, effort = index.effort * _CANDIDATES, index.effort
+    candidates = find_candidates(
+        normalized, index.normalized, index.described, index.descriptor, count, effort
+    )
     warps, alike = _align_candidates(normalized, index, candidates)
     alike[index.owners[candidates.references] == own[owners][:, None]] = -1
-    candidates, warps, alike = _keep_likely(candidates, warps, alike)
+    candidates, warps, alike = _keep_likely(candidates, warps, alike, index.effort * REFINED)
     correlations = np.zeros(alike.shape, np.float32)
     chosen = np.nonzero(alike >= _PLAUSIBLE)
     for start in range(0, len(chosen[0]), _PAIRS_AT_ONCE):
@@ -194,8 +198,9 @@ def _match(part: tuple[Pictures, Rows], index: _Index) -> list[list[Match]]:
         for place in np.argsort(-values, kind="stable"):
             if values[place] > 0 and is_same[row, place]:
                 reference = int(index.owners[candidates.references[row, place]])
-                changes = _describe_both(candidates, warps, (row, int(place)))
-                matches.setdefault(reference, Match(reference, float(values[place]), *changes))
+                orientation, sign = candidates.orientations[row, place], candidates.signs[row, place]
+                change = describe_change(int(orientation), sign < 0, warps[row, place])
+                matches.setdefault(reference, Match(reference, float(values[place]), change))
         best, known = (next(iter(several), NO_MATCH) for several in (matches.values(), found[owners[row]]))
         if best.correlation > known.correlation:  # the variants of a query: the best one speaks for it
             found[owners[row]] = list(matches.values())
@@ -203,10 +208,10 @@ def _match(part: tuple[Pictures, Rows], index: _Index) -> list[list[Match]]:
 
 
 def _keep_likely(
-    candidates: Candidates, warps: FloatArray, alike: FloatArray
+    candidates: Candidates, warps: FloatArray, alike: FloatArray, count: int
 ) -> tuple[Candidates, FloatArray, FloatArray]:
-    """Keep the candidates that look most alike after the coarse alignment."""
-    columns = np.argsort(-alike, axis=1, kind="stable")[:, :_REFINED]
+    """Keep so many candidates that look most alike after the coarse alignment."""
+    columns = np.argsort(-alike, axis=1, kind="stable")[:, :count]
     rows = np.arange(len(alike))[:, None]
     return candidates.take(rows, columns), warps[rows, columns], alike[rows, columns]
 
@@ -291,16 +296,6 @@ def _lay(
     return np.where(shows_more, turned, shown), np.where(shows_more, shown, turned)
 
 
-def _describe_both(candidates: Candidates, warps: FloatArray, place: tuple[int, int]) -> tuple[str, str]:
-    """Say what turns the reference into the query, and the query into the reference."""
-    orientation, is_inverted = int(candidates.orientations[place]), bool(candidates.signs[place] < 0)
-    warp, turn = warps[place][None], orientation_warps(np.array([orientation]))
-    # The query is the turned one here; laid over the reference as `orient` leaves it, their roles change.
-    back = compose(compose(turn, invert(warp)), invert(turn))
-    undone = orientation if orientation % 2 else -orientation % ORIENTATIONS
-    return describe_change(orientation, is_inverted, warp[0]), describe_change(undone, is_inverted, back[0])
-
-
 def describe_change(orientation: int, is_inverted: bool, warp: FloatArray) -> str:
     """Say what turns the reference into the query, given what `orient` did to the query and where it lies."""
     words = ["inverted"] if is_inverted else []
@@ -319,4 +314,7 @@ def describe_change(orientation: int, is_inverted: bool, warp: FloatArray) -> st
     return ", ".join(words)
 
 
-__all__ = ["NO_MATCH", "PART", "THUMBNAIL_SIDE", "Match", "best_matches", "describe_change", "find_matches"]
+__all__ = [
+    "NO_MATCH", "PART", "REFINED", "THUMBNAIL_SIDE", "Match",
+    "best_matches", "describe_change", "find_matches",
+]  # fmt: skip
