@@ -15,7 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from medhiera.command_line import add_column_options, add_data_options, add_device_option, new_parser
+from dataset_scripts.own.column_options import add_column_options
+from medhiera.command_line import add_data_options, add_device_option, new_parser
 
 SPLITS = ("train", "validation", "test")
 

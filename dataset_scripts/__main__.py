@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset_scripts.own.column_options import add_column_options
+
 _PROGRAM = globals().get("started_as", "python -m dataset_scripts")
 """What was typed: `medhiera` runs this file with started_as set."""
 
@@ -28,7 +30,7 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--data_dir",
         type=Path,
         required=True,
-        help="the folder above the sources' folders, or your own folder (docs/data.md)",
+        help="folder above the sources' folders, or your own, or a dataset's Hub id (docs/data.md)",
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="where Parquet and card go")
     parser.add_argument(
@@ -63,6 +65,7 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="also store where each chest lies, for masks that follow it: by our network, or from CheXmask's "
         "CSV or a folder of lung masks, whose gaps the network fills",
     )
+    add_column_options(parser)
     parser.add_argument("--push_to_hub", metavar="ID", help="upload as a private dataset repository")
     return parser.parse_args(arguments)
 
@@ -92,12 +95,17 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 import logging
 import tempfile
 
+from huggingface_hub import constants
+
 from dataset_scripts.build.build_log import summary_lines
 from dataset_scripts.build.config import check_options
-from dataset_scripts.build.parquet_export import export_parquet, push_to_hub
+from dataset_scripts.build.layout import BUILD_FILE
+from dataset_scripts.build.parquet_export import check_place, export_parquet, push_to_hub
 from dataset_scripts.cocktail import SOURCES, Cocktail
-from dataset_scripts.errors import UserError
+from dataset_scripts.errors import DataLayoutError, UserError
 from dataset_scripts.image_folder import ImageFolder, is_own_folder
+from dataset_scripts.own.dataset_rows import extract_dataset, is_dataset
+from dataset_scripts.own.labels import Columns, check_named
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_options(vars(options))
         if options.push_to_hub:
             _check_upload(options.data_dir)
+        data_dir, columns = _raw_folder(options)
         with tempfile.TemporaryDirectory() as unused_cache:
-            builder_class = ImageFolder if is_own_folder(options.data_dir, SOURCES) else Cocktail
+            builder_class = ImageFolder if is_own_folder(data_dir, SOURCES) else Cocktail
             builder = builder_class(
-                data_dir=options.data_dir,
+                data_dir=data_dir,
                 split_scheme=options.split_scheme,
                 build_dir=unused_cache,
                 stored_size=options.stored_size,
@@ -127,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 keep_duplicates=options.keep_duplicates,
                 compression=options.compression,
                 contours=options.contours,
+                **columns.named(),
             )
             export_parquet(builder, options.output_dir, options.num_proc)
         for line in summary_lines(options.output_dir):
@@ -141,6 +151,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
         return 130
     return 0
+
+
+def _raw_folder(options: argparse.Namespace) -> tuple[Path, Columns]:
+    """Return the folder that is built, and the columns of its table; a dataset is copied into one first.
+
+    The copy lies beside the output and is kept: an interrupted build resumes, a finished one is known again.
+
+    Raises:
+        UserError: the folder is built already, or has no table of which a column could be named.
+        DataLayoutError: no such folder or dataset, or it cannot be opened; or the output may not go there.
+        LabelFileError: the dataset's columns cannot be meant.
+    """
+    given, output = options.data_dir, options.output_dir.absolute()
+    config, columns = options.dataset_config or "", Columns.of(options)
+    if (given / BUILD_FILE).is_file():
+        raise UserError(
+            f"--data_dir {given} is built data, which training and every other command read as it is. To "
+            "build it with other options, give what it was built from."
+        )
+    place = output.with_name(f"{output.name}.datasets")
+    if is_dataset(str(given), config, columns, place, SOURCES):
+        check_place(output, given)
+        found = extract_dataset(str(given), config, columns, place)
+        return found.folder, Columns(label=found.label_column)
+    if not given.is_dir():
+        offline = " (HF_HUB_OFFLINE is set, so the Hub was not asked)" if constants.HF_HUB_OFFLINE else ""
+        raise DataLayoutError(
+            f"--data_dir {given}: no such folder here, and no dataset on the Hub that can be reached and is "
+            f"not built already{offline}. Wanted the folder above the sources' folders "
+            f"{[source.folder for source in SOURCES]}, your own folder of images, or a dataset's id such as "
+            "ORG/NAME."
+        )
+    check_named(given, config, columns, is_own_folder(given, SOURCES))
+    return given, columns
 
 
 def _check_upload(data_dir: Path) -> None:

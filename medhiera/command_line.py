@@ -9,6 +9,8 @@ import logging
 import sys
 from pathlib import Path
 
+from dataset_scripts.own.column_options import add_column_options
+
 started_as: str | None = None
 """What was typed where a command runs as part of `medhiera`, such as "medhiera predict"."""
 
@@ -84,22 +86,6 @@ def add_data_options(parser: argparse.ArgumentParser, needs_data: bool = True) -
         "official)",
     )  # fmt: skip
     data.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
-
-
-def add_column_options(parser: argparse.ArgumentParser) -> None:
-    """How the user's own table or dataset is read.
-
-    Args:
-        parser: gets them, as a group.
-    """
-    own = parser.add_argument_group("your own table, or any dataset of the Hub or of Parquet")
-    own.add_argument("--dataset_config", help="which configuration, of a dataset that has several")
-    for what, held in (
-        ("image", "images, or their file names"), ("label", "each image's class"), ("patient", "the patient")
-    ):  # fmt: skip
-        own.add_argument(
-            f"--{what}_column", help=f"which holds {held}; as in training (default: found by type or name)"
-        )
 
 
 def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True) -> None:

@@ -103,7 +103,7 @@ def export_parquet(builder: SourceBuilder, output_dir: Path, num_proc: int = 1) 
     """
     key = {"dataset": builder.dataset_name, "config": builder.config_id, "version": str(builder.VERSION)}
     with _faults_in_words(output_dir):
-        _check_place(output_dir, Path(builder.config.data_dir))
+        check_place(output_dir, Path(builder.config.data_dir))
         output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(output_dir / LOCK_FILE):
             if _is_built(output_dir, key, builder):
@@ -143,8 +143,16 @@ def _concerns(error: OSError, output_dir: Path) -> bool:
     return path == place or path in place.parents or place in path.parents
 
 
-def _check_place(output_dir: Path, data_dir: Path) -> None:
-    """Refuse a folder that is none, is somebody else's, or would be scanned with the raw data."""
+def check_place(output_dir: Path, data_dir: Path) -> None:
+    """Refuse a folder that is none, is somebody else's, or would be scanned with the raw data.
+
+    Args:
+        output_dir: where a build shall go.
+        data_dir: what is built.
+
+    Raises:
+        DataLayoutError: it may not go there.
+    """
     place, raw = output_dir.resolve(), data_dir.resolve()
     if raw == place or raw in place.parents:
         raise DataLayoutError(

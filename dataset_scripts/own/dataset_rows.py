@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from huggingface_hub import dataset_info, get_session
+from huggingface_hub import dataset_info, file_exists, get_session
 
-from dataset_scripts.build.records import manifest_hash, scan_folder
+from dataset_scripts.build.layout import BUILD_FILE
+from dataset_scripts.build.records import Source, manifest_hash, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.own.labels import KNOWN_COLUMNS, LABEL_COLUMN, Columns
+from dataset_scripts.own.labels import KNOWN_COLUMNS, LABEL_COLUMN, NOT_NAMED, Columns
 from dataset_scripts.own.splits import SPLIT_FOLDERS
 from dataset_scripts.own.table_files import own_column
 from dataset_scripts.reading.image_files import picture_format
@@ -60,6 +61,27 @@ def holds_dataset(folder: Path) -> bool:
         return True
     scan = scan_folder(folder)
     return any(path.lower().endswith(".parquet") for path in scan.files) and not scan.images()
+
+
+def is_dataset(data_dir: str, config: str, columns: Columns, place: Path, sources: Sequence[Source]) -> bool:
+    """Whether data_dir is a dataset that this project did not write: images and labels in some columns.
+
+    Args:
+        data_dir: a folder that this project has not built, or a Hub id.
+        config: as for `extract_dataset`.
+        columns: as for `extract_dataset`.
+        place: as for `extract_dataset`.
+        sources: every source that is known; a folder above theirs is no dataset.
+    """
+    folder = Path(data_dir)
+    if folder.is_dir():
+        return not any((folder / source.folder).is_dir() for source in sources) and holds_dataset(folder)
+    try:
+        return not file_exists(data_dir, BUILD_FILE, repo_type="dataset")
+    except opening_errors():  # it cannot be reached, or is no id: loading says which
+        if config or columns != NOT_NAMED:
+            return True
+        return bool(was_extracted(data_dir, "", NOT_NAMED, place))
 
 
 def extract_dataset(dataset: str, config: str, columns: Columns, place: Path) -> Extracted:
@@ -140,10 +162,11 @@ def _load(dataset: str, config: str, revision: str | None) -> dict[str, datasets
             loaded = datasets.load_dataset(dataset, config or None, revision=revision)
     except opening_errors() as error:
         fault = "" if is_saved else _config_fault(dataset, config, revision)
+        absent = "" if Path(dataset).is_dir() else "is no folder here, and "
         raise DataLayoutError(
             fault
-            or f"{dataset} cannot be opened as a dataset ({str(error).strip()[:300]}). Wanted the id of a "
-            "dataset on the Hub, a folder of Parquet, or what save_to_disk wrote."
+            or f"{dataset} {absent}cannot be opened as a dataset ({str(error).strip()[:300]}). Wanted the id "
+            "of a dataset on the Hub, a folder of Parquet, or what save_to_disk wrote."
         ) from error
     splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     known = {name: rows for name, rows in splits.items() if name.lower() in SPLIT_FOLDERS}

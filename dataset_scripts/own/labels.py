@@ -4,13 +4,14 @@ A table → `table_labels`, folders → `find_classes` → own/table.py and own/
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from dataset_scripts.build.label_rows import parse_label, spelling
 from dataset_scripts.build.tables import Row, Table
-from dataset_scripts.errors import LabelFileError
+from dataset_scripts.errors import LabelFileError, UserError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
 
 KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
@@ -38,9 +39,37 @@ class Columns:
         """Return those that a configuration or a recipe names."""
         return cls(options.image_column or "", options.label_column or "", options.patient_column or "")
 
+    def named(self) -> dict[str, str]:
+        """Return option → column, of those that are named only: builds without any keep their folders."""
+        return {f"{what}_column": column for what, column in asdict(self).items() if column}
+
 
 NOT_NAMED = Columns()
 """The user names none."""
+
+
+def check_named(data_dir: str | Path, config: str, columns: Columns, is_own_folder: bool) -> None:
+    """Refuse what is said of a table or a dataset where data_dir is a folder that holds none.
+
+    Args:
+        data_dir: a folder of images or of sources, as the user named it.
+        config: that is asked for; "" for none.
+        columns: that are asked for.
+        is_own_folder: it holds the user's own images, which may have a table.
+
+    Raises:
+        UserError: names the options.
+    """
+    if columns != NOT_NAMED and not is_own_folder:
+        raise UserError(
+            f"{' and '.join(columns.named())} are of your own images or of a dataset, and --data_dir "
+            f"{data_dir} holds the folders of sources; leave them out"
+        )
+    if config:
+        raise UserError(
+            f"dataset_config is of a dataset on the Hub or of Parquet, and --data_dir {data_dir} is "
+            "a folder of images; leave it out"
+        )
 
 
 @dataclass(frozen=True, slots=True)

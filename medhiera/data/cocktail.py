@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -25,7 +25,7 @@ from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
-from dataset_scripts.own.labels import NOT_NAMED, Columns
+from dataset_scripts.own.labels import NOT_NAMED, Columns, check_named
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.build_reports import LeakageCounts, read_leakage
@@ -186,17 +186,8 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
     builder_class = ImageFolder if _is_own_folder(Path(options.data_dir)) else Cocktail
     is_shrunk = bool(options.stored_size)  # at native size raw bytes would be gigabytes more than PNGs
     compression = "raw" if options.compression == "auto" and is_shrunk else options.compression
-    columns = _named_columns(options)
-    if columns and builder_class is Cocktail:
-        raise UserError(
-            f"{' and '.join(columns)} are of your own images or of a dataset, and --data_dir "
-            f"{options.data_dir} holds the folders of sources; leave them out"
-        )
-    if options.dataset_config:
-        raise UserError(
-            f"dataset_config is of a dataset on the Hub or of Parquet, and --data_dir {options.data_dir} is "
-            "a folder of images; leave it out"
-        )
+    columns = Columns.of(options)
+    check_named(options.data_dir, options.dataset_config or "", columns, builder_class is ImageFolder)
     builder = builder_class(
         data_dir=options.data_dir,
         build_dir=options.build_dir,
@@ -209,15 +200,10 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
         nih_mapping=options.nih_mapping or "",
         compression=compression,
         contours=options.contours or (LEARNED if wants_contours else ""),
-        **columns,
+        **columns.named(),
     )
     builder.download_and_prepare(num_proc=options.build_num_proc)
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
-
-
-def _named_columns(options: DataArguments) -> dict[str, str]:
-    """Option → column, of those that are named only: builds without any keep their folders."""
-    return {f"{name}_column": column for name, column in asdict(Columns.of(options)).items() if column}
 
 
 def _is_own_folder(data_dir: Path) -> bool:
@@ -294,7 +280,7 @@ def _check_build(options: DataArguments, built: Path, scheme: str, is_training: 
     for name in ("nih_mapping", "contours", "protect"):
         if is_training and getattr(options, name):
             faults.append(f"{name} is read when data is built, and this is built already")
-    named = [*_named_columns(options), *(["dataset_config"] if options.dataset_config else [])]
+    named = [*Columns.of(options).named(), *(["dataset_config"] if options.dataset_config else [])]
     if named:
         faults.append(f"{' and '.join(named)} are of your own images or of a dataset that is not built yet")
     if faults:
