@@ -232,7 +232,7 @@ def find_candidates(
 def _short_list(
     views: Sequence[FloatArray], described: npt.NDArray[np.float16], listed: int
 ) -> npt.NDArray[np.intp]:
-    """Return (queries, listed or less): references whose first components most agree in a view, or disagree."""
+    """Return (queries, listed or less): those whose first components most agree in a view, or disagree."""
     queries = len(views[0])
     views = [np.ascontiguousarray(view) for view in views]
     best = np.zeros((queries, 0), np.intp)
