@@ -96,11 +96,14 @@ def _cut(
     chosen = choose_patients(train, fraction)
     moved = [key for key, row in train.items() if row.patient in chosen]
     splits.update(dict.fromkeys(moved, name))
-    listing.report(
-        "split_cut",
-        name,
-        f"{reason}: {len(moved):,} images of {len(chosen):,} training patients are held out for {name}",
-    )
+    held_out = f"{len(moved):,} images of {len(chosen):,} training patients are held out for {name}"
+    if not moved:
+        patients = len({row.patient for row in train.values()})
+        held_out = (
+            f"no image could be held out for {name}, since {patients:,} training patients are too few to "
+            "share out by label: a label needs three. Add patients, or a folder for it"
+        )
+    listing.report("split_cut", name, f"{reason}: {held_out}")
 
 
 def _fewest_patients(rows: Mapping[str, LabelRow], keys: set[str]) -> int:

@@ -4,6 +4,7 @@ Weights inherit what they were trained from (lineage.py). card_header.py, model_
 and publish.py stand on it.
 """
 
+import re
 from dataclasses import dataclass
 
 from medhiera.hub.record import AnyRecord, ReportRecord
@@ -30,6 +31,10 @@ HUB_LICENCES = frozenset(
 
 Source: https://huggingface.co/docs/hub/repositories-licenses.
 """
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+"""NAME/MODEL, as the Hub names a repository; "the folder x" and "stage 1 (from …)" are none."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,23 @@ def licence_text(record: AnyRecord) -> str:
         return f"{head}\n{file.read_text(encoding='utf-8')}"
     if found.license == "unknown":
         return f"{head}\nNo licence is known, so nothing here grants you a right to use them.\n"
-    return f"{head}\nThe licence's text stands with what these weights were made from.\n"
+    return f"{head}\n{_where_its_text_is(record, found)}\n"
+
+
+def _where_its_text_is(record: AnyRecord, licence: HubLicence) -> str:
+    """Say where the text of a licence stands that we do not hold: with each of what the weights came from."""
+    lineage, decoder = record.lineage, decoder_of(record)
+    origins = [lineage.started_from, *(one.name for one in lineage.teachers), *([decoder] if decoder else [])]
+    links = [f"https://huggingface.co/{name}" for name in origins if _HUB_ID.fullmatch(name)]
+    named = f", {licence.license}," if licence.name is None else ""
+    if links:
+        return f"The text of the licence{named} stands in the repository of what they were made from: " + (
+            ", ".join(links) + "."
+        )
+    return (
+        f"The text of the licence{named} is not here: it stands with what they were made from "
+        f"({'; '.join(origins)})."
+    )
 
 
 def code_licence_text() -> str:

@@ -29,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--collection", help="title or slug of a collection to group it in; made if absent")
     parser.add_argument(
         "--gated", choices=("auto", "manual"),
-        help="whoever wants the files first agrees to the terms; access is given at once (auto) or by you",
+        help="whoever wants the files first agrees to the terms; access is given at once (auto) or by you "
+        "(default: as the repository is)",
     )  # fmt: skip
     return parser
 
@@ -62,9 +63,10 @@ from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
 from medhiera.hub.private_text import check_links, check_private_text
-from medhiera.hub.published_files import Files, collect_files, read_json, revision_of
+from medhiera.hub.published_files import Files, collect_files, read_json, revision_of, with_gate
 from medhiera.hub.record import AnyRecord, read_record
 from medhiera.layout import (
+    CARD_FILE,
     CONFIG_FILE,
     FIGURES_FOLDER,
     METRICS_FILE,
@@ -101,7 +103,7 @@ def publish_stage(
         stage: 0, 1 or 2, to insist on; by default what metrics.json says.
         collection: group the repository in this collection of its owner, by title or slug.
         gated: have the Hub ask for agreement before it gives a file, and give access at once or have you do
-            it; None leaves the repository's own setting.
+            it; None leaves the repository's own setting, and the terms in the card of one that is gated.
         token: a write token; by default HF_TOKEN or the one of `hf auth login`.
 
     Returns:
@@ -119,8 +121,8 @@ def publish_stage(
     retry += ["--collection", collection] if collection else []
     retry += ["--gated", gated] if gated else []
     command = shlex.join(retry + ["--private"] * private)
-    files = collect_files(folder, repo_id, row, record, is_gated=gated is not None)
-    _upload(api, files, repo_id, row, private, gated, command)
+    files = collect_files(folder, repo_id, row, record)
+    _upload(api, files, repo_id, record, private, gated, command)
     logger.info("Published %d files of %s to %s.", len(files), row.words, repo_id)
     try:
         (folder / PUBLISHED_FILE).unlink(missing_ok=True)  # it may be a link to another file
@@ -144,7 +146,7 @@ def _upload(
     api: HfApi,
     files: Files,
     repo_id: str,
-    stage: Stage[Any],
+    record: AnyRecord,
     private: bool,
     gated: Literal["auto", "manual"] | None,
     command: str,
@@ -154,12 +156,17 @@ def _upload(
     Raises:
         PublishError: the repository holds something else; or the upload failed: `command` repeats it.
     """
+    stage = STAGES[record.key]
     for attempt in range(1, ATTEMPTS + 1):
         try:
             stale = _check_repository(api, repo_id, stage.key)
             api.create_repo(repo_id, private=private, exist_ok=True)
             if gated is not None:
                 api.update_repo_settings(repo_id, gated=gated)  # before there is a file to give
+            if gated is not None or api.model_info(repo_id).gated:  # also where an earlier run has gated it
+                card = files[CARD_FILE]
+                assert isinstance(card, bytes), "collect_files fills in the repository's name"
+                files = files | {CARD_FILE: with_gate(card.decode(), record).encode()}
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
                 for name, content in files.items()

@@ -51,9 +51,7 @@ Files = dict[str, bytes | str]
 """Name in the repository to content or local path."""
 
 
-def collect_files(
-    folder: Path, repo_id: str, stage: Stage[Any], record: AnyRecord, is_gated: bool = False
-) -> Files:
+def collect_files(folder: Path, repo_id: str, stage: Stage[Any], record: AnyRecord) -> Files:
     """The allow-list, nothing else.
 
     Args:
@@ -61,7 +59,6 @@ def collect_files(
         repo_id: where it goes, for the snippets of the card.
         stage: its row.
         record: its own.
-        is_gated: the card asks whoever wants the files to agree first.
 
     Raises:
         PublishError: a file is a link out of the folder, or damaged.
@@ -84,8 +81,6 @@ def collect_files(
             if code.name not in NOT_SHIPPED:
                 files[code.name] = str(code)
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
-    if is_gated:
-        card = with_gate(card, record)
     card = card.replace("THIS_FOLDER", repo_id).replace("THIS_REVISION", revision_of(files))
     files[CARD_FILE] = card.encode()
     return files

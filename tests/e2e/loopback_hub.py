@@ -182,6 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "id": name.removeprefix("datasets:"),
                 "sha": commit,
+                "gated": repository.settings.get("gated", False),
                 "private": repository.private,
                 "tags": [],
                 "siblings": siblings,

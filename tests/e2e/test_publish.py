@@ -165,6 +165,17 @@ def test_a_gated_stage_asks_before_it_gives(hub, stage_folder):
     assert "extra_gated" not in (stage_folder / "README.md").read_text()
 
 
+def test_a_gated_repository_keeps_its_terms_where_it_is_published_again_without_the_flag(hub, stage_folder):
+    publish_stage(stage_folder, "tester/model", gated="auto")
+    repository = hub.repositories["tester/model"]
+    first = ModelCard(repository.files["README.md"].decode()).data.to_dict()
+    assert "extra_gated_prompt" in first
+    classification_record(commit="another").write(stage_folder)
+    publish_stage(stage_folder, "tester/model")
+    assert len(repository.commits) == 2 and repository.settings == {"gated": "auto"}
+    assert ModelCard(repository.files["README.md"].decode()).data.to_dict() == first
+
+
 def test_a_script_publishes_its_stage_and_another_machine_goes_on_from_it(workshop, tmp_path):
     """--push_to_hub is ours, not the Trainer's; the next stage's lineage is read from the Hub."""
     built = str(workshop.folder / "built")

@@ -120,6 +120,13 @@ def test_what_is_absent_is_cut_from_train(tmp_path: Path) -> None:
     assert kinds(listing)["split_cut"] == ["test", "validation"]
 
 
+def test_too_few_to_hold_any_out_is_said(tmp_path: Path) -> None:
+    root = write(tmp_path / "own", [*classes("train/", 2), *classes("test/", 20)])
+    (cut,) = [problem for problem in listed(root).problems if problem.kind == "split_cut"]
+    assert "there is no validation folder: no image could be held out for validation, since" in cut.detail
+    assert "too few to share out by label" in cut.detail and "are held out" not in cut.detail
+
+
 def test_patients_of_test_are_not_trained_on(tmp_path: Path) -> None:
     files = [*kermany("train", range(60)), *kermany("val", range(58, 70)), *kermany("test", range(55, 60))]
     root = write(tmp_path / "chest", files)

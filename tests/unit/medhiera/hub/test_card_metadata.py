@@ -127,8 +127,25 @@ def test_the_licences_of_weights_and_code_have_their_texts(record, root):
     assert "Attribution-NonCommercial 4.0 International Public License" in text
     record.lineage.license = None
     assert "nothing here grants you a right" in licence_text(record)
-    record.lineage.license = "Ours"
-    assert "stands with what these weights were made from" in licence_text(record)
+    record.lineage.license = "mit"
+    text = licence_text(record)
+    assert (
+        "mit: inherited from the weights it started from" in text and "its LICENSE has the copyright" in text
+    )
+    assert (
+        "Permission is hereby granted, free of charge" in text and 'THE SOFTWARE IS PROVIDED "AS IS"' in text
+    )
+
+
+def test_a_licence_whose_text_is_not_held_says_where_it_is(record):
+    record.lineage = replace(record.lineage, license="cc-by-sa-4.0", started_from="some-lab/chest-hiera")
+    where = "The text of the licence, cc-by-sa-4.0, stands in the repository of what they were made from: "
+    assert f"{where}https://huggingface.co/some-lab/chest-hiera.\n" in licence_text(record)
+    for licence, started_from in (("Ours", "the folder hiera"), ("mpl-2.0", "stage 1 (from a/b; 9 images)")):
+        record.lineage = replace(record.lineage, license=licence, started_from=started_from)
+        text = licence_text(record)
+        assert f"is not here: it stands with what they were made from ({started_from})." in text
+        assert "https://" not in text
 
 
 @pytest.mark.parametrize(
