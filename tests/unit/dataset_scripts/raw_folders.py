@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,16 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer)
+
+
+def write_shard(path: Path, seeds: list[int]) -> None:
+    """Write pictures as WebDataset's tar; the seeds are their names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for seed in seeds:
+            data = io.BytesIO()
+            gray(seed, 96).save(data, "PNG")
+            entry = tarfile.TarInfo(f"{seed}.png")
+            entry.size = data.tell()
+            data.seek(0)
+            tar.addfile(entry, data)

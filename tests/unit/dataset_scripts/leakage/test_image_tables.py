@@ -1,8 +1,6 @@
 """Which images of tables are compared, and by which names: every one of a dataset, no name twice."""
 
-import io
 import json
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import datasets
 import pyarrow
 import pytest
 from pyarrow import parquet
-from raw_folders import gray
+from raw_folders import gray, write_shard
 
 from dataset_scripts.errors import UserError
 from dataset_scripts.leakage.__main__ import main
@@ -104,18 +102,6 @@ def test_several_columns_of_images_are_all_compared(
     assert list(theirs.cells.read(0)) == cells and len(set(cells)) == 6
     for images in (ours, theirs):
         assert list(images.cells.read(3)) == cells[3:]
-
-
-def write_shard(path: Path, seeds: list[int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for seed in seeds:
-            data = io.BytesIO()
-            gray(seed, 96).save(data, "PNG")
-            entry = tarfile.TarInfo(f"{seed}.png")
-            entry.size = data.tell()
-            data.seek(0)
-            tar.addfile(entry, data)
 
 
 def test_every_configuration_of_a_dataset_is_compared(films: Path, tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
 """`python -m dataset_scripts.leakage A B`: what stands where, in folders, Parquet and datasets."""
 
 import csv
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from raw_folders import gray
+from raw_folders import gray, write_shard
 
 from dataset_scripts import ImageFolder
 from dataset_scripts.build.parquet_export import export_parquet
@@ -155,15 +153,7 @@ def test_what_load_dataset_opens_is_compared(
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     shards = tmp_path / "shards"
-    shards.mkdir()
-    with tarfile.open(shards / "train-0000.tar", "w") as tar:
-        for seed in (1, 7):
-            data = io.BytesIO()
-            gray(seed, 96).save(data, "PNG")
-            entry = tarfile.TarInfo(f"{seed}.png")
-            entry.size = data.tell()
-            data.seek(0)
-            tar.addfile(entry, data)
+    write_shard(shards / "train-0000.tar", [1, 7])
     assert compare(shards, a, tmp_path / "out") == 0
     assert pairs_of(tmp_path / "out") == {("train/0", "copy.png")}
 
