@@ -170,9 +170,10 @@ import train_cls
 run_script(train_cls.main)
 """
     command = direct(workshop, "train_cls.py", tmp_path, *words)
+    (tmp_path / "limited.py").write_text(limit)
     done = subprocess.run(
-        [sys.executable, "-c", limit, *command[1:]], cwd=workshop.root, text=True, timeout=200,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [warm_python(), str(tmp_path / "limited.py"), *command[1:]],
+        cwd=workshop.root, text=True, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": THREADS},
     )  # fmt: skip
     assert done.returncode == 1, done.stdout
