@@ -54,7 +54,7 @@ def rows() -> Dataset:
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw")
-    write_phantom_cohort(folder, patients=12, image_size=64)
+    write_phantom_cohort(folder, patients=24, image_size=64)
     return folder
 
 
