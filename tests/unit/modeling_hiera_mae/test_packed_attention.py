@@ -34,7 +34,7 @@ def interpreted():
     ("what", "most"),
     [
         ("single", 1e-6),
-        ("unlikely", 1e-5),
+        ("unlikely", 1e-3),
         ("half", 1e-3),
         ("mae", 1e-4),
         ("classifier", 1e-4),
@@ -45,7 +45,7 @@ def interpreted():
 def test_results_and_gradients_are_those_of_plain_products(interpreted, what, most):
     errors = interpreted[what]
     flat = [each for row in errors for each in row] if isinstance(errors[0], list) else errors
-    assert flat and max(flat) < most
+    assert flat and all(each < most for each in flat)  # no number is not less
 
 
 @pytest.mark.parametrize(
