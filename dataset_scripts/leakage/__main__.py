@@ -5,8 +5,9 @@
 
 A and B are folders of images (PNG, JPEG, TIFF, DICOM, ...), what `python -m dataset_scripts` wrote or other
 Parquet with a column of images, or datasets by their name on the Hub. A twice: its own near-duplicates.
-OUT/pairs.csv names the pairs, OUT/pairs.png shows them, OUT/verdict.json says what was compared. A command
-that was killed goes on where it was when it is repeated.
+OUT/pairs.csv names the pairs with their scores (an identical file has about 0.75 to 0.9, not 1),
+OUT/pairs.png shows them, OUT/verdict.json says what was compared. A command that was killed goes on where it
+was when it is repeated.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)

@@ -26,6 +26,7 @@ from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.own.labels import NOT_NAMED, Columns, check_named
+from dataset_scripts.own.splits import patient_of_one_image
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.build_reports import LeakageCounts, read_leakage
@@ -335,3 +336,17 @@ def shared_patients(used: Mapping[str, Dataset]) -> dict[str, int]:
     patients = {use: set(read_column(rows, "patient_id").to_pylist()) for use, rows in used.items()}
     trained = patients.pop("trained_on")
     return {use: len(those & trained) for use, those in patients.items() if those & trained}
+
+
+def count_without_patient(used: Mapping[str, Dataset]) -> int:
+    """How many images no patient is known of, so that each counts as one of its own (`image FILE`).
+
+    Args:
+        used: rows by use.
+    """
+    count = 0
+    for rows in used.values():
+        columns = (read_column(rows, name).to_pylist() for name in ("source", "image_id", "patient_id"))
+        for source, image, patient in zip(*columns, strict=True):
+            count += patient == f"{source}/{patient_of_one_image(image.removeprefix(f'{source}/'))}"
+    return count

@@ -21,6 +21,7 @@ from medhiera.data.cocktail import (
     BuiltDataset,
     are_drawn,
     by_source,
+    count_without_patient,
     figure_mark,
     missing_validation,
     open_cocktail,
@@ -374,3 +375,12 @@ def test_patients_on_both_sides_are_counted() -> None:
 
     used = {"trained_on": rows("a", "a", "b"), "validated_on": rows("b", "c"), "tested_on": rows("d")}
     assert shared_patients(used) == {"validated_on": 1}
+
+
+def test_images_without_a_patient_are_counted(tmp_path: Path) -> None:
+    """A patient with one image is a patient; so is one whose name begins like the mark of a missing one."""
+    own = write_own(tmp_path / "own", ["0.png,p,train,1", "1.png,,train,0", "2.png,image 3.png,test,1"])
+    data = open_cocktail(options(own))
+    used = {"trained_on": data.split("train"), "validated_on": data.split("test")}
+    assert count_without_patient(used) == 1
+    assert DataRecord.of(data, used).images_without_patient == 1

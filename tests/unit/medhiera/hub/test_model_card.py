@@ -75,8 +75,14 @@ def test_numbers_reasons_and_metadata(record):
 def test_patients_are_named_where_they_were_resampled(record, patients):
     alone = render_card(record, [])
     assert record.evaluation.patients == record.evaluation.images == 90
-    assert "Intervals: images resampled 20 times, as each counts as a patient of its own here." in alone
-    assert "| positive images | negative images |" in alone and "patients resampled" not in alone
+    assert "\nIntervals: patients resampled 20 times, of whom each has one image on this split.\n" in alone
+    assert "| positive images | negative images |" in alone
+    assert "patient of its own" not in alone, "the data named the patient of every image"
+    record.data.images_without_patient = 90
+    unknown = render_card(record, [])
+    assert "of whom each has one image on this split. Of 90 of the images that it learned from" in unknown
+    assert "each counts as a patient of its own: if some show the same person" in unknown
+    record.data.images_without_patient = 0
     record.evaluation = replace(record.evaluation, patients=patients)
     card = render_card(record, [])
     assert "\nIntervals: patients resampled 20 times.\n" in card and "patient of its own" not in card
