@@ -6,7 +6,6 @@ TrainingArguments. The command line overrides the file, key by key.
 
 import argparse
 import copy
-import difflib
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from dataset_scripts.mistyped import did_you_mean
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
     Config,
@@ -301,10 +301,7 @@ def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
     sentences = []
     for key in keys:
         name = key.lstrip("-").split("=")[0]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
-            candidate for candidate in sorted(known) if candidate.startswith(name)
-        ]
-        hint = f"; did you mean {near[0]!r}?" if near else "; see --help for all keys"
+        hint = did_you_mean(name, known) or "; see --help for all keys"
         sentences.append(f"unknown key {name!r}{hint}")
     return "\n".join(sentences)
 

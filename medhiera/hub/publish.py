@@ -59,6 +59,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+from dataset_scripts.mistyped import no_folder
 from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
@@ -242,7 +243,8 @@ def _may_pass(error: Exception) -> bool:
 def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecord]:
     """Return the stage of a complete folder, and its record."""
     if not folder.is_dir():
-        raise PublishError(f"{folder} is no folder; give the output folder of train_mae.py or train_cls.py.")
+        fault = "is a file" if folder.exists() else no_folder(folder)
+        raise PublishError(f"{folder}: {fault}; give the output folder of train_mae.py or train_cls.py.")
     absent = [name for name in STAGE_FILES if not (folder / name).is_file()]
     if absent:
         raise PublishError(

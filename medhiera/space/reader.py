@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from dataset_scripts.mistyped import no_folder
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.device import CPU
@@ -117,6 +118,8 @@ def open_folder(folder: Path, device: torch.device = CPU) -> Reader:
     Raises:
         UserError: there is no such folder, or it holds no stage; one sentence.
     """
+    if not folder.exists():
+        raise UserError(f"{folder}: {no_folder(folder)}")
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise UserError(
