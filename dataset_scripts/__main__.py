@@ -144,10 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.push_to_hub:
             logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
     except (UserError, OSError) as error:
-        logger.error("%s", error)
+        logger.error("%s: %s", _PROGRAM, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
+        logger.error("\n%s: interrupted; finished files are kept: repeat the command to resume", _PROGRAM)
         return 130
     return 0
 

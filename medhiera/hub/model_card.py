@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for folder in options.folders or rendered:
             (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def card_of(folder: Path) -> str:

@@ -46,7 +46,7 @@ def find_images(paths: list[Path]) -> dict[Path, Path]:
     if not files:
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
         raise UserError(
-            f"no picture in {', '.join(map(str, paths[:3]))}{more}; wanted PNG, JPEG, TIFF, BMP, WebP, GIF, "
+            f"no image in {', '.join(map(str, paths[:3]))}{more}; wanted PNG, JPEG, TIFF, BMP, WebP, GIF, "
             "JPEG 2000, PNM or DICOM files, or folders of them"
         )
     return files
