@@ -133,7 +133,7 @@ def embed_dataset(options: argparse.Namespace, encoder: Encoder, output: Path) -
         name: select_examples(data.split(name), options.sources, options.max_images, seed=0)
         for name in splits
     }
-    warn_of_small_images(rows[splits[0]], stored_size)
+    warn_of_small_images(rows[splits[0]], stored_size, is_exported=data.is_exported)
     header = header_of_encoder(
         options.model, encoder, options.tokens, data=data_fingerprint(data), finding_names=data.names,
         is_exclusive=data.is_exclusive, is_phantom=all(are_drawn(chosen) for chosen in rows.values()),

@@ -111,7 +111,7 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
     for record in records:
         warn_of_model(record, are_drawn(rows))
-    warn_of_small_images(rows, stored_size)
+    warn_of_small_images(rows, stored_size, is_exported=cocktail.is_exported)
     held_out = {} if options.split == "train" else {options.split: rows}
     if options.split != "validation" and "validation" in cocktail.rows:
         held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)

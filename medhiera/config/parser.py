@@ -31,7 +31,7 @@ from medhiera.config.arguments import (
 from medhiera.config.help import OUR_GROUPS, answer_help
 from medhiera.config.ranges import TRAINING_RANGES, Range
 from medhiera.config.size_defaults import FILLED_IN
-from medhiera.config.training_options import fill_in, unused_options
+from medhiera.config.training_options import fill_in, unevaluated_checkpoints, unused_options
 from medhiera.config.validation import check_config
 from medhiera.errors import UserError
 from medhiera.shipped_files import find_recipe
@@ -83,7 +83,10 @@ def parse_config(
     except UserError:
         raise
     except (SystemExit, Exception) as error:  # argparse ends the process on some faults; we answer instead
-        raise UserError("\n  - ".join([f"the recipe cannot be read: {error}", *out_of_range])) from error
+        told = [f"the recipe cannot be read: {error}", *out_of_range]
+        if "load_best_model_at_end" in str(error):
+            told[0] = unevaluated_checkpoints(vars(parser.parse_known_args(from_file + args)[0]))
+        raise UserError("\n  - ".join(told)) from error
     *options, unknown = parsed
     if unknown:
         raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))

@@ -99,6 +99,11 @@ class BuiltDataset:
         """Whether each image has exactly one of the labels."""
         return has_exclusive_labels(next(iter(self.rows.values())))
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether data_dir was built data, and not the files that it was built from."""
+        return (self.folder / BUILD_FILE).is_file()
+
     def split(self, name: str) -> Dataset:
         """One split.
 
