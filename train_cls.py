@@ -24,6 +24,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from dataset_scripts.findings import labels_line
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
@@ -60,9 +61,7 @@ def main(argv: list[str]) -> None:
     """Parse, load, train, evaluate, draw, write the card, push."""
     run = begin_run(CLASSIFICATION, argv)
     config, options, names = run.config, run.config.stage, run.data.names
-    logger.info(
-        "learns %d %s: %s", len(names), "classes" if run.data.is_exclusive else "findings", ", ".join(names)
-    )
+    logger.info("learns labels: %s", labels_line(run.data.split("train").features))
     sources = config.data.sources or default_sources(run.data.split("train"))
     train_rows = run.select("train", sources, config.data.max_train_images)
     train_rows = take_label_fraction(train_rows, options.label_fraction, config.training.seed)

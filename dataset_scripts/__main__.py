@@ -102,6 +102,7 @@ from dataset_scripts.build.layout import BUILD_FILE
 from dataset_scripts.build.parquet_export import check_place, export_parquet, push_to_hub
 from dataset_scripts.cocktail import SOURCES, Cocktail
 from dataset_scripts.errors import DataLayoutError, UserError
+from dataset_scripts.findings import labels_line
 from dataset_scripts.image_folder import ImageFolder, is_own_folder
 from dataset_scripts.own.dataset_rows import extract_dataset, is_dataset
 from dataset_scripts.own.labels import Columns, check_named
@@ -137,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 contours=options.contours,
                 **columns.named(),
             )
+            logger.info("labels: %s", labels_line(builder.info.features))
             export_parquet(builder, options.output_dir, options.num_proc)
         for line in summary_lines(options.output_dir):
             logger.info("%s", line)
