@@ -35,9 +35,9 @@ from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import SELECTION_METRIC, ValidationScores, choose_findings
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
-from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
+from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import ClassificationReport
-from medhiera.evaluation.tables import mean_as_text
+from medhiera.evaluation.tables import few_cases, mean_as_text
 from medhiera.hub.record import ClassificationRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
@@ -200,12 +200,8 @@ def evaluate(
     report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title, run.figure_mark)
     what = "AUROC" if result.exclusive is not None and result.exclusive.pair else "mean AUROC"
     logger.info("%s %s %s", split, what, mean_as_text(result))
-    if few := [name for name in result.findings_in_mean if result.findings[name].has_few_cases]:
-        logger.warning(
-            "fewer than %d positive or negative patients of %s: do not trust this mean",
-            FEWEST_PATIENTS,
-            ", ".join(few),
-        )
+    for sentence in few_cases(result):
+        logger.warning("%s", sentence)
     return result
 
 
