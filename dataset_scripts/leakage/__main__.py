@@ -73,10 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output_dir.mkdir(parents=True, exist_ok=True)
         verdict = compare(a, b, options.output_dir, options.num_proc)
     except (UserError, OSError) as error:
-        logger.error("%s", error)
+        logger.error("%s: %s", _PROGRAM, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("\ninterrupted; what was read and found is kept: repeat the command to go on")
+        logger.error(
+            "\n%s: interrupted; what was read and found is kept: repeat the command to go on", _PROGRAM
+        )
         return 130
     print(os.fsencode(verdict).decode("utf-8", "backslashreplace"))  # names of files can be no text
     return 0

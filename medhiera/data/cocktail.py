@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_file import check_complete
-from dataset_scripts.build.build_log import summary_lines
+from dataset_scripts.build.build_log import note_lines
 from dataset_scripts.build.chest_column import LEARNED
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
@@ -100,6 +100,11 @@ class BuiltDataset:
         """Whether each image has exactly one of the labels."""
         return has_exclusive_labels(next(iter(self.rows.values())))
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether data_dir was built data, and not the files that it was built from."""
+        return (self.folder / BUILD_FILE).is_file()
+
     def split(self, name: str) -> Dataset:
         """One split.
 
@@ -164,8 +169,9 @@ def open_cocktail(
     if is_reused:
         logger.info("the data was built before and its sources have not changed: reused")
     if (built / BUILD_REPORT_FILE).is_file():
-        for line in summary_lines(built)[-1:]:
-            logger.info("%s; the report lies in %s", line, built)
+        for line in note_lines(built):
+            logger.info("%s", line)
+        logger.info("the report of the build lies in %s", built)
     _check_sources(options, rows)
     if training is not None and "train" not in rows:
         raise UserError(f"--data_dir {options.data_dir} has no train split to train on, only {sorted(rows)}")

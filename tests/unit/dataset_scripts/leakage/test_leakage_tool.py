@@ -191,7 +191,7 @@ def test_half_a_line_of_a_killed_run_is_found_again(a: Path, b: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("{tmp}/absent", "absent is not there. Wanted a folder of images"),
+        ("{tmp}/absent", "absent: there is no such file or folder; the nearest that exists is"),
         ("{tmp}/a/notes.txt", "notes.txt is a file. Wanted a folder of images"),
         ("{tmp}/empty", "empty is empty. Wanted a folder of images"),
         ("{tmp}/words", "words holds no picture and no Parquet, and cannot be opened as a dataset"),

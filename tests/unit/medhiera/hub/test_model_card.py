@@ -16,6 +16,7 @@ from stage_records import check_metadata, classification_record, pretraining_rec
 from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.evaluation.results import Rescaling
+from medhiera.evaluation.tables import few_cases, format_table
 from medhiera.hub.model_card import TEMPLATES, render_card
 from medhiera.hub.record import StageLeakage
 from medhiera.inference.classifier import Classifier
@@ -58,6 +59,9 @@ def test_numbers_reasons_and_metadata(record):
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "62 min" in card.text
     assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative images" in card.text
+    few = "\n**Edema: fewer than 10 patients with a positive image, or with a negative one ("
+    assert few in card.text and "too few for an interval worth reading" in card.text
+    assert few_cases(evaluation)[0] in "\n".join(format_table(evaluation))
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == (
