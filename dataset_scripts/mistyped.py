@@ -31,8 +31,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def folder_fault(name: str) -> str | None:
     """Why a name is neither a folder here nor a Hub id, with the nearest folder; None where it may be.
 
-    A name that can only be a path, whose parent folder exists, or that is nearly one of a folder here, is
-    not asked of the Hub, which can take a minute to say no.
+    A name that can only be a path, or that is nearly one of a folder here, is not asked of the Hub, which
+    can take a minute to say no. Less likeness is enough where its first part is a folder.
 
     Args:
         name: as the user typed it.
@@ -45,8 +45,8 @@ def folder_fault(name: str) -> str | None:
     except (OSError, ValueError):  # there may be one: whoever opens it says why it cannot
         return None
     path = Path(name)
-    if REPOSITORY.fullmatch(name) and not ("/" in name and path.parent.is_dir()):
-        near = nearest_path(path, _SURELY_LIKE)
+    if REPOSITORY.fullmatch(name):
+        near = nearest_path(path, _LIKE if "/" in name and path.parent.is_dir() else _SURELY_LIKE)
         if near is None or len(near.parts) < len(path.parts):
             return None
     return no_folder(path)
