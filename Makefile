@@ -137,5 +137,5 @@ bench-gpu: gpu-site  ## on such a machine: make bench-gpu WHEELS=gpu_bundle (9 m
 	$(ON_GPU_SITE) -W ignore -m benchmarks.gpu_run $(GPU_RUN)
 
 clean:  ## removes what the commands made, the environment too
-	rm -rf .venv .cache demo build runs site gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache demo build *.egg-info runs site gpu_bundle .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

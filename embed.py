@@ -69,6 +69,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 
 import logging
 
+from dataset_scripts.own.dataset_rows import refuse_mistyped
 from medhiera.data.cocktail import are_drawn, figure_mark
 from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.training_images import trained_on
@@ -93,6 +94,8 @@ logger = logging.getLogger("embed")
 def main(argv: list[str]) -> None:
     """Open the model, embed what has no row yet, write the file; unreadable files are listed beside it."""
     options = read_options(argv)
+    if options.data_dir is not None:
+        refuse_mistyped(options.data_dir)
     with resumable_output(options, "embed") as (output, device):
         encoder = Encoder.from_pretrained(options.model, device)
         if options.data_dir is None:
@@ -130,7 +133,7 @@ def embed_dataset(options: argparse.Namespace, encoder: Encoder, output: Path) -
         name: select_examples(data.split(name), options.sources, options.max_images, seed=0)
         for name in splits
     }
-    warn_of_small_images(rows[splits[0]], stored_size)
+    warn_of_small_images(rows[splits[0]], stored_size, is_exported=data.is_exported)
     header = header_of_encoder(
         options.model, encoder, options.tokens, data=data_fingerprint(data), finding_names=data.names,
         is_exclusive=data.is_exclusive, is_phantom=all(are_drawn(chosen) for chosen in rows.values()),

@@ -124,7 +124,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     splits, clean = read_splits(options, record, task, data)
     scored = splits[options.split]
     warn_of_model(record, are_drawn(scored.rows))
-    warn_of_small_images(scored.rows, writer.preprocessing.resize_size)
+    warn_of_small_images(scored.rows, writer.preprocessing.resize_size, is_exported=data.is_exported)
     if options.split != "train" and options.split_scheme is None:
         check_unseen(options.model, **{options.split: rows_of(scored.rows, scored.studies)})
     other = None if options.compare is None else read_written(options.compare, scored)

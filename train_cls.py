@@ -24,6 +24,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from dataset_scripts.findings import labels_line
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
@@ -34,9 +35,9 @@ from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import SELECTION_METRIC, ValidationScores, choose_findings
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
-from medhiera.evaluation.predictions import FEWEST_PATIENTS, Predictions
+from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import ClassificationReport
-from medhiera.evaluation.tables import mean_as_text
+from medhiera.evaluation.tables import few_cases, mean_as_text
 from medhiera.hub.record import ClassificationRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
@@ -60,9 +61,7 @@ def main(argv: list[str]) -> None:
     """Parse, load, train, evaluate, draw, write the card, push."""
     run = begin_run(CLASSIFICATION, argv)
     config, options, names = run.config, run.config.stage, run.data.names
-    logger.info(
-        "learns %d %s: %s", len(names), "classes" if run.data.is_exclusive else "findings", ", ".join(names)
-    )
+    logger.info("learns labels: %s", labels_line(run.data.split("train").features))
     sources = config.data.sources or default_sources(run.data.split("train"))
     train_rows = run.select("train", sources, config.data.max_train_images)
     train_rows = take_label_fraction(train_rows, options.label_fraction, config.training.seed)
@@ -201,12 +200,8 @@ def evaluate(
     report.draw(result, scored, examples, run.output / FIGURES_FOLDER, title, run.figure_mark)
     what = "AUROC" if result.exclusive is not None and result.exclusive.pair else "mean AUROC"
     logger.info("%s %s %s", split, what, mean_as_text(result))
-    if few := [name for name in result.findings_in_mean if result.findings[name].has_few_cases]:
-        logger.warning(
-            "fewer than %d positive or negative patients of %s: do not trust this mean",
-            FEWEST_PATIENTS,
-            ", ".join(few),
-        )
+    for sentence in few_cases(result):
+        logger.warning("%s", sentence)
     return result
 
 

@@ -38,7 +38,7 @@ PRESENT = frozenset(
 )
 """Packages of the machine, with those that they need."""
 
-OF_TESTS = ("pydicom",)
+OF_TESTS = ("jsonschema", "pydicom")
 """What `make test-gpu` imports beside the project's dependencies and pytest."""
 PEERS = ("hiera-transformer", "hiera-optim")
 NOT_NEEDED = frozenset({"optuna"})

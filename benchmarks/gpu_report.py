@@ -24,7 +24,7 @@ HEADER = (
 )
 KINDS = {
     "matrix products": "nvjet|gemm|splitk",
-    "attention": "flash|fmha|sdpa|dot_do_o|convert_dq",
+    "attention": "attend|flash|fmha|sdpa|dot_do_o|convert_dq",
     "optimizer, weights rounded": "multi_tensor|adam",
     "GELU and what is fused with it": "gelu",
     "layer norms and what is fused with them": "layer_norm|gammabeta",
@@ -134,10 +134,11 @@ def group_lines(group: dict[str, Any], rates: dict[str, float]) -> list[str]:
         rates_of_rounds = [case["batch"] / ms * 1e3 for ms in entry["milliseconds"]]
         memory = "–" if entry["memory_gb"] is None else f"{entry['memory_gb']:.1f}"
         kernels = "–" if entry["kernels"] is None else f"{entry['kernels']:,}"
+        mode = case["mode"] + (", cuDNN's attention" if case.get("graphs_cudnn") else "")
         # Measured alone after the others, it has no round in common with them.
         ratio = "–" if entry.get("is_alone") else spread(by_round(entry, entries[0]))
         lines.append(
-            f"| {entry['name']} | {case['precision']} | {case['mode']} | {case['batch']} "
+            f"| {entry['name']} | {case['precision']} | {mode} | {case['batch']} "
             f"| {spread(rates_of_rounds, 0)} | {ratio} | {share_of_products(entry, rates):.1%} "
             f"| {memory} | {kernels} | {entry['first_seconds']:.0f} |"
         )

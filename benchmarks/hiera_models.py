@@ -50,6 +50,8 @@ class Case:
             bf16 weights in inference; or in training "bf16_weights", beside float32 ones that learn.
         mode: "eager", or a mode of torch.compile.
         has_optimizer: a training step ends with fused AdamW's.
+        graphs_cudnn: PyTorch may choose cuDNN's attention inside of CUDA graphs too, where it has failed
+            (pytorch#169849).
     """
 
     task: str
@@ -59,6 +61,7 @@ class Case:
     precision: str
     mode: str = "eager"
     has_optimizer: bool = False
+    graphs_cudnn: bool = False
 
 
 def build_ours(case: Case) -> nn.Module:
@@ -198,7 +201,7 @@ def set_products(case: Case) -> None:
     is_short = case.precision == "tf32"
     torch.set_float32_matmul_precision("high" if is_short else "highest")
     torch.backends.cudnn.allow_tf32 = is_short
-    if case.mode in GRAPH_MODES:  # cuDNN's attention fails in graphs (pytorch#169849); flash is next
+    if case.mode in GRAPH_MODES and not case.graphs_cudnn:
         torch.backends.cuda.enable_cudnn_sdp(False)
 
 

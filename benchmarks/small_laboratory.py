@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.small_plan import (
-    CLS_RECIPE,
-    MAE_RECIPE,
+    CLS_OPTIONS,
+    MAE_OPTIONS,
     RESNET,
     SWEEP_SEED,
     Budget,
@@ -56,8 +56,7 @@ class Laboratory:
             data: the task or the cocktail.
             start: name of the pre-training that classifiers of every seed start from: it has one seed.
         """
-        cls, mae = (CLS_RECIPE,), (MAE_RECIPE,)
-        arguments = {"train_mae.py": mae, "train_cls.py": cls, RESNET: cls}
+        arguments = {"train_mae.py": MAE_OPTIONS, "train_cls.py": CLS_OPTIONS, RESNET: CLS_OPTIONS}
         stage1 = None if start is None else str(self.output / f"mae-{start}" / "seed0")
         return ExperimentRunner(self.output, str(data), None, arguments, stage1)
 

@@ -7,12 +7,16 @@ protocol that these numbers were written down in before the final runs.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from medhiera.experiments.arms import STAGE1, Arm
+from medhiera.shipped_files import RECIPES
 
-MAE_RECIPE = str(Path(__file__).with_name("small_result_mae.yaml"))
-CLS_RECIPE = str(Path(__file__).with_name("small_result_cls.yaml"))
+MAE_OPTIONS = (str(RECIPES / "mae_small.yaml"), "--use_cpu", "true")
+# small_score.py scores the test split, once a rate is chosen.
+CLS_OPTIONS = (
+    str(RECIPES / "cls_small.yaml"), "--use_cpu", "true",
+    "--score_test", "false", "--bootstrap_resamples", "0",
+)  # fmt: skip
 RESNET = "benchmarks/resnet_baseline.py"
 RESNET_CHECKPOINT_STEPS = 200
 SWEEP_SEED = 0

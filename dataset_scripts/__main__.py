@@ -28,7 +28,6 @@ def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--data_dir",
-        type=Path,
         required=True,
         help="folder above the sources' folders, or your own, or a dataset's Hub id (docs/data.md)",
     )
@@ -103,6 +102,7 @@ from dataset_scripts.build.layout import BUILD_FILE
 from dataset_scripts.build.parquet_export import check_place, export_parquet, push_to_hub
 from dataset_scripts.cocktail import SOURCES, Cocktail
 from dataset_scripts.errors import DataLayoutError, UserError
+from dataset_scripts.findings import labels_line
 from dataset_scripts.image_folder import ImageFolder, is_own_folder
 from dataset_scripts.own.dataset_rows import extract_dataset, is_dataset
 from dataset_scripts.own.labels import Columns, check_named
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_options(vars(options))
         if options.push_to_hub:
-            _check_upload(options.data_dir)
+            _check_upload(Path(options.data_dir))
         data_dir, columns = _raw_folder(options)
         with tempfile.TemporaryDirectory() as unused_cache:
             builder_class = ImageFolder if is_own_folder(data_dir, SOURCES) else Cocktail
@@ -138,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 contours=options.contours,
                 **columns.named(),
             )
+            logger.info("labels: %s", labels_line(builder.info.features))
             export_parquet(builder, options.output_dir, options.num_proc)
         for line in summary_lines(options.output_dir):
             logger.info("%s", line)
@@ -145,10 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.push_to_hub:
             logger.info("Uploaded: %s", push_to_hub(options.output_dir, options.push_to_hub))
     except (UserError, OSError) as error:
-        logger.error("%s", error)
+        logger.error("%s: %s", _PROGRAM, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("\ninterrupted; finished files are kept: repeat the command to resume")
+        logger.error("\n%s: interrupted; finished files are kept: repeat the command to resume", _PROGRAM)
         return 130
     return 0
 
@@ -163,7 +164,7 @@ def _raw_folder(options: argparse.Namespace) -> tuple[Path, Columns]:
         DataLayoutError: no such folder or dataset, or it cannot be opened; or the output may not go there.
         LabelFileError: the dataset's columns cannot be meant.
     """
-    given, output = options.data_dir, options.output_dir.absolute()
+    given, output = Path(options.data_dir), options.output_dir.absolute()
     config, columns = options.dataset_config or "", Columns.of(options)
     if (given / BUILD_FILE).is_file():
         raise UserError(
@@ -171,9 +172,9 @@ def _raw_folder(options: argparse.Namespace) -> tuple[Path, Columns]:
             "build it with other options, give what it was built from."
         )
     place = output.with_name(f"{output.name}.datasets")
-    if is_dataset(str(given), config, columns, place, SOURCES):
+    if is_dataset(options.data_dir, config, columns, place, SOURCES):
         check_place(output, given)
-        found = extract_dataset(str(given), config, columns, place)
+        found = extract_dataset(options.data_dir, config, columns, place)
         return found.folder, Columns(label=found.label_column)
     if not given.is_dir():
         offline = " (HF_HUB_OFFLINE is set, so the Hub was not asked)" if constants.HF_HUB_OFFLINE else ""

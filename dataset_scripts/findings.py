@@ -130,6 +130,13 @@ def is_exclusive(features: datasets.Features) -> bool:
     return getattr(features.get("findings"), "length", -1) == 1
 
 
+def labels_line(features: datasets.Features) -> str:
+    """`2 classes: NORMAL, PNEUMONIA`, or `15 findings: …` of a built dataset."""
+    names = label_names(features)
+    kind = "classes" if is_exclusive(features) else "finding" if len(names) == 1 else "findings"
+    return f"{len(names)} {kind}: {', '.join(names)}"
+
+
 def label_vector(present: Sequence[int], count: int = len(FINDINGS)) -> tuple[float, ...]:
     """Return 1.0 at the indices in `present` and 0.0 elsewhere."""
     return tuple(1.0 if index in present else 0.0 for index in range(count))

@@ -12,6 +12,7 @@ Nothing but that one is imported, so the list and every --help are there at once
 import runpy
 import sys
 
+from dataset_scripts.mistyped import did_you_mean
 from medhiera import __version__, command_line
 from medhiera.shipped_files import RECIPES, script
 
@@ -63,7 +64,8 @@ def main() -> None:
         print(f"medhiera {__version__}")
         return
     if name not in COMMANDS:
-        sys.exit(f"medhiera: no command {name!r}; wanted one of {', '.join(COMMANDS)}")
+        near = did_you_mean(name, COMMANDS) or ";"
+        sys.exit(f"medhiera: no command {name!r}{near} wanted one of {', '.join(COMMANDS)}")
     target = COMMANDS[name][0]
     started_as = command_line.started_as = f"medhiera {name}"
     command_line.started_from = target if target.endswith(".py") else f"-m {target}"

@@ -7,13 +7,13 @@ On the floor of medhiera, as training, inference, hub, experiments and the page 
 
 import copy
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
 
+from dataset_scripts.mistyped import folder_fault
 from medhiera.errors import UserError, one_line
 from modeling_hiera_mae.checkpoint_config import read_config_file
 from modeling_hiera_mae.configuration_hiera_mae import HieraMAEConfig
@@ -45,9 +45,6 @@ REPORTS_FILE = "reports.csv"
 PUBLISHED_FILE = "published.json"
 """The repository that a folder was published in; stays in the folder."""
 
-REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-"""What a Hub id looks like."""
-
 
 def is_finished(folder: Path) -> bool:
     """Whether a stage came to its end: the card is written last."""
@@ -65,6 +62,16 @@ def share_weights(folder: Path) -> None:
             shutil.copymode(folder / CONFIG_FILE, file)
 
 
+def refuse_mistyped(source: str | Path) -> None:
+    """Refuse at once what can be no Hub id and is no folder here: the Hub would be asked for a minute.
+
+    Raises:
+        UserError: with the nearest folder.
+    """
+    if fault := folder_fault(str(source)):
+        raise UserError(f"{source}: {fault}")
+
+
 def read_config(source: str | Path) -> dict[str, Any]:
     """The config.json of a Hiera's folder or Hub id, as it was written.
 
@@ -76,8 +83,7 @@ def read_config(source: str | Path) -> dict[str, Any]:
         is_there = Path(source).exists()
     except OSError as error:  # a folder above it without permission
         raise UserError(f"{source} cannot be opened: {error.strerror}") from error
-    if not is_there and not REPOSITORY.fullmatch(str(source)):
-        raise UserError(f"{source}: there is no such folder, and it is no Hub id (name/model)")
+    refuse_mistyped(source)
     if is_there and not os.access(source, os.R_OK | os.X_OK):
         raise UserError(f"{source} cannot be opened: permission denied")
     if is_there and not (Path(source) / CONFIG_FILE).is_file():
@@ -102,7 +108,11 @@ def read_model_type(source: str | Path) -> str | None:
 
     Args:
         source: a folder or Hub id; what opens it says what is wrong with it.
+
+    Raises:
+        UserError: see refuse_mistyped.
     """
+    refuse_mistyped(source)
     try:
         path = find_file(str(source), CONFIG_FILE, {})
         content = {} if path is None else read_json(path)
@@ -119,6 +129,9 @@ def writes_reports(source: str | Path) -> bool:
 
     Args:
         source: a folder or Hub id; what opens it says what is wrong with it.
+
+    Raises:
+        UserError: see refuse_mistyped.
     """
     return read_model_type(source) == "vision-encoder-decoder"
 

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from medhiera.errors import UserError, one_line
-from medhiera.layout import PROCESSOR_FILE
+from medhiera.layout import PROCESSOR_FILE, refuse_mistyped
 from modeling_hiera_mae.weight_files import check_finite, find_file, find_weights, read_json, read_weights
 
 _LARGEST_SIDE = 10_000
@@ -35,6 +35,7 @@ def load_model(
     Raises:
         UserError: no such folder or repository, no Hiera, or whatever is wrong with one of its files.
     """
+    refuse_mistyped(source)
     try:
         model, report = model_class.from_pretrained(source, output_loading_info=True, **options)
     except (ValueError, OSError) as error:

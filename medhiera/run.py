@@ -134,7 +134,9 @@ class Run(Generic[S]):
             UserError: an image to validate or test on is one that the stage before, or the teacher, was
                 trained on.
         """
-        warn_of_small_images(used["trained_on"], self.preprocessing.resize_size)
+        warn_of_small_images(
+            used["trained_on"], self.preprocessing.resize_size, is_exported=self.data.is_exported
+        )
         held_out = {"validation": "validated_on", "test": "tested_on"}
         seen = {"train": "trained_on", "validation": "validated_on"}
         lists = [list_images(used[use], split) for split, use in seen.items() if use in used]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from dataset_scripts.own.dataset_rows import refuse_mistyped
 from medhiera.command_line import show_progress
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, open_cocktail
@@ -49,7 +50,8 @@ def begin(options: argparse.Namespace) -> torch.device:
     """Set the logging up, check what is asked for, and choose the device.
 
     Raises:
-        UserError: a number out of range, an output folder that holds a model, a device that is not there.
+        UserError: a number out of range, an output folder that holds a model, a device that is not there, or
+            a folder of data that is not.
     """
     show_progress("evaluate_cls", "evaluate_report", "probe")
     for name, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
@@ -60,6 +62,8 @@ def begin(options: argparse.Namespace) -> torch.device:
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
             "overwritten; name another folder"
         )
+    if options.data_dir is not None:
+        refuse_mistyped(options.data_dir)
     return choose_device(options.device)
 
 
@@ -107,7 +111,7 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
     for record in records:
         warn_of_model(record, are_drawn(rows))
-    warn_of_small_images(rows, stored_size)
+    warn_of_small_images(rows, stored_size, is_exported=cocktail.is_exported)
     held_out = {} if options.split == "train" else {options.split: rows}
     if options.split != "validation" and "validation" in cocktail.rows:
         held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)

@@ -7,6 +7,7 @@ such as `predict` or `configs` becomes a module of everyone's. On the floor of m
 
 from pathlib import Path
 
+from dataset_scripts.mistyped import did_you_mean
 from medhiera.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -43,5 +44,8 @@ def find_recipe(name: str | Path) -> Path:
         for file in (RECIPES / path.name, RECIPES / f"{path.name}.yaml"):
             if file.is_file():
                 return file
-    ours = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-    raise UserError(f"no recipe at {name}; name your own file by its path, or one of ours: {ours}")
+    ours = sorted(file.stem for file in RECIPES.glob("*.yaml"))
+    near = did_you_mean(path.stem, ours) or ";"
+    raise UserError(
+        f"no recipe at {name}{near} name your own file by its path, or one of ours: {', '.join(ours)}"
+    )

@@ -11,6 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_hiera_mae import HieraMAEConfig
 from .fused_linear import is_plain, linear, project
+from .packed_attention import attend, can_run, is_short
 from .windowing import pool_queries
 
 # torch's fused CPU kernel multiplies half precision well only with AMX; older torch versions cannot tell.
@@ -26,10 +27,11 @@ _LONG_HALF_INFERENCE = 2048
 
 def resolve_attention(
     implementation: str | None,
-    device_type: str,
+    device: torch.device,
     dtype: torch.dtype,
     needs_gradient: bool,
     keys: int,
+    width: int,
     has_amx: bool = CPU_HAS_AMX,
 ) -> str:
     """Choose how attention is computed where the caller left it open.
@@ -41,20 +43,23 @@ def resolve_attention(
     Args:
         implementation: "sdpa", "eager", or a name of transformers' AttentionInterface force one; None
             chooses.
-        device_type: where the tensors are ("cpu", "cuda", …).
+        device: where the tensors are.
         dtype: of queries, keys and values.
         needs_gradient: a backward pass will follow.
         keys: tokens that each query attends to.
+        width: of a head.
         has_amx: the CPU multiplies bf16 matrices in hardware.
 
     Returns:
-        "sdpa" or "eager", or the name that was given.
+        "packed" (see packed_attention), "sdpa" or "eager", or the name that was given.
     """
     if implementation is not None:
         return implementation
-    if device_type != "cpu":
-        return "sdpa"
     is_half = dtype in (torch.bfloat16, torch.float16)
+    if device.type == "cuda" and is_half and is_short(keys, width) and can_run(device):
+        return "packed"
+    if device.type != "cpu":
+        return "sdpa"
     if needs_gradient:
         return "eager" if keys < (_LONG_HALF_TRAINING if is_half else _LONG_SINGLE) else "sdpa"
     is_slow = is_half and not has_amx
@@ -117,17 +122,20 @@ class HieraMAEMaskUnitAttention(nn.Module):
             (batch, units - first_query, tokens after pooling, dim_out), and the weights as transformers
             orders them, (batch, heads, windows, queries, keys), or None.
         """
-        batch, units = tokens.shape[:2]
-        query, key, value = self._project(tokens, first_query)
-        asking, length = query.shape[1:3]
-        query, key, value = (self._split_heads(part) for part in (query, key, value))
-
+        units = tokens.shape[1]
         implementation = self.config._attn_implementation
         if implementation is None and output_attentions:
             implementation = "eager"
+        query, packed = self._project(tokens, first_query)
+        keys = self._windows(packed).shape[1]
         path = resolve_attention(
-            implementation, query.device.type, query.dtype, query.requires_grad, key.shape[2]
+            implementation, packed.device, packed.dtype, packed.requires_grad, keys, self.head_dim
         )
+        if path == "packed":
+            return project(self._attend_packed(query, packed, first_query), self.proj, added=added), None
+        query, key, value = self._parts(query, packed, first_query)
+        shape = query.shape
+        query, key, value = (self._split_heads(part) for part in (query, key, value))
         weights = None
         if path == "sdpa":
             attended = functional.scaled_dot_product_attention(query, key, value)
@@ -136,11 +144,22 @@ class HieraMAEMaskUnitAttention(nn.Module):
             attended = weights @ value
         else:
             attended = self._attend_by_name(path, query, key, value)
-        attended = attended.transpose(1, 2).reshape(batch, asking, length, self.dim_out)
+        attended = attended.transpose(1, 2).reshape(shape)
         attentions = (
             self._stock_attentions(weights, units) if output_attentions and weights is not None else None
         )
         return project(attended, self.proj, added=added), attentions
+
+    def _attend_packed(
+        self, query: torch.Tensor | None, packed: torch.Tensor, first_query: int
+    ) -> torch.Tensor:
+        """What `_project` gave → (batch, asking units, tokens after pooling, dim_out), by one kernel."""
+        if query is None and (self.pools_queries or first_query):
+            query, packed = packed.split((self.dim_out, 2 * self.dim_out), dim=-1)
+            query = self._pool(query[:, first_query:])
+        shape = (packed if query is None else query).shape
+        attended = attend(self._windows(packed), None if query is None else self._windows(query), self.heads)
+        return attended.view(*shape[:3], self.dim_out)
 
     def _attend_by_name(
         self, name: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
@@ -150,29 +169,43 @@ class HieraMAEMaskUnitAttention(nn.Module):
         attended, _ = attend(self, query, key, value, None, scaling=self.scale, dropout=0.0, is_causal=False)
         return attended.transpose(1, 2)  # they return tokens before heads
 
-    def _project(
-        self, tokens: torch.Tensor, first_query: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries of the asking units, pooled, keys and values of all: (batch, units, tokens, dim_out)."""
+    def _project(self, tokens: torch.Tensor, first_query: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Queries, keys and values side by side, or the queries apart.
+
+        Returns:
+            None and (batch, units, tokens, 3 × dim_out); or pooled queries of the asking units, (batch,
+            asking units, tokens after pooling, dim_out), and keys and values, (batch, units, tokens,
+            2 × dim_out).
+        """
         # Queries that are pooled come first and alone where nothing is kept for a backward pass: the widest
         # tensor of an inference is then two thirds as large.
         is_query_apart = first_query > 0 or (self.pools_queries and not torch.is_grad_enabled())
-        if is_query_apart and is_plain(self.qkv):
-            sizes = (self.dim_out, 2 * self.dim_out)
-            weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
-            query = self._pool(linear(tokens[:, first_query:], weight[0], bias[0]))
-            key, value = linear(tokens, weight[1], bias[1]).split(self.dim_out, dim=-1)
-            return query, key, value
-        query, key, value = project(tokens, self.qkv).split(self.dim_out, dim=-1)
-        return self._pool(query[:, first_query:]), key, value
+        if not (is_query_apart and is_plain(self.qkv)):
+            return None, project(tokens, self.qkv)
+        sizes = (self.dim_out, 2 * self.dim_out)
+        weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+        query = self._pool(linear(tokens[:, first_query:], weight[0], bias[0]))
+        return query, linear(tokens, weight[1], bias[1])
+
+    def _parts(
+        self, query: torch.Tensor | None, packed: torch.Tensor, first_query: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `_project` gave, apart: pooled queries of the asking units, keys and values."""
+        *together, key, value = packed.split(self.dim_out, dim=-1)
+        if query is None:
+            query = self._pool(together[0][:, first_query:])
+        return query, key, value
 
     def _pool(self, query: torch.Tensor) -> torch.Tensor:
         return pool_queries(query, self.config.query_stride) if self.pools_queries else query
 
+    def _windows(self, part: torch.Tensor) -> torch.Tensor:
+        """(batch, units, tokens, …) → (windows, tokens, …)."""
+        return part.flatten(0, 1) if self.within_units else part.flatten(1, 2)
+
     def _split_heads(self, part: torch.Tensor) -> torch.Tensor:
         """(batch, units, tokens, dim_out) → (windows, heads, tokens, head_dim); 4-D, so GPUs fuse it."""
-        windows = part.flatten(0, 1) if self.within_units else part.flatten(1, 2)
-        return windows.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        return self._windows(part).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
     def _stock_attentions(self, weights: torch.Tensor, units: int) -> torch.Tensor:
         """Bring weights into transformers' order: (batch, heads, windows, queries, keys), units innermost."""

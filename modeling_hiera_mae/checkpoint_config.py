@@ -7,6 +7,7 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import HieraConfig
@@ -37,9 +38,11 @@ def read_config_file(source: str, hub_options: Mapping[str, Any]) -> dict[str, A
     """
     path = find_file(source, "config.json", hub_options)
     if path is None:
+        is_adapter = (Path(source) / "adapter_config.json").is_file()
         raise OSError(
-            f"{source} has no config.json; name the folder that save_pretrained wrote. (The folder of a peft "
-            "adapter alone is opened on its model: peft.PeftModel.from_pretrained(model, folder).)"
+            f"{source} has no config.json; name the folder that save_pretrained wrote."
+            + " (The folder of a peft adapter alone is opened on its model: "
+            "peft.PeftModel.from_pretrained(model, folder).)" * is_adapter
         )
     content = read_json(path)
     check_finite(content, path.name)

@@ -263,7 +263,7 @@ def _locate(source: str) -> tuple[Path, str]:
     path = Path(source)
     if path.exists():
         return path, path.name
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.suffix.startswith(".p"):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not (path.suffix[:2] == ".p" or path.parent.is_dir()):
         patterns = ["config.json", *_WEIGHT_FILES, "model*.safetensors*", *_GO_ALONG]
         return Path(snapshot_download(source, allow_patterns=patterns)), f"https://huggingface.co/{source}"
     raise FileNotFoundError(

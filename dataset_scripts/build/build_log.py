@@ -8,7 +8,7 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ def _check_bad_files(bad: list[dict[str, Any]], files: int, max_bad_fraction: fl
 
 
 def summary_lines(folder: Path) -> list[str]:
-    """What a finished build holds, a line a source, and a line of what was left out and what was noted.
+    """What a finished build holds, a line a source, and what was left out and noted (`note_lines`).
 
     Args:
         folder: where build_report.json lies.
@@ -201,6 +201,16 @@ def summary_lines(folder: Path) -> list[str]:
         f"{source}: " + ", ".join(f"{split} {count:,}" for split, count in sorted(splits.items()))
         for source, splits in report["images"].items()
     ]
+    return [*lines, *note_lines(folder)]
+
+
+def note_lines(folder: Path) -> list[str]:
+    """What was left out of a finished build and what was noted, each in a line of its own.
+
+    Args:
+        folder: where build_report.json lies.
+    """
+    report = read_report(folder)
     unread = {problem["kind"] for problem in report["problems"] if problem["is_bad"]}
     left_out: list[str] = []
     noted: list[str] = []
@@ -209,13 +219,35 @@ def summary_lines(folder: Path) -> list[str]:
             is_left_out = kind in _LEFT_OUT or kind in unread
             if kind not in _SAID_WHOLE:  # they are said in words
                 (left_out if is_left_out else noted).append(f"{source} {count:,} {kind}")
-    parts = [*_leak_sentence(folder), f"left out: {', '.join(left_out)}" if left_out else "no file left out"]
-    parts += [f"noted: {', '.join(noted)}"] if noted else []
+    named = f" (named in {BUILD_REPORT_FILE})"
+    lines = [
+        *_leak_sentence(folder),
+        f"left out: {', '.join(left_out)}{named}" if left_out else "no file left out",
+    ]
+    lines += [f"noted: {', '.join(noted)}{named}"] if noted else []
     met = {kind for kinds in report["problem_counts"].values() for kind in kinds}
-    advice = "".join(f"; {sentence}" for kind, sentence in _ADVICE.items() if kind in met)
-    said = [problem["detail"] for problem in report["problems"] if problem["kind"] in _SAID_WHOLE]
-    advice += "".join(f"; {detail}" for detail in said)
-    return [*lines, f"{'; '.join(parts)} (named in {BUILD_REPORT_FILE}){advice}"]
+    lines += [sentence for kind, sentence in _ADVICE.items() if kind in met]
+    lines += naming_faults(report["problems"])
+    return lines + [problem["detail"] for problem in report["problems"] if problem["kind"] in _SAID_WHOLE]
+
+
+def naming_faults(problems: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each source with as many names without a file as files without a name.
+
+    Args:
+        problems: of build_report.json, with source, kind and name.
+    """
+    names: dict[str, dict[str, list[str]]] = {}
+    for problem in problems:
+        if problem["kind"] in ("absent", "not_listed"):
+            names.setdefault(problem["source"], {}).setdefault(problem["kind"], []).append(problem["name"])
+    return [
+        f"{source}: {len(absent):,} names have no file and as many files have no name, which looks like a "
+        f"fault of naming: {absent[0]!r} is named, and {found['not_listed'][0]!r} is in the folder; write "
+        "the names as the files have them"
+        for source, found in names.items()
+        if len(absent := found.get("absent", [])) == len(found.get("not_listed", [])) > 0
+    ]
 
 
 def _leak_sentence(folder: Path | str) -> list[str]:

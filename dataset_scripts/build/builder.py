@@ -12,6 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,14 @@ import datasets
 from datasets.config import DATASET_INFO_FILENAME
 from datasets.utils.py_utils import temporary_assignment
 
-from dataset_scripts.build.build_log import BuildLog, is_log, most_bad_files, read_logs, write_reports
+from dataset_scripts.build.build_log import (
+    BuildLog,
+    is_log,
+    most_bad_files,
+    naming_faults,
+    read_logs,
+    write_reports,
+)
 from dataset_scripts.build.chest_column import add_contours
 from dataset_scripts.build.config import SourceConfig, check_options
 from dataset_scripts.build.examples import build_examples
@@ -324,9 +332,13 @@ def _check_extras(listings: list[SourceListing]) -> None:
 def _nothing_listed(listings: list[SourceListing]) -> str:
     kinds = sorted({problem.kind for listing in listings for problem in listing.problems})
     examples = [problem.name for listing in listings for problem in listing.problems][:5]
+    naming = "".join(
+        f" {sentence}."
+        for sentence in naming_faults(asdict(one) for each in listings for one in each.problems)
+    )
     links = " A link that leaves its folder is not followed: put the file there itself (`cp -rL`)."
     return (
         "No listed image is in the folder, so there is nothing to build. Wanted at least one image that the "
         f"lists name; problems met: {kinds or 'none'}, for example {examples}. Check that lists and images "
-        f"belong together.{links if 'link_out_of_folder' in kinds else ''}"
+        f"belong together.{naming}{links if 'link_out_of_folder' in kinds else ''}"
     )

@@ -54,6 +54,7 @@ from dataset_scripts.build.contour_files import Contours, read_contours, without
 from dataset_scripts.build.contour_network import load_network, lung_probabilities
 from dataset_scripts.build.workers import run_tasks
 from dataset_scripts.errors import BadImageError, DataLayoutError, UserError
+from dataset_scripts.mistyped import no_folder
 from dataset_scripts.reading.image_files import is_picture, walk_folder
 from dataset_scripts.reading.images import read_image
 
@@ -142,7 +143,7 @@ def write_contours(folder: Path, output_dir: Path, contours: Path | None = None,
 
 def _list_pictures(folder: Path, excluded: Sequence[Path]) -> list[str]:
     if not folder.is_dir():
-        raise DataLayoutError(f"{folder} is no folder. Name the folder of the pictures.")
+        raise DataLayoutError(f"{folder}: {no_folder(folder)}")
     outside = [path.resolve() for path in excluded]
     pictures = [
         path
@@ -163,10 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         is_done = write_contours(options.folder, options.output_dir, options.contours, options.num_proc)
     except (UserError, OSError) as error:
-        logger.error("%s", error)
+        logger.error("%s: %s", parser.prog, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("\ninterrupted; finished masks are kept")
+        logger.error("\n%s: interrupted; finished masks are kept", parser.prog)
         return 130
     return 0 if is_done else 1
 

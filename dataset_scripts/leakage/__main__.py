@@ -5,8 +5,9 @@
 
 A and B are folders of images (PNG, JPEG, TIFF, DICOM, ...), what `python -m dataset_scripts` wrote or other
 Parquet with a column of images, or datasets by their name on the Hub. A twice: its own near-duplicates.
-OUT/pairs.csv names the pairs, OUT/pairs.png shows them, OUT/verdict.json says what was compared. A command
-that was killed goes on where it was when it is repeated.
+OUT/pairs.csv names the pairs with their scores (an identical file has about 0.75 to 0.9, not 1),
+OUT/pairs.png shows them, OUT/verdict.json says what was compared. A command that was killed goes on where it
+was when it is repeated.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -72,10 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output_dir.mkdir(parents=True, exist_ok=True)
         verdict = compare(a, b, options.output_dir, options.num_proc)
     except (UserError, OSError) as error:
-        logger.error("%s", error)
+        logger.error("%s: %s", _PROGRAM, error)
         return 1
     except KeyboardInterrupt:
-        logger.error("\ninterrupted; what was read and found is kept: repeat the command to go on")
+        logger.error(
+            "\n%s: interrupted; what was read and found is kept: repeat the command to go on", _PROGRAM
+        )
         return 130
     print(os.fsencode(verdict).decode("utf-8", "backslashreplace"))  # names of files can be no text
     return 0

@@ -25,6 +25,12 @@ from dataset_scripts.leakage.thumbnails import Thumbnails, read_thumbnails
 
 PAIRS_FILE, SHEET_FILE, VERDICT_FILE = "pairs.csv", "pairs.png", "verdict.json"
 
+SCORES = (
+    "A score is no percentage: even an identical file has about 0.75 to 0.9, and from "
+    f"{THRESHOLD:.2f} on two images count as one picture."
+)
+"""Of the column `score`; docs/data.md has the measurement."""
+
 _WORK_FOLDER = ".leakage"
 
 _MORE = 4  # times as many candidates, for an image that has many copies
@@ -229,8 +235,7 @@ def _verdict(facts: dict[str, object], is_same: bool) -> str:
         what = (
             "is a near-duplicate of another" if is_same else f"stands in {b} ({facts['images_b']:,} images)"
         )
-        said = f"No image of {a} {what}: of {count:,}, the highest score is {facts['highest']:.2f}"
-        said += f", and {THRESHOLD:.2f} is wanted of a copy."
+        said = f"No image of {a} {what}: of {count:,}, the highest score is {facts['highest']:.2f}."
     elif is_same:
         said = (
             f"{standing:,} of the {count:,} images of {a} form {facts['groups']:,} groups of near-duplicates."
@@ -241,6 +246,7 @@ def _verdict(facts: dict[str, object], is_same: bool) -> str:
         said += (
             f" {PAIRS_FILE} names the {facts['pairs']:,} pairs; look at {SHEET_FILE} before you trust them."
         )
+    said += f" {SCORES}"
     for side in "a" if is_same else "ab":
         bad = facts[f"unreadable_{side}"]
         assert isinstance(bad, dict)

@@ -7,7 +7,6 @@ What the user names → `open_images` → `ImageSet`, whose images are read in b
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pyarrow import parquet
 from dataset_scripts.build.build_file import check_complete, parquet_files
 from dataset_scripts.build.layout import BUILD_FILE
 from dataset_scripts.errors import DataLayoutError, UserError
+from dataset_scripts.mistyped import folder_fault, no_folder
 from dataset_scripts.reading.grayscale import GrayImage
 from dataset_scripts.reading.image_files import is_picture, walk_folder
 
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 _NAME_COLUMN = "image_id"
 
 _ROWS_AT_ONCE = 64
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 ImageCell = Path | bytes | GrayImage
 
@@ -124,8 +122,9 @@ def open_images(place: str) -> ImageSet:
             return _open_parquet(place, path.parent, (path.name,))
         raise UserError(f"{place} is a file. Wanted a folder of images, a .parquet file or a dataset.")
     if not path.is_dir():
-        if _HUB_ID.fullmatch(place) is None:
-            raise UserError(f"{place} is not there. Wanted a folder of images, a .parquet file or a dataset.")
+        if folder_fault(place):
+            found = no_folder(Path(place), or_file=True)
+            raise UserError(f"{place}: {found}. Wanted a folder of images, a .parquet file or a dataset.")
         return _open_dataset(place, "is no folder or file here, and")
     if (path / BUILD_FILE).is_file():
         check_complete(path)

@@ -23,6 +23,7 @@ from huggingface_hub import dataset_info, file_exists, get_session
 from dataset_scripts.build.layout import BUILD_FILE
 from dataset_scripts.build.records import Source, manifest_hash, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.mistyped import folder_fault
 from dataset_scripts.own.labels import KNOWN_COLUMNS, LABEL_COLUMN, NOT_NAMED, Columns
 from dataset_scripts.own.splits import SPLIT_FOLDERS
 from dataset_scripts.own.table_files import own_column
@@ -63,6 +64,20 @@ def holds_dataset(folder: Path) -> bool:
     return any(path.lower().endswith(".parquet") for path in scan.files) and not scan.images()
 
 
+def refuse_mistyped(data_dir: str) -> None:
+    """Refuse at once what can be no dataset of the Hub and is no folder here.
+
+    Args:
+        data_dir: as the user typed it.
+
+    Raises:
+        DataLayoutError: it is a file; or, with the nearest folder, a path where nothing is.
+    """
+    fault = "is a file; wanted a folder" if Path(data_dir).is_file() else folder_fault(data_dir)
+    if fault:
+        raise DataLayoutError(f"--data_dir {data_dir}: {fault}")
+
+
 def is_dataset(data_dir: str, config: str, columns: Columns, place: Path, sources: Sequence[Source]) -> bool:
     """Whether data_dir is a dataset that this project did not write: images and labels in some columns.
 
@@ -72,7 +87,11 @@ def is_dataset(data_dir: str, config: str, columns: Columns, place: Path, source
         columns: as for `extract_dataset`.
         place: as for `extract_dataset`.
         sources: every source that is known; a folder above theirs is no dataset.
+
+    Raises:
+        DataLayoutError: see refuse_mistyped.
     """
+    refuse_mistyped(data_dir)
     folder = Path(data_dir)
     if folder.is_dir():
         return not any((folder / source.folder).is_dir() for source in sources) and holds_dataset(folder)

@@ -6,7 +6,6 @@ TrainingArguments. The command line overrides the file, key by key.
 
 import argparse
 import copy
-import difflib
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from dataset_scripts.mistyped import did_you_mean
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
     Config,
@@ -31,7 +31,7 @@ from medhiera.config.arguments import (
 from medhiera.config.help import OUR_GROUPS, answer_help
 from medhiera.config.ranges import TRAINING_RANGES, Range
 from medhiera.config.size_defaults import FILLED_IN
-from medhiera.config.training_options import fill_in, unused_options
+from medhiera.config.training_options import fill_in, unevaluated_checkpoints, unused_options
 from medhiera.config.validation import check_config
 from medhiera.errors import UserError
 from medhiera.shipped_files import find_recipe
@@ -83,7 +83,10 @@ def parse_config(
     except UserError:
         raise
     except (SystemExit, Exception) as error:  # argparse ends the process on some faults; we answer instead
-        raise UserError("\n  - ".join([f"the recipe cannot be read: {error}", *out_of_range])) from error
+        told = [f"the recipe cannot be read: {error}", *out_of_range]
+        if "load_best_model_at_end" in str(error):
+            told[0] = unevaluated_checkpoints(vars(parser.parse_known_args(from_file + args)[0]))
+        raise UserError("\n  - ".join(told)) from error
     *options, unknown = parsed
     if unknown:
         raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
@@ -301,10 +304,7 @@ def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
     sentences = []
     for key in keys:
         name = key.lstrip("-").split("=")[0]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
-            candidate for candidate in sorted(known) if candidate.startswith(name)
-        ]
-        hint = f"; did you mean {near[0]!r}?" if near else "; see --help for all keys"
+        hint = did_you_mean(name, known) or "; see --help for all keys"
         sentences.append(f"unknown key {name!r}{hint}")
     return "\n".join(sentences)
 

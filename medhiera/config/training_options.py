@@ -6,9 +6,10 @@ refused here, as is each that has no effect.
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 from accelerate.utils import DynamoBackend
@@ -133,6 +134,35 @@ def _selection_faults(training: TrainingArguments, stage: StageArguments) -> Ite
         yield "save_strategy best needs eval_strategy steps or epoch: nothing is evaluated now"
 
 
+def unevaluated_checkpoints(asked: Mapping[str, Any]) -> str:
+    """Why the best checkpoint cannot be chosen where some are saved without an evaluation, and what to type.
+
+    Args:
+        asked: eval_strategy, eval_steps, save_strategy and save_steps, as argparse gives them.
+    """
+    each: dict[str, str] = {}
+    for what in ("save", "eval"):
+        strategy = asked[f"{what}_strategy"]
+        each[what] = str(getattr(strategy, "value", strategy))
+    save_steps, eval_steps = asked["save_steps"], asked["eval_steps"] or asked["logging_steps"]
+    steps = {"save": save_steps, "eval": eval_steps}
+    words_of = {"no": "never", "epoch": "each epoch"}
+    saved, validated = (words_of.get(each[what], f"every {steps[what]:g} steps") for what in ("save", "eval"))
+    if each["save"] == each["eval"] == "steps" and save_steps > eval_steps:
+        words = f"--save_steps {max(1, round(save_steps / eval_steps)) * eval_steps:g}"
+    elif each["save"] == "steps":
+        words = f"--eval_strategy steps --eval_steps {save_steps:g}"
+    elif each["eval"] == "steps":
+        words = f"--save_strategy steps --save_steps {eval_steps:g}"
+    else:
+        words = f"--eval_strategy {each['save']}"
+    return (
+        f"a checkpoint is saved {saved} and validated {validated}, and the best one is to be kept, so that "
+        f"each must be validated when it is saved; add {words}, or, to keep the last one, "
+        "--load_best_model_at_end false"
+    )
+
+
 def _tracker_faults(training: TrainingArguments) -> Iterator[str]:
     """Trackers that do not exist, or are not installed."""
     for name in training.report_to or ():
@@ -234,6 +264,12 @@ def unused_options(
         for name in ("optim", "optim_args", "optim_target_modules")
         if name in given and optimization.optimizer
     ]
+    for what, strategy in (("save", training.save_strategy), ("eval", training.eval_strategy)):
+        if f"{what}_steps" in given and strategy.value != "steps":
+            unused.append(
+                f"{what}_steps has no effect with {what}_strategy: {strategy.value}; add --{what}_strategy "
+                "steps"
+            )
     falls = bool(optimization.schedule) or "cosine" in SchedulerType(training.lr_scheduler_type).value
     if optimization.early_stopping_patience and falls:
         unused.append(

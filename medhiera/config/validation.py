@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from dataset_scripts.mistyped import folder_fault
 from medhiera.config.arguments import Config, DataArguments, OptimizationArguments
 from medhiera.config.model_config import local_config, override_faults, unit_pixels
 from medhiera.config.training_options import training_faults
@@ -85,6 +86,8 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     faults += recipe.stage.faults(recipe) + training_faults(training, optimization, recipe.stage, given)
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
+    elif fault := folder_fault(data.data_dir):
+        faults.append(f"--data_dir {data.data_dir}: {fault}")
     faults += _model_faults(recipe)
     if "model_size" in given and recipe.model.model_name_or_path:
         faults.append("model_size is for random weights, and a checkpoint is named; leave one of them out")

@@ -1,4 +1,4 @@
-"""What the reports beside built data say that a model's record keeps: leaks, and whose images are whose.
+"""What the reports beside built data say that a record keeps: leaks, and whether patients were guessed.
 
 build_report.json and leakage_report.json → here → cocktail.py and hub/data_record.py.
 """
@@ -58,29 +58,12 @@ def read_leakage(folder: Path) -> LeakageCounts:
     )
 
 
-@dataclass(frozen=True)
-class PatientOrigin:
-    """How the build knew whose image each is.
-
-    Attributes:
-        is_guessed: patients were told by the names of the files.
-        unknown: images that say no patient; each counts as a patient of its own.
-    """
-
-    is_guessed: bool = False
-    unknown: int = 0
-
-
-def read_patient_origin(folder: Path) -> PatientOrigin:
-    """From build_report.json; nothing is guessed or unknown where there is none.
+def are_patients_guessed(folder: Path) -> bool:
+    """Whether the names of files told whose image each is, by build_report.json; False where there is none.
 
     Args:
         folder: of the built data.
     """
     if not (folder / BUILD_REPORT_FILE).is_file():
-        return PatientOrigin()
-    counts = read_report(folder)["problem_counts"].values()
-    return PatientOrigin(
-        is_guessed=any(kinds.get("patient_by_name") for kinds in counts),
-        unknown=sum(kinds.get("no_patient", 0) for kinds in counts),
-    )
+        return False
+    return any(kinds.get("patient_by_name") for kinds in read_report(folder)["problem_counts"].values())

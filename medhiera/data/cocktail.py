@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_file import check_complete
-from dataset_scripts.build.build_log import summary_lines
+from dataset_scripts.build.build_log import note_lines
 from dataset_scripts.build.chest_column import LEARNED
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
@@ -26,6 +26,7 @@ from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.own.labels import NOT_NAMED, Columns, check_named
+from dataset_scripts.own.splits import patient_of_one_image
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.build_reports import LeakageCounts, read_leakage
@@ -99,6 +100,11 @@ class BuiltDataset:
         """Whether each image has exactly one of the labels."""
         return has_exclusive_labels(next(iter(self.rows.values())))
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether data_dir was built data, and not the files that it was built from."""
+        return (self.folder / BUILD_FILE).is_file()
+
     def split(self, name: str) -> Dataset:
         """One split.
 
@@ -163,8 +169,9 @@ def open_cocktail(
     if is_reused:
         logger.info("the data was built before and its sources have not changed: reused")
     if (built / BUILD_REPORT_FILE).is_file():
-        for line in summary_lines(built)[-1:]:
-            logger.info("%s; the report lies in %s", line, built)
+        for line in note_lines(built):
+            logger.info("%s", line)
+        logger.info("the report of the build lies in %s", built)
     _check_sources(options, rows)
     if training is not None and "train" not in rows:
         raise UserError(f"--data_dir {options.data_dir} has no train split to train on, only {sorted(rows)}")
@@ -335,3 +342,17 @@ def shared_patients(used: Mapping[str, Dataset]) -> dict[str, int]:
     patients = {use: set(read_column(rows, "patient_id").to_pylist()) for use, rows in used.items()}
     trained = patients.pop("trained_on")
     return {use: len(those & trained) for use, those in patients.items() if those & trained}
+
+
+def count_without_patient(used: Mapping[str, Dataset]) -> int:
+    """How many images no patient is known of, so that each counts as one of its own (`image FILE`).
+
+    Args:
+        used: rows by use.
+    """
+    count = 0
+    for rows in used.values():
+        columns = (read_column(rows, name).to_pylist() for name in ("source", "image_id", "patient_id"))
+        for source, image, patient in zip(*columns, strict=True):
+            count += patient == f"{source}/{patient_of_one_image(image.removeprefix(f'{source}/'))}"
+    return count

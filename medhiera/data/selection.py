@@ -140,19 +140,24 @@ def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
     return rows.select(taken)
 
 
-def warn_of_small_images(rows: Dataset, resize_size: int) -> None:
+def warn_of_small_images(rows: Dataset, resize_size: int, *, is_exported: bool) -> None:
     """Say so where the data holds less detail than the model looks for: it was built smaller, or is small.
 
     Args:
         rows: the first of them are looked at.
         resize_size: the shorter side that the model's preprocessing asks for, in pixels.
+        is_exported: what was named is built data, and not the files themselves.
     """
     sides = [min(as_picture(row["image"]).size) for row in rows.select(range(min(len(rows), 32)))]
     if sides and max(sides) < resize_size:
+        advice = (
+            "If the files it was built from are larger, name their folder, which is built anew for this model"
+            if is_exported
+            else "The files themselves are so small; use larger ones if you have them"
+        )
         logger.warning(
-            "the images are at most %d pixels on their shorter side and are enlarged to %d. If your files "
-            "are larger, this data was built for a smaller model: name their folder to build it anew",
-            max(sides), resize_size,
+            "the images are at most %d pixels on their shorter side and are enlarged to %d. %s",
+            max(sides), resize_size, advice,
         )  # fmt: skip
 
 

@@ -36,12 +36,26 @@ def format_table(report: RankingReport) -> list[str]:
     if pair_of(report):
         means = []  # each has the same
     lines += [_mean_line(word, mean, report) for word, mean in means]
-    if any(entry.has_few_cases and entry.auroc is not None for entry in report.findings.values()):
-        lines.append(
-            f"* fewer than {FEWEST_PATIENTS} patients with a positive (or with a negative) image: neither "
-            "value nor interval is to be trusted, nor a mean with such in it"
-        )
-    return lines
+    return lines + [f"* {sentence}" for sentence in few_cases(report)]
+
+
+def few_cases(report: RankingReport) -> list[str]:
+    """A sentence where too few patients have a finding, or are without it, for an interval; else none.
+
+    Args:
+        report: whose log, table or card says it.
+    """
+    few = [name for name, entry in report.findings.items() if entry.has_few_cases and entry.auroc is not None]
+    if not few:
+        return []
+    fewest = min(
+        min(report.findings[name].positive_patients, report.findings[name].negative_patients) for name in few
+    )
+    return [
+        f"{', '.join(few).replace('_', ' ')}: fewer than {FEWEST_PATIENTS} patients with a positive image, "
+        f"or with a negative one ({fewest} at the least), are too few for an interval worth reading, however "
+        "narrow it is: trust neither these values nor their intervals, nor a mean with them"
+    ]
 
 
 def pair_of(report: RankingReport) -> list[str]:

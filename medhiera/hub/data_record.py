@@ -10,11 +10,12 @@ from typing import ClassVar
 from datasets import Dataset
 from pydantic import ConfigDict
 
-from medhiera.data.build_reports import LeakageCounts, read_patient_origin
+from medhiera.data.build_reports import LeakageCounts, are_patients_guessed
 from medhiera.data.cocktail import (
     BuiltDataset,
     are_drawn,
     by_source,
+    count_without_patient,
     phantom_sources,
     shared_patients,
 )
@@ -28,7 +29,7 @@ class DataRecord:
     """What a stage read: images of each source by split and by use; patients it trained and scored on.
 
     `is_phantom`: every image it used is drawn; `phantom_sources`: the sources of which it used drawn images;
-    `patients_guessed`: by the names of the files; `images_without_patient`: of all the data, each its own.
+    `patients_guessed`: by the names of the files; `images_without_patient`: of those used, each its own.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -53,7 +54,6 @@ class DataRecord:
             data: the opened data.
             used: rows by use: `trained_on`, `validated_on`, and `tested_on` where the test split is scored.
         """
-        origin = read_patient_origin(data.folder)
         return cls(
             images={split: by_source(rows) for split, rows in data.rows.items()},
             is_phantom=all(are_drawn(rows) for rows in used.values()),
@@ -61,7 +61,7 @@ class DataRecord:
             leakage=data.leakage(),
             shared_patients=shared_patients(used),
             phantom_sources=sorted(set[str]().union(*map(phantom_sources, used.values()))),
-            patients_guessed=origin.is_guessed,
-            images_without_patient=origin.unknown,
+            patients_guessed=are_patients_guessed(data.folder),
+            images_without_patient=count_without_patient(used),
             **{use: by_source(rows) for use, rows in used.items()},
         )

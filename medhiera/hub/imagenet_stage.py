@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         complete(options.folder, options.started_from)
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from dataset_scripts import SOURCES
+from dataset_scripts.mistyped import REPOSITORY
 from medhiera.errors import UserError
 from medhiera.hub.record import AnyRecord, Lineage, StageLeakage, read_record
 from medhiera.hub.teachers import TeacherRecord, has_seen_test, license_with
@@ -19,7 +20,6 @@ from medhiera.layout import (
     CARD_FILE,
     METRICS_FILE,
     PUBLISHED_FILE,
-    REPOSITORY,
     public_name,
     read_json_file,
 )

@@ -42,6 +42,7 @@ from medhiera.data.build_reports import LeakageCounts
 from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
+from medhiera.evaluation.tables import few_cases
 from medhiera.formatting import duration, interval_text
 from medhiera.hub.card_header import NIH, card_header, has_phantoms
 from medhiera.hub.licences import licence_sentence
@@ -120,6 +121,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         is_official_list=not has_phantoms(record) and record.tested_on == {NIH: OFFICIAL_TEST_IMAGES},
         citations=_citations(record),
         few=FEWEST_PATIENTS,
+        few_cases=few_cases,
         warnings=result_warnings(record),
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),
@@ -245,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for folder in options.folders or rendered:
             (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def card_of(folder: Path) -> str:

@@ -14,11 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from medhiera.evaluation.calibration import rescale
-from medhiera.evaluation.pointing_game import LocalizationReport, Verdict
+from medhiera.evaluation.pointing_game import HitRate, LocalizationReport, Verdict
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.results import Rescaling
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, ClassificationRecord, read_record
 from medhiera.inference.heat_maps import METHOD
+
+LEAST_SHARE_SHOWN = 0.005
+"""Below it a hit rate and a random point's are both 0 % on the page, and comparing them says nothing."""
+
+_NO_BOXES = "this map was compared with no boxes"
 
 
 @dataclass(frozen=True)
@@ -176,19 +182,50 @@ class Operation:
     def heat_verdict(self, name: str) -> tuple[Verdict, str]:
         """Whether a finding's heat map may be shown, and a sentence to stand beside it or in its place."""
         game, label = self.pointing_game, name.replace("_", " ")
-        # What another method's maps scored says nothing of these.
-        verdict = "unchecked" if game is None or game.method != METHOD else game.verdict_on(name)
-        if game is None or verdict == "unchecked":
-            return verdict, (
-                f"Unchecked for {label}: this map was not compared with boxes of enough patients, and may "
-                "point to the wrong place."
-            )
-        scored = game.findings[name] if game.verdict == "above chance" else game
-        of = f"of {label} " if scored is not game else ""
-        numbers = (
-            f"in the {scored.pairs} cases {of}with a box, its highest point lay in the box in "
-            f"{scored.hit_rate:.0%}, a random point would in {scored.chance:.0%}"
-        )
+        if game is None or game.method != METHOD:  # what another method's maps scored says nothing of these
+            return "unchecked", f"Unchecked for {label}: {_NO_BOXES}, and may point to the wrong place."
+        verdict = game.verdict_on(name)
+        is_own = game.verdict == "above chance"
+        scored, of = (game.findings.get(name), f" of {label}") if is_own else (game, "")
+        if verdict == "unchecked" or scored is None:
+            few = _why_unchecked(scored, of)
+            return verdict, f"Unchecked for {label}: {few}, and may point to the wrong place."
+        numbers = _hits(scored, of)
         if verdict == "not above chance":
             return verdict, f"No heat map: those of this model are not better than chance ({numbers})."
         return verdict, f"How far to believe it: {numbers}."
+
+
+def _why_unchecked(scored: HitRate | LocalizationReport | None, of: str) -> str:
+    """Say of how many cases a map was compared with boxes, where they are too few to tell.
+
+    Args:
+        scored: of these cases; None where no box was there.
+        of: whose cases, " of Mass", or "".
+    """
+    if scored is None or not scored.pairs:
+        return _NO_BOXES
+    if scored.patients < FEWEST_PATIENTS:
+        cases = f"{scored.pairs} cases" if scored.pairs > 1 else "1 case"
+        return (
+            f"this map was compared with boxes in {cases}{of} alone, of fewer than {FEWEST_PATIENTS} patients"
+        )
+    return f"this map was compared with boxes in {scored.pairs} cases{of}, but no interval was computed"
+
+
+def _hits(scored: HitRate | LocalizationReport, of: str) -> str:
+    """Say how often the highest point lay in a box, beside a random point where the two can be told apart.
+
+    Args:
+        scored: of at least one case.
+        of: whose cases, " of Mass", or "".
+    """
+    rate, chance = scored.hit_rate or 0.0, scored.chance or 0.0
+    cases = f"{scored.pairs} cases{of} with a box"
+    if max(rate, chance) < LEAST_SHARE_SHOWN:
+        return (
+            f"in {round(rate * scored.pairs) or 'none'} of the {cases} its highest point lay in the box; the "
+            "boxes are so small that a random point would hit less than 1 % of them"
+        )
+    in_percent = f"in {rate:.0%}, a random point would in {chance:.0%}"
+    return f"in the {cases}, its highest point lay in the box {in_percent}"

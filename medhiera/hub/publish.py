@@ -17,6 +17,8 @@ import argparse
 from pathlib import Path
 
 from medhiera.command_line import new_parser
+from medhiera.errors import run_script
+from medhiera.hub.token import find_token
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,8 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":  # --help and mistyped options are answered now
-    build_parser().parse_args()
+def check_words(words: list[str]) -> None:
+    """Answer --help, mistyped options and a missing token."""
+    find_token(build_parser().parse_args(words).repo_id)
+
+
+if __name__ == "__main__":  # now, and not after the imports below
+    run_script(check_words)
 
 import importlib
 import json
@@ -49,16 +56,15 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import huggingface_hub
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    constants,
     get_session,
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+from dataset_scripts.mistyped import no_folder
 from medhiera.errors import PublishError, UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
@@ -242,7 +248,8 @@ def _may_pass(error: Exception) -> bool:
 def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecord]:
     """Return the stage of a complete folder, and its record."""
     if not folder.is_dir():
-        raise PublishError(f"{folder} is no folder; give the output folder of train_mae.py or train_cls.py.")
+        fault = "is a file" if folder.exists() else no_folder(folder)
+        raise PublishError(f"{folder}: {fault}; give the output folder of train_mae.py or train_cls.py.")
     absent = [name for name in STAGE_FILES if not (folder / name).is_file()]
     if absent:
         raise PublishError(
@@ -277,15 +284,7 @@ def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecor
 
 def _check_token(repo_id: str, token: str | None) -> tuple[HfApi, str]:
     """Return a client that may write to the repository, and the repository's full name."""
-    if not re.fullmatch(r"([\w-]+/)?\w[\w.-]*", repo_id):
-        raise PublishError(f"{repo_id!r} is no repository name; wanted one such as my-name/my-model.")
-    if constants.HF_HUB_OFFLINE:
-        raise PublishError("HF_HUB_OFFLINE is set, so nothing can be published; unset it.")
-    token = token or huggingface_hub.get_token()
-    if token is None:
-        raise PublishError(
-            "no Hub token; run `hf auth login` or set HF_TOKEN to a token with write permission."
-        )
+    token = find_token(repo_id, token)
     api = HfApi(token=token)
     try:
         owner = api.whoami()
@@ -364,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             gated=options.gated,
         )
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
     parser.exit(0, f"{address}\n")
 
 

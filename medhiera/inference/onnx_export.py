@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         difference = export_onnx(options.model, options.file)
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
     batches = ", ".join(str(batch) for batch in CHECKED_BATCHES)
     logger.info(
         "%s (%.0f MB); largest difference from PyTorch %.1e (batches %s)",

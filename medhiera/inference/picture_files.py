@@ -18,8 +18,9 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from dataset_scripts.errors import BadImageError
+from dataset_scripts.mistyped import no_folder
 from dataset_scripts.reading.decoding import decoding
-from dataset_scripts.reading.image_files import IMAGE_SUFFIXES, is_picture, is_system_file, walk_folder
+from dataset_scripts.reading.image_files import is_picture, is_system_file, walk_folder
 from dataset_scripts.reading.images import read_image
 from medhiera.errors import UserError
 from medhiera.inference.read_ahead import read_ahead
@@ -43,7 +44,11 @@ def find_images(paths: list[Path]) -> dict[Path, Path]:
     for path in _walk(paths):
         files.setdefault(canonical_path(path), path)
     if not files:
-        raise UserError(f"no image in {[str(path) for path in paths]}; wanted {sorted(IMAGE_SUFFIXES)} files")
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        raise UserError(
+            f"no image in {', '.join(map(str, paths[:3]))}{more}; wanted PNG, JPEG, TIFF, BMP, WebP, GIF, "
+            "JPEG 2000, PNM or DICOM files, or folders of them"
+        )
     return files
 
 
@@ -63,7 +68,7 @@ def _walk(paths: list[Path]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
-            raise UserError(f"{path} is neither a file nor a folder")
+            raise UserError(f"{path}: {no_folder(path, or_file=True)}")
     for reason, names in passed_over.items():
         if names:
             logger.info("passed over, %s: %d, for example %s", reason, len(names), ", ".join(names[:3]))

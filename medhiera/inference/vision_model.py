@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from medhiera.errors import UserError, one_line
+from medhiera.layout import refuse_mistyped
 from medhiera.loading import load_processor
 from modeling_hiera_mae.weight_files import find_weights, read_weights
 
@@ -53,6 +54,7 @@ class VisionModel:
         Raises:
             UserError: no such model, no safetensors, or weights that are missing or not finite.
         """
+        refuse_mistyped(source)
         try:
             weights = read_weights(find_weights(source, {}, use_safetensors=True))
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)

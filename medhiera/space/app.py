@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device = choose_device(options.device)
         reader = open_folder(options.folder, device)
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
     log_device(device)
     if options.time:
         seconds = latency(reader, options.time)

@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         bundle(options.stage, options.output)
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
     parser.exit(
         0, f"{options.output}: upload it with hf upload NAME/SPACE {options.output} . --repo-type space\n"
     )

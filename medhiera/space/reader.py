@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from dataset_scripts.mistyped import no_folder
 from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.device import CPU
@@ -117,11 +118,11 @@ def open_folder(folder: Path, device: torch.device = CPU) -> Reader:
     Raises:
         UserError: there is no such folder, or it holds no stage; one sentence.
     """
-    file = folder / CONFIG_FILE
-    if not file.is_file():
+    if not (folder / CONFIG_FILE).is_file():
+        fault = "it holds no model (no config.json)" if folder.exists() else no_folder(folder)
         raise UserError(
-            f"{folder} holds no model (no config.json); run make demo first, or name a folder that "
-            "train_cls.py or train_mae.py wrote: make app MODEL=FOLDER"
+            f"{folder}: {fault}; run make demo first, or name a folder that train_cls.py or train_mae.py "
+            "wrote: make app MODEL=FOLDER"
         )
     if writes_reports(folder):
         return WritingReader(ReportWriter.open(folder, device), Operation.read(folder))

@@ -22,6 +22,7 @@ from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosi
 
 from medhiera.config.report_arguments import ReportArguments
 from medhiera.errors import UserError, one_line
+from medhiera.layout import refuse_mistyped
 from modeling_hiera_mae import HieraMAEModel
 from modeling_hiera_mae.modeling_report import HieraMAEForReports
 
@@ -102,6 +103,7 @@ def open_decoder(source: str, options: ReportArguments) -> tuple[PreTrainedModel
     Raises:
         UserError: there is none, it cannot attend to an encoder, or has fewer positions than reports have.
     """
+    refuse_mistyped(source)
     before = get_verbosity()
     set_verbosity_error()  # it would list the new layers as a fault
     try:

@@ -273,7 +273,7 @@ def test_an_absent_model_is_one_sentence(root, tmp_path):
         cwd=root, text=True, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("app.py: ")
     assert "make demo" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 

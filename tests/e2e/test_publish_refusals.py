@@ -138,7 +138,7 @@ def test_stage_0_needs_no_pictures(hub, pristine, tmp_path):
 def test_a_folder_of_another_stage_than_asked_for_is_refused(hub, pristine, tmp_path):
     with pytest.raises(PublishError, match="holds stage 2, but stage 1 was asked for"):
         publish_stage(pristine[2], "tester/model", stage=1)
-    with pytest.raises(PublishError, match="is no folder"):
+    with pytest.raises(PublishError, match="there is no such folder"):
         publish_stage(tmp_path / "absent", "tester/model")
     assert hub.requests == []
 

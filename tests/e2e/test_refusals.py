@@ -25,7 +25,9 @@ def test_data_without_any_source(workshop, tmp_path):
 
 
 def test_data_that_is_nowhere(workshop, tmp_path):
-    with pytest.raises(UserError, match="neither a folder here nor a dataset on the Hub"):
+    with pytest.raises(
+        UserError, match="no such folder: there is no such folder; the nearest that exists is"
+    ):
         mae(workshop, tmp_path / "out", "--data_dir", str(tmp_path / "no such folder"))
 
 

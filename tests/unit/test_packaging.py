@@ -81,3 +81,17 @@ def test_a_demo_that_is_reused_notices_a_change(project, monkeypatch, file):
     (project / file).write_text(text + "\n")
     assert demo_stages.code_state("mae_smoke.yaml") != before
     (project / file).write_text(text)
+
+
+def test_what_pip_install_leaves_is_ignored_and_made_clean(root, tmp_path):
+    for name in ("Makefile", ".gitignore"):
+        shutil.copy(root / name, tmp_path)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    left = [tmp_path / "build", tmp_path / "medhiera.egg-info"]
+    for folder in left:
+        folder.mkdir()
+        (folder / "PKG-INFO").touch()
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, text=True, capture_output=True)
+    assert set(status.stdout.split()) == {"??", "Makefile", ".gitignore"}
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert not [folder for folder in left if folder.exists()]

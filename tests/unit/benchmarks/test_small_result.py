@@ -14,8 +14,10 @@ from stage_records import SOME_REPORT, classification_record
 from benchmarks.small_data import NIH, OWN, RADIOGRAPHY, prepare
 from benchmarks.small_laboratory import Laboratory, hours_used, is_done, note_hours
 from benchmarks.small_plan import (
+    CLS_OPTIONS,
     COCKTAIL,
     FULL,
+    MAE_OPTIONS,
     PRETRAININGS,
     RANDOM,
     SMOKE,
@@ -153,7 +155,22 @@ def test_the_scripts_take_every_command_of_the_plan(tmp_path, budget):
             rates.add(config.training.learning_rate)
             assert not config.stage.score_test and not config.training.load_best_model_at_end
             assert config.stage.label_fraction == work.share.fraction
+            assert config.stage.bootstrap_resamples == 0
+        assert config.training.use_cpu
     assert rates == {3e-3}
+
+
+def test_the_recipes_for_everyone_have_the_lengths_and_rates_of_the_experiment(tmp_path):
+    """configs/mae_small.yaml and cls_small.yaml, without the options that the plan adds."""
+    words = ["--data_dir", "d", "--output_dir", str(tmp_path)]
+    mae = parse_config(MAEArguments, [MAE_OPTIONS[0], *words])
+    assert (mae.training.max_steps, mae.training.learning_rate) == (FULL.mae_steps, FULL.mae_rate)
+    cls, share = parse_config(ClassificationArguments, [CLS_OPTIONS[0], *words]), FULL.shares[0]
+    assert (cls.training.max_steps, cls.training.per_device_train_batch_size) == (share.steps, share.batch)
+    assert cls.training.learning_rate in RATES
+    assert cls.stage.score_test and cls.stage.bootstrap_resamples > 0
+    encoder = {name: mae.model.model_overrides[name] for name in ("embed_dim", "depths")}
+    assert cls.model.model_overrides == encoder and cls.data.image_size == mae.data.image_size
 
 
 def value_of(words, name):

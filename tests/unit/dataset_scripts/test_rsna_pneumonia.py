@@ -14,7 +14,7 @@ from mini_rsna import NORMAL, OPACITY, OTHER, RsnaFolder, write_real_rsna
 from raw_folders import ChestFolder, gray, read_leakage_report
 
 from dataset_scripts import FINDINGS, Cocktail
-from dataset_scripts.build.build_log import read_report, summary_lines
+from dataset_scripts.build.build_log import note_lines, read_report
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.records import SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError
@@ -87,7 +87,7 @@ def test_without_a_mapping_the_split_is_by_image_and_the_report_says_so(rsna: Rs
     assert read_report(builder.cache_dir)["problem_counts"] == {SOURCE.name: {"patients_unknown": 1}}
     (problem,) = read_report(builder.cache_dir)["problems"]
     assert "patients may straddle" in problem["detail"]
-    assert "give nih_mapping" in summary_lines(Path(builder.cache_dir))[-1]
+    assert "give nih_mapping" in "; ".join(note_lines(Path(builder.cache_dir)))
     splits = builder.as_dataset()
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 48, "validation": 6, "test": 6}
     assert {sum(row[PNEUMONIA] for row in splits[name]["labels"]) for name in ("validation", "test")} == {2}

@@ -168,14 +168,15 @@ def test_attention_implementations_agree_and_only_one_gives_weights():
         (None, "cpu", torch.bfloat16, False, False, 1024, "eager"),
         (None, "cpu", torch.bfloat16, False, False, 6400, "sdpa"),
         (None, "cpu", torch.bfloat16, False, True, 64, "sdpa"),
-        (None, "cuda", torch.bfloat16, True, False, 64, "sdpa"),
-        (None, "cuda", torch.bfloat16, False, False, 64, "sdpa"),
+        (None, "cuda", torch.float32, True, False, 64, "sdpa"),
+        (None, "cuda", torch.bfloat16, False, False, 1024, "sdpa"),
         ("sdpa", "cpu", torch.bfloat16, True, False, 64, "sdpa"),
         ("eager", "cuda", torch.float32, False, True, 1600, "eager"),
     ],
 )
 def test_the_attention_path(implementation, device, dtype, needs_gradient, with_amx, keys, path):
-    assert resolve_attention(implementation, device, dtype, needs_gradient, keys, with_amx) == path
+    where = torch.device(device)
+    assert resolve_attention(implementation, where, dtype, needs_gradient, keys, 96, with_amx) == path
 
 
 class FusedAttentions(TorchDispatchMode):

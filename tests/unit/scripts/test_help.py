@@ -122,4 +122,4 @@ def test_a_word_that_is_no_command_is_answered(root):
         [sys.executable, "-m", "medhiera", "trian-mae"], cwd=root, text=True, capture_output=True
     )
     assert done.returncode == 1
-    assert "no command 'trian-mae'; wanted one of train-mae, " in done.stderr
+    assert "no command 'trian-mae'; did you mean 'train-mae'? wanted one of train-mae, " in done.stderr

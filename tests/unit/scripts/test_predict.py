@@ -132,7 +132,9 @@ def test_what_is_scored_is_what_a_build_would_read(tmp_path, caplog):
     assert "passed over, no pictures: 2, for example labels.csv, notes" in caplog.text
     named = [folder / "Thumbs.db", folder / "notes"]  # as `in/*` gives them
     assert list(find_images(named).values()) == named[1:]
-    with pytest.raises(UserError, match="neither a file nor a folder"):
+    with pytest.raises(
+        UserError, match="nowhere: there is no such file or folder; the nearest that exists is"
+    ):
         find_images([tmp_path / "nowhere"])
 
 

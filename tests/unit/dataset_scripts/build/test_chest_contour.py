@@ -147,7 +147,7 @@ def test_a_picture_without_a_chest_gets_the_rectangle_and_is_counted(tmp_path, c
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
-        (lambda folder: None, "is no folder"),
+        (lambda folder: None, "there is no such folder"),
         (lambda folder: folder.mkdir(), "No picture below"),
         (
             lambda folder: [write_chest(folder / name) for name in ("a.png", "a.jpg")],

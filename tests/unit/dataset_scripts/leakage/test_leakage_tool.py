@@ -76,8 +76,10 @@ def test_the_command_names_the_copies_and_the_files_it_could_not_read(
     assert rows["copy.png"]["change"] == ""
     assert rows["deep/mirrored, and smaller.jpg"]["change"] == "mirrored"
     assert all(0.6 <= float(row["score"]) <= 1 for row in rows.values())
+    assert 0.7 < float(rows["copy.png"]["score"]) < 0.95  # what the verdict says of an identical file
     verdict = json.loads((out / "verdict.json").read_text())
     assert done.stdout.strip() == verdict["verdict"]
+    assert "even an identical file has about 0.75 to 0.9, and from 0.60 on" in verdict["verdict"]
     assert f"2 of the 6 images of {a} stand in {b} (8 images)" in verdict["verdict"]
     assert list(verdict["unreadable_a"]) == ["broken.png"] and "broken.png (" in verdict["verdict"]
     assert (verdict["standing"], verdict["pairs"], verdict["no_pictures_a"]) == (2, 2, 1)
@@ -189,7 +191,7 @@ def test_half_a_line_of_a_killed_run_is_found_again(a: Path, b: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("{tmp}/absent", "absent is not there. Wanted a folder of images"),
+        ("{tmp}/absent", "absent: there is no such file or folder; the nearest that exists is"),
         ("{tmp}/a/notes.txt", "notes.txt is a file. Wanted a folder of images"),
         ("{tmp}/empty", "empty is empty. Wanted a folder of images"),
         ("{tmp}/words", "words holds no picture and no Parquet, and cannot be opened as a dataset"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_scripts.build.build_log import summary_lines
+from dataset_scripts.build.build_log import note_lines
 from dataset_scripts.build.records import ImageRecord
 from dataset_scripts.leakage.contact_sheet import save_pairs
 from dataset_scripts.leakage.pairs import Located, Shown
@@ -44,7 +44,7 @@ def test_leaks_near_the_threshold_are_counted_and_said(
         json.dumps({"images": {}, "problems": [], "problem_counts": {}})
     )
     alike = ", and drawn chests are alike" if drawn else ""
-    assert summary_lines(tmp_path)[-1].startswith(
+    assert "; ".join(note_lines(tmp_path)).startswith(
         "4 of 4 training images show a held-out one, 2 of them by a score below 0.70, near the threshold of "
         f"0.60{alike}: look at them in leakage_pairs.png; no file left out"
     )

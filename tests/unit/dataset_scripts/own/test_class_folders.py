@@ -10,7 +10,7 @@ from raw_folders import gray
 
 from dataset_scripts import FINDINGS, Cocktail, ImageFolder, label_names
 from dataset_scripts.__main__ import main
-from dataset_scripts.build.build_log import read_report, summary_lines
+from dataset_scripts.build.build_log import note_lines, read_report
 from dataset_scripts.build.records import SourceListing
 from dataset_scripts.cocktail import SOURCES
 from dataset_scripts.errors import DataLayoutError
@@ -145,9 +145,10 @@ def test_patients_of_test_are_not_trained_on(tmp_path: Path) -> None:
 def test_the_summary_says_how_patients_and_validation_were_found(tmp_path: Path) -> None:
     root = write(tmp_path / "chest", [*kermany("train", range(40)), *kermany("test", range(50, 55))])
     assert main([f"--data_dir={root}", f"--output_dir={tmp_path / 'out'}", "--num_proc=1"]) == 0
-    said = summary_lines(tmp_path / "out")[-1]
+    said = "; ".join(note_lines(tmp_path / "out"))
     assert "patients are told by the names of the files (Kermany's" in said and "this is" not in said
-    assert said.startswith("0 of 108 training images show a held-out one; no file left out (named in ")
+    assert said.startswith("0 of 108 training images show a held-out one; no file left out; ")
+    assert len(note_lines(tmp_path / "out")) == 4, "each note has its line"
     assert "noted:" not in said and "patient_by_name" not in said
     assert "there is no validation folder: " in said and "training patients are held out" in said
 

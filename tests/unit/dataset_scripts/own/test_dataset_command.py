@@ -96,8 +96,8 @@ def test_columns_of_your_own_table_are_taken_too(tmp_path: Path) -> None:
         ("source", COLUMNS | {"dataset_config": "gone"}, "no configuration 'gone'"),
         ("own", {"dataset_config": "films"}, "dataset_config is of a dataset on the Hub or of Parquet"),
         ("sources", {"image_column": "film"}, "image_column are of your own images or of a dataset"),
-        ("sourec", {}, "sourec: no such folder here, and no dataset on the Hub"),
-        ("source/sub/typo", COLUMNS, "is no folder here, and cannot be opened as a dataset"),
+        ("sourec", {}, "there is no such folder; did you mean"),
+        ("source/sub/typo", COLUMNS, "there is no such folder; the nearest that exists is"),
         ("done", {}, "done is built data"),
     ],
 )

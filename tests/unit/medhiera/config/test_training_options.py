@@ -215,3 +215,44 @@ def test_a_recipe_of_a_windows_editor_is_read(tmp_path):
 def test_a_folder_is_no_recipe(tmp_path):
     with pytest.raises(UserError, match="is a folder; wanted a recipe"):
         parse_config(MAEArguments, [str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "typed"),
+    [
+        (
+            "--save_strategy steps --save_steps 50",
+            "saved every 50 steps and validated each epoch",
+            "--eval_strategy steps --eval_steps 50",
+        ),
+        (
+            "--eval_strategy steps --eval_steps 100 --save_strategy steps --save_steps 50",
+            "saved every 50 steps and validated every 100 steps",
+            "--eval_strategy steps --eval_steps 50",
+        ),
+        (
+            "--eval_strategy steps --eval_steps 30 --save_strategy steps --save_steps 100",
+            "saved every 100 steps and validated every 30 steps",
+            "--save_steps 90",
+        ),
+        (
+            "--eval_strategy steps --eval_steps 30",
+            "saved each epoch and validated every 30 steps",
+            "--save_strategy steps --save_steps 30",
+        ),
+        ("--eval_strategy no", "saved each epoch and validated never", "--eval_strategy epoch"),
+    ],
+)
+def test_a_checkpoint_that_is_not_validated_is_refused_with_what_to_type(tmp_path, words, said, typed):
+    with pytest.raises(UserError, match=said) as refusal:
+        read(tmp_path, *words.split())
+    assert f"; add {typed}, or" in str(refusal.value) and "load_best_model_at_end requires" not in str(
+        refusal.value
+    )
+    read(tmp_path, *words.split(), *typed.split())
+    read(tmp_path, *words.split(), "--load_best_model_at_end", "false")
+
+
+def test_steps_without_their_strategy_are_said_to_have_no_effect(tmp_path, caplog):
+    read(tmp_path, "--save_steps", "50")
+    assert "save_steps has no effect with save_strategy: epoch; add --save_strategy steps" in caplog.text

@@ -21,6 +21,7 @@ from medhiera.data.cocktail import (
     BuiltDataset,
     are_drawn,
     by_source,
+    count_without_patient,
     figure_mark,
     missing_validation,
     open_cocktail,
@@ -72,6 +73,7 @@ def options(folder: Path, **more: object) -> DataArguments:
 def test_what_is_exported_of_phantoms_says_so(raw: Path, exported: Path) -> None:
     for folder in (raw, exported):
         data = open_cocktail(options(folder))
+        assert data.is_exported == (folder == exported)
         record = record_of(data, trained_on="train", validated_on="test")
         assert record.is_phantom and set(record.phantom_sources) == set(record.trained_on)
         assert record.split_scheme == "official" and are_drawn(data.split("validation"))
@@ -203,10 +205,14 @@ def test_a_figure_takes_each_source_in_turn(rows: Dataset) -> None:
 def test_images_smaller_than_the_model_asks_for_are_said_to_be(caplog) -> None:
     images = [Image.new("L", size) for size in ((60, 48), (40, 64))]
     rows = Dataset.from_dict({"image": images})
-    warn_of_small_images(rows, 48)
+    warn_of_small_images(rows, 48, is_exported=True)
     assert not caplog.records
-    warn_of_small_images(rows, 49)
+    warn_of_small_images(rows, 49, is_exported=True)
     assert "at most 48 pixels" in caplog.text and "enlarged to 49" in caplog.text
+    assert "If the files it was built from are larger, name their folder" in caplog.text
+    caplog.clear()
+    warn_of_small_images(rows, 49, is_exported=False)
+    assert "The files themselves are so small" in caplog.text and "built" not in caplog.text
 
 
 def test_what_a_recipe_protects_is_not_trained_on_and_counted(raw: Path, tmp_path: Path) -> None:
@@ -374,3 +380,12 @@ def test_patients_on_both_sides_are_counted() -> None:
 
     used = {"trained_on": rows("a", "a", "b"), "validated_on": rows("b", "c"), "tested_on": rows("d")}
     assert shared_patients(used) == {"validated_on": 1}
+
+
+def test_images_without_a_patient_are_counted(tmp_path: Path) -> None:
+    """A patient with one image is a patient; so is one whose name begins like the mark of a missing one."""
+    own = write_own(tmp_path / "own", ["0.png,p,train,1", "1.png,,train,0", "2.png,image 3.png,test,1"])
+    data = open_cocktail(options(own))
+    used = {"trained_on": data.split("train"), "validated_on": data.split("test")}
+    assert count_without_patient(used) == 1
+    assert DataRecord.of(data, used).images_without_patient == 1

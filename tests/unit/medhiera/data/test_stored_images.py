@@ -118,7 +118,7 @@ def test_a_raw_export_is_loaded_by_anyone_and_trained_on(own, stored, tmp_path):
 
 
 def test_small_raw_images_are_said_to_be_small(stored, caplog):
-    warn_of_small_images(stored["raw"].split("train"), 36)
+    warn_of_small_images(stored["raw"].split("train"), 36, is_exported=True)
     assert not caplog.records
-    warn_of_small_images(stored["raw"].split("train"), 50)
+    warn_of_small_images(stored["raw"].split("train"), 50, is_exported=True)
     assert "at most 36 pixels" in caplog.text

@@ -16,6 +16,7 @@ from stage_records import check_metadata, classification_record, pretraining_rec
 from medhiera.evaluation.checkpoint_selection import Selection
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.evaluation.results import Rescaling
+from medhiera.evaluation.tables import few_cases, format_table
 from medhiera.hub.model_card import TEMPLATES, render_card
 from medhiera.hub.record import StageLeakage
 from medhiera.inference.classifier import Classifier
@@ -58,6 +59,9 @@ def test_numbers_reasons_and_metadata(record):
     assert "![ROC curve of each finding on the test split](figures/roc.png)" in card.text
     assert "62 min" in card.text
     assert "| Edema* |" in card.text and "\\* Fewer than ten positive or negative images" in card.text
+    few = "\n**Edema: fewer than 10 patients with a positive image, or with a negative one ("
+    assert few in card.text and "too few for an interval worth reading" in card.text
+    assert few_cases(evaluation)[0] in "\n".join(format_table(evaluation))
     assert "`sources`" not in card.text  # an unset field is not shown
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.eval_results[0].dataset_name == (
@@ -75,8 +79,14 @@ def test_numbers_reasons_and_metadata(record):
 def test_patients_are_named_where_they_were_resampled(record, patients):
     alone = render_card(record, [])
     assert record.evaluation.patients == record.evaluation.images == 90
-    assert "Intervals: images resampled 20 times, as each counts as a patient of its own here." in alone
-    assert "| positive images | negative images |" in alone and "patients resampled" not in alone
+    assert "\nIntervals: patients resampled 20 times, of whom each has one image on this split.\n" in alone
+    assert "| positive images | negative images |" in alone
+    assert "patient of its own" not in alone, "the data named the patient of every image"
+    record.data.images_without_patient = 90
+    unknown = render_card(record, [])
+    assert "of whom each has one image on this split. Of 90 of the images that it learned from" in unknown
+    assert "each counts as a patient of its own: if some show the same person" in unknown
+    record.data.images_without_patient = 0
     record.evaluation = replace(record.evaluation, patients=patients)
     card = render_card(record, [])
     assert "\nIntervals: patients resampled 20 times.\n" in card and "patient of its own" not in card

@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 from stage_records import CLEAN, classification_record, training
 
-from medhiera.data.build_reports import PatientOrigin, read_patient_origin
+from medhiera.data.build_reports import are_patients_guessed
 from medhiera.evaluation import figures
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import choose_findings
@@ -106,15 +106,12 @@ def test_the_card_says_where_patients_come_from(tmp_path):
     assert "guessed" not in render_card(record, []) and "not known, and each" not in render_card(record, [])
     counts = {"image folder": {"patient_by_name": 1, "no_patient": 12}}
     (tmp_path / "build_report.json").write_text(json.dumps({"problem_counts": counts}))
-    origin = read_patient_origin(tmp_path)
-    assert (origin.is_guessed, origin.unknown) == (True, 12)
-    facts = {"patients_guessed": origin.is_guessed, "images_without_patient": origin.unknown}
-    record.data = replace(record.data, **facts)
+    assert are_patients_guessed(tmp_path) and not are_patients_guessed(tmp_path / "none")
+    record.data = replace(record.data, patients_guessed=True, images_without_patient=12)
     card = render_card(record, [])
     said = card[card.index("Intervals: patients resampled") :].split("\n", 1)[0]
-    assert "Of 12 images of the data the patient is not known, and each counts as a patient" in said
+    assert "Of 12 of the images" in said and "not known, and each counts as a patient of its own" in said
     assert "Patients were guessed from the names of the files" in said
-    assert read_patient_origin(tmp_path / "none") == PatientOrigin()
 
 
 def test_one_finding_is_no_mean_of_findings():

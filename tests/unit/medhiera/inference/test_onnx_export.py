@@ -143,7 +143,7 @@ def test_a_stock_checkpoint_gets_what_the_stock_pipeline_applies(tmp_path):
 
 
 def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
-    with pytest.raises(UserError, match="no such folder, and it is no Hub id"):
+    with pytest.raises(UserError, match="there is no such folder"):
         export_onnx(tmp_path / "nowhere", tmp_path / "a.onnx")
     with pytest.raises(UserError, match=r"does not end in \.onnx"):
         export_onnx(folder, tmp_path / "a.bin")

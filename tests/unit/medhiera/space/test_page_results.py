@@ -152,6 +152,14 @@ def test_a_map_is_shown_only_where_it_may_be_believed(reader, tmp_path):
         assert "No heat map: those of this model are not better than chance" in text
         assert text.count("<img") == 1
         assert "Brighter" not in text
+    few = replace(good, pairs=4, patients=3)
+    text, without, _ = views(tmp_path / "6", **vars(good), method=METHOD, findings={first: few})
+    assert "compared with no boxes" in without
+    assert "compared with boxes in 4 cases of Edema alone, of fewer than 10 patients" in text
+    missed = replace(bad, hit_rate=0.0, chance=0.004)
+    for text in views(tmp_path / "7", **vars(missed), method=METHOD):
+        assert "in none of the 40 cases with a box its highest point lay in the box" in text
+        assert "random point would hit less than 1 % of them" in text and "0%" not in text
     # What Grad-CAM's maps scored, good or bad, says nothing of these.
     for number, game in enumerate((vars(bad), vars(good), {"reason": "no image has a box"}), 3):
         for text in views(tmp_path / str(number), **game):

@@ -72,6 +72,8 @@ def test_it_learns_and_the_frozen_head_stays(fields, arguments, teacher, tmp_pat
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Inductor uses what its own torch has deprecated
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
 @pytest.mark.parametrize("compiles", [False, True])
 def test_it_learns_on_a_gpu_in_half_precision(compiles, tmp_path):
     """The teacher's features are those of single precision on the CPU, within bf16's rounding."""

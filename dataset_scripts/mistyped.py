@@ -1,0 +1,96 @@
+"""What a mistyped name may have meant: the known word or the existing folder that is nearest to it.
+
+Stands below everything, beside errors.py: both the builders and `medhiera` refuse names with it.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+"""What a Hub id looks like."""
+
+_LIKE = 0.6
+"""Likeness (difflib's ratio) from which a folder is suggested."""
+
+_SURELY_LIKE = 0.8
+"""From which what may be a Hub id is taken for a folder here, mistyped."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'predict'?` where a known word is like it, else nothing."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or [
+        each for each in sorted(known) if word and each.startswith(word)
+    ]
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def folder_fault(name: str) -> str | None:
+    """Why a name is neither a folder here nor a Hub id, with the nearest folder; None where it may be.
+
+    A name that can only be a path, or that is nearly one of a folder here, is not asked of the Hub, which
+    can take a minute to say no. Less likeness is enough where its first part is a folder.
+
+    Args:
+        name: as the user typed it.
+    """
+    try:
+        os.stat(name)
+        return None
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError):  # there may be one: whoever opens it says why it cannot
+        return None
+    path = Path(name)
+    if REPOSITORY.fullmatch(name):
+        near = nearest_path(path, _LIKE if "/" in name and path.parent.is_dir() else _SURELY_LIKE)
+        if near is None or len(near.parts) < len(path.parts):
+            return None
+    return no_folder(path)
+
+
+def no_folder(path: Path, *, or_file: bool = False) -> str:
+    """`there is no such folder; did you mean …?`, or which part of the path exists.
+
+    Args:
+        path: where nothing is.
+        or_file: a file was wanted as well as a folder.
+    """
+    path = path.expanduser()
+    near = nearest_path(path, or_file=or_file)
+    what = "there is no such file or folder" if or_file else "there is no such folder"
+    if near is None or near == Path("."):
+        return f"{what} in {Path.cwd()}"
+    if near in path.parents:
+        return f"{what}; the nearest that exists is {near}"
+    return f"{what}; did you mean {near}?"
+
+
+def nearest_path(path: Path, like: float = _LIKE, *, or_file: bool = False) -> Path | None:
+    """The existing folder whose path is most like one that does not exist; None where nothing can be listed.
+
+    Each part is looked for in the folder that was found for those before it, in any letter case; where no
+    folder there is like it, that one is the nearest.
+
+    Args:
+        path: absolute or from the current folder.
+        like: the least likeness of a part, from 0 to 1.
+        or_file: the last part may be a file's.
+    """
+    if os.path.isdir(path):
+        return path
+    if path == path.parent:
+        return None
+    above = nearest_path(path.parent, like)
+    if above is None or above in path.parent.parents:  # a part before this one has no like
+        return above
+    try:
+        with os.scandir(above) as entries:
+            there = {entry.name.lower(): entry.name for entry in entries if or_file or entry.is_dir()}
+    except OSError:  # it may not be listed
+        return above
+    near = difflib.get_close_matches(path.name.lower(), there, n=1, cutoff=like)
+    return above / there[near[0]] if near else above

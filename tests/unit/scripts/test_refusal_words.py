@@ -1,0 +1,48 @@
+"""A refusal begins with what was typed, and says in plain words what to do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from medhiera.errors import UserError
+from medhiera.inference.picture_files import find_images
+
+
+def refused(root, *words, **environment):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "medhiera", *words],
+        cwd=root, text=True, capture_output=True,
+        env={name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | environment,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.returncode, "\n".join(said), done.stderr
+
+
+def test_publishing_without_a_token_is_refused_before_anything_is_imported(root, tmp_path):
+    status, said, imported = refused(
+        root, "publish", str(tmp_path / "nowhere"), "me/model", HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path)
+    )
+    assert status == 1
+    assert said.startswith("medhiera publish: no Hub token; run `hf auth login` or set HF_TOKEN")
+    assert " torch\n" not in imported
+
+
+@pytest.mark.parametrize("command", ["export", "build", "leakage"])
+def test_a_refusal_begins_with_what_was_typed(root, tmp_path, command):
+    words = {
+        "export": [str(tmp_path / "nowhere"), str(tmp_path / "out.onnx")],
+        "build": ["--data_dir", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "out")],
+        "leakage": [str(tmp_path / "nowhere"), str(tmp_path / "b"), "--output_dir", str(tmp_path / "out")],
+    }
+    status, said, _ = refused(root, command, *words[command])
+    assert status == 1
+    assert said.startswith(f"medhiera {command}: ") and "there is no such f" in said
+
+
+def test_an_empty_folder_is_named_in_plain_words(tmp_path):
+    with pytest.raises(UserError) as refusal:
+        find_images([tmp_path])
+    assert str(refusal.value).startswith(f"no image in {tmp_path}; wanted PNG, JPEG, TIFF")
+    assert not {"[", "'"} & set(str(refusal.value).replace(str(tmp_path), ""))
