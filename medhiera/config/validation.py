@@ -89,6 +89,8 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     elif fault := folder_fault(data.data_dir):
         faults.append(f"--data_dir {data.data_dir}: {fault}")
     faults += _model_faults(recipe)
+    if (model := recipe.model.model_name_or_path) and (fault := folder_fault(model)):
+        faults.append(f"--model_name_or_path {model}: {fault}")
     if "model_size" in given and recipe.model.model_name_or_path:
         faults.append("model_size is for random weights, and a checkpoint is named; leave one of them out")
     if data.stored_size and data.stored_size < (data.resize_size or data.image_size):

@@ -1,6 +1,7 @@
 """What a stage starts from."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,7 +181,8 @@ def test_a_teacher_may_not_have_learned_from_what_is_held_out(tmp_path):
     write_training_images(tmp_path, list_images(rows.select([2]), "train"))
     words = ["--target", "features", "--teacher", str(tmp_path), "--data_dir", "d", "--use_cpu", "true"]
     config = parse_config(MAEArguments, [*words, "--output_dir", str(tmp_path / "out")])
-    run = Run(PRETRAINING, config, None, None, Preprocessing(64, 64, 0.5, 0.25), teacher=str(tmp_path))
+    data = SimpleNamespace(is_exported=False)
+    run = Run(PRETRAINING, config, None, data, Preprocessing(64, 64, 0.5, 0.25), teacher=str(tmp_path))
     with pytest.raises(UserError, match="was trained on 1 of the 1 validation images, such as 'c'"):
         run.describe(trained_on=rows.select([0, 1]), validated_on=rows.select([2]))
 
