@@ -70,8 +70,14 @@ lint: setup  ## ruff and mypy alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## lint, types, and the tests that take seconds, two at a time (JOBS=4: four)
-	$(PY) -m pytest $(TESTS_AT_ONCE) -m "not slow and not gpu and not realdata"
+# mypy takes one core a minute: the tests run meanwhile, and what it says comes after them.
+test: setup  ## lint, types, and the tests that take seconds, two at a time (JOBS=4: four)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p .cache
+	@$(BIN)/mypy > .cache/mypy.txt 2>&1 & types=$$!; \
+	$(PY) -m pytest $(TESTS_AT_ONCE) -m "not slow and not gpu and not realdata"; tests=$$?; \
+	wait $$types || tests=1; cat .cache/mypy.txt; exit $$tests
 
 # What of these rooms is about files, names and settings, which are the same on every CPU.
 FILES_AND_NAMES = $(addprefix modeling_hiera_mae/test_,auto_classes configuration convert initialization loading weight_files) \
@@ -79,13 +85,15 @@ FILES_AND_NAMES = $(addprefix modeling_hiera_mae/test_,auto_classes configuratio
   $(addprefix medhiera/training/test_,callbacks guards library_hooks preemption settings)
 
 # What computes with torch, as on a CPU without AVX-512: half precision and fused layers take other kernels there.
+# That a model is one graph is the same on both.
 test-avx2: setup  ## the quick tests of the models and of training, as an older CPU computes them
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest $(TESTS_AT_ONCE) -m "not slow and not gpu and not realdata" \
-	  tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity \
+	  -k "not one_graph" tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity \
 	  $(addprefix --ignore=tests/unit/,$(addsuffix .py,$(FILES_AND_NAMES)))
 
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PY) -m pytest $(TESTS_AT_ONCE) --durations=25 -m "(slow or realdata) and not gpu"
+	$(PY) -m pytest $(TESTS_AT_ONCE) --durations=25 -m "(slow or realdata) and not gpu" \
+	  $$(grep -rlE "mark\.(slow|realdata)" tests --include="test_*.py" | sort)
 
 # Prints the card and the versions first; ends there where PyTorch sees no GPU. On a machine without a network, with
 # its own PyTorch: make test-gpu WHEELS=gpu_bundle. pytest-benchmark, where it is installed, would refuse xdist's workers.

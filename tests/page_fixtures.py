@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from stage_records import SOME_REPORT, classification_record, pretraining_record
+from warm_python import warm_python
 
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
@@ -110,7 +110,7 @@ class Site:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.process = subprocess.Popen(
-            [sys.executable, "medhiera/space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
+            [warm_python(), "medhiera/space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
             env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.address = f"http://127.0.0.1:{port}/"

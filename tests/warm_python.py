@@ -3,19 +3,21 @@
 `warm_python()` stands where a test would write `sys.executable`. It is a program that takes a script, or `-m`
 and a module, as Python does, with its own arguments, folder, environment, output, signals and exit status.
 The command runs in a process of its own, forked from one that has done the imports; `-I` and `-c` get Python.
-Not for tests of what a command imports, of a variable that libraries read when imported (HF_ENDPOINT), or of
-the CPU seconds of a process' children (this one's are the server's).
+Not for tests of what a command imports, of a variable that libraries read when imported (but for the Hub's
+address and its cache), or of the CPU seconds of a process' children (this one's are the server's).
 """
 
 import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -63,12 +65,31 @@ def warm_python() -> str:
     return str(program)
 
 
+def start_warm(words: Sequence[str], **options: Any) -> tuple["subprocess.Popen[str]", int]:
+    """Start a command in a process group of its own; also the number of the process that is the command.
+
+    What is sent to that number or its group, SIGKILL and SIGSTOP too, meets the command and its workers; the
+    process returned ends as the command did.
+    """
+    noted = Path(tempfile.mkdtemp(prefix="noted"))
+    atexit.register(shutil.rmtree, noted)
+    environment = options.pop("env", os.environ) | {NOTED: str(noted)}
+    process = subprocess.Popen([warm_python(), *words], start_new_session=True, env=environment, **options)
+    if warm_python() == sys.executable:
+        return process, process.pid
+    while process.poll() is None and not list(noted.iterdir()):
+        time.sleep(0.01)
+    [begun] = noted.iterdir()
+    return process, int(begun.name)
+
+
 def ask(address: str, words: Sequence[str]) -> int:
     """Have a command run with this process' input and output; its exit status. Signals go on to it."""
     own = [word for word in words[: first_word(words)] if word not in ("-u", "-W", "ignore")]
     if own or "-c" in words[:3]:
         os.execv(sys.executable, [sys.executable, *words])
     request = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
+    request["leads"] = os.getsid(0) == os.getpid()  # a process group of its own, to be signalled
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [0, 1, 2])
@@ -80,7 +101,8 @@ def ask(address: str, words: Sequence[str]) -> int:
             signal.signal(number, lambda number, frame: os.kill(pid, number))
         status = int(answers.readline())
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no other
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 
@@ -99,7 +121,7 @@ def serve(folder: Path) -> dict[str, Any]:
     for name in SCRIPTS:
         __import__(name)
     gc.freeze()  # what is here is here for good: no process that is forked looks through it
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+    signal.signal(signal.SIGCHLD, lambda *_: reap())
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "bound"))
     listener.listen(16)
@@ -123,6 +145,13 @@ def serve(folder: Path) -> dict[str, Any]:
                 return request
             os._exit(watch(connection, pid))
         connection.close()
+
+
+def reap() -> None:
+    """Take notice of children that ended, so that their CPU seconds count as this process' children's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def receive(connection: socket.socket) -> dict[str, Any]:
@@ -151,6 +180,18 @@ def watch(connection: socket.socket, pid: int) -> int:
     return 0
 
 
+def read_hub_settings() -> None:
+    """Read the Hub's address and the caches' again, as the libraries did when they were imported."""
+    import datasets
+    import huggingface_hub.utils.tqdm as bars
+    from huggingface_hub import constants, hf_api
+
+    for module in (constants, datasets.config):
+        importlib.reload(module)
+    hf_api.api.endpoint = constants.ENDPOINT
+    bars.HF_HUB_DISABLE_PROGRESS_BARS = constants.HF_HUB_DISABLE_PROGRESS_BARS
+
+
 def run_command(request: Mapping[str, Any]) -> None:
     """Become the command: folder, environment, arguments; then what Python does with a script or a module."""
     import datasets
@@ -159,8 +200,12 @@ def run_command(request: Mapping[str, Any]) -> None:
     datasets.fingerprint.fingerprint_rng.seed()  # or each command would draw the same names for its files
     tempfile.tempdir = None  # TMPDIR of its own
     os.chdir(request["folder"])
+    if request["leads"]:
+        os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
+    if "HF_ENDPOINT" in os.environ:
+        read_hub_settings()
     sys.executable = request["python"]  # what it starts is warm too
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)

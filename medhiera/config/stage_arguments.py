@@ -74,7 +74,7 @@ class MAEArguments(StageArguments):
     )
     reconstruction_rows: int = option(6, "Images in the reconstruction figure.", range=Range(1, 1000))
     reconstruction_steps: int = option(
-        0, "Also draw it every so many steps; 0: at each evaluation only.", card="never", range=COUNT_OR_NONE
+        0, "Also draw it every so many steps; 0: at evaluations only.", card="never", range=COUNT_OR_NONE
     )
 
     @property

@@ -1,4 +1,4 @@
-"""What a long run says while it runs: a CSV, a line with speed and time left, figures at each evaluation.
+"""What a long run says while it runs: a CSV, a line with speed and time left, figures at evaluations.
 
 Callbacks of the Trainer; only the main process speaks.
 """
@@ -155,8 +155,14 @@ class ThroughputCallback(TrainerCallback):
         )  # fmt: skip
 
 
+REDRAWN_AFTER = 10.0
+"""Seconds for which the figures of a run that goes on are recent enough: drawing was most of a short run."""
+
+
 class FigureCallback(TrainerCallback):
-    """Refreshes figures/loss.png at each evaluation, and what else is to be drawn of the model.
+    """Refreshes figures/loss.png at evaluations, and what else is to be drawn of the model.
+
+    It draws at the first evaluation and at the last ones, and between them where ten seconds have passed.
 
     Args:
         output: the run's folder.
@@ -179,6 +185,7 @@ class FigureCallback(TrainerCallback):
         self.mark = mark
         self.draw = draw
         self.every = every
+        self._drawn: float | None = None
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -186,12 +193,17 @@ class FigureCallback(TrainerCallback):
         """The curves so far, and the model's picture."""
         if not state.is_world_process_zero:
             return
+        is_over = control.should_training_stop or state.global_step >= state.max_steps
+        is_recent = self._drawn is not None and time.monotonic() - self._drawn < REDRAWN_AFTER
+        if is_recent and not is_over:
+            return
         if any("loss" in entry for entry in state.log_history):
             figures.training_curves(
                 state.log_history, self.folder / "loss.png", loss_name=self.loss_name, mark=self.mark
             )
         if self.draw is not None:
             self.draw(self.folder / "reconstructions.png")
+        self._drawn = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

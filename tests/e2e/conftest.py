@@ -42,7 +42,7 @@ class Workshop:
         self.raw = folder / "raw"
         write_phantom_cohort(self.raw, patients=60, image_size=96)
         self.configs = {"train_mae.py": folder / "mae.yaml", "train_cls.py": folder / "cls.yaml"}
-        self.configs["train_mae.py"].write_text(TINY)
+        self.configs["train_mae.py"].write_text(f"{TINY}reconstruction_rows: 2\n")
         self.configs["train_cls.py"].write_text(TINY)
 
     def command(self, script: str, output: Path, *words: str, ranks: int = 1) -> list[str]:

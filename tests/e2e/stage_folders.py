@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from loopback_hub import LoopbackHub
 from PIL import Image
 from stage_records import SOME_REPORT, classification_record, pretraining_record
 from transformers import BitImageProcessor
+from warm_python import warm_python
 
 from medhiera.hub.published_files import MODEL_CODE, NOT_SHIPPED
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -66,7 +66,7 @@ def write_stage_folder(folder: Path, stage: int) -> Path:
 def start(hub: LoopbackHub, home: Path, *arguments: str, cwd: Path = REPOSITORY) -> "subprocess.Popen[str]":
     environment = os.environ | hub.environment(str(home))
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [warm_python(), *arguments],
         cwd=cwd,
         env=environment,
         text=True,

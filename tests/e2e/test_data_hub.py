@@ -38,10 +38,11 @@ import sys
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import are_drawn, open_cocktail
 from medhiera.data.stored_images import as_picture
-opened = open_cocktail(DataArguments(sys.argv[1], build_dir=sys.argv[2]))
-rows = opened.split("train")
-print(len(rows), len(opened.names), are_drawn(rows), opened.leakage().is_checked)
-print(round(opened.mean, 4), as_picture(rows[0]["image"]).size[0])
+for place, built in zip(sys.argv[1::2], sys.argv[2::2]):
+    opened = open_cocktail(DataArguments(place, build_dir=built))
+    rows = opened.split("train")
+    print(len(rows), len(opened.names), are_drawn(rows), opened.leakage().is_checked)
+    print(round(opened.mean, 4), as_picture(rows[0]["image"]).size[0])
 """
 
 
@@ -88,8 +89,9 @@ def test_anyone_loads_it_by_its_id(hub: LoopbackHub, pushed: Path, tmp_path: Pat
 
 
 def test_a_stage_opens_it_by_its_id(hub: LoopbackHub, pushed: Path, tmp_path: Path) -> None:
-    from_hub = run(hub, OPEN, DATASET, str(tmp_path / "built"), cwd=ROOT, home=tmp_path)
-    from_folder = run(hub, OPEN, str(pushed / "out"), str(tmp_path / "local"), cwd=ROOT, home=tmp_path)
+    words = (DATASET, str(tmp_path / "built"), str(pushed / "out"), str(tmp_path / "local"))
+    lines = run(hub, OPEN, *words, cwd=ROOT, home=tmp_path)
+    from_hub, from_folder = lines[:2], lines[2:]
     assert from_hub == from_folder
     assert from_hub[0].split()[1:] == ["15", "True", "True"]
     assert from_hub[1].split()[1] == "64"

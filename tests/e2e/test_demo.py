@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 from loopback_hub import LoopbackHub
@@ -102,13 +101,14 @@ def test_demo_on_phantoms_learns_and_is_reused(root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "snippets", "commands"), [("README.md", 2, 2), ("docs/usage.md", 3, 4)])
-def test_a_page_works_on_what_the_demo_left(root, page, snippets, commands):
+def test_a_page_works_on_what_the_demo_left(root, page, snippets, commands, tmp_path):
     assert (root / "demo" / "phantom" / "stage2" / "README.md").is_file(), "the demo's own test comes first"
     text = (root / page).read_text()
     codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(codes) == snippets
-    each_alone = "import sys\nfor code in sys.argv[1:]:\n    exec(code, {'__name__': '__main__'})"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", each_alone, *codes], cwd=root, check=True)
+    for code in codes:
+        (tmp_path / "snippet.py").write_text(code)
+        subprocess.run([warm_python(), "-W", "ignore", tmp_path / "snippet.py"], cwd=root, check=True)
     scripts = r"python (?:predict|evaluate_cls|embed|probe)\.py|medhiera (?:predict|probe)"
     lines = re.findall(rf"^(?:{scripts}) .*$", text, re.MULTILINE)
     assert len(lines) == commands

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from warm_python import warm_python
+from warm_python import start_warm, warm_python
 
 from medhiera.training.checkpoints import is_complete
 
@@ -21,25 +21,27 @@ THREADS = os.environ.get("OMP_NUM_THREADS", "2")  # as many as the run has that 
 LONG = ("--max_steps", "100000", "--save_steps", "100000", *NO_EVALUATION)
 
 
-def direct(workshop, script, output, *words, python=sys.executable):
+def direct(workshop, script, output, *words):
     """The script without accelerate's launcher, so that a signal or a limit meets it alone."""
     own = [str(workshop.configs[script]), "--data_dir", str(workshop.raw), "--output_dir", str(output)]
     built = str(workshop.folder / "built")
-    return [python, script, *own, "--build_dir", built, "--use_cpu", "true", *words]
+    return [warm_python(), script, *own, "--build_dir", built, "--use_cpu", "true", *words]
 
 
 class Run:
-    """A process whose output goes to a file: a pipe that nobody reads would stop it."""
+    """A process whose output goes to a file: a pipe that nobody reads would stop it.
 
-    def __init__(self, workshop, script, output, *words, python=sys.executable):
+    `pid` is its number and that of its group: of it and its loader workers.
+    """
+
+    def __init__(self, workshop, script, output, *words):
         self.printed = output.with_suffix(".printed")
         with self.printed.open("w") as file:
-            self.process = subprocess.Popen(
-                direct(workshop, script, output, *words, python=python), cwd=workshop.root,
-                start_new_session=True, stdout=file, stderr=subprocess.STDOUT,
+            self.process, self.pid = start_warm(
+                direct(workshop, script, output, *words)[1:], cwd=workshop.root,
+                stdout=file, stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": THREADS},
             )  # fmt: skip
-        self.pid = self.process.pid
 
     def end(self, status):
         """What it printed, once it has ended with this status."""
@@ -84,7 +86,7 @@ def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
         assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "printed").read_text()
         time.sleep(0.05)
     second = subprocess.run(  # the ranks are one writer
-        direct(workshop, "train_cls.py", tmp_path / "run", python=warm_python()),
+        direct(workshop, "train_cls.py", tmp_path / "run"),
         cwd=workshop.root,
         text=True,
         capture_output=True,
@@ -101,14 +103,14 @@ def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
 def test_a_preempted_run_ends_as_if_it_had_not_been(workshop, tmp_path):
     words = ("--max_steps", "40", "--save_steps", "20", "--eval_steps", "20", "--ema_decay", "0.9")
     whole, ended = tmp_path / "whole", tmp_path / "ended"
-    process = Run(workshop, "train_cls.py", whole, *words, python=warm_python())
+    process = Run(workshop, "train_cls.py", whole, *words)
     process.end(0)
     process = Run(workshop, "train_cls.py", ended, *words)
     wait_for_step(process, ended, 3)
-    process.process.terminate()
+    os.kill(process.pid, signal.SIGTERM)
     process.end(143)
     again = ("--resume_from_checkpoint", "true")
-    process = Run(workshop, "train_cls.py", ended, *words, *again, python=warm_python())
+    process = Run(workshop, "train_cls.py", ended, *words, *again)
     process.end(0)
     for name in ("model.safetensors", "raw/model.safetensors"):
         expected, found = load_file(whole / name), load_file(ended / name)
@@ -130,7 +132,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(workshop, tmp_path):
     assert left and all(is_complete(path) for path in left)
     resumed = Run(
         workshop, "train_cls.py", tmp_path, "--resume_from_checkpoint", "true", *NO_EVALUATION,
-        "--max_steps", str(max(int(path.name.split("-")[1]) for path in left) + 2), python=warm_python(),
+        "--max_steps", str(max(int(path.name.split("-")[1]) for path in left) + 2),
     )  # fmt: skip
     printed = resumed.end(0)
 
@@ -168,9 +170,10 @@ import train_cls
 run_script(train_cls.main)
 """
     command = direct(workshop, "train_cls.py", tmp_path, *words)
+    (tmp_path / "limited.py").write_text(limit)
     done = subprocess.run(
-        [command[0], "-c", limit, *command[1:]], cwd=workshop.root, text=True, timeout=200,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [warm_python(), str(tmp_path / "limited.py"), *command[1:]],
+        cwd=workshop.root, text=True, timeout=200, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": THREADS},
     )  # fmt: skip
     assert done.returncode == 1, done.stdout
@@ -187,7 +190,7 @@ def test_one_run_a_folder_and_a_killed_one_is_no_hindrance(script, workshop, tmp
     first = Run(workshop, script, output, *LONG, *workers)
     wait_for_step(first, output, 3)
     second = subprocess.run(
-        direct(workshop, script, output, python=warm_python()),
+        direct(workshop, script, output),
         cwd=workshop.root, text=True, capture_output=True,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
@@ -198,7 +201,7 @@ def test_one_run_a_folder_and_a_killed_one_is_no_hindrance(script, workshop, tmp
     os.kill(first.pid, signal.SIGKILL)  # its workers live for some seconds more
     first.end(-signal.SIGKILL)
     few = ("--max_steps", "2", *NO_EVALUATION, "--ema_decay", "0.9")
-    Run(workshop, script, output, *few, python=warm_python()).end(0)
+    Run(workshop, script, output, *few).end(0)
     assert not (output / ".lock").exists()
     wanted = stat.S_IMODE((output / "config.json").stat().st_mode)
     weights = [*output.rglob("*.safetensors")]
@@ -217,7 +220,7 @@ def test_a_checkpoint_of_a_run_that_goes_on_is_none_to_resume(workshop, tmp_path
     modes = {stat.S_IMODE(path.stat().st_mode) for path in output.glob("checkpoint-2/*.*")}
     assert len(modes) == 1  # weights may be read by whoever may read the rest
     done = subprocess.run(
-        direct(workshop, "train_mae.py", output, python=warm_python()),
+        direct(workshop, "train_mae.py", output),
         cwd=workshop.root,
         text=True,
         capture_output=True,

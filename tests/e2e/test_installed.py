@@ -38,6 +38,15 @@ print(json.dumps({
 }))
 """
 
+# Several commands in one process, which imports what they share once.
+EACH = """
+import json, sys
+from medhiera.__main__ import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["medhiera", *words]
+    main()
+"""
+
 
 class Installation:
     """A fresh environment that sees the pinned packages and has the project's wheel, and an empty folder."""
@@ -121,22 +130,21 @@ def test_three_stages_and_what_follows_them(installed):
     installed.run("medhiera", "train-cls", "configs/cls_smoke.yaml", *words)
     decoder = ("--decoder_layers", "1", "--decoder_width", "16", "--decoder_heads", "2")
     studies = ("--data_dir", "raw", "--build_dir", "built", "--build_num_proc", "2")
-    words = (*studies, "--output_dir", "runs/report", *decoder, *SMALL)
-    installed.run("medhiera", "train-report", "report_smoke", *words)
-    for name in ("stage1", "stage2", "report"):
-        assert (installed.folder / "runs" / name / "README.md").stat().st_size > 1000
-
     images = sorted((installed.folder / "raw").rglob("*.png"))[:3]
     installed.run("medhiera", "predict", "--model", "runs/stage2", "--output", "out.csv", "--device", "cpu",
                   *map(str, images))  # fmt: skip
     assert len((installed.folder / "out.csv").read_text().splitlines()) == 1 + len(images)
-    installed.run("medhiera", "probe", "--model", "runs/stage1", *data, "--output_dir", "runs/probe",
-                  "--bootstrap_resamples", "20", "--device", "cpu")  # fmt: skip
+    stage1 = ("--model", "runs/stage1", "--device", "cpu")
+    installed.run("python", "-c", EACH, json.dumps([
+        ["train-report", "report_smoke", *studies, "--output_dir", "runs/report", *decoder, *SMALL],
+        ["probe", *stage1, *data, "--output_dir", "runs/probe", "--bootstrap_resamples", "20"],
+        ["embed", *stage1, "--output", "files.parquet", *map(str, images)],
+        ["publish", "runs/stage2", "tester/tiny"],
+    ]))  # fmt: skip
+    for name in ("stage1", "stage2", "report"):
+        assert (installed.folder / "runs" / name / "README.md").stat().st_size > 1000
     assert json.loads((installed.folder / "runs" / "probe" / "metrics.json").read_text())["probe_penalty"]
-    embed = ("medhiera", "embed", "--model", "runs/stage1", "--device", "cpu", "--output")
-    installed.run(*embed, "files.parquet", *map(str, images))
     assert len(pd.read_parquet(installed.folder / "files.parquet")) == len(images)
-    installed.run("medhiera", "publish", "runs/stage2", "tester/tiny")
     published = installed.hub.repositories["tester/tiny"].files
     assert {"README.md", "model.safetensors", "modeling_hiera.py", "sizes.py"} <= published.keys()
 

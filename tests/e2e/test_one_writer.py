@@ -5,13 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 from page_fixtures import phantom, write_stage2
 from PIL import Image
-from warm_python import warm_python
+from warm_python import start_warm, warm_python
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +30,11 @@ def pictures(tmp_path_factory):
 
 
 def start(root, printed, script, *words, cwd=None):
-    """A script whose output goes to a file, in a process group of its own."""
+    """A script whose output goes to a file, and the number of its process and process group."""
     with printed.open("w") as file:
-        return subprocess.Popen(
-            [sys.executable, str(root / script), *map(str, words)], cwd=cwd or root, stdout=file,
-            stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        return start_warm(
+            [str(root / script), *map(str, words)], cwd=cwd or root, stdout=file,
+            stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
 
@@ -53,9 +52,9 @@ def lines(file):
 def test_one_predict_at_a_time_and_a_killed_one_is_no_hindrance(root, stage2, pictures, tmp_path):
     output, printed = tmp_path / "out.csv", tmp_path / "printed"
     words = ["--model", stage2, "--batch_size", "1", "--output"]
-    first = start(root, printed, "predict.py", *words, output, pictures)
+    first, pid = start(root, printed, "predict.py", *words, output, pictures)
     wait_for(lambda: lines(output) > 1, first, printed)
-    os.kill(first.pid, signal.SIGSTOP)  # it holds the CSV for as long as it takes
+    os.kill(pid, signal.SIGSTOP)  # it holds the CSV for as long as it takes
     (tmp_path / "link.csv").symlink_to(output)
     second = subprocess.run(
         [warm_python(), "predict.py", *map(str, words), str(tmp_path / "link.csv"), str(pictures)],
@@ -64,14 +63,14 @@ def test_one_predict_at_a_time_and_a_killed_one_is_no_hindrance(root, stage2, pi
     assert second.returncode == 1
     [message] = second.stderr.splitlines()
     assert re.fullmatch(
-        rf"predict.py: --output \S+out.csv: process {first.pid} on \S+ \(predict.py, since .*\) is writing "
+        rf"predict.py: --output \S+out.csv: process {pid} on \S+ \(predict.py, since .*\) is writing "
         r"there\. Wait for its end, .*",
         message,
     )
-    first.kill()
-    first.wait()
+    os.kill(pid, signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
     assert (tmp_path / ".out.csv.lock").is_file()  # a stale one
-    third = start(
+    third, _ = start(
         root, printed, "predict.py", *words, "out.csv", os.path.relpath(pictures, tmp_path), cwd=tmp_path
     )
     assert third.wait(timeout=300) == 0, printed.read_text()
@@ -84,9 +83,9 @@ def test_one_predict_at_a_time_and_a_killed_one_is_no_hindrance(root, stage2, pi
 def test_ctrl_c_ends_predict_with_one_line(root, stage2, pictures, tmp_path):
     output, printed = tmp_path / "out.csv", tmp_path / "printed"
     words = ["--model", stage2, "--batch_size", "1", "--output", output, pictures]
-    process = start(root, printed, "predict.py", *words)
+    process, pid = start(root, printed, "predict.py", *words)
     wait_for(lambda: lines(output) > 1, process, printed)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130, printed.read_text()
     said = printed.read_text()
     assert "Traceback" not in said

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -41,9 +40,8 @@ def write_classes(folder: Path) -> Path:
 
 
 def run(workshop, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    python = sys.executable if environment else warm_python()  # the Hub's address is read by an import
     done = subprocess.run(
-        [python, *words], cwd=workshop.root, text=True, capture_output=True,
+        [warm_python(), *words], cwd=workshop.root, text=True, capture_output=True,
         env=os.environ | {"PYTHONWARNINGS": "ignore"} | environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -155,11 +153,12 @@ def test_a_dataset_of_the_hub_trains_by_its_id(workshop, stage1, tmp_path):
     with LoopbackHub() as hub:
         environment = hub.environment(str(tmp_path / "home"))
         datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
-        push = (
+        push = tmp_path / "push.py"
+        push.write_text(
             "import datasets, sys; rows = datasets.load_from_disk(sys.argv[1]);"
             "rows.push_to_hub('tester/chests', 'films'); rows.push_to_hub('tester/chests', 'others')"
         )
-        run(workshop, "-c", push, str(tmp_path / "saved"), **environment)
+        run(workshop, str(push), str(tmp_path / "saved"), **environment)
         config = tmp_path / "cls.yaml"
         config.write_text(workshop.configs["train_cls.py"].read_text())
         words = (

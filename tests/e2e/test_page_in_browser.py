@@ -4,13 +4,13 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from page_fixtures import NAMES, Site, phantom, photograph, write_dicom, write_stage1, write_stage2
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from warm_python import warm_python
 
 from medhiera.inference.classifier import Classifier
 from medhiera.space.guard import LARGEST_UPLOAD
@@ -269,7 +269,7 @@ def test_a_file_too_large_gets_words(site, visit, tmp_path):
 
 def test_an_absent_model_is_one_sentence(root, tmp_path):
     done = subprocess.run(
-        [sys.executable, "medhiera/space/app.py", str(tmp_path / "nowhere")],
+        [warm_python(), "medhiera/space/app.py", str(tmp_path / "nowhere")],
         cwd=root, text=True, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 1
@@ -288,9 +288,10 @@ print(json.dumps([[each.name, *(getattr(each, key) for key in keys)] for each in
 """
 
 
-def test_one_picture_at_a_time_goes_through_the_model(root, stage2):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ASK, str(stage2)], cwd=root, text=True,
-                          capture_output=True, check=True)  # fmt: skip
+def test_one_picture_at_a_time_goes_through_the_model(root, stage2, tmp_path):
+    (tmp_path / "ask.py").write_text(ASK)
+    done = subprocess.run([warm_python(), "-W", "ignore", str(tmp_path / "ask.py"), str(stage2)], cwd=root,
+                          text=True, capture_output=True, check=True)  # fmt: skip
     events = [event[1:] for event in json.loads(done.stdout.splitlines()[-1])]
     assert events.count(["model", 1, "private"]) == 3  # upload, example, another finding
     assert {visibility for *_, visibility in events} == {"private"}

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import torch
 from huggingface_hub import ModelCard, hf_hub_download
 from loopback_hub import Fault, LoopbackHub
 from PIL import Image
-from stage_folders import CODE, LABELS, run, start
+from stage_folders import CODE, LABELS, REPOSITORY, run
 from stage_records import classification_record
 from transformers import AutoImageProcessor
+from warm_python import start_warm
 
 from medhiera.data.training_images import read_training_images
 from medhiera.errors import PublishError
@@ -223,8 +226,10 @@ def test_predict_opens_a_model_of_the_hub_without_a_line_a_request(pristine, tmp
 def test_an_upload_that_is_killed_leaves_nothing_half_and_resumes(pristine, tmp_path):
     command = ("-m", "medhiera.hub.publish", str(pristine[2]), "tester/model")
     with LoopbackHub() as hub:
-        process = start(hub, tmp_path, *command)
-
+        environment = os.environ | hub.environment(str(tmp_path))
+        process, pid = start_warm(
+            command, env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         begun = itertools.count(1)
 
         def kill_at_the_third_file() -> None:
@@ -233,13 +238,12 @@ def test_an_upload_that_is_killed_leaves_nothing_half_and_resumes(pristine, tmp_
             deadline = time.monotonic() + 60
             while len(hub.lfs) < 2 and time.monotonic() < deadline:  # the first two come at the same time
                 time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             process.wait()
             raise ConnectionError("the client was killed")
 
         hub.before_put = kill_at_the_third_file
-        process.communicate(timeout=180)
-        assert process.returncode == -signal.SIGKILL
+        assert process.wait(timeout=180) == -signal.SIGKILL
         assert hub.repositories["tester/model"].files == {}
         arrived = set(hub.lfs)
         assert len(arrived) >= 2

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm_python import warm_python
 
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining
 
@@ -73,7 +73,7 @@ def test_a_sharded_step_is_the_whole_models_and_is_saved_whole(tmp_path):
     torch.save(inputs, tmp_path / "inputs.pt")
     (tmp_path / "rank.py").write_text(RANK.format(geometry=GEOMETRY))
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        [warm_python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
          str(tmp_path / "rank.py"), str(tmp_path / "inputs.pt"), str(tmp_path / "saved")],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, text=True, timeout=120,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

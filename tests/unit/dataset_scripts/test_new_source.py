@@ -64,7 +64,8 @@ from medhiera.hub.record import read_record
 record = read_record(TEMPLATES / "examples" / "stage1")
 record.data.is_phantom, record.data.trained_on = False, {"Toy Set": 3}
 card = ModelCard(render_card(record, []))
-print(json.dumps({"missing": missing_validation(Path(sys.argv[1])), "tags": card.data.tags,
+missing = [missing_validation(Path(folder)) for folder in sys.argv[1:]]
+print(json.dumps({"missing": missing, "tags": card.data.tags,
                   "datasets": card.data.datasets, "is_cited": "- Toymaker 2026." in card.text}))
 """
 
@@ -145,10 +146,12 @@ def test_its_images_arrive_and_what_it_holds_out_is_guarded(
 
 
 def test_the_recipe_check_and_the_model_card_know_it(project: Path, tmp_path: Path) -> None:
-    (tmp_path / "raw" / "COVIDx_CXR").mkdir(parents=True)
-    answer = json.loads(run(project, "-c", ASK, str(tmp_path / "raw")).splitlines()[-1])
-    assert "mimic-cxr-jpg or chexpert or own_images or TOY" in answer["missing"][0]
+    for name in ("raw", "with it"):
+        (tmp_path / name / "COVIDx_CXR").mkdir(parents=True)
+    write_toy(tmp_path / "with it", {"train-a": 1})
+    folders = (str(tmp_path / "raw"), str(tmp_path / "with it"))
+    answer = json.loads(run(project, "-c", ASK, *folders).splitlines()[-1])
+    [fault], none = answer["missing"]
+    assert "mimic-cxr-jpg or chexpert or own_images or TOY" in fault and none == []
     assert (answer["datasets"], answer["is_cited"]) == (["toy-set"], True)
     assert "toy" in answer["tags"] and "chest-x-ray" not in answer["tags"]
-    write_toy(tmp_path / "raw", {"train-a": 1})
-    assert json.loads(run(project, "-c", ASK, str(tmp_path / "raw")).splitlines()[-1])["missing"] == []

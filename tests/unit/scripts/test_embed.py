@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import datasets
@@ -15,6 +14,7 @@ from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import load_file
 from teachers import write_vit
+from warm_python import start_warm
 
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from embed import main
@@ -171,14 +171,13 @@ def test_a_killed_run_goes_on_to_the_same_file(stage1, pictures, tmp_path, root)
     whole, killed = tmp_path / "a" / "out.parquet", tmp_path / "b" / "out.parquet"
     run(stage1, whole, pictures, "--tokens")
     words = ["--model", str(stage1), "--batch_size", "3", "--tokens", str(pictures), "--output", str(killed)]
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SLOWLY, *words], cwd=root, stderr=subprocess.DEVNULL
-    )
+    (tmp_path / "slowly.py").write_text(SLOWLY)
+    process, pid = start_warm([str(tmp_path / "slowly.py"), *words], cwd=root, stderr=subprocess.DEVNULL)
     journal = killed.with_name("out.parquet.partial")
     deadline = time.monotonic() + 120
     while not (journal.is_file() and journal.stat().st_size > 2000) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     process.wait()
     assert journal.is_file() and not killed.exists()
     with journal.open("ab") as file:

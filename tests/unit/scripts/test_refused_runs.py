@@ -1,10 +1,10 @@
 """A refused run leaves no empty folder behind; a folder of the user's, or with something in it, stays."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import warm_python
 
 import evaluate_cls
 from medhiera.errors import UserError
@@ -45,7 +45,7 @@ def test_a_refused_training_run_leaves_no_folder(tmp_path):
         "true",
     ]
     done = subprocess.run(
-        [sys.executable, *command, "--output_dir", str(tmp_path / "out")],
+        [warm_python(), *command, "--output_dir", str(tmp_path / "out")],
         cwd=ROOT, text=True, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 1 and "none of the sources" in done.stderr

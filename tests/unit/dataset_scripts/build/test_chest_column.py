@@ -15,6 +15,8 @@ from PIL import Image
 from dataset_scripts import Cocktail, write_phantom_cohort
 from dataset_scripts.__main__ import main
 from dataset_scripts.build.contour_network import load_network
+from dataset_scripts.covid_radiography import SOURCE as RADIOGRAPHY
+from dataset_scripts.covidx_cxr import SOURCE as COVIDX
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import CHEST_REGION, REGION_SIDE
 
@@ -23,8 +25,11 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
+    """Radiographs and MRI: of further sources of radiographs a build would only compare the images."""
     root = tmp_path_factory.mktemp("cohort")
     write_phantom_cohort(root, patients=8, image_size=64, seed=3)
+    for source in (RADIOGRAPHY, COVIDX):
+        shutil.rmtree(root / source.folder)
     return root
 
 

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+from warm_python import warm_python
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -53,7 +53,7 @@ def score(write, capsys):
 
 def test_the_command_prints_one_line_of_json(write):
     files = [write("references.json", REFERENCES), write("predictions.json", PREDICTIONS)]
-    command = [sys.executable, "-m", "medhiera.evaluation.captions", *files, "--clean", "iu"]
+    command = [warm_python(), "-m", "medhiera.evaluation.captions", *files, "--clean", "iu"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     [line] = ended.stdout.splitlines()
     printed = json.loads(line)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 from tiny_chexbert import write_chexbert
+from warm_python import warm_python
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -131,7 +131,7 @@ def test_the_command_prints_both(folder, root, tmp_path):
         files[name] = tmp_path / f"{name}.json"
         files[name].write_text(json.dumps(content))
     done = subprocess.run(
-        [sys.executable, "-m", "medhiera.evaluation.captions", files["references"], files["said"],
+        [warm_python(), "-m", "medhiera.evaluation.captions", files["references"], files["said"],
          "--chexbert", folder, "--radgraph", files["true"], files["found"], "--bootstrap_resamples", "20"],
         cwd=root, capture_output=True, text=True,
     )  # fmt: skip

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from dataclasses import asdict
 import optuna
 import pytest
 from stage_records import pretraining_record
+from warm_python import start_warm, warm_python
 
 import reproduce
 from medhiera.errors import RunFailedError, UserError
@@ -120,7 +120,8 @@ def test_a_later_arm_starts_from_the_same_seed(tmp_path):
     assert str(tmp_path / "mae" / "seed1") in command
 
 
-def test_finished_runs_are_skipped_and_a_failure_shows_its_message(tmp_path):
+def test_finished_runs_are_skipped_and_a_failure_shows_its_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", warm_python())
     runner = ExperimentRunner(tmp_path, str(tmp_path / "nothing"), None, {"train_mae.py": ("no.yaml",)})
     finish(runner, "done", 0)
     run_all(runner, [Arm("done", "done", "train_mae.py")], [0])
@@ -197,35 +198,35 @@ time.sleep(60)
 CALLER = """
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1]]
 from medhiera.experiments.arms import Arm
 from medhiera.experiments.runner import ExperimentRunner, leave_on_signals
 leave_on_signals()
-ExperimentRunner(Path(sys.argv[3]), "DATA", None, {sys.argv[2]: ()}).run(Arm("arm", "", sys.argv[2]), 0)
+ExperimentRunner(Path(sys.argv[2]), "DATA", None, {sys.argv[1]: ()}).run(Arm("arm", "", sys.argv[1]), 0)
 """
 
 
 @pytest.fixture
-def busy(root, tmp_path):
+def busy(tmp_path):
     """A process that runs an arm, the arm's folder, and the runner; the arm's script has started."""
     script = tmp_path / "script.py"
     script.write_text(WORKING)
     runner = ExperimentRunner(tmp_path / "out", "DATA", None, {str(script): ()})
-    arguments = [sys.executable, "-W", "ignore", "-c", CALLER, str(root), str(script), str(runner.output)]
-    caller, folder = subprocess.Popen(arguments), runner.folder("arm", 0)
+    (tmp_path / "caller.py").write_text(CALLER)
+    caller, pid = start_warm([str(tmp_path / "caller.py"), str(script), str(runner.output)])
+    folder = runner.folder("arm", 0)
     deadline = time.monotonic() + 100
     while not (folder / "started").exists():
         assert caller.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    yield caller, folder, runner, Arm("arm", "", str(script))
+    yield caller, pid, folder, runner, Arm("arm", "", str(script))
     caller.kill()
     caller.wait()
 
 
 def test_sigterm_ends_the_script_first_and_waits_for_its_checkpoint(busy):
-    caller, folder, _, _ = busy
-    caller.terminate()
-    caller.terminate()  # as a launcher that signals the process and its group
+    caller, pid, folder, _, _ = busy
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGTERM)  # as a launcher that signals the process and its group
     assert caller.wait(100) == 143
     assert (folder / "checkpoint").exists()
 
@@ -245,8 +246,8 @@ def test_a_signal_ends_the_process_once(number, status):
 
 
 def test_a_script_that_outlives_its_caller_keeps_a_second_writer_out(busy):
-    caller, folder, runner, arm = busy
-    caller.kill()
+    caller, pid, folder, runner, arm = busy
+    os.kill(pid, signal.SIGKILL)
     caller.wait()
     script = int((folder / "lock").read_text())
     with pytest.raises(RunFailedError, match=rf"process {script} still writes into .*seed0"):

@@ -4,12 +4,12 @@ import json
 import logging
 import math
 import subprocess
-import sys
 from dataclasses import asdict
 
 import optuna
 import pytest
 from stage_records import pretraining_record
+from warm_python import warm_python
 
 import reproduce
 from medhiera.errors import RunFailedError
@@ -24,7 +24,6 @@ from medhiera.experiments.sweep import (
     run_sweep,
     schedule_of,
 )
-from medhiera.shipped_files import PACKAGE
 from medhiera.training.callbacks import CSVLoggerCallback
 
 # Writes what a training script would, in no time: the loss is the rate, and a rate above 0.9 fails.
@@ -192,11 +191,11 @@ def test_the_trials_of_two_stages_lie_apart(workplace, tmp_path):
 def test_two_processes_share_the_trials(workplace, tmp_path):
     runner, make = workplace
     code = (
-        "import sys; sys.path[:0] = [sys.argv[1]]\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "from medhiera.experiments import sweep as s\n"
         "from medhiera.experiments.runner import ExperimentRunner\n"
-        "script, recipe, out = sys.argv[2:]\n"
+        "script, recipe, out = sys.argv[1:]\n"
         "arguments = (recipe, '--max_steps', '3', '--pause', '0.1')\n"
         "lab = ExperimentRunner(Path(out), 'DATA', None, {script: arguments})\n"
         "sw = s.Sweep(script, 'eval_loss', 'loss', 'minimize',"
@@ -204,17 +203,9 @@ def test_two_processes_share_the_trials(workplace, tmp_path):
         "s.run_sweep(lab, sw, s.open_study(sw, Path(out) / 'sweep.db', 'mae', seed=None), 6, {}, 0.02)\n"
     )
     script = next(iter(runner.arguments))
-    arguments = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-c",
-        code,
-        str(PACKAGE.parent),
-        script,
-        runner.arguments[script][0],
-        str(runner.output),
-    ]
+    (tmp_path / "searcher.py").write_text(code)
+    words = [script, runner.arguments[script][0], str(runner.output)]
+    arguments = [warm_python(), "-W", "ignore", str(tmp_path / "searcher.py"), *words]
     open_study(make(0.1, 0.8), runner.output / "sweep.db", "mae")
     both = [subprocess.Popen(arguments) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]

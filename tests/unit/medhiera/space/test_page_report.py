@@ -1,13 +1,13 @@
 """The page for a folder that writes reports: its text beside the picture, and the Space that holds it."""
 
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from page_fixtures import phantom
 from report_rows import write_report_folder
+from warm_python import warm_python
 
 from medhiera.layout import WRITER_FILES
 from medhiera.space import page
@@ -50,8 +50,9 @@ assert len(app.latency(reader, 1, side=128)) == 1
 def test_the_page_and_its_answer(folder, root, tmp_path):
     """In a process of its own: gradio leaves its loops and sockets to the end."""
     np.save(tmp_path / "gray.npy", GRAY)
+    (tmp_path / "page.py").write_text(PAGE)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PAGE, str(folder), str(tmp_path / "gray.npy")],
+        [warm_python(), "-W", "ignore", tmp_path / "page.py", folder, tmp_path / "gray.npy"],
         cwd=root, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from stage_records import SOME_REPORT, pretraining_record
 from transformers import pipeline
+from warm_python import warm_python
 
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.errors import UserError
@@ -192,8 +192,9 @@ def test_controls_of_maps_are_there_only_where_a_map_may_come(root, tmp_path):
     for number, game in enumerate(games):
         report = replace(SOME_REPORT, pointing_game=LocalizationReport(**game, method=METHOD))
         folders.append(write_stage2(tmp_path / str(number), evaluation=report))
+    (tmp_path / "controls.py").write_text(CONTROLS)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CONTROLS, *map(str, folders)],
+        [warm_python(), "-W", "ignore", tmp_path / "controls.py", *folders],
         cwd=root, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ import pytest
 from tiny_training import make_trainer
 
 from medhiera.formatting import duration
+from medhiera.training import callbacks
 from medhiera.training.callbacks import CSVLoggerCallback, FigureCallback, ThroughputCallback
 
 
@@ -53,6 +54,18 @@ def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
         "figures/steps/reconstructions-0000003.png",
         "figures/reconstructions.png",
     ]
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(1000.0, [1, 4]), (0.0, [1, 2, 3, 4])])
+def test_pictures_are_refreshed_where_time_has_passed_and_at_the_end(seconds, steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "REDRAWN_AFTER", seconds)
+    drawn = []
+    callback = FigureCallback(tmp_path, "loss", "", lambda path: drawn.append(trainer.state.global_step))
+    trainer = make_trainer(tmp_path, callbacks=[callback], eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    assert drawn == steps
+    trainer.evaluate()  # of the weights that are kept
+    assert drawn == [*steps, 4]
 
 
 def test_the_evaluation_after_training_is_logged_once_however_often_the_end_is_reached(tmp_path):

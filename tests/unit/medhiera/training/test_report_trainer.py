@@ -2,12 +2,12 @@
 
 import csv
 import subprocess
-import sys
 
 import pytest
 import torch
 from report_rows import report_rows
 from transformers import TrainingArguments
+from warm_python import warm_python
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.config.report_arguments import ReportArguments
@@ -101,9 +101,10 @@ run_script(main)
 
 @pytest.mark.slow
 def test_each_of_several_ranks_says_which_it_is(root, tmp_path):
+    (tmp_path / "rank.py").write_text(ONE_OF_TWO)
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", ONE_OF_TWO, str(rank), str(tmp_path / "store")],
+            [warm_python(), "-W", "ignore", tmp_path / "rank.py", str(rank), tmp_path / "store"],
             cwd=root, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)

@@ -15,6 +15,14 @@ LINEAR = OptimizationArguments(optimizer="adam")
 SAVING = {"save_strategy": "steps", "save_steps": 2}
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of a run of two steps."""
+    folder = tmp_path_factory.mktemp("run")
+    make_trainer(folder, LINEAR, **SAVING | {"max_steps": 2, "recipe": {"mask_ratio": 0.6}}).train()
+    return folder / "checkpoint-2"
+
+
 def test_a_dropped_rest_is_of_training_alone(tmp_path):
     trainer = make_trainer(
         tmp_path, dataloader_drop_last=True, max_steps=-1, num_train_epochs=1, per_device_train_batch_size=5,
@@ -58,13 +66,12 @@ def test_fewer_images_than_a_batch_are_refused_where_the_rest_is_dropped(length,
         (LINEAR, {"recipe": {"mask_ratio": 0.9}}, "mask_ratio was 0.6, now 0.9"),
     ],
 )
-def test_a_run_is_not_resumed_with_other_settings(options, arguments, message, tmp_path):
+def test_a_run_is_not_resumed_with_other_settings(options, arguments, message, checkpoint, tmp_path):
     """Some of these would end in a trace; the others would train another run than they say."""
-    make_trainer(tmp_path, LINEAR, **SAVING | {"max_steps": 2, "recipe": {"mask_ratio": 0.6}}).train()
     rows = make_rows(arguments.pop("rows", 16))
     other = make_trainer(tmp_path, options, rows=rows, **SAVING | arguments)
     with pytest.raises(CheckpointError, match=message) as caught:
-        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+        other.train(resume_from_checkpoint=str(checkpoint))
     assert "--model_name_or_path" in str(caught.value)
 
 
