@@ -20,11 +20,12 @@ _SURELY_LIKE = 0.8
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'predict'?` where a known word is like it, else nothing."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or [
-        each for each in sorted(known) if word and each.startswith(word)
-    ]
+    """`; did you mean 'predict'?` where a known word, or up to four, are like it, else nothing."""
+    known = sorted(known)
+    longer = [each for each in known if word and each.startswith(word)]
+    if 1 < len(longer) <= 4:
+        return f"; did you mean {', '.join(map(repr, longer[:-1]))} or {longer[-1]!r}?"
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or longer
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

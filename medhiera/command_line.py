@@ -8,7 +8,9 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
+from dataset_scripts.mistyped import did_you_mean
 from dataset_scripts.own.column_options import add_column_options
 
 started_as: str | None = None
@@ -23,13 +25,27 @@ def program() -> str:
     return started_as or Path(sys.argv[0]).name
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names an option that it does not know before those that are missing, with the nearest one it knows."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See argparse."""
+        for word in sys.argv[1:] if args is None else args:
+            name = word.split("=")[0]
+            if word == "--":
+                break
+            if name.startswith("--") and name not in self._option_string_actions:
+                self.error(f"no option {name}{did_you_mean(name, self._option_string_actions)}")
+        return super().parse_args(args, namespace)
+
+
 def new_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that takes no abbreviations and shows a file's docstring as it stands.
 
     Args:
         description: the docstring; its examples show the command as it was started.
     """
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=program(), allow_abbrev=False, description=with_examples(description or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

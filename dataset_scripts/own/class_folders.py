@@ -20,7 +20,7 @@ from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.own.labels import OwnLabels
 from dataset_scripts.own.patient_names import patients_by_name
 from dataset_scripts.own.same_files import report_same_files
-from dataset_scripts.own.splits import SPLIT_FOLDERS, assign_splits, complete_splits, patient_of_one_image
+from dataset_scripts.own.splits import SPLIT_FOLDERS, complete_splits, draw_splits, patient_of_one_image
 from dataset_scripts.reading.image_files import is_hidden
 
 MOST_CLASSES = 100
@@ -167,7 +167,7 @@ def list_classes(
         splits = complete_splits(rows, _without_patients_of_test(rows, given, config, listing),
                                  config.validation_fraction, listing)  # fmt: skip
     else:
-        splits, listing.is_split_drawn = assign_splits(rows, config.validation_fraction), True
+        splits = draw_splits(rows, config.validation_fraction, listing)
     source, labels = listing.source.name, found.labels
     for path, split in splits.items():
         row = rows[path]

@@ -36,6 +36,26 @@ def assign_splits(rows: Mapping[str, LabelRow], fraction: float) -> dict[str, st
     }
 
 
+def draw_splits(rows: Mapping[str, LabelRow], fraction: float, listing: SourceListing) -> dict[str, str]:
+    """The splits of `assign_splits` where neither a column nor folders name any, reported to `listing`."""
+    listing.is_split_drawn = True
+    splits = assign_splits(rows, fraction)
+    held_out = []
+    for name in ("test", "validation"):
+        keys = [key for key, split in splits.items() if split == name]
+        held_out.append(f"{len(keys):,} of {len({rows[key].patient for key in keys}):,} patients for {name}")
+    patients = len({row.patient for row in rows.values()})
+    if set(splits.values()) == {"train"}:
+        return splits  # too few patients, as who wants another split is told
+    listing.report(
+        "split_cut",
+        "splits",
+        f"no split is named, so some were drawn by patient and label: of {len(rows):,} images of "
+        f"{patients:,} patients {' and '.join(held_out)}. A column split, or a folder for each, chooses them",
+    )
+    return splits
+
+
 def choose_patients(rows: Mapping[str, LabelRow], fraction: float) -> frozenset[str]:
     """Choose a share of the patients, stratified by label."""
     counts: dict[str, list[float]] = {}

@@ -22,8 +22,8 @@ from dataset_scripts.own.splits import (
     SPLIT_FOLDERS,
     SPLIT_NAMES,
     SPLIT_WORDS,
-    assign_splits,
     complete_splits,
+    draw_splits,
     patient_of_one_image,
 )
 
@@ -128,8 +128,7 @@ def _find_splits(
     if is_by_folder:
         given = {key: split for key, split in splits.items() if key in merged}
         return complete_splits(merged, given, fraction, listing)
-    listing.is_split_drawn = not splits
-    return splits or assign_splits(merged, fraction)
+    return splits or draw_splits(merged, fraction, listing)
 
 
 def _split_words(rows: Sequence[Row], key_of: Mapping[str, str]) -> tuple[list[str], bool]:

@@ -95,12 +95,14 @@ def chance_warning(means: RankingReport, where: str) -> list[str]:
     if low > 0.5:
         return []
     said = f"{where} the {'' if pair_of(means) else 'mean '}AUROC is {mean_as_text(means)}: "
+    if all(means.findings[name].has_few_cases for name in means.findings_in_mean):
+        return [f"{said}of too few patients to judge the model by"]
     if high < 0.5:
         return [
             f"{said}below 0.5, so it ranks worse than chance; do not use it, and look whether labels are "
             "swapped"
         ]
-    return [f"{said}not above 0.5, what a model that knows nothing reaches"]
+    return [f"{said}it cannot be told from 0.5, which a model that knows nothing reaches"]
 
 
 def call_lines(report: ExclusiveReport | None) -> list[str]:

@@ -34,7 +34,7 @@ def find_images(paths: list[Path]) -> dict[Path, Path]:
     """The files among `paths`, and the pictures below its folders, behind links too: place → as named.
 
     Pictures of a kind that cannot be read are among them, so that they are named. Hidden files, files of the
-    operating system and files that are no pictures are passed over; the log counts them.
+    operating system and files that are no pictures are skipped; the log counts them.
 
     Raises:
         UserError: a path that is neither a file nor a folder, or a folder that may not be listed; or there is
@@ -53,25 +53,25 @@ def find_images(paths: list[Path]) -> dict[Path, Path]:
 
 
 def _walk(paths: list[Path]) -> Iterator[Path]:
-    passed_over: dict[str, list[str]] = {"hidden or of the system": [], "no pictures": []}
+    skipped: dict[str, list[str]] = {"hidden or system files": [], "files that are no images": []}
     for path in paths:
         if is_system_file(path.name):
-            passed_over["hidden or of the system"].append(path.name)
+            skipped["hidden or system files"].append(path.name)
         elif path.is_dir():
             walk = walk_folder(path, follow_links_out=True)
-            passed_over["hidden or of the system"] += walk.hidden
+            skipped["hidden or system files"] += walk.hidden
             for name in walk.files:
                 if is_picture(path / name):
                     yield path / name
                 else:
-                    passed_over["no pictures"].append(name)
+                    skipped["files that are no images"].append(name)
         elif path.is_file():
             yield path
         else:
             raise UserError(f"{path}: {no_folder(path, or_file=True)}")
-    for reason, names in passed_over.items():
+    for what, names in skipped.items():
         if names:
-            logger.info("passed over, %s: %d, for example %s", reason, len(names), ", ".join(names[:3]))
+            logger.info("skipped %s: %d, for example %s", what, len(names), ", ".join(names[:3]))
 
 
 @dataclass(frozen=True)

@@ -68,4 +68,5 @@ def test_a_word_is_suggested_only_where_one_is_like_it():
     assert did_you_mean("predct", words) == "; did you mean 'predict'?"
     assert did_you_mean("train_cls", words) == "; did you mean 'train-cls'?"
     assert did_you_mean("pub", words) == "; did you mean 'publish'?"
+    assert did_you_mean("p", words) == "; did you mean 'predict' or 'publish'?"
     assert did_you_mean("xyz", words) == "" == did_you_mean("", words)

@@ -128,8 +128,8 @@ def test_what_is_scored_is_what_a_build_would_read(tmp_path, caplog):
     (folder / "folder").symlink_to(tmp_path / "else", target_is_directory=True)
     with caplog.at_level(logging.INFO):
         assert sorted(str(path.relative_to(folder)) for path in find_images([folder]).values()) == wanted
-    assert "passed over, hidden or of the system: 3, for example ._a.PNG" in caplog.text
-    assert "passed over, no pictures: 2, for example labels.csv, notes" in caplog.text
+    assert "skipped hidden or system files: 3, for example ._a.PNG" in caplog.text
+    assert "skipped files that are no images: 2, for example labels.csv, notes" in caplog.text
     named = [folder / "Thumbs.db", folder / "notes"]  # as `in/*` gives them
     assert list(find_images(named).values()) == named[1:]
     with pytest.raises(

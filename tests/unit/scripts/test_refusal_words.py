@@ -1,11 +1,13 @@
 """A refusal begins with what was typed, and says in plain words what to do."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from medhiera.command_line import new_parser
 from medhiera.errors import UserError
 from medhiera.inference.picture_files import find_images
 
@@ -46,3 +48,23 @@ def test_an_empty_folder_is_named_in_plain_words(tmp_path):
         find_images([tmp_path])
     assert str(refusal.value).startswith(f"no image in {tmp_path}; wanted PNG, JPEG, TIFF")
     assert not {"[", "'"} & set(str(refusal.value).replace(str(tmp_path), ""))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--modle", "x"], r"no option --modle; did you mean '--model'\?"),
+        (["--model=x", "--", "--modle"], ""),  # a file of this name
+        (["--nothing-like-it"], "no option --nothing-like-it\n"),
+    ],
+)
+def test_an_unknown_option_is_named_before_those_that_are_missing(words, said, capsys):
+    parser = new_parser("Reads.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("files", nargs="*")
+    if not said:
+        assert parser.parse_args(words).files == ["--modle"]
+        return
+    with pytest.raises(SystemExit):
+        parser.parse_args(words)
+    assert re.search(said, capsys.readouterr().err)

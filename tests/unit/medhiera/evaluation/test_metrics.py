@@ -125,7 +125,7 @@ def test_cases_are_patients_not_images():
     assert score(1 - labels, 9).has_few_cases and not score(1 - labels, 10).has_few_cases
     predictions = Predictions(scores, labels, ["a"], ["one"] * 12 + [str(n) for n in range(40)])
     lines = format_table(rank_predictions(predictions, Bootstrap(0)))
-    assert "*" in lines[1] and lines[-1].startswith("* fewer than 10 patients")
+    assert "*" in lines[1] and lines[-1].startswith("* a: fewer than 10 patients")
 
 
 def test_a_patient_with_both_values_counts_on_both_sides():

@@ -10,8 +10,12 @@ from medhiera.hub.result_warnings import result_warnings
 from medhiera.run import Run
 
 
-def scored(low, high, mean=0.301):
-    return replace(SOME_REPORT, mean_auroc=mean, mean_auroc_interval=None if low is None else [low, high])
+def scored(low, high, mean=0.301, has_few_cases=False):
+    findings = {
+        name: replace(entry, has_few_cases=has_few_cases) for name, entry in SOME_REPORT.findings.items()
+    }
+    interval = None if low is None else [low, high]
+    return replace(SOME_REPORT, mean_auroc=mean, mean_auroc_interval=interval, findings=findings)
 
 
 def head(record):
@@ -35,8 +39,12 @@ def test_less_than_one_epoch_is_on_the_card_and_in_its_title():
     ("low", "high", "said"),
     [
         (0.192, 0.436, "AUROC is 0.301 (95 % interval: 0.192 to 0.436): below 0.5, so it ranks worse"),
-        (0.45, 0.61, "(95 % interval: 0.450 to 0.610): not above 0.5, what a model that knows nothing"),
-        (0.5, 0.61, "not above 0.5"),
+        (
+            0.45,
+            0.61,
+            "(95 % interval: 0.450 to 0.610): it cannot be told from 0.5, which a model that knows nothing",
+        ),
+        (0.5, 0.61, "cannot be told from 0.5"),
         (0.501, 0.61, ""),
         (None, None, "below 0.5"),
     ],
@@ -48,6 +56,12 @@ def test_an_auroc_that_is_not_above_chance_is_said(low, high, said):
         if said
         else ("Warning" not in card)
     )
+
+
+def test_of_too_few_patients_no_verdict_is_given():
+    card = head(classification_record(scored(0.0, 0.0, 0.0, has_few_cases=True)))
+    assert "AUROC is 0.000 (95 % interval: 0.000 to 0.000): of too few patients to judge the model by" in card
+    assert "swapped" not in card
 
 
 def test_the_log_ends_with_the_same(tmp_path, caplog, monkeypatch):
