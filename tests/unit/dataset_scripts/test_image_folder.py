@@ -113,7 +113,8 @@ def test_drawn_splits_are_said_with_how_many_they_hold_out(tmp_path: Path) -> No
     said = [line for line in summary_lines(Path(builder.cache_dir)) if line.startswith("no split is named")]
     assert said == [
         "no split is named, so some were drawn by patient and label: of 40 images of 20 patients 4 of 2 "
-        "patients for test and 4 of 2 patients for validation. A column split, or a folder for each, chooses them"
+        "patients for test and 4 of 2 patients for validation. A "
+        "column split, or a folder for each, chooses them"
     ]
 
 
