@@ -268,6 +268,7 @@ def _forward(name: str, case: Case, noise: Tensor) -> Callable[..., Tensor]:
 
 def product_work(name: str, case: Case, device: torch.device) -> float:
     """Floating-point operations of the matrix products of a model's own step, in GFLOP an image."""
+    # In float32, whose attention is PyTorch's: the counter knows no kernels of ours.
     small = replace(case, batch=1, precision="fp32", mode="eager", has_optimizer=False)
     # On "meta" nothing is computed, and the CPU's own operators, which the counter does not know, stay out;
     # Meta's model chooses tokens by their values, which are not there.

@@ -15,8 +15,8 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _LIKE = 0.6
 """Likeness (difflib's ratio) from which a folder is suggested."""
 
-_SURELY_LIKE = 0.8
-"""From which what may be a Hub id is taken for a folder here, mistyped."""
+_TYPO = 2
+"""Letters by which what may be a Hub id differs at most from a folder here that it is taken for."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -32,8 +32,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def folder_fault(name: str) -> str | None:
     """Why a name is neither a folder here nor a Hub id, with the nearest folder; None where it may be.
 
-    A name that can only be a path, or that is nearly one of a folder here, is not asked of the Hub, which
-    can take a minute to say no. Less likeness is enough where its first part is a folder.
+    A name that can only be a path, or that is a letter or two from one of a folder here, is not asked of the
+    Hub, which can take a minute to say no. Another number or word is another repository of the same kind.
 
     Args:
         name: as the user typed it.
@@ -47,10 +47,17 @@ def folder_fault(name: str) -> str | None:
         return None
     path = Path(name)
     if REPOSITORY.fullmatch(name):
-        near = nearest_path(path, _LIKE if "/" in name and path.parent.is_dir() else _SURELY_LIKE)
-        if near is None or len(near.parts) < len(path.parts):
+        near = nearest_path(path)
+        if near is None or not _is_typo(name, near.as_posix()):
             return None
     return no_folder(path)
+
+
+def _is_typo(name: str, other: str) -> bool:
+    name, other = name.lower(), other.lower()
+    matcher = difflib.SequenceMatcher(None, name, other)
+    changed = "".join(name[a:b] + other[c:d] for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal")
+    return len(changed) <= _TYPO and changed.isalpha()
 
 
 def no_folder(path: Path, *, or_file: bool = False) -> str:

@@ -131,7 +131,7 @@ class HieraMAEMaskUnitAttention(nn.Module):
         path = resolve_attention(
             implementation, packed.device, packed.dtype, packed.requires_grad, keys, self.head_dim
         )
-        if path == "packed":
+        if path == "packed" and implementation is None:  # else it is a function that has this name
             return project(self._attend_packed(query, packed, first_query), self.proj, added=added), None
         query, key, value = self._parts(query, packed, first_query)
         shape = query.shape

@@ -9,7 +9,11 @@ Measured beside PyTorch's kernels in docs/performance.md.
 Source of the mathematics: Dao et al. 2022, arXiv:2205.14135.
 """
 
+import functools
+import os
 import re
+import shutil
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +25,14 @@ from .attention_kernels import HAS_TRITON, attend_backward, attend_forward
 
 LONGEST = 256
 """Keys of the longest window."""
+WIDEST = 128
+"""Channels of the widest head."""
 LARGEST = 128 * 128
 """Keys × width of a head, each rounded up to a power of two, that a program's memory holds backward."""
 
 _LOG2_E = 1.4426950408889634
 
-_NAMESPACE = re.sub(r"\W", "_", __name__)
+_NAMESPACE = re.sub("[^0-9A-Za-z]", "_", __name__) + f"_{zlib.crc32(__name__.encode()):08x}"
 """Of the operators; a copy of this file that a model's repository brings has its own."""
 
 
@@ -37,18 +43,26 @@ def is_short(keys: int, width: int) -> bool:
         keys: tokens that each query attends to.
         width: of a head.
     """
-    return keys <= LONGEST and _power_of_two(keys) * _power_of_two(width) <= LARGEST
+    return keys <= LONGEST and width <= WIDEST and _power_of_two(keys) * _power_of_two(width) <= LARGEST
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def can_run(device: torch.device) -> bool:
-    """Whether a device is one that the kernels were measured on: a Hopper GPU, with Triton.
+    """Whether a device is one that the kernels were measured on: a Hopper GPU, with Triton and a C compiler.
 
-    Exported and traced models are to run where this package is not, and keep PyTorch's own operators.
+    Exported and traced models are to run where this package is not, and torch.func differentiates no
+    operator of ours: all keep PyTorch's own.
     """
-    if not HAS_TRITON or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return False
-    return torch.cuda.is_available() and torch.cuda.get_device_capability(device) == (9, 0)
+    is_leaving = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return not is_leaving and not torch._C._are_functorch_transforms_active() and _is_hopper(device)
+
+
+@functools.cache
+def _is_hopper(device: torch.device) -> bool:
+    if not (HAS_TRITON and torch.cuda.is_available()) or torch.version.hip:
+        return False  # an AMD GPU has numbers of its own that look the same
+    has_compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(has_compiler) and torch.cuda.get_device_capability(device) == (9, 0)
 
 
 def attend(packed: torch.Tensor, query: torch.Tensor | None, heads: int) -> torch.Tensor:
@@ -68,7 +82,7 @@ def attend(packed: torch.Tensor, query: torch.Tensor | None, heads: int) -> torc
     # Tracers and modes see an operator; a function of autograd takes half as long to call.
     is_plain = type(packed) is torch.Tensor and not packed.is_meta and not is_in_torch_dispatch_mode()
     if is_plain and not torch.compiler.is_compiling():
-        return _Attention.apply(packed, query, heads)
+        return _Attention.apply(packed, query, heads)[0]
     out: torch.Tensor = attend_operator(packed, query, heads)[0]
     return out
 
@@ -139,24 +153,6 @@ def _empty_gradients(packed: torch.Tensor, query: torch.Tensor | None) -> list[t
     return [each.new_empty(each.shape) for each in (packed, query) if each is not None]
 
 
-class _Attention(torch.autograd.Function):
-    """The kernels, without a tracer between."""
-
-    @staticmethod
-    def forward(ctx: Any, packed: torch.Tensor, query: torch.Tensor | None, heads: int) -> torch.Tensor:
-        """See `attend`."""
-        out, log_sums = _forward(packed, query, heads)
-        ctx.save_for_backward(packed, query, out, log_sums)
-        ctx.heads = heads
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients by `packed` and `query`."""
-        return _by_inputs(_backward, ctx, gradient)
-
-
 attend_operator = torch.library.custom_op(f"{_NAMESPACE}::attend", _forward, mutates_args=())
 attend_backward_operator = torch.library.custom_op(
     f"{_NAMESPACE}::attend_backward", _backward, mutates_args=()
@@ -192,11 +188,26 @@ def _by_inputs(
 attend_operator.register_autograd(_differentiate, setup_context=_keep)
 
 
+class _Attention(torch.autograd.Function):
+    """The kernels, without a tracer between."""
+
+    forward = staticmethod(_forward)
+
+    setup_context = staticmethod(_keep)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients by `packed` and `query`."""
+        return _by_inputs(_backward, ctx, gradient)
+
+
 def _in_rows(tensor: torch.Tensor) -> torch.Tensor:
     """With channels side by side and windows a whole number of rows apart, as the kernels count."""
     row = tensor.stride(1)
     is_in_rows = tensor.stride(2) == 1 and tensor.stride(0) == row * tensor.shape[1]
-    return tensor if is_in_rows else tensor.contiguous()
+    # Not contiguous(): of a tensor with one key it keeps whatever stride that dimension has.
+    return tensor if is_in_rows else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _power_of_two(number: int) -> int:

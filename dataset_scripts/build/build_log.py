@@ -4,6 +4,7 @@ Every worker hands over its counts when it is done; the parent process merges th
 the number of processes. A log that lies on the disk in whole says that its part of the build is done.
 """
 
+import difflib
 import json
 import logging
 import uuid
@@ -232,7 +233,7 @@ def note_lines(folder: Path) -> list[str]:
 
 
 def naming_faults(problems: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each source with as many names without a file as files without a name.
+    """A sentence for each source with as many names without a file as files without a name, and like them.
 
     Args:
         problems: of build_report.json, with source, kind and name.
@@ -241,13 +242,26 @@ def naming_faults(problems: Iterable[Mapping[str, Any]]) -> list[str]:
     for problem in problems:
         if problem["kind"] in ("absent", "not_listed"):
             names.setdefault(problem["source"], {}).setdefault(problem["kind"], []).append(problem["name"])
-    return [
-        f"{source}: {len(absent):,} names have no file and as many files have no name, which looks like a "
-        f"fault of naming: {absent[0]!r} is named, and {found['not_listed'][0]!r} is in the folder; write "
-        "the names as the files have them"
-        for source, found in names.items()
-        if len(absent := found.get("absent", [])) == len(found.get("not_listed", [])) > 0
-    ]
+    sentences = []
+    for source, found in names.items():
+        absent, unnamed = found.get("absent", []), found.get("not_listed", [])
+        pairs = [(name, _most_like(name, unnamed)) for name in absent[:5]]
+        if len(absent) == len(unnamed) > 0 and all(file for _, file in pairs):
+            counted = "1 name has no file and 1 file has no name" if len(absent) == 1 else (
+                f"{len(absent):,} names have no file and as many files have no name"
+            )  # fmt: skip
+            sentences.append(
+                f"{source}: {counted}, which looks like a fault of naming: {pairs[0][0]!r} is named, "
+                f"and {pairs[0][1]!r} is in the folder; where they are the same, write it as the file has it"
+            )
+    return sentences
+
+
+def _most_like(name: str, files: list[str]) -> str | None:
+    """The file, of the first thousand, whose name without folder and suffix is most like this one's."""
+    by_stem = {Path(file).stem: file for file in files[:1000]}
+    near = difflib.get_close_matches(Path(name).stem, by_stem, n=1)
+    return by_stem[near[0]] if near else None
 
 
 def _leak_sentence(folder: Path | str) -> list[str]:

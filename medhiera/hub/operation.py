@@ -21,9 +21,6 @@ from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, ClassificationRecord, read_record
 from medhiera.inference.heat_maps import METHOD
 
-LEAST_SHARE_SHOWN = 0.005
-"""Below it a hit rate and a random point's are both 0 % on the page, and comparing them says nothing."""
-
 _NO_BOXES = "this map was compared with no boxes"
 
 
@@ -222,7 +219,7 @@ def _hits(scored: HitRate | LocalizationReport, of: str) -> str:
     """
     rate, chance = scored.hit_rate or 0.0, scored.chance or 0.0
     cases = f"{scored.pairs} cases{of} with a box"
-    if max(rate, chance) < LEAST_SHARE_SHOWN:
+    if f"{rate:.0%}" == f"{chance:.0%}" == "0%":
         return (
             f"in {round(rate * scored.pairs) or 'none'} of the {cases} its highest point lay in the box; the "
             "boxes are so small that a random point would hit less than 1 % of them"

@@ -285,4 +285,5 @@ def test_ctrl_c_ends_a_build_with_one_line(workshop, tmp_path):
     assert process.wait(timeout=100) == 130, printed.read_text()
     assert "Traceback" not in printed.read_text()
     last = printed.read_text().splitlines()[-1]
-    assert last == "interrupted; finished files are kept: repeat the command to resume"
+    said = "interrupted; finished files are kept: repeat the command to resume"
+    assert last == f"python -m dataset_scripts: {said}"

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,8 @@ def test_the_guard_is_off_for_the_leak_alone(tmp_path):
 def test_the_scripts_take_every_command_of_the_plan(tmp_path, budget):
     """Parsed as the scripts do, all faults at once: not found an hour into the runs."""
     lab = laboratory(tmp_path, budget)
+    for folder in (lab.task, lab.cocktail):
+        folder.mkdir()
     rates = set()
     for work in ordered(budget):
         if work.pretraining is not None:
@@ -150,6 +153,8 @@ def test_the_scripts_take_every_command_of_the_plan(tmp_path, budget):
             arm, kind = classifier_arm(work.contestant, work.share, 3e-3), ClassificationArguments
         start = work.contestant and work.contestant.start
         command = lab.runner(lab.task, start).command(arm, 1)
+        if "--model_name_or_path" in command:  # what would have been trained before
+            Path(command[command.index("--model_name_or_path") + 1]).mkdir(parents=True, exist_ok=True)
         config = parse_config(kind, command[command.index(script(arm.script)) + 1 :])
         if kind is ClassificationArguments:
             rates.add(config.training.learning_rate)

@@ -56,6 +56,12 @@ def test_what_exists_or_may_be_a_hub_id_is_not_refused(name):
     assert folder_fault(name) is None
 
 
+@pytest.mark.parametrize("name", ["meta/hiera-base-224-hf", "meta/hiera-tiny-448-hf", "runs/stage3", "runs2"])
+def test_a_repository_beside_a_mirror_of_its_sibling_is_not_refused(place, name):
+    (place / "meta" / "hiera-tiny-224-hf").mkdir(parents=True)
+    assert folder_fault(name) is None
+
+
 def test_a_file_is_suggested_where_one_may_be_meant():
     assert no_folder(Path("data/chets.png"), or_file=True) == (
         "there is no such file or folder; did you mean data/chest.png?"

@@ -70,7 +70,7 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("runs/stage 1/x", "there is no such folder in"),
+        ("runs/stage 1/x", "there is no such folder"),
         (
             "nobody/nothing",
             "no such folder, and the Hub gave no such model .HF_HUB_OFFLINE is set.*: unset it, or run "

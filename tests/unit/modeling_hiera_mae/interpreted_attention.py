@@ -69,6 +69,13 @@ def errors_of_unlikely_keys():
     return [error(*pair) for pair in zip(*results, strict=True)]
 
 
+def errors_of_one_key():
+    """A window of one token, whose dimension may have any stride and the tensor still be contiguous."""
+    packed = torch.randn(3, 1, 144).as_strided((3, 1, 144), (144, 1, 1))
+    assert packed.is_contiguous()
+    return [error(attend(packed, None, 2), attend_in_parts(packed, None, 2))]
+
+
 def errors_of_a_model(build, compiles):
     """Of the loss and each weight's gradient, beside the model's own choice on a CPU."""
     torch.manual_seed(1)
@@ -101,6 +108,7 @@ if __name__ == "__main__":
         {
             "single": [errors_of_a_shape(*shape, torch.float32) for shape in SHAPES],
             "unlikely": errors_of_unlikely_keys(),
+            "one key": errors_of_one_key(),
             "half": [errors_of_a_shape(*shape, torch.float16) for shape in SHAPES[:3]],
             "mae": errors_of_a_model(tiny_mae, compiles=False),
             "classifier": errors_of_a_model(tiny_classifier, compiles=False),

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+import torch._dynamo.testing
 from model_configs import tiny_classifier, tiny_mae
 
 needs_compiler = pytest.mark.skipif(

@@ -2,15 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from model_configs import tiny_classifier
+from torch.nn import functional
+from transformers import AttentionInterface
 
 from benchmarks.short_attention import attend_in_parts
-from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining, attention
+from medhiera.hub.published_files import AUTO_MAP, MODEL_CODE, NOT_SHIPPED
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining, attention, packed_attention
 from modeling_hiera_mae.packed_attention import attend, can_run, is_short
 
 ROOT = Path(__file__).parents[3]
@@ -35,6 +40,7 @@ def interpreted():
     [
         ("single", 1e-6),
         ("unlikely", 1e-3),
+        ("one key", 1e-6),
         ("half", 1e-3),
         ("mae", 1e-4),
         ("classifier", 1e-4),
@@ -50,7 +56,15 @@ def test_results_and_gradients_are_those_of_plain_products(interpreted, what, mo
 
 @pytest.mark.parametrize(
     ("keys", "width", "is_taken"),
-    [(16, 96, True), (76, 96, True), (196, 32, True), (256, 64, True), (196, 96, False), (257, 32, False)],
+    [
+        (16, 96, True),
+        (76, 96, True),
+        (196, 32, True),
+        (256, 64, True),
+        (196, 96, False),
+        (257, 32, False),
+        (16, 256, False),
+    ],
 )
 def test_which_windows_are_short(keys, width, is_taken):
     assert is_short(keys, width) == is_taken
@@ -70,6 +84,17 @@ def test_half_precision_on_a_hopper_gpu_takes_them(monkeypatch, dtype, keys, run
     monkeypatch.setattr(attention, "can_run", lambda device: runs)
     assert attention.resolve_attention(None, CUDA, dtype, True, keys, 32) == path
     assert attention.resolve_attention("sdpa", CUDA, dtype, True, keys, 32) == "sdpa"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.jit.trace
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_func_and_exports_keep_pytorchs_operators(monkeypatch):
+    monkeypatch.setattr(packed_attention, "_is_hopper", lambda device: True)
+    assert can_run(CUDA)
+    told = []
+    torch.func.grad(lambda x: (told.append(can_run(CUDA)), x)[1])(torch.ones(()))
+    torch.jit.trace(lambda x: (told.append(can_run(CUDA)), x + 1)[1], torch.ones(1), check_trace=False)
+    assert told == [False, False]
 
 
 def test_without_a_hopper_gpu_they_do_not_run():
@@ -139,3 +164,39 @@ def test_on_a_gpu_a_model_learns_the_same(hopper, mode):
     assert losses[1] == pytest.approx(loss.item(), rel=2e-3)
     theirs, ours = (float((each - wanted).norm() / wanted.norm()) for each in gradients)
     assert ours < 1.2 * theirs
+
+
+def test_a_repository_with_our_code_is_loaded_from_a_folder_of_any_name(tmp_path):
+    """The copy's operators have names of their own, of letters that PyTorch takes."""
+    folder = tmp_path / "modèle (v2)"
+    tiny_classifier().save_pretrained(folder)
+    for file in MODEL_CODE.glob("*.py"):
+        if file.name not in NOT_SHIPPED:
+            shutil.copy(file, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": AUTO_MAP}))
+    script = (
+        "import sys; from transformers import AutoModelForImageClassification as Auto; "
+        "print(type(Auto.from_pretrained(sys.argv[1], trust_remote_code=True)).__module__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, folder], cwd=tmp_path, text=True, check=True,
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert done.stdout.startswith("transformers_modules.")
+
+
+def test_a_function_that_a_user_calls_packed_is_called():
+    seen = []
+
+    def attend_too(module, query, key, value, attention_mask, scaling, dropout, is_causal, **options):
+        seen.append(key.shape[2])
+        return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2), None
+
+    AttentionInterface.register("packed", attend_too)
+    try:
+        model = tiny_classifier(attn_implementation="packed").eval()
+        model(torch.randn(1, 3, 64, 64))
+    finally:
+        AttentionInterface._global_mapping.pop("packed")
+    assert len(seen) == sum(model.config.depths)

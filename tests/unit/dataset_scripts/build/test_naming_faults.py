@@ -39,6 +39,12 @@ def test_some_names_that_miss_their_files_are_shown_after_the_build(tmp_path, ca
     assert line in said and "'x39.png' is named, and 'images/39.png'" in line
 
 
+def test_a_name_and_a_file_that_are_not_alike_are_no_fault_of_naming(tmp_path, caplog):
+    there = [f"{number}.png" for number in range(40)]
+    folder = own_folder(tmp_path / "own", [*there, "00000001_000.png"], [*there, "notes_scan.png"])
+    assert "fault of naming" not in build(folder, caplog)
+
+
 def test_files_without_a_row_are_no_fault_of_naming(tmp_path, caplog):
     there = [f"{number}.png" for number in range(40)]
     assert "fault of naming" not in build(own_folder(tmp_path / "own", there[:-3], there), caplog)

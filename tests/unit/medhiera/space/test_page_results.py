@@ -261,7 +261,7 @@ def test_a_stage_1_fills_in(tmp_path):
 
 
 def test_folders_that_cannot_be_opened(tmp_path):
-    with pytest.raises(UserError, match=r"holds no model.*make demo.*MODEL="):
+    with pytest.raises(UserError, match=r"there is no such folder.*make demo.*MODEL="):
         open_folder(tmp_path / "nowhere")
 
 

@@ -3,6 +3,7 @@
 A library may drop or change such a name in any release without notice; an override would never be called.
 """
 
+import argparse
 import ast
 import importlib
 import inspect
@@ -108,16 +109,20 @@ USED = (
     LibraryName(nn.Linear(1, 1), "_forward_pre_hooks"),
     LibraryName(nn.Linear(1, 1), "_backward_hooks"),
     LibraryName(nn.Linear(1, 1), "_backward_pre_hooks"),
+    LibraryName(torch, "_C"),
+    LibraryName(torch._C, "_are_functorch_transforms_active"),
     LibraryName(torch, "_foreach_copy_"),
     LibraryName(torch, "_foreach_lerp_"),
     LibraryName(torch, "_foreach_norm"),
     LibraryName(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"),
     LibraryName(torch.ops.mkldnn, "_linear_pointwise"),
+    LibraryName(argparse.ArgumentParser(), "_option_string_actions"),
     LibraryName(os, "_exit"),  # documented, in spite of its name
 )
 
 # No underscore, but no documentation that promises them either.
 UNDOCUMENTED = (
+    LibraryName(torch.utils._python_dispatch, "is_in_torch_dispatch_mode"),
     LibraryName(datasets.arrow_writer, "ParquetWriter"),
     LibraryName(
         datasets.arrow_writer.ArrowWriter, "__init__", ("features", "path", "writer_batch_size"), is_open=True

@@ -204,6 +204,7 @@ def test_the_mask_unit_is_the_models_own(source, tmp_path):
     ("stage", "config"), [(MAEArguments, "mae_smoke.yaml"), (ClassificationArguments, "cls_smoke.yaml")]
 )
 def test_the_demo_starts_from_weights_of_any_geometry(checkpoint, tmp_path, stage, config):
+    (tmp_path / "raw").mkdir()
     arguments = Demo(tmp_path, tmp_path / "raw").arguments(config, tmp_path / "out", checkpoint)
     recipe = parse_config(stage, arguments)
     check_source(recipe.model, is_mae=STAGES[stage] is HieraMAEForPreTraining)
@@ -223,6 +224,7 @@ def test_the_experiments_start_from_weights_of_any_geometry(
     checkpoint, tmp_path, arms, budgets, geometry, budget
 ):
     words = reproduce.script_arguments(budgets[budget], geometry, ["--use_cpu", "true"])
+    (tmp_path / "raw").mkdir()
     runner = ExperimentRunner(tmp_path, str(tmp_path / "raw"), checkpoint, words)
     stages = {"train_mae.py": MAEArguments, "train_cls.py": ClassificationArguments}
     for arm in arms:

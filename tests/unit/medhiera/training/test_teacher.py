@@ -201,7 +201,7 @@ def test_unusable_teachers_are_refused_in_words(tmp_path):
     (tmp_path / "pickled" / "model.safetensors").unlink()
     for name, wanted in {
         "masks": "no grid", "words": "wanted a vision model", "cut": "lacks 1 weights",
-        "pickled": "with safetensors", "missing": "cannot be opened",
+        "pickled": "with safetensors", "missing": "there is no such folder",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=wanted):
             Teacher(str(tmp_path / name))
