@@ -77,7 +77,7 @@ def no_folder(path: Path, *, or_file: bool = False) -> str:
     return f"{what}; did you mean {near}?"
 
 
-def nearest_path(path: Path, like: float = _LIKE, *, or_file: bool = False) -> Path | None:
+def nearest_path(path: Path, *, or_file: bool = False) -> Path | None:
     """The existing folder whose path is most like one that does not exist; None where nothing can be listed.
 
     Each part is looked for in the folder that was found for those before it, in any letter case; where no
@@ -85,14 +85,13 @@ def nearest_path(path: Path, like: float = _LIKE, *, or_file: bool = False) -> P
 
     Args:
         path: absolute or from the current folder.
-        like: the least likeness of a part, from 0 to 1.
         or_file: the last part may be a file's.
     """
     if os.path.isdir(path):
         return path
     if path == path.parent:
         return None
-    above = nearest_path(path.parent, like)
+    above = nearest_path(path.parent)
     if above is None or above in path.parent.parents:  # a part before this one has no like
         return above
     try:
@@ -100,5 +99,5 @@ def nearest_path(path: Path, like: float = _LIKE, *, or_file: bool = False) -> P
             there = {entry.name.lower(): entry.name for entry in entries if or_file or entry.is_dir()}
     except OSError:  # it may not be listed
         return above
-    near = difflib.get_close_matches(path.name.lower(), there, n=1, cutoff=like)
+    near = difflib.get_close_matches(path.name.lower(), there, n=1, cutoff=_LIKE)
     return above / there[near[0]] if near else above

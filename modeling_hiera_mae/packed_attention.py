@@ -46,6 +46,7 @@ def is_short(keys: int, width: int) -> bool:
     return keys <= LONGEST and width <= WIDEST and _power_of_two(keys) * _power_of_two(width) <= LARGEST
 
 
+# The compiler takes the answer as it is; torch has no type for the decorator.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def can_run(device: torch.device) -> bool:
     """Whether a device is one that the kernels were measured on: a Hopper GPU, with Triton and a C compiler.
@@ -53,6 +54,7 @@ def can_run(device: torch.device) -> bool:
     Exported and traced models are to run where this package is not, and torch.func differentiates no
     operator of ours: all keep PyTorch's own.
     """
+    # is_tracing is absent from torch's stubs.
     is_leaving = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     return not is_leaving and not torch._C._are_functorch_transforms_active() and _is_hopper(device)
 
@@ -216,7 +218,7 @@ def _power_of_two(number: int) -> int:
 
 
 def _forward_plan(queries: int, keys: int, width: int) -> dict[str, int]:
-    """Queries and keys that a program takes at a time, and its warps, as measured fastest on an H100."""
+    """Queries and keys that a program takes at a time, and its warps: on an H100 fast, and compared there."""
     if keys <= 16:
         return {"ROWS": 16, "TILE": 16, "num_warps": 1, "num_stages": 2}
     rows = min(64, _power_of_two(queries))
@@ -224,11 +226,11 @@ def _forward_plan(queries: int, keys: int, width: int) -> dict[str, int]:
         return {"ROWS": rows, "TILE": _power_of_two(keys), "num_warps": 4, "num_stages": 1}
     if width > 32:
         return {"ROWS": rows, "TILE": 32, "num_warps": 4, "num_stages": 2}
-    return {"ROWS": rows, "TILE": 64, "num_warps": 4, "num_stages": 1}  # decoder forward
+    return {"ROWS": rows, "TILE": 64, "num_warps": 4, "num_stages": 1}
 
 
 def _backward_plan(queries: int, keys: int, width: int) -> dict[str, int]:
-    """Queries that a program takes at a time, and its warps, as measured fastest on an H100."""
+    """Queries that a program takes at a time, and its warps: on an H100 fast, and compared there."""
     if keys <= 16:
         return {"ROWS": 16, "num_warps": 1, "num_stages": 2}
     rows = min(32, _power_of_two(queries))
@@ -236,4 +238,4 @@ def _backward_plan(queries: int, keys: int, width: int) -> dict[str, int]:
         return {"ROWS": rows, "num_warps": 4, "num_stages": 1}
     if width > 32:
         return {"ROWS": rows, "num_warps": 8, "num_stages": 1}
-    return {"ROWS": 16, "num_warps": 4, "num_stages": 1}  # decoder backward
+    return {"ROWS": 16, "num_warps": 4, "num_stages": 1}
