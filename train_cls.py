@@ -7,13 +7,11 @@ On a GPU, and on a CPU:
     python train_cls.py configs/cls_smoke.yaml --data_dir DATA --output_dir runs/stage2 --use_cpu true
 """
 
-import sys
-
-from medhiera.config.help import answer_help
+from medhiera.config.before_imports import answer_before_imports
 from medhiera.config.stage_arguments import ClassificationArguments
 
 if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
-    answer_help(ClassificationArguments, __doc__, sys.argv[1:])
+    answer_before_imports(ClassificationArguments, __doc__)
 
 import logging
 from typing import Any

@@ -9,13 +9,11 @@ On a GPU, and on a CPU:
     python train_mae.py configs/mae_smoke.yaml --data_dir DATA --output_dir runs/stage1 --use_cpu true
 """
 
-import sys
-
-from medhiera.config.help import answer_help
+from medhiera.config.before_imports import answer_before_imports
 from medhiera.config.stage_arguments import MAEArguments
 
 if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
-    answer_help(MAEArguments, __doc__, sys.argv[1:])
+    answer_before_imports(MAEArguments, __doc__)
 
 import logging
 from collections.abc import Callable

@@ -7,13 +7,11 @@ On a GPU, and on a CPU:
     python train_report.py configs/report_smoke.yaml --data_dir DATA --output_dir runs/report --use_cpu true
 """
 
-import sys
-
-from medhiera.config.help import answer_help
+from medhiera.config.before_imports import answer_before_imports
 from medhiera.config.report_arguments import ReportArguments
 
 if __name__ == "__main__":  # answered before PyTorch is imported, which takes seconds
-    answer_help(ReportArguments, __doc__, sys.argv[1:])
+    answer_before_imports(ReportArguments, __doc__)
 
 import logging
 from pathlib import Path

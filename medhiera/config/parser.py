@@ -8,7 +8,6 @@ import argparse
 import copy
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
@@ -16,11 +15,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from dataset_scripts.mistyped import did_you_mean
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
     Config,
@@ -28,6 +25,7 @@ from medhiera.config.arguments import (
     images_per_step,
     machine_computes_bf16,
 )
+from medhiera.config.before_imports import current_names, read_recipe, set_keys, unknown_keys
 from medhiera.config.help import OUR_GROUPS, answer_help
 from medhiera.config.ranges import TRAINING_RANGES, Range
 from medhiera.config.size_defaults import FILLED_IN
@@ -77,7 +75,7 @@ def parse_config(
     if not args[0].startswith("--"):
         lists = {action.dest for action in parser._actions if action.nargs == "+"}
         from_file = _file_words(find_recipe(args.pop(0)), known, lists)
-    args, from_file = (_current(words, known) for words in (_joined(args), from_file))
+    args, from_file = (current_names(words, known) for words in (_joined(args), from_file))
     try:
         parsed = parser.parse_args_into_dataclasses(from_file + args, return_remaining_strings=True)
     except UserError:
@@ -89,9 +87,9 @@ def parse_config(
         raise UserError("\n  - ".join(told)) from error
     *options, unknown = parsed
     if unknown:
-        raise UserError(_unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
+        raise UserError(unknown_keys([w for w in unknown if w.startswith("--")] or unknown, known))
     recipe = Config(*options)
-    typed, in_file = _keys(args, known), _keys(from_file, known)
+    typed, in_file = set_keys(args, known), set_keys(from_file, known)
     more_faults = out_of_range + _choose_length(recipe.training, typed, in_file)
     check_config(
         recipe, typed | in_file, more_faults + [fault for check in checks for fault in check(recipe)]
@@ -152,25 +150,12 @@ def _joined(args: Sequence[str]) -> list[str]:
     return words
 
 
-def _current(words: Sequence[str], known: set[str]) -> list[str]:
-    """`--gradient_checkpointing` by its later name where transformers has that, and warns of the former."""
-    if "activation_checkpointing" not in known:
-        return list(words)
-    return [re.sub(r"^--gradient([-_]checkpointing)", r"--activation\1", word) for word in words]
-
-
 def _is_negative(word: str) -> bool:
     try:
         float(word)
     except ValueError:
         return False
     return word.startswith("-")
-
-
-def _keys(words: Sequence[str], known: set[str]) -> set[str]:
-    """The fields that words set: `--max-steps=4` sets max_steps, `--no_score_test` sets score_test."""
-    names = {word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
-    return {name if name in known else name.removeprefix("no_") for name in names}
 
 
 def _choose_length(training: TrainingArguments, typed: set[str], in_file: set[str]) -> list[str]:
@@ -203,52 +188,6 @@ def _choose_length(training: TrainingArguments, typed: set[str], in_file: set[st
     return []
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which YAML's loader would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As SafeLoader.
-
-        Raises:
-            ConstructorError: a key stands there twice.
-        """
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            line = key_node.start_mark.line + 1
-            if key is not None and lines.setdefault(key, line) != line:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key!r} is set twice, in lines {lines[key]} and {line}; leave one of them out"
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[Any, Any]:
-    """The mapping in a recipe's file.
-
-    Raises:
-        UserError: no such file, not UTF-8, not YAML, or not one mapping.
-    """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; wanted a recipe, a YAML file such as those in configs/")
-    try:
-        mapping = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x} at position {error.start}); "
-            "save it as UTF-8 in your editor"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2020-13-45
-        raise UserError(f"{path} is not YAML: {error}") from error
-    if mapping is None:
-        raise UserError(f"{path} is empty; wanted `field: value` lines, as in configs/")
-    if not isinstance(mapping, dict):
-        raise UserError(f"{path} holds {type(mapping).__name__}; wanted one mapping of `field: value` lines")
-    return mapping
-
-
 def _file_words(path: Path, known: set[str], lists: set[str]) -> list[str]:
     """The YAML file as words of a command line, so that file and command line pass one parser.
 
@@ -258,12 +197,12 @@ def _file_words(path: Path, known: set[str], lists: set[str]) -> list[str]:
         lists: the fields that take several values.
 
     Raises:
-        UserError: see _read_yaml; an unknown key; or a value of a kind that no command line has.
+        UserError: see read_recipe; an unknown key; or a value of a kind that no command line has.
     """
-    mapping = _read_yaml(path)
+    mapping = read_recipe(path)
     unknown = [str(key) for key in mapping if key not in known]
     if unknown:
-        raise UserError(f"{path}: " + _unknown_keys(unknown, known))
+        raise UserError(f"{path}: " + unknown_keys(unknown, known))
     words: list[str] = []
     for key, value in mapping.items():
         if value is None:
@@ -297,16 +236,6 @@ def _parse_mapping(text: str) -> dict[str, Any]:
     if not isinstance(mapping, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not a mapping; write JSON fields, such as {{}}")
     return mapping
-
-
-def _unknown_keys(keys: Sequence[str], known: set[str]) -> str:
-    """One sentence per unknown key, with the nearest known one."""
-    sentences = []
-    for key in keys:
-        name = key.lstrip("-").split("=")[0]
-        hint = did_you_mean(name, known) or "; see --help for all keys"
-        sentences.append(f"unknown key {name!r}{hint}")
-    return "\n".join(sentences)
 
 
 def _finish(recipe: Config[S], given: set[str]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from dataset_scripts.mistyped import folder_fault
 from medhiera.config.arguments import Config, DataArguments, OptimizationArguments
+from medhiera.config.before_imports import folder_faults
 from medhiera.config.model_config import local_config, override_faults, unit_pixels
 from medhiera.config.training_options import training_faults
 from medhiera.errors import UserError
@@ -86,11 +86,14 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     faults += recipe.stage.faults(recipe) + training_faults(training, optimization, recipe.stage, given)
     if not data.data_dir:
         faults.append("data_dir is empty; give --data_dir FOLDER, a folder that holds the sources")
-    elif fault := folder_fault(data.data_dir):
-        faults.append(f"--data_dir {data.data_dir}: {fault}")
     faults += _model_faults(recipe)
-    if (model := recipe.model.model_name_or_path) and (fault := folder_fault(model)):
-        faults.append(f"--model_name_or_path {model}: {fault}")
+    faults += folder_faults(
+        {
+            "data_dir": data.data_dir,
+            "model_name_or_path": recipe.model.model_name_or_path,
+            "teacher": getattr(recipe.stage, "teacher", None),
+        }
+    )
     if "model_size" in given and recipe.model.model_name_or_path:
         faults.append("model_size is for random weights, and a checkpoint is named; leave one of them out")
     if data.stored_size and data.stored_size < (data.resize_size or data.image_size):

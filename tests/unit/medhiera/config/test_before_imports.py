@@ -1,0 +1,86 @@
+"""What a training script refuses before it imports anything that takes seconds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medhiera.config.before_imports import refuse_early
+from medhiera.config.parser import parse_config
+from medhiera.config.report_arguments import ReportArguments
+from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
+from medhiera.errors import UserError
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "mine.yaml").write_text("image_sise: 224")
+    (tmp_path / "no.yaml").write_text("data_dir: imges\nmax_steps: 4")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["cls_smok", "--data_dir", "images"], "no recipe at cls_smok; did you mean 'cls_smoke'"),
+        (
+            ["mine.yaml", "--data_dir", "images"],
+            "mine.yaml: unknown key 'image_sise'; did you mean 'image_si",
+        ),
+        (["cls_smoke", "--data-dr=images"], "unknown key 'data-dr'; did you mean 'data_dir'"),
+        (["--data_dir", "imges"], r"--data_dir imges: there is no such folder; did you mean images\?"),
+        (["no.yaml"], r"--data_dir imges: there is no such folder; did you mean images\?"),
+        (
+            ["--data-dir=images", "--model_name_or_path", "./runs/stage1"],
+            "--model_name_or_path ./runs/stage1",
+        ),
+    ],
+)
+def test_a_fault_is_told_before_pytorch_is_imported(data, words, wanted):
+    with pytest.raises(UserError, match=wanted):
+        refuse_early(ClassificationArguments, words)
+
+
+def test_all_mistyped_folders_are_told_at_once(data):
+    with pytest.raises(UserError) as told:
+        refuse_early(
+            MAEArguments, ["--data_dir", "./imgs", "--teacher", "./vit", "--model_name_or_path", "./a"]
+        )
+    assert [line[:8] for line in str(told.value).splitlines()[1:]] == ["  - --da", "  - --mo", "  - --te"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe"),
+    [(MAEArguments, "mae_modern"), (ClassificationArguments, "cls_rsna"), (ReportArguments, "report_modern")],
+)
+def test_what_the_parser_takes_is_not_refused(data, stage, recipe):
+    words = [
+        "--data_dir",
+        "images",
+        "--output_dir",
+        "out",
+        "--no_dataloader_pin_memory",
+        "--weight-decay",
+        "-0.0",
+    ]
+    words += ["--gradient_checkpointing", "true", "--use_cpu=true"]
+    refuse_early(stage, [recipe, *words])
+    parse_config(stage, [recipe, *words, "--per_device_train_batch_size", "2"])
+
+
+def test_no_word_before_the_imports(root):
+    """The script itself, whose refusal must not wait for PyTorch."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "train_mae.py", "mae_smoke", "--data_dir", "./nowhere"],
+        cwd=root, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--data_dir ./nowhere: there is no such folder" in done.stderr
+    imported = {
+        line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line
+    }
+    assert "yaml" in imported and not imported & {"torch", "transformers", "datasets"}
+    assert not Path(root, "nowhere").exists()
