@@ -82,8 +82,9 @@ def main(argv: list[str]) -> None:
     if not paths:
         parser.error("the following arguments are required: FOLDER_OR_FILES")
     with resumable_output(options, "predict") as (output, device):
+        model = open_models(models, device)  # before a folder of many pictures is listed
         files = find_images(paths)
-        unreadable = score(files, open_models(models, device), output, options.batch_size)
+        unreadable = score(files, model, output, options.batch_size)
     logger.info("%d images → %s; not for clinical use", len(files) - unreadable, options.output)
     if unreadable == len(files):
         raise UserError("none of the images could be read")
@@ -158,7 +159,7 @@ def columns_of(names: list[str], is_exclusive: bool, has_more: bool) -> list[str
 
 def cells_of(findings: list[Finding], has_more: bool) -> list[str]:
     """One image's cells under `columns_of`; empty where the model's record holds no such number."""
-    probabilities = [f"{finding.probability:.6f}" for finding in findings]
+    probabilities = [_digits(finding.probability) for finding in findings]
     called = [finding.name for finding in findings if finding.is_called]
     if called or not has_more:
         return probabilities + called
@@ -166,9 +167,14 @@ def cells_of(findings: list[Finding], has_more: bool) -> list[str]:
     answers = [finding.is_above for finding in findings]
     return [
         *probabilities,
-        *("" if value is None else f"{value:.6f}" for value in values),
+        *("" if value is None else _digits(value) for value in values),
         *("" if answer is None else str(int(answer)) for answer in answers),
     ]
+
+
+def _digits(value: float) -> str:
+    """As many as tell two float32 apart: the numbers in a row are above each other as `is_above` says."""
+    return f"{value:.9g}"
 
 
 def open_models(sources: list[str], device: torch.device) -> Predictor:
@@ -191,6 +197,8 @@ def open_models(sources: list[str], device: torch.device) -> Predictor:
             rows = ensemble.score(pixels).tolist()
             return [cells_of(operation.findings(names, row, is_exclusive), bool(reading)) for row in rows]
 
+        if worse := operation.worse_calibrated():
+            logger.warning("%s; `calibrated` is no better than the probability", worse)
         fingerprint = ensemble.fingerprint() + (f".{reading}" if reading else "")
         columns = columns_of(names, is_exclusive, bool(reading))
         return Predictor(ensemble.pixels, fingerprint, columns, scored)

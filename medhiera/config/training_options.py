@@ -105,6 +105,15 @@ def training_faults(
             "ddp_static_graph fails inside torch where gradients are accumulated; leave it out, or set "
             "gradient_accumulation_steps to 1"
         )
+    are_steps = (
+        training.eval_strategy == IntervalStrategy.STEPS and training.save_strategy == SaveStrategy.STEPS
+    )
+    if (
+        training.load_best_model_at_end
+        and are_steps
+        and (training.save_steps < 1) != (training.eval_steps < 1)
+    ):
+        faults.append(unevaluated_checkpoints(vars(training)))  # transformers lets some such pairs pass
     if training.dataloader_persistent_workers and not training.dataloader_num_workers:
         faults.append("dataloader_persistent_workers needs workers; set dataloader_num_workers above 0 too")
     return faults
@@ -147,8 +156,12 @@ def unevaluated_checkpoints(asked: Mapping[str, Any]) -> str:
     save_steps, eval_steps = asked["save_steps"], asked["eval_steps"] or asked["logging_steps"]
     steps = {"save": save_steps, "eval": eval_steps}
     words_of = {"no": "never", "epoch": "each epoch"}
-    saved, validated = (words_of.get(each[what], f"every {steps[what]:g} steps") for what in ("save", "eval"))
-    if each["save"] == each["eval"] == "steps" and save_steps > eval_steps:
+    spans = {
+        what: f"every {each:g} {'steps' if each >= 1 else 'of all steps'}" for what, each in steps.items()
+    }
+    saved, validated = (words_of.get(each[what], spans[what]) for what in ("save", "eval"))
+    are_of_a_kind = (save_steps < 1) == (eval_steps < 1)  # both a number of steps, or both a share of them
+    if each["save"] == each["eval"] == "steps" and save_steps > eval_steps and are_of_a_kind:
         words = f"--save_steps {max(1, round(save_steps / eval_steps)) * eval_steps:g}"
     elif each["save"] == "steps":
         words = f"--eval_strategy steps --eval_steps {save_steps:g}"

@@ -16,7 +16,7 @@ import numpy as np
 from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport, Verdict
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
-from medhiera.evaluation.results import Rescaling
+from medhiera.evaluation.results import CalibrationReport, Rescaling
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, ClassificationRecord, read_record
 from medhiera.inference.heat_maps import METHOD
@@ -62,12 +62,16 @@ class Operation:
         rescaling: of probabilities, by finding, as calibration.rescale takes it; None where it has none.
         is_demo: a smoke run, or one on phantoms.
         pointing_game: how often the model's heat maps hit boxes; None where there is no record.
+        calibration: of the scored split, with and without the rescaling; None where there is no record.
+        split: which one that is.
     """
 
     thresholds: dict[str, float]
     rescaling: dict[str, Rescaling | None]
     is_demo: bool
     pointing_game: LocalizationReport | None = None
+    calibration: CalibrationReport | None = None
+    split: str = ""
 
     @classmethod
     def none(cls) -> "Operation":
@@ -107,6 +111,8 @@ class Operation:
             evaluation.rescaling,
             is_demo,
             evaluation.pointing_game,
+            evaluation.calibration,
+            evaluation.split,
         )
 
     def findings(
@@ -162,6 +168,8 @@ class Operation:
         if calibrated:
             of = "" if calibrated == len(names) else f" ({calibrated} of {len(names)} findings)"
             first += f" Calibrated is the same, rescaled as validation images showed{of}."
+            if worse := self.worse_calibrated():
+                first += f" {worse}."
         else:
             first += " It is uncalibrated: the model's folder holds no calibration."
         if not with_threshold:
@@ -171,6 +179,19 @@ class Operation:
         if with_threshold < len(names):
             second += f"; {len(names) - with_threshold} findings have none"
         return [first, f"{second}."]
+
+    def worse_calibrated(self) -> str:
+        """Say so where rescaling made the scored split's calibration error larger, else nothing."""
+        own = self.calibration
+        if own is None or own.rescaled is None:
+            return ""
+        before, after = own.mean_ece, own.rescaled.mean_ece
+        if before is None or after is None or not after > before:
+            return ""
+        return (
+            f"On the {self.split} split the rescaling did not help: the calibration error is {before:.3f} "
+            f"without and {after:.3f} with it"
+        )
 
     def has_heat_maps(self, names: Sequence[str]) -> bool:
         """Whether the heat map of any of these findings may be shown, see `heat_verdict`."""

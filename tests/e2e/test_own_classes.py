@@ -98,7 +98,7 @@ def test_one_probability_by_predict_the_stock_pipeline_and_onnx(trained, classes
         assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
         with Image.open(tmp_path / row["path"]) as image:
             wanted = {entry["label"]: entry["score"] for entry in stock(image.convert("RGB"))}
-        assert scores == pytest.approx(wanted, abs=5e-3) and row["predicted"] == max(wanted, key=wanted.get)
+        assert scores == pytest.approx(wanted, abs=1e-5) and row["predicted"] == max(wanted, key=wanted.get)
     run(workshop, "-m", "medhiera.inference.onnx_export", str(trained), str(tmp_path / "model.onnx"))
     properties = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert properties["activation"] == "softmax"

@@ -14,8 +14,17 @@ from stage_records import SOME_REPORT
 from transformers import pipeline
 
 from medhiera.errors import UserError
-from medhiera.evaluation.results import FindingOperatingPoints, OperatingPoint, OperatingPoints, Rescaling
+from medhiera.evaluation.results import (
+    FindingOperatingPoints,
+    MeanCalibration,
+    OperatingPoint,
+    OperatingPoints,
+    Rescaling,
+)
+from medhiera.hub.model_card import card_of
 from medhiera.hub.operation import Operation
+from medhiera.hub.record import read_record
+from medhiera.inference.classifier import Classifier
 from medhiera.space.reader import open_folder
 from predict import MORE_COLUMNS, columns_of, main
 
@@ -46,9 +55,9 @@ def test_the_same_numbers_as_the_pipeline_and_the_page(tmp_path):
     page = {one.name: one for one in open_folder(folder).findings(np.asarray(Image.open(picture)))}
     for name in NAMES:
         probability = float(row[name])
-        assert probability == pytest.approx(stock[name], abs=5e-3)
-        assert probability == pytest.approx(page[name].probability, abs=1e-6)
-        assert row[f"{name} threshold"] == "0.200000" and page[name].threshold == 0.2
+        assert probability == pytest.approx(stock[name], abs=1e-5)
+        assert probability == pytest.approx(page[name].probability, abs=1e-7)
+        assert row[f"{name} threshold"] == "0.2" and page[name].threshold == 0.2
         assert row[f"{name} is_above"] == str(int(probability >= 0.2)) == str(int(page[name].is_above))
         if name == NAMES[3]:
             assert row[f"{name} calibrated"] == "" and page[name].calibrated is None
@@ -57,6 +66,42 @@ def test_the_same_numbers_as_the_pipeline_and_the_page(tmp_path):
         assert float(row[f"{name} calibrated"]) == pytest.approx(odds / (1 + odds), abs=1e-5)
         assert float(row[f"{name} calibrated"]) == pytest.approx(page[name].calibrated, abs=1e-6)
     assert {row[f"{name} is_above"] for name in NAMES} == {"0", "1"}, "the picture tells both apart"
+
+
+def test_a_probability_at_its_threshold_is_above_it_everywhere(tmp_path):
+    folder, picture = write_calibrated(tmp_path / "model"), write_picture(tmp_path / "a.png")
+    own = Classifier.from_pretrained(folder).probabilities([Image.open(picture)])[0, 0].item()
+    for threshold, is_above in ((own, "1"), (np.nextafter(np.float32(own), np.float32(1)).item(), "0")):
+        write_calibrated(folder, threshold)
+        [row] = rows_of(tmp_path / f"{is_above}.csv", "--model", folder, picture)
+        assert row[f"{NAMES[0]} is_above"] == is_above
+        assert (float(row[NAMES[0]]) >= float(row[f"{NAMES[0]} threshold"])) == bool(int(is_above))
+        [shown] = [
+            one
+            for one in open_folder(folder).findings(np.asarray(Image.open(picture)))
+            if one.name == NAMES[0]
+        ]
+        assert shown.is_above == bool(int(is_above))
+
+
+def test_a_rescaling_that_did_not_help_is_said(tmp_path, caplog):
+    folder, picture = write_calibrated(tmp_path / "model"), write_picture(tmp_path / "a.png")
+    record = read_record(folder)
+    own = replace(
+        record.evaluation.calibration,
+        mean_ece=0.042,
+        rescaled=MeanCalibration(mean_ece=0.126, mean_brier=0.1),
+    )
+    record.evaluation = replace(record.evaluation, calibration=own)
+    record.write(folder)
+    rows_of(tmp_path / "out.csv", "--model", folder, picture)
+    words = "did not help: the calibration error is 0.042 without and 0.126 with it"
+    assert words in caplog.text and words in Operation.read(folder).notes(NAMES)[0]
+    assert "**The rescaling did not help on this split.**" in card_of(folder)
+    better = replace(own, rescaled=MeanCalibration(mean_ece=0.03, mean_brier=0.1))
+    record.evaluation = replace(record.evaluation, calibration=better)
+    record.write(folder)
+    assert "did not help" not in Operation.read(folder).notes(NAMES)[0] + card_of(folder)
 
 
 def test_rows_of_two_evaluations_of_one_model_are_not_mixed(tmp_path):

@@ -240,6 +240,16 @@ def test_a_folder_is_no_recipe(tmp_path):
             "saved each epoch and validated every 30 steps",
             "--save_strategy steps --save_steps 30",
         ),
+        (
+            "--eval_strategy steps --eval_steps 0.25 --save_strategy steps --save_steps 0.1",
+            "saved every 0.1 of all steps and validated every 0.25 of all steps",
+            "--eval_strategy steps --eval_steps 0.1",
+        ),
+        (
+            "--eval_strategy steps --eval_steps 0.25 --save_strategy steps --save_steps 50",
+            "saved every 50 steps and validated every 0.25 of all steps",
+            "--eval_strategy steps --eval_steps 50",
+        ),
         ("--eval_strategy no", "saved each epoch and validated never", "--eval_strategy epoch"),
     ],
 )
