@@ -98,7 +98,10 @@ def read_config(source: str | Path) -> dict[str, Any]:
         reason = one_line(error).removeprefix(f"{source}: ")
         if not is_there:
             reason = offline_reason(str(source)) or reason
-            reason = f"there is no such folder, and the Hub gave no such model ({reason})"
+            reason = (
+                "there is no such folder (a stage of yours is trained first), and the Hub gave no such model "
+                f"({reason})"
+            )
         raise UserError(f"{source}: {reason}") from error
     return content
 

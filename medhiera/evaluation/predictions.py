@@ -217,7 +217,9 @@ def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str])
         ValueError: no such file, or it lacks a finding or an image.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; name the predictions.parquet of another evaluate_cls.py run")
+        raise ValueError(
+            f"{path}: no such file; name the predictions.parquet of another `medhiera evaluate` run"
+        )
     table = pd.read_parquet(path)
     absent = [name for name in ["image_id", *names] if name not in table]
     if absent:
@@ -239,12 +241,12 @@ def load_predictions(path: Path) -> Predictions:
         ValueError: no such file, or it has no column of labels.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; name the predictions.parquet of an evaluate_cls.py run")
+        raise ValueError(f"{path}: no such file; name the predictions.parquet of a `medhiera evaluate` run")
     table = pd.read_parquet(path)
     columns = [str(name) for name in table.columns]
     names = [name.removesuffix(LABEL_SUFFIX) for name in columns if name.endswith(LABEL_SUFFIX)]
     if not names:
-        raise ValueError(f"{path} has no column NAME{LABEL_SUFFIX}; wanted what evaluate_cls.py wrote")
+        raise ValueError(f"{path} has no column NAME{LABEL_SUFFIX}; wanted what `medhiera evaluate` wrote")
     rows = table[list(IDENTITY)]
     labels = table[[f"{name}{LABEL_SUFFIX}" for name in names]].to_numpy(np.float64)
     return Predictions(table[names].to_numpy(np.float64), labels, names, rows["patient_id"].tolist(), rows)

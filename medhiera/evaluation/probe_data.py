@@ -103,7 +103,7 @@ def read_probe_data(
     if not header.data:
         raise UserError(
             f"--features {path} holds features of files, which have no labels; embed a dataset "
-            "(embed.py --data_dir DATA)"
+            "(`medhiera embed --data_dir DATA`)"
         )
     present = set(table["source"].unique().to_pylist())
     chosen = list(sources) if sources is not None else task_sources(present)

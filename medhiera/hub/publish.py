@@ -24,7 +24,9 @@ from medhiera.hub.token import find_token
 def build_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = new_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="the output folder of train_mae.py or train_cls.py")
+    parser.add_argument(
+        "folder", type=Path, help="the output folder of `medhiera train-mae` or `medhiera train-cls`"
+    )
     parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--stage", type=int, choices=(0, 1, 2), help="refuse a folder of another stage")
@@ -249,7 +251,9 @@ def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecor
     """Return the stage of a complete folder, and its record."""
     if not folder.is_dir():
         fault = "is a file" if folder.exists() else no_folder(folder)
-        raise PublishError(f"{folder}: {fault}; give the output folder of train_mae.py or train_cls.py.")
+        raise PublishError(
+            f"{folder}: {fault}; give the output folder of `medhiera train-mae` or `medhiera train-cls`."
+        )
     absent = [name for name in STAGE_FILES if not (folder / name).is_file()]
     if absent:
         raise PublishError(

@@ -353,7 +353,7 @@ def _parse(content: Any, file: Path) -> AnyRecord:
         faults = [f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors()[:3]]
         raise UserError(
             f"{file} is not the record of a stage that this version can read ({'; '.join(faults)}); name a "
-            "folder that train_mae.py or train_cls.py finished, or train it again"
+            "folder that `medhiera train-mae` or `medhiera train-cls` finished, or train it again"
         ) from error
     if wrong := out_of_range(record):
         raise UserError(

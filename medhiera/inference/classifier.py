@@ -121,7 +121,7 @@ class Classifier:
         if loading["missing_keys"]:
             raise UserError(
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
-                "a stage 0 or 1; `medhiera train-cls` (train_cls.py) makes a stage 2 from it"
+                "a stage 0 or 1; `medhiera train-cls` makes a stage 2 from it"
             )
         preprocessing = open_preprocessing(source, model)
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]

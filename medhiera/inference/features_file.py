@@ -127,7 +127,7 @@ def read_header(path: Path, option: str) -> Header:
         schema = parquet.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
-            f"{option} {path} is no Parquet file that embed.py wrote; name another file"
+            f"{option} {path} is no Parquet file that `medhiera embed` wrote; name another file"
         ) from error
     return header_of(schema, path, option)
 
@@ -136,13 +136,13 @@ def header_of(schema: pa.Schema, path: Path, option: str) -> Header:
     """The same of a schema that was read already."""
     content = (schema.metadata or {}).get(_METADATA)
     if content is None or FEATURES not in schema.names:
-        raise UserError(f"{option} {path} was not written by embed.py; name another file")
+        raise UserError(f"{option} {path} was not written by `medhiera embed`; name another file")
     try:
         return Header(**json.loads(content))
     except TypeError as error:
         raise UserError(
-            f"{option} {path} was written by another version of embed.py; embed the images again into "
-            "another file"
+            f"{option} {path} was written by another version of `medhiera embed`; embed the images again "
+            "into another file"
         ) from error
 
 
@@ -154,8 +154,8 @@ def read_features(path: Path) -> tuple[Header, pa.Table]:
     """
     if not path.is_file():
         partial = path.with_name(f"{path.name}.partial")
-        unfinished = "; embed.py has not finished it: repeat its command" if partial.is_file() else ""
-        raise UserError(f"--features {path}: no such file{unfinished or '; embed.py writes one'}")
+        unfinished = "; `medhiera embed` has not finished it: repeat its command" if partial.is_file() else ""
+        raise UserError(f"--features {path}: no such file{unfinished or '; `medhiera embed` writes one'}")
     header = read_header(path, "--features")
     table = parquet.read_table(path)
     if not len(table):

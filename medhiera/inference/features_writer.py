@@ -190,7 +190,8 @@ class FeaturesWriter:
             # Killed in the middle of a batch, or of the schema; else it is a file of the user's own.
             if not end and not start.startswith(self.journal.read_bytes()):
                 raise UserError(
-                    f"{self.journal} is there and is not what embed.py leaves of an unfinished --output; "
+                    f"{self.journal} is there and is not what `medhiera embed` leaves of an "
+                    "unfinished --output; "
                     "move it, or name another --output"
                 ) from error
         with self._written():

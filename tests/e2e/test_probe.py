@@ -98,7 +98,10 @@ def test_features_of_a_dataset_are_probed_as_the_model_is_and_the_card_shows_it(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "no/such"], "no/such: there is no such folder, and the Hub gave no such model"),
+        (
+            ["--model", "no/such"],
+            "no/such: there is no such folder",
+        ),
         (["--batch_size", "0"], "--batch_size 0: wanted 1 or more"),
         (["--update_card", "--model", "STAGE2"], "is no folder of a finished stage 1, whose card alone"),
         (["--max_train_images", "1"], "the 1 training images have no finding both with and without"),

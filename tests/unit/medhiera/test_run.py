@@ -73,8 +73,8 @@ def test_no_checkpoint_there_is_one_message(tmp_path):
         ("runs/stage 1/x", "there is no such folder"),
         (
             "nobody/nothing",
-            "no such folder, and the Hub gave no such model .HF_HUB_OFFLINE is set.*: unset it, or run "
-            "`hf download nobody/nothing` first",
+            ".a stage of yours is trained first., and the Hub gave no such model .HF_HUB_OFFLINE is set.*: "
+            "unset it, or run `hf download nobody/nothing` first",
         ),
         ("EMPTY", "config.json"),
     ],

@@ -206,9 +206,9 @@ def test_another_file_is_not_written_into(stage1, pictures, tmp_path):
     (tmp_path / "new.parquet.partial").write_text("mine")
     (tmp_path / "empty").mkdir()
     for name, folder, message in (
-        ("mine.parquet", pictures, "was not written by embed.py"),
-        ("text.parquet", pictures, "is no Parquet file that embed.py wrote"),
-        ("new.parquet", pictures, "is not what embed.py leaves of an unfinished --output"),
+        ("mine.parquet", pictures, "was not written by `medhiera embed`"),
+        ("text.parquet", pictures, "is no Parquet file that `medhiera embed` wrote"),
+        ("new.parquet", pictures, "is not what `medhiera embed` leaves of an unfinished --output"),
         ("other.parquet", tmp_path / "empty", "no image in"),
     ):
         with pytest.raises(UserError, match=message):
