@@ -352,6 +352,7 @@ def search(runner: ExperimentRunner, stage: str, trials: int, fixed: dict[str, A
     figures.influence_bars(
         by_correlation, by_forest, runner.output / "fig3.png",
         title=f"Influence on {sweep.label}, as Fig. 3 ({len(complete)} trials)", note=note,
+        mark=runner.figure_mark(),
     )  # fmt: skip
     lines += ["", "| hyper-parameter | correlation | importance (random forest) |", "|---|---|---|"]
     for name in names:
@@ -372,7 +373,8 @@ def draw(
                 arm.label if step is None else f"{arm.label}, seed {seed}, NaN or infinite from step {step}"
             )
             curves.setdefault(label, []).append(curve_of(runner, arm, seed, column))
-    figures.arm_curves(curves, runner.output / name, title=title, value=value, note=note)
+    mark = runner.figure_mark()
+    figures.arm_curves(curves, runner.output / name, title=title, value=value, note=note, mark=mark)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Numbers and durations as text, the same in tables, logs and cards."""
+"""Numbers, durations and what figures say of their run as text, the same in tables, logs, figures and cards."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,11 @@ def interval_text(interval: Sequence[float] | None) -> str:
     return "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
+def percent(share: float) -> str:
+    """A share in percent, without the sign: `12`; below 1 % with one digit that is not 0: `0.3`."""
+    return f"{100 * share:.0f}" if share == 0 or abs(share) >= 0.0095 else f"{100 * share:.1g}"
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`."""
     minutes, hours = round(seconds / 60), int(seconds / 3600)
@@ -23,3 +28,15 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def mark_of(*, is_smoke_run: bool, has_phantoms: bool, has_images: bool) -> str:
+    """What a figure says of itself where nothing follows from it for patients; empty for a full run.
+
+    Args:
+        is_smoke_run: the model only proves the software.
+        has_phantoms: it learned from, or was scored on, synthetic images.
+        has_images: real ones were among them.
+    """
+    words = ["synthetic phantoms" + " among real images" * has_images] if has_phantoms else []
+    return " · ".join([*words, *["smoke run, not a trained model"] * is_smoke_run])

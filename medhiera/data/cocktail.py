@@ -34,6 +34,7 @@ from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.own_dataset import as_own_folder, is_own_dataset
 from medhiera.data.shards import open_in_place
 from medhiera.errors import UserError
+from medhiera.formatting import mark_of
 from medhiera.layout import offline_reason
 
 logger = logging.getLogger(__name__)
@@ -326,11 +327,11 @@ def figure_mark(*rows: Dataset, is_smoke_run: bool) -> str:
         *rows: that the model learned from or was scored on.
         is_smoke_run: the model only proves the software.
     """
-    words = ["smoke run, not a trained model"] if is_smoke_run else []
-    if any(phantom_sources(those) for those in rows):
-        are_all = all(are_drawn(those) for those in rows)
-        words.insert(0, "synthetic phantoms" if are_all else "synthetic phantoms among real images")
-    return " · ".join(words)
+    return mark_of(
+        is_smoke_run=is_smoke_run,
+        has_phantoms=any(phantom_sources(those) for those in rows),
+        has_images=not all(are_drawn(those) for those in rows),
+    )
 
 
 def shared_patients(used: Mapping[str, Dataset]) -> dict[str, int]:

@@ -21,6 +21,7 @@ from medhiera.evaluation.results import (
     SubgroupReport,
 )
 from medhiera.evaluation.tables import pair_of
+from medhiera.formatting import percent
 from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save
 
 FEWEST_IMAGES_OF_A_CURVE = 100
@@ -231,8 +232,9 @@ def heat_map_rows(
     figure.suptitle(f"{title}: where the classifier looks", fontsize=11)
     figure.supxlabel(
         f"Box: where the finding is. Cross: highest point of the heat map. It lies in a box in "
-        f"{report.hit_rate:.0%} of {report.pairs} cases\n(a random point would in {report.chance:.0%}, "
-        f"the image's center in {report.center:.0%}). The map says where, not whether.",
+        f"{percent(report.hit_rate or 0)} % of {report.pairs} cases\n(a random point would in "
+        f"{percent(report.chance or 0)} %, the image's center in {percent(report.center or 0)} %). "
+        "The map says where, not whether.",
         fontsize=8,
     )
     save(figure, path, mark)

@@ -11,7 +11,13 @@ from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save
 
 
 def arm_curves(
-    arms: Mapping[str, Sequence[Mapping[int, float]]], path: Path, *, title: str, value: str, note: str = ""
+    arms: Mapping[str, Sequence[Mapping[int, float]]],
+    path: Path,
+    *,
+    title: str,
+    value: str,
+    note: str = "",
+    mark: str = "",
 ) -> None:
     """One line an arm of an experiment: the mean over seeds and, from three seeds on, its 95 % interval.
 
@@ -21,6 +27,7 @@ def arm_curves(
         title: above the axes.
         value: what is drawn, for the axis.
         note: below the axes.
+        mark: at the bottom, see plotting.save.
     """
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for index, (label, seeds) in enumerate(arms.items()):
@@ -50,7 +57,7 @@ def arm_curves(
     axis.legend(frameon=False, fontsize=8, title="arm (seeds)", title_fontsize=8)
     if note:
         figure.supxlabel(note, fontsize=7)
-    save(figure, path)
+    save(figure, path, mark)
 
 
 def influence_bars(
@@ -60,6 +67,7 @@ def influence_bars(
     *,
     title: str,
     note: str = "",
+    mark: str = "",
 ) -> None:
     """How each hyper-parameter goes with the result: its correlation, and its share by a random forest.
 
@@ -69,6 +77,7 @@ def influence_bars(
         path: the PNG to write.
         title: above both.
         note: below both.
+        mark: at the bottom, see plotting.save.
     """
     names = sorted(correlation, key=lambda name: importance.get(name, 0.0))
     figure, axes = plt.subplots(1, 2, figsize=(8, 1.4 + 0.4 * len(names)), sharey=True, layout="constrained")
@@ -82,4 +91,4 @@ def influence_bars(
     figure.suptitle(title, fontsize=11)
     if note:
         figure.supxlabel(note, fontsize=7)
-    save(figure, path)
+    save(figure, path, mark)

@@ -175,6 +175,7 @@ def _draw(
         runner.output / FIGURE,
         title=title,
         note="\n".join(part for part in (text, note) if part),
+        mark=runner.figure_mark(),
     )
 
 

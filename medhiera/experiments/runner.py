@@ -23,6 +23,7 @@ from typing import Any
 
 from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import SCORING, STAGE0, STAGE1, Arm
+from medhiera.formatting import mark_of
 from medhiera.hub.record import AnyRecord, TrainedRecord, read_record
 from medhiera.layout import LOG_FILE, METRICS_FILE, NONFINITE_FILE, is_finished
 from medhiera.shipped_files import script
@@ -57,6 +58,16 @@ class ExperimentRunner:
         """The record of a finished run; None where it is not finished."""
         folder = self.folder(arm, seed)
         return read_record(folder) if is_finished(folder) else None
+
+    def figure_mark(self) -> str:
+        """What figures of these runs say of themselves, from the records of those that are finished."""
+        records = [read_record(file.parent) for file in sorted(self.output.rglob(METRICS_FILE))]
+        known = [record for record in records if record is not None]
+        return mark_of(
+            is_smoke_run=any(record.kind == "smoke" for record in known),
+            has_phantoms=any(record.phantom_sources for record in known),
+            has_images=not all(record.is_phantom for record in known),
+        )
 
     def command(self, arm: Arm, seed: int) -> list[str]:
         """What a user would type for this run."""

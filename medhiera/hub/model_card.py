@@ -43,7 +43,7 @@ from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.tables import few_cases
-from medhiera.formatting import duration, interval_text
+from medhiera.formatting import duration, interval_text, percent
 from medhiera.hub.card_header import NIH, card_header, has_phantoms
 from medhiera.hub.licences import licence_sentence
 from medhiera.hub.probe_record import ProbeRecord
@@ -100,7 +100,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "counts": _counts,
         "interval": interval_text,
         "duration": duration,
-        "percent": lambda value: "–" if value is None else f"{100 * value:.0f} %",
+        "percent": lambda value: "–" if value is None else f"{percent(value)} %",
         "measure": lambda name: MEASURES.get(name, name),
         "number": lambda value: "–" if value is None else f"{value:.3f}",
         "rate": lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.2g}",

@@ -17,6 +17,7 @@ from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport, Verdict
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.results import CalibrationReport, Rescaling
+from medhiera.formatting import percent
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, ClassificationRecord, read_record
 from medhiera.inference.heat_maps import METHOD
@@ -240,10 +241,5 @@ def _hits(scored: HitRate | LocalizationReport, of: str) -> str:
     """
     rate, chance = scored.hit_rate or 0.0, scored.chance or 0.0
     cases = f"{scored.pairs} cases{of} with a box"
-    if f"{rate:.0%}" == f"{chance:.0%}" == "0%":
-        return (
-            f"in {round(rate * scored.pairs) or 'none'} of the {cases} its highest point lay in the box; the "
-            "boxes are so small that a random point would hit less than 1 % of them"
-        )
-    in_percent = f"in {rate:.0%}, a random point would in {chance:.0%}"
+    in_percent = f"in {percent(rate)} %, a random point would in {percent(chance)} %"
     return f"in the {cases}, its highest point lay in the box {in_percent}"

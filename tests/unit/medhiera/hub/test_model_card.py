@@ -275,7 +275,7 @@ def test_a_test_split_without_an_answer_is_stated(record):
     assert "No interval was computed." in card(mean_auroc_interval=None).text
     game = LocalizationReport(hit_rate=0.25, chance=0.1, center=0.0, interval=[0.2, 0.3], pairs=40)
     text = card(pointing_game=game).text
-    assert "of the finding in 25 % of 40 cases\n(95 % interval 20 to 30 %); a random" in text
+    assert "of the finding in 25 % of 40 cases\n(95 % interval 20 % to 30 %); a random" in text
     text = card(pointing_game=replace(game, interval=None)).text
     assert "(no interval was computed); a random" in text
     nothing = card(
@@ -300,14 +300,14 @@ def test_the_card_says_whether_heat_maps_may_be_believed(record):
     text = card(LocalizationReport(**vars(good), method="a method", findings={first: good, second: bad}))
     assert "The highest point of the heat map (a method) lies in" in text
     assert (
-        "Hit rate minus chance: 95 % interval 10 to 20 points. Not better than chance, and not shown, for "
+        "Hit rate minus chance: 95 % interval 10 % to 20 %. Not better than chance, and not shown, for "
         in text
     )
     assert f"not shown, for {second.replace('_', ' ')}. Unchecked" in text
     assert all(name.replace("_", " ") in text.split("Unchecked, for want of boxes")[1] for name in others)
     assert "heat_maps.png" in text
     text = card(LocalizationReport(**vars(bad), findings={first: good}))
-    assert "interval -1 to 10 points. **Not better than chance: do not use this model's heat maps.**" in text
+    assert "interval -1 % to 10 %. **Not better than chance: do not use this model's heat maps.**" in text
     assert "heat_maps.png" not in text and "auroc.png" in text
     text = card(LocalizationReport(**vars(few)))
     assert "(fewer than 10 patients): **the heat maps of this model are unchecked.**" in text
