@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 SIGNS = ("Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumothorax")
 """Findings of the phantom chests, each with a box."""
@@ -120,7 +121,12 @@ def tiny_model(seed: int, findings: int = 1) -> HieraMAEForImageClassification:
     torch.manual_seed(seed)
     return HieraMAEForImageClassification(
         HieraMAEConfig.from_size(
-            "tiny", image_size=[SIDE, SIDE], embed_dim=8, depths=[1, 1, 1, 1], num_labels=findings
+            "tiny",
+            image_size=[SIDE, SIDE],
+            embed_dim=8,
+            depths=[1, 1, 1, 1],
+            num_labels=findings,
+            problem_type=MULTI_LABEL,
         )
     )
 
@@ -129,7 +135,7 @@ def hiera_tiny(seed: int, findings: int = 1) -> HieraMAEForImageClassification:
     """Hiera-T, 28 million parameters."""
     torch.manual_seed(seed)
     config = HieraMAEConfig.from_size(
-        "tiny", image_size=[SIDE, SIDE], num_labels=findings, drop_path_rate=0.0
+        "tiny", image_size=[SIDE, SIDE], num_labels=findings, problem_type=MULTI_LABEL, drop_path_rate=0.0
     )
     return HieraMAEForImageClassification(config)
 

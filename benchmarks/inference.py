@@ -45,6 +45,7 @@ from dataset_scripts.phantom.findings import draw_radiograph
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.inference.classifier import Classifier
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AGREEMENT = {"fp32": 5e-3, "bf16": 3e-2}
@@ -74,7 +75,7 @@ class Result:
 def write_model(folder: Path) -> None:
     """A stage-2 folder with random weights, Hiera-tiny at 224 pixels; the head says something."""
     torch.manual_seed(0)
-    config = HieraMAEConfig.from_size("tiny", num_labels=len(FINDINGS))
+    config = HieraMAEConfig.from_size("tiny", num_labels=len(FINDINGS), problem_type=MULTI_LABEL)
     config.id2label = dict(enumerate(FINDINGS))
     config.label2id = {name: index for index, name in enumerate(FINDINGS)}
     model = HieraMAEForImageClassification(config)

@@ -36,6 +36,7 @@ from medhiera.device import choose_device, describe
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.read_ahead import read_ahead
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 BATCH = 16
 DRAWN = 16
@@ -47,7 +48,7 @@ Reader = Callable[[int], Tensor]
 def write_tiny(folder: Path) -> None:
     """A classifier that takes hardly any time."""
     config = HieraMAEConfig.from_size(
-        "tiny", image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], num_labels=3
+        "tiny", image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], num_labels=3, problem_type=MULTI_LABEL
     )
     HieraMAEForImageClassification(config).save_pretrained(folder)
     Preprocessing(64, 72, 0.5, 0.25).to_processor().save_pretrained(folder)

@@ -55,6 +55,7 @@ import yaml
 from huggingface_hub import snapshot_download
 
 from .configuration_hiera_mae import HieraMAEConfig
+from .exclusive_loss import MULTI_LABEL, SINGLE_LABEL, applies_softmax
 from .foreign_weights import infer_config, map_names
 from .modeling_hiera import HieraMAEForImageClassification, HieraMAEModel
 from .modeling_hiera_mae import HieraMAEForPreTraining
@@ -134,7 +135,7 @@ def convert(source: str, num_heads: int | None = None, license_name: str | None 
         )
     config = infer_config(state, num_heads or _stated_heads(neighbour))
     mapped, left_out = map_names(state, config.depths)
-    model = _build(config, mapped)
+    model = _build(config, mapped, neighbour.get("problem_type"))  # of timm's folders, ours alone say it
     _fill(model, state, mapped)
     digest = hashlib.sha256(weights_file.read_bytes()).hexdigest()
     return Conversion(
@@ -232,7 +233,8 @@ def _timm_notes(conversion: Conversion) -> list[str]:
         notes.append("The source has no final norm: timm's head.norm is new, with weight 1 and bias 0.")
     if conversion.processor is None:
         notes.append("The source has no image processor: timm's own mean and standard deviation apply.")
-    if conversion.model.config.problem_type == "multi_label_classification":
+    model = conversion.model
+    if isinstance(model, HieraMAEForImageClassification) and not applies_softmax(model.config):
         notes.append("Labels are independent: a probability is the sigmoid of a logit, not a softmax.")
     return notes
 
@@ -300,16 +302,16 @@ def _stated_heads(neighbour: dict[str, Any]) -> int | None:
     return stated if isinstance(stated, int) else None
 
 
-def _build(config: HieraMAEConfig, mapped: Mapping[str, str]) -> HieraMAEPreTrainedModel:
+def _build(config: HieraMAEConfig, mapped: Mapping[str, str], problem_type: Any) -> HieraMAEPreTrainedModel:
     """The model whose weights these are: MAE, classifier or encoder alone."""
     names = set(mapped.values())
     if "decoder.mask_token" in names:
         return HieraMAEForPreTraining(config)
     if "classifier.weight" in names:
-        classifier = HieraMAEForImageClassification(config)
-        if config.num_labels > 1:
-            classifier.config.problem_type = "single_label_classification"  # ImageNet's
-        return classifier
+        is_multi_label = problem_type == MULTI_LABEL
+        if is_multi_label or config.num_labels > 1:
+            config.problem_type = MULTI_LABEL if is_multi_label else SINGLE_LABEL  # ImageNet's
+        return HieraMAEForImageClassification(config)
     return HieraMAEModel(config, add_pooling_layer=False)
 
 
@@ -341,8 +343,7 @@ def _convert_stock(path: Path, label: str, license_name: str | None) -> Conversi
         "HieraForImageClassification": HieraMAEForImageClassification,
         "HieraModel": HieraMAEModel,
     }
-    content = _config_of(path)
-    architectures = content.get("architectures") or []
+    architectures = _config_of(path).get("architectures") or []
     stated = [
         str(name).replace("HieraMAE", "Hiera") for name in architectures if isinstance(architectures, list)
     ]
@@ -353,7 +354,6 @@ def _convert_stock(path: Path, label: str, license_name: str | None) -> Conversi
     if stage is not None and license_name is not None:
         raise ValueError(f"{label} is a stage, whose record says its licence; leave --license out.")
     model = classes[stated[0]].from_pretrained(path)
-    model.config.problem_type = content.get("problem_type")
     mapped = {name: name for name in model.state_dict()}
     chosen = license_name or _card_license(path) or _META_LICENSE
     processor = path / "preprocessor_config.json"

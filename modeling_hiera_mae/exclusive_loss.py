@@ -1,16 +1,51 @@
-"""The loss of labels that exclude each other: each image has exactly one of them.
+"""The loss of labels that exclude each other, and whether a classifier's labels do.
 
-The classifier's forward calls it where config.problem_type is "single_label_classification"; multi-label
-binary cross-entropy stands beside the classifier.
+The classifier's forward asks here which of its two losses applies; binary cross-entropy of labels that may
+occur together stands beside the classifier.
 """
 
 import torch
 from torch.nn import functional
+from transformers import PretrainedConfig
 
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 """transformers' problem types; the first has integer labels and a softmax in its pipeline."""
 
 _NOT_ANNOTATED = -100  # transformers' and torch's own
+
+
+def problem_type_of(config: PretrainedConfig, labels: torch.Tensor) -> str:
+    """The problem type by which labels are measured: the configuration's; where it has none, by stock's rule.
+
+    Args:
+        config: of a classifier.
+        labels: its labels, of any shape; only their type counts.
+
+    Returns:
+        SINGLE_LABEL or MULTI_LABEL.
+
+    Raises:
+        ValueError: neither: stock would measure one label by regression.
+    Source: transformers' ForSequenceClassificationLoss.
+    """
+    if config.problem_type is not None:
+        return str(config.problem_type)
+    if config.num_labels == 1:
+        raise ValueError(
+            "problem_type is None and the model has one label: transformers takes that for regression, which "
+            f"this classifier has no loss for. Set model.config.problem_type to {MULTI_LABEL!r} where the "
+            "label is present or absent."
+        )
+    return SINGLE_LABEL if labels.dtype in (torch.int64, torch.int32) else MULTI_LABEL
+
+
+def applies_softmax(config: PretrainedConfig) -> bool:
+    """Whether a classifier's probabilities are a softmax of its logits and no sigmoid of each.
+
+    As transformers' pipeline decides it: several labels exclude each other unless the configuration says that
+    they do not.
+    """
+    return bool(config.problem_type != MULTI_LABEL and config.num_labels > 1)
 
 
 def masked_cross_entropy(
@@ -44,8 +79,8 @@ def masked_cross_entropy(
         raise ValueError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)}; wanted the index of each image's "
             f"label, int64 of shape {tuple(logits.shape[:1])}, or shares that sum to 1, floating point of "
-            f"shape {tuple(logits.shape)}. Where an image may have several labels, set problem_type to "
-            f"{MULTI_LABEL}."
+            f"shape {tuple(logits.shape)}. Where an image may have several labels, call labels.float() and "
+            f"set problem_type to {MULTI_LABEL}."
         )
     if num_items_in_batch is None:
         return total / is_annotated.sum().clamp(min=1)

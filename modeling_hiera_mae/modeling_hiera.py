@@ -14,7 +14,7 @@ from transformers.models.hiera.modeling_hiera import HieraForImageClassification
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
-from .exclusive_loss import MULTI_LABEL, SINGLE_LABEL, masked_cross_entropy
+from .exclusive_loss import MULTI_LABEL, SINGLE_LABEL, masked_cross_entropy, problem_type_of
 from .initialization import init_head_weights, init_mae_patch_embedding, init_mae_weights
 from .layers import HieraMAEEmbeddings, HieraMAELayer, HieraMAEStage
 from .masking import UnitMask, check_pixel_values, choose_mask
@@ -203,8 +203,8 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
     Args:
         config: the geometry and `num_labels`; copied. With problem_type "single_label_classification" each
-            image has exactly one label; None becomes "multi_label_classification",
-            and "regression" is refused.
+            image has exactly one label, with "multi_label_classification" any number. None stays None, as
+            in stock, until a loss is trained on: the labels then say which. "regression" is refused.
     """
 
     new_weights = ("hiera.pooler.", "classifier.")
@@ -219,8 +219,6 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
                 f"problem_type is 'regression', which this classifier has no loss for; wanted "
                 f"{MULTI_LABEL!r} or {SINGLE_LABEL!r}. Put a head of your own on HieraMAEModel."
             )
-        if config.problem_type != SINGLE_LABEL:
-            config.problem_type = MULTI_LABEL
         super().__init__(config)
         self.num_labels = config.num_labels
         self.hiera = HieraMAEModel(config, add_pooling_layer=True)
@@ -249,6 +247,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
             labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated. Of
                 single-label classification also (batch,), integers, as in transformers: masked_cross_entropy.
+                Where problem_type is None, integers mean single-label classification: problem_type_of.
             num_items_in_batch: annotated labels (of single-label classification: images) of the whole
                 optimizer step; the loss is then divided by it instead of by those of this batch, so that
                 accumulated batches weigh alike.
@@ -270,16 +269,27 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         )
         pooled = functional.dropout(outputs.pooler_output, self.config.classifier_dropout, self.training)
         logits = self.classifier(pooled)
-        measure = (
-            masked_cross_entropy if self.config.problem_type == SINGLE_LABEL else masked_binary_cross_entropy
-        )
         return HieraForImageClassificationOutput(
-            loss=None if labels is None else measure(logits, labels, num_items_in_batch),
+            loss=None if labels is None else self._measure(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             reshaped_hidden_states=outputs.reshaped_hidden_states,
         )
+
+    def _measure(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """The loss, see forward."""
+        problem_type = problem_type_of(self.config, labels)
+        measure = masked_cross_entropy if problem_type == SINGLE_LABEL else masked_binary_cross_entropy
+        loss = measure(logits, labels, num_items_in_batch)
+        # Weights that follow this loss are to be read by its rule: saved with None, what was trained as
+        # sigmoids would open as a softmax. Differs from transformers, which writes it under no_grad too: an
+        # evaluation on 0s and 1s would turn a softmax checkpoint into sigmoids.
+        if self.config.problem_type is None and loss.requires_grad:
+            self.config.problem_type = problem_type
+        return loss
 
 
 def masked_binary_cross_entropy(

@@ -129,6 +129,7 @@ def timm_config(model: HieraMAEPreTrainedModel, processor: Mapping[str, Any] | N
     }
     if has_head:
         content["label_names"] = [config.id2label[number] for number in range(config.num_labels)]
+        content["problem_type"] = config.problem_type  # timm does not read it; convert does, on the way back
     return content
 
 

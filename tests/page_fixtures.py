@@ -19,6 +19,7 @@ from dataset_scripts.phantom.findings import draw_radiograph
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.evaluation.results import OperatingPoints
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 NOT_CALIBRATED = replace(
     SOME_REPORT, rescaling={}, operating_points=OperatingPoints(findings={}, reason="no validation split")
@@ -72,6 +73,7 @@ def write_stage(folder, model_class, record):
     model = model_class(config)
     if model_class is HieraMAEForImageClassification:
         model.classifier.weight.data.normal_()
+        model.config.problem_type = MULTI_LABEL  # as train_cls.py writes it
     model.save_pretrained(folder)
     PREPROCESSING.to_processor().save_pretrained(folder)
     record.write(folder)

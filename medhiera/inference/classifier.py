@@ -10,7 +10,7 @@ The scripts, the export and the page open such folders through it.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from medhiera.inference.picture_files import open_picture
 from medhiera.layout import read_config
 from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForImageClassification
-from modeling_hiera_mae.exclusive_loss import MULTI_LABEL, SINGLE_LABEL
+from modeling_hiera_mae.exclusive_loss import applies_softmax
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,6 @@ class Classifier:
                 'there what was trained: {"0": "Atelectasis", …}'
             )
         model, loading = load_model(HieraMAEForImageClassification, source)
-        if applies_softmax(config, model.config.num_labels):  # our class takes None for multi-label
-            model.config.problem_type = SINGLE_LABEL
         if loading["missing_keys"]:
             raise UserError(
                 f"{source} has no trained classifier (no {sorted(loading['missing_keys'])[0]} in it): it is "
@@ -132,7 +130,7 @@ class Classifier:
     @property
     def is_exclusive(self) -> bool:
         """Whether an image has exactly one of the labels, whose probabilities then sum to 1."""
-        return has_exclusive_outputs(self.model)
+        return applies_softmax(self.model.config)
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that depend on the weights, the findings and the preprocessing."""
@@ -315,21 +313,6 @@ def _check_inputs(
         fault = f"gives {size} pixels; the model wants multiples of {list(model.config.unit_pixels)}"
     if fault is not None:
         raise UserError(f"{source}: its preprocessor_config.json {fault}")
-
-
-def applies_softmax(config: Mapping[str, Any], labels: int) -> bool:
-    """Whether transformers' own pipeline applies a softmax to a classifier's logits, and no sigmoid.
-
-    Args:
-        config: config.json as it was written.
-        labels: how many the model has.
-    """
-    return config.get("problem_type") != MULTI_LABEL and labels > 1
-
-
-def has_exclusive_outputs(model: PreTrainedModel) -> bool:
-    """Whether an image has exactly one of the labels of an open classifier."""
-    return model.config.problem_type == SINGLE_LABEL and model.config.num_labels > 1
 
 
 def score_logits(logits: Tensor, legacy_head: bool = False, is_exclusive: bool = False) -> Tensor:

@@ -15,6 +15,7 @@ from warm_python import warm_python
 
 from medhiera.hub.published_files import MODEL_CODE, NOT_SHIPPED
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = ["Atelectasis", "Hernia", "No Finding"]
@@ -34,7 +35,11 @@ def write_stage_folder(folder: Path, stage: int) -> Path:
         "decoder_num_heads": 2,
     }
     if stage == 2:
-        labels = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
+        labels = {
+            "id2label": dict(enumerate(LABELS)),
+            "label2id": {name: i for i, name in enumerate(LABELS)},
+            "problem_type": MULTI_LABEL,  # as train_cls.py writes it
+        }
         model: Any = HieraMAEForImageClassification(HieraMAEConfig.from_size("tiny", **geometry, **labels))
         with torch.no_grad():  # probabilities that differ, so that a mix-up shows
             model.classifier.weight.normal_(std=0.5)

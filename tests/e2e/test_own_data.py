@@ -41,6 +41,7 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
     assert done.returncode == 0, done.stdout
     config = json.loads((output / "config.json").read_text())
     assert config["id2label"] == {"0": "disk", "1": "bar"}
+    assert config["problem_type"] == "multi_label_classification"
     record = json.loads((output / "metrics.json").read_text())
     assert set(record["evaluation"]["findings"]) == {"disk", "bar"}
     assert set(record["data"]["trained_on"]) == {"image folder"}

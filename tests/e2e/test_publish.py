@@ -74,6 +74,8 @@ model = AutoModelForImageClassification.from_pretrained(classifier, **pinned)
 with torch.no_grad():
     logits = model(**pixels).logits[0].sigmoid().tolist()
 answer["pinned"] = dict(zip(model.config.id2label.values(), logits))
+answer["pinned backbone class"] = classes(AutoBackbone.from_pretrained(classifier, **pinned))
+answer["stock backbone class"] = classes(AutoBackbone.from_pretrained(classifier))
 print("ANSWER" + json.dumps(answer))
 """
 
@@ -127,8 +129,10 @@ def test_published_stages_load_where_this_repository_is_not_seen(pristine, tmp_p
     assert answer["ours class"][0].startswith("transformers_modules.")
     assert answer["ours class"][1:] == ["HieraMAEForImageClassification", "HieraMAEConfig"]
     assert answer["ours mae class"][1:] == ["HieraMAEForPreTraining", "HieraMAEConfig"]
-    assert answer["backbone class"][0].startswith("transformers_modules.")
-    assert answer["backbone class"][1:] == ["HieraMAEBackbone", "HieraMAEBackboneConfig"]
+    for name in ("backbone class", "pinned backbone class"):
+        assert answer[name][0].startswith("transformers_modules.")
+        assert answer[name][1:] == ["HieraMAEBackbone", "HieraMAEBackboneConfig"]
+    assert answer["stock backbone class"][1] == "HieraBackbone"  # what the card warns of
     assert answer["backbone maps"] == [[16, 8, 8], [64, 2, 2]]
 
 

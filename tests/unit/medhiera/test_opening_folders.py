@@ -20,6 +20,7 @@ from medhiera.run import choose_preprocessing, stage_preprocessing
 from medhiera.space.reader import open_folder
 from medhiera.training.model import check_source, start_model
 from modeling_hiera_mae import HieraMAEForImageClassification
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 PROCESSOR = "preprocessor_config.json"
 RUNS = "from pathlib import Path\nPath({made!r}).touch()\nclass Own:\n    pass\n"
@@ -42,7 +43,11 @@ def change(file, **entries):
 def train(folder):
     options = ModelArguments(model_name_or_path=str(folder))
     check_source(options, is_mae=False)
-    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    labels = {
+        "id2label": dict(enumerate(NAMES)),
+        "label2id": {name: i for i, name in enumerate(NAMES)},
+        "problem_type": MULTI_LABEL,
+    }
     return start_model(HieraMAEForImageClassification, options, image_size=[64, 64], **labels)[0]
 
 

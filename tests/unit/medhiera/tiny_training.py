@@ -16,6 +16,7 @@ from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.training.trainer import MedHieraTrainer
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 PREPROCESSING = Preprocessing(image_size=32, resize_size=36, mean=0.5, std=0.25)
 FINDINGS = 3
@@ -47,7 +48,7 @@ def tiny_config(**fields):
 
 def tiny_classifier(**fields):
     torch.manual_seed(SEED)
-    return HieraMAEForImageClassification(tiny_config(**fields))
+    return HieraMAEForImageClassification(tiny_config(**{"problem_type": MULTI_LABEL} | fields))
 
 
 def tiny_mae(**fields):

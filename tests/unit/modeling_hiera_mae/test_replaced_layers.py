@@ -9,6 +9,7 @@ from model_configs import tiny_classifier, tiny_mae
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
+from transformers import BitsAndBytesConfig
 
 WIDE = {"embed_dim": 32, "num_heads": [1, 2, 4, 8], "decoder_hidden_size": 32}  # oneDNN takes such inputs
 MODELS = pytest.mark.parametrize("make", [tiny_classifier, tiny_mae])
@@ -65,6 +66,27 @@ def test_layers_of_int8_weights_are_called(make, with_gradients):
     inputs = inputs_of(model)
     with torch.set_grad_enabled(with_gradients):
         found, wanted = logits_of(quantized, inputs), logits_of(model, inputs)
+    assert 0 < (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
+@MODELS
+@pytest.mark.filterwarnings("default")  # bitsandbytes' own, of whatever version it is
+def test_bitsandbytes_8_bit_layers_evaluate_on_a_cpu(make, tmp_path):
+    """Always skipped in CI, where bitsandbytes is not installed; the test above stands in for it there.
+
+    Run it with `pip install --target FOLDER bitsandbytes --no-deps` and PYTHONPATH=FOLDER.
+    """
+    layers = pytest.importorskip("bitsandbytes").nn
+    model = randomized(make)
+    model.save_pretrained(tmp_path)
+    quantized = type(model).from_pretrained(
+        tmp_path, quantization_config=BitsAndBytesConfig(load_in_8bit=True)
+    )
+    replaced = [type(module) for module in quantized.hiera.encoder.modules() if isinstance(module, nn.Linear)]
+    assert set(replaced) == {layers.Linear8bitLt}
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        found, wanted = logits_of(quantized.eval(), inputs), logits_of(model, inputs)
     assert 0 < (found - wanted).abs().max() < 0.05 * wanted.abs().max()
 
 

@@ -94,11 +94,13 @@ def test_an_encoders_final_norm(with_norm, tmp_path, capsys):
     assert "timm's head.norm is new, with weight 1 and bias 0" in capsys.readouterr().out
 
 
-def test_there_and_back_nothing_changes(tmp_path):
-    ours = randomized(tiny_classifier(**GEOMETRY))
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "single_label_classification"])
+def test_there_and_back_nothing_changes(problem_type, tmp_path):
+    ours = randomized(tiny_classifier(**GEOMETRY, problem_type=problem_type))
     to_timm(ours, tmp_path)
     again = convert(str(tmp_path / "timm")).model
     assert isinstance(again, HieraMAEForImageClassification)
+    assert again.config.problem_type == problem_type
     assert again.state_dict().keys() == ours.state_dict().keys()
     for name, weight in ours.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
@@ -107,7 +109,8 @@ def test_there_and_back_nothing_changes(tmp_path):
 def test_labels_and_preparation_go_along(tmp_path):
     """timm's own transform gives our processor's pixels."""
     labels = {0: "Mass", 1: "Nodule", 2: "Hernia"}
-    ours = randomized(tiny_classifier(**GEOMETRY, id2label=labels))
+    fields = {"id2label": labels, "problem_type": "multi_label_classification"}
+    ours = randomized(tiny_classifier(**GEOMETRY, **fields))
     processor = BitImageProcessor(**PROCESSOR, do_center_crop=True, resample=3)
     processor.save_pretrained(tmp_path / "ours")
     theirs = to_timm(ours, tmp_path, "--license", "apache-2.0")

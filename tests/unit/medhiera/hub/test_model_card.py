@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import jinja2
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from page_fixtures import phantom, write_stage1, write_stage2
@@ -20,6 +21,7 @@ from medhiera.evaluation.tables import few_cases, format_table
 from medhiera.hub.model_card import TEMPLATES, render_card
 from medhiera.hub.record import StageLeakage
 from medhiera.inference.classifier import Classifier
+from modeling_hiera_mae import HieraMAEBackbone
 
 NAMES = ["Edema", "Hernia", "No Finding"]
 
@@ -341,6 +343,19 @@ def test_the_snippets_run_and_agree(record, tmp_path, monkeypatch):
         card = (TEMPLATES / "examples" / f"stage{stage}" / "README.md").read_text(encoding="utf-8")
         for snippet in snippets(card):
             exec(snippet.replace("THIS_FOLDER", str(write_stage1(tmp_path / "stage1"))), {})
+
+
+@pytest.mark.parametrize("stage", ["stage0", "stage1", "stage2"])
+def test_the_cards_say_whose_backbone_gives_maps(stage, tmp_path):
+    card = (TEMPLATES / "examples" / stage / "README.md").read_text(encoding="utf-8")
+    assert (
+        "stock's `HieraBackbone`" in card and '`AutoBackbone.from_pretrained("THIS_FOLDER", trust_re' in card
+    )
+    [code] = re.findall(r"`(HieraMAEBackbone\.from_pretrained\(.*?\))`", card)
+    write = write_stage2 if stage == "stage2" else write_stage1
+    folder = write(tmp_path / stage)
+    backbone = eval(code.replace("THIS_FOLDER", str(folder)), {"HieraMAEBackbone": HieraMAEBackbone})
+    assert backbone(torch.zeros(1, 3, 64, 64)).feature_maps[0].shape == (1, 64, 2, 2)
 
 
 def test_a_card_says_that_a_split_leaks(record):

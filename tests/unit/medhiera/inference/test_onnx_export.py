@@ -22,6 +22,7 @@ from medhiera.inference import onnx_export as export
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.onnx_export import TOLERANCE, export_onnx, largest_difference
 from modeling_hiera_mae import HieraMAEForImageClassification
+from modeling_hiera_mae.exclusive_loss import MULTI_LABEL
 
 PREPROCESSING = Preprocessing(image_size=128, resize_size=144, mean=0.5, std=0.25)
 NAMES = ["Edema", "Mass", "Pleural_Thickening"]
@@ -33,7 +34,7 @@ SIDE = 128
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("stage2")
     torch.manual_seed(0)
-    config = tiny_config(image_size=[SIDE, SIDE], id2label=dict(enumerate(NAMES)))
+    config = tiny_config(image_size=[SIDE, SIDE], id2label=dict(enumerate(NAMES)), problem_type=MULTI_LABEL)
     model = HieraMAEForImageClassification(config)
     model.classifier.weight.data.normal_(std=2.0)  # probabilities far from one half
     model.save_pretrained(place)
