@@ -1,4 +1,4 @@
-"""Numbers, durations and what figures say of their run as text, the same in tables, logs, figures and cards."""
+"""Numbers, durations and the mark of a run as text, the same in tables, logs, figures and cards."""
 
 from collections.abc import Sequence
 

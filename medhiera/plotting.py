@@ -23,7 +23,7 @@ def save(figure: Any, path: Path, mark: str = "") -> None:
     Args:
         figure: whole.
         path: the PNG to write.
-        mark: what must be known of the run, from formatting.mark_of; in a strip at the bottom. Empty for none.
+        mark: what must be known of the run, from formatting.mark_of, in a strip at the bottom; empty for none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = figure.get_size_inches()
