@@ -68,6 +68,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.device import choose_device, log_device
 from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
+from medhiera.plotting import HEAT_OPACITY
 from medhiera.space import page
 from medhiera.space.examples import NO_FINDING, Example, Opening, choose_opening, draw_examples
 from medhiera.space.guard import LARGEST_UPLOAD, RequestGuard
@@ -155,6 +156,9 @@ def build_page(reader: Reader) -> gr.Blocks:
                 chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
 
+        # Where a Space lends a GPU, it is for these calls; the checks before them stay in this process.
+        give_answer = zero_gpu.on_gpu(partial(answer, reader))
+
         def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
             started = time.perf_counter()
             if not sent:
@@ -162,7 +166,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             try:
                 if sent not in blocks.upload_file_set:  # the guard has looked at the request already
                     raise RefusedError("This is no uploaded file; drop one.")
-                return answer(reader, take_upload(sent), started, *settings)
+                return give_answer(take_upload(sent), started, *settings)
             except RefusedError as error:
                 return None, None, page.refusal(str(error)), gr.update(visible=False), gr.skip(), ""
 
@@ -170,13 +174,12 @@ def build_page(reader: Reader) -> gr.Blocks:
             started = time.perf_counter()
             if event.index not in range(len(examples)):
                 return None, None, page.refusal("There is no such example."), gr.update(), gr.skip(), ""
-            return answer(reader, Picture(examples[event.index].gray), started, *settings)
+            return give_answer(Picture(examples[event.index].gray), started, *settings)
 
         settings = [slider, chosen] if isinstance(reader, MaskedReader) else []
         outputs = [upload, seen, result, controls, chosen, view]
-        # Where a Space lends a GPU, it is for these calls.
-        upload.upload(zero_gpu.on_gpu(on_upload), [upload, *settings], outputs, **ALONE)
-        gallery.select(zero_gpu.on_gpu(on_example), settings, outputs, **ALONE)
+        upload.upload(on_upload, [upload, *settings], outputs, **ALONE)
+        gallery.select(on_example, settings, outputs, **ALONE)
         if isinstance(reader, ChestReader):
             slider.change(None, slider, None, js=page.MOVE_HEAT)
             chosen.input(zero_gpu.on_gpu(partial(see_heat, reader)), [seen, chosen], view, **ALONE)
@@ -273,8 +276,9 @@ def _controls(reader: Reader, finding: str | None) -> tuple[Any, Any, Any]:
             names, value=finding, label="Heat map for", elem_id="finding", filterable=False, visible=is_shown
         )
         slider = gr.Slider(
-            0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity", visible=is_shown
-        )
+            0, 1, HEAT_OPACITY,
+            step=0.05, label="Opacity of the heat map", elem_id="opacity", visible=is_shown,
+        )  # fmt: skip
         return chosen, slider, None
     if isinstance(reader, WritingReader):
         return gr.State(0), None, None
