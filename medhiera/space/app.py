@@ -155,7 +155,6 @@ def build_page(reader: Reader) -> gr.Blocks:
                 view = gr.HTML(opened[5] if opened else "", elem_id="view", visible=is_chest)
                 chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
-
         # Where a Space lends a GPU, it is for these calls; the checks before them stay in this process.
         give_answer = zero_gpu.on_gpu(partial(answer, reader))
 
@@ -186,9 +185,8 @@ def build_page(reader: Reader) -> gr.Blocks:
         elif isinstance(reader, MaskedReader):
             masked = (zero_gpu.on_gpu(partial(see_filled, reader)), [seen, slider, chosen], result)
             slider.release(*masked, **ALONE)
-            again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
-                *masked, **ALONE
-            )
+            drawn = again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private")
+            drawn.then(*masked, **ALONE)
     return blocks.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
 
 
