@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 from matplotlib import pyplot as plt
 from matplotlib.transforms import Bbox
 
@@ -13,8 +15,31 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 
 OKABE_ITO = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
+HEAT_OPACITY = 0.6
+"""Of a heat map where it is highest; the page's reader may change it."""
 
 _MARK_INCHES = 0.24
+
+
+def heat_colors(heat: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Colors of a heat map that lies on a gray image: the more heat, the brighter and the more opaque.
+
+    Args:
+        heat: (...) in 0…1.
+
+    Returns:
+        (..., 4) in 0…1, RGBA; drawn with HEAT_OPACITY.
+    """
+    rgba: npt.NDArray[np.float64] = matplotlib.colormaps["inferno"](0.25 + 0.7 * heat)
+    rgba[..., 3] = heat
+    return rgba
+
+
+def heat_on_mid_gray() -> npt.NDArray[np.float64]:
+    """(256, 3) in 0…1: what heat of 0…1 looks like on mid gray, the colors of a color bar."""
+    rgba = heat_colors(np.linspace(0, 1, 256))
+    opacity = HEAT_OPACITY * rgba[:, 3:]
+    return opacity * rgba[:, :3] + (1 - opacity) * 0.5
 
 
 def save(figure: Any, path: Path, mark: str = "") -> None:
@@ -23,7 +48,7 @@ def save(figure: Any, path: Path, mark: str = "") -> None:
     Args:
         figure: whole.
         path: the PNG to write.
-        mark: what must be known of the run, from formatting.mark_of, in a strip at the bottom; empty for none.
+        mark: what must be known of the run, from formatting.mark_of: in a strip at the bottom, if not empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = figure.get_size_inches()

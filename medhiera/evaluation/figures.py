@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Rectangle
 from sklearn.metrics import roc_curve
 
@@ -22,7 +22,16 @@ from medhiera.evaluation.results import (
 )
 from medhiera.evaluation.tables import pair_of
 from medhiera.formatting import percent
-from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save
+from medhiera.plotting import (
+    BLUE,
+    GRAY,
+    HEAT_OPACITY,
+    OKABE_ITO,
+    ORANGE,
+    heat_colors,
+    heat_on_mid_gray,
+    save,
+)
 
 FEWEST_IMAGES_OF_A_CURVE = 100
 """Below so many images a tenth of them, one dot of a reliability curve, is too few to be a share."""
@@ -225,9 +234,12 @@ def heat_map_rows(
     for number, example in enumerate(chosen):
         row, column = 2 * (number // columns), number % columns
         _heat_map_pair(axes[row, column], axes[row + 1, column], example)
-    scale = ScalarMappable(Normalize(0, 100), "inferno")
+    scale = ScalarMappable(Normalize(0, 100), ListedColormap(heat_on_mid_gray()))
     bar = figure.colorbar(scale, ax=axes, location="right", shrink=0.5, aspect=30, pad=0.01)
-    bar.set_label("how much the place raises the finding's logit, % of the map's largest", fontsize=8)
+    bar.set_label(
+        "how much the place raises the finding's logit, % of the map's largest\n(colors as on mid gray)",
+        fontsize=8,
+    )
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(f"{title}: where the classifier looks", fontsize=11)
     figure.supxlabel(
@@ -253,7 +265,7 @@ def _heat_map_pair(above: Any, below: Any, example: HeatMapExample) -> None:
                 (left, top), right - left, bottom - top, fill=False, edgecolor=ORANGE, linewidth=1.4
             )
             axis.add_patch(frame)
-    below.imshow(example.heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55 * example.heat**0.5)
+    below.imshow(heat_colors(example.heat), alpha=HEAT_OPACITY)
     peak_row, peak_column = divmod(int(example.heat.argmax()), example.heat.shape[1])
     below.plot([peak_column], [peak_row], marker="+", color="cyan", markersize=9, markeredgewidth=1.6)
 

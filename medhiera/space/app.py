@@ -68,6 +68,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.device import choose_device, log_device
 from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
+from medhiera.plotting import HEAT_OPACITY
 from medhiera.space import page
 from medhiera.space.examples import NO_FINDING, Example, Opening, choose_opening, draw_examples
 from medhiera.space.guard import LARGEST_UPLOAD, RequestGuard
@@ -154,6 +155,8 @@ def build_page(reader: Reader) -> gr.Blocks:
                 view = gr.HTML(opened[5] if opened else "", elem_id="view", visible=is_chest)
                 chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
+        # Where a Space lends a GPU, it is for these calls; the checks before them stay in this process.
+        give_answer = zero_gpu.on_gpu(partial(answer, reader))
 
         def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
             started = time.perf_counter()
@@ -162,7 +165,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             try:
                 if sent not in blocks.upload_file_set:  # the guard has looked at the request already
                     raise RefusedError("This is no uploaded file; drop one.")
-                return answer(reader, take_upload(sent), started, *settings)
+                return give_answer(take_upload(sent), started, *settings)
             except RefusedError as error:
                 return None, None, page.refusal(str(error)), gr.update(visible=False), gr.skip(), ""
 
@@ -170,22 +173,20 @@ def build_page(reader: Reader) -> gr.Blocks:
             started = time.perf_counter()
             if event.index not in range(len(examples)):
                 return None, None, page.refusal("There is no such example."), gr.update(), gr.skip(), ""
-            return answer(reader, Picture(examples[event.index].gray), started, *settings)
+            return give_answer(Picture(examples[event.index].gray), started, *settings)
 
         settings = [slider, chosen] if isinstance(reader, MaskedReader) else []
         outputs = [upload, seen, result, controls, chosen, view]
-        # Where a Space lends a GPU, it is for these calls.
-        upload.upload(zero_gpu.on_gpu(on_upload), [upload, *settings], outputs, **ALONE)
-        gallery.select(zero_gpu.on_gpu(on_example), settings, outputs, **ALONE)
+        upload.upload(on_upload, [upload, *settings], outputs, **ALONE)
+        gallery.select(on_example, settings, outputs, **ALONE)
         if isinstance(reader, ChestReader):
             slider.change(None, slider, None, js=page.MOVE_HEAT)
             chosen.input(zero_gpu.on_gpu(partial(see_heat, reader)), [seen, chosen], view, **ALONE)
         elif isinstance(reader, MaskedReader):
             masked = (zero_gpu.on_gpu(partial(see_filled, reader)), [seen, slider, chosen], result)
             slider.release(*masked, **ALONE)
-            again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private").then(
-                *masked, **ALONE
-            )
+            drawn = again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private")
+            drawn.then(*masked, **ALONE)
     return blocks.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
 
 
@@ -273,8 +274,9 @@ def _controls(reader: Reader, finding: str | None) -> tuple[Any, Any, Any]:
             names, value=finding, label="Heat map for", elem_id="finding", filterable=False, visible=is_shown
         )
         slider = gr.Slider(
-            0, 1, 0.6, step=0.05, label="Opacity of the heat map", elem_id="opacity", visible=is_shown
-        )
+            0, 1, HEAT_OPACITY,
+            step=0.05, label="Opacity of the heat map", elem_id="opacity", visible=is_shown,
+        )  # fmt: skip
         return chosen, slider, None
     if isinstance(reader, WritingReader):
         return gr.State(0), None, None

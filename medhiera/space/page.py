@@ -10,10 +10,16 @@ from dataset_scripts.reading.grayscale import GrayImage
 from medhiera.hub.operation import Finding
 from medhiera.inference.classifier import NOTICE
 from medhiera.inference.reconstruction import Reconstruction
-from medhiera.space.pictures import color_heat, image_tag, what_the_model_sees
+from medhiera.space.pictures import color_heat, heat_scale, image_tag, what_the_model_sees
 from medhiera.space.reader import ChestReader, WritingReader
 
 DEMO = "This model is a demo (synthetic phantoms, or a few steps): its numbers say nothing about people."
+
+SCALE = (
+    '<div class="scale"><span>0</span><span class="strip">{strip}</span><span>100 %</span></div>'
+    "<p class=\"small\">How much a place raises the finding's logit, in % of this map's largest value.</p>"
+)
+"""The color bar of a heat map, on mid gray; its opacity is the map's."""
 
 MOVE_HEAT = "(share) => { document.documentElement.style.setProperty('--heat-opacity', share); }"
 """Run in the browser when the slider moves; the server hears nothing of it."""
@@ -90,14 +96,15 @@ def heat_view(reader: ChestReader, gray: GrayImage, name: str) -> str:
     picture = image_tag(what_the_model_sees(gray, reader.crop), "The radiograph, its center square")
     label = shown_name(name)
     verdict, sentence = reader.operation.heat_verdict(name)
-    overlay, text = "", html.escape(sentence)
+    overlay, scale, text = "", "", html.escape(sentence)
     if verdict != "not above chance":
         heat = reader.heat(gray, name)
         overlay = image_tag(color_heat(heat), f"Heat map for {label}", "heat")
+        scale = SCALE.format(strip=image_tag(heat_scale(), "Colors of the heat map", "heat"))
         nothing = "" if heat.any() else " Nothing in this picture speaks for it."
         text = f"Brighter: speaks more for {html.escape(label)}.{nothing} {text}"
     return (
-        f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">{picture}{overlay}</div>'
+        f'<div class="viewer" data-finding="{html.escape(name, quote=True)}">{picture}{overlay}</div>{scale}'
         f'<p class="small">{text} Shown is the center square that the model sees.</p>'
     )
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -22,6 +21,7 @@ from dataset_scripts.reading.grayscale import GrayImage
 from dataset_scripts.reading.image_files import IMAGE_FORMATS, is_dicom
 from dataset_scripts.reading.images import read_image
 from medhiera.data.preprocessing import CenterCrop
+from medhiera.plotting import heat_colors
 
 WHAT_IS_CHECKED = (
     "Checked: the picture is gray, no side more than twice the other, of more than two brightnesses, and a "
@@ -177,10 +177,16 @@ def color_heat(heat: npt.NDArray[np.floating[Any]], side: int = SHOWN_SIDE) -> n
     smooth = np.asarray(
         Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
     )
-    smooth = np.clip(smooth, 0, 1)
-    rgba = matplotlib.colormaps["inferno"](0.25 + 0.7 * smooth)
-    rgba[..., 3] = smooth
-    return np.rint(rgba * 255).astype(np.uint8)
+    return _as_bytes(heat_colors(np.clip(smooth, 0, 1)))
+
+
+def heat_scale() -> npt.NDArray[np.uint8]:
+    """(1, 256, 4), RGBA: the colors of `color_heat` for heat of 0…1, from left to right."""
+    return _as_bytes(heat_colors(np.linspace(0, 1, 256)[None]))
+
+
+def _as_bytes(colors: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    return np.rint(colors * 255).astype(np.uint8)
 
 
 def data_uri(pixels: npt.NDArray[np.uint8]) -> str:

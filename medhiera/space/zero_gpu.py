@@ -1,7 +1,8 @@
 """A GPU for the length of a call, on a Space with ZeroGPU; elsewhere nothing changes.
 
 Such a Space brings the package `spaces`, which must be imported before PyTorch and lends a GPU to a function
-that is marked. app.py imports this file before PyTorch.
+that is marked: the function runs in a process that is forked at its first call and kept for later ones, and
+what goes in and comes out is pickled. app.py imports this file before PyTorch.
 """
 
 import importlib.util
@@ -21,7 +22,12 @@ SECONDS = 30
 
 
 def on_gpu(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run with a GPU where Spaces lends one; else the function itself."""
+    """The function, run with a GPU where Spaces lends one; else the function itself.
+
+    Args:
+        function: its arguments and its result can be pickled. Of everything else it may see only what was
+            there at its first call.
+    """
     if not IS_THERE:
         return function
     lent: Callable[P, R] = spaces.GPU(duration=SECONDS)(function)

@@ -6,9 +6,11 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from medhiera.evaluation import figures
 from medhiera.evaluation import report as evaluation
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_models
@@ -126,6 +128,29 @@ def test_all_figures_are_drawn(tmp_path):
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 150
+
+
+def test_the_color_bar_of_heat_maps_has_their_colors(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, *_: drawn.append(figure))
+    heat = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (256, 1))
+    gray = replace(example("Edema", is_hit=True), heat=heat, pixels=np.full_like(heat, 0.5), boxes=[])
+    game = LocalizationReport(hit_rate=0.5, interval=[0.2, 0.8], chance=0.1, center=0.2, pairs=2)
+    figures.heat_map_rows([gray], game, tmp_path / "heat_maps.png", title="Test split")
+    [figure] = drawn
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    _, below, bar = figure.axes
+    for value in (0.02, 0.25, 0.5, 0.75, 0.98):
+        seen, wanted = (
+            pixels[int(y), int(x)]
+            for x, y in (
+                below.transData.transform((255 * value, 128)),
+                bar.transData.transform((0.5, 100 * value)),
+            )
+        )
+        assert np.abs(seen - wanted).max() < 8, (value, seen, wanted)
+    plt.close(figure)
 
 
 def test_without_boxes_there_are_no_heat_maps(tmp_path):

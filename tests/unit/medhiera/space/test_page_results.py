@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -28,6 +29,7 @@ from medhiera.evaluation.results import (
 )
 from medhiera.hub.operation import Finding
 from medhiera.inference.heat_maps import METHOD
+from medhiera.plotting import heat_on_mid_gray
 from medhiera.space import page
 from medhiera.space.examples import Example, draw_examples, is_called_right
 from medhiera.space.pictures import RefusedError, color_heat, what_the_model_sees
@@ -162,7 +164,7 @@ def test_a_map_is_shown_only_where_it_may_be_believed(reader, tmp_path):
     # What Grad-CAM's maps scored, good or bad, says nothing of these.
     for number, game in enumerate((vars(bad), vars(good), {"reason": "no image has a box"}), 3):
         for text in views(tmp_path / str(number), **game):
-            assert text.count("<img") == 2 and "Unchecked" in text
+            assert text.count("<img") == 3 and "Unchecked" in text
     assert "Unchecked" in page.heat_view(reader, GRAY, first), "no record at all"
 
 
@@ -242,11 +244,28 @@ def test_a_crop_larger_than_the_picture_shows_all_of_it():
 def test_pictures_are_inside_the_page(reader):
     text = page.heat_view(reader, GRAY, "Mass")
     sources = [part.split('"')[0] for part in text.split('src="')[1:]]
-    assert len(sources) == 2
+    pictures = []
     for source in sources:
         head, content = source.split(",")
         assert head == "data:image/png;base64"
-        assert Image.open(io.BytesIO(base64.b64decode(content))).size == (640, 640)
+        pictures.append(Image.open(io.BytesIO(base64.b64decode(content))))
+    assert [picture.size for picture in pictures] == [(640, 640), (640, 640), (256, 1)]
+
+
+def test_the_strip_below_a_map_has_its_colors(root, reader):
+    """On the gray and with the opacity that style.css gives both: as the figures' color bar."""
+    [strip] = re.findall(
+        r'class="strip"><img class="heat" .*?base64,(.*?)"', page.heat_view(reader, GRAY, "Mass")
+    )
+    colors = np.asarray(Image.open(io.BytesIO(base64.b64decode(strip))))[0]
+    heat = np.broadcast_to(np.linspace(0, 1, 256, dtype=np.float32), (256, 256))
+    assert np.array_equal(colors, color_heat(heat, 256)[0])
+    style = (root / "medhiera" / "space" / "style.css").read_text()
+    [opacity] = re.findall(r"^img.heat {\s*opacity: var\(--heat-opacity, (.*?)\)", style, re.MULTILINE)
+    [gray] = re.findall(r"^.strip {[^}]*background: #(..)\1\1;", style, re.MULTILINE)
+    opacity = float(opacity) * colors[:, 3:] / 255
+    seen = opacity * colors[:, :3] / 255 + (1 - opacity) * int(gray, 16) / 255
+    assert seen == pytest.approx(heat_on_mid_gray(), abs=0.01)
 
 
 def test_a_stage_1_fills_in(tmp_path):
