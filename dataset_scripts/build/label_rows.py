@@ -150,6 +150,15 @@ def read_patient(text: str) -> str:
     return text if number is None else number[1]
 
 
+def patient_of_one_image(key: str) -> str:
+    """Return the patient of an image that names none: one of its own, by which it is known again.
+
+    Args:
+        key: of the image; its image_id is SOURCE/KEY.
+    """
+    return f"image {key}"
+
+
 def report_similar_patients(split_of: Mapping[str, str], listing: SourceListing) -> None:
     """Name patients whose identifiers differ little and whose splits differ: perhaps they are one person.
 

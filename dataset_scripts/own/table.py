@@ -10,6 +10,7 @@ from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
 from dataset_scripts.build.label_rows import (
     LabelRow,
     merge_rows,
+    patient_of_one_image,
     read_patient,
     read_person,
     report_similar_patients,
@@ -24,7 +25,6 @@ from dataset_scripts.own.splits import (
     SPLIT_WORDS,
     complete_splits,
     draw_splits,
-    patient_of_one_image,
 )
 
 

@@ -20,13 +20,13 @@ from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_file import check_complete
 from dataset_scripts.build.build_log import note_lines
 from dataset_scripts.build.chest_column import LEARNED
+from dataset_scripts.build.label_rows import patient_of_one_image
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.own.labels import NOT_NAMED, Columns, check_named
-from dataset_scripts.own.splits import patient_of_one_image
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.build_reports import LeakageCounts, read_leakage
