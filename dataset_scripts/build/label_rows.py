@@ -144,8 +144,8 @@ def read_person(cells: Mapping[str, str], image: str, listing: SourceListing) ->
     return math.nan if age is None else age, sex or "", view or ""
 
 
-def read_patient(text: str) -> str:
-    """Return a patient's identifier; a number that a spreadsheet wrote as `7.0` is `7`."""
+def read_identifier(text: str) -> str:
+    """Return a patient's identifier, or a class; a number that a spreadsheet wrote as `7.0` is `7`."""
     number = _WHOLE_NUMBER.fullmatch(text)
     return text if number is None else number[1]
 
