@@ -69,7 +69,7 @@ def read_origin(folder: Path) -> DatasetOrigin:
         card = {}
     licences = card.get("license") or []
     return DatasetOrigin(
-        folder=folder.name,
+        folder=folder.resolve().name,
         name=_line(card.get("pretty_name")),
         license=", ".join(map(_line, licences if isinstance(licences, list) else [licences])),
         homepage=_line(card.get("homepage")),

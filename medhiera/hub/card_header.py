@@ -106,7 +106,7 @@ def model_index(record: AnyRecord, task: str) -> list[EvalResult]:
     ]
 
 
-def tested_dataset(record: AnyRecord) -> dict[str, str | None] | None:
+def tested_dataset(record: AnyRecord) -> dict[str, Any] | None:
     """What EvalResult is told of the data tested on; None where the Hub has no id for it."""
     tested = next((source for source in SOURCES if source.name in record.tested_on), None)
     count, own = sum(record.tested_on.values()), record.own_images
