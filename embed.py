@@ -44,7 +44,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     data.add_argument("--max_images", type=int, help="at most so many of each split, drawn at random")
     parser.add_argument(
         "paths", nargs="*", metavar="FILES_OR_FOLDER_OR_DATASET",
-        help="images, folders of images, or one built dataset: its folder or Hub id",
+        help="images, folders of images, or one dataset: its folder (built, of Parquet, of save_to_disk) or "
+        "Hub id",
     )  # fmt: skip
     options = parser.parse_args(argv)
     if len(options.paths) == 1 and options.data_dir is None and is_dataset(options.paths[0]):
@@ -69,7 +70,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 
 import logging
 
-from dataset_scripts.own.dataset_rows import refuse_mistyped
+from dataset_scripts.own.dataset_rows import holds_dataset, refuse_mistyped
 from medhiera.data.cocktail import are_drawn, figure_mark
 from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.training_images import trained_on
@@ -94,6 +95,8 @@ logger = logging.getLogger("embed")
 def main(argv: list[str]) -> None:
     """Open the model, embed what has no row yet, write the file; unreadable files are listed beside it."""
     options = read_options(argv)
+    if len(options.paths) == 1 and options.paths[0].is_dir() and holds_dataset(options.paths[0]):
+        options.data_dir = str(options.paths.pop())  # no picture lies there
     if options.data_dir is not None:
         refuse_mistyped(options.data_dir)
     with resumable_output(options, "embed") as (output, device):

@@ -26,6 +26,14 @@ READY = "ready"
 
 LABEL, CLASS = "Pneumonia", "PNEUMONIA"
 COLUMNS = ("image", "patient", "split", LABEL)
+KERMANY_CARD = """---
+pretty_name: Kermany's chest X-rays of children
+license: cc-by-4.0
+homepage: https://data.mendeley.com/datasets/rscbjbr9sj
+---
+"""
+"""Names the task's data in the cards of what is trained on it."""
+
 REPEATED = ("COVID", "Normal")
 """Classes that both Radiography folders have, under the same names for other images."""
 
@@ -52,6 +60,7 @@ def prepare(shared: Path, output: Path, at_most: int | None = None) -> tuple[Pat
         rows = first_of_each(rows, at_most)
     jsrt = sorted((shared / "jsrt" / "images").iterdir())[:at_most]
     write_own(task, kermany, rows)
+    (task / "README.md").write_text(KERMANY_CARD, encoding="utf-8")
     write_own(cocktail / OWN, kermany, rows)
     add_unlabeled(cocktail / OWN, "jsrt", jsrt)
     mini = shared / "mini_cocktail"

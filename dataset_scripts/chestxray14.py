@@ -15,7 +15,13 @@ from dataset_scripts.build.boxes import parse_box
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, fold, match_names
-from dataset_scripts.build.label_rows import LabelRow, merge_rows, person_column, read_person
+from dataset_scripts.build.label_rows import (
+    LabelRow,
+    merge_rows,
+    patient_of_one_image,
+    person_column,
+    read_person,
+)
 from dataset_scripts.build.records import (
     Box,
     FolderScan,
@@ -200,7 +206,7 @@ def _parse_entry(name: str, row: Row, listing: SourceListing) -> LabelRow:
     patient = row.get("Patient ID")
     if not patient:
         listing.report("no_patient", name, "its row names no patient: it counts as one of its own")
-        patient = f"image {name}"
+        patient = patient_of_one_image(name)
     number = _NUMBER.fullmatch(patient)
     return LabelRow(
         row.line, number[1] if number else patient, labels, *read_person(row.cells, name, listing)

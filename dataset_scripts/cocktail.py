@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from dataset_scripts.build.builder import SourceBuilder
+from dataset_scripts.build.origin import DatasetOrigin, read_origin
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.leakage.guard import remove_leaks
@@ -48,6 +49,12 @@ class Cocktail(SourceBuilder):
                 "image (docs/data.md)."
             )
         return [(source, scan_folder(data_dir / source.folder)) for source in present]
+
+    def find_origin(self) -> DatasetOrigin | None:
+        """What the card in `own_images` says; that folder's name says nothing."""
+        own = next(source for source in self.SOURCES if source.label_names is None)
+        origin = read_origin(Path(self.config.data_dir) / own.folder)
+        return origin if origin.public_name else None
 
     def _remove_leaks(
         self, listings: list[SourceListing], log_dir: Path | None, num_proc: int | None

@@ -26,6 +26,7 @@ import datasets
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.label_rows import spelling
+from dataset_scripts.build.origin import DatasetOrigin, read_origin
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.build.tables import Table
 from dataset_scripts.errors import DataLayoutError
@@ -166,6 +167,10 @@ class ImageFolder(SourceBuilder):
             has_regions=bool(self.config.contours),
         )
         return datasets.DatasetInfo(description=type(self).__doc__ or "", features=features)
+
+    def find_origin(self) -> DatasetOrigin:
+        """What names the folder: a note, a card in it, or its own name."""
+        return read_origin(Path(self.config.data_dir))
 
     def _remove_leaks(
         self, listings: list[SourceListing], log_dir: Path | None, num_proc: int | None

@@ -33,7 +33,7 @@ from xml.etree import ElementTree
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, match_names
-from dataset_scripts.build.label_rows import parse_view, read_patient
+from dataset_scripts.build.label_rows import parse_view, read_identifier
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_text
 from dataset_scripts.build.report_text import ReportText, tidy
 from dataset_scripts.build.tables import Row, read_table
@@ -224,7 +224,7 @@ def _read_kaggle(scan: FolderScan, views: dict[str, str], listing: SourceListing
         rows: dict[str, list[Row]] = {}
         for row in read_table(path, ("uid", "findings", "impression"), str.lower, _ADVICE).rows:
             if row.get("uid"):
-                rows.setdefault(f"CXR{read_patient(row.get('uid'))}", []).append(row)
+                rows.setdefault(f"CXR{read_identifier(row.get('uid'))}", []).append(row)
             else:
                 listing.report("bad_line", path.name, f"line {row.line} names no study")
         layout.reports = {study: _merge_rows(study, several, listing) for study, several in rows.items()}
@@ -242,7 +242,7 @@ def _read_projections(path: Path, layout: _Layout, views: dict[str, str], listin
         if not name or not row.get("uid"):
             listing.report("bad_line", path.name, f"line {row.line} names no study or no file")
             continue
-        study = f"CXR{read_patient(row.get('uid'))}"
+        study = f"CXR{read_identifier(row.get('uid'))}"
         view = "FRONTAL" if word.lower() == "frontal" else parse_view(word)
         if view is None:
             wanted = "wanted Frontal or Lateral; set to unknown"

@@ -17,7 +17,7 @@ from dataset_scripts.build.boxes import parse_box
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, match_names
-from dataset_scripts.build.label_rows import parse_label
+from dataset_scripts.build.label_rows import parse_label, patient_of_one_image
 from dataset_scripts.build.nih_mapping import nih_patient, read_nih_mapping
 from dataset_scripts.build.records import (
     Box,
@@ -87,11 +87,14 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
             listing.report(file.kind, file.path or name, file.detail, split)
             continue
         target, boxes = labels[name]
-        known = name in patients
+        if name in patients:
+            patient = f"{_NIH.name}/{patients[name]}"
+        else:
+            patient = f"{SOURCE.name}/{patient_of_one_image(name)}"
         record = ImageRecord(
             image_id=f"{SOURCE.name}/{name}",
             source=SOURCE.name,
-            patient_id=f"{_NIH.name}/{patients[name]}" if known else f"{SOURCE.name}/image {name}",
+            patient_id=patient,
             path=paths[file],
             labels=tuple(target if index == _PNEUMONIA else NOT_ANNOTATED for index in range(len(FINDINGS))),
             boxes=boxes,

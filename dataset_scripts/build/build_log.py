@@ -22,6 +22,7 @@ from dataset_scripts.build.layout import (
     LEAKAGE_SHEET_FILE,
     STATISTICS_FILE,
 )
+from dataset_scripts.build.origin import DatasetOrigin
 from dataset_scripts.build.pixel_statistics import PixelHistogram
 from dataset_scripts.build.records import Problem
 from dataset_scripts.errors import TooManyBadFilesError
@@ -44,7 +45,7 @@ _LEFT_OUT = frozenset(
 """Kinds of files or rows that are not in the data, beside the unreadable files; the other kinds are of images
 that were built."""
 
-_SAID_WHOLE = ("patient_by_name", "split_cut", "no_class")
+_SAID_WHOLE = ("patient_by_name", "split_cut", "no_class", "class_column", "column_passed_over")
 """Kinds whose details a user should read: decisions about all images."""
 
 _ADVICE = {
@@ -133,6 +134,7 @@ def write_reports(
     files: int,
     dataset: str,
     config: SourceConfig,
+    origin: DatasetOrigin | None = None,
 ) -> None:
     """Merge the workers' logs into the two JSON files in `folder`.
 
@@ -142,6 +144,7 @@ def write_reports(
         files: how many source files were to be read.
         dataset: the builder's name.
         config: what was asked for.
+        origin: of your own images, where it is known.
 
     Raises:
         TooManyBadFilesError: more files are unreadable than allowed; the message lists them.
@@ -164,6 +167,7 @@ def write_reports(
         "dataset": dataset,
         "config": config.name,
         "manifest": config.manifest,
+        **({} if origin is None else {"own_images": asdict(origin)}),
         "images": {source: dict(sorted(by_split.items())) for source, by_split in sorted(images.items())},
         "problem_counts": counts,
         "problems": problems,
@@ -212,14 +216,13 @@ def note_lines(folder: Path) -> list[str]:
         folder: where build_report.json lies.
     """
     report = read_report(folder)
-    unread = {problem["kind"] for problem in report["problems"] if problem["is_bad"]}
+    not_there = kinds_left_out(report)
     left_out: list[str] = []
     noted: list[str] = []
     for source, kinds in report["problem_counts"].items():
         for kind, count in kinds.items():
-            is_left_out = kind in _LEFT_OUT or kind in unread
             if kind not in _SAID_WHOLE:  # they are said in words
-                (left_out if is_left_out else noted).append(f"{source} {count:,} {kind}")
+                (left_out if kind in not_there else noted).append(f"{source} {count:,} {kind}")
     named = f" (named in {BUILD_REPORT_FILE})"
     lines = [
         *_leak_sentence(folder),
@@ -230,6 +233,15 @@ def note_lines(folder: Path) -> list[str]:
     lines += [sentence for kind, sentence in _ADVICE.items() if kind in met]
     lines += naming_faults(report["problems"])
     return lines + [problem["detail"] for problem in report["problems"] if problem["kind"] in _SAID_WHOLE]
+
+
+def kinds_left_out(report: Mapping[str, Any]) -> frozenset[str]:
+    """Return the kinds of problems that say of a file or row that it is not in the data.
+
+    Args:
+        report: build_report.json.
+    """
+    return _LEFT_OUT | {problem["kind"] for problem in report["problems"] if problem["is_bad"]}
 
 
 def naming_faults(problems: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -32,6 +32,7 @@ from dataset_scripts.build.chest_column import add_contours
 from dataset_scripts.build.config import SourceConfig, check_options
 from dataset_scripts.build.examples import build_examples
 from dataset_scripts.build.named_files import find_named_files
+from dataset_scripts.build.origin import DatasetOrigin
 from dataset_scripts.build.phantom_mark import drawn_sources, report_foreign_files
 from dataset_scripts.build.records import (
     FolderScan,
@@ -193,6 +194,10 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
             raise DataLayoutError("protect and keep_duplicates are for Cocktail and ImageFolder alone.")
         return listings
 
+    def find_origin(self) -> DatasetOrigin | None:
+        """Hook for the merge and your own folder: what names the dataset of your own images."""
+        return None
+
     def _generate_examples(
         self,
         shards: list[tuple[ImageRecord, ...]],
@@ -266,7 +271,14 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                     path.unlink()
         with _disk_full_in_words():
             logs = read_logs(work)
-            write_reports(folder, logs, files=self._files, dataset=self.dataset_name, config=self.config)
+            write_reports(
+                folder,
+                logs,
+                files=self._files,
+                dataset=self.dataset_name,
+                config=self.config,
+                origin=self.find_origin(),
+            )
         if not splits:
             raise TooManyBadFilesError("Not one image could be read. Check that the files are images at all.")
         for path in work.iterdir():

@@ -8,11 +8,13 @@ It computes nothing.
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dataset_scripts.build.atomic_files import write_atomically
+from dataset_scripts.build.build_log import kinds_left_out
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.layout import (
     BUILD_REPORT_FILE,
@@ -22,6 +24,7 @@ from dataset_scripts.build.layout import (
     SHARDS_FOLDER,
     STATISTICS_FILE,
 )
+from dataset_scripts.build.origin import DatasetOrigin, origin_from_json
 from dataset_scripts.build.records import Source
 from dataset_scripts.findings import REPORT_COLUMNS
 from dataset_scripts.markdown import escape_markdown, front_matter
@@ -38,9 +41,12 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         sources: at least those that have an image in it.
     """
     report = _read(folder / BUILD_REPORT_FILE)
-    built = [source for source in sources if source.name in report["images"]]
+    origin = origin_from_json(report.get("own_images"))
+    built = [_stated(source, origin) for source in sources if source.name in report["images"]]
+    title = _own_title(built, origin) or "Medical image cocktail"
+    tags = {tag for source in built for tag in source.hub_tags}
     header = {
-        "pretty_name": "Medical image cocktail (MedHiera)",
+        "pretty_name": f"{title} (MedHiera)",
         "license": "other",
         "license_name": "see-sources",
         "license_link": LICENCE_FILE,
@@ -50,12 +56,12 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
             "image-feature-extraction",
             *(["image-to-text"] if config.has_reports else []),
         ],
-        "tags": ["medical", "radiology", "chest-x-ray", "masked-autoencoder"],
+        "tags": ["medical", "radiology", *sorted(tags), "masked-autoencoder"],
         "configs": _configs(folder),
     }
     parts = [
         front_matter(header).rstrip("\n"),
-        "# Medical image cocktail",
+        f"# {escape_markdown(title)}",
         'Built with MedHiera: `load_dataset(..., "all")`, or one source by its name. Columns: image '
         f"({_image_column(config.is_raw)}), image_id, source, patient_id, labels (1 present, 0 absent, NaN "
         "not annotated; names in `findings`), age_years, sex, view, boxes (pixels of the stored image), "
@@ -65,7 +71,8 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
         f"Split: `{escape_markdown(config.name)}`. Image size: {_size(config.stored_size)}.",
         "## Labels\n\nIn the order of `labels`: " + ", ".join(map(escape_markdown, labels)) + ".",
         "## Images\n\n" + _count_table(report["images"]),
-        "## Left out or noteworthy\n\n" + _problem_table(report["problem_counts"]),
+        "## Left out\n\n" + _left_out(report),
+        *_noted(report),
         "## Leakage\n\n" + _leakage(folder / LEAKAGE_REPORT_FILE),
         "## Pixel statistics\n\n" + _statistics(folder / STATISTICS_FILE),
         "## Sources\n\n"
@@ -77,6 +84,24 @@ def write_card(folder: Path, config: SourceConfig, labels: Sequence[str], source
     licences = [f"- {escape_markdown(source.name)}: {escape_markdown(source.license)}" for source in built]
     head = "Each source keeps its own licence; none of them is given by whoever shares this dataset."
     write_atomically(folder / LICENCE_FILE, "\n".join([head, "", *licences]) + "\n")
+
+
+def _own_title(built: Sequence[Source], origin: DatasetOrigin | None) -> str:
+    """The name of your own images' dataset or folder, where nothing else was built; else ""."""
+    is_own_alone = [source.label_names for source in built] == [None]
+    return origin.public_name or origin.folder if is_own_alone and origin is not None else ""
+
+
+def _stated(source: Source, origin: DatasetOrigin | None) -> Source:
+    """A source; of your own images, with what their dataset says of itself."""
+    if source.label_names is not None or origin is None or not origin.public_name:
+        return source
+    return replace(
+        source,
+        description=f"{source.description} They are of the dataset {origin.public_name}.",
+        license=origin.terms or source.license,
+        homepage=origin.address,
+    )
 
 
 def size_category(images: int) -> str:
@@ -137,17 +162,29 @@ def _count_table(images: dict[str, dict[str, int]]) -> str:
     return "\n".join(lines)
 
 
-def _problem_table(counts: dict[str, dict[str, int]]) -> str:
-    if not counts:
-        return "Nothing: every listed file was there and readable."
+def _left_out(report: dict[str, Any]) -> str:
+    """What is not in the data, of what the folders and lists hold."""
+    left_out = kinds_left_out(report)
+    table = _problem_table(report, "files or rows", lambda kind: kind in left_out)
+    return table or "Nothing: every file that a list or folder names was there and readable."
+
+
+def _noted(report: dict[str, Any]) -> list[str]:
+    """A section on what is unknown or odd, or was decided, of what is in the data; none without any."""
+    left_out = kinds_left_out(report)
+    table = _problem_table(report, "times", lambda kind: kind not in left_out)
+    return [f"## Noted\n\n{table}"] if table else []
+
+
+def _problem_table(report: dict[str, Any], counted: str, is_wanted: Callable[[str], bool]) -> str:
     rows = [
         f"| {escape_markdown(source)} | {escape_markdown(kind)} | {count} |"
-        for source, kinds in counts.items()
+        for source, kinds in report["problem_counts"].items()
         for kind, count in kinds.items()
+        if is_wanted(kind)
     ]
-    return "\n".join(
-        ["| source | kind | files |", "|---|---|---|", *rows, "", f"Names in `{BUILD_REPORT_FILE}`."]
-    )
+    head = [f"| source | kind | {counted} |", "|---|---|---|"]
+    return "\n".join([*head, *rows, "", f"Names in `{BUILD_REPORT_FILE}`."]) if rows else ""
 
 
 def _leakage(path: Path) -> str:

@@ -144,10 +144,19 @@ def read_person(cells: Mapping[str, str], image: str, listing: SourceListing) ->
     return math.nan if age is None else age, sex or "", view or ""
 
 
-def read_patient(text: str) -> str:
-    """Return a patient's identifier; a number that a spreadsheet wrote as `7.0` is `7`."""
+def read_identifier(text: str) -> str:
+    """Return a patient's identifier, or a class; a number that a spreadsheet wrote as `7.0` is `7`."""
     number = _WHOLE_NUMBER.fullmatch(text)
     return text if number is None else number[1]
+
+
+def patient_of_one_image(key: str) -> str:
+    """Return the patient of an image that names none: one of its own, by which it is known again.
+
+    Args:
+        key: of the image; its image_id is SOURCE/KEY.
+    """
+    return f"image {key}"
 
 
 def report_similar_patients(split_of: Mapping[str, str], listing: SourceListing) -> None:

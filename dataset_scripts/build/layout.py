@@ -8,6 +8,8 @@ CARD_FILE = "README.md"
 
 LICENCE_FILE = "LICENSE.md"  # a name that the Hub takes for `license_link`
 
+ORIGIN_FILE = "extracted_from.json"  # beside images that were copied out of a dataset: which one
+
 COHORT_FILE = "phantom.json"  # the settings and counts of a phantom cohort, beside its folders
 
 PHANTOM_FILES = "phantom_files.json"  # in a source's folder: the files that dataset_scripts.phantom drew

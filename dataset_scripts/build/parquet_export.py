@@ -298,7 +298,14 @@ def _publish(task: ShardTask, log: Log, run: Path, output_dir: Path) -> None:
 def _finish(plan: Plan, logs: list[Log], builder: SourceBuilder, output_dir: Path, key: Key) -> None:
     """Write all that is beside the shards, then say that the build is complete, then forget the way there."""
     config, work = builder.config, output_dir / WORK_FOLDER
-    write_reports(output_dir, logs, files=plan.files, dataset=builder.dataset_name, config=config)
+    write_reports(
+        output_dir,
+        logs,
+        files=plan.files,
+        dataset=builder.dataset_name,
+        config=config,
+        origin=builder.find_origin(),
+    )
     assert len(logs) == 1 + len(plan.tasks), "write_reports raises where shards are left out"
     for name in (LEAKAGE_REPORT_FILE, LEAKAGE_SHEET_FILE, PROTECTED_PAIRS_FILE):
         if (work / name).is_file():

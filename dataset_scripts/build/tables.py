@@ -39,11 +39,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table's columns in their order, without those that have no name, and its rows that hold anything."""
+    """A table's columns in their order, without those that have no name, and its rows that hold anything.
+
+    `passed_over` are columns that hold more than a text or a number, and are not read.
+    """
 
     name: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    passed_over: tuple[str, ...] = ()
 
 
 def read_table(

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import IMAGES_FOLDER
-from dataset_scripts.build.label_rows import LabelRow, spelling
+from dataset_scripts.build.label_rows import LabelRow, patient_of_one_image, spelling
+from dataset_scripts.build.layout import CARD_FILE, ORIGIN_FILE
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.own.labels import OwnLabels
 from dataset_scripts.own.patient_names import patients_by_name
 from dataset_scripts.own.same_files import report_same_files
-from dataset_scripts.own.splits import SPLIT_FOLDERS, complete_splits, draw_splits, patient_of_one_image
+from dataset_scripts.own.splits import SPLIT_FOLDERS, complete_splits, draw_splits
 from dataset_scripts.reading.image_files import is_hidden
 
 MOST_CLASSES = 100
@@ -231,7 +232,7 @@ def _without_patients_of_test(
 def _report_folders(scan: FolderScan, found: ClassFolders, listing: SourceListing) -> None:
     """Name files that are no pictures, folders without a picture, and folders that are no classes."""
     for path in scan.files:
-        if path not in found.places:
+        if path not in (*found.places, CARD_FILE, ORIGIN_FILE):
             listing.report("no_picture", path, "a file that is no picture; passed over")
     holding = {part for path in found.places for part in _folders_above(path)}
     for folder, below, _ in os.walk(scan.root):

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import datasets
 from huggingface_hub import dataset_info, file_exists, get_session
 
 from dataset_scripts.build.layout import BUILD_FILE
+from dataset_scripts.build.origin import DatasetOrigin, read_origin, write_origin
 from dataset_scripts.build.records import Source, manifest_hash, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.mistyped import folder_fault
@@ -31,7 +32,7 @@ from dataset_scripts.reading.image_files import picture_format
 
 logger = logging.getLogger(__name__)
 
-_VERSION = "2"  # raise it when the same dataset is extracted into other files
+_VERSION = "3"  # raise it when the same dataset is extracted into other files
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "DICOM": ".dcm", "TIFF": ".tif"}
 
@@ -117,7 +118,8 @@ def extract_dataset(dataset: str, config: str, columns: Columns, place: Path) ->
             name is none that is known.
         LabelFileError: its columns cannot be meant.
     """
-    name, revision = _name(dataset, config, columns), _revision(dataset)
+    hub_id, revision = _find(dataset)
+    name = _name(dataset, config, columns)
     if revision is None and (found := was_extracted(dataset, config, columns, place)):
         logger.warning("%s cannot be reached: what was extracted of it before is read", dataset)
         return _opened(found[-1])
@@ -130,6 +132,12 @@ def extract_dataset(dataset: str, config: str, columns: Columns, place: Path) ->
         whole = Path(scratch) / "dataset"
         whole.mkdir()
         _write(splits, _find_columns(dataset, splits, columns), whole)
+        own = tuple(sorted({SPLIT_FOLDERS[split.lower()] for split in splits}))
+        if hub_id:
+            origin = DatasetOrigin(hub_id=hub_id, config=config, revision=revision or "", splits=own)
+        else:
+            origin = replace(read_origin(Path(dataset)), splits=own)
+        write_origin(whole, origin)
         shutil.move(whole, folder)
     logger.info("%s: its images lie in %s", dataset, folder)
     return _opened(folder)
@@ -151,14 +159,18 @@ def _opened(folder: Path) -> Extracted:
     return Extracted(folder, LABEL_COLUMN if LABEL_COLUMN in header else "")
 
 
-def _revision(dataset: str) -> str | None:
-    """Return what changes when the dataset does; None where the Hub cannot be reached."""
+def _find(dataset: str) -> tuple[str, str | None]:
+    """Return its id on the Hub and what changes when the dataset does.
+
+    The id is "" of a folder here; the other is None where the Hub cannot be reached.
+    """
     if Path(dataset).is_dir():
-        return manifest_hash([scan_folder(Path(dataset))])
+        return "", manifest_hash([scan_folder(Path(dataset))])
     try:
-        return str(dataset_info(dataset).sha)
+        info = dataset_info(dataset)
     except opening_errors():  # offline, no such repository, no valid id: loading says which
-        return None
+        return dataset, None
+    return info.id, str(info.sha)
 
 
 def opening_errors() -> tuple[type[Exception], ...]:

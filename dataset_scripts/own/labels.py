@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dataset_scripts.build.label_rows import parse_label, spelling
+from dataset_scripts.build.label_rows import parse_label, read_identifier, spelling
 from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import LabelFileError, UserError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
@@ -18,8 +18,9 @@ KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
 
 LABEL_COLUMN = "label"
 
-_CLASS_COLUMNS = (LABEL_COLUMN, "class")
-"""A column of this name that is the only one and holds words holds classes, as in the datasets library."""
+CLASS_COLUMNS = (LABEL_COLUMN, "class")
+"""A column of this name that is the only one holds each image's class, in words or as a number, as in the
+datasets library's imagefolder; beside others it is one of the findings."""
 
 _LONGEST_CLASS = 60  # characters; longer is text about an image
 
@@ -103,7 +104,9 @@ class OwnLabels:
 
     def class_of(self, path: str, row: Row | None) -> str:
         """Return an image's one class; "" where it has none, or may have several labels."""
-        return row.get(self.column) if self.column and row is not None else self.classes.get(path, "")
+        if self.column and row is not None:
+            return read_identifier(row.get(self.column))
+        return self.classes.get(path, "")
 
 
 @lru_cache
@@ -132,9 +135,9 @@ def table_labels(table: Table, label_column: str = "") -> OwnLabels:
         if label_column not in names:
             raise LabelFileError(f"{table.name} has no column {label_column!r} of classes; it has {names}.")
         return _classes(table, label_column)
-    if len(names) == 1 and names[0].lower() in _CLASS_COLUMNS:
-        if any(parse_label(row.get(names[0])) is None for row in table.rows):
-            return _classes(table, names[0])
+    if len(names) == 1 and names[0].lower() in CLASS_COLUMNS:
+        return _classes(table, names[0])
+    class_columns = [name for name in names if name.lower() in CLASS_COLUMNS]
     for row in table.rows:
         for column in names:
             if parse_label(row.get(column)) is None:
@@ -142,22 +145,28 @@ def table_labels(table: Table, label_column: str = "") -> OwnLabels:
                     f"{table.name}, line {row.line}: column {column!r} holds {row.get(column)!r}. A label is "
                     "1 (present), 0 (absent) or empty (not annotated). If this column is no label, delete "
                     f"it, or rename it to what it holds of {list(KNOWN_COLUMNS)}: no other column is "
-                    f"allowed.{_advice(column, {each.get(column) for each in table.rows} - {''})}"
+                    "allowed."
+                    f"{_advice(column, {each.get(column) for each in table.rows} - {''}, class_columns)}"
                 )
     return OwnLabels(tuple(names)) if names else OwnLabels()
 
 
-def _advice(column: str, values: set[str]) -> str:
-    """What else a column that holds no labels may be, by its values."""
+def _advice(column: str, values: set[str], class_columns: Sequence[str]) -> str:
+    """What else a column that holds no labels may be, by its values and by the columns beside it."""
     if values & {"-1", "-1.0"} and all(parse_label(value) is not None for value in values - {"-1", "-1.0"}):
         return " If -1 says uncertain, as in CheXpert, empty these cells: not annotated."
+    if class_columns and column not in class_columns:
+        name = class_columns[0]
+        return f" If {name!r} names each image's one class, add label_column: {name}; others are not read."
     if len(values) > _MOST_CLASSES or max(map(len, values)) > _LONGEST_CLASS:
         return ""
     return f" If it names each image's one class, add label_column: {column}."
 
 
 def _classes(table: Table, column: str) -> OwnLabels:
-    names = sorted({row.get(column) for row in table.rows} - {""})
+    names = sorted({read_identifier(row.get(column)) for row in table.rows} - {""})
+    if all(name.isdecimal() for name in names):
+        names.sort(key=int)
     alike: dict[str, str] = {}
     for name in names:
         if (other := alike.setdefault(spelling(name), name)) != name:
@@ -168,6 +177,7 @@ def _classes(table: Table, column: str) -> OwnLabels:
     if not 2 <= len(names) <= _MOST_CLASSES:
         raise LabelFileError(
             f"{table.name}: column {column!r} holds {len(names)} classes, for example {names[:5]}; wanted 2 "
-            f"to {_MOST_CLASSES}."
+            f"to {_MOST_CLASSES}. A finding that images show or do not has a column of its own name, with 1 "
+            "and 0."
         )
     return OwnLabels(tuple(names), is_exclusive=True, column=column)

@@ -20,11 +20,6 @@ FEWEST_PATIENTS = 10
 """Fewer of one class are too few to choose a checkpoint and thresholds by, as medhiera/evaluation says."""
 
 
-def patient_of_one_image(key: str) -> str:
-    """Return the patient of an image that names none: one of its own."""
-    return f"image {key}"
-
-
 def assign_splits(rows: Mapping[str, LabelRow], fraction: float) -> dict[str, str]:
     """Return the split of each image: a share of the patients is held out for test and for validation."""
     test = choose_patients(rows, fraction)

@@ -10,7 +10,8 @@ from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
 from dataset_scripts.build.label_rows import (
     LabelRow,
     merge_rows,
-    read_patient,
+    patient_of_one_image,
+    read_identifier,
     read_person,
     report_similar_patients,
 )
@@ -24,7 +25,6 @@ from dataset_scripts.own.splits import (
     SPLIT_WORDS,
     complete_splits,
     draw_splits,
-    patient_of_one_image,
 )
 
 
@@ -51,6 +51,7 @@ def list_table(
         LabelFileError: the splits cannot be meant.
     """
     paths = _index_images(scan, table.name, listing)
+    _report_columns(table, labels, config, listing)
     others = {path.removeprefix(IMAGES_FOLDER): path for path in scan.files} | paths
     named = [row for row in table.rows if row.get("image")]
     for row in table.rows:
@@ -67,7 +68,7 @@ def list_table(
         rows.setdefault(key, []).append(_parse_row(row, key, values, listing))
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
     splits = _find_splits(table.name, named, key_of, merged, config.validation_fraction, listing)
-    named_patients = {read_patient(row.get("patient")) for row in named}
+    named_patients = {read_identifier(row.get("patient")) for row in named}
     report_similar_patients(
         {row.patient: splits[key] for key, row in merged.items() if row.patient in named_patients}, listing
     )
@@ -90,6 +91,23 @@ def list_table(
     listing.report_passed_over(scan)
 
 
+def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listing: SourceListing) -> None:
+    """Say in words which columns were passed over, and which was taken for the class without being named."""
+    if table.passed_over:
+        listing.report(
+            "column_passed_over", table.name,
+            f"{table.name}: the columns {list(table.passed_over)} hold lists, objects or bytes and are not "
+            "read",
+        )  # fmt: skip
+    if labels.column and not config.label_column:
+        shown = ", ".join(labels.names[:10]) + (", …" if len(labels.names) > 10 else "")
+        listing.report(
+            "class_column", table.name,
+            f"{table.name}: the column {labels.column!r} holds each image's one class ({shown}); a finding "
+            "that images show or do not has a column of its own name, with 1 and 0",
+        )  # fmt: skip
+
+
 def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> dict[str, str]:
     """Map the path below images/ → the path in the folder, for each picture."""
     paths: dict[str, str] = {}
@@ -108,7 +126,7 @@ def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> 
 def _parse_row(row: Row, key: str, labels: tuple[float, ...], listing: SourceListing) -> LabelRow:
     return LabelRow(
         row.line,
-        read_patient(row.get("patient")) or patient_of_one_image(key),
+        read_identifier(row.get("patient")) or patient_of_one_image(key),
         labels,
         *read_person(row.cells, key, listing),
     )
@@ -168,7 +186,7 @@ def _given_splits(
     crossing = set()
     for row, word in zip(rows, words, strict=False):
         key, split = key_of[row.get("image")], SPLIT_WORDS[word]
-        patient = read_patient(row.get("patient")) or patient_of_one_image(key)
+        patient = read_identifier(row.get("patient")) or patient_of_one_image(key)
         if given.setdefault(key, split) != split or split_of.setdefault(patient, split) != split:
             crossing.add(patient)
     if crossing:
@@ -196,7 +214,7 @@ def why_missing_rows(table: Table, missing: Sequence[str]) -> list[str]:
             "split out, and a tenth of the patients is held out for validation and another for test"
             for split in missing
         ]
-    patients = {read_patient(row.get("patient")) or row.get("image") for row in rows}
+    patients = {read_identifier(row.get("patient")) or row.get("image") for row in rows}
     if len(patients) == 1:
         who = f"one patient cannot be split: every row of {name} is of patient {patients.pop()!r}"
     else:

@@ -1,19 +1,24 @@
 """The tables of a user's own folder: found, and read as one.
 
 A scanned folder → `read_own_table` → own/table.py. Beside the images lies one table, `labels.csv` or another
-CSV, or `metadata.csv` or `metadata.jsonl` as the datasets library's imagefolder has them; or each split's
+CSV, or `metadata.csv`, `.jsonl` or `.parquet` as the datasets library's imagefolder has them; or each split's
 folder holds a metadata file of its own, whose names start there.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+from pyarrow import parquet
 
 from dataset_scripts.build.label_rows import person_column
 from dataset_scripts.build.records import FolderScan, read_text
 from dataset_scripts.build.tables import OWN_TABLE, Row, Table, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.own.labels import NOT_NAMED, Columns
+from dataset_scripts.own.labels import CLASS_COLUMNS, KNOWN_COLUMNS, NOT_NAMED, Columns
 from dataset_scripts.own.splits import SPLIT_FOLDERS
 
 IMAGE_COLUMNS = ("image", "file_name", "filename")
@@ -21,7 +26,13 @@ IMAGE_COLUMNS = ("image", "file_name", "filename")
 
 _TABLES = (".csv", ".tsv", ".jsonl")
 
-_PREFERRED = (("labels.csv",), ("metadata.csv", "metadata.jsonl"))
+_PARQUET = "metadata.parquet"
+"""The only Parquet beside images that is a table of them: others may hold features or predictions."""
+
+_PREFERRED = (("labels.csv",), ("metadata.csv", "metadata.jsonl", _PARQUET))
+
+_LABEL_COLUMNS = (*CLASS_COLUMNS, "labels", "classes")
+"""What holds lists under such a name are labels, and not passed over."""
 
 _SHEETS = (".xlsx", ".xls", ".ods")
 
@@ -33,7 +44,7 @@ def find_tables(scan: FolderScan) -> list[str]:
         DataLayoutError: it has several that could be meant, or a spreadsheet alone.
     """
     beside = [path for path in scan.files if "/" not in path]
-    names = [path for path in beside if path.lower().endswith(_TABLES)]
+    names = [path for path in beside if path.lower().endswith(_TABLES) or path.lower() == _PARQUET]
     for preferred in _PREFERRED:
         if len(chosen := [path for path in names if path.lower() in preferred]) == 1:
             return chosen
@@ -105,7 +116,8 @@ def read_own_table(scan: FolderScan, columns: Columns) -> Table | None:
             )
             for row in table.rows
         ]
-    return Table(" and ".join(paths), header, tuple(rows))
+    passed_over = dict.fromkeys(column for table in tables for column in table.passed_over)
+    return Table(" and ".join(paths), header, tuple(rows), tuple(passed_over))
 
 
 def _read(path: Path, columns: Columns) -> Table:
@@ -113,7 +125,9 @@ def _read(path: Path, columns: Columns) -> Table:
         return own_column(column, columns)
 
     if path.suffix.lower() == ".jsonl":
-        table = read_json_lines(path, rename)
+        table = _table_of(path.name, _json_lines(path), rename, columns.label)
+    elif path.suffix.lower() == ".parquet":
+        table = _table_of(path.name, _parquet_rows(path), rename, columns.label)
     else:
         table = read_table(path, ("image",), rename)
     if columns.patient and "patient" not in table.columns:
@@ -135,19 +149,8 @@ def own_column(column: str, columns: Columns = NOT_NAMED) -> str:
     return "patient" if known in ("patient_id", "patient id", "patientid") else person_column(column)
 
 
-def read_json_lines(path: Path, rename: Callable[[str], str]) -> Table:
-    """Read a table of one JSON object a line; a key that a line lacks, and null, are empty cells.
-
-    Args:
-        path: the file.
-        rename: returns the name that a key is known by.
-
-    Raises:
-        LabelFileError: a line is no object, or a value is a list or an object; no line names an image. The
-            message names the line.
-    """
-    columns: dict[str, None] = {}
-    rows: list[Row] = []
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number of each line that holds anything, and its object."""
     for number, line in enumerate(read_text(path, OWN_TABLE).split("\n"), start=1):
         if not line.strip():
             continue
@@ -157,27 +160,70 @@ def read_json_lines(path: Path, rename: Callable[[str], str]) -> Table:
             raise LabelFileError(f"{path.name}, line {number} is no JSON ({error}). {OWN_TABLE}") from error
         if not isinstance(content, dict):
             raise LabelFileError(f"{path.name}, line {number} is no object in braces. {OWN_TABLE}")
+        yield number, content
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each row's number and content, a class of the datasets library's by its name."""
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise LabelFileError(f"{path.name} cannot be read as Parquet ({error}). {OWN_TABLE}") from error
+    names: dict[str, list[str]] = {}
+    if b"huggingface" in (table.schema.metadata or {}):
+        features = datasets.Features.from_arrow_schema(table.schema)
+        names = {key: kind.names for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+    for number, row in enumerate(table.to_pylist(), start=1):
+        known = {key: row[key] for key in names if row[key] is not None}
+        classes = {key: names[key][value] if value >= 0 else "" for key, value in known.items()}
+        yield number, row | classes  # -1 is the datasets library's "not labeled"
+
+
+def _table_of(
+    name: str, objects: Iterable[tuple[int, dict[str, Any]]], rename: Callable[[str], str], label: str
+) -> Table:
+    """Make a table of objects; a key that one lacks, and null, are empty cells.
+
+    Args:
+        name: of the file.
+        objects: each with its line or row, counted from 1.
+        rename: returns the name that a key is known by.
+        label: the column that holds each image's class, where it is named.
+
+    Raises:
+        LabelFileError: a label, or another column that is read, is a list or an object; no key names an
+            image, or two mean the same. The message names the line.
+    """
+    columns: dict[str, None] = {}
+    passed_over: dict[str, None] = {}
+    rows: list[Row] = []
+    for number, content in objects:
         cells: dict[str, str] = {}
         for key, value in content.items():
             column = rename(key)
-            if isinstance(value, list | dict):
-                raise LabelFileError(
-                    f"{path.name}, line {number}: {key!r} holds {str(value)[:40]}; wanted a text or a "
-                    f"number. Leave such a column out. {OWN_TABLE}"
-                )
+            if isinstance(value, list | dict | bytes):
+                is_label = key == label if label else key.lower() in _LABEL_COLUMNS
+                if is_label or column in KNOWN_COLUMNS:
+                    raise LabelFileError(
+                        f"{name}, line {number}: {key!r} holds {str(value)[:40]}; wanted a text or a number. "
+                        "Where an image may have several labels, write a column for each, with 1 and 0; or "
+                        f"name another column by label_column. {OWN_TABLE}"
+                    )
+                passed_over[column] = None
+                continue
             if column in cells:
-                raise LabelFileError(f"{path.name}, line {number}: {key!r} is there twice. {OWN_TABLE}")
+                raise LabelFileError(f"{name}, line {number}: {key!r} is there twice. {OWN_TABLE}")
             cells[column] = _as_text(value)
         columns |= dict.fromkeys(cells)
         rows.append(Row(number, cells))
     if "image" not in columns:
-        raise LabelFileError(
-            f"{path.name} has no key 'file_name' or 'image'; found {list(columns)}. {OWN_TABLE}"
-        )
-    return Table(path.name, tuple(columns), tuple(rows))
+        raise LabelFileError(f"{name} has no key 'file_name' or 'image'; found {list(columns)}. {OWN_TABLE}")
+    return Table(
+        name, tuple(key for key in columns if key not in passed_over), tuple(rows), tuple(passed_over)
+    )
 
 
-def _as_text(value: str | float | bool | None) -> str:
-    if value is None:
+def _as_text(value: Any) -> str:
+    if value is None or value != value:  # NaN
         return ""
     return str(int(value)) if isinstance(value, bool) else str(value).strip()

@@ -1,4 +1,4 @@
-"""What the reports beside built data say that a record keeps: leaks, and whether patients were guessed.
+"""What the reports beside built data say that a record keeps: leaks, guessed patients, your images' dataset.
 
 build_report.json and leakage_report.json → here → cocktail.py and hub/data_record.py.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataset_scripts.build.build_log import read_report
 from dataset_scripts.build.layout import BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
+from dataset_scripts.build.origin import DatasetOrigin, origin_from_json
 
 
 @dataclass
@@ -67,3 +68,14 @@ def are_patients_guessed(folder: Path) -> bool:
     if not (folder / BUILD_REPORT_FILE).is_file():
         return False
     return any(kinds.get("patient_by_name") for kinds in read_report(folder)["problem_counts"].values())
+
+
+def own_images_origin(folder: Path) -> DatasetOrigin | None:
+    """What names the dataset of your own images, by build_report.json; None where nothing does.
+
+    Args:
+        folder: of the built data.
+    """
+    if not (folder / BUILD_REPORT_FILE).is_file():
+        return None
+    return origin_from_json(read_report(folder).get("own_images"))

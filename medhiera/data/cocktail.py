@@ -20,13 +20,14 @@ from dataset_scripts import SOURCES, Cocktail, label_names
 from dataset_scripts.build.build_file import check_complete
 from dataset_scripts.build.build_log import note_lines
 from dataset_scripts.build.chest_column import LEARNED
+from dataset_scripts.build.label_rows import patient_of_one_image
 from dataset_scripts.build.layout import BUILD_FILE, BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
+from dataset_scripts.build.origin import DatasetOrigin
 from dataset_scripts.build.pixel_statistics import read_statistics
 from dataset_scripts.findings import IS_PHANTOM
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_splits
 from dataset_scripts.own.labels import NOT_NAMED, Columns, check_named
-from dataset_scripts.own.splits import patient_of_one_image
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
 from medhiera.data.build_reports import LeakageCounts, read_leakage
@@ -85,6 +86,7 @@ class BuiltDataset:
         folder: where the built data and its reports lie.
         is_reused: it was there already.
         mean_of_stds: mean of its training images' own standard deviations.
+        hub_copy: the dataset on the Hub that it was read from, built already.
     """
 
     rows: DatasetDict
@@ -95,6 +97,7 @@ class BuiltDataset:
     folder: Path
     is_reused: bool
     mean_of_stds: float = math.nan
+    hub_copy: DatasetOrigin | None = None
 
     @property
     def is_exclusive(self) -> bool:
@@ -186,6 +189,7 @@ def open_cocktail(
         folder=built,
         is_reused=is_reused,
         mean_of_stds=statistics.get("mean_of_stds", math.nan),
+        hub_copy=_hub_copy(options.data_dir, built),
     )
 
 
@@ -255,6 +259,13 @@ def _load_exported(data_dir: str, cache_dir: str | None) -> tuple[DatasetDict, P
             f"({offline_reason(data_dir, 'dataset') or error}); name the folder that holds the sources"
         ) from error
     return rows, Path(reports)
+
+
+def _hub_copy(data_dir: str, built: Path) -> DatasetOrigin | None:
+    """The dataset on the Hub whose reports lie in a snapshot of it; None of data that was built here."""
+    if Path(data_dir).is_dir() or not (built / BUILD_FILE).is_file():
+        return None
+    return DatasetOrigin(hub_id=data_dir, revision=built.name)
 
 
 def _built_scheme(built: Path) -> str | None:

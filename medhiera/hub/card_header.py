@@ -12,7 +12,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from dataset_scripts import SOURCES, chestxray14
 from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
+from dataset_scripts.mistyped import REPOSITORY
 from medhiera.config.arguments import StageArguments
+from medhiera.hub.data_record import OWN
 from medhiera.hub.licences import hub_licence
 from medhiera.hub.record import AnyRecord, ClassificationRecord
 from medhiera.stages import Stage
@@ -41,6 +43,7 @@ def card_header(
     tags = [*stage.tags, *dict.fromkeys(tag for source in seen for tag in source.hub_tags)]
     # Phantoms are synthetic, made by the project itself: they are no dataset of the Hub's.
     datasets = [*stage.datasets, *(DATASETS[name] for name in record.real_sources if name in DATASETS)]
+    datasets += [one for one in record.hub_datasets if REPOSITORY.fullmatch(one)]
     results = model_index(record, stage.pipeline_tag)
     licence = hub_licence(record)
     extra: dict[str, Any] = {"widget": widget(record, examples)} if examples else {}
@@ -89,24 +92,42 @@ def model_index(record: AnyRecord, task: str) -> list[EvalResult]:
     """
     if record.kind == "smoke" or has_phantoms(record):
         return []
-    tested = next((source for source in SOURCES if source.name in record.tested_on), None)
-    if tested is None or not tested.hub_dataset:
+    if (data := tested_dataset(record)) is None:
         return []
-    data, count = tested.title, sum(record.tested_on.values())
-    if tested.name == NIH and count != OFFICIAL_TEST_IMAGES:
-        data += f", {count:,} images, not the official test list"
     return [
         EvalResult(
             task_type=task,
-            dataset_type=tested.hub_dataset,
-            dataset_name=data,
-            dataset_split="test",
+            **data,
             metric_type=result.metric,
             metric_name=result.title,
             metric_value=round(result.value, 4),
         )
         for result in record.results
     ]
+
+
+def tested_dataset(record: AnyRecord) -> dict[str, Any] | None:
+    """What EvalResult is told of the data tested on; None where the Hub has no id for it."""
+    tested = next((source for source in SOURCES if source.name in record.tested_on), None)
+    count, own = sum(record.tested_on.values()), record.own_images
+    if tested is not None and tested.hub_dataset:
+        is_other = tested.name == NIH and count != OFFICIAL_TEST_IMAGES
+        more = f", {count:,} images, not the official test list" if is_other else ""
+        return {
+            "dataset_type": tested.hub_dataset,
+            "dataset_name": tested.title + more,
+            "dataset_split": "test",
+        }
+    if tested is None or tested.name != OWN or own is None or not REPOSITORY.fullmatch(own.hub_id):
+        return None
+    has_test = "test" in own.splits
+    return {
+        "dataset_type": own.hub_id,
+        "dataset_name": own.public_name + ("" if has_test else f", {count:,} images held out of it"),
+        "dataset_config": own.config or None,
+        "dataset_split": "test" if has_test else None,
+        "dataset_revision": own.revision or None,
+    }
 
 
 def has_phantoms(record: AnyRecord) -> bool:

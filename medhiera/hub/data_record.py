@@ -10,7 +10,9 @@ from typing import ClassVar
 from datasets import Dataset
 from pydantic import ConfigDict
 
-from medhiera.data.build_reports import LeakageCounts, are_patients_guessed
+from dataset_scripts.build.origin import DatasetOrigin
+from dataset_scripts.image_folder import SOURCE
+from medhiera.data.build_reports import LeakageCounts, are_patients_guessed, own_images_origin
 from medhiera.data.cocktail import (
     BuiltDataset,
     are_drawn,
@@ -19,6 +21,9 @@ from medhiera.data.cocktail import (
     phantom_sources,
     shared_patients,
 )
+
+OWN = SOURCE.name
+"""Of your own images, as a source."""
 
 STRICT = ConfigDict(extra="forbid")
 """A key that no field has is refused: of another version's record it may be the one that matters."""
@@ -29,7 +34,8 @@ class DataRecord:
     """What a stage read: images of each source by split and by use; patients it trained and scored on.
 
     `is_phantom`: every image it used is drawn; `phantom_sources`: the sources of which it used drawn images;
-    `patients_guessed`: by the names of the files; `images_without_patient`: of those used, each its own.
+    `patients_guessed`: by the names of the files; `images_without_patient`: of those used, each its own;
+    `own_images`: the dataset that these come from; `hub_copy`: that on the Hub whose built data was read.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -45,6 +51,8 @@ class DataRecord:
     phantom_sources: list[str] = field(default_factory=list)
     patients_guessed: bool = False
     images_without_patient: int = 0
+    own_images: DatasetOrigin | None = None
+    hub_copy: DatasetOrigin | None = None
 
     @classmethod
     def of(cls, data: BuiltDataset, used: Mapping[str, Dataset]) -> "DataRecord":
@@ -63,5 +71,14 @@ class DataRecord:
             phantom_sources=sorted(set[str]().union(*map(phantom_sources, used.values()))),
             patients_guessed=are_patients_guessed(data.folder),
             images_without_patient=count_without_patient(used),
+            own_images=own_images_origin(data.folder),
+            hub_copy=data.hub_copy,
             **{use: by_source(rows) for use, rows in used.items()},
         )
+
+    @property
+    def hub_datasets(self) -> list[str]:
+        """Ids of the datasets on the Hub that were read, of real images that were trained on."""
+        is_own = OWN in self.trained_on and OWN not in self.phantom_sources
+        read = [self.own_images if is_own else None, self.hub_copy]
+        return [] if self.is_phantom else [one.hub_id for one in read if one is not None and one.hub_id]

@@ -81,6 +81,7 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
         earlier_sources=sorted(record.real_sources),
         leakage_before=leakage,
         teachers=before.teachers,
+        earlier_datasets=record.hub_datasets,
     )
 
 

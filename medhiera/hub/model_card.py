@@ -45,6 +45,7 @@ from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.tables import few_cases
 from medhiera.formatting import duration, interval_text, percent
 from medhiera.hub.card_header import NIH, card_header, has_phantoms
+from medhiera.hub.data_record import OWN
 from medhiera.hub.licences import licence_sentence
 from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, read_record
@@ -108,8 +109,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "url": quote,
     }
     stage = STAGES[record.key]
-    trained_on = (source.title for source in SOURCES if source.name in record.trained_on)
-    title = stage.title.format(data=" and ".join(trained_on)) + _suffix(record)
+    title = stage.title.format(data=" and ".join(_trained_on(record))) + _suffix(record)
     body = environment.get_template(stage.card_template).render(
         metrics=record,
         figures=figures,
@@ -130,6 +130,14 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         unnamed=[source for source in record.real_sources if not names_are_public(source)],
     )
     return f"{front_matter(card_header(record, stage, title, examples))}\n{body}"
+
+
+def _trained_on(record: AnyRecord) -> list[str]:
+    """The data of this stage as its title names it: your own images by their dataset, where it has a name."""
+    titles = {source.name: source.title for source in SOURCES if source.name in record.trained_on}
+    if OWN in titles and record.own_images is not None:
+        titles[OWN] = record.own_images.public_name or titles[OWN]
+    return list(titles.values())
 
 
 def check_probe_fits(folder: Path) -> None:

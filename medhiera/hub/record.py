@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
+from dataset_scripts.build.origin import DatasetOrigin
 from medhiera.data.build_reports import LeakageCounts
 from medhiera.errors import UserError
 from medhiera.evaluation.report_results import ReportEvaluation
@@ -49,6 +50,8 @@ class Lineage:
         leakage_before: what the guard of each earlier stage counted; None where nothing is recorded of what
             the first weights had seen.
         teachers: models whose features this stage or one before it predicted.
+        earlier_datasets: ids on the Hub of datasets whose real images earlier stages trained on, beside those
+            of the sources.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -60,6 +63,7 @@ class Lineage:
     earlier_sources: list[str]
     leakage_before: list[StageLeakage] | None
     teachers: list[TeacherRecord] = field(default_factory=list)
+    earlier_datasets: list[str] = field(default_factory=list)
 
     @classmethod
     def random(cls) -> "Lineage":
@@ -158,6 +162,16 @@ class StageRecord:
         return list(dict.fromkeys([*own, *self.lineage.earlier_sources]))
 
     @property
+    def own_images(self) -> DatasetOrigin | None:
+        """What is known of the dataset that your own images come from."""
+        return None
+
+    @property
+    def hub_datasets(self) -> list[str]:
+        """Ids on the Hub of datasets that the weights have seen, beside those of the sources."""
+        return self.lineage.earlier_datasets
+
+    @property
     def leakage(self) -> LeakageCounts | None:
         """What the guard counted; None where there was nothing to guard."""
         return None
@@ -207,6 +221,16 @@ class TrainedRecord(StageRecord):
     def tested_on(self) -> dict[str, int]:
         """Test images by source."""
         return self.data.tested_on
+
+    @property
+    def own_images(self) -> DatasetOrigin | None:
+        """What is known of the dataset that your own images come from."""
+        return self.data.own_images
+
+    @property
+    def hub_datasets(self) -> list[str]:
+        """Ids on the Hub, of this stage's data first."""
+        return list(dict.fromkeys([*self.data.hub_datasets, *self.lineage.earlier_datasets]))
 
     @property
     def leakage(self) -> LeakageCounts | None:

@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import onnx
 import pytest
+import yaml
 from loopback_hub import LoopbackHub
 from PIL import Image
 from transformers import pipeline
@@ -171,6 +172,12 @@ def test_a_dataset_of_the_hub_trains_by_its_id(workshop, stage1, tmp_path):
         record = read_record(tmp_path / "stage2")
         assert record.tested_on == {"image folder": 8} and set(record.evaluation.findings) == {"none", "bar"}
         assert record.evaluation.patients == 4
+        revision = hub.repositories["datasets:tester/chests"].head
+    assert record.data.own_images.revision == revision
+    card = (tmp_path / "stage2" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["datasets"] == ["tester/chests"]
+    assert "# Hiera, findings of tester/chests (smoke run)\n" in card
+    assert f"datasets/tester/chests) on the Hub, configuration `films`, revision `{revision}`;" in card
     scored = run(  # the Hub is gone: what was extracted of it is read
         workshop, "evaluate_cls.py", "--model", str(tmp_path / "stage2"), "--data_dir", "tester/chests",
         "--dataset_config", "films", "--patient_column", "subject", "--output_dir", str(tmp_path / "scores"),

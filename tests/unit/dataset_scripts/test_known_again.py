@@ -14,7 +14,7 @@ from raw_folders import CHEST, gray
 
 from dataset_scripts.build.phantom_mark import mark_as_drawn
 from medhiera.config.arguments import DataArguments
-from medhiera.data.cocktail import open_cocktail
+from medhiera.data.cocktail import count_without_patient, open_cocktail
 from medhiera.data.training_images import (
     check_unseen,
     list_images,
@@ -69,6 +69,20 @@ def test_an_rsna_image_that_an_earlier_stage_saw_as_chestxray14s(rsna, chest, tm
         check_unseen(before, test=mapped)
     others = [row for row in range(len(mapped)) if row not in shared]
     check_unseen(before, test=mapped.select(others))
+
+
+def test_a_missing_patient_is_written_as_the_count_of_such_images_reads_it(
+    rsna, chest, monkeypatch: pytest.MonkeyPatch
+):
+    def nobody(name: str) -> str:
+        return f"nobody, {name}"
+
+    for reader in ("dataset_scripts.chestxray14", "dataset_scripts.rsna_pneumonia", "medhiera.data.cocktail"):
+        monkeypatch.setattr(f"{reader}.patient_of_one_image", nobody)
+    chest.rows[0] = chest.rows[0].replace("0,1,50", "0,,50")
+    for raw, count in ((rsna.root.parent, 40), (chest.finish().parent, 1)):
+        splits = open_cocktail(DataArguments(str(raw), build_dir=f"{raw}-built")).rows
+        assert count_without_patient(splits) == count
 
 
 def test_the_other_way_round(rsna, chest, tmp_path):

@@ -144,6 +144,7 @@ def test_a_dataset_whose_configuration_and_columns_are_named(stage1, tmp_path):
     words += ["--dataset_config", "films"]
     with pytest.raises(LabelFileError, match=r"\['film', 'mask'\] may each hold the image; name one"):
         run(stage1, tmp_path / "out.parquet", *words)
+    words[:2] = [tmp_path / "parquet"]  # among the files, it is the same dataset: no picture lies there
     words += ["--image_column", "film", "--label_column", "reader_2", "--patient_column", "subject"]
     header, table = run(stage1, tmp_path / "out.parquet", *words)
     assert header.finding_names == ["clear", "opaque"] and header.is_exclusive

@@ -13,6 +13,7 @@ from raw_folders import ChestFolder, gray
 
 from dataset_scripts import Cocktail
 from dataset_scripts.build.dataset_card import size_category, write_card
+from dataset_scripts.build.origin import DatasetOrigin, read_origin
 from dataset_scripts.build.parquet_export import export_parquet
 from dataset_scripts.image_folder import ImageFolder
 
@@ -26,9 +27,11 @@ HOSTILE = [
 ]
 
 
-def exported(place: Path, names: list[str]) -> tuple[ImageFolder, Path]:
+def exported(place: Path, names: list[str], own_card: str = "") -> tuple[ImageFolder, Path]:
     root = place / "own"
     (root / "images").mkdir(parents=True)
+    if own_card:
+        (root / "README.md").write_text(own_card)
     with (root / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "patient", *names])
@@ -81,6 +84,28 @@ def test_what_the_hub_asks_of_a_dataset(tmp_path: Path) -> None:
     assert (head["license"], head["license_link"]) == ("other", "LICENSE.md")
     assert "- image folder: Yours to state." in (out / "LICENSE.md").read_text()
     assert DatasetCard((out / "README.md").read_text()).data.pretty_name == head["pretty_name"]
+
+
+def test_an_own_folder_is_called_by_its_name_or_by_the_card_in_it(tmp_path: Path) -> None:
+    _, out = exported(tmp_path / "plain", ["Edema"])
+    card = (out / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert head["pretty_name"] == "own (MedHiera)" and "\n# own\n" in card
+    assert "chest-x-ray" not in head["tags"] and "cocktail" not in card.lower()
+    assert "## Left out\n\nNothing: every file" in card
+    noted = card.split("## Noted")[1].split("##")[0]
+    assert "| image folder | split_cut | 1 |" in noted  # which left no file out
+    named = (
+        "---\npretty_name: Films of *Lund*\nlicense: cc-by-4.0\nhomepage: https://films.example\n---\nText\n"
+    )
+    _, out = exported(tmp_path / "named", ["Edema"], named)
+    card = (out / "README.md").read_text()
+    assert "\n# Films of *Lund*\n" in card and "License: cc-by-4.0" in card
+    assert "Get it from https://films.example." in card
+    assert "- image folder: cc-by-4.0" in (out / "LICENSE.md").read_text()
+    for damage in ("---\npretty_name: [\n---\n", "---\n- a\n---\n", "no card", "---\nlicense: 3\n---\n"):
+        (tmp_path / "named" / "own" / "README.md").write_text(damage)
+        assert read_origin(tmp_path / "named" / "own") == DatasetOrigin(folder="own")
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 from dataset_scripts import FINDINGS, ImageFolder, label_names
+from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.origin import DatasetOrigin, read_origin
 from dataset_scripts.cocktail import SOURCES
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import is_exclusive
 from dataset_scripts.image_folder import NOT_NAMED, is_own_folder
 from dataset_scripts.own.dataset_rows import extract_dataset, holds_dataset
 from dataset_scripts.own.labels import Columns
+from medhiera.data.build_reports import own_images_origin
 
 KINDS = datasets.ClassLabel(names=["normal", "sick"])
 
@@ -90,6 +93,19 @@ def test_what_save_to_disk_wrote_with_patients_people_and_a_list_of_classes(tmp_
     assert {tuple(row["labels"]) for row in every} == {(1, 0), (1, 1), (0, 0)}
     assert {row["patient_id"] for row in every} == {f"image folder/{n}" for n in range(1, 7)}
     assert {(row["age_years"], row["sex"]) for row in every} == {(50.0, "F")}
+
+
+def test_the_copy_says_what_it_is_of(tmp_path: Path) -> None:
+    source = parquet(tmp_path / "films", train=rows(4), test=rows(2, 9))
+    (source / "README.md").write_text("---\npretty_name: Films\nlicense: [mit, cc0-1.0]\n---\n")
+    found = extract_dataset(str(source), "", NOT_NAMED, tmp_path / "out")
+    wanted = DatasetOrigin("films", "Films", "mit, cc0-1.0", splits=("test", "train"))
+    assert read_origin(found.folder) == wanted
+    builder = ImageFolder(data_dir=found.folder, build_dir=tmp_path / "built")
+    builder.download_and_prepare()
+    assert own_images_origin(Path(builder.cache_dir)) == wanted
+    problems = read_report(builder.cache_dir)["problems"]
+    assert "extracted_from.json" not in {problem["name"] for problem in problems}
 
 
 def test_images_without_labels(tmp_path: Path) -> None:

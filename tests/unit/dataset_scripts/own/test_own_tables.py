@@ -138,7 +138,9 @@ def test_images_in_class_folders_that_a_table_with_labels_does_not_name(tmp_path
     [
         ({"metadata.jsonl": "{no json\n"}, "line 1 is no JSON"),
         ({"metadata.jsonl": "[1]\n"}, "line 1 is no object"),
-        ({"metadata.jsonl": '{"file_name": "0.png", "boxes": [1]}\n'}, r"line 1: 'boxes' holds \[1\]"),
+        ({"metadata.jsonl": '{"file_name": "0.png", "labels": [1]}\n'}, "'labels' holds .*several labels"),
+        ({"metadata.jsonl": '{"file_name": {"a": 1}, "m": 1}\n'}, r"line 1: 'file_name' holds"),
+        ({"metadata.parquet": "no parquet"}, "metadata.parquet cannot be read as Parquet"),
         ({"metadata.jsonl": '{"file": "0.png"}\n'}, "no key 'file_name' or 'image'"),
         ({"metadata.jsonl": '{"file_name": "0.png", "image": "1.png"}\n'}, "'image' is there twice"),
         ({"labels.csv": "image,file_name,m\n0.png,0.png,1\n"}, "mean the same"),

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from stage_records import CLEAN, classification_record, training
+from stage_records import CLEAN, check_metadata, classification_record, training
 
+from dataset_scripts.build.origin import DatasetOrigin
 from medhiera.data.build_reports import are_patients_guessed
 from medhiera.evaluation import figures
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -18,6 +19,7 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
 from medhiera.evaluation.tables import format_table
+from medhiera.hub.lineage import lineage_of
 from medhiera.hub.model_card import TEMPLATES, render_card
 from medhiera.hub.record import read_record
 
@@ -112,6 +114,55 @@ def test_the_card_says_where_patients_come_from(tmp_path):
     said = card[card.index("Intervals: patients resampled") :].split("\n", 1)[0]
     assert "Of 12 of the images" in said and "not known, and each counts as a patient of its own" in said
     assert "Patients were guessed from the names of the files" in said
+
+
+HUB = DatasetOrigin(hub_id="lab/films", config="big", revision="0123abc", splits=("test", "train"))
+
+
+def test_a_dataset_of_the_hub_is_named_in_metadata_and_text(tmp_path):
+    record = record_of(NAMES)
+    record.data = replace(record.data, own_images=HUB)
+    card = render_card(record, [])
+    head = check_metadata(card)
+    assert head["datasets"] == ["lab/films"] and "# Hiera, findings of lab/films\n" in card
+    assert head["model-index"][0]["results"][0]["dataset"] == {
+        "type": "lab/films", "name": "lab/films", "config": "big", "split": "test", "revision": "0123abc"
+    }  # fmt: skip
+    place = "[lab/films](https://huggingface.co/datasets/lab/films) on the Hub"
+    assert f"{place}, configuration `big`, revision `0123abc`; its licence" in card
+    record.data = replace(record.data, own_images=replace(HUB, splits=("train",)))
+    dataset = check_metadata(render_card(record, []))["model-index"][0]["results"][0]["dataset"]
+    assert "split" not in dataset and dataset["name"] == "lab/films, 90 images held out of it"
+    record.write(tmp_path)
+    assert read_record(tmp_path).data.own_images == record.data.own_images
+    after = lineage_of(str(tmp_path), [])
+    assert after.earlier_datasets == ["lab/films"]
+    later = classification_record(lineage=after)
+    assert check_metadata(render_card(later, []))["datasets"][-1] == "lab/films"
+    record.data = replace(record.data, is_phantom=True)
+    assert "datasets" not in check_metadata(render_card(record, []))
+
+
+def test_a_folder_is_called_private_unless_a_card_in_it_names_it():
+    record = record_of(NAMES)
+    assert "private folder" not in render_card(record, [])  # a record from before names nothing
+    record.data = replace(record.data, own_images=DatasetOrigin(folder="films"))
+    card = render_card(record, [])
+    assert "a private folder called `films`" in card and "findings of the user's own images" in card
+    assert not {"datasets", "model-index"} & check_metadata(card).keys()
+    named = DatasetOrigin("films", "Films of Lund", "cc-by-4.0", "https://films.example")
+    record.data = replace(record.data, own_images=named)
+    card = render_card(record, [])
+    assert "are of Films of Lund, https://films.example; licence: cc-by-4.0." in card
+    assert "# Hiera, findings of Films of Lund\n" in card and "private" not in card.split("## Results")[0]
+
+
+def test_built_data_on_the_hub_is_named():
+    record = classification_record()
+    record.data = replace(record.data, hub_copy=DatasetOrigin(hub_id="lab/built", revision="77"))
+    card = render_card(record, [])
+    assert check_metadata(card)["datasets"][-1] == "lab/built"
+    assert "read from the dataset [lab/built](https://huggingface.co/datasets/lab/built)" in card
 
 
 def test_one_finding_is_no_mean_of_findings():
