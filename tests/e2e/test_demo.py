@@ -91,7 +91,7 @@ def test_demo_on_phantoms_learns_and_is_reused(root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "snippets", "commands"), [("README.md", 2, 2), ("docs/usage.md", 3, 4)])
+@pytest.mark.parametrize(("page", "snippets", "commands"), [("README.md", 1, 2), ("docs/usage.md", 3, 4)])
 def test_a_page_works_on_what_the_demo_left(root, page, snippets, commands, tmp_path):
     assert (root / "demo" / "phantom" / "stage2" / "README.md").is_file(), "the demo's own test comes first"
     text = (root / page).read_text()
