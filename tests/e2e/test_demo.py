@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from loopback_hub import LoopbackHub
+from project_copy import write_short_recipes
 from stage_folders import run
 from warm_python import warm_python
 
@@ -64,16 +65,6 @@ def demo(root, *variables):
     return run_from(root, "make", "--no-print-directory", *variables, "demo")
 
 
-def write_short_recipes(folder):
-    """The demo's recipes with a twentieth of its steps."""
-    for name, steps in (("mae_smoke.yaml", 400), ("cls_smoke.yaml", 300)):
-        text = (RECIPES / name).read_text()
-        assert f"max_steps: {steps}" in text
-        text = text.replace(f"max_steps: {steps}", f"max_steps: {steps // 20}")
-        (folder / name).write_text(re.sub(r"(eval|save)_steps: \d+", rf"\1_steps: {steps // 20}", text))
-    return folder
-
-
 def summary(text):
     """The closing summary as lines."""
     return text[text.index("══ summary") :].splitlines()
@@ -100,7 +91,7 @@ def test_demo_on_phantoms_learns_and_is_reused(root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "snippets", "commands"), [("README.md", 2, 2), ("docs/usage.md", 3, 4)])
+@pytest.mark.parametrize(("page", "snippets", "commands"), [("README.md", 1, 2), ("docs/usage.md", 3, 4)])
 def test_a_page_works_on_what_the_demo_left(root, page, snippets, commands, tmp_path):
     assert (root / "demo" / "phantom" / "stage2" / "README.md").is_file(), "the demo's own test comes first"
     text = (root / page).read_text()
@@ -152,7 +143,7 @@ def test_demo_on_real_images(root, mini_cocktail, tmp_path):
     shutil.rmtree(root / "demo" / mini_cocktail.name, ignore_errors=True)
     script = tmp_path / "other_recipes.py"
     script.write_text(OTHER_RECIPES)
-    recipes = write_short_recipes(tmp_path)
+    recipes = write_short_recipes(RECIPES, tmp_path)
     done = run_from(root, warm_python(), script, recipes, "--data", mini_cocktail)
     assert done.returncode == 0, done.stdout[-4000:]
     folder = root / "demo" / mini_cocktail.name

@@ -6,26 +6,18 @@ import sys
 import zipfile
 
 import pytest
+from project_copy import INSIDE_MEDHIERA, PACKAGES, copy_project
 
 import dataset_scripts
 import modeling_hiera_mae
 from medhiera import __version__, demo_stages, shipped_files
 
-PACKAGES = ("modeling_hiera_mae", "dataset_scripts", "medhiera")
-INSIDE_MEDHIERA = ("model_cards", "configs")
 SUFFIXES = {".py", ".j2", ".json", ".yaml", ".safetensors", ".css", ".typed", ".txt"}
 
 
 @pytest.fixture(scope="module")
 def project(root, tmp_path_factory):
-    """A copy to build in: setuptools leaves folders beside the sources."""
-    copy = tmp_path_factory.mktemp("project")
-    ignored = shutil.ignore_patterns("__pycache__", "examples")
-    for room in (*PACKAGES, *INSIDE_MEDHIERA):
-        shutil.copytree(root / room, copy / room, ignore=ignored)
-    for path in (root / "pyproject.toml", root / "README.md", root / "LICENSE", *root.glob("*.py")):
-        shutil.copy2(path, copy / path.name)
-    return copy
+    return copy_project(root, tmp_path_factory.mktemp("project"))
 
 
 def test_the_wheel_is_complete_and_has_no_generic_name(project, tmp_path):
