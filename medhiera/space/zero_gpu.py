@@ -6,13 +6,15 @@ what goes in and comes out is pickled. app.py imports this file before PyTorch.
 """
 
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-IS_THERE = importlib.util.find_spec("spaces") is not None
+IS_THERE = bool(os.environ.get("SPACES_ZERO_GPU")) and importlib.util.find_spec("spaces") is not None
+"""Spaces sets the variable where a GPU is lent; the package alone is on other Spaces too."""
 
 if IS_THERE:
     import spaces

@@ -71,7 +71,8 @@ def test_a_space_with_zero_gpu_lends_one_to_each_call(root, stage2, tmp_path):
     words = ["-W", "ignore", "-c", USE_THE_PAGE, str(stage2), str(tmp_path)]
     done = subprocess.run(
         [sys.executable, *words],
-        cwd=root, text=True, capture_output=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=root, text=True, capture_output=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "SPACES_ZERO_GPU": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "CALLS" + " answer" * 3 + " see_heat" * 3
