@@ -74,8 +74,7 @@ def list_table(
     )
     source = listing.source.name
     for key, facts in merged.items():
-        file = found.get(key, key)
-        if isinstance(file, NoFile):
+        if isinstance(file := found.get(key, key), NoFile):
             listing.report(file.kind, file.path or key, file.detail, splits[key])
             continue
         if facts.patient == patient_of_one_image(key):

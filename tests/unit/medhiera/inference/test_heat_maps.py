@@ -13,8 +13,9 @@ HEIGHT, WIDTH, UNIT = 128, 96, 32
 def tiny_classifier(seed=0, labels=2, size=(HEIGHT, WIDTH)):
     torch.manual_seed(seed)
     config = HieraMAEConfig.from_size(
-        "tiny", image_size=list(size), embed_dim=8, depths=[1, 1, 1, 1], num_labels=labels
-    )
+        "tiny", image_size=list(size), embed_dim=8, depths=[1, 1, 1, 1], num_labels=labels,
+        problem_type="multi_label_classification",
+    )  # fmt: skip
     return HieraMAEForImageClassification(config)
 
 

@@ -155,7 +155,7 @@ def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
 
     tiny_mae().save_pretrained(tmp_path / "stage1")
     PREPROCESSING.to_processor().save_pretrained(tmp_path / "stage1")
-    with pytest.raises(UserError, match=r"no trained classifier.*train_cls\.py"):
+    with pytest.raises(UserError, match="no trained classifier.*`medhiera train-cls` makes"):
         export_onnx(tmp_path / "stage1", tmp_path / "a.onnx")
 
     shutil.copytree(folder, tmp_path / "bare")
