@@ -38,6 +38,8 @@ def folder_fault(name: str) -> str | None:
     Args:
         name: as the user typed it.
     """
+    if "://" in name:
+        return address_fault(name)
     try:
         os.stat(name)
         return None
@@ -51,6 +53,18 @@ def folder_fault(name: str) -> str | None:
         if near is None or not _is_typo(name, near.as_posix()):
             return None
     return no_folder(path)
+
+
+def address_fault(address: str) -> str:
+    """Why an address is not taken, with the Hub id that it may hold."""
+    scheme, _, rest = address.partition("://")
+    parts = [part for part in rest.split("/") if part]
+    if scheme in ("http", "https"):
+        del parts[:1]  # the host
+    if parts[:1] in (["datasets"], ["models"]):
+        del parts[:1]
+    named = f": give {'/'.join(parts[:2])}" if len(parts) >= 2 else ""
+    return f"is an address; wanted a folder or an id on the Hub, NAME/REPOSITORY{named}"
 
 
 def _is_typo(name: str, other: str) -> bool:

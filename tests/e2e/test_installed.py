@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from loopback_hub import LoopbackHub
 
+from medhiera.__main__ import COMMANDS
+
 pytestmark = pytest.mark.slow
 
 OVERRIDES = json.dumps({"embed_dim": 8, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16, "decoder_depth": 1,
@@ -106,6 +108,8 @@ def test_nothing_generic_is_installed_and_all_is_found(installed):
     assert answer["script"].startswith(str(installed.bin.parent)) and os.path.isfile(answer["script"])
     assert installed.run("medhiera", "--version").stdout == f"medhiera {answer['version']}\n"
     assert "medhiera predict --model" in installed.run("medhiera", "predict", "--help").stdout
+    for name in COMMANDS:
+        assert f"medhiera {name}" in installed.run("medhiera", name, "--help").stdout
     assert (
         "usage: train_mae.py" in installed.run("python", "-m", "medhiera.scripts.train_mae", "--help").stdout
     )
@@ -139,11 +143,18 @@ def test_three_stages_and_what_follows_them(installed):
         ["train-report", "report_smoke", *studies, "--output_dir", "runs/report", *decoder, *SMALL],
         ["probe", *stage1, *data, "--output_dir", "runs/probe", "--bootstrap_resamples", "20"],
         ["embed", *stage1, "--output", "files.parquet", *map(str, images)],
+        ["evaluate", "--model", "runs/stage2", *data, "--output_dir", "runs/scores", "--device", "cpu",
+         "--bootstrap_resamples", "20"],
+        ["convert", "runs/stage2", "runs/timm", "--to", "timm"],
+        ["export", "runs/stage2", "runs/model.onnx"],
         ["publish", "runs/stage2", "tester/tiny"],
     ]))  # fmt: skip
     for name in ("stage1", "stage2", "report"):
         assert (installed.folder / "runs" / name / "README.md").stat().st_size > 1000
     assert json.loads((installed.folder / "runs" / "probe" / "metrics.json").read_text())["probe_penalty"]
+    assert json.loads((installed.folder / "runs" / "scores" / "metrics.json").read_text())["evaluation"]
+    assert json.loads((installed.folder / "runs" / "timm" / "config.json").read_text())["architecture"]
+    assert (installed.folder / "runs" / "model.onnx").stat().st_size > 10_000
     assert len(pd.read_parquet(installed.folder / "files.parquet")) == len(images)
     published = installed.hub.repositories["tester/tiny"].files
     assert {"README.md", "model.safetensors", "modeling_hiera.py", "sizes.py"} <= published.keys()

@@ -76,3 +76,17 @@ def test_a_word_is_suggested_only_where_one_is_like_it():
     assert did_you_mean("pub", words) == "; did you mean 'publish'?"
     assert did_you_mean("p", words) == "; did you mean 'predict' or 'publish'?"
     assert did_you_mean("xyz", words) == "" == did_you_mean("", words)
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("hf://some-lab/chest-hiera", "some-lab/chest-hiera"),
+        ("hf://datasets/some-lab/chest", "some-lab/chest"),
+        ("https://example.org/some-lab/chest-hiera/tree/main", "some-lab/chest-hiera"),
+        ("https://example.org/datasets/some-lab/chest", "some-lab/chest"),
+    ],
+)
+def test_an_address_is_answered_with_the_id_in_it(address, wanted):
+    assert folder_fault(address).endswith(f"an id on the Hub, NAME/REPOSITORY: give {wanted}")
+    assert folder_fault("s3://bucket").endswith("an id on the Hub, NAME/REPOSITORY")
