@@ -52,6 +52,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         options.data_dir = options.paths.pop()
     if bool(options.paths) == (options.data_dir is not None):
         parser.error("name either FILES_OR_FOLDER_OR_DATASET, or --data_dir")
+    if options.output.suffix.lower() != ".parquet":
+        parser.error(f"--output {options.output}: the file is Parquet; give it a name that ends in .parquet")
     options.paths = [Path(name) for name in options.paths]
     options.output_dir = options.output.parent
     return options

@@ -3,8 +3,8 @@
     python predict.py --model runs/stage2 --output predictions.csv chest1.png chest2.jpg study.dcm
     python predict.py --model demo/phantom/stage2 --output predictions.csv demo/phantom/raw/COVIDx_CXR/test
 
-What is written depends on the model: train_cls.py's gives probabilities, and `--model A B C` the mean of
-several models'; train_report.py's writes a report of each picture by itself. The second uses the folder that
+What is written depends on the model: a classifier gives probabilities, and `--model A B C` the mean of
+several's; a model that writes reports writes one of each picture by itself. The second uses the folder that
 `make demo` wrote. Repeating a command that was killed resumes it, from any folder: a relative path in the CSV
 starts at the CSV's own folder.
 

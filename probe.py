@@ -5,11 +5,11 @@
     python probe.py --features features.parquet --output_dir runs/probe
 
 The second probes what `make demo` left. MODEL is any stage, a stock Hiera, or another vision model that
-embed.py opens: what it learned before it is fine-tuned shows, in minutes on a CPU. The third takes features
-that embed.py wrote of a dataset. Numbers, intervals and files are those of evaluate_cls.py, and beside them
-what the same features give with few labels: of 1, 5, 10 and 50 patients with each finding and as many
-without, and of 1 and 10 % of the training patients. `--compare OTHER/predictions.parquet` adds the difference
-from another model on the same images, paired.
+`medhiera embed` opens: what it learned before it is fine-tuned shows, in minutes on a CPU. The third takes
+features that `medhiera embed` wrote of a dataset. Numbers, intervals and files are those of `medhiera
+evaluate`, and beside them what the same features give with few labels: of 1, 5, 10 and 50 patients with each
+finding and as many without, and of 1 and 10 % of the training patients. `--compare OTHER/predictions.parquet`
+adds the difference from another model on the same images, paired.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -26,7 +26,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser = new_parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", help="any stage, a stock Hiera or another vision model; its encoder is used")
-    what.add_argument("--features", type=Path, help="the Parquet file that embed.py wrote of a dataset")
+    what.add_argument(
+        "--features", type=Path, help="the Parquet file that `medhiera embed` wrote of a dataset"
+    )
     add_scoring_options(parser, needs_data=False)
     parser.add_argument(
         "--max_train_images", type=int, help="at most so many training images, drawn at random (default: all)"

@@ -296,7 +296,8 @@ def _check_build_dir(build_dir: Path, scans: Iterable[FolderScan]) -> None:
         if place.is_relative_to(scan.root) and not is_hidden:
             raise DataLayoutError(
                 f"build_dir {build_dir} lies inside the raw data, {scan.root}, so the next build would find "
-                "its own output there. Choose a build_dir outside of it."
+                "its own output there. Choose a folder outside of it: build_dir, or output_dir, beside which "
+                "it lies by default."
             )
 
 

@@ -158,12 +158,22 @@ def _advice(column: str, values: set[str], class_columns: Sequence[str]) -> str:
     if class_columns and column not in class_columns:
         name = class_columns[0]
         return f" If {name!r} names each image's one class, add label_column: {name}; others are not read."
+    if any("|" in value for value in values):
+        return " Its cells hold several findings: give each a column of its own name, with 1 and 0."
+    if {value.lower() for value in values} <= {"yes", "no", "true", "false", "y", "n", "1", "0"}:
+        return " Write 1 for yes and 0 for no."
     if len(values) > _MOST_CLASSES or max(map(len, values)) > _LONGEST_CLASS:
         return ""
     return f" If it names each image's one class, add label_column: {column}."
 
 
 def _classes(table: Table, column: str) -> OwnLabels:
+    joined = next((row for row in table.rows if "|" in row.get(column)), None)
+    if joined is not None:
+        raise LabelFileError(
+            f"{table.name}, line {joined.line}: column {column!r} holds several labels in one cell, "
+            f"{joined.get(column)!r}. Give each finding a column of its own name, with 1 and 0."
+        )
     names = sorted({read_identifier(row.get(column)) for row in table.rows} - {""})
     if all(name.isdecimal() for name in names):
         names.sort(key=int)

@@ -269,6 +269,9 @@ class StageArguments:
     training_defaults: ClassVar[dict[str, Any]] = {}
     """Fields of TrainingArguments that the stage sets where neither file nor command line do."""
 
+    recipes: ClassVar[str] = ""
+    """What the names of our recipes of this stage begin with."""
+
     is_mae: ClassVar[bool] = False
     """The stage trains a masked autoencoder: decoder and query pooling are its checkpoint's."""
 

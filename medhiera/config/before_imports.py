@@ -6,6 +6,7 @@ spelling of options from here. Beside help.py, which knows all options without i
 """
 
 import itertools
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -18,7 +19,18 @@ from dataset_scripts.mistyped import did_you_mean, folder_fault
 from medhiera.config.arguments import StageArguments
 from medhiera.config.help import OUR_GROUPS, answer_help, training_options
 from medhiera.errors import UserError, run_script
-from medhiera.shipped_files import find_recipe
+from medhiera.shipped_files import RECIPES, find_recipe
+
+logger = logging.getLogger(__name__)
+
+MEANT = {
+    "lr": "learning_rate",
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "model": "model_name_or_path",
+    "output": "output_dir",
+}
+"""What is often typed → the option."""
 
 FOLDERS = ("data_dir", "model_name_or_path", "teacher")
 """Options that name a folder, or what the Hub has."""
@@ -53,8 +65,11 @@ def refuse_early(stage: type[StageArguments], argv: Sequence[str]) -> None:
     known |= {field.name for group in (*OUR_GROUPS, stage) for field in fields(group)}
     words = list(argv)
     recipe: dict[str, Any] = {}
-    if not words[0].startswith("--"):
+    if words[0].startswith("--"):
+        logger.warning("no recipe is named: transformers' own defaults hold, of which few suit this model")
+    else:
         path = find_recipe(words.pop(0))
+        _refuse_other_stage(stage, path)
         recipe = read_recipe(path)
         if unknown := [str(key) for key in recipe if key not in known]:
             raise UserError(f"{path}: " + unknown_keys(unknown, known))
@@ -65,6 +80,18 @@ def refuse_early(stage: type[StageArguments], argv: Sequence[str]) -> None:
     named = {name: _value(name, words) or recipe.get(name) for name in FOLDERS}
     if faults := folder_faults(named):
         raise UserError("this recipe cannot run:\n  - " + "\n  - ".join(faults))
+
+
+def _refuse_other_stage(stage: type[StageArguments], path: Path) -> None:
+    """Refuse one of our recipes that is another stage's: most of its keys would be taken.
+
+    Raises:
+        UserError: with our recipes of this stage.
+    """
+    if path.parent.resolve() != RECIPES or path.stem.partition("_")[0] == stage.recipes:
+        return
+    ours = ", ".join(sorted(file.stem for file in RECIPES.glob(f"{stage.recipes}_*.yaml")))
+    raise UserError(f"{path.name} is a recipe of another stage; this command's are {ours}")
 
 
 def folder_faults(named: Mapping[str, Any]) -> list[str]:
@@ -141,7 +168,12 @@ def unknown_keys(keys: Sequence[str], known: set[str]) -> str:
     sentences = []
     for key in keys:
         name = key.lstrip("-").split("=")[0]
-        hint = did_you_mean(name, known) or "; see --help for all keys"
+        if name.endswith((".yaml", ".yml")):
+            sentences.append(f"{name} stands among the options: the recipe comes first")
+            continue
+        meant = MEANT.get(name.replace("-", "_"))
+        hint = f"; did you mean {meant!r}?" if meant in known else did_you_mean(name, known)
+        hint = hint or "; see --help for all keys"
         sentences.append(f"unknown key {name!r}{hint}")
     return "\n".join(sentences)
 

@@ -14,6 +14,7 @@ from medhiera.config.ranges import BELOW_ONE, COUNT, COUNT_OR_NONE, Range
 class ReportArguments(StageArguments):
     """Stage 2 for reports: what is written, by which decoder, and how it is chosen."""
 
+    recipes: ClassVar[str] = "report"
     training_defaults: ClassVar[dict[str, Any]] = {
         "load_best_model_at_end": True,
         "metric_for_best_model": "cider",

@@ -16,6 +16,7 @@ HIDDEN_SHARE = Range(0, 1, above=True, below=True, hint="such as 0.6")
 class MAEArguments(StageArguments):
     """Stage 1: what is masked."""
 
+    recipes: ClassVar[str] = "mae"
     is_mae: ClassVar[bool] = True
 
     mask_ratio: float = option(0.6, "Share of mask units hidden from the encoder.", range=HIDDEN_SHARE)
@@ -133,6 +134,7 @@ class MAEArguments(StageArguments):
 class ClassificationArguments(StageArguments):
     """Stage 2: what is trained beside the encoder."""
 
+    recipes: ClassVar[str] = "cls"
     training_defaults: ClassVar[dict[str, Any]] = {
         "load_best_model_at_end": True,
         "metric_for_best_model": "selection_auroc",  # evaluation/checkpoint_selection.py

@@ -10,7 +10,7 @@ The scripts, the export and the page open such folders through it.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.device import CPU, choose_device, move
 from medhiera.errors import UserError
-from medhiera.inference.picture_files import open_picture
+from medhiera.inference.picture_files import Pictures, as_list, open_picture
 from medhiera.layout import read_config
 from medhiera.loading import load_model, load_processor
 from modeling_hiera_mae import HieraMAEForImageClassification
@@ -137,13 +137,12 @@ class Classifier:
         activation = "softmax" if self.is_exclusive else ""
         return fingerprint(self.model, f"{self.names}{self.preprocessing}{activation}")
 
-    def predict(
-        self, images: Iterable[Image.Image | str | Path], batch_size: int = 32
-    ) -> list[dict[str, float]]:
+    def predict(self, images: Pictures, batch_size: int = 32) -> list[dict[str, float]]:
         """The model's own probability of each finding, see `score`.
 
         Args:
-            images: pictures with 8 bits a channel, of any mode and size, or files: PNG, JPEG, TIFF, DICOM.
+            images: one or several: pictures with 8 bits a channel, of any mode and size, or files (PNG, JPEG,
+                TIFF, DICOM).
             batch_size: images at a time.
 
         Returns:
@@ -152,7 +151,7 @@ class Classifier:
         Raises:
             UserError: a file cannot be read, or a probability is NaN or infinite.
         """
-        pixels = [self.preprocessing.pixels(open_picture(image)) for image in images]
+        pixels = [self.preprocessing.pixels(open_picture(image)) for image in as_list(images)]
         rows = [
             row
             for start in range(0, len(pixels), batch_size)

@@ -8,7 +8,7 @@
 Beside classifier.py; `embed.py` writes what it returns, `probe.py` fits linear classifiers on it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from medhiera.inference.classifier import (
     model_inputs,
     open_preprocessing,
 )
-from medhiera.inference.picture_files import open_picture
+from medhiera.inference.picture_files import Pictures, as_list, open_picture
 from medhiera.inference.vision_model import Pooling, VisionModel
 from medhiera.layout import read_config, read_model_type
 from medhiera.loading import load_model, load_processor
@@ -86,11 +86,12 @@ class Encoder:
         """Twelve hexadecimal digits that depend on the weights and the preprocessing."""
         return fingerprint(self.model, f"{self.preprocessing}")
 
-    def features(self, images: Iterable[Image.Image | str | Path], batch_size: int = 32) -> Tensor:
+    def features(self, images: Pictures, batch_size: int = 32) -> Tensor:
         """One vector an image, see `embed`.
 
         Args:
-            images: pictures with 8 bits a channel, of any mode and size, or files: PNG, JPEG, TIFF, DICOM.
+            images: one or several: pictures with 8 bits a channel, of any mode and size, or files (PNG, JPEG,
+                TIFF, DICOM).
             batch_size: images at a time.
 
         Returns:
@@ -99,7 +100,7 @@ class Encoder:
         Raises:
             UserError: a file cannot be read, or a feature is NaN or infinite.
         """
-        pixels = [self.preprocessing.pixels(open_picture(image)) for image in images]
+        pixels = [self.preprocessing.pixels(open_picture(image)) for image in as_list(images)]
         starts = range(0, len(pixels), batch_size)
         parts = [self.embed(pixels[start : start + batch_size]) for start in starts]
         return torch.cat(parts) if parts else torch.empty(0, self.size)

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,16 @@ def read_pictures(
         yield from batches
 
 
-def open_picture(image: Image.Image | str | Path) -> Image.Image:
+Picture = Image.Image | str | Path
+Pictures = Picture | Iterable[Picture]
+
+
+def as_list(pictures: Pictures) -> list[Picture]:
+    """One picture or file as a list of one, several as a list."""
+    return [pictures] if isinstance(pictures, Picture) else list(pictures)
+
+
+def open_picture(image: Picture) -> Image.Image:
     """A picture as it is, or one that a file holds, as 8-bit gray.
 
     Raises:

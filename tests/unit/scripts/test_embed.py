@@ -220,6 +220,12 @@ def test_another_file_is_not_written_into(stage1, pictures, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_the_output_is_named_as_what_it_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["--model", "m", "--output", "features.csv", "a.png"])
+    assert "--output features.csv: the file is Parquet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["a.png", "--data_dir", "data"]])
 def test_files_or_a_dataset_are_wanted(words, capsys):
     with pytest.raises(SystemExit):

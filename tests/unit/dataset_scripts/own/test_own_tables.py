@@ -81,6 +81,11 @@ def test_a_table_beside_split_folders_keeps_them(tmp_path: Path) -> None:
     [
         (["1", "0", "-1"], r"no other column is allowed. If -1 says uncertain, as in CheXpert, empty these"),
         (["1", "0", "maybe"], r"names each image's one class, add label_column: mass"),
+        (
+            ["Effusion|Mass", "Mass", ""],
+            r"hold several findings: give each a column of its own name, with 1 and",
+        ),
+        (["yes", "no", ""], r"Write 1 for yes and 0 for no\.$"),
         (["1", "0", "The heart is enlarged; no effusion. " * 3], r"no other column is allowed\.$"),
     ],
 )
@@ -183,3 +188,12 @@ def test_a_class_column_is_asked_for_by_its_name(tmp_path: Path) -> None:
     folders = write(tmp_path / "classes", {}, ["A/0.png", "B/1.png"])
     with pytest.raises(DataLayoutError, match="has no table"):
         listed(folders, label_column="kind")
+
+
+def test_several_findings_in_one_cell_are_no_class(tmp_path: Path) -> None:
+    table = "image,found\n0.png,Mass|Effusion\n1.png,Mass\n2.png,Effusion\n"
+    root = write(tmp_path / "own", {"labels.csv": table}, [f"{n}.png" for n in range(3)])
+    with pytest.raises(
+        LabelFileError, match=r"line 2: column 'found' holds several labels in one cell, 'Mass"
+    ):
+        listed(root, label_column="found")

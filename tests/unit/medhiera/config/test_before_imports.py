@@ -31,6 +31,10 @@ def data(tmp_path, monkeypatch):
             "mine.yaml: unknown key 'image_sise'; did you mean 'image_si",
         ),
         (["cls_smoke", "--data-dr=images"], "unknown key 'data-dr'; did you mean 'data_dir'"),
+        (["mae_small", "--data_dir", "images"], r"mae_small.yaml is a recipe of another stage; .* cls_512, "),
+        (["configs/report_smoke.yaml"], "report_smoke.yaml is a recipe of another stage"),
+        (["--lr", "0.1"], "unknown key 'lr'; did you mean 'learning_rate'"),
+        (["--batch-size", "4"], "unknown key 'batch-size'; did you mean 'per_device_train_batch_size'"),
         (["--data_dir", "imges"], r"--data_dir imges: there is no such folder; did you mean images\?"),
         (["no.yaml"], r"--data_dir imges: there is no such folder; did you mean images\?"),
         (
@@ -42,6 +46,16 @@ def data(tmp_path, monkeypatch):
 def test_a_fault_is_told_before_pytorch_is_imported(data, words, wanted):
     with pytest.raises(UserError, match=wanted):
         refuse_early(ClassificationArguments, words)
+
+
+def test_a_run_without_a_recipe_is_warned_of(data, caplog):
+    refuse_early(ClassificationArguments, ["--data_dir", "images", "--output_dir", "out"])
+    assert "no recipe is named: transformers' own defaults hold" in caplog.text
+
+
+def test_a_recipe_behind_the_options_is_told_where_it_belongs(data):
+    with pytest.raises(UserError, match="mine.yaml stands among the options: the recipe comes first"):
+        parse_config(ClassificationArguments, ["--data_dir", "images", "--output_dir", "out", "mine.yaml"])
 
 
 def test_all_mistyped_folders_are_told_at_once(data):

@@ -36,6 +36,16 @@ def test_a_classifiers_head_on_its_encoders_features_is_the_classifier(stage2):
     assert features.shape == (3, classifier.model.config.hidden_size) and features.dtype == torch.float32
 
 
+def test_one_picture_or_file_is_a_list_of_one(stage2, tmp_path):
+    encoder, classifier = Encoder.from_pretrained(stage2), Classifier.from_pretrained(stage2)
+    file = tmp_path / "a.png"
+    PICTURES[0].convert("L").save(file)
+    [scores] = classifier.predict([file])
+    for one in (file, str(file), PICTURES[0].convert("L")):
+        assert torch.equal(encoder.features(one), encoder.features([file]))
+        assert classifier.predict(one) == [scores]
+
+
 def test_a_stage_1_embeds_as_stock_transformers_do(stage2, tmp_path):
     torch.manual_seed(0)
     folder = tmp_path / "mae"
