@@ -88,7 +88,7 @@ def test_the_notebook_runs_outside_a_clone(notebook, root, tmp_path, monkeypatch
     printed = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     text = {name: "".join(o.get("text", "") for o in outputs) for name, outputs in printed.items()}
     assert (site / "medhiera" / "__main__.py").is_file() and (empty / "demo" / "phantom" / "stage2").is_dir()
-    assert len(re.findall(r"^[A-Z][A-Za-z_ ]+ 0\.\d\d$", text["predict"], re.MULTILINE)) == 5
+    assert len(re.findall(r"[A-Z][a-z]+ +0\.\d\d$", text["predict"], re.MULTILINE)) == 5
     assert "torch.Size([8, 256])" in text["embed"]
     assert "mean AUROC 0." in text["score"]
     for name in ("heat", "score"):
