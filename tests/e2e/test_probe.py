@@ -39,7 +39,7 @@ def test_a_probe_is_scored_with_intervals_beside_another_model(stage1, stage2, w
     assert "1 + 1 patients" in done.stderr and "of draws" in done.stderr
     assert evaluation["split"] == "test" and evaluation["mean_auroc_interval"]
     assert evaluation["pointing_game"]["reason"] == "a linear probe has no heat maps"
-    assert "synthetic phantoms" in done.stderr or "PHANTOMS" in done.stderr
+    assert "not shown beside this: the images are synthetic" in done.stderr
     figures = {path.name for path in (tmp_path / "first" / "figures").iterdir()}
     assert {"roc.png", "few_shots.png"} <= figures
     assert "label_efficiency.png" not in figures, "a tenth of so few images is too few to learn from"
