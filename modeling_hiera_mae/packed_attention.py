@@ -54,8 +54,8 @@ def can_run(device: torch.device) -> bool:
     Exported and traced models are to run where this package is not, and torch.func differentiates no
     operator of ours: all keep PyTorch's own.
     """
-    # is_tracing is absent from torch's stubs.
-    is_leaving = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined]  # absent from torch's stubs
+    is_leaving = torch.compiler.is_exporting() or is_traced
     return not is_leaving and not torch._C._are_functorch_transforms_active() and _is_hopper(device)
 
 

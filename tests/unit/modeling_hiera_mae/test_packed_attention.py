@@ -104,7 +104,7 @@ def test_without_a_hopper_gpu_they_do_not_run():
 @pytest.fixture
 def hopper():
     if not (torch.cuda.is_available() and can_run(CUDA)):
-        pytest.skip("needs a Hopper GPU")  # on others these kernels are not used
+        pytest.skip("needs a Hopper GPU: on others these kernels are not used")
 
 
 @pytest.mark.gpu
