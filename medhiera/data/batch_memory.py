@@ -1,10 +1,14 @@
 """Shared memory that a loader's worker writes its batches into, again and again.
 
-torch sends each batch in memory of its own. The system makes its pages anew each time, which can cost a
-worker twice what all else does. Here the worker keeps its memory, and the receiver copies out of it.
+torch sends each batch in memory of its own. The system makes its pages anew each time and maps them anew in
+the process that receives, which can cost either side twice what all else does. Here the worker keeps its
+memory, the receiver keeps it mapped, and each batch is copied out of it.
 """
 
+import itertools
 import math
+import multiprocessing
+import os
 from typing import Any
 
 import torch
@@ -13,14 +17,46 @@ from torch import Tensor
 _HEADER = 64
 """Bytes before the pixels; the first of them says that a batch waits there to be received."""
 
+_numbers = itertools.count()
+
+_mapped: dict[tuple[int, int], Tensor] = {}
+"""What this process has received of its workers' memory, by the worker's process id and the slot's number."""
+
+
+class Slot:
+    """Memory of a worker for one batch at a time.
+
+    Args:
+        number: no other slot of the worker has it.
+        size: bytes of pixels.
+    """
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number = number
+        self.memory = torch.empty(_HEADER + size, dtype=torch.uint8).share_memory_()
+        self.is_sent = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no batch waits here."""
+        return not self.memory[0]
+
+    def give_back(self) -> None:
+        """Say that the batch has been received."""
+        self.memory[0] = 0
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether the tensor lies in this memory."""
+        return tensor.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr()
+
 
 class BatchMemory:
     """The memory of one worker; it grows to as many batches as wait to be received, by prefetch_factor."""
 
     def __init__(self) -> None:
-        self._slots: list[Tensor] = []
+        self._slots: list[Slot] = []
 
-    def take(self, *shape: int) -> tuple[Tensor, Tensor]:
+    def take(self, *shape: int) -> tuple[Slot, Tensor]:
         """Memory for a batch, with whatever was in it.
 
         Args:
@@ -30,14 +66,14 @@ class BatchMemory:
             The slot, and its part of this shape, uint8; both go into one `SentPixels`.
         """
         size = math.prod(shape)
-        free = [slot for slot in self._slots if not slot[0]]
-        slot = next((slot for slot in free if len(slot) >= _HEADER + size), None)
+        free = [slot for slot in self._slots if slot.is_free]
+        slot = next((slot for slot in free if len(slot.memory) >= _HEADER + size), None)
         if slot is None:
-            self._slots = [slot for slot in self._slots if not any(slot is small for small in free[:1])]
-            slot = torch.empty(_HEADER + size + size // 8, dtype=torch.uint8).share_memory_()
-            self._slots.append(slot)
-        slot[0] = 1
-        return slot, slot[_HEADER : _HEADER + size].view(shape)
+            replaced = free[:1]  # whose number it takes over, so that the receiver lets go of its memory
+            slot = Slot(replaced[0].number if replaced else next(_numbers), size + size // 8)
+            self._slots = [each for each in self._slots if each not in replaced] + [slot]
+        slot.memory[0] = 1
+        return slot, slot.memory[_HEADER : _HEADER + size].view(shape)
 
 
 class SentPixels:
@@ -48,16 +84,32 @@ class SentPixels:
         shape: of the pixels.
     """
 
-    def __init__(self, slot: Tensor, shape: torch.Size) -> None:
+    def __init__(self, slot: Slot, shape: torch.Size) -> None:
         self.slot = slot
         self.shape = shape
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _receive, (self.slot, self.shape)
+        memory = None if self.slot.is_sent else self.slot.memory
+        self.slot.is_sent = True
+        return _receive, (os.getpid(), self.slot.number, memory, self.shape)
 
 
-def _receive(slot: Tensor, shape: torch.Size) -> Tensor:
-    """Copy a batch out, and give its memory back to the worker."""
-    pixels = slot[_HEADER : _HEADER + math.prod(shape)].view(shape).clone()
-    slot[0] = 0
+def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size) -> Tensor:
+    """Copy a batch out, and give its memory back to the worker.
+
+    Args:
+        worker: its process id.
+        number: of the slot.
+        memory: of the slot when it is sent for the first time; None: it is mapped here.
+        shape: of the pixels.
+    """
+    if memory is not None:
+        running = {child.pid for child in multiprocessing.active_children()}
+        for key in list(_mapped):
+            if key[0] not in running:
+                _mapped.pop(key, None)
+        _mapped[worker, number] = memory
+    memory = _mapped[worker, number]
+    pixels = memory[_HEADER : _HEADER + math.prod(shape)].view(shape).clone()
+    memory[0] = 0
     return pixels

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from datasets import Dataset
-from torch import Tensor
 
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.batch_memory import BatchMemory, SentPixels
@@ -158,10 +157,10 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         ]
         return self._stack(crops) | {"crop_size": torch.tensor([crop.shape for crop in crops])}
 
-    def _stack(self, images: Sequence[GrayArray]) -> dict[str, Tensor]:
+    def _stack(self, images: Sequence[GrayArray]) -> dict[str, Any]:
         """`pixel_values`, as large as the largest image: smaller ones stand in the upper left; and `slot`."""
         shape = (len(images), 1, *(max(image.shape[side] for image in images) for side in (0, 1)))
-        batch: dict[str, Tensor] = {}
+        batch: dict[str, Any] = {}
         if torch.utils.data.get_worker_info() is None:
             pixels = torch.empty(shape, dtype=torch.uint8)
         else:
@@ -222,7 +221,7 @@ class RadiographCollator:
         if self.with_ids:
             batch["image_ids"] = image_ids
         slot, pixels = batch.pop("slot", None), batch["pixel_values"]
-        if slot is not None and pixels.untyped_storage().data_ptr() == slot.untyped_storage().data_ptr():
+        if slot is not None and slot.holds(pixels):
             batch["pixel_values"] = SentPixels(slot, pixels.shape)
         return batch
 

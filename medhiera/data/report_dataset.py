@@ -189,13 +189,13 @@ class ReportDataset(torch.utils.data.Dataset[dict[str, Any]]):
         has_view = torch.tensor([[view < len(study.rows) for view in range(self.views)] for study in chosen])
         found = {"has_view": has_view, "image_ids": batch.pop("image_ids")}
         for name, value in batch.items():
-            if isinstance(value, torch.Tensor) and name != "slot":
+            if isinstance(value, torch.Tensor):
                 # A copy: of a worker's pixels the memory is used again.
                 spread = value.new_zeros(*has_view.shape, *value.shape[1:])
                 spread[has_view] = value
                 found[name] = spread
-        if slot := [batch["slot"]] if "slot" in batch else []:
-            slot[0][0] = 0  # given back
+        if "slot" in batch:
+            batch["slot"].give_back()
         if self.tokens is not None:
             reports = [self.tokens[number] for _, number in pairs]
             labels = torch.full((len(reports), max(map(len, reports))), NOT_A_LABEL)

@@ -10,6 +10,7 @@ from PIL import Image as PillowImage
 from torch.utils.data import DataLoader
 from transformers import BitImageProcessor
 
+from medhiera.data import batch_memory
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.batch_memory import BatchMemory, SentPixels
 from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
@@ -151,20 +152,58 @@ def test_every_number_of_workers_gives_the_same_batches(rows):
             torch.testing.assert_close(own[name], sent[name], rtol=0, atol=0, equal_nan=True)
 
 
+def send(slot, pixels):
+    return ForkingPickler.loads(ForkingPickler.dumps(SentPixels(slot, pixels.shape)))
+
+
 def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
     memory = BatchMemory()
     slot, pixels = memory.take(2, 1, 8, 8)
     waiting, _ = memory.take(2, 1, 8, 8)
-    assert pixels.shape == (2, 1, 8, 8) and slot.data_ptr() != waiting.data_ptr()
+    assert pixels.shape == (2, 1, 8, 8) and slot is not waiting
     pixels.fill_(7)
-    received = ForkingPickler.loads(ForkingPickler.dumps(SentPixels(slot, pixels.shape)))
+    received = send(slot, pixels)
     again, reused = memory.take(1, 1, 8, 9)
-    assert again.data_ptr() == slot.data_ptr() and reused.shape == (1, 1, 8, 9)
+    assert again is slot and reused.shape == (1, 1, 8, 9)
     reused.fill_(9)
     assert received.is_contiguous() and received.eq(7).all()
-    slot[0] = 0
-    larger, _ = memory.take(9, 1, 8, 8)
-    assert len(larger) > 9 * 64 and larger.data_ptr() not in (slot.data_ptr(), waiting.data_ptr())
+    assert send(again, reused).eq(9).all()  # by the slot's number alone
+    larger, pixels = memory.take(9, 1, 8, 8)
+    assert larger not in (slot, waiting) and larger.number == slot.number
+    pixels.fill_(5)
+    assert send(larger, pixels).eq(5).all()
+    other, theirs = BatchMemory().take(2, 1, 8, 8)
+    theirs.fill_(3)
+    assert send(other, theirs).eq(3).all() and waiting.number != other.number != larger.number
+
+
+class Pixels(torch.utils.data.Dataset):
+    """Batches whose pixels are all equal to the index of their first row."""
+
+    def __init__(self):
+        self.memory = BatchMemory()
+
+    def __len__(self):
+        return 80
+
+    def __getitems__(self, rows):
+        slot, pixels = self.memory.take(len(rows), 1, 4 + rows[0], 8)
+        pixels.fill_(rows[0])
+        return {"slot": slot, "pixel_values": pixels, "image_ids": rows, "epochs": [0]}
+
+
+def test_what_a_worker_sent_stays_mapped_until_it_has_ended():
+    """Real workers: each slot is mapped once, whatever it holds, and none of a worker that is gone."""
+    loader = torch.utils.data.DataLoader(Pixels(), 4, num_workers=2, collate_fn=RadiographCollator())
+    owners = []
+    for _ in range(2):  # without persistent workers each epoch has new ones
+        batches = list(loader)
+        for number, batch in enumerate(batches):
+            assert batch["pixel_values"].shape == (4, 1, 4 + 4 * number, 8)
+            assert batch["pixel_values"].eq(4 * number).all()
+        owners.append({worker for worker, _ in batch_memory._mapped})
+        assert len(batch_memory._mapped) <= 2 * 4  # each worker's slots: two wait, one is read, one written
+    assert len(owners[1]) == 2 and not owners[0] & owners[1]
 
 
 def test_evaluation_masks_are_fixed_across_runs(rows):
