@@ -104,10 +104,10 @@ def out_of_memory_message(
             f"same {unit} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
         )
     if fitting < (2 if has_mixup else 1):
-        fewest = "do two, the fewest that Mixup mixes" if has_mixup else f"does one {UNITS[unit]}"
+        neither = "no smaller one that Mixup can mix does" if has_mixup else f"neither does one {UNITS[unit]}"
         return (
-            f"out of memory: a batch of {batch_size} {unit} does not fit, and neither {fewest}. Take "
-            "a smaller image_size or model_size, or gradient_checkpointing: true"
+            f"out of memory: a batch of {batch_size} {unit} does not fit, and {neither}. Take a smaller "
+            "image_size or model_size, or gradient_checkpointing: true"
         )
     assert accumulation is not None
     steps = -(-batch_size * accumulation // fitting)

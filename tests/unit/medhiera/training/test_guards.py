@@ -113,7 +113,7 @@ def test_out_of_memory_with_mixup_does_not_promise_the_same_result(tmp_path):
         trainer.train()
     assert "result is the same" not in str(caught.value)
     limit_memory(trainer.model, images=1)  # fewer than the recipe may have with Mixup
-    with pytest.raises(RunEndedError, match="neither do two, the fewest that Mixup mixes"):
+    with pytest.raises(RunEndedError, match="no smaller one that Mixup can mix does"):
         trainer.train()
 
 
