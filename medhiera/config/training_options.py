@@ -245,6 +245,10 @@ def fill_in(training: TrainingArguments) -> None:
     if training.ddp_static_graph is None:
         # DDP then fails where it is told not to reduce yet, and where the compiler splits the graph.
         training.ddp_static_graph = training.gradient_accumulation_steps == 1 and not training.torch_compile
+    if training.torch_compile_mode in OF_CUDA_GRAPHS:
+        # torch prefers cuDNN's attention on a Hopper GPU, and it has failed in recorded graphs (pytorch issue
+        # 169849). Without it, flash attention computes what our own kernels do not.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     if training.tf32 is None and not training.use_cpu and is_torch_tf32_available():
         training.tf32 = True
     if training.tf32 is not None:

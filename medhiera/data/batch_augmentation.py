@@ -50,20 +50,23 @@ def augment(pixels: Tensor, draws: dict[str, Any], image_size: int) -> Tensor:
         image_size: side of the model's input in pixels.
 
     Returns:
-        (batch, 1, image_size, image_size), uint8, where there are crops; else the size of `pixels`.
+        (batch, 1, image_size, image_size), uint8, where there are crops; else the size of `pixels`. The same
+        bytes under autocast as without.
     """
     is_flipped = draws.get("is_flipped")
-    if "crop_size" in draws:
-        pixels = resize(pixels, draws["crop_size"], image_size, is_flipped)
-    elif is_flipped is not None:
-        pixels = torch.where(is_flipped[:, None, None, None], pixels.flip(-1), pixels)
-    if "operations" in draws:
-        for chosen in draws["operations"].unbind(1):
-            pixels = rand_augment(pixels, chosen[:, 0].long(), chosen[:, 1])
-    if "angle" in draws:
-        pixels = rotate(pixels, draws["angle"])
-    if "nearest_angle" in draws:
-        pixels = rotate(pixels, draws["nearest_angle"], "nearest")
+    # Autocast would round the products of whole numbers to half precision.
+    with torch.autocast(pixels.device.type, enabled=False):
+        if "crop_size" in draws:
+            pixels = resize(pixels, draws["crop_size"], image_size, is_flipped)
+        elif is_flipped is not None:
+            pixels = torch.where(is_flipped[:, None, None, None], pixels.flip(-1), pixels)
+        if "operations" in draws:
+            for chosen in draws["operations"].unbind(1):
+                pixels = rand_augment(pixels, chosen[:, 0].long(), chosen[:, 1])
+        if "angle" in draws:
+            pixels = rotate(pixels, draws["angle"])
+        if "nearest_angle" in draws:
+            pixels = rotate(pixels, draws["nearest_angle"], "nearest")
     return pixels
 
 

@@ -12,12 +12,14 @@ protocol of https://github.com/apache/thrift, doc/specs/thrift-compact-protocol.
 
 import functools
 import mmap
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from medhiera.errors import UserError
 
 _UNCOMPRESSED = 0
 _PLAIN = 0
@@ -27,9 +29,22 @@ _MOST_MAPPED = 512
 
 
 @functools.lru_cache(_MOST_MAPPED)
-def map_file(path: str) -> mmap.mmap:
-    """A file mapped into memory, read only; what a forked worker inherits of it is as good as its own."""
+def map_file(path: str, modified: int) -> mmap.mmap:
+    """A file mapped into memory, read only; what a forked worker inherits of it is as good as its own.
+
+    Args:
+        path: of the file.
+        modified: when it was written, in nanoseconds (`st_mtime_ns`), as the data was opened.
+
+    Raises:
+        UserError: it was written again since: what was known of its places and images is of another file.
+    """
     with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_mtime_ns != modified:
+            raise UserError(
+                f"{path} was replaced since the data was opened. An export must stay as it is while it is "
+                "read; start the command again"
+            )
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
@@ -112,17 +127,16 @@ class Pages:
         return np.repeat(np.arange(len(self.starts)), np.diff(self.first_rows))
 
 
-def find_pages(path: Path, column: str) -> Pages:
+def find_pages(content: mmap.mmap, column: str) -> Pages:
     """Where a column's pages lie.
 
     Args:
-        path: a Parquet file.
+        content: a Parquet file.
         column: a leaf that holds bytes, such as `image.pixels`; no list.
 
     Raises:
         ValueError: its values do not stand in the file as they are; says why.
     """
-    content = map_file(str(path))
     footer_end = len(content) - 8
     length = int.from_bytes(content[footer_end : footer_end + 4], "little")
     starts: list[int] = []

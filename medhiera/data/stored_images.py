@@ -20,16 +20,17 @@ from medhiera.errors import UserError
 
 GrayArray = npt.NDArray[np.uint8]
 
-RAW_IN_SHARD = {
-    "shard": Value("string"),
+_FILE = {"shard": Value("string"), "modified": Value("int64")}
+
+RAW_IN_SHARD = _FILE | {
     "start": Value("int64"),
     "height": Value("int32"),
     "width": Value("int32"),
 }
-"""An image whose gray bytes begin at a byte of a Parquet file."""
+"""An image whose gray bytes begin at a byte of a Parquet file that was written at a time (see map_file)."""
 
-ENCODED_IN_SHARD = {"shard": Value("string"), "page": Value("int64"), "index": Value("int32")}
-"""An image file that is one of the values of the page that begins at a byte of a Parquet file."""
+ENCODED_IN_SHARD = _FILE | {"page": Value("int64"), "index": Value("int32")}
+"""An image file that is one of the values of the page that begins at a byte of such a file."""
 
 
 def gray_arrays(column: pa.ChunkedArray) -> list[GrayArray]:
@@ -81,19 +82,23 @@ def as_pictures(values: Sequence[Image.Image | Mapping[str, Any]]) -> list[Image
     return [as_picture(value) for value in values]
 
 
-def _encoded_in_shard(shard: str, page: int, index: int) -> GrayArray:
-    """The image of an ENCODED_IN_SHARD."""
-    encoded = bytes(value_in_page(map_file(shard), page, index))
+def _encoded_in_shard(shard: str, modified: int, page: int, index: int) -> GrayArray:
+    """The image of an ENCODED_IN_SHARD.
+
+    Raises:
+        UserError: the file is not the one that was opened.
+    """
+    encoded = bytes(value_in_page(map_file(shard, modified), page, index))
     return np.asarray(ImageFeature().decode_example({"bytes": encoded, "path": None}).convert("L"))
 
 
-def _raw_in_shard(shard: str, start: int, height: int, width: int) -> GrayArray:
+def _raw_in_shard(shard: str, modified: int, start: int, height: int, width: int) -> GrayArray:
     """The image of a RAW_IN_SHARD, a view into the file.
 
     Raises:
         UserError: the file is not the one that was opened.
     """
-    content = map_file(shard)
+    content = map_file(shard, modified)
     if int.from_bytes(content[start - 4 : start], "little") != height * width:
         raise UserError(
             f"{shard} does not hold the image that stood there when the data was opened. An export must stay "

@@ -39,7 +39,8 @@ def end_run(
 
     size = len(batch["pixel_values"])
     unit = "studies" if "has_view" in batch else "images"
-    message = out_of_memory_message(size, largest_fitting(attempt, size), accumulation, unit)
+    fitting = largest_fitting(attempt, size)
+    message = out_of_memory_message(size, fitting, accumulation, unit, has_mixup="mixup_share" in batch)
     raise RunEndedError(f"{rank_in_words()}{message}")
 
 
@@ -81,7 +82,12 @@ def first_images(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 def out_of_memory_message(
-    batch_size: int, fitting: int, accumulation: int | None, unit: str = "images"
+    batch_size: int,
+    fitting: int,
+    accumulation: int | None,
+    unit: str = "images",
+    *,
+    has_mixup: bool = False,
 ) -> str:
     """What to write in the recipe instead.
 
@@ -90,21 +96,26 @@ def out_of_memory_message(
         fitting: images that did, 0 for none.
         accumulation: batches of an optimizer step; None in evaluation.
         unit: what a batch is of.
+        has_mixup: a batch of another size is mixed otherwise.
     """
     if fitting and accumulation is None:
         return (
             f"out of memory in evaluation: a batch of {batch_size} {unit} does not fit; {fitting} of the "
             f"same {unit} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
         )
-    if not fitting:
+    if fitting < (2 if has_mixup else 1):
+        neither = "no smaller one that Mixup can mix does" if has_mixup else f"neither does one {UNITS[unit]}"
         return (
-            f"out of memory: a batch of {batch_size} {unit} does not fit, and neither does one "
-            f"{UNITS[unit]}. Take a smaller image_size or model_size, or gradient_checkpointing: true"
+            f"out of memory: a batch of {batch_size} {unit} does not fit, and {neither}. Take a smaller "
+            "image_size or model_size, or gradient_checkpointing: true"
         )
     assert accumulation is not None
     steps = -(-batch_size * accumulation // fitting)
+    result = "the result is the same, for the loss is divided over the whole step"
+    if has_mixup:
+        result = "with Mixup, which mixes the images of a batch, this is another run: start it anew"
     return (
         f"out of memory: a batch of {batch_size} {unit} does not fit; {fitting} of the same {unit} do "
-        f"(tried). Set per_device_train_batch_size: {fitting} and gradient_accumulation_steps: {steps}; the "
-        "result is the same, for the loss is divided over the whole step"
+        f"(tried). Set per_device_train_batch_size: {fitting} and gradient_accumulation_steps: {steps}; "
+        f"{result}"
     )

@@ -5,6 +5,7 @@ Stands beside checkpoints.py; the Trainer asks before its first step, when the n
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,26 @@ CONSTANT = ("constant", "reduce_lr_on_plateau", "greedy")
 
 
 def run_settings(
-    training: TrainingArguments, optimization: OptimizationArguments, images: int, batches: int
+    recipe: Mapping[str, Any],
+    training: TrainingArguments,
+    optimization: OptimizationArguments,
+    images: int,
+    batches: int,
 ) -> dict[str, Any]:
     """What decides which images a step sees and how it learns from them, by the words of a message.
 
-    Batch size, gradient accumulation and ranks may change where their product stays.
+    Batch size, gradient accumulation and ranks may change where their product stays; the batch size may not
+    with Mixup, which gives each batch a share and mixes its images with each other.
 
     Args:
+        recipe: our fields that a step depends on.
         training: transformers' arguments.
         optimization: ours.
         images: of the training rows.
         batches: of one rank in an epoch.
     """
-    return {
+    settings = {
+        **recipe,
         "images a step": images_per_step(training),
         "training images": images,
         "steps an epoch": math.ceil(batches / training.gradient_accumulation_steps),
@@ -44,11 +52,18 @@ def run_settings(
         "adam_beta1": training.adam_beta1,
         "adam_beta2": training.adam_beta2,
         "adam_epsilon": training.adam_epsilon,
+        "max_grad_norm": training.max_grad_norm,
         "optimizer": optimization.optimizer or training.optim.value,
         "layer_decay": optimization.layer_decay,
         "schedule": optimization.schedule or training.lr_scheduler_type.value,
         "ema_decay": optimization.ema_decay,
     }
+    if optimization.schedule is None:
+        settings["warmup_steps"] = training.warmup_steps
+        settings["lr_scheduler_kwargs"] = training.lr_scheduler_kwargs or {}
+    if recipe.get("mixup_alpha"):
+        settings["images a batch, which Mixup mixes,"] = training.train_batch_size
+    return settings
 
 
 def write_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
@@ -81,8 +96,8 @@ def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
             "these, an epoch would show some images twice and others never, the optimizer would keep the "
             "values of before, or the record would say of the whole run what is true of its end. Resume with "
             "the settings of before (batch size, gradient accumulation and ranks may change where the images "
-            f"a step stay the same), or start a new run from its weights: --model_name_or_path {checkpoint} "
-            "and another --output_dir"
+            "a step stay the same; with Mixup not the batch size), or start a new run from its weights: "
+            f"--model_name_or_path {checkpoint} and another --output_dir"
         )
 
 

@@ -262,8 +262,8 @@ class MedHieraTrainer(Trainer):
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
     ) -> Any:
-        batches = len(train_dataloader)
-        self._settings |= run_settings(self.args, self.optimization, len(self.train_dataset), batches)
+        counts = len(self.train_dataset), len(train_dataloader)
+        self._settings = run_settings(self._settings, self.args, self.optimization, *counts)
         check_schedule(self.args, self.optimization, max_steps, max_steps / self._settings["steps an epoch"])
         if resume_from_checkpoint is not None:
             check_settings(Path(resume_from_checkpoint), self._settings)

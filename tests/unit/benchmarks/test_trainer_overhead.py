@@ -54,6 +54,16 @@ def test_options_that_are_not_its_own_reach_the_trainer_and_the_bare_step():
     assert bare_step(recipe_of(), torch.device("cpu"), warm_up=1) > 0
 
 
+def test_the_bare_step_of_cuda_graphs_leaves_cudnns_attention_out_as_the_trainer_does():
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        recipe_of("--torch_compile_mode", "reduce-overhead")
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def test_steps_that_the_log_does_not_show_are_refused(capsys):
     with pytest.raises(SystemExit):
         read_options([*WORDS, "--logging_steps", "2"])

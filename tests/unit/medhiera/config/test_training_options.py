@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from medhiera.config.parser import parse_config
+from medhiera.config.report_arguments import ReportArguments
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 from medhiera.config.training_options import NOT_TAKEN, use_tf32
 from medhiera.errors import UserError
@@ -111,6 +112,30 @@ def test_ranks_do_not_search_for_parameters_without_a_gradient(words, searches, 
 @pytest.mark.parametrize("mode", ["default", "max-autotune-no-cudagraphs"])
 def test_a_compiled_step_without_cuda_graphs_takes_accumulation(mode, tmp_path):
     read(tmp_path, "--torch_compile_mode", mode, "--gradient_accumulation_steps", "2")
+
+
+@pytest.fixture
+def cudnn_attention():
+    """Allowed, as torch starts; afterwards as it was."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    yield
+    torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@pytest.mark.parametrize("stage", [MAEArguments, ClassificationArguments, ReportArguments])
+@pytest.mark.parametrize(
+    ("mode", "is_allowed"),
+    [
+        ("reduce-overhead", False),
+        ("max-autotune", False),
+        ("max-autotune-no-cudagraphs", True),
+        ("default", True),
+    ],
+)
+def test_a_recorded_step_does_not_take_cudnns_attention(stage, mode, is_allowed, cudnn_attention, tmp_path):
+    assert read(tmp_path, "--torch_compile_mode", mode, stage=stage).training.torch_compile
+    assert torch.backends.cuda.cudnn_sdp_enabled() is is_allowed
 
 
 def rounding(device):

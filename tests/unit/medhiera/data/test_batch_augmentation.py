@@ -156,6 +156,14 @@ def test_all_draws_of_a_batch_are_applied_in_turn():
     assert torch.equal(flipped[~draws["is_flipped"]], pixels[~draws["is_flipped"]])
 
 
+def test_autocast_does_not_round_the_pixels():
+    """As the search for a batch that fits into memory runs it, and whoever makes inputs beside the model."""
+    pixels, draws = drawn_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augment(pixels, draws, 64)
+    assert torch.equal(found, augment(pixels, draws, 64))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("uses_tf32", [False, True])
 def test_a_gpu_makes_the_same_pixels(uses_tf32):

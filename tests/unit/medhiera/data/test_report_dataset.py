@@ -54,6 +54,32 @@ def test_a_batch_has_room_for_every_view(rows):
     assert "labels" not in ReportDataset(rows, studies, PREPROCESSING, 3)[0]
 
 
+EVERY_DRAW = Augmentation(0.5, has_flip=True, has_rand_augment=True, rotation_degrees=10.0)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "drawn"),
+    [
+        (Augmentation(), set()),
+        (EVERY_DRAW, {"crop_size", "is_flipped", "operations", "angle"}),
+        (Augmentation(rotation_degrees=10.0, has_nearest_rotation=True), {"nearest_angle"}),
+    ],
+)
+def test_every_tensor_of_a_batch_of_studies_can_be_pinned(rows, augmentation, drawn):
+    """Pinning copies a tensor into its own strides, which fails where elements share memory."""
+    studies = read_studies(rows, "findings", 2)
+    tokens = [[number + 5, 2] for number in range(len(studies))]
+    dataset = ReportDataset(rows, studies, PREPROCESSING, 2, tokens, augmentation=augmentation)
+    batch = ReportCollator()(dataset.__getitems__([(0, study) for study in range(4)]))
+    tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    assert tensors.keys() == {"pixel_values", "has_view", "labels"} | drawn
+    for tensor in tensors.values():
+        assert tensor.is_contiguous() and len(tensor) == 4
+        copy = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+        assert torch.equal(copy, tensor)
+    assert batch["pixel_values"].dtype == torch.uint8 and batch["pixel_values"].shape[:3] == (4, 2, 1)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_draws_depend_on_seed_epoch_and_picture_alone(rows, workers):
     studies = read_studies(rows, "findings", 2)

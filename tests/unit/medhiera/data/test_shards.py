@@ -116,11 +116,11 @@ def test_raw_images_are_views_into_the_file(tmp_path):
 def test_places_agree_with_the_pages_where_a_page_holds_many_values_and_a_column_many_pages(tmp_path):
     path = tmp_path / "one.parquet"
     write_shard(path, (example(number, True) for number in range(350)), make_features(is_raw=True))
-    pages = find_pages(path, "image.pixels")
+    content = map_file(str(path), path.stat().st_mtime_ns)
+    pages = find_pages(content, "image.pixels")
     lengths = np.array([np.prod(SIDES[number % 4]) for number in range(350)])
     places = places_of_known_lengths(pages, lengths)
     assert 4 < len(pages.starts) < 350 and pages.first_rows[-1] == 350
-    content = map_file(str(path))
     for row, (page, place) in enumerate(zip(pages.of_rows, places, strict=True)):
         value = value_in_page(content, int(pages.starts[page]), int(row - pages.first_rows[page]))
         assert bytes(value) == example(row, True)["image"]["pixels"] == content[place : place + len(value)]
@@ -144,7 +144,41 @@ def test_what_is_not_stored_plainly_is_copied_as_before_and_said(compression, tm
     assert not list((tmp_path / "cache").glob("shards-*"))
 
 
-def test_a_shard_that_was_replaced_is_noticed(tmp_path):
+@pytest.fixture(params=["raw", "png"])
+def opened(request, tmp_path):
+    """A function that writes the only shard with some images in place of others, and the rows of now."""
+    is_raw = request.param == "raw"
+    features = make_features(is_raw=is_raw)
+
+    def write(path, numbers):
+        rows = (example(number, is_raw) | {"image_id": f"{row}.png"} for row, number in enumerate(numbers))
+        write_shard(path, rows, features)
+
+    export = write_export(tmp_path / "export", {"train": [range(40)]}, write)
+    (shard,) = export.glob("data/*/*.parquet")
+
+    def replace(numbers):
+        write(tmp_path / "new.parquet", numbers)
+        (tmp_path / "new.parquet").replace(shard)
+        map_file.cache_clear()  # as in a worker that is started now
+
+    splits = open_in_place(export, str(tmp_path / "index"))
+    assert splits is not None
+    return replace, splits["train"], export
+
+
+@pytest.mark.parametrize("first", [1, 4])
+def test_a_shard_that_was_replaced_is_noticed(opened, first):
+    """By images of other sizes and, from the fourth on, of the same."""
+    replace, rows, _ = opened
+    replace(range(first, first + 40))
+    with pytest.raises(UserError, match="was replaced since the data was opened"):
+        gray_arrays(rows.with_format("arrow")[:].column("image"))
+    with pytest.raises(UserError, match="was replaced since the data was opened"):
+        as_picture(rows[0]["image"])
+
+
+def test_a_raw_shard_that_is_written_over_while_it_is_mapped_is_noticed_where_sizes_differ(tmp_path):
     features = make_features(is_raw=True)
 
     def write(path, numbers):
@@ -156,3 +190,14 @@ def test_a_shard_that_was_replaced_is_noticed(tmp_path):
     write(next(export.glob("data/*/*.parquet")), range(1, 41))
     with pytest.raises(UserError, match="does not hold the image that stood there"):
         gray_arrays(splits["train"].with_format("arrow")[:].column("image"))
+
+
+def test_a_shard_that_was_replaced_before_it_is_opened_is_read_as_it_is(opened, tmp_path):
+    """As after a copy of the export, whose files may have other times and whose build.json is the same."""
+    replace, rows, export = opened
+    before = np.asarray(as_picture(rows[0]["image"]))
+    replace(range(4, 44))
+    again = open_in_place(export, str(tmp_path / "index"))
+    assert again is not None
+    after = np.asarray(as_picture(again["train"][0]["image"]))
+    assert after.shape == before.shape and not np.array_equal(after, before)

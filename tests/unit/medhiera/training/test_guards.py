@@ -13,7 +13,7 @@ from tiny_training import PREPROCESSING, make_rows, make_trainer
 from transformers import TrainerCallback
 
 from medhiera.config.arguments import OptimizationArguments
-from medhiera.data.dataset import RadiographDataset
+from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.errors import CheckpointError, RunEndedError
 from medhiera.fitting_batch import is_out_of_memory, largest_fitting
 from medhiera.training import checkpoints
@@ -104,6 +104,17 @@ def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
         trainer.train()
     assert "per_device_train_batch_size: 2 and gradient_accumulation_steps: 8" in str(caught.value)
     assert "neither does one image" in out_of_memory_message(8, 0, 1)
+
+
+def test_out_of_memory_with_mixup_does_not_promise_the_same_result(tmp_path):
+    trainer = make_trainer(tmp_path, collator=RadiographCollator(with_ids=True, mixup_alpha=0.8))
+    limit_memory(trainer.model, images=2)
+    with pytest.raises(RunEndedError, match="per_device_train_batch_size: 2 and .*start it anew") as caught:
+        trainer.train()
+    assert "result is the same" not in str(caught.value)
+    limit_memory(trainer.model, images=1)  # fewer than the recipe may have with Mixup
+    with pytest.raises(RunEndedError, match="no smaller one that Mixup can mix does"):
+        trainer.train()
 
 
 def test_out_of_memory_in_evaluation_names_its_own_batch(tmp_path):

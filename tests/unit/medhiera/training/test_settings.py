@@ -19,7 +19,8 @@ SAVING = {"save_strategy": "steps", "save_steps": 2}
 def checkpoint(tmp_path_factory):
     """Of a run of two steps."""
     folder = tmp_path_factory.mktemp("run")
-    make_trainer(folder, LINEAR, **SAVING | {"max_steps": 2, "recipe": {"mask_ratio": 0.6}}).train()
+    recipe = {"mask_ratio": 0.6, "mixup_alpha": 0.8}
+    make_trainer(folder, LINEAR, **SAVING | {"max_steps": 2, "recipe": recipe}).train()
     return folder / "checkpoint-2"
 
 
@@ -64,6 +65,18 @@ def test_fewer_images_than_a_batch_are_refused_where_the_rest_is_dropped(length,
         (OptimizationArguments(optimizer="adam", schedule="one_cycle"), {}, "linear, now one_cycle"),
         (OptimizationArguments(optimizer="adam", ema_decay=0.9), {}, "ema_decay was 0.0, now 0.9"),
         (LINEAR, {"recipe": {"mask_ratio": 0.9}}, "mask_ratio was 0.6, now 0.9"),
+        (LINEAR, {"max_grad_norm": 1.0}, "max_grad_norm was 0, now 1.0"),
+        (LINEAR, {"warmup_steps": 3}, "warmup_steps was 0, now 3"),
+        (LINEAR, {"lr_scheduler_kwargs": {"a": 1}}, "lr_scheduler_kwargs was {}, now {'a': 1}"),
+        (
+            LINEAR,
+            {
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 2,
+                "recipe": {"mixup_alpha": 0.8},
+            },
+            r"settings \(images a batch, which Mixup mixes, was 8, now 4\).* with Mixup not the batch size",
+        ),
     ],
 )
 def test_a_run_is_not_resumed_with_other_settings(options, arguments, message, checkpoint, tmp_path):
