@@ -34,6 +34,22 @@ homepage: https://data.mendeley.com/datasets/rscbjbr9sj
 """
 """Names the task's data in the cards of what is trained on it."""
 
+COCKTAIL_CARD = """---
+pretty_name: Kermany's chest X-rays of children and JSRT's chest radiographs
+license:
+- CC BY 4.0 (Kermany et al. 2018)
+- for research, citing Shiraishi et al. 2000 and van Ginneken et al. 2006 (JSRT)
+homepage: https://data.mendeley.com/datasets/rscbjbr9sj
+---
+- Kermany's: Kermany, Goldbaum, Cai et al., "Identifying Medical Diagnoses and Treatable Diseases by Image-Based
+  Deep Learning", Cell 172(5), 2018; CC BY 4.0, https://data.mendeley.com/datasets/rscbjbr9sj.
+- JSRT's (`images/jsrt`, without labels or masks): Shiraishi, Katsuragawa, Ikezoe et al., "Development of a digital
+  image database for chest radiographs with and without a lung nodule", AJR 174(1), 2000; van Ginneken, Stegmann,
+  Loog, "Segmentation of anatomical structures in chest radiographs using supervised methods", Medical Image
+  Analysis 10(1), 2006. For research; whoever uses them cites both.
+"""
+"""The same of the cocktail's own images, which are of two sets."""
+
 REPEATED = ("COVID", "Normal")
 """Classes that both Radiography folders have, under the same names for other images."""
 
@@ -63,6 +79,7 @@ def prepare(shared: Path, output: Path, at_most: int | None = None) -> tuple[Pat
     (task / "README.md").write_text(KERMANY_CARD, encoding="utf-8")
     write_own(cocktail / OWN, kermany, rows)
     add_unlabeled(cocktail / OWN, "jsrt", jsrt)
+    (cocktail / OWN / "README.md").write_text(COCKTAIL_CARD, encoding="utf-8")
     mini = shared / "mini_cocktail"
     write_nih(cocktail / NIH, [mini / NIH, shared / "nih64" / NIH])
     write_radiography(cocktail / RADIOGRAPHY, shared / "radiography_128" / RADIOGRAPHY, mini / RADIOGRAPHY)

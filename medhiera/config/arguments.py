@@ -199,6 +199,12 @@ class OptimizationArguments:
         "is 1.",
         card="never",
     )
+    size_rate_factor: float = option(
+        1.0,
+        "The base_learning_rate that size_defaults gives is multiplied by this; 0.1: a tenth of it.",
+        card="never",
+        range=Range(0, 1, above=True, hint="1: as it is"),
+    )
     schedule: Literal["one_cycle"] | None = option(
         None,
         "`one_cycle`: OneCycleLR per step, learning_rate is its maximum, as the paper. Unset: what "

@@ -53,6 +53,7 @@ def fill_in(config: Config[Any]) -> None:
         values = author_values(geometry)
         if config.model.model_name_or_path is None:
             values["layer_decay"] = 1.0  # random weights below have as much to learn as those above
+        values["base_learning_rate"] *= optimization.size_rate_factor
         chosen = {name: values[name] for name in config.left_to_size}
         for name, value in chosen.items():
             setattr(optimization, name, value)

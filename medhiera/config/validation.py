@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from medhiera.config.arguments import Config, DataArguments, OptimizationArguments
+from medhiera.config.arguments import Config, DataArguments, OptimizationArguments, StageArguments
 from medhiera.config.before_imports import folder_faults
 from medhiera.config.model_config import local_config, override_faults, unit_pixels
 from medhiera.config.training_options import training_faults
@@ -36,10 +36,6 @@ def _optimization_faults(
         faults.append(
             f"layer_decay needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
         )
-    if optimization.size_defaults and optimization.optimizer != "adamw":
-        faults.append(
-            f"size_defaults needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
-        )
     if optimization.base_learning_rate and "learning_rate" in given:
         faults.append(
             "learning_rate and base_learning_rate are both set; give one (--base_learning_rate 0 unsets the "
@@ -47,6 +43,28 @@ def _optimization_faults(
         )
     if optimization.ema_decay and is_sharded:
         faults.append("ema_decay cannot average sharded weights (FSDP); use DDP, or ema_decay 0")
+    return faults
+
+
+def _size_faults(optimization: OptimizationArguments, stage: StageArguments) -> list[str]:
+    """What `size_defaults` cannot stand with."""
+    if not optimization.size_defaults:
+        if optimization.size_rate_factor == 1:
+            return []
+        return [
+            f"size_rate_factor {optimization.size_rate_factor:g} multiplies the rate that size_defaults gives; "
+            "set size_defaults: true, or size_rate_factor 1"
+        ]
+    faults = []
+    if optimization.optimizer != "adamw":
+        faults.append(
+            f"size_defaults needs `optimizer: adamw`, not {optimization.optimizer or 'what optim says'}"
+        )
+    if stage.is_mae:
+        faults.append(
+            "size_defaults gives values of fine-tuning, and this is pre-training; leave it out, and give "
+            "base_learning_rate (5e-5 from ImageNet weights, 1.5e-4 from random ones: mae_modern.yaml)"
+        )
     return faults
 
 
@@ -82,6 +100,7 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     """
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
     faults = [*more_faults, *_optimization_faults(optimization, training, given)]
+    faults += _size_faults(optimization, recipe.stage)
     faults += _selection_faults(optimization, training)
     faults += recipe.stage.faults(recipe) + training_faults(training, optimization, recipe.stage, given)
     if not data.data_dir:

@@ -14,6 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from dataset_scripts import SOURCES
 from dataset_scripts.mistyped import REPOSITORY
 from medhiera.errors import UserError
+from medhiera.hub.data_record import OWN
 from medhiera.hub.record import AnyRecord, Lineage, StageLeakage, read_record
 from medhiera.hub.teachers import TeacherRecord, has_seen_test, license_with
 from medhiera.layout import (
@@ -63,8 +64,9 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
         )
     before = record.lineage
     drawn = set() if record.is_phantom else set(record.phantom_sources)
+    own = record.own_images.public_name if record.own_images is not None else ""
     seen = ", ".join(
-        f"{'phantoms of ' if name in drawn else ''}{name} {count:,}"
+        f"{'phantoms of ' if name in drawn else ''}{own if own and name == OWN else name} {count:,}"
         for name, count in record.trained_on.items()
     )
     phantoms = "synthetic phantoms in the layouts of " if record.is_phantom else ""

@@ -3,14 +3,18 @@
 Below record.py.
 """
 
+import csv
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
+from medhiera.config.arguments import images_per_step
 from medhiera.evaluation.checkpoint_selection import Selection
+from medhiera.layout import LOG_FILE
 
 
 @dataclass
@@ -18,6 +22,8 @@ class TrainingRecord:
     """How training went.
 
     Attributes:
+        seconds: of all its processes, where it was interrupted and resumed.
+        images_per_second: of the last of them that trained; of all where the last trained no step.
         hardware: what it ran on, in words; None in records of earlier versions.
     """
 
@@ -37,17 +43,30 @@ class TrainingRecord:
     ) -> "TrainingRecord":
         """From the Trainer, when it has trained."""
         state = trainer.state
+        seconds, rate = result.metrics["train_runtime"], result.metrics["train_samples_per_second"]
+        logged = last_logged_second(Path(trainer.args.output_dir) / LOG_FILE)
+        if logged > seconds:  # transformers knows this process alone, the log those before it
+            seconds = logged
+            rate = rate or round(state.global_step * images_per_step(trainer.args) / seconds, 3)
         return cls(
             steps=state.global_step,
             epochs=float(state.epoch or 0.0),
-            seconds=result.metrics["train_runtime"],
-            images_per_second=result.metrics["train_samples_per_second"],
+            seconds=seconds,
+            images_per_second=rate,
             parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
             best_step=state.best_global_step if trainer.args.load_best_model_at_end else None,
             best_validation=state.best_metric,
             selection=selection,
             hardware=hardware_of(trainer.args),
         )
+
+
+def last_logged_second(log: Path) -> float:
+    """How long a run had trained when it last logged, interruptions left out; 0 of one that never did."""
+    if not log.is_file():
+        return 0.0
+    with log.open(newline="", encoding="utf-8") as file:
+        return max((float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")), default=0.0)
 
 
 def hardware_of(args: TrainingArguments) -> str:

@@ -36,6 +36,7 @@ from dataset_scripts.findings import is_exclusive
 from medhiera.config.arguments import DataArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
+from medhiera.data.build_reports import own_images_origin
 from medhiera.data.cocktail import open_cocktail
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -90,6 +91,18 @@ def test_the_builder_reads_both(roots, tmp_path):
         assert set(SPLITS) <= set(built.rows), root
         if root is roots[0]:
             assert built.names == ["Pneumonia"] and not is_exclusive(built.rows["train"].features)
+
+
+def test_the_cards_of_what_is_trained_name_each_set_and_its_terms(roots, tmp_path):
+    """Of stage 1 both sets of the folder that it reads as your own images."""
+    origins = [
+        own_images_origin(open_cocktail(DataArguments(str(root), str(tmp_path), stored_size=16)).folder)
+        for root in roots
+    ]
+    assert origins[0].name == "Kermany's chest X-rays of children" and origins[0].license == "cc-by-4.0"
+    assert origins[1].name == "Kermany's chest X-rays of children and JSRT's chest radiographs"
+    assert origins[1].license.startswith("CC BY 4.0 (Kermany et al. 2018), for research, citing Shiraishi")
+    assert "Shiraishi et al. 2000 and van Ginneken et al. 2006 (JSRT)" in origins[1].license
 
 
 def test_a_sweep_moves_outward_while_the_best_stands_at_its_edge():
