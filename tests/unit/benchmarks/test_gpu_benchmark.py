@@ -78,6 +78,14 @@ def test_the_goals_stand_beside_what_was_measured_by_round():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "gpu").glob("*.json")), ids=lambda file: file.stem)
+def test_the_page_of_a_card_is_what_its_figures_say(file):
+    page = file.with_suffix(".md").read_text(encoding="utf-8")
+    assert page == render(json.loads(file.read_text(encoding="utf-8"))), (
+        f"python -m benchmarks.gpu_report {file.relative_to(ROOT)} writes it anew"
+    )
+
+
 def test_a_model_that_computes_something_else_or_failed_wins_nothing_and_is_named():
     one = content()
     [group] = one["groups"]

@@ -5,15 +5,16 @@ import pytest
 from benchmarks.operator_count import count_step
 
 TODAY = {"autocast": (1319, 65.31), "bf16_weights": (811, 51.12)}
-"""Operators and GB of a step of Hiera-T's MAE, 224 pixels, batch 128; lower them when a step gets lighter."""
+"""Operators and GB of a step of Hiera-T's MAE, 224 pixels, batch 128."""
 
 
 @pytest.mark.parametrize("precision", TODAY)
-def test_a_step_takes_no_more_operators_and_bytes_than_before(precision):
+def test_a_step_takes_the_operators_and_bytes_of_before(precision):
+    """A heavier step is to be seen; of a lighter one, the figures here and in docs/performance.md."""
     count = count_step("tiny", 128, precision)
     operators, moved = TODAY[precision]
-    assert count.kernels.total() <= 1.05 * operators
-    assert count.bytes.total() / 1e9 <= 1.05 * moved
+    assert count.kernels.total() == pytest.approx(operators, rel=0.05)
+    assert count.bytes.total() / 1e9 == pytest.approx(moved, rel=0.05)
     # What must be there whatever the rest becomes, or the count misses a part of the step.
     assert count.kernels["attention"] == 2 * 20 and count.kernels["optimizer"] == 1
     assert count.bytes["products"] / 1e9 == pytest.approx(18.3, abs=1.0)
