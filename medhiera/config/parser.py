@@ -270,6 +270,9 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
         False  # it hides what the guard stops at, and waits for the GPU each step
     )
     fill_in(training)
+    if "dataloader_persistent_workers" not in given:
+        # New ones cost each epoch their start: seconds, where they are not forked.
+        training.dataloader_persistent_workers = training.dataloader_num_workers > 0
     is_cuda = torch.cuda.is_available() and not training.use_cpu
     training.dataloader_pin_memory = training.dataloader_pin_memory and is_cuda
     # A pinned batch is copied while the GPU computes; accelerate would wait for the copy.

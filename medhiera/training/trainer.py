@@ -14,11 +14,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import EarlyStoppingCallback
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.config.training_options import use_tf32
-from medhiera.data.dataset import KeyedSampler
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import is_out_of_memory
@@ -26,13 +25,13 @@ from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
+from medhiera.training.loaders import LoadingTrainer
 from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
 from medhiera.training.optimizers import build_optimizer
 from medhiera.training.out_of_memory import end_run
-from medhiera.training.preemption import PreemptionCallback, ignore_sigterm_in_workers
+from medhiera.training.preemption import PreemptionCallback
 from medhiera.training.settings import (
-    check_batches,
     check_length,
     check_schedule,
     check_settings,
@@ -46,7 +45,7 @@ ONE_CYCLE_RISE = 0.3
 """OneCycleLR's default pct_start: share of the steps in which the learning rate rises."""
 
 
-class MedHieraTrainer(Trainer):
+class MedHieraTrainer(LoadingTrainer):
     """transformers' Trainer with what it lacks for our recipes.
 
     - `adam` with coupled L2, `one_cycle` with momentum (Tables 4 and 1), `adamw` with a rate for each depth.
@@ -82,7 +81,6 @@ class MedHieraTrainer(Trainer):
         self.average: EMA | None = None
         self.working: WorkingWeights | None = None
         self._settings: dict[str, Any] = dict(recipe or {})
-        self._order: KeyedSampler | None = None
         self._reports = False
         # A masked autoencoder's loss needs the masked tokens alone.
         self._has_optional_logits = "output_logits" in signature(self.model.forward).parameters
@@ -157,33 +155,7 @@ class MedHieraTrainer(Trainer):
         # transformers measures all gradients where none is clipped, and multiplies each by 1.
         return super()._get_grad_norm(model, grad_norm) if self.args.max_grad_norm > 0 else None
 
-    # Data
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any] | None:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        self._order = None if dataset is None else KeyedSampler(len(dataset), self.args.seed)
-        return self._order
-
-    def get_train_dataloader(self) -> Any:
-        """The training batches.
-
-        Raises:
-            UserError: with `dataloader_drop_last` there is none.
-        """
-        loader = super().get_train_dataloader()
-        check_batches(self.args, len(self.train_dataset), len(loader))
-        return loader
-
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        drops_last = self.args.dataloader_drop_last
-        # transformers drops the rest of a split in evaluation too.
-        self.args.dataloader_drop_last = drops_last and bool(kwargs.get("is_training"))
-        try:
-            loader = super()._get_dataloader(*args, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = drops_last
-        ignore_sigterm_in_workers(loader)
-        return loader
+    # Batches
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return self._model_inputs(super()._prepare_inputs(inputs))

@@ -114,6 +114,8 @@ USED = (
     LibraryName(torch, "_foreach_copy_"),
     LibraryName(torch, "_foreach_lerp_"),
     LibraryName(torch, "_foreach_norm"),
+    LibraryName(torch.utils.data.DataLoader([]), "_iterator"),
+    LibraryName(torch.utils.data.dataloader._MultiProcessingDataLoaderIter, "_shutdown_workers", ()),
     LibraryName(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"),
     LibraryName(torch.ops.mkldnn, "_linear_pointwise"),
     LibraryName(argparse.ArgumentParser(), "_option_string_actions"),
@@ -200,12 +202,15 @@ def overrides() -> dict[str, set[type]]:
 
 
 def test_every_private_override_of_the_trainer_is_listed():
-    [definition] = [
+    definitions = [
         node
-        for node in ast.walk(ast.parse((ROOT / "medhiera/training/trainer.py").read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and node.name == "MedHieraTrainer"
+        for file in ("trainer.py", "loaders.py")
+        for node in ast.walk(ast.parse((ROOT / "medhiera/training" / file).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
     ]
-    inherited = {name for name in private_members(definition) if hasattr(transformers.Trainer, name)}
+    assert {node.name for node in definitions} == {"MedHieraTrainer", "LoadingTrainer"}
+    private = {name for node in definitions for name in private_members(node)}
+    inherited = {name for name in private if hasattr(transformers.Trainer, name)}
     assert inherited == {entry.name for entry in TRAINER}
 
 
