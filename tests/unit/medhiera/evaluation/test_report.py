@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
@@ -150,7 +149,6 @@ def test_the_color_bar_of_heat_maps_has_their_colors(tmp_path, monkeypatch):
             )
         )
         assert np.abs(seen - wanted).max() < 8, (value, seen, wanted)
-    plt.close(figure)
 
 
 def test_without_boxes_there_are_no_heat_maps(tmp_path):
