@@ -244,7 +244,8 @@ def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
     for stage, name in ((MAEArguments, "mae_paper"), (ClassificationArguments, "cls_paper")):
         words = [str(CONFIGS / f"{name}.yaml"), "--data_dir", "d", "--output_dir", str(tmp_path)]
         recipe = parse_config(stage, [*words, "--use_cpu", "true"])
-        assert recipe.optimization == OptimizationArguments(optimizer="adam", schedule="one_cycle")
+        plain = OptimizationArguments(optimizer="adam", schedule="one_cycle", precision="fp32")
+        assert recipe.optimization == plain
         assert recipe.augmentation == AugmentationArguments()
         assert recipe.stage == (
             MAEArguments()
