@@ -17,6 +17,7 @@ if __name__ == "__main__":  # answered before PyTorch is imported, which takes s
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,10 @@ def main(argv: list[str]) -> None:
         ),
         eval_dataset=fixed if options.fixed_eval_masks else unseeded,
     )
-    draw = make_drawing(run, trainer, eval_rows, fixed)
+    show = make_drawing(run, trainer, eval_rows, fixed)
     loss_name = LOSS_NAMES[options.target]
     trainer.add_callback(
-        FigureCallback(run.output, loss_name, run.figure_mark, draw, options.reconstruction_steps)
+        FigureCallback(run.output, loss_name, run.figure_mark, show, options.reconstruction_steps)
     )
     if masks.region != "none" and trainer.is_world_process_zero():
         chosen = sample_across_sources(train_rows, options.reconstruction_rows)
@@ -106,8 +107,8 @@ def main(argv: list[str]) -> None:
         logger.info("with masks drawn as in training %.4f", as_trained)
     weights = forget_teacher(model, trainer.gather_state_dict())
     if trainer.is_world_process_zero():
-        if draw is not None:
-            draw(run.output / FIGURES_FOLDER / "reconstructions.png")
+        if show is not None:
+            show()(run.output / FIGURES_FOLDER / "reconstructions.png")
         training_record = TrainingRecord.of(trainer, result)
         finish(run, model, weights, training_record, trainer.state.log_history, as_trained)
 
@@ -217,8 +218,8 @@ def forget_teacher(
 
 def make_drawing(
     run: Run[MAEArguments], trainer: MedHieraTrainer, rows: Dataset, table: RadiographDataset
-) -> Callable[[Path], None] | None:
-    """What draws the reconstructions of a few validation images; None where there are none to draw.
+) -> Callable[[], Callable[[Path], None]] | None:
+    """What reconstructs a few validation images and returns what draws them; None where there is no picture.
 
     One rank draws, and a sharded model would wait for the others; without pixels there is no picture.
     """
@@ -229,15 +230,15 @@ def make_drawing(
     batch = run.preprocessing.model_inputs(pictures, trainer.model.config.num_channels)
     captions = [rows[row]["source"] for row in chosen]
 
-    def draw(path: Path) -> None:
+    def show() -> Callable[[Path], None]:
         with trainer.averaged_weights():
             pictures = reconstruct(
                 trainer.model, batch["pixel_values"], run.preprocessing, batch["noise"],
                 run.config.stage.eval_mask_ratio,
             )  # fmt: skip
-        figures.reconstruction_rows(pictures, captions, path, mark=run.figure_mark)
+        return partial(figures.reconstruction_rows, pictures, captions, mark=run.figure_mark)
 
-    return draw
+    return show
 
 
 if __name__ == "__main__":

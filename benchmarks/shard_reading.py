@@ -175,6 +175,7 @@ def read_epoch(options: Reading, environment: Mapping[str, str]) -> None:
     for step, _ in enumerate(skip_first_batches(loader, options.skip)):
         if step % max(1, steps // 20) == 0:
             memory.append(private_mib())
+    memory.append(private_mib())
     seconds, core = time.perf_counter() - began, time.process_time() - core
     images = steps * options.batch
     facts = {"opened": opened, "rate": images / seconds, "core_rate": images / core, "memory": memory}
@@ -251,7 +252,7 @@ def check_resume(options: argparse.Namespace) -> None:
     """Every row once an epoch; a killed epoch goes on with the very next row, and reads none before it.
 
     Raises:
-        SystemExit: it does not.
+        SystemExit: it does not, or memory grows on the way.
     """
     facts = run_ranks(options, WAYS[0], "whole")
     whole = rows_read(options, "whole")
@@ -272,6 +273,23 @@ def check_resume(options: argparse.Namespace) -> None:
               f"{memory[-1]:.0f} at its end, peak {max(memory):.0f}")  # fmt: skip
     if not (counts == 1).all() or not all(is_exact) or any(again):
         raise SystemExit("rows were lost or read twice")
+    check_flat([fact["memory"] for fact in facts])
+
+
+def check_flat(memories: Sequence[Sequence[float]]) -> None:
+    """What a rank holds does not grow with the rows that it has read.
+
+    Args:
+        memories: of each rank, its private memory in MiB at an epoch's start, each twentieth, its end.
+
+    Raises:
+        SystemExit: at the end it is larger than after a twentieth, by more than 5 % and 20 MiB.
+    """
+    for rank, memory in enumerate(memories):
+        if memory[-1] > 1.05 * memory[1] + 20:
+            raise SystemExit(
+                f"rank {rank}: private memory grew from {memory[1]:.0f} to {memory[-1]:.0f} MiB in an epoch"
+            )
 
 
 def bytes_in(folder: Path) -> int:

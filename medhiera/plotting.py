@@ -6,10 +6,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
-
-matplotlib.use("Agg")
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 
@@ -42,8 +40,23 @@ def heat_on_mid_gray() -> npt.NDArray[np.float64]:
     return opacity * rgba[:, :3] + (1 - opacity) * 0.5
 
 
-def save(figure: Any, path: Path, mark: str = "") -> None:
-    """Write the PNG and free the figure.
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any
+) -> tuple[Figure, Any]:
+    """As pyplot's, without its list of open figures: any thread may draw.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        figsize: width, height in inches.
+        options: of matplotlib's Figure.subplots.
+    """
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def save(figure: Figure, path: Path, mark: str = "") -> None:
+    """Write the PNG; a process that is killed meanwhile leaves the one before.
 
     Args:
         figure: whole.
@@ -59,7 +72,9 @@ def save(figure: Any, path: Path, mark: str = "") -> None:
             0.5, -below / 2 / height, mark, ha="center", va="center", fontsize=8, color=ORANGE, weight="bold"
         )
     # What lies below the figure's own edge is written too; no layout would leave the place free.
+    part = path.with_name(f".{path.name}.part")
     figure.savefig(
-        path, dpi=120, metadata={"Software": None}, bbox_inches=Bbox([[0, -below], [width, height]])
-    )
-    plt.close(figure)
+        part, format="png", dpi=120, metadata={"Software": None},
+        bbox_inches=Bbox([[0, -below], [width, height]]),
+    )  # fmt: skip
+    part.replace(path)

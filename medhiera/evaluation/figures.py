@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Rectangle
@@ -31,6 +30,7 @@ from medhiera.plotting import (
     heat_colors,
     heat_on_mid_gray,
     save,
+    subplots,
 )
 
 FEWEST_IMAGES_OF_A_CURVE = 100
@@ -76,12 +76,11 @@ def reliability(calibration: CalibrationReport, path: Path, *, title: str, mark:
     names = list(calibration.findings)
     columns = min(5, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         rows,
         columns,
         figsize=(max(2.3 * columns, _FEWEST_INCHES), 2.45 * rows + 0.4),
         squeeze=False,
-        layout="constrained",
     )
     for index, axis in enumerate(axes.flat):
         if index >= len(names):
@@ -141,9 +140,7 @@ def subgroup_dots(subgroups: Mapping[str, SubgroupReport], path: Path, *, title:
             lines.append((heading, "", table.reason or ""))
         lines += [(heading, name, entry) for name, entry in table.groups.items()]
     notes = left_out_notes(subgroups)
-    figure, axis = plt.subplots(
-        figsize=(7.5, 1.5 + 0.34 * len(lines) + 0.3 * len(notes)), layout="constrained"
-    )
+    figure, axis = subplots(figsize=(7.5, 1.5 + 0.34 * len(lines) + 0.3 * len(notes)))
     _group_lines(axis, lines)
     groups = [entry for _, _, entry in lines if isinstance(entry, GroupScore)]
     level = "image" if all(entry.patients == entry.images for entry in groups) else "patient"
@@ -226,9 +223,7 @@ def heat_map_rows(
     chosen = [ordered[int(step * number)] for number in range(min(count, len(ordered)))]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
-    figure, axes = plt.subplots(
-        2 * rows, columns, figsize=(2.3 * columns, 4.9 * rows + 0.9), squeeze=False, layout="constrained"
-    )
+    figure, axes = subplots(2 * rows, columns, figsize=(2.3 * columns, 4.9 * rows + 0.9), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for number, example in enumerate(chosen):
@@ -286,12 +281,11 @@ def roc_curves(
     data = data[-1:] if pair else data  # the other curve is the same, turned around
     columns = min(5, len(data))
     rows = -(-len(data) // columns)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         rows,
         columns,
         figsize=(max(2.3 * columns, _FEWEST_INCHES), 2.45 * rows),
         squeeze=False,
-        layout="constrained",
     )
     for index, axis in enumerate(axes.flat):
         if index >= len(data):
@@ -333,7 +327,7 @@ def auroc_points(report: RankingReport, path: Path, *, title: str, mark: str = "
     missing = [name.replace("_", " ") for name in report.findings if name not in values]
     pair = pair_of(report)
     names = sorted(values, key=lambda name: values[name]) if not pair else [*values][-1:]
-    figure, axis = plt.subplots(figsize=(7, 1.5 + 0.32 * (len(names) + 1)), layout="constrained")
+    figure, axis = subplots(figsize=(7, 1.5 + 0.32 * (len(names) + 1)))
     lowest = 0.5
     for row, name in enumerate(names):
         limits = report.findings[name].auroc_interval

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 from medhiera.evaluation.probe_results import FewLabels, ProbeFit
-from medhiera.plotting import OKABE_ITO, save
+from medhiera.plotting import OKABE_ITO, save, subplots
 
 
 def label_efficiency(
@@ -38,7 +37,7 @@ def label_efficiency(
         legend: what the lines are.
         mark: at the bottom, see plotting.save.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    figure, axis = subplots(figsize=(7.5, 4.5))
     for index, (label, by_share) in enumerate(starts.items()):
         color, shares = OKABE_ITO[index % len(OKABE_ITO)], sorted(by_share)
         aside = 1.12 ** (index - (len(starts) - 1) / 2)  # side by side, so that no bar hides another

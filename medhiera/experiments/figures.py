@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 from scipy.stats import t as student_t
 
-from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save
+from medhiera.plotting import BLUE, GRAY, OKABE_ITO, ORANGE, save, subplots
 
 
 def arm_curves(
@@ -29,7 +28,7 @@ def arm_curves(
         note: below the axes.
         mark: at the bottom, see plotting.save.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    figure, axis = subplots(figsize=(7.5, 4.5))
     for index, (label, seeds) in enumerate(arms.items()):
         steps = sorted(set.intersection(*(set(seed) for seed in seeds)))
         values = np.array([[seed[step] for step in steps] for seed in seeds])
@@ -80,7 +79,7 @@ def influence_bars(
         mark: at the bottom, see plotting.save.
     """
     names = sorted(correlation, key=lambda name: importance.get(name, 0.0))
-    figure, axes = plt.subplots(1, 2, figsize=(8, 1.4 + 0.4 * len(names)), sharey=True, layout="constrained")
+    figure, axes = subplots(1, 2, figsize=(8, 1.4 + 0.4 * len(names)), sharey=True)
     axes[0].barh(names, [np.nan_to_num(correlation[name]) for name in names], color=BLUE, height=0.6)
     axes[0].axvline(0, color=GRAY, linewidth=0.8)
     axes[0].set_xlim(-1, 1)

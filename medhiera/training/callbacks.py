@@ -6,8 +6,10 @@ Callbacks of the Trainer; only the main process speaks.
 import contextlib
 import csv
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +164,15 @@ REDRAWN_AFTER = 10.0
 class FigureCallback(TrainerCallback):
     """Refreshes figures/loss.png at evaluations, and what else is to be drawn of the model.
 
-    It draws at the first evaluation and at the last ones, and between them where ten seconds have passed.
+    It draws at the first evaluation and at the last ones, and between them where ten seconds have passed: in
+    a thread, while training goes on.
 
     Args:
         output: the run's folder.
         loss_name: what the loss is, for the axis.
         mark: at the bottom of the curves, see plotting.save.
-        draw: draws the model as it is now into a PNG, or None.
-        every: also draw every so many steps, into figures/steps/; 0 for never.
+        show: asks the model as it is now, and returns what draws its answer into a PNG; or None.
+        every: also draw that every so many steps, into figures/steps/; 0 for never.
     """
 
     def __init__(
@@ -177,15 +180,16 @@ class FigureCallback(TrainerCallback):
         output: Path,
         loss_name: str,
         mark: str,
-        draw: Callable[[Path], None] | None = None,
+        show: Callable[[], Callable[[Path], None]] | None = None,
         every: int = 0,
     ) -> None:
         self.folder = output / FIGURES_FOLDER
         self.loss_name = loss_name
         self.mark = mark
-        self.draw = draw
+        self.show = show
         self.every = every
         self._drawn: float | None = None
+        self._thread: threading.Thread | None = None
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -197,22 +201,49 @@ class FigureCallback(TrainerCallback):
         is_recent = self._drawn is not None and time.monotonic() - self._drawn < REDRAWN_AFTER
         if is_recent and not is_over:
             return
+        drawings: list[Callable[[], None]] = []
         if any("loss" in entry for entry in state.log_history):
-            figures.training_curves(
-                state.log_history, self.folder / "loss.png", loss_name=self.loss_name, mark=self.mark
-            )
-        if self.draw is not None:
-            self.draw(self.folder / "reconstructions.png")
+            curves = partial(figures.training_curves, loss_name=self.loss_name, mark=self.mark)
+            drawings.append(partial(curves, list(state.log_history), self.folder / "loss.png"))
+        if self.show is not None:
+            drawings.append(partial(self.show(), self.folder / "reconstructions.png"))
+        self._start(drawings)
+        if is_over or self._drawn is None:  # the first imports modules, in which no worker must be forked
+            self._wait()
         self._drawn = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """The model's picture on the way, one file a time."""
-        if self.draw is None or not self.every or state.global_step % self.every:
+        if self.show is None or not self.every or state.global_step % self.every:
             return
         if state.is_world_process_zero:
-            self.draw(self.folder / "steps" / f"reconstructions-{state.global_step:07d}.png")
+            path = self.folder / "steps" / f"reconstructions-{state.global_step:07d}.png"
+            self._start([partial(self.show(), path)])
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What follows finds the figures."""
+        self._wait()
+
+    def _start(self, drawings: Sequence[Callable[[], None]]) -> None:
+        self._wait()  # one at a time: a slow one slows training, and none pile up
+        self._thread = threading.Thread(target=_draw, args=(drawings,), name="figures")
+        self._thread.start()
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+
+def _draw(drawings: Sequence[Callable[[], None]]) -> None:
+    for drawing in drawings:
+        try:
+            drawing()
+        except Exception as error:
+            logger.warning("a figure could not be drawn: %s: %s", type(error).__name__, error)
 
 
 class DivergenceCallback(TrainerCallback):

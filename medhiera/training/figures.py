@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from torch import Tensor
 
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import Region
 from medhiera.data.stored_images import GrayArray, gray_arrays
 from medhiera.inference.reconstruction import Reconstruction
-from medhiera.plotting import BLUE, GREEN, ORANGE, save
+from medhiera.plotting import BLUE, GREEN, ORANGE, save, subplots
 from modeling_hiera_mae.masking import count_kept, mask_from_noise
 
 
@@ -34,7 +33,7 @@ def reconstruction_rows(
         ("reconstruction", pictures.filled),
     )
     count = len(captions)
-    figure, axes = plt.subplots(count, 3, figsize=(6.0, 2.1 * count), squeeze=False, layout="constrained")
+    figure, axes = subplots(count, 3, figsize=(6.0, 2.1 * count), squeeze=False)
     for row, caption in enumerate(captions):
         for column, (title, images) in enumerate(columns):
             axis = axes[row, column]
@@ -61,9 +60,7 @@ def training_curves(
     """
     trained = [entry for entry in history if "loss" in entry]
     validated = [entry for entry in history if "eval_loss" in entry]
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1), layout="constrained"
-    )
+    figure, (top, bottom) = subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(3, 1))
     few = "." if len(trained) < 10 else ""  # a line of one point would not be seen
     top.plot(
         [e["step"] for e in trained], [e["loss"] for e in trained], color=BLUE, marker=few, label="training"
@@ -136,7 +133,7 @@ def mask_rows(
     """
     titles = ("picture, region", "model's input", "what it sees")
     count = len(captions)
-    figure, axes = plt.subplots(count, 3, figsize=(6.0, 2.1 * count), squeeze=False, layout="constrained")
+    figure, axes = subplots(count, 3, figsize=(6.0, 2.1 * count), squeeze=False)
     for row, (picture, region) in enumerate(zip(pictures, regions, strict=True)):
         height, width = picture.shape
         across, down = (inputs.shape[2] // is_kept.shape[2], inputs.shape[1] // is_kept.shape[1])

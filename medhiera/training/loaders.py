@@ -57,7 +57,7 @@ class LoadingTrainer(Trainer):
         return loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The batches of a split; transformers answers with those that it kept, whichever split is asked for."""
+        """The batches of a split; transformers answers with those that it kept, of whichever split."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         with self._options(dataloader_persistent_workers=self._keeps_workers(dataset)):
             return super().get_eval_dataloader(eval_dataset)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 from stage_records import SOME_REPORT
@@ -116,6 +117,21 @@ def test_a_run_that_proves_nothing_says_so_below_the_figure(draw, tmp_path):
         (width, height), (same, taller) = full.size, smoke.size
     assert abs(width - same) <= 1 and taller > height + 20
     assert rows_of_orange(tmp_path / "smoke.png", height) > 200  # some words
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "loss.png"
+    draw_training(path)
+    before = path.read_bytes()
+
+    def torn(self, file, **options):
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", torn)
+    with pytest.raises(KeyboardInterrupt):
+        draw_training(path)
+    assert path.read_bytes() == before
 
 
 def test_the_words_of_the_mark():

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
@@ -138,8 +138,9 @@ def test_the_color_bar_of_heat_maps_has_their_colors(tmp_path, monkeypatch):
     game = LocalizationReport(hit_rate=0.5, interval=[0.2, 0.8], chance=0.1, center=0.2, pairs=2)
     figures.heat_map_rows([gray], game, tmp_path / "heat_maps.png", title="Test split")
     [figure] = drawn
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3].astype(int)
     _, below, bar = figure.axes
     for value in (0.02, 0.25, 0.5, 0.75, 0.98):
         seen, wanted = (
@@ -150,7 +151,6 @@ def test_the_color_bar_of_heat_maps_has_their_colors(tmp_path, monkeypatch):
             )
         )
         assert np.abs(seen - wanted).max() < 8, (value, seen, wanted)
-    plt.close(figure)
 
 
 def test_without_boxes_there_are_no_heat_maps(tmp_path):

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from stage_records import CLEAN, check_metadata, classification_record, training
 
 from dataset_scripts.build.origin import DatasetOrigin
@@ -84,7 +83,6 @@ def test_figures_show_two_classes_once(names, panels, tmp_path, monkeypatch):
     points = drawn["auroc.png"].axes[0]
     assert sorted(tick.get_text().replace("\n", " ") for tick in points.get_yticklabels()) == sorted(panels)
     assert any("mean" in text.get_text() for text in points.texts) == (len(names) > 2)
-    plt.close("all")
 
 
 def test_what_the_card_says_is_of_this_model():

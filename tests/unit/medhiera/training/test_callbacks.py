@@ -3,12 +3,15 @@
 import csv
 import logging
 import re
+import threading
+import time
 
 import pytest
 from tiny_training import make_trainer
+from transformers import TrainerCallback
 
 from medhiera.formatting import duration
-from medhiera.training import callbacks
+from medhiera.training import callbacks, figures
 from medhiera.training.callbacks import CSVLoggerCallback, FigureCallback, ThroughputCallback
 
 
@@ -33,19 +36,17 @@ def test_each_logging_step_says_speed_and_time_left(tmp_path, caplog):
 
 
 def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
-    drawn = []
-
-    def draw(path):
-        drawn.append(path.relative_to(tmp_path).as_posix())
-
-    seen = []
+    drawn, seen = [], []
 
     class Look(CSVLoggerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" in logs:
                 seen.append((state.global_step, (tmp_path / "figures" / "loss.png").exists()))
 
-    callbacks = [FigureCallback(tmp_path, "loss", "", draw, every=3), Look(tmp_path / "log.csv")]
+    def draw(path):
+        drawn.append(path.relative_to(tmp_path).as_posix())
+
+    callbacks = [FigureCallback(tmp_path, "loss", "", lambda: draw, every=3), Look(tmp_path / "log.csv")]
     trainer = make_trainer(tmp_path, callbacks=callbacks, eval_strategy="steps", eval_steps=2)
     trainer.train()
     assert seen == [(1, False), (2, False), (3, True), (4, True)]
@@ -60,12 +61,60 @@ def test_pictures_are_refreshed_while_the_run_goes(tmp_path):
 def test_pictures_are_refreshed_where_time_has_passed_and_at_the_end(seconds, steps, tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks, "REDRAWN_AFTER", seconds)
     drawn = []
-    callback = FigureCallback(tmp_path, "loss", "", lambda path: drawn.append(trainer.state.global_step))
+
+    def show():
+        drawn.append(trainer.state.global_step)
+        return lambda path: None
+
+    callback = FigureCallback(tmp_path, "loss", "", show)
     trainer = make_trainer(tmp_path, callbacks=[callback], eval_strategy="steps", eval_steps=1)
     trainer.train()
     assert drawn == steps
     trainer.evaluate()  # of the weights that are kept
     assert drawn == [*steps, 4]
+
+
+@pytest.mark.parametrize("fault", [None, OSError("No space left on device")])
+def test_training_goes_on_while_a_figure_is_drawn_and_ends_when_it_is(fault, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(callbacks, "REDRAWN_AFTER", 0.0)
+    drawing, calls = figures.training_curves, []
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(history, path, **options):
+        calls.append(threading.current_thread().name)
+        if len(calls) == 2:
+            begun.set()
+            assert goes_on.wait(60), "training waits for the figure"
+            if fault is not None:
+                raise fault
+        drawing(history, path, **options)
+
+    class GoesOn(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                assert begun.wait(60) and not goes_on.is_set()
+                goes_on.set()
+
+    monkeypatch.setattr(figures, "training_curves", slow)
+    figure = FigureCallback(tmp_path, "loss", "")
+    trainer = make_trainer(tmp_path, callbacks=[figure, GoesOn()], eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    assert trainer.state.global_step == 4 and calls == ["figures"] * 4
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["loss.png"]
+    said = "a figure could not be drawn: OSError: No space left on device"
+    assert (said in caplog.text) == (fault is not None)
+
+
+def test_a_figure_that_is_drawn_late_is_there_when_training_ends(tmp_path):
+
+    def draw(path):
+        time.sleep(0.3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    figure = FigureCallback(tmp_path, "loss", "", lambda: draw, every=3)
+    make_trainer(tmp_path, callbacks=[figure], max_steps=3).train()
+    assert (tmp_path / "figures" / "steps" / "reconstructions-0000003.png").exists()
 
 
 def test_the_evaluation_after_training_is_logged_once_however_often_the_end_is_reached(tmp_path):
