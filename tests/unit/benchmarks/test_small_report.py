@@ -24,11 +24,13 @@ from benchmarks.small_plan import (
 from benchmarks.small_reached import read_results
 from benchmarks.small_report import DIFFERENCES, FIGURE, report
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.experiments.report import difference_cells
 
 
 @pytest.fixture
 def lab(tmp_path):
-    return laboratory(tmp_path, replace(FULL, shares=SMOKE.shares))
+    everything, part = SMOKE.shares
+    return laboratory(tmp_path, replace(FULL, shares=(replace(everything, seeds=4), part)))
 
 
 def row_of(text, one, other):
@@ -44,8 +46,8 @@ def ends(cell):
 def test_what_is_finished_is_known_and_the_report_says_what_is_not(lab, tmp_path):
     everything, part = lab.budget.shares
     assert lab.reached(RANDOM, everything) == {} and lab.chosen(RANDOM, everything) is None
-    finish(lab, RANDOM, everything, (0.4, 0.6), best=RATES[0])
-    finish(lab, COCKTAIL, everything, (7.0, 8.0))
+    finish(lab, RANDOM, everything, (0.4, 0.5, 0.6, 0.5), best=RATES[0])
+    finish(lab, COCKTAIL, everything, (7.0, 8.0, 7.0, 8.0))
     assert lab.chosen(COCKTAIL, everything).name == classifier_arm(COCKTAIL, everything, RATES[2]).name
     assert is_done(lab, Work(contestant=RANDOM, share=everything))
     assert not is_done(lab, Work(contestant=RANDOM, share=part))
@@ -64,25 +66,34 @@ def test_what_is_finished_is_known_and_the_report_says_what_is_not(lab, tmp_path
 
 
 def test_a_difference_is_decided_where_both_intervals_are(lab):
-    """Two seeds that disagree: patients decide, seeds do not. Two that agree against: worse."""
+    """Better, worse, and undecided where the seeds disagree."""
     everything = lab.budget.shares[0]
-    finish(lab, RANDOM, everything, (1.0, 1.0))
-    finish(lab, COCKTAIL, everything, (1.2, 4.0))
-    finish(lab, RESNET18, everything, (9.0, 9.0))
+    finish(lab, RANDOM, everything, (0.4, 0.5, 0.6, 0.5))
+    finish(lab, COCKTAIL, everything, (7.0, 8.0, 7.0, 8.0))
+    finish(lab, RESNET18, everything, (0.5, 9.0, 0.5, 9.0))
+    finish(lab, KERMANY, everything, (0.5, 0.4, 0.5, 0.6))
     text = report(lab, 1.5, Bootstrap(200))
-    difference, patients, verdict = row_of(text, COCKTAIL.label, RANDOM.label)
-    low, high = ends(difference)
-    assert low < 0 < high and ends(patients)[0] > 0 and verdict == "undecided"
-    difference, patients, verdict = row_of(text, RANDOM.label, RESNET18.label)
-    assert verdict == "worse" and max(*ends(difference), *ends(patients)) < 0
-    opposite = row_of(text, COCKTAIL.label, RESNET18.label)
-    assert max(ends(opposite[1])) < 0 < min(ends(row_of(text, COCKTAIL.label, RANDOM.label)[1]))
+    rows = {
+        pair: row_of(text, *(each.label for each in pair))
+        for pair in ((COCKTAIL, RANDOM), (KERMANY, RANDOM), (COCKTAIL, RESNET18), (RANDOM, RESNET18))
+    }
+    assert rows[COCKTAIL, RANDOM][2] == "better" and min(ends(rows[COCKTAIL, RANDOM][0])) > 0
+    low, high = ends(rows[RANDOM, RESNET18][0])
+    assert low < 0 < high and max(ends(rows[RANDOM, RESNET18][1])) < 0  # the patients would decide it
+    assert rows[RANDOM, RESNET18][2] == rows[KERMANY, RANDOM][2] == "undecided"
+
+
+def test_two_intervals_on_opposite_sides_of_zero_decide_nothing():
+    seeds = [0.10, 0.11, 0.12]
+    assert difference_cells(seeds, (0.05, 0.2)).endswith("| better")
+    assert difference_cells([-one for one in seeds], (-0.2, -0.05)).endswith("| worse")
+    assert difference_cells(seeds, (-0.2, -0.05)).endswith("| undecided")
 
 
 def test_probes_are_compared_and_what_fine_tuning_adds(lab):
     everything = lab.budget.shares[0]
-    finish(lab, COCKTAIL, everything, (7.0, 8.0))
-    for name, skill in (("cocktail", 1.5), ("kermany", 8.0), ("teacher", 1.5), ("none", 0.5)):
+    finish(lab, COCKTAIL, everything, (7.0, 8.0, 7.0, 8.0))
+    for name, skill in (("cocktail", 0.5), ("kermany", 8.0), ("teacher", 0.5)):
         finish_probe(lab, name, skill)
     text = report(lab, 1.5, Bootstrap(200))
     assert "Each pre-training was run once" in text and "the only view of how the pre-trainings vary" in text
@@ -103,7 +114,7 @@ def test_probes_are_compared_and_what_fine_tuning_adds(lab):
 def test_the_figure_has_a_row_for_each_difference_and_a_zero_line(lab, tmp_path, monkeypatch):
     everything = lab.budget.shares[0]
     for contestant, skill in ((RANDOM, 0.5), (COCKTAIL, 3.0), (KERMANY, 2.0)):
-        finish(lab, contestant, everything, (skill, skill + 0.5))
+        finish(lab, contestant, everything, (skill, skill + 0.5, skill, skill + 0.5))
     finish_probe(lab, "cocktail", 1.0)
     report(lab, 1.5, Bootstrap(50))
     assert image.imread(tmp_path / DIFFERENCES).std() > 0
@@ -118,7 +129,7 @@ def test_the_figure_has_a_row_for_each_difference_and_a_zero_line(lab, tmp_path,
     assert labels == [each.short for each in found] and len(labels) == 4
     assert labels[0] == "pre-trained on the cocktail − random weights"
     points = {line.get_ydata()[0]: line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"}
-    means = [sum(each.values["mean_auroc"]) / 2 for each in found]
+    means = [sum(each.values["mean_auroc"]) / 4 for each in found]
     assert [points[place] for place in axis.get_yticks()] == pytest.approx(means)
     assert any(list(line.get_xdata()) == [0, 0] for line in axis.lines)
     words = {text.get_text() for text in axis.texts}
