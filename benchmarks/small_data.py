@@ -41,12 +41,12 @@ license:
 - for research, citing Shiraishi et al. 2000 and van Ginneken et al. 2006 (JSRT)
 homepage: https://data.mendeley.com/datasets/rscbjbr9sj
 ---
-- Kermany's: Kermany, Goldbaum, Cai et al., "Identifying Medical Diagnoses and Treatable Diseases by Image-Based
-  Deep Learning", Cell 172(5), 2018; CC BY 4.0, https://data.mendeley.com/datasets/rscbjbr9sj.
-- JSRT's (`images/jsrt`, without labels or masks): Shiraishi, Katsuragawa, Ikezoe et al., "Development of a digital
-  image database for chest radiographs with and without a lung nodule", AJR 174(1), 2000; van Ginneken, Stegmann,
-  Loog, "Segmentation of anatomical structures in chest radiographs using supervised methods", Medical Image
-  Analysis 10(1), 2006. For research; whoever uses them cites both.
+- Kermany's: Kermany, Goldbaum, Cai et al., "Identifying Medical Diagnoses and Treatable Diseases by
+  Image-Based Deep Learning", Cell 172(5), 2018; CC BY 4.0, https://data.mendeley.com/datasets/rscbjbr9sj.
+- JSRT's (`images/jsrt`, without labels or masks): Shiraishi, Katsuragawa, Ikezoe et al., "Development of a
+  digital image database for chest radiographs with and without a lung nodule", AJR 174(1), 2000; van
+  Ginneken, Stegmann, Loog, "Segmentation of anatomical structures in chest radiographs using supervised
+  methods", Medical Image Analysis 10(1), 2006. For research; whoever uses them cites both.
 """
 """The same of the cocktail's own images, which are of two sets."""
 

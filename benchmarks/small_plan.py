@@ -12,11 +12,10 @@ from medhiera.experiments.arms import STAGE1, Arm
 from medhiera.shipped_files import RECIPES
 
 MAE_OPTIONS = (str(RECIPES / "mae_small.yaml"), "--use_cpu", "true")
+CARD_OPTIONS = (str(RECIPES / "cls_small.yaml"), "--use_cpu", "true")
+"""Of the run whose card is published: the recipe scores the test split."""
 # small_score.py scores the test split, once a rate is chosen.
-CLS_OPTIONS = (
-    str(RECIPES / "cls_small.yaml"), "--use_cpu", "true",
-    "--score_test", "false", "--bootstrap_resamples", "0",
-)  # fmt: skip
+CLS_OPTIONS = (*CARD_OPTIONS, "--score_test", "false", "--bootstrap_resamples", "0")
 RESNET = "benchmarks/resnet_baseline.py"
 RESNET_CHECKPOINT_STEPS = 200
 SWEEP_SEED = 0

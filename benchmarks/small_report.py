@@ -5,115 +5,30 @@ named as such and never filled in.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-from benchmarks.small_laboratory import Laboratory, is_done, name_of
-from benchmarks.small_plan import (
-    COCKTAIL,
-    CONTESTANTS,
-    FEATURES,
-    FEW_LABELS,
-    KERMANY,
-    LEAK,
-    PRETRAININGS,
-    RANDOM,
-    RESNET18,
-    Contestant,
-    Share,
-    ordered,
+from benchmarks.small_differences import (
+    difference_lines,
+    differences,
+    forest,
+    probe_difference_lines,
+    probe_differences,
 )
-from benchmarks.small_score import is_scored, read_scores
+from benchmarks.small_laboratory import Laboratory, is_done, name_of
+from benchmarks.small_plan import CONTESTANTS, FEW_LABELS, PRETRAININGS, RANDOM, best_rate, ordered
+from benchmarks.small_reached import Results, rates_at, read_probe, read_results
 from medhiera.evaluation.bootstrap import Bootstrap
-from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.label_figures import label_efficiency
-from medhiera.evaluation.metrics import rank_findings, rank_over_seeds
-from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.thresholds import choose_thresholds
-from medhiera.experiments.report import difference_cells, seeds_text
+from medhiera.evaluation.metrics import rank_findings, rank_over_draws, rank_over_seeds
+from medhiera.experiments.report import seeds_text
 from medhiera.formatting import interval_text
 from medhiera.hub.record import PretrainingRecord
 
-COMPARED = (
-    (COCKTAIL, RANDOM),
-    (KERMANY, RANDOM),
-    (COCKTAIL, KERMANY),
-    (COCKTAIL, RESNET18),
-    (KERMANY, RESNET18),
-    (RANDOM, RESNET18),
-    (LEAK, COCKTAIL),
-    (FEATURES, COCKTAIL),
-    (FEATURES, RANDOM),
-    (FEATURES, RESNET18),
-)
-"""Pairs whose differences are shown; the first, with all labels, is the primary comparison."""
-
 FIGURE = "small-label-efficiency.png"
-MEASURES = {"mean_auroc": "auroc", "mean_average_precision": "average_precision"}
-
-
-@dataclass(frozen=True)
-class Reached:
-    """What a contestant reached with a share of the labels, one entry a seed.
-
-    Attributes:
-        rate: that its sweep chose.
-        train: predictions of the images it learned from.
-        validation: of validation.
-        test: of the official test split.
-    """
-
-    rate: float
-    train: list[Predictions]
-    validation: list[Predictions]
-    test: list[Predictions]
-
-    def values(self, split: str, measure: str = "mean_auroc") -> list[float]:
-        """A measure of MEASURES, one value a seed."""
-        return [getattr(rank_findings(each, Bootstrap(0)), measure) for each in getattr(self, split)]
-
-    @cached_property
-    def rates(self) -> list[tuple[float, float, float]]:
-        """Test accuracy, sensitivity and specificity at validation's threshold, one triple a seed."""
-        return [rates_at(*pair) for pair in zip(self.validation, self.test, strict=True)]
-
-
-def rates_at(validation: Predictions, test: Predictions) -> tuple[float, float, float]:
-    """Accuracy, sensitivity and specificity at the threshold with validation's largest Youden index."""
-    [name] = test.finding_names
-    threshold = choose_thresholds(validation)[name].youden
-    assert threshold is not None, "validation has both label values"
-    [column] = test.columns()
-    is_called = column.scores >= threshold
-    is_right = is_called == column.is_present
-    return (
-        float(is_right.mean()),
-        float(is_called[column.is_present].mean()),
-        float((~is_called[~column.is_present]).mean()),
-    )
-
-
-def read_reached(lab: Laboratory, contestant: Contestant, share: Share) -> Reached | None:
-    """Everything of one line of the plan; None where it is not finished."""
-    arm = lab.chosen(contestant, share)
-    if arm is None:
-        return None
-    folders = [lab.scores(arm.name, seed) for seed in range(share.seeds)]
-    if not all(is_scored(folder) for folder in folders):
-        return None
-    rate = float(arm.arguments[arm.arguments.index("--learning_rate") + 1])
-    splits = {
-        split: [read_scores(folder, split) for folder in folders] for split in ("train", "validation", "test")
-    }
-    return Reached(rate, **splits)
-
-
-Results = dict[tuple[str, float], Reached]
-"""(contestant's name, fraction) → what is finished."""
+DIFFERENCES = "small-differences.png"
 
 
 def report(lab: Laboratory, hours: float, bootstrap: Bootstrap | None = None) -> str:
-    """Draw the figure, write report.md, and return it.
+    """Draw both figures, write report.md, and return it.
 
     Args:
         lab: the runs.
@@ -121,20 +36,18 @@ def report(lab: Laboratory, hours: float, bootstrap: Bootstrap | None = None) ->
         bootstrap: of the test patients; by default 2,000 resamples.
     """
     bootstrap = bootstrap or Bootstrap()
-    results: Results = {}
-    for share in lab.budget.shares:
-        for contestant in CONTESTANTS:
-            if found := read_reached(lab, contestant, share):
-                results[contestant.name, share.fraction] = found
+    results = read_results(lab)
     left = [name_of(work) for work in ordered(lab.budget) if not is_done(lab, work)]
     lines = [f"{hours:.1f} CPU hours used."]
     if left:
         lines += ["", f"**Unfinished.** Still to run: {'; '.join(left)}."]
     lines += ["", *pretraining_lines(lab), "", *contestant_lines(lab, results, bootstrap)]
-    lines += ["", *difference_lines(lab, results, "test", bootstrap)]
-    lines += ["", *difference_lines(lab, results, "validation", bootstrap), "", *probe_lines(lab, bootstrap)]
-    lines += ["", *sweep_lines(lab)]
+    between, alone = differences(lab, results, bootstrap), probe_differences(lab, results, bootstrap)
+    lines += ["", *difference_lines(between, "test")]
+    lines += ["", *difference_lines(differences(lab, results, bootstrap, "validation"), "validation")]
+    lines += ["", *probe_lines(lab, bootstrap), "", *probe_difference_lines(alone), "", *sweep_lines(lab)]
     draw(lab, results, bootstrap)
+    forest([*between, *alone], lab.output / DIFFERENCES)
     text = "\n".join(lines) + "\n"
     (lab.output / "report.md").write_text(text, encoding="utf-8")
     return text
@@ -160,12 +73,13 @@ def contestant_lines(lab: Laboratory, results: Results, bootstrap: Bootstrap) ->
     """What each contestant reached."""
     lines = [
         "Mean over seeds; over seeds: 95 % interval by Student's t; over patients: 95 % interval of the mean "
-        f"over seeds from {bootstrap.resamples:,} resamples of the test patients. Accuracy, sensitivity and "
-        "specificity at the threshold with validation's largest Youden index.",
+        f"over seeds from {bootstrap.resamples:,} resamples of the test patients; over both: the seeds are "
+        "resampled with them. Accuracy, sensitivity and specificity at the threshold with validation's "
+        "largest Youden index.",
         "",
         "| labels | classifier | rate | seeds | training AUROC | validation AUROC | test AUROC, over seeds | "
-        "over patients | average precision | accuracy | sensitivity | specificity |",
-        "|" + "---|" * 12,
+        "over patients | over both | average precision | accuracy | sensitivity | specificity |",
+        "|" + "---|" * 13,
     ]
     for share in lab.budget.shares:
         for contestant in CONTESTANTS:
@@ -175,7 +89,9 @@ def contestant_lines(lab: Laboratory, results: Results, bootstrap: Bootstrap) ->
             mean = rank_over_seeds(found.test, bootstrap)
             cells = [share.text, contestant.label, f"{found.rate:g}", str(share.seeds)]
             cells += [mean_text(found.values(split)) for split in ("train", "validation")]
+            both, _ = rank_over_draws(found.test, bootstrap)
             cells += [seeds_text(found.values("test")), interval_text(mean.mean_auroc_interval)]
+            cells.append(interval_text(both.mean_auroc_interval))
             cells.append(mean_text(found.values("test", "mean_average_precision")))
             cells += [mean_text(values) for values in zip(*found.rates, strict=True)]
             lines.append(f"| {' | '.join(cells)} |")
@@ -187,46 +103,21 @@ def mean_text(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):.4f}"
 
 
-def difference_lines(lab: Laboratory, results: Results, split: str, bootstrap: Bootstrap) -> list[str]:
-    """Paired differences with a verdict; of validation only what the leak buys there."""
-    lines = [
-        f"Differences on {split}, paired by seed and image. Better or worse where neither interval holds "
-        "zero, else undecided.",
-        "",
-        "| labels | compared | measure | difference over seeds | over patients | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
-    for share in lab.budget.shares:
-        for one, other in COMPARED if split == "test" else ((LEAK, COCKTAIL),):
-            ours, theirs = (results.get((each.name, share.fraction)) for each in (one, other))
-            if ours is None or theirs is None:
-                continue
-            pairs = list(zip(getattr(ours, split), getattr(theirs, split), strict=True))
-            found = compare_over_seeds(pairs, bootstrap)
-            for measure, short in MEASURES.items():
-                by_seed = zip(ours.values(split, measure), theirs.values(split, measure), strict=True)
-                cells = difference_cells([a - b for a, b in by_seed], getattr(found, short).interval)
-                label = short.replace("_", " ").replace("auroc", "AUROC")
-                lines.append(f"| {share.text} | {one.label} − {other.label} | {label} | {cells} |")
-    return lines
-
-
 def probe_lines(lab: Laboratory, bootstrap: Bootstrap) -> list[str]:
     """Linear probes on frozen encoders."""
     labels = {each.name: f"Hiera, MAE of {each.label}" for each in PRETRAININGS.values() if each.is_trained}
-    labels = {"none": "Hiera, random weights", **labels, "teacher": "the ImageNet teacher"}
+    labels = {"none": RANDOM.label, **labels, "teacher": "the ImageNet teacher"}
     lines = [
         "| linear probe on | training AUROC | validation AUROC | test AUROC, over patients | accuracy |",
         "|---|---|---|---|---|",
     ]
     for name, label in labels.items():
-        folder = lab.scores(f"probe-{name}", 0)
-        if not is_scored(folder):
+        found = read_probe(lab, name)
+        if found is None:
             continue
-        train, validation, test = (read_scores(folder, split) for split in ("train", "validation", "test"))
-        known = [rank_findings(each, Bootstrap(0)).mean_auroc for each in (train, validation)]
-        mean = rank_over_seeds([test], bootstrap)
-        accuracy, *_ = rates_at(validation, test)
+        known = [rank_findings(found[split], Bootstrap(0)).mean_auroc for split in ("train", "validation")]
+        mean = rank_over_seeds([found["test"]], bootstrap)
+        accuracy, *_ = rates_at(found["validation"], found["test"])
         cells = [label, *(f"{value:.4f}" for value in known if value is not None)]
         cells += [f"{mean.mean_auroc:.4f} ({interval_text(mean.mean_auroc_interval)})", f"{accuracy:.4f}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -241,6 +132,9 @@ def sweep_lines(lab: Laboratory) -> list[str]:
             reached = lab.reached(contestant, share)
             if reached:
                 text = ", ".join(f"{rate:g}: {value:.4f}" for rate, value in sorted(reached.items()))
+                rates = lab.budget.rates
+                if len(rates) > 1 and best_rate(reached) in (rates[0], rates[-1]):
+                    text += "; the best lies at the grid's end"
                 lines.append(f"| {share.text} | {contestant.label} | {text} |")
     return lines
 

@@ -9,32 +9,32 @@ order, small_report.py makes the tables and the figure.
 
 Every run is a process of train_mae.py, train_cls.py or resnet_baseline.py. What is finished is skipped and
 what was interrupted resumes from its checkpoint, so the same command continues. `--report` makes the tables
-of what there is, `--plan` says what is left. CPU seconds go to hours.csv; nothing is begun beyond
-`--cap_hours`.
+of what there is, `--plan` says what is left. CPU seconds go to hours.csv; no run is begun beyond
+`--cap_hours`. At the end `mae-cocktail/seed0` and `stage2/seed0` are the folders to publish.
 """
 
 import argparse
 import json
 import logging
 import os
-import resource
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.small_data import prepare
+from benchmarks.small_differences import COMPARED
+from benchmarks.small_hours import CapReachedError, Session, cpu_seconds
 from benchmarks.small_laboratory import (
-    HOURS,
     IMAGE_SIZE,
     Laboratory,
     hours_used,
     is_done,
     name_of,
-    note_hours,
     short_name,
 )
 from benchmarks.small_plan import (
+    CARD_OPTIONS,
     CONTESTANTS,
     FULL,
     PRETRAININGS,
@@ -47,59 +47,90 @@ from benchmarks.small_plan import (
     pretraining_arm,
 )
 from benchmarks.small_report import report
-from benchmarks.small_score import encoder_of, is_scored, score_classifier, score_probe, teacher_of
+from benchmarks.small_score import Embed, encoder_of, is_scored, score_classifier, score_probe, teacher_of
 from benchmarks.small_teacher import write_teacher
 from medhiera.errors import run_script
 from medhiera.experiments.arms import Arm
 from medhiera.experiments.runner import ExperimentRunner, leave_on_signals, pin_settings
-from medhiera.layout import LOG_FILE
+from medhiera.layout import CARD_FILE, LOG_FILE
 from medhiera.shipped_files import PACKAGE
 
 logger = logging.getLogger(__name__)
 
+PUBLISHED = "stage2"
+"""The folder of the primary contestant with its card of the test split: seed 0 below it."""
 
-def run_arm(runner: ExperimentRunner, arm: Arm, seed: int) -> None:
-    """Run or resume one arm, and note its CPU seconds, also where it is interrupted."""
+
+def run_arm(session: Session, runner: ExperimentRunner, arm: Arm, seed: int) -> None:
+    """Run or resume one arm, unless it is finished.
+
+    Raises:
+        CapReachedError: it is not, and the hours are used.
+    """
     logger.info("%s, seed %d", arm.name, seed)
-    wall, before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    try:
-        was_run = runner.run(arm, seed)
-    except BaseException:
-        was_run = True
-        raise
-    finally:
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        if used > 1:
-            note_hours(runner.output / HOURS, arm.name, seed, used, time.time() - wall)
-    logger.info("        %s", f"{used:.0f} CPU seconds" if was_run else "finished before, skipped")
+    if runner.record(arm.name, seed) is not None:
+        logger.info("        finished before, skipped")
+        return
+    session.begin(arm.name, seed)
+    before = cpu_seconds()
+    runner.run(arm, seed)
+    logger.info("        %.0f CPU seconds", cpu_seconds() - before)
 
 
-def pretrain(lab: Laboratory, work: Work) -> None:
+def pretrain(session: Session, work: Work) -> None:
     """A stage 1 and, on its frozen encoder, the probe."""
-    each = work.pretraining
+    lab, each = session.lab, work.pretraining
     assert each is not None, "the work is a pre-training"
     arm = pretraining_arm(each, lab.budget, lab.teacher)
-    run_arm(lab.runner(lab.cocktail if each.is_cocktail else lab.task), arm, 0)
-    target = lab.scores(f"probe-{each.name}", 0)
-    if not is_scored(target):
-        score_probe(encoder_of(lab.folder(arm.name, 0)), lab.open_task(), target)
+    run_arm(session, lab.runner(lab.cocktail if each.is_cocktail else lab.task), arm, 0)
+    probe(session, each.name, lambda: encoder_of(lab.folder(arm.name, 0)))
 
 
-def contest(lab: Laboratory, work: Work) -> None:
+def probe(session: Session, name: str, open_encoder: Callable[[], Embed]) -> None:
+    """The linear probe on a frozen encoder, unless it is scored."""
+    lab = session.lab
+    if not is_scored(target := lab.scores(f"probe-{name}", 0)):
+        session.begin(f"probe-{name}", 0)
+        score_probe(open_encoder(), lab.open_task(), target)
+
+
+def contest(session: Session, work: Work) -> None:
     """A contestant with one share of the labels: the sweep, the other seeds, the scores."""
-    contestant, share = work.contestant, work.share
+    lab, contestant, share = session.lab, work.contestant, work.share
     assert contestant is not None and share is not None, "the work is a contestant's"
     runner = lab.runner(lab.task, contestant.start)
     while (rate := next_rate(lab.reached(contestant, share), lab.budget.rates)) is not None:
-        run_arm(runner, classifier_arm(contestant, share, rate), SWEEP_SEED)
+        run_arm(session, runner, classifier_arm(contestant, share, rate), SWEEP_SEED)
     arm = lab.chosen(contestant, share)
     assert arm is not None, "the sweep is at its end"
     for seed in range(share.seeds):
-        run_arm(runner, arm, seed)
+        run_arm(session, runner, arm, seed)
         if not is_scored(target := lab.scores(arm.name, seed)):
+            session.begin(arm.name, seed)
             folder = lab.folder(arm.name, seed)
             score_classifier(folder, lab.open_task(), share.fraction, seed, target)
+
+
+def score_for_card(session: Session) -> None:
+    """The primary contestant's first seed as a folder to publish, its record with the test split.
+
+    The run resumes after its last step, in a copy: the sweep reads its own record, which is of validation.
+    """
+    lab = session.lab
+    contestant, share = COMPARED[0][0], lab.budget.shares[0]
+    chosen = lab.chosen(contestant, share)
+    if chosen is None or not is_done(lab, Work(contestant=contestant, share=share)):
+        return
+    arm = replace(chosen, name=PUBLISHED)
+    runner = replace(lab.runner(lab.task, contestant.start), arguments={arm.script: CARD_OPTIONS})
+    folder = runner.folder(arm.name, 0)
+    if not folder.exists():
+        partial = folder.with_name("partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        # Without its card a run is not finished: the runner resumes it.
+        shutil.copytree(lab.folder(chosen.name, 0), partial, ignore=shutil.ignore_patterns(CARD_FILE))
+        os.replace(partial, folder)
+    run_arm(session, runner, arm, 0)
 
 
 def run_plan(lab: Laboratory, cap_hours: float, only: Sequence[str] | None = None) -> None:
@@ -107,23 +138,25 @@ def run_plan(lab: Laboratory, cap_hours: float, only: Sequence[str] | None = Non
 
     Args:
         lab: where it lies.
-        cap_hours: CPU hours of all runs together.
+        cap_hours: CPU hours of all runs together; asked before each.
         only: names of the pre-trainings and contestants that are run; None for all.
     """
-    for work in ordered(lab.budget):
-        if only is not None and short_name(work) not in only:
-            continue
-        if is_done(lab, work):
-            logger.info("done before: %s", name_of(work))
-            continue
-        if (used := hours_used(lab.output)) >= cap_hours:
-            logger.info("%.1f of %.1f CPU hours are used: nothing more is begun", used, cap_hours)
-            return
-        (pretrain if work.pretraining is not None else contest)(lab, work)
-        logger.info("done: %s (%.2f CPU hours so far)", name_of(work), hours_used(lab.output))
-    target = lab.scores("probe-teacher", 0)
-    if not is_scored(target):
-        score_probe(teacher_of(lab.teacher, IMAGE_SIZE), lab.open_task(), target)
+    try:
+        with Session(lab, cap_hours) as session:
+            for work in ordered(lab.budget):
+                if only is not None and short_name(work) not in only:
+                    continue
+                if is_done(lab, work):
+                    logger.info("done before: %s", name_of(work))
+                    continue
+                (pretrain if work.pretraining is not None else contest)(session, work)
+                session.note()
+                logger.info("done: %s (%.2f CPU hours so far)", name_of(work), hours_used(lab.output))
+            probe(session, "teacher", lambda: teacher_of(lab.teacher, IMAGE_SIZE))
+            if only is None or COMPARED[0][0].name in only:
+                score_for_card(session)
+    except CapReachedError as reached:
+        logger.info("%s: nothing more is begun", reached)
 
 
 def open_laboratory(options: argparse.Namespace) -> Laboratory:

@@ -52,8 +52,8 @@ def _size_faults(optimization: OptimizationArguments, stage: StageArguments) -> 
         if optimization.size_rate_factor == 1:
             return []
         return [
-            f"size_rate_factor {optimization.size_rate_factor:g} multiplies the rate that size_defaults gives; "
-            "set size_defaults: true, or size_rate_factor 1"
+            f"size_rate_factor {optimization.size_rate_factor:g} multiplies the rate that size_defaults "
+            "gives; set size_defaults: true, or size_rate_factor 1"
         ]
     faults = []
     if optimization.optimizer != "adamw":

@@ -43,6 +43,17 @@ def has_begun(runs):
     return any(file.stat().st_size for file in runs.glob("*/seed0/stdout.log"))
 
 
+def check_published(runs):
+    """The primary contestant's first seed, scored on test in a copy; its sweep's record is of validation."""
+    [swept], published = runs.glob("cocktail-100pct-lr*/seed0"), runs / "stage2" / "seed0"
+    before, after = (json.loads((each / "metrics.json").read_text()) for each in (swept, published))
+    assert not before["data"]["tested_on"] and after["data"]["tested_on"]["image folder"] > 0
+    assert (after["training"]["steps"], after["evaluation"]["bootstrap_resamples"]) == (4, 2000)
+    assert after["training"]["seconds"] == pytest.approx(before["training"]["seconds"], abs=0.5)
+    assert after["training"]["images_per_second"] > 0
+    assert "JSRT's chest radiographs" in (published / "README.md").read_text()
+
+
 def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
     runs, words = command
     first = subprocess.Popen(
@@ -56,7 +67,7 @@ def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
     _, said = first.communicate(timeout=120)
     assert first.returncode == 128 + signal.SIGTERM, said.decode()[-4000:]
 
-    log = run(sys.executable, words, "--only", "features", "resnet18")  # it counts its children's seconds
+    log = run(sys.executable, words, "--only", "features", "resnet18", "cocktail")
     assert "done: pre-training, ImageNet teacher's features, cocktail" in log
     record = json.loads((stage / "metrics.json").read_text())
     assert record["evaluation"]["target"] == "features" and record["training"]["steps"] == 4
@@ -67,11 +78,13 @@ def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
     assert "| 50 % | ResNet-18, random weights |" in report and "| the ImageNet teacher |" in report
     assert "Hiera, MAE of features on the cocktail − ResNet-18, random weights" in report
     with (runs / "hours.csv").open(newline="") as file:
-        assert {row["run"] for row in csv.DictReader(file)} >= {"mae-features"}
+        noted = {row["run"] for row in csv.DictReader(file)}
+        assert noted >= {"mae-features", "probe-features", "small_result", "stage2"}  # runs and our own work
+    check_published(runs)
 
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/seed*/metrics.json")}
-    again = run(warm_python(), words, "--only", "features", "resnet18")
-    assert again.count("done before: ") == 4 and "CPU seconds" not in again
+    again = run(warm_python(), words, "--only", "features", "resnet18", "cocktail")
+    assert again.count("done before: ") == 7 and "CPU seconds" not in again
     assert before == {path: path.stat().st_mtime_ns for path in runs.glob("*/seed*/metrics.json")}
     planned = run(warm_python(), words, "--plan")
     assert "done: ResNet-18, random weights, 100 % of the labels" in planned

@@ -1,19 +1,15 @@
 """The small real experiment: its data, its plan, what is skipped, and its tables."""
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import timm
 import torch
 from small_data_files import write_shared
-from stage_records import SOME_REPORT, classification_record
+from small_runs import RATES, laboratory, predictions
 
 from benchmarks.small_data import NIH, OWN, RADIOGRAPHY, prepare
-from benchmarks.small_laboratory import Laboratory, hours_used, is_done, note_hours
 from benchmarks.small_plan import (
     CLS_OPTIONS,
     COCKTAIL,
@@ -22,15 +18,14 @@ from benchmarks.small_plan import (
     PRETRAININGS,
     RANDOM,
     SMOKE,
-    Work,
     best_rate,
     classifier_arm,
     next_rate,
     ordered,
     pretraining_arm,
 )
-from benchmarks.small_report import FIGURE, rates_at, report
-from benchmarks.small_score import SPLITS, write
+from benchmarks.small_reached import rates_at
+from benchmarks.small_score import SPLITS
 from benchmarks.small_teacher import ARCHITECTURE, rename
 from dataset_scripts.findings import is_exclusive
 from medhiera.config.arguments import DataArguments
@@ -39,7 +34,6 @@ from medhiera.config.stage_arguments import ClassificationArguments, MAEArgument
 from medhiera.data.build_reports import own_images_origin
 from medhiera.data.cocktail import open_cocktail
 from medhiera.errors import UserError
-from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
 from medhiera.shipped_files import script
 
@@ -48,9 +42,6 @@ from medhiera.shipped_files import script
 def roots(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     return prepare(write_shared(folder / "shared"), folder / "data")
-
-
-RATES = FULL.rates
 
 
 def rows_of(folder):
@@ -130,10 +121,6 @@ def test_everything_comes_after_what_it_starts_from_and_the_first_question_first
     few = {fraction: {name for name, share in seen if share == fraction} for fraction in (0.01, 0.1)}
     assert few[0.01] == few[0.1] == {"random", "cocktail", "kermany", "resnet18"}
     assert all(share.seeds >= 3 for share in FULL.shares)
-
-
-def laboratory(folder, budget=FULL):
-    return Laboratory(folder, folder / "task", folder / "cocktail", "TEACHER", budget)
 
 
 def command(lab, name):
@@ -217,71 +204,12 @@ def test_the_teacher_has_the_packages_tensors_under_timms_names():
         rename({"one": torch.zeros(1)})
 
 
-def write_run(lab, arm, seed, auroc):
-    """A finished classifier's folder, as far as the plan reads it."""
-    folder = lab.folder(arm.name, seed)
-    folder.mkdir(parents=True)
-    classification_record(replace(SOME_REPORT, mean_auroc=auroc)).write(folder)
-    (folder / "README.md").write_text("done")
-
-
-def predictions(seed, skill, images=40):
-    """Scores of one finding that rank better the greater the skill."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(images) % 2.0
-    scores = 1 / (1 + np.exp(-skill * (labels - 0.5) - generator.normal(size=images)))
-    names = [f"image folder/{number}" for number in range(images)]
-    rows = pd.DataFrame({"image_id": names, "patient_id": names, "sex": "", "age_years": np.nan, "view": ""})
-    return Predictions(scores[:, None], labels[:, None], ["Pneumonia"], names, rows)
-
-
-def finish(lab, contestant, share, skill):
-    for rate in lab.budget.rates[1:-1]:
-        write_run(lab, classifier_arm(contestant, share, rate), 0, 0.8 + 0.1 * (rate == RATES[2]))
-    arm = lab.chosen(contestant, share)
-    for seed in range(share.seeds):
-        if seed:
-            write_run(lab, arm, seed, 0.8)
-        write(lab.scores(arm.name, seed), {split: predictions(0, skill) for split in SPLITS})
-
-
-def test_what_is_finished_is_known_and_the_report_says_what_is_not(tmp_path):
-    budget = replace(FULL, shares=SMOKE.shares)
-    lab = laboratory(tmp_path, budget)
-    everything, part = budget.shares
-    assert lab.reached(RANDOM, everything) == {} and lab.chosen(RANDOM, everything) is None
-    finish(lab, RANDOM, everything, 0.5)
-    finish(lab, COCKTAIL, everything, 8.0)
-    assert lab.chosen(RANDOM, everything).name == classifier_arm(RANDOM, everything, RATES[2]).name
-    assert is_done(lab, Work(contestant=RANDOM, share=everything))
-    assert not is_done(lab, Work(contestant=RANDOM, share=part))
-    assert not is_done(lab, Work(PRETRAININGS["leak"]))
-
-    text = report(lab, 1.5, Bootstrap(50))
-    assert text.startswith("1.5 CPU hours used.") and "**Unfinished.** Still to run: pre-training" in text
-    assert "Hiera, random weights, 50 % of the labels" in text
-    [row] = [line for line in text.splitlines() if line.startswith(f"| 100 % | {COCKTAIL.label} | 0.001 |")]
-    assert "| 1.0000 | 1.0000 |" in row
-    [difference] = [
-        line for line in text.splitlines() if f"{COCKTAIL.label} − {RANDOM.label} | AUROC" in line
-    ]
-    assert difference.endswith("| better |")
-    assert (tmp_path / FIGURE).is_file() and (tmp_path / "report.md").read_text() == text
-
-
 def test_the_threshold_is_validations():
     validation, test = predictions(0, 8.0), predictions(1, 8.0)
     shifted = Predictions(test.scores * 1e-3, test.labels, test.finding_names, test.patient_ids, test.rows)
     accuracy, sensitivity, specificity = rates_at(validation, test)
     assert accuracy > 0.9 and accuracy == pytest.approx((sensitivity + specificity) / 2)
     assert rates_at(validation, shifted) == (0.5, 0.0, 1.0)  # calibrated otherwise: nothing is called present
-
-
-def test_hours_are_added_up_over_interruptions(tmp_path):
-    assert hours_used(tmp_path) == 0
-    for cpu in (1800.0, 900.0):
-        note_hours(tmp_path / "hours.csv", "random", 0, cpu, 2 * cpu)
-    assert hours_used(tmp_path) == 0.75
 
 
 def test_smoke_has_everything_that_the_full_budget_has():

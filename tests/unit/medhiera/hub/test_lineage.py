@@ -7,6 +7,7 @@ import huggingface_hub
 import pytest
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
+from dataset_scripts.build.origin import DatasetOrigin
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.errors import UserError
 from medhiera.hub.lineage import find_record, lineage_of
@@ -34,6 +35,17 @@ def test_a_leak_of_stage_1_is_still_known_after_two_clean_stages(tmp_path):
     assert found.earlier_sources == ["COVIDx CXR-3", "ChestX-ray14"]
     assert found.license == "apache-2.0" and found.new_weights == ["classifier.bias"]
     assert found.started_from.startswith("stage 2 (from stage 1 (from random weights; COVIDx CXR-3 3, ")
+
+
+def test_your_own_images_are_named_by_their_card(tmp_path):
+    record = pretraining_record(trained_on={"image folder": 3} | NIH)
+    assert "; image folder 3, " in lineage_of(write(tmp_path / "bare", record), []).started_from
+    record.data.own_images = DatasetOrigin(folder="own_images", name="Two hospitals' films")
+    found = lineage_of(write(tmp_path / "named", record), [])
+    assert found.started_from == (
+        "stage 1 (from random weights; Two hospitals' films 3, ChestX-ray14 4 images)"
+    )
+    assert "image folder" in found.earlier_sources  # by which overlap is looked for
 
 
 def test_what_is_not_recorded_is_not_known(tmp_path):
