@@ -35,8 +35,9 @@ class LoadingTrainer(Trainer):
     def _end_workers(self) -> None:
         # They ignore SIGTERM, by which Python would end them at its exit, and it would wait for ever.
         for loader in self._kept:
-            if loader._iterator is not None:
-                loader._iterator._shutdown_workers()
+            workers: Any = loader._iterator
+            if workers is not None:
+                workers._shutdown_workers()
                 loader._iterator = None
         self._kept.clear()
         self._eval_dataloaders: dict[str, Any] = {}
@@ -81,8 +82,10 @@ class LoadingTrainer(Trainer):
     def _options(self, **values: Any) -> Iterator[None]:
         """Inside, TrainingArguments are these; what they are meant to be is not lost."""
         before = {name: getattr(self.args, name) for name in values}
-        vars(self.args).update(values)
         try:
+            for name, value in values.items():
+                setattr(self.args, name, value)
             yield
         finally:
-            vars(self.args).update(before)
+            for name, value in before.items():
+                setattr(self.args, name, value)
