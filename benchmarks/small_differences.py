@@ -188,7 +188,7 @@ def forest(found: Sequence[Paired], path: Path) -> None:
         figsize=(9, 1.3 + 0.27 * (len(found) + 1.6 * len(groups))), layout="constrained"
     )
     for group in groups:
-        axis.text(0, place, heading(group), fontsize=8, weight="bold", va="center", ha="right",
+        axis.text(-0.018, place, heading(group), fontsize=8, weight="bold", va="center", ha="right",
                   transform=axis.get_yaxis_transform())  # fmt: skip
         place += 1
         for each in (one for one in found if one.group == group):
@@ -213,7 +213,7 @@ def forest(found: Sequence[Paired], path: Path) -> None:
 def heading(group: str) -> str:
     """Above a group's rows in the figure."""
     if group == "probes":
-        return "linear probes, all labels: frozen"
+        return "linear probes on frozen encoders"
     if group == "fine-tuned":
         return "what fine-tuning adds, all labels"
     return f"fine-tuned on {group} of the labels"
@@ -227,5 +227,7 @@ def draw_row(axis: Axes, place: float, each: Paired) -> None:
         axis.plot(list(limits), [place - 0.13] * 2, color=BLUE, linewidth=2.5,
                   label="95 % interval over test patients")  # fmt: skip
     if len(values) > 1:
-        axis.plot([low, high], [place + 0.13] * 2, color=ORANGE, linewidth=2.5, label="over seeds")
-    axis.plot([mean], [place], "o", color="black", markersize=4, label="difference, mean over seeds")
+        axis.plot(
+            [low, high], [place + 0.13] * 2, color=ORANGE, linewidth=2.5, label="95 % interval over seeds"
+        )
+    axis.plot([mean], [place], "o", color="black", markersize=4, label="mean over seeds")

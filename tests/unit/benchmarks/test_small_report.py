@@ -92,7 +92,7 @@ def test_two_intervals_on_opposite_sides_of_zero_decide_nothing():
 
 def test_probes_are_compared_and_what_fine_tuning_adds(lab):
     everything = lab.budget.shares[0]
-    finish(lab, COCKTAIL, everything, (7.0, 8.0, 7.0, 8.0))
+    finish(lab, COCKTAIL, everything, (2.5, 4.0, 2.5, 4.0))
     for name, skill in (("cocktail", 0.5), ("kermany", 8.0), ("teacher", 0.5)):
         finish_probe(lab, name, skill)
     text = report(lab, 1.5, Bootstrap(200))
