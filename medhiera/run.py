@@ -176,9 +176,13 @@ class Run(Generic[S]):
             **own: transformers' own: datasets, loss, metrics, another collator; or those of trainer_class.
         """
         training, arguments = self.config.training, self.stage.arguments
-        own.setdefault(
-            "data_collator", RadiographCollator(with_ids=True, mixup_alpha=mixup_alpha, seed=training.seed)
+        collator = RadiographCollator(
+            with_ids=True,
+            mixup_alpha=mixup_alpha,
+            seed=training.seed,
+            pin_memory=training.dataloader_pin_memory,
         )
+        own.setdefault("data_collator", collator)
         return trainer_class(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,

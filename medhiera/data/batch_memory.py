@@ -82,19 +82,21 @@ class SentPixels:
     Args:
         slot: from `BatchMemory.take`.
         shape: of the pixels.
+        pin_memory: whether they arrive in pinned memory, so that the DataLoader need not copy them again.
     """
 
-    def __init__(self, slot: Slot, shape: torch.Size) -> None:
+    def __init__(self, slot: Slot, shape: torch.Size, *, pin_memory: bool = False) -> None:
         self.slot = slot
         self.shape = shape
+        self.pin_memory = pin_memory
 
     def __reduce__(self) -> tuple[Any, ...]:
         memory = None if self.slot.is_sent else self.slot.memory
         self.slot.is_sent = True
-        return _receive, (os.getpid(), self.slot.number, memory, self.shape)
+        return _receive, (os.getpid(), self.slot.number, memory, self.shape, self.pin_memory)
 
 
-def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size) -> Tensor:
+def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size, pin_memory: bool) -> Tensor:
     """Copy a batch out, and give its memory back to the worker.
 
     Args:
@@ -102,6 +104,7 @@ def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size)
         number: of the slot.
         memory: of the slot when it is sent for the first time; None: it is mapped here.
         shape: of the pixels.
+        pin_memory: see SentPixels.
     """
     if memory is not None:
         running = {child.pid for child in multiprocessing.active_children()}
@@ -110,6 +113,7 @@ def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size)
                 _mapped.pop(key, None)
         _mapped[worker, number] = memory
     memory = _mapped[worker, number]
-    pixels = memory[_HEADER : _HEADER + math.prod(shape)].view(shape).clone()
+    pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
+    pixels.copy_(memory[_HEADER : _HEADER + math.prod(shape)].view(shape))
     memory[0] = 0
     return pixels

@@ -200,6 +200,7 @@ class RadiographCollator:
             share from Beta(α, α), seeded by seed, epoch and the batch's images; 0 for none. A label that
             is missing from either is NaN. The pixels are mixed with the normalization, by `mixup_share`.
         seed: the run's seed, for Mixup.
+        pin_memory: as the DataLoader's.
 
     Source: Zhang et al. 2018, arXiv:1710.09412.
     """
@@ -207,6 +208,7 @@ class RadiographCollator:
     with_ids: bool = False
     mixup_alpha: float = 0.0
     seed: int = 0
+    pin_memory: bool = False
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         """Finish the batch that `RadiographDataset.__getitems__` has read."""
@@ -222,7 +224,7 @@ class RadiographCollator:
             batch["image_ids"] = image_ids
         slot, pixels = batch.pop("slot", None), batch["pixel_values"]
         if slot is not None and slot.holds(pixels):
-            batch["pixel_values"] = SentPixels(slot, pixels.shape)
+            batch["pixel_values"] = SentPixels(slot, pixels.shape, pin_memory=self.pin_memory)
         return batch
 
 

@@ -152,8 +152,8 @@ def test_every_number_of_workers_gives_the_same_batches(rows):
             torch.testing.assert_close(own[name], sent[name], rtol=0, atol=0, equal_nan=True)
 
 
-def send(slot, pixels):
-    return ForkingPickler.loads(ForkingPickler.dumps(SentPixels(slot, pixels.shape)))
+def send(slot, pixels, **options):
+    return ForkingPickler.loads(ForkingPickler.dumps(SentPixels(slot, pixels.shape, **options)))
 
 
 def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
@@ -175,6 +175,29 @@ def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
     other, theirs = BatchMemory().take(2, 1, 8, 8)
     theirs.fill_(3)
     assert send(other, theirs).eq(3).all() and waiting.number != other.number != larger.number
+
+
+def test_a_batch_is_received_in_pinned_memory_where_the_loader_pins(monkeypatch):
+    """No GPU here: that pinned memory is asked for; the next test has one."""
+    slot, pixels = BatchMemory().take(2, 1, 8, 8)
+    make, asked = torch.empty, []
+
+    def empty(*shape, pin_memory=None, **options):
+        asked.extend([] if pin_memory is None else [pin_memory])
+        return make(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    assert send(slot, pixels, pin_memory=True).shape == pixels.shape
+    assert send(slot, pixels).shape == pixels.shape
+    assert asked == [True, False]
+
+
+@pytest.mark.gpu
+def test_a_loader_that_pins_copies_a_batch_once():
+    collator = RadiographCollator(pin_memory=True)
+    loader = torch.utils.data.DataLoader(Pixels(), 4, num_workers=2, pin_memory=True, collate_fn=collator)
+    for number, batch in enumerate(loader):
+        assert batch["pixel_values"].is_pinned() and batch["pixel_values"].eq(4 * number).all()
 
 
 class Pixels(torch.utils.data.Dataset):
