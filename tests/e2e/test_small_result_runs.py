@@ -49,7 +49,8 @@ def check_published(runs):
     before, after = (json.loads((each / "metrics.json").read_text()) for each in (swept, published))
     assert not before["data"]["tested_on"] and after["data"]["tested_on"]["image folder"] > 0
     assert (after["training"]["steps"], after["evaluation"]["bootstrap_resamples"]) == (4, 2000)
-    assert after["training"]["seconds"] == pytest.approx(before["training"]["seconds"], abs=0.5)
+    # The log's time: that of the first process without what went before its first step.
+    assert 0.2 * before["training"]["seconds"] < after["training"]["seconds"] <= before["training"]["seconds"]
     assert after["training"]["images_per_second"] > 0
     assert "JSRT's chest radiographs" in (published / "README.md").read_text()
 
