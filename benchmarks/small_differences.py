@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.small_laboratory import Laboratory
@@ -19,7 +18,7 @@ from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import Difference
 from medhiera.experiments.report import difference_cells, student_interval
-from medhiera.plotting import BLUE, ORANGE, save
+from medhiera.plotting import BLUE, ORANGE, save, subplots
 
 COMPARED = (
     (COCKTAIL, RANDOM),
@@ -184,9 +183,7 @@ def forest(found: Sequence[Paired], path: Path) -> None:
         return
     groups = list(dict.fromkeys(each.group for each in found))
     places, labels, place = [], [], 0.0
-    figure, axis = plt.subplots(
-        figsize=(9, 1.3 + 0.27 * (len(found) + 1.6 * len(groups))), layout="constrained"
-    )
+    figure, axis = subplots(figsize=(9, 1.3 + 0.27 * (len(found) + 1.6 * len(groups))))
     for group in groups:
         axis.text(-0.018, place, heading(group), fontsize=8, weight="bold", va="center", ha="right",
                   transform=axis.get_yaxis_transform())  # fmt: skip

@@ -9,6 +9,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import threading
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ _numbers = itertools.count()
 
 _mapped: dict[tuple[int, int], Tensor] = {}
 """What this process has received of its workers' memory, by the worker's process id and the slot's number."""
+
+_changing = threading.Lock()
 
 
 class Slot:
@@ -106,14 +109,21 @@ def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size,
         shape: of the pixels.
         pin_memory: see SentPixels.
     """
-    if memory is not None:
-        running = {child.pid for child in multiprocessing.active_children()}
-        for key in list(_mapped):
-            if key[0] not in running:
-                _mapped.pop(key, None)
-        _mapped[worker, number] = memory
-    memory = _mapped[worker, number]
+    if memory is None:
+        memory = _mapped[worker, number]
+    else:
+        forget_ended_workers()
+        with _changing:
+            _mapped[worker, number] = memory
     pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
     pixels.copy_(memory[_HEADER : _HEADER + math.prod(shape)].view(shape))
     memory[0] = 0
     return pixels
+
+
+def forget_ended_workers() -> None:
+    """Give back the memory of workers that are gone; what a process received it has copied."""
+    with _changing:
+        running = {child.pid for child in multiprocessing.active_children()}
+        for key in [key for key in _mapped if key[0] not in running]:
+            del _mapped[key]

@@ -62,11 +62,12 @@ class TrainingRecord:
 
 
 def last_logged_second(log: Path) -> float:
-    """How long a run had trained when it last logged, interruptions left out; 0 of one that never did."""
+    """How long a run had trained when it last logged a training loss, interruptions left out; 0 if never."""
     if not log.is_file():
         return 0.0
     with log.open(newline="", encoding="utf-8") as file:
-        return max((float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")), default=0.0)
+        rows = (row for row in csv.DictReader(file) if row.get("loss") and row.get("seconds"))
+        return max((float(row["seconds"]) for row in rows), default=0.0)
 
 
 def hardware_of(args: TrainingArguments) -> str:

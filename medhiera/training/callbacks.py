@@ -208,7 +208,7 @@ class FigureCallback(TrainerCallback):
         if self.show is not None:
             drawings.append(partial(self.show(), self.folder / "reconstructions.png"))
         self._start(drawings)
-        if is_over or self._drawn is None:  # the first imports modules, in which no worker must be forked
+        if is_over:
             self._wait()
         self._drawn = time.monotonic()
 
@@ -230,8 +230,11 @@ class FigureCallback(TrainerCallback):
 
     def _start(self, drawings: Sequence[Callable[[], None]]) -> None:
         self._wait()  # one at a time: a slow one slows training, and none pile up
+        is_first = self._thread is None
         self._thread = threading.Thread(target=_draw, args=(drawings,), name="figures")
         self._thread.start()
+        if is_first:  # it imports modules, in which no worker must be forked
+            self._wait()
 
     def _wait(self) -> None:
         if self._thread is not None:

@@ -1,14 +1,18 @@
 """The batches of training and validation: their order, and worker processes that live as long as training."""
 
 import contextlib
+import multiprocessing
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from transformers import Trainer
 
+from medhiera.data.batch_memory import forget_ended_workers
 from medhiera.data.dataset import KeyedSampler
-from medhiera.training.preemption import ignore_sigterm_in_workers
+from medhiera.training.preemption import leave_sigterm_in_workers
 from medhiera.training.settings import check_batches
 
 
@@ -20,20 +24,26 @@ class LoadingTrainer(Trainer):
     """
 
     _order: KeyedSampler | None = None
-    _is_in_training = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._is_training = multiprocessing.RawValue("b", 0)  # its workers see it change
+        self._kept: list[torch.utils.data.DataLoader[Any]] = []
+        super().__init__(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers; no worker outlives it."""
-        self._kept: list[torch.utils.data.DataLoader[Any]] = []
-        self._is_in_training = True
+        """As transformers; no kept worker outlives it, and SIGTERM ends what is left of the others."""
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGTERM)
+        self._is_training.value = 1
         try:
             return super().train(*args, **kwargs)
         finally:
-            self._is_in_training = False
+            self._is_training.value = 0
             self._end_workers()
+            if is_main_thread and before is not None:  # an error skips the callback that would
+                signal.signal(signal.SIGTERM, before)
 
     def _end_workers(self) -> None:
-        # They ignore SIGTERM, by which Python would end them at its exit, and it would wait for ever.
         for loader in self._kept:
             workers: Any = loader._iterator
             if workers is not None:
@@ -41,6 +51,7 @@ class LoadingTrainer(Trainer):
                 loader._iterator = None
         self._kept.clear()
         self._eval_dataloaders: dict[str, Any] = {}
+        forget_ended_workers()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -59,24 +70,28 @@ class LoadingTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The batches of a split; transformers answers with those that it kept, of whichever split."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        with self._options(dataloader_persistent_workers=self._keeps_workers(dataset)):
+        is_own = eval_dataset is None or eval_dataset is self.eval_dataset
+        with self._options(dataloader_persistent_workers=is_own and self._keeps_workers()):
             return super().get_eval_dataloader(eval_dataset)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        keeps_workers = self._keeps_workers(kwargs["dataset"])
+        is_read_again = kwargs.get("is_training") or kwargs["dataset"] is self.eval_dataset
+        keeps_workers = bool(is_read_again) and self._keeps_workers()
         # transformers drops the rest of a split in evaluation too.
         drops_last = self.args.dataloader_drop_last and bool(kwargs.get("is_training"))
         with self._options(dataloader_drop_last=drops_last, dataloader_persistent_workers=keeps_workers):
             loader = super()._get_dataloader(*args, **kwargs)
-        ignore_sigterm_in_workers(loader)
+        inner = getattr(loader, "base_dataloader", loader)
+        # Each start of workers draws a number. Of torch's own generator it would move what the model draws,
+        # and a resumed run starts workers where the whole run kept them.
+        inner.generator = torch.Generator().manual_seed(self.args.seed)
+        leave_sigterm_in_workers(inner, self._is_training)
         if keeps_workers:
-            self._kept.append(getattr(loader, "base_dataloader", loader))
+            self._kept.append(inner)
         return loader
 
-    def _keeps_workers(self, dataset: Any) -> bool:
-        is_read_again = any(dataset is known for known in (self.train_dataset, self.eval_dataset))
-        return self.args.dataloader_persistent_workers and self._is_in_training and is_read_again
+    def _keeps_workers(self) -> bool:
+        return self.args.dataloader_persistent_workers and bool(self._is_training.value)
 
     @contextlib.contextmanager
     def _options(self, **values: Any) -> Iterator[None]:

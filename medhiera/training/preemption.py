@@ -1,6 +1,7 @@
 """SIGTERM: write a checkpoint, end with the shell's status for it; DataLoader workers do not hear it."""
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -115,19 +116,28 @@ class PreemptionCallback(TrainerCallback):
         return is_agreed
 
 
-class _IgnoreSigterm:
-    """A data loader's worker_init_fn that also leaves SIGTERM to the main process."""
+class _LeaveSigterm:
+    """A data loader's worker_init_fn that also leaves SIGTERM to the main process, as long as it trains."""
 
-    def __init__(self, before: Callable[[int], None] | None) -> None:
+    def __init__(self, before: Callable[[int], None] | None, is_training: Any) -> None:
         self.before = before
+        self.is_training = is_training
 
     def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._hear)
         if self.before is not None:
             self.before(worker)
 
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_training.value:
+            os._exit(0)  # Python ends a process's children so, and waits for them
 
-def ignore_sigterm_in_workers(loader: Any) -> None:
-    """A signal to the whole process group must not kill the workers while the last checkpoint is written."""
-    inner: DataLoader[Any] = getattr(loader, "base_dataloader", loader)
-    inner.worker_init_fn = _IgnoreSigterm(inner.worker_init_fn)
+
+def leave_sigterm_in_workers(loader: DataLoader[Any], is_training: Any) -> None:
+    """A signal to the whole process group must not kill the workers while the last checkpoint is written.
+
+    Args:
+        loader: whose workers have not started.
+        is_training: multiprocessing's shared value; where it is 0, SIGTERM ends a worker.
+    """
+    loader.worker_init_fn = _LeaveSigterm(loader.worker_init_fn, is_training)

@@ -217,16 +217,6 @@ def test_what_repeats_in_every_recipe_is_a_default_that_a_recipe_can_change(writ
     assert (changed.seed, changed.max_grad_norm, changed.save_total_limit) == (7, 1.0, 5)
 
 
-@pytest.mark.parametrize(
-    ("lines", "is_kept"),
-    [("image_size: 64", False), ("dataloader_num_workers: 2", True),
-     ("dataloader_num_workers: 2\ndataloader_persistent_workers: false", False)],
-)  # fmt: skip
-def test_workers_live_for_all_epochs_unless_told_otherwise(lines, is_kept, write):
-    training = parse_config(MAEArguments, write(lines)).training
-    assert training.dataloader_persistent_workers == is_kept
-
-
 def test_nothing_is_pinned_for_a_cpu(write):
     training = parse_config(MAEArguments, write("image_size: 64")).training
     assert not training.dataloader_pin_memory and not training.accelerator_config.non_blocking

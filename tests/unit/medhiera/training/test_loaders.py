@@ -3,13 +3,17 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import PREPROCESSING, make_rows, make_trainer, weights
+from tiny_training import PREPROCESSING, make_rows, make_trainer, tiny_classifier, weights
 from transformers import TrainerCallback
 
 from medhiera.data.dataset import KeyedSampler, RadiographDataset
+from medhiera.training.preemption import PreemptionCallback
 
 TWO_EPOCHS = {
     "max_steps": -1,
@@ -88,12 +92,16 @@ def test_workers_that_are_not_kept_are_others_in_each_epoch(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, KEPT], ids=["no workers", "kept workers"])
 def test_a_run_that_resumes_within_an_epoch_reads_on_and_nothing_again(options, tmp_path):
-    """After step 3 of 4 an epoch's last batch is left; then comes the whole of the next."""
+    """After step 3 of 4 an epoch's last batch is left; then comes the whole of the next.
+
+    The model draws too (drop path), from the generator that starting workers must leave alone.
+    """
     before, living = workers_now(), Living()
-    whole, _ = train(tmp_path, "whole", **SAVING | options)
+    whole, _ = train(tmp_path, "whole", model=tiny_classifier(drop_path_rate=0.5), **SAVING | options)
     checkpoint = str(tmp_path / "run" / "checkpoint-3")
     watched = {"callbacks": [living], "eval_strategy": "steps", "eval_steps": 6}
-    resumed, read = train(tmp_path, "resumed", checkpoint, **SAVING | options | watched)
+    model = tiny_classifier(drop_path_rate=0.5)
+    resumed, read = train(tmp_path, "resumed", checkpoint, model=model, **SAVING | options | watched)
     order = KeyedSampler(32, resumed.args.seed)
     expected = []
     for epoch, done in ((0, 24), (1, 0)):
@@ -119,17 +127,56 @@ def test_another_split_is_read_where_the_validation_images_workers_are_kept(tmp_
         def on_step_end(self, args, state, control, **kwargs):
             lengths.append(len(trainer.predict(other).predictions))
             lengths.append(trainer.evaluate(other, metric_key_prefix="other")["other_samples"])
+            lengths.append(trainer.evaluate(trainer.train_dataset)["eval_samples"])
 
     before = workers_now()
     trainer = make_trainer(
         tmp_path, max_steps=2, eval_on_start=True, compute_metrics=lambda scored: {"samples": len(scored[0])},
-        **KEPT,
+        table=RadiographDataset(make_rows(24), PREPROCESSING, with_labels=True), **KEPT,
     )  # fmt: skip
     trainer.add_callback(Other())
     trainer.train()
-    assert lengths == [5, 5, 5, 5]
+    assert lengths == [5, 5, 24] * 2
     assert trainer.evaluate()["eval_samples"] == 16
     assert workers_now() == before
+
+
+FAILING = """
+import sys
+from tiny_training import make_trainer
+from transformers import TrainerCallback
+
+class Fault(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        raise RuntimeError("a fault")
+
+trainer = make_trainer(sys.argv[1], callbacks=[Fault()], dataloader_num_workers=2,
+                       dataloader_persistent_workers=sys.argv[2] == "kept")
+trainer.train()
+"""
+
+
+@pytest.mark.parametrize("how", ["kept", "renewed"])
+def test_a_process_whose_run_fails_ends(how, tmp_path):
+    """Python ends its children by SIGTERM and waits for them; workers that left it to the run would stay."""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[4])])
+    failing = subprocess.run(
+        [sys.executable, "-c", FAILING, tmp_path, how], timeout=200, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert failing.returncode == 1 and "RuntimeError: a fault" in failing.stderr
+
+
+def test_sigterm_is_what_it_was_when_a_run_has_failed(tmp_path):
+    class Fault(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise RuntimeError("a fault")
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = make_trainer(tmp_path, callbacks=[PreemptionCallback(), Fault()])
+    with pytest.raises(RuntimeError, match="a fault"):
+        trainer.train()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit(143), RuntimeError("a fault")])
