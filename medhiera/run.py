@@ -176,13 +176,8 @@ class Run(Generic[S]):
             **own: transformers' own: datasets, loss, metrics, another collator; or those of trainer_class.
         """
         training, arguments = self.config.training, self.stage.arguments
-        collator = RadiographCollator(
-            with_ids=True,
-            mixup_alpha=mixup_alpha,
-            seed=training.seed,
-            pin_memory=training.dataloader_pin_memory,
-        )
-        own.setdefault("data_collator", collator)
+        seed, is_pinned = training.seed, training.dataloader_pin_memory
+        own.setdefault("data_collator", RadiographCollator(True, mixup_alpha, seed, pin_memory=is_pinned))
         return trainer_class(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,

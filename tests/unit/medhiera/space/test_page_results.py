@@ -279,7 +279,7 @@ def test_a_stage_1_fills_in(tmp_path):
 
 
 def test_folders_that_cannot_be_opened(tmp_path):
-    with pytest.raises(UserError, match=r"there is no such folder.*make demo.*MODEL="):
+    with pytest.raises(UserError, match=r"there is no such folder.*train-cls.*make demo"):
         open_folder(tmp_path / "nowhere")
 
 
