@@ -245,7 +245,7 @@ def _draw(drawings: Sequence[Callable[[], None]]) -> None:
     for drawing in drawings:
         try:
             drawing()
-        except Exception as error:
+        except Exception as error:  # of matplotlib or the disk: a picture is not worth the run
             logger.warning("a figure could not be drawn: %s: %s", type(error).__name__, error)
 
 
