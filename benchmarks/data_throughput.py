@@ -49,6 +49,7 @@ from medhiera.data.augmentation import Augmentation
 from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
+from medhiera.data.shards import open_in_place
 
 DIFFERENT = 16  # drawn chests; the rest are copies
 BATCH = 32
@@ -187,9 +188,10 @@ def recipe_tables(folder: Path, built: dict[str, Path]) -> Iterator[tuple[str, s
     }
     for recipe, (augmentation, own) in recipes.items():
         for compression, out in built.items():
-            rows = load_dataset(str(out), split="train", cache_dir=str(out / "hf"))
+            splits = open_in_place(out, str(out / "index"))  # as a training command reads an export
+            assert splits is not None
             table = RadiographDataset(
-                rows, Preprocessing(224, 256, 0.5, 0.25), augmentation=augmentation, **own
+                splits["train"], Preprocessing(224, 256, 0.5, 0.25), augmentation=augmentation, **own
             )
             yield recipe, f"ours, {compression}", table, RadiographCollator(with_ids=True)
         steps: list[Any] = [v2.PILToTensor(), v2.Grayscale()]
@@ -250,7 +252,8 @@ def time_loader(table: Any, collate: Any, batches: int, device: torch.device) ->
     """Images a second by column of the table.
 
     "one worker" is by the clock, all others by processor time: "its core" is the worker's, "both cores" the
-    worker's and that of the process that receives, and copies each batch once more where it is not pinned.
+    worker's and that of the process that receives. Beside a GPU that one copies torchvision's batches once
+    more, into pinned memory, and does so here. Ours it receives into pinned memory, and here into its own.
 
     Args:
         table: a RadiographDataset or a torchvision data set.
@@ -274,9 +277,8 @@ def time_loader(table: Any, collate: Any, batches: int, device: torch.device) ->
     before, started = (sum(worker.cpu_times()[:2]), time.process_time()), time.perf_counter()
     for _ in range(batches):
         batch = next(stream)
-        pixels = batch["pixel_values"] if collate is not None else batch[0]
-        if not pixels.is_pinned():
-            page[: pixels.numel()].copy_(pixels.flatten())
+        if collate is None and not is_pinned:
+            page[: batch[0].numel()].copy_(batch[0].flatten())
     seconds = time.perf_counter() - started
     own = max(sum(worker.cpu_times()[:2]) - before[0], 0.01)  # counted by ticks
     received = time.process_time() - before[1]

@@ -10,8 +10,10 @@ import math
 import multiprocessing
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +68,7 @@ class BatchMemory:
             shape: of the batch.
 
         Returns:
-            The slot, and its part of this shape, uint8; both go into one `SentPixels`.
+            The slot, and its part of this shape, uint8; both go into one `SentBatch`.
         """
         size = math.prod(shape)
         free = [slot for slot in self._slots if slot.is_free]
@@ -79,35 +81,47 @@ class BatchMemory:
         return slot, slot.memory[_HEADER : _HEADER + size].view(shape)
 
 
-class SentPixels:
-    """A batch's pixels in a worker's memory, which arrive in the process that trains as a tensor of its own.
+class SentBatch(dict[str, Any]):
+    """A worker's batch, which arrives in the process that trains as a plain dict with tensors of its own.
+
+    Its pixels lie in the worker's memory. All else goes through the pipe as it is, a few hundred bytes an
+    image: torch would send a file handle for each tensor, and map each, which costs more than the pixels do.
 
     Args:
-        slot: from `BatchMemory.take`.
-        shape: of the pixels.
-        pin_memory: whether they arrive in pinned memory, so that the DataLoader need not copy them again.
+        batch: `pixel_values`, uint8, as `BatchMemory.take` gave them, and whatever else.
+        slot: that the pixels lie in.
+        pin_memory: whether the pixels arrive in pinned memory, and the DataLoader need not copy them again.
     """
 
-    def __init__(self, slot: Slot, shape: torch.Size, *, pin_memory: bool = False) -> None:
+    def __init__(self, batch: Mapping[str, Any], slot: Slot, *, pin_memory: bool = False) -> None:
+        super().__init__(batch)
         self.slot = slot
-        self.shape = shape
         self.pin_memory = pin_memory
 
     def __reduce__(self) -> tuple[Any, ...]:
         memory = None if self.slot.is_sent else self.slot.memory
         self.slot.is_sent = True
-        return _receive, (os.getpid(), self.slot.number, memory, self.shape, self.pin_memory)
+        rest = {
+            name: value.numpy() if isinstance(value, Tensor) else value
+            for name, value in self.items()
+            if name != "pixel_values"
+        }
+        shape = self["pixel_values"].shape
+        return _receive, (os.getpid(), self.slot.number, memory, shape, self.pin_memory, rest)
 
 
-def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size, pin_memory: bool) -> Tensor:
-    """Copy a batch out, and give its memory back to the worker.
+def _receive(
+    worker: int, number: int, memory: Tensor | None, shape: torch.Size, pin_memory: bool, rest: dict[str, Any]
+) -> dict[str, Any]:
+    """Copy a batch's pixels out, and give their memory back to the worker.
 
     Args:
         worker: its process id.
         number: of the slot.
         memory: of the slot when it is sent for the first time; None: it is mapped here.
         shape: of the pixels.
-        pin_memory: see SentPixels.
+        pin_memory: see SentBatch.
+        rest: of the batch, with arrays for tensors.
     """
     if memory is None:
         memory = _mapped[worker, number]
@@ -118,7 +132,11 @@ def _receive(worker: int, number: int, memory: Tensor | None, shape: torch.Size,
     pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
     pixels.copy_(memory[_HEADER : _HEADER + math.prod(shape)].view(shape))
     memory[0] = 0
-    return pixels
+    tensors = {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, value in rest.items()
+    }
+    return tensors | {"pixel_values": pixels}
 
 
 def forget_ended_workers() -> None:

@@ -5,23 +5,25 @@ repeats an image, by the number of the repetition; see seeding.py. Workers read 
 out; the device does the rest (`Preprocessing.model_inputs`).
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from datasets import Dataset
 
 from medhiera.data.augmentation import Augmentation
-from medhiera.data.batch_memory import BatchMemory, SentPixels
-from medhiera.data.columns import read_column
+from medhiera.data.batch_memory import BatchMemory, SentBatch
+from medhiera.data.columns import ColumnReader, read_column
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing, resize_gray
 from medhiera.data.seeding import derive_seed
-from medhiera.data.stored_images import GrayArray, gray_arrays
+from medhiera.data.stored_images import GrayArray, stored_images
 
 EVALUATION_EPOCH = -1
 """The epoch in the key of evaluation masks: the same masks in every evaluation of every run."""
@@ -58,20 +60,21 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         mask_ratio: float | None = None,
         with_labels: bool = False,
     ) -> None:
-        columns = ["image", "image_id"] + (["labels"] if with_labels else [])
-        columns += masks.columns(rows.column_names) if masks else []
-        self.rows = rows.select_columns(columns).with_format("arrow")
+        self.images = stored_images(rows)
+        self._image_ids = ColumnReader(rows, "image_id", _open_strings)
+        self._labels = ColumnReader(rows, "labels", _open_labels) if with_labels else None
+        self.regions = masks.regions(rows) if masks and masks.region != "none" else None
         self.preprocessing = preprocessing
         self.seed = seed
         self.augmentation = augmentation or Augmentation()
         self.masks = masks
         self.mask_ratio = mask_ratio
-        self.with_labels = with_labels
+        self._length = len(rows)
         self._turns = _repeats(rows)
         self._memory = BatchMemory()
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self._length
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """A batch of one; a key is (epoch, row) in training and a plain row in evaluation."""
@@ -87,8 +90,8 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
             `mask_ratio`.
         """
         pairs = [key if isinstance(key, tuple) else (EVALUATION_EPOCH, key) for key in keys]
-        table = self.rows[[row for _, row in pairs]]
-        image_ids = table.column("image_id").to_pylist()
+        numbers = [row for _, row in pairs]
+        image_ids = self._image_ids.read(numbers)
         # Evaluation masks do not depend on the run's seed, so that runs can be compared.
         picture_keys = np.array(
             [
@@ -99,21 +102,21 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
             ],
             np.uint64,
         )
-        images = gray_arrays(table.column("image"))
+        images = self.images.read(numbers)
         boxes = self._crop_boxes(images, picture_keys)
         draws = self.augmentation.draws(picture_keys)
         batch = self._pixels(images, boxes) | draws
         batch |= {"image_ids": image_ids, "epochs": [epoch for epoch, _ in pairs]}
         if self.masks is not None:
             inside = None
-            if self.masks.region != "none":
-                views = self._views(images, boxes)
-                inside = self.masks.blocks_inside(self.masks.regions(table), views, draws.get("is_flipped"))
+            if self.regions is not None:
+                regions, views = self.regions.read(numbers), self._views(images, boxes)
+                inside = self.masks.blocks_inside(regions, views, draws.get("is_flipped"))
             batch["noise"] = self.masks.noise(picture_keys, inside)
         if self.mask_ratio is not None:
             batch["mask_ratio"] = self.mask_ratio
-        if self.with_labels:
-            batch["labels"] = torch.tensor(table.column("labels").to_pylist(), dtype=torch.float32)
+        if self._labels is not None:
+            batch["labels"] = torch.from_numpy(np.array(self._labels.read(numbers), np.float32))
         return batch
 
     def _key_id(self, row: int, image_id: str) -> str:
@@ -173,6 +176,16 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return batch | {"pixel_values": pixels}
 
 
+def _open_strings(chunk: pa.StringArray) -> Callable[[int], str]:
+    return lambda place: cast(str, chunk[place].as_py())
+
+
+def _open_labels(chunk: pa.Array) -> Callable[[int], npt.NDArray[np.float32]]:
+    findings = chunk.flatten().to_numpy(zero_copy_only=False)  # where they were not annotated is NaN
+    by_row: npt.NDArray[np.float32] = findings.reshape(len(chunk), -1)
+    return lambda place: by_row[place]
+
+
 def _repeats(rows: Dataset) -> dict[int, int]:
     """Row → n for rows that repeat an image for the n-th time: a mixed source may repeat its images."""
     names = read_column(rows, "image_id")
@@ -211,7 +224,7 @@ class RadiographCollator:
     pin_memory: bool = False
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, Any]:
-        """Finish the batch that `RadiographDataset.__getitems__` has read."""
+        """Finish the batch that `RadiographDataset.__getitems__` has read; in a worker, to be sent."""
         batch = dict(rows)
         image_ids, epoch = batch.pop("image_ids"), batch.pop("epochs")[0]
         if self.mixup_alpha and epoch != EVALUATION_EPOCH:
@@ -224,7 +237,7 @@ class RadiographCollator:
             batch["image_ids"] = image_ids
         slot, pixels = batch.pop("slot", None), batch["pixel_values"]
         if slot is not None and slot.holds(pixels):
-            batch["pixel_values"] = SentPixels(slot, pixels.shape, pin_memory=self.pin_memory)
+            return SentBatch(batch, slot, pin_memory=self.pin_memory)
         return batch
 
 
@@ -251,5 +264,4 @@ class KeyedSampler(torch.utils.data.Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch, "", "order"))
         order = torch.randperm(self.length, generator=generator).tolist()
-        epoch = self.epoch
-        yield from ((epoch, row) for row in order)
+        return zip(itertools.repeat(self.epoch), order, strict=False)

@@ -4,7 +4,7 @@ Workers draw here, as all else (seeding.py), and hand the model `noise` alone: t
 stay visible. A region is a map of the whole picture; where the model's input lies in it is arithmetic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from dataset_scripts import SOURCES
 from dataset_scripts.findings import CHEST_REGION, REGION_SIDE
 from medhiera.config.stage_arguments import MAEArguments
+from medhiera.data.columns import ColumnReader
 from medhiera.data.seeding import uniform
 from medhiera.errors import UserError
 from modeling_hiera_mae.masking import count_kept
@@ -90,30 +92,24 @@ class MaskDrawing:
         units = by_unit.reshape(len(keys), -1).argsort(1, kind="stable").argsort(1)
         return torch.from_numpy((units / units.shape[1]).astype(np.float32))
 
-    def columns(self, present: Sequence[str]) -> list[str]:
-        """The columns of the rows that `regions` reads.
+    def regions(self, rows: Dataset) -> "ColumnReader[Region | None]":
+        """Reads the region of each row; None for a picture without a chest, which is masked evenly.
+
+        Args:
+            rows: of built data.
 
         Raises:
             UserError: the rows have no contours.
         """
-        if self.region == "contour" and CHEST_REGION not in present:
+        if self.region == "rectangle":
+            return ColumnReader(rows, "source", _open_rectangles)
+        if CHEST_REGION not in rows.column_names:
             raise UserError(
                 f"mask_region: contour reads the column {CHEST_REGION}, which this built data lacks. Build "
                 "it with `--contours learned` (`python -m dataset_scripts`), or give data_dir the folder of "
                 "the sources"
             )
-        return {"none": [], "rectangle": ["source"], "contour": [CHEST_REGION]}[self.region]
-
-    def regions(self, table: pa.Table) -> list[Region | None]:
-        """The region of each row; None for a picture without a chest, which is masked evenly.
-
-        Args:
-            table: with `columns`.
-        """
-        if self.region == "rectangle":
-            rectangle = rectangle_region()
-            return [None if source in _CHESTLESS else rectangle for source in table["source"].to_pylist()]
-        return [None if packed is None else _unpack(packed) for packed in table[CHEST_REGION].to_pylist()]
+        return ColumnReader(rows, CHEST_REGION, _open_contours)
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -183,6 +179,19 @@ def rectangle_region() -> Region:
     top, left, bottom, right = RECTANGLE
     region: Region = ((middle > top) & (middle < bottom))[:, None] & ((middle > left) & (middle < right))
     return region
+
+
+def _open_rectangles(sources: pa.Array) -> Callable[[int], Region | None]:
+    rectangle = rectangle_region()
+    return lambda place: None if sources[place].as_py() in _CHESTLESS else rectangle
+
+
+def _open_contours(packed: pa.Array) -> Callable[[int], Region | None]:
+    def read(place: int) -> Region | None:
+        value = packed[place].as_py()
+        return None if value is None else _unpack(value)
+
+    return read
 
 
 def _unpack(packed: bytes) -> Region:

@@ -4,17 +4,17 @@ Both may also stand in the Parquet shards of an export, and the column then says
 between the built rows and whatever reads their pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from datasets import Dataset, Value
 from datasets import Image as ImageFeature
-from datasets import Value
 from PIL import Image
 
-from dataset_scripts.findings import RAW_IMAGE
+from medhiera.data.columns import ColumnReader
 from medhiera.data.parquet_pages import map_file, value_in_page
 from medhiera.errors import UserError
 
@@ -33,37 +33,69 @@ ENCODED_IN_SHARD = _FILE | {"page": Value("int64"), "index": Value("int32")}
 """An image file that is one of the values of the page that begins at a byte of such a file."""
 
 
-def gray_arrays(column: pa.ChunkedArray) -> list[GrayArray]:
-    """The images of some rows as gray arrays; raw ones are views into the file, which is mapped into memory.
+_Read = Callable[[int], GrayArray]
+"""Reads an image of a chunk by its place there."""
+
+
+def stored_images(rows: Dataset) -> ColumnReader[GrayArray]:
+    """The images of some rows as gray arrays (height, width), which may not be written to.
+
+    Raw images are views into a mapped file. `read` raises UserError where a shard was replaced since.
 
     Args:
-        column: `image` of rows that were read as Arrow (`rows.with_format("arrow")[...]`).
-
-    Returns:
-        Arrays (height, width), which may not be written to.
+        rows: of built data, any selection of it.
     """
-    if column.type.get_field_index("shard") >= 0:
-        read = _encoded_in_shard if column.type.get_field_index("page") >= 0 else _raw_in_shard
-        return [
-            read(*place)
-            for chunk in column.chunks
-            for place in zip(*(part.to_pylist() for part in chunk.flatten()), strict=True)
-        ]
-    if column.type.get_field_index("pixels") < 0:
-        decode = ImageFeature().decode_example
-        return [np.asarray(decode(value).convert("L")) for value in column.to_pylist()]
-    arrays: list[GrayArray] = []
-    for chunk in column.chunks:
-        pixels, height, width = (chunk.field(name) for name in RAW_IMAGE)
-        _, offsets, content = pixels.buffers()
-        starts = np.frombuffer(offsets, np.int64, len(pixels), 8 * pixels.offset)
-        arrays += [
-            np.frombuffer(content, np.uint8, rows * columns, start).reshape(rows, columns)
-            for start, rows, columns in zip(
-                starts.tolist(), height.to_pylist(), width.to_pylist(), strict=True
-            )
-        ]
-    return arrays
+    return ColumnReader(rows, "image", _open_chunk)
+
+
+def _open_chunk(chunk: pa.StructArray) -> _Read:
+    fields = dict(zip([field.name for field in chunk.type], chunk.flatten(), strict=True))
+    if "pixels" in fields:
+        return _raw(**fields)
+    if "page" in fields:
+        return _encoded_in_shards(**fields)
+    return _raw_in_shards(**fields) if "shard" in fields else _encoded(**fields)
+
+
+def _raw(pixels: pa.Array, height: pa.Array, width: pa.Array) -> _Read:
+    _, offsets, content = pixels.buffers()
+    all_bytes = np.frombuffer(content, np.uint8)
+    starts = _numbers(np.frombuffer(offsets, np.int64, len(pixels), 8 * pixels.offset))
+    heights, widths = _numbers(height), _numbers(width)
+
+    def read(place: int) -> GrayArray:
+        start, shape = starts[place], (heights[place], widths[place])
+        return all_bytes[start : start + shape[0] * shape[1]].reshape(shape)
+
+    return read
+
+
+def _raw_in_shards(
+    shard: pa.Array, modified: pa.Array, start: pa.Array, height: pa.Array, width: pa.Array
+) -> _Read:
+    numbers = [_numbers(each) for each in (modified, start, height, width)]
+    return lambda place: _raw_in_shard(shard[place].as_py(), *(each[place] for each in numbers))
+
+
+def _encoded_in_shards(shard: pa.Array, modified: pa.Array, page: pa.Array, index: pa.Array) -> _Read:
+    numbers = [_numbers(each) for each in (modified, page, index)]
+    return lambda place: _encoded_in_shard(shard[place].as_py(), *(each[place] for each in numbers))
+
+
+def _encoded(bytes: pa.Array, path: pa.Array) -> _Read:  # noqa: A002 - the field's name
+    decode = ImageFeature().decode_example
+
+    def read(place: int) -> GrayArray:
+        value = {"bytes": bytes[place].as_py(), "path": path[place].as_py()}
+        return np.asarray(decode(value).convert("L"))
+
+    return read
+
+
+def _numbers(values: pa.Array | npt.NDArray[np.int64]) -> Sequence[int]:
+    """A view whose items are found faster than an array's."""
+    array: Any = values if isinstance(values, np.ndarray) else values.to_numpy()
+    return memoryview(array)
 
 
 def as_picture(value: Image.Image | Mapping[str, Any]) -> Image.Image:

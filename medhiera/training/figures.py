@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import Region
-from medhiera.data.stored_images import GrayArray, gray_arrays
+from medhiera.data.stored_images import GrayArray
 from medhiera.inference.reconstruction import Reconstruction
 from medhiera.plotting import BLUE, GREEN, ORANGE, save, subplots
 from modeling_hiera_mae.masking import count_kept, mask_from_noise
@@ -97,16 +97,15 @@ def draw_masks(
         path: the PNG to write.
         mark: at the bottom, see plotting.save.
     """
-    masks, preprocessing = table.masks, table.preprocessing
+    masks, preprocessing, regions = table.masks, table.preprocessing, table.regions
     assert masks is not None
     drawn = RadiographCollator()(table.__getitems__([(0, row) for row in chosen]))
     batch = preprocessing.model_inputs(drawn, channels=1)
     inputs = batch["pixel_values"][:, 0] * preprocessing.std + preprocessing.mean
     is_kept = mask_from_noise(batch["noise"], count_kept(batch["noise"].shape[1], masks.mask_ratio)).is_kept
-    stored = table.rows[list(chosen)]
     mask_rows(
-        gray_arrays(stored.column("image")), masks.regions(stored), inputs.clamp(0, 1),
-        is_kept.unflatten(1, masks.grid), captions, path, mark=mark,
+        table.images.read(chosen), [None] * len(chosen) if regions is None else regions.read(chosen),
+        inputs.clamp(0, 1), is_kept.unflatten(1, masks.grid), captions, path, mark=mark,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from transformers import BitImageProcessor
 
 from medhiera.data import batch_memory
 from medhiera.data.augmentation import Augmentation
-from medhiera.data.batch_memory import BatchMemory, SentPixels
+from medhiera.data.batch_memory import BatchMemory, SentBatch
 from medhiera.data.dataset import KeyedSampler, RadiographCollator, RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
@@ -153,7 +153,8 @@ def test_every_number_of_workers_gives_the_same_batches(rows):
 
 
 def send(slot, pixels, **options):
-    return ForkingPickler.loads(ForkingPickler.dumps(SentPixels(slot, pixels.shape, **options)))
+    batch = SentBatch({"pixel_values": pixels}, slot, **options)
+    return ForkingPickler.loads(ForkingPickler.dumps(batch))["pixel_values"]
 
 
 def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
@@ -175,6 +176,24 @@ def test_a_workers_memory_is_used_again_when_its_batch_has_been_received():
     other, theirs = BatchMemory().take(2, 1, 8, 8)
     theirs.fill_(3)
     assert send(other, theirs).eq(3).all() and waiting.number != other.number != larger.number
+
+
+def test_what_is_not_pixels_arrives_through_the_pipe():
+    """No memory is shared for it: torch would map each tensor anew in the process that receives."""
+    slot, pixels = BatchMemory().take(2, 1, 8, 8)
+    small = {
+        "labels": torch.tensor([[0.5, float("nan")], [1, 0]]),
+        "is_flipped": torch.tensor([True, False]),
+        "crop_size": torch.tensor([[8, 7], [6, 5]]),
+    }
+    rest = {"mixup_share": 0.25, "image_ids": ["one", "two"]}
+    sent = ForkingPickler.dumps(SentBatch({"pixel_values": pixels, **small, **rest}, slot))
+    assert not any(tensor.is_shared() for tensor in small.values())
+    received = ForkingPickler.loads(sent)
+    assert received.keys() == {"pixel_values", *small, *rest}
+    for name, tensor in small.items():
+        torch.testing.assert_close(received[name], tensor, rtol=0, atol=0, equal_nan=True)
+    assert {name: received[name] for name in rest} == rest
 
 
 def test_a_batch_is_received_in_pinned_memory_where_the_loader_pins(monkeypatch):

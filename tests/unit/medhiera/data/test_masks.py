@@ -1,9 +1,9 @@
 """Masks that follow a region of the picture: how many are kept where; crop and flip move them along."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset
 
 from dataset_scripts.findings import CHEST_REGION
 from medhiera.data.masks import MaskDrawing, rectangle_region
@@ -95,13 +95,13 @@ def test_the_region_is_cut_and_mirrored_as_the_picture_is():
 
 
 def test_regions_come_from_the_source_or_from_the_built_column():
-    sources = pa.table({"source": ["ChestX-ray14", "BraTS 2020"]})
-    rectangle, none = SEED.regions(sources)
+    sources = Dataset.from_dict({"source": ["ChestX-ray14", "BraTS 2020"]})
+    rectangle, none = SEED.regions(sources).read([0, 1])
     assert (rectangle == rectangle_region()).all() and none is None
     contour = MaskDrawing((40, 40), 0.885, "contour")
     region = np.random.default_rng(2).random((64, 64)) > 0.5
-    column = pa.table({CHEST_REGION: [np.packbits(region).tobytes(), None]})
-    found, none = contour.regions(column)
+    rows = Dataset.from_dict({CHEST_REGION: [np.packbits(region).tobytes(), None]})
+    found, none = contour.regions(rows).read([0, 1])
     assert (found == region).all() and none is None
     with pytest.raises(UserError, match="--contours learned"):
-        contour.columns(["image", "image_id", "source"])
+        contour.regions(sources)

@@ -17,7 +17,7 @@ from medhiera.data.dataset import RadiographDataset
 from medhiera.data.parquet_pages import find_pages, map_file, places_of_known_lengths, value_in_page
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.shards import open_in_place
-from medhiera.data.stored_images import as_picture, gray_arrays
+from medhiera.data.stored_images import as_picture, stored_images
 from medhiera.errors import UserError
 
 SIDES = [(40, 70), (64, 40), (400, 300), (1, 5)]
@@ -107,8 +107,8 @@ def test_raw_images_are_views_into_the_file(tmp_path):
     export = write_export(tmp_path / "export", {"train": [range(150)]}, lambda to, _: path.replace(to))
     splits = open_in_place(export, str(tmp_path / "index"))
     assert splits is not None
-    column = splits["train"].with_format("arrow")[[140, 3]].column("image")
-    one, again = gray_arrays(column), gray_arrays(column)
+    images = stored_images(splits["train"])
+    one, again = images.read([140, 3]), images.read([140, 3])
     assert not any(array.flags.owndata or array.flags.writeable for array in one)
     assert [array.ctypes.data for array in one] == [array.ctypes.data for array in again]
 
@@ -173,7 +173,7 @@ def test_a_shard_that_was_replaced_is_noticed(opened, first):
     replace, rows, _ = opened
     replace(range(first, first + 40))
     with pytest.raises(UserError, match="was replaced since the data was opened"):
-        gray_arrays(rows.with_format("arrow")[:].column("image"))
+        stored_images(rows).read(range(len(rows)))
     with pytest.raises(UserError, match="was replaced since the data was opened"):
         as_picture(rows[0]["image"])
 
@@ -189,7 +189,7 @@ def test_a_raw_shard_that_is_written_over_while_it_is_mapped_is_noticed_where_si
     assert splits is not None
     write(next(export.glob("data/*/*.parquet")), range(1, 41))
     with pytest.raises(UserError, match="does not hold the image that stood there"):
-        gray_arrays(splits["train"].with_format("arrow")[:].column("image"))
+        stored_images(splits["train"]).read(range(40))
 
 
 def test_a_shard_that_was_replaced_before_it_is_opened_is_read_as_it_is(opened, tmp_path):

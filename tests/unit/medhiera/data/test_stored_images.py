@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import concatenate_datasets, load_dataset
 from PIL import Image
 from transformers import TrainingArguments
 
@@ -20,7 +20,7 @@ from medhiera.data.dataset import RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import warn_of_small_images
-from medhiera.data.stored_images import as_picture, as_pictures, gray_arrays
+from medhiera.data.stored_images import as_picture, as_pictures, stored_images
 
 MASKS = MaskDrawing((2, 2), 0.5)
 PREPROCESSING = Preprocessing(32, 36, 0.5, 0.25)
@@ -88,14 +88,30 @@ def test_raw_rows_are_read_in_place(stored):
     """Arrays are views into the mapped file, of rows that follow each other and of others."""
     rows = stored["raw"].split("train")
     assert rows.cache_files, "a file is mapped into memory"
-    column = rows.with_format("arrow")[[1, 2, 3, 9]].column("image")
-    arrays = gray_arrays(column)
+    images = stored_images(rows)
+    arrays = images.read([1, 2, 3, 9])
     assert not any(array.flags.owndata or array.flags.writeable for array in arrays)
-    again = gray_arrays(rows.with_format("arrow")[[9]].column("image"))
-    assert again[0].ctypes.data == arrays[3].ctypes.data
+    assert images.read([9])[0].ctypes.data == arrays[3].ctypes.data
     assert [array.shape[::-1] for array in arrays] == [
         as_picture(rows[n]["image"]).size for n in (1, 2, 3, 9)
     ]
+
+
+@pytest.mark.parametrize("compression", ["raw", "none"])
+def test_an_image_is_found_by_its_number_in_a_table_of_several_chunks(stored, compression):
+    rows = stored[compression].split("train")
+    parts = [rows.select(range(*ends)) for ends in ((0, 1), (1, 1), (1, 8), (8, len(rows)))]
+    rows = concatenate_datasets([part.flatten_indices() for part in parts])
+    assert rows.data.column("image").num_chunks > 2
+    for chosen in (rows, rows.select(range(len(rows) - 1, -1, -1))):
+        images = stored_images(chosen)
+        numbers = [7, 0, 8, 1, 7, len(rows) - 1]
+        for image, number in zip(images.read(numbers), numbers, strict=True):
+            assert np.array_equal(image, np.asarray(as_picture(chosen[number]["image"])))
+        with pytest.raises(IndexError):
+            images.read([len(rows)])
+    with pytest.raises(IndexError):
+        stored_images(rows).read([-1])
 
 
 def test_a_raw_export_is_loaded_by_anyone_and_trained_on(own, stored, tmp_path):
