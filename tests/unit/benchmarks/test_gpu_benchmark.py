@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bare_machine import bare_environment
 
 from benchmarks import gpu_run
 from benchmarks.gpu_plan import CPU, GPU, Group, groups
@@ -153,7 +154,12 @@ def test_what_runs_on_a_gpu_is_what_the_goals_compare():
 
 
 @pytest.mark.slow
-def test_models_take_turns_in_processes_of_their_own_and_one_that_dies_does_not_end_the_rest():
+def test_models_take_turns_in_processes_of_their_own_and_one_that_dies_does_not_end_the_rest(
+    tmp_path, monkeypatch
+):
+    """With no other packages than a bare machine has."""
+    for name, value in bare_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
     case = Case("infer", "toy", 64, 2, "fp32")
     never = Case("infer", "no such size", 64, 2, "fp32")
     pair = Group("infer", "Classifier", [("ours", case), ("ours", never), ("hiera-optim", case)], 0)
