@@ -16,9 +16,9 @@ a second process, and what is left to the device, which is one core here too.
 
 import argparse
 import csv
-import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -41,6 +41,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder as TorchImageFolder
 from torchvision.transforms import v2
 
+from benchmarks import ffcv_loader
 from benchmarks.peak_memory import PeakMemory
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
@@ -219,12 +220,18 @@ def measure_recipes(
     for compression, out in built.items():
         build(folder, out, min(8, os.cpu_count() or 1), compression)
     speeds: dict[tuple[str, str], list[dict[str, float]]] = {}
-    tables = [(name, how, table, collate) for name, how, table, collate in recipe_tables(folder, built)]
+    contenders: list[tuple[str, str, Callable[[], dict[str, float]]]] = []
+    for recipe, storage, table, collate in recipe_tables(folder, built):
+        timed = options.batches if collate is not None else max(2, options.batches // 16)
+        contenders.append((recipe, storage, partial(time_loader, table, collate, timed, device)))
+    if ffcv_loader.is_installed():
+        for mode, called in ffcv_loader.MODES.items():
+            ffcv_loader.write_file(folder / "images", file := work_dir / f"{mode}.beton", mode)
+            epochs = max(1, options.batches * RECIPE_BATCH // 8 // options.recipe_images)
+            contenders.append(("mae_modern", f"FFCV, {called}", partial(ffcv_loader.time_ffcv, file, epochs)))
     for _ in range(options.recipe_rounds):  # in turn, so that other work on the machine meets all of them
-        for recipe, storage, table, collate in tables:
-            is_ours = collate is not None
-            timed = options.batches if is_ours else max(2, options.batches // 16)
-            speeds.setdefault((recipe, storage), []).append(time_loader(table, collate, timed, device))
+        for recipe, storage, measure in contenders:
+            speeds.setdefault((recipe, storage), []).append(measure())
     columns = ("one worker", "its core", "both cores", "no worker", f"device part, {device.type}")
     print(f"\n| recipe | storage | {' | '.join(columns)} |\n|---|---{'|---' * len(columns)}|")
     for (recipe, storage), measured in speeds.items():
@@ -236,10 +243,8 @@ def measure_recipes(
                 f"{values[len(values) // 2]:,.0f} ({values[0]:,.0f}–{values[-1]:,.0f})" if is_known else "–"
             )
         print(f"| {recipe} | {storage} | {' | '.join(cells)} |", flush=True)
-    if importlib.util.find_spec("ffcv") is None:
+    if not ffcv_loader.is_installed():
         print("\nFFCV is not installed here and was not timed.")
-    else:
-        print("\nFFCV is installed here, but nothing of this benchmark calls it yet.")
     return {
         f"{recipe}, {storage}": {
             column: [each[column] for each in measured if column in each] for column in columns
@@ -273,7 +278,8 @@ def time_loader(table: Any, collate: Any, batches: int, device: torch.device) ->
     page = torch.empty(RECIPE_BATCH * 512 * 512, dtype=torch.uint8)
     for _ in range(4):
         batch = next(stream)
-    [worker] = psutil.Process().children()
+    [started_one] = multiprocessing.active_children()
+    worker = psutil.Process(started_one.pid)
     before, started = (sum(worker.cpu_times()[:2]), time.process_time()), time.perf_counter()
     for _ in range(batches):
         batch = next(stream)
