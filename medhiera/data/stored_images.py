@@ -73,8 +73,15 @@ def _raw(pixels: pa.Array, height: pa.Array, width: pa.Array) -> _Read:
 def _raw_in_shards(
     shard: pa.Array, modified: pa.Array, start: pa.Array, height: pa.Array, width: pa.Array
 ) -> _Read:
-    numbers = [_numbers(each) for each in (modified, start, height, width)]
-    return lambda place: _raw_in_shard(shard[place].as_py(), *(each[place] for each in numbers))
+    # A chunk has few shards, and among the mapped files the same string is found sooner than an equal one.
+    encoded = shard.dictionary_encode()
+    paths, path = encoded.dictionary.to_pylist(), _numbers(encoded.indices)
+    times, starts, heights, widths = (_numbers(each) for each in (modified, start, height, width))
+
+    def read(place: int) -> GrayArray:
+        return _raw_in_shard(paths[path[place]], times[place], starts[place], heights[place], widths[place])
+
+    return read
 
 
 def _encoded_in_shards(shard: pa.Array, modified: pa.Array, page: pa.Array, index: pa.Array) -> _Read:
