@@ -9,9 +9,10 @@ Raw images are radiographs (phantom chests without --raw) at 1024x1024, repeated
 is Parquet at 256, with both kinds of compression. Loaders crop 224 and make tensors; "training path" is what
 train_mae.py reads: mask noise and normalization too. Nothing is downloaded.
 
-The table of the modern recipes is images a second of one core, from files at 256 to a batch at 224 in the
-process that trains: one worker, one thread, shared memory between them; beside it what one core does without
-a second process, and what is left to the device, which is one core here too.
+The table of the modern recipes is images a second of one core, from files at 256 to a batch in the process
+that trains: one worker, one thread, shared memory between them. torchvision's and FFCV's batches are cropped,
+resized to 224 and flipped there. Ours are gray crops of their own sizes; the device does the rest, which is
+one core here too, in a column of its own. Beside it stands what one core does without a second process.
 """
 
 import argparse
@@ -225,10 +226,9 @@ def measure_recipes(
         timed = options.batches if collate is not None else max(2, options.batches // 16)
         contenders.append((recipe, storage, partial(time_loader, table, collate, timed, device)))
     if ffcv_loader.is_installed():
-        for mode, called in ffcv_loader.MODES.items():
-            ffcv_loader.write_file(folder / "images", file := work_dir / f"{mode}.beton", mode)
-            epochs = max(1, options.batches * RECIPE_BATCH // 8 // options.recipe_images)
-            contenders.append(("mae_modern", f"FFCV, {called}", partial(ffcv_loader.time_ffcv, file, epochs)))
+        epochs = max(1, options.batches * RECIPE_BATCH // 8 // options.recipe_images)
+        for called, measure in ffcv_loader.contenders(folder / "images", work_dir, epochs):
+            contenders.append(("mae_modern", called, measure))
     for _ in range(options.recipe_rounds):  # in turn, so that other work on the machine meets all of them
         for recipe, storage, measure in contenders:
             speeds.setdefault((recipe, storage), []).append(measure())

@@ -5,8 +5,10 @@ Needs ffcv with OpenCV's and libturbojpeg's headers, beside the versions of cons
 Source: Leclerc et al. 2023, "FFCV: Accelerating Training by Removing Data Bottlenecks", arXiv:2306.12517.
 """
 
-import importlib.util
+import importlib
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,21 @@ import numpy as np
 from PIL import Image
 
 BATCH = 128
-MODES = {"raw": "raw RGB", "jpg": "JPEG"}
-"""How an image is stored, and what it is called."""
+_ROWS = {
+    "FFCV, raw RGB": ("raw", True),
+    "FFCV, JPEG": ("jpg", True),
+    "FFCV, raw RGB, no crop": ("raw", False),
+}
+"""How an image is stored, and whether it is cropped, see `time_ffcv`."""
 
 
 def is_installed() -> bool:
-    """Whether there is an FFCV to time."""
-    return importlib.util.find_spec("ffcv") is not None
+    """Whether there is an FFCV to time: it needs libraries that pip does not bring."""
+    try:
+        importlib.import_module("ffcv")
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 class _Pictures:
@@ -42,7 +52,7 @@ def write_file(images: Path, out: Path, mode: str) -> None:
     Args:
         images: a folder of PNGs.
         out: the file.
-        mode: one of MODES.
+        mode: raw or jpg.
     """
     from ffcv.fields import RGBImageField
     from ffcv.writer import DatasetWriter
@@ -51,8 +61,25 @@ def write_file(images: Path, out: Path, mode: str) -> None:
     writer.from_indexed_dataset(_Pictures(sorted(images.glob("*.png"))))
 
 
-def time_ffcv(file: Path, epochs: int) -> dict[str, float]:
-    """Images a second by column of the table: a random crop of 224, a flip, bytes (batch, 224, 224, 3).
+def contenders(
+    images: Path, work_dir: Path, epochs: int
+) -> Iterator[tuple[str, Callable[[], dict[str, float]]]]:
+    """Name and measurement of each row; see `time_ffcv`.
+
+    Args:
+        images: a folder of PNGs.
+        work_dir: gets FFCV's files.
+        epochs: how many are timed.
+    """
+    for called, (mode, has_crop) in _ROWS.items():
+        file = work_dir / f"{mode}.beton"
+        if not file.exists():
+            write_file(images, file, mode)
+        yield called, partial(time_ffcv, file, epochs, has_crop=has_crop)
+
+
+def time_ffcv(file: Path, epochs: int, *, has_crop: bool) -> dict[str, float]:
+    """Images a second by column of the table, as bytes in three channels.
 
     FFCV works in a thread of the process that trains and writes into memory that is used again, pinned where
     a GPU is. So there is one core, and no further copy.
@@ -60,15 +87,18 @@ def time_ffcv(file: Path, epochs: int) -> dict[str, float]:
     Args:
         file: from `write_file`.
         epochs: how many are timed, after one that compiles.
+        has_crop: random crops resized to 224, and a flip, which of ours the device does. False: whole images
+            as they are stored, which is what a worker has to do of ours and three times the bytes.
     """
-    from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
+    from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder, SimpleRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, ToTensor
 
     crop = RandomResizedCropRGBImageDecoder((224, 224), scale=(0.5, 1.0))
+    steps = [crop, RandomHorizontalFlip(), ToTensor()] if has_crop else [SimpleRGBImageDecoder(), ToTensor()]
     loader = Loader(
         str(file), batch_size=BATCH, num_workers=1, order=OrderOption.RANDOM, os_cache=True, drop_last=True,
-        pipelines={"image": [crop, RandomHorizontalFlip(), ToTensor()]},
+        pipelines={"image": steps},
     )  # fmt: skip
     images = sum(len(batch) for [batch] in loader) * epochs
     started, core = time.perf_counter(), time.process_time()

@@ -86,6 +86,7 @@ class SentBatch(dict[str, Any]):
 
     Its pixels lie in the worker's memory. All else goes through the pipe as it is, a few hundred bytes an
     image: torch would send a file handle for each tensor, and map each, which costs more than the pixels do.
+    A loader has to be handed this very object: a copy of it is a dict, whose pixels torch sends in its way.
 
     Args:
         batch: `pixel_values`, uint8, as `BatchMemory.take` gave them, and whatever else.
@@ -136,7 +137,7 @@ def _receive(
         name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         for name, value in rest.items()
     }
-    return tensors | {"pixel_values": pixels}
+    return {"pixel_values": pixels} | tensors
 
 
 def forget_ended_workers() -> None:

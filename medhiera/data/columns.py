@@ -54,7 +54,9 @@ class ColumnReader(Generic[Value]):
         self._chunks = [open_chunk(chunk) for chunk in chunks]
         self._first_rows = np.cumsum([0, *map(len, chunks)])
         chosen = rows._indices  # None where the rows are the table's own
-        self._chosen = None if chosen is None else chosen.column(0).to_numpy().astype(np.int64)
+        self._chosen = (
+            None if chosen is None else chosen.column(0).to_numpy().view(np.int64)
+        )  # they are uint64
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ColumnReader, self._arguments  # who is sent this maps the files anew
@@ -69,6 +71,8 @@ class ColumnReader(Generic[Value]):
             IndexError: there is no such row.
         """
         rows = np.array(numbers, np.int64)
+        if (rows < 0).any():
+            raise IndexError(f"rows are numbered from 0, and {rows.min()} is asked for")
         rows = rows if self._chosen is None else self._chosen[rows]
         chunks = np.searchsorted(self._first_rows, rows, side="right") - 1
         places = (rows - self._first_rows[chunks]).tolist()

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 
@@ -181,6 +182,8 @@ def _open_strings(chunk: pa.StringArray) -> Callable[[int], str]:
 
 
 def _open_labels(chunk: pa.Array) -> Callable[[int], npt.NDArray[np.float32]]:
+    if chunk.null_count or len(pc.unique(pc.list_value_length(chunk))) > 1:
+        raise ValueError("the rows' labels are not of one length")
     findings = chunk.flatten().to_numpy(zero_copy_only=False)  # where they were not annotated is NaN
     by_row: npt.NDArray[np.float32] = findings.reshape(len(chunk), -1)
     return lambda place: by_row[place]

@@ -4,6 +4,7 @@ Workers draw here, as all else (seeding.py), and hand the model `noise` alone: t
 stay visible. A region is a map of the whole picture; where the model's input lies in it is arithmetic.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -173,11 +174,13 @@ class MaskDrawing:
         return chosen
 
 
+@functools.cache
 def rectangle_region() -> Region:
-    """The fixed rectangle as a map."""
+    """The fixed rectangle as a map, which may not be written to."""
     middle = (np.arange(REGION_SIDE) + 0.5) / REGION_SIDE
     top, left, bottom, right = RECTANGLE
     region: Region = ((middle > top) & (middle < bottom))[:, None] & ((middle > left) & (middle < right))
+    region.flags.writeable = False
     return region
 
 

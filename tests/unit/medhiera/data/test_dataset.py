@@ -316,6 +316,14 @@ def test_collator_hands_over_what_the_model_takes(rows):
     assert "image_ids" not in batch and "epochs" not in batch
 
 
+@pytest.mark.parametrize("labels", [[[1.0, 0.0], None, None, [0.0, 1.0]], [[1.0], [0.0, 1.0, 0.0]]])
+def test_labels_of_several_lengths_are_refused(labels):
+    """Put one after the other they would fit a table of two columns."""
+    rows = make_rows([(80, 96)] * len(labels)).remove_columns("labels").add_column("labels", labels)
+    with pytest.raises(ValueError, match="not of one length"):
+        RadiographDataset(rows, PREPROCESSING, with_labels=True)
+
+
 def test_sampler_visits_each_row_once_in_an_order_of_its_epoch():
     sampler = KeyedSampler(50, seed=3)
     orders = []

@@ -108,10 +108,9 @@ def test_an_image_is_found_by_its_number_in_a_table_of_several_chunks(stored, co
         numbers = [7, 0, 8, 1, 7, len(rows) - 1]
         for image, number in zip(images.read(numbers), numbers, strict=True):
             assert np.array_equal(image, np.asarray(as_picture(chosen[number]["image"])))
-        with pytest.raises(IndexError):
-            images.read([len(rows)])
-    with pytest.raises(IndexError):
-        stored_images(rows).read([-1])
+        for beyond in (len(rows), -1):
+            with pytest.raises(IndexError):
+                images.read([beyond])
 
 
 def test_a_raw_export_is_loaded_by_anyone_and_trained_on(own, stored, tmp_path):
