@@ -1,4 +1,4 @@
-"""A copy of the project that a test may change and build: its packages, and short recipes for its demo."""
+"""A copy of the project that a test may change and build: its packages, and a short demo of few phantoms."""
 
 import re
 import shutil
@@ -26,3 +26,11 @@ def write_short_recipes(recipes: Path, folder: Path, part: int = 20) -> Path:
         text = text.replace(f"max_steps: {steps}", f"max_steps: {steps // part}")
         (folder / name).write_text(re.sub(r"(eval|save)_steps: \d+", rf"\1_steps: {steps // part}", text))
     return folder
+
+
+def draw_fewer_phantoms(project: Path, part: int = 5) -> None:
+    """Change a copy's demo: a cohort of one in `part` of its patients."""
+    path, usual = project / "dataset_scripts" / "phantom" / "cohort.py", "patients: int = 600,"
+    text = path.read_text()
+    assert text.count(usual) == 1
+    path.write_text(text.replace(usual, f"patients: int = {600 // part},"))

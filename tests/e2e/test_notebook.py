@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from project_copy import copy_project, write_short_recipes
+from project_copy import copy_project, draw_fewer_phantoms, write_short_recipes
 
 NOTEBOOK = "notebooks/quickstart.ipynb"
 
@@ -68,10 +68,11 @@ def test_elsewhere_pip_gets_the_address(first_cell, tmp_path, place):
 
 @pytest.mark.slow
 def test_the_notebook_runs_outside_a_clone(notebook, root, tmp_path, monkeypatch):
-    """Each cell: pip installs a wheel, and the demo trains, with a hundredth of its steps."""
+    """Each cell: pip installs a wheel, and the demo trains: a hundredth of its steps, a fifth of its patients."""
     nbclient = pytest.importorskip("nbclient", reason="make setup brings it")
     project = copy_project(root, tmp_path / "project")
     write_short_recipes(root / "configs", project / "configs", part=100)
+    draw_fewer_phantoms(project)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*pip, "-w", str(tmp_path), str(project)], check=True)
     [wheel] = tmp_path.glob("*.whl")

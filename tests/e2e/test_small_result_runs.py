@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +57,20 @@ def check_published(runs):
     assert "JSRT's chest radiographs" in (published / "README.md").read_text()
 
 
+def check_hours(runs, words):
+    """A run that is made again, and our own work: Python itself, as a warm one's children are not its own."""
+    shutil.rmtree(runs / "stage2")
+    (runs / "hours.csv").unlink(missing_ok=True)
+    log = run(sys.executable, words, "--only", "cocktail")
+    with (runs / "hours.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["run"] for row in rows} >= {"small_result", "stage2"}
+    seconds = sum(int(row["cpu_seconds"]) for row in rows if row["run"] == "stage2")
+    said = re.findall(r"stage2, seed 0\n.* (\d+) CPU seconds", log)
+    assert len(said) == 1 and abs(seconds - int(said[0])) <= 2, (rows, log)
+    check_published(runs)
+
+
 def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
     runs, words = command
     first = subprocess.Popen(
@@ -68,7 +84,7 @@ def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
     _, said = first.communicate(timeout=120)
     assert first.returncode == 128 + signal.SIGTERM, said.decode()[-4000:]
 
-    log = run(sys.executable, words, "--only", "features", "resnet18", "cocktail")
+    log = run(warm_python(), words, "--only", "features", "resnet18", "cocktail")
     assert "done: pre-training, ImageNet teacher's features, cocktail" in log
     record = json.loads((stage / "metrics.json").read_text())
     assert record["evaluation"]["target"] == "features" and record["training"]["steps"] == 4
@@ -78,10 +94,8 @@ def test_what_was_ended_continues_and_the_tables_say_what_is_missing(command):
         assert f"| 100 % | {label} |" in report
     assert "| 50 % | ResNet-18, random weights |" in report and "| the ImageNet teacher |" in report
     assert "Hiera, MAE of features on the cocktail − ResNet-18, random weights" in report
-    with (runs / "hours.csv").open(newline="") as file:
-        noted = {row["run"] for row in csv.DictReader(file)}
-        assert noted >= {"mae-features", "small_result", "stage2"}  # a probe may take no whole second
     check_published(runs)
+    check_hours(runs, words)
 
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/seed*/metrics.json")}
     again = run(warm_python(), words, "--only", "features", "resnet18", "cocktail")
