@@ -43,13 +43,13 @@ _TILES = 4  # a side
 _COVERED = 3  # tiles of the 16 that may show letters, or nothing at all
 
 
-def align_coarsely(
-    pictures: Pixels, templates: Pixels, starts: FloatArray, freedom: FloatArray
-) -> FloatArray:
-    """Improve warps roughly; see align. Letters mislead an alignment that may squeeze and shear (AFFINE)."""
+def align_coarsely(pictures: Pixels, templates: Pixels, starts: FloatArray) -> list[FloatArray]:
+    """Improve warps roughly, in two ways; see align. Letters mislead the one that may squeeze and shear."""
     matrix = blur(THUMBNAIL_SIDE, _SOFT)
     soft = [matrix @ images.astype(np.float32) @ matrix.T for images in (pictures, templates)]
-    return align(soft[0], soft[1], starts, _COARSE_SIDE, _STEPS[0], freedom)
+    return [
+        align(soft[0], soft[1], starts, _COARSE_SIDE, _STEPS[0], freedom) for freedom in (SIMILARITY, AFFINE)
+    ]
 
 
 def align(

@@ -142,7 +142,7 @@ def _edges_less() -> FloatArray:
 
 def _sampler(points: FloatArray) -> sparse.csr_array:
     """Return (points, pixels of a thumbnail): what samples all points at once."""
-    first, right, down = corners(points)
+    first, right, down = corners(points[:, 0], points[:, 1])
     columns = np.concatenate([first, first + 1, first + THUMBNAIL_SIDE, first + THUMBNAIL_SIDE + 1])
     weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
     rows = np.tile(np.arange(len(points)), 4)

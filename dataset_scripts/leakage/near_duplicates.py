@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from dataset_scripts.leakage.alignment import AFFINE, SIMILARITY, align, align_coarsely, correlate_detail
+from dataset_scripts.leakage.alignment import align, align_coarsely, correlate_detail
 from dataset_scripts.leakage.descriptors import OWN_WINDOWS, WINDOWS, Candidates, Descriptor, find_candidates
 from dataset_scripts.leakage.warps import (
     NO_WARP,
@@ -257,8 +257,7 @@ def _align_candidates(
         chosen = (np.arange(len(normalized)), np.full(len(normalized), column))
         picture, template = _lay(normalized, index.normalized, candidates, chosen)
         wanted = index.descriptor.describe(template, NO_WARP)
-        for freedom in (SIMILARITY, AFFINE):
-            aligned = align_coarsely(picture, template, starts[candidates.windows[chosen]], freedom)
+        for aligned in align_coarsely(picture, template, starts[candidates.windows[chosen]]):
             likeness = (index.descriptor.describe(picture, aligned) * wanted).sum(axis=1)
             is_better = likeness > alike[:, column]
             warps[is_better, column], alike[is_better, column] = aligned[is_better], likeness[is_better]

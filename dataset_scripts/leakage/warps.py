@@ -27,6 +27,8 @@ _FAINT = 6.0  # gray levels of local contrast that count as none
 
 _NORMALIZED_AT_ONCE = 256
 
+_SAMPLED_AT_ONCE = 32_768  # points: what is computed of them stays in a core's cache
+
 _STRONGEST = 1.0  # beyond lie letters and metal, which would outweigh the body
 
 
@@ -72,13 +74,17 @@ def grid(side: int) -> FloatArray:
     return np.stack([x.ravel(), y.ravel(), np.ones(side**2)], axis=1).astype(np.float32)
 
 
-def corners(points: FloatArray) -> tuple[npt.NDArray[np.intp], FloatArray, FloatArray]:
-    """Return, for points (…, 2), the flat index of the pixel up and left of each, and what lies beyond it."""
-    pixels = np.clip((points + np.float32(0.5)) * THUMBNAIL_SIDE - np.float32(0.5), 0, THUMBNAIL_SIDE - 1.001)
-    whole = pixels.astype(np.int32)
-    part = pixels - whole.astype(np.float32)
-    first = whole[..., 1].astype(np.intp) * THUMBNAIL_SIDE + whole[..., 0]
-    return first, part[..., 0], part[..., 1]
+def corners(x: FloatArray, y: FloatArray) -> tuple[npt.NDArray[np.intp], FloatArray, FloatArray]:
+    """Return, for points, the flat index of the pixel up and left of each, and what lies beyond it."""
+    (column, right), (row, down) = (_pixels(line) for line in (x, y))
+    return row.astype(np.intp) * THUMBNAIL_SIDE + column, right, down
+
+
+def _pixels(line: FloatArray) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Return the last pixel at or before each place along a side, and what lies beyond it."""
+    places = np.clip((line + np.float32(0.5)) * THUMBNAIL_SIDE - np.float32(0.5), 0, THUMBNAIL_SIDE - 1.001)
+    whole = places.astype(np.int32)
+    return whole, places - whole.astype(np.float32)
 
 
 def sample(pictures: Pixels, warps: FloatArray, points: FloatArray) -> FloatArray:
@@ -92,14 +98,20 @@ def sample(pictures: Pixels, warps: FloatArray, points: FloatArray) -> FloatArra
     Returns:
         (n, points).
     """
-    first, right, down = corners(points @ warps.swapaxes(-1, -2))
     flat = np.ascontiguousarray(pictures).reshape(-1)
-    first = first + np.arange(len(pictures))[:, None] * THUMBNAIL_SIDE**2
-    rows = []
-    for start in (first, first + THUMBNAIL_SIDE):
-        left = flat.take(start).astype(np.float32)
-        rows.append(left + right * (flat.take(start + 1) - left))
-    return np.asarray(rows[0] + down * (rows[1] - rows[0]), np.float32)
+    sampled = np.empty((len(pictures), len(points)), np.float32)
+    at_once = max(1, _SAMPLED_AT_ONCE // len(points))
+    for start in range(0, len(pictures), at_once):
+        part = sampled[start : start + at_once]
+        placed = (warps if warps.ndim == 2 else warps[start : start + at_once]) @ points.T
+        first, right, down = corners(placed[..., 0, :], placed[..., 1, :])
+        first = first + np.arange(start, start + len(part))[:, None] * THUMBNAIL_SIDE**2
+        rows = []
+        for line in (first, first + THUMBNAIL_SIDE):
+            left = flat.take(line, mode="clip").astype(np.float32)
+            rows.append(left + right * (flat.take(line + 1, mode="clip") - left))
+        part[:] = rows[0] + down * (rows[1] - rows[0])
+    return sampled
 
 
 def blur(side: int, width: float) -> FloatArray:
