@@ -58,6 +58,9 @@ _BOXED = {
     "Pneumothorax": "Pneumothorax",
 }
 
+# And it names few images: heat maps, which are drawn of each of them, are most of the demo's scoring.
+_BOXED_PATIENTS = 150
+
 
 class CohortSummary(TypedDict):
     """What stands in `phantom.json`.
@@ -80,7 +83,8 @@ def write_phantom_cohort(
     """Write the cohort under a folder, or reuse the one that stands there.
 
     The default is some 1,250 ChestX-ray14 images, 160 of the Radiography database, 75 of COVIDx and 3 BraTS
-    subjects; a cohort of fewer patients is smaller in every source.
+    subjects; a cohort of fewer patients is smaller in every source. Findings of the first 150 patients have
+    boxes.
 
     Args:
         root: absent, empty, an unfinished cohort (started afresh) or a cohort of the same settings (reused).
@@ -201,7 +205,8 @@ def _write_chestxray14(folder: Path, films: Sequence[Film], image_size: int, see
             ]
         )
         for finding in film.findings:
-            for box in drawn.boxes[finding] if finding in _BOXED else []:
+            is_boxed = finding in _BOXED and film.patient <= _BOXED_PATIENTS
+            for box in drawn.boxes[finding] if is_boxed else []:
                 boxes.append(
                     [film.image_index, _BOXED[finding], *(1024 * value for value in box), "", "", ""]
                 )
