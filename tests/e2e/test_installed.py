@@ -130,16 +130,13 @@ def test_three_stages_and_what_follows_them(installed):
     data = ("--data_dir", "cocktail", "--build_dir", "built")
     installed.launch("train-mae", "mae_smoke.yaml", *data, "--output_dir", "runs/stage1")
     start = ("--model_name_or_path", "runs/stage1")
-    words = (*data, *start, "--output_dir", "runs/stage2", *SMALL)
-    installed.run("medhiera", "train-cls", "configs/cls_smoke.yaml", *words)
     decoder = ("--decoder_layers", "1", "--decoder_width", "16", "--decoder_heads", "2")
     studies = ("--data_dir", "raw", "--build_dir", "built", "--build_num_proc", "2")
     images = sorted((installed.folder / "raw").rglob("*.png"))[:3]
-    installed.run("medhiera", "predict", "--model", "runs/stage2", "--output", "out.csv", "--device", "cpu",
-                  *map(str, images))  # fmt: skip
-    assert len((installed.folder / "out.csv").read_text().splitlines()) == 1 + len(images)
     stage1 = ("--model", "runs/stage1", "--device", "cpu")
     installed.run("python", "-c", EACH, json.dumps([
+        ["train-cls", "configs/cls_smoke.yaml", *data, *start, "--output_dir", "runs/stage2", *SMALL],
+        ["predict", "--model", "runs/stage2", "--output", "out.csv", "--device", "cpu", *map(str, images)],
         ["train-report", "report_smoke", *studies, "--output_dir", "runs/report", *decoder, *SMALL],
         ["probe", *stage1, *data, "--output_dir", "runs/probe", "--bootstrap_resamples", "20"],
         ["embed", *stage1, "--output", "files.parquet", *map(str, images)],
@@ -149,6 +146,7 @@ def test_three_stages_and_what_follows_them(installed):
         ["export", "runs/stage2", "runs/model.onnx"],
         ["publish", "runs/stage2", "tester/tiny"],
     ]))  # fmt: skip
+    assert len((installed.folder / "out.csv").read_text().splitlines()) == 1 + len(images)
     for name in ("stage1", "stage2", "report"):
         assert (installed.folder / "runs" / name / "README.md").stat().st_size > 1000
     assert json.loads((installed.folder / "runs" / "probe" / "metrics.json").read_text())["probe_penalty"]

@@ -68,7 +68,7 @@ def test_elsewhere_pip_gets_the_address(first_cell, tmp_path, place):
 
 @pytest.mark.slow
 def test_the_notebook_runs_outside_a_clone(notebook, root, tmp_path, monkeypatch):
-    """Each cell: pip installs a wheel, and the demo trains: a hundredth of its steps, a fifth of its patients."""
+    """Each cell: pip installs a wheel, and the demo trains: a hundredth of its steps, 1 in 5 patients."""
     nbclient = pytest.importorskip("nbclient", reason="make setup brings it")
     project = copy_project(root, tmp_path / "project")
     write_short_recipes(root / "configs", project / "configs", part=100)

@@ -20,9 +20,15 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One folder of its own for all: each test compiles its own code, and the headers are compiled once."""
+    return tmp_path_factory.mktemp("inductor")
+
+
 @pytest.fixture(autouse=True)
-def fresh_compiler(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def fresh_compiler(cache, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
