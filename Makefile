@@ -91,9 +91,12 @@ test-avx2: setup  ## the quick tests of the models and of training, as an older 
 	  -k "not one_graph" tests/unit/modeling_hiera_mae tests/unit/medhiera/inference tests/unit/medhiera/training tests/parity \
 	  $(addprefix --ignore=tests/unit/,$(addsuffix .py,$(FILES_AND_NAMES)))
 
+# Minutes each. Whoever got one of them last would be alone with it at the end.
+LONGEST_FIRST = tests/e2e/test_demo.py tests/unit/modeling_hiera_mae/test_compile.py
+
 test-all: setup  ## the slow tests and those on real images (../shared/mini_cocktail)
-	$(PY) -m pytest $(TESTS_AT_ONCE) --durations=25 -m "(slow or realdata) and not gpu" \
-	  $$(grep -rlE "mark\.(slow|realdata)" tests --include="test_*.py" | sort)
+	$(PY) -m pytest $(TESTS_AT_ONCE) --durations=25 -m "(slow or realdata) and not gpu" $(LONGEST_FIRST) \
+	  $$(grep -rlE "mark\.(slow|realdata)" tests --include="test_*.py" | sort | grep -vxF $(addprefix -e ,$(LONGEST_FIRST)))
 
 # Prints the card and the versions first; ends there where PyTorch sees no GPU. On a machine without a network, with
 # its own PyTorch: make test-gpu WHEELS=gpu_bundle. pytest-benchmark, where it is installed, would refuse xdist's workers.

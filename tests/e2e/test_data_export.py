@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from warm_python import start_warm
 
 from dataset_scripts import write_phantom_cohort
 
@@ -42,17 +43,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(cohort: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dataset_scripts", "--data_dir", str(cohort)]
-    command += ["--output_dir", str(out), "--stored_size", "64", "--num_proc", "2", *more]
-    return subprocess.Popen(
-        command,
+def start(cohort: Path, out: Path, *more: str) -> tuple[subprocess.Popen[str], int]:
+    """The command, and the number of its process and of the group that its workers are in."""
+    words = ["-m", "dataset_scripts", "--data_dir", str(cohort), "--output_dir", str(out)]
+    return start_warm(
+        [*words, "--stored_size", "64", "--num_proc", "2", *more],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(out.parent / "hf")},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
 
 
@@ -63,16 +63,16 @@ def logs(out: Path) -> set[str]:
 @pytest.mark.slow
 def test_a_killed_build_redoes_at_most_what_was_in_flight(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(cohort, out)
+    process, group = start(cohort, out)
     deadline = time.monotonic() + 600
     while len(logs(out)) < 4 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(group, signal.SIGKILL)
     process.communicate()
     done = {path: path.stat().st_mtime_ns for path in out.glob("data/*/*.parquet")}
     kept = len(logs(out))
     assert kept >= 4
-    again = start(cohort, out)
+    again, _ = start(cohort, out)
     output, _ = again.communicate(timeout=240)
     assert again.returncode == 0, output
     assert "Resuming" in output
@@ -91,14 +91,14 @@ def test_a_killed_build_redoes_at_most_what_was_in_flight(cohort: Path, tmp_path
         env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""},
     )
     assert loaded.stdout.split() == [str(trained), "15", "L", "False"], loaded.stderr
-    third = start(cohort, out)
+    third, _ = start(cohort, out)
     output, _ = third.communicate(timeout=120)
     assert "Reusing the complete build" in output
 
 
 def test_a_wrong_folder_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
-    process = start(tmp_path / "raw", tmp_path / "out")
+    process, _ = start(tmp_path / "raw", tmp_path / "out")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "none of the sources" in output
@@ -108,7 +108,7 @@ def test_a_wrong_folder_is_one_message(tmp_path: Path) -> None:
 def test_two_ranks_in_processes_of_their_own_see_every_image_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_phantom_cohort(tmp_path / "raw", patients=16, image_size=96)
-    build = start(tmp_path / "raw", out)
+    build, _ = start(tmp_path / "raw", out)
     output, _ = build.communicate(timeout=240)
     assert build.returncode == 0, output
     report = json.loads((out / "build_report.json").read_text())
