@@ -3,11 +3,11 @@
 import copy
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
 from killed_runs import kill_after_checkpoint, logged, weights
+from warm_python import warm_python
 
 from medhiera.training.checkpoints import latest_complete
 
@@ -61,7 +61,7 @@ def test_two_ranks_go_on_in_an_export_that_is_read_in_place(script, compression,
     """The shards are all that is read: nothing as large is written, and workers map them themselves."""
     export = tmp_path / "export"
     subprocess.run(
-        [sys.executable, "-m", "dataset_scripts", "--data_dir", workshop.raw, "--output_dir", export,
+        [warm_python(), "-m", "dataset_scripts", "--data_dir", workshop.raw, "--output_dir", export,
          "--stored_size", "72", "--compression", compression, "--num_proc", "1"],
         cwd=workshop.root, check=True,
     )  # fmt: skip

@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm_python import warm_python
 
 from dataset_scripts.phantom.anatomy import draw_body
 from dataset_scripts.phantom.findings import draw_radiograph
@@ -24,7 +24,7 @@ def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, module: str, *words: str) -> str:
-    command = [sys.executable, "-m", f"benchmarks.{module}", *words]
+    command = [warm_python(), "-m", f"benchmarks.{module}", *words]
     done = subprocess.run(command, cwd=root, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import warm_python
 
 ROOT = Path(__file__).parents[3]
 
@@ -15,7 +15,7 @@ def test_the_benchmark_compares_then_times(tmp_path):
     options = ["--sizes", "tiny@64", "--batch-sizes", "1", "--precisions", "fp32", "--repeats", "1"]
     process = subprocess.run(
         [
-            sys.executable,
+            warm_python(),
             "-W",
             "ignore",
             "-m",
