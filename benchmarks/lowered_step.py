@@ -64,7 +64,7 @@ def pretend(stack: ExitStack) -> None:
 
 def joint_graph(size: str, batch: int, precision: str, fake: FakeTensorMode) -> torch.fx.GraphModule:
     """Forward and backward as one graph of a GPU's tensors; see count_step for the arguments."""
-    model, forward = model_and_graph(size, batch, precision)
+    model, forward = model_and_graph(size, batch, precision, is_compiled=True)
     weights = [weight.detach().requires_grad_() for weight in model.parameters()]
     given = [*weights, *model_inputs(model, batch, "meta"), torch.ones((), device="meta")]
 

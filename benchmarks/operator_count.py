@@ -30,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining, attention
+from modeling_hiera_mae import HieraMAEConfig, HieraMAEForPreTraining, attention, fused_linear
 
 PRECISIONS = ("autocast", "bf16_weights")
 MASK_RATIO = 0.6
@@ -167,17 +167,21 @@ def count_step(size: str, batch: int, precision: str) -> OperatorCount:
     return count
 
 
-def model_and_graph(size: str, batch: int, precision: str) -> tuple[nn.Module, torch.fx.GraphModule]:
-    """The model without memory, and its `forward_graph`; see count_step for the arguments."""
+def model_and_graph(
+    size: str, batch: int, precision: str, *, is_compiled: bool = False
+) -> tuple[nn.Module, torch.fx.GraphModule]:
+    """The model without memory, and its `forward_graph`; see there and count_step for the arguments."""
     with torch.device("meta"):
         model = HieraMAEForPreTraining(HieraMAEConfig.from_size(size, mask_ratio=MASK_RATIO)).train()
     is_half = precision == "bf16_weights"
     if is_half:
         model.bfloat16()
-    return model, forward_graph(model, batch, is_autocast=not is_half)
+    return model, forward_graph(model, batch, is_autocast=not is_half, is_compiled=is_compiled)
 
 
-def forward_graph(model: nn.Module, batch: int, *, is_autocast: bool) -> torch.fx.GraphModule:
+def forward_graph(
+    model: nn.Module, batch: int, *, is_autocast: bool, is_compiled: bool
+) -> torch.fx.GraphModule:
     """The loss as a GPU computes it, for tensors of the meta device.
 
     Autograd does not run on a device that is not there. So the forward alone is traced on fake tensors of a
@@ -187,6 +191,7 @@ def forward_graph(model: nn.Module, batch: int, *, is_autocast: bool) -> torch.f
         model: of the meta device.
         batch: images.
         is_autocast: under bf16 autocast.
+        is_compiled: as torch.compile's tracer sees it in training.
 
     Returns:
         A function of the parameters, images and noise: the loss.
@@ -200,7 +205,14 @@ def forward_graph(model: nn.Module, batch: int, *, is_autocast: bool) -> torch.f
         return loss
 
     hopper = patch.object(attention, "can_run", lambda device: True)
-    with FakeTensorMode(), torch.no_grad(), _autocast(is_autocast), _FlashAttention(), hopper:
+    # A fake tensor in a weight's place is no nn.Parameter, by which the model knows a layer of an adapter's.
+    plain = patch.object(fused_linear, "_is_untouched", lambda layer: True)
+    training = patch.object(torch, "is_grad_enabled", lambda: True)  # as the model is told
+    compiled = patch.object(torch.compiler, "is_compiling", lambda: is_compiled)
+    with (
+        FakeTensorMode(), torch.no_grad(), _autocast(is_autocast), _FlashAttention(),
+        hopper, plain, training, compiled,
+    ):  # fmt: skip
         weights = [
             torch.empty(weight.shape, dtype=weight.dtype, device="cuda") for weight in model.parameters()
         ]

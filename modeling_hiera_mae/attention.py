@@ -184,7 +184,8 @@ class HieraMAEMaskUnitAttention(nn.Module):
             return None, project(tokens, self.qkv)
         sizes = (self.dim_out, 2 * self.dim_out)
         weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
-        query = self._pool(linear(tokens[:, first_query:], weight[0], bias[0]))
+        # Laid out: of a slice, a product without gradient repeats the weight for each unit.
+        query = self._pool(linear(tokens[:, first_query:].contiguous(), weight[0], bias[0]))
         return query, linear(tokens, weight[1], bias[1])
 
     def _parts(

@@ -96,9 +96,10 @@ def gelu_mlp(
     """Two linear layers with GELU between, then a sum; see `project`.
 
     In training on a CPU the GELU is computed again in the backward pass, which keeps one wide tensor less.
+    Compiled for a GPU, GELU's backward also sums the first bias's gradient (see `_gelu_linear`).
 
     Args:
-        tokens: (…, in).
+        tokens: (batch, …, in).
         first: an nn.Linear (in → hidden), or what stands in its place.
         second: the same (hidden → out).
         added: (…, out), summed with the result.
@@ -111,6 +112,8 @@ def gelu_mlp(
     ):
         out: torch.Tensor = _GeluMlp.apply(tokens, first.weight, first.bias, second.weight, second.bias)
         return out if added is None else added + out
+    if _is_compiled_training(tokens.device) and is_plain(first) and first.bias is not None:
+        return project(_gelu_linear(tokens, first.weight, first.bias), second, added=added)
     return project(project(tokens, first, gelu=True), second, added=added)
 
 
@@ -144,6 +147,37 @@ def _takes_onednn(tokens: torch.Tensor, weight: torch.Tensor) -> bool:
         # torch.compile and exporters want plain operators.
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]  # absent from torch's stubs
     )
+
+
+def _is_compiled_training(device: torch.device) -> bool:
+    """Whether this is traced by torch.compile for a training step on a GPU; not by an exporter."""
+    return (
+        device.type == "cuda"
+        and torch.is_grad_enabled()
+        and torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+    )
+
+
+def _gelu_linear(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """A linear layer and GELU, so that compiled code sums the bias's gradient where it computes GELU's.
+
+    The compiler reads a gradient again to sum it over all tokens at once. A sum over one image's tokens, in
+    float32, it computes beside the gradient, and what is left is one row per image. In eager mode the wide
+    sum below would be a tensor of its own.
+
+    Args:
+        tokens: (batch, …, in).
+        weight: (out, in).
+        bias: (out,).
+
+    Returns:
+        (batch, …, out), of the product's type.
+    """
+    product = functional.linear(tokens, weight)
+    of_images = bias.to(torch.promote_types(product.dtype, torch.float32))
+    of_images = of_images.expand(product.shape[0], *[1] * (product.dim() - 2), -1)
+    return functional.gelu(product + of_images).to(product.dtype)
 
 
 def _dtype(tokens: torch.Tensor) -> torch.dtype:

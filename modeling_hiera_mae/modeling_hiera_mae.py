@@ -350,7 +350,9 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         if self.config.normalize_pixel_loss:
             variance, mean = torch.var_mean(tokens, dim=-1, keepdim=True)
             tokens = (tokens - mean) / (variance + 1e-6).sqrt()
-        return functional.mse_loss(predictions.to(dtype), tokens)
+        # Token by token first: compiled, the sum is taken where the targets are made, which are not stored.
+        errors = functional.mse_loss(predictions.to(dtype), tokens, reduction="none").sum(dim=-1)
+        return errors.mean() / tokens.shape[-1]
 
     def _pixels_in_space(
         self, decoded: torch.Tensor, mask: UnitMask, unit_grid: tuple[int, int]

@@ -86,7 +86,9 @@ def to_stock_order(tokens: torch.Tensor) -> torch.Tensor:
 def pool_queries(tokens: torch.Tensor, stride: Sequence[int]) -> torch.Tensor:
     """Largest value of each group of tokens that merge.
 
-    Pairwise maxima: measured faster than `max(dim)`, whose backward scatters through indices (facts: +2–8 %).
+    On a CPU pairwise maxima: measured faster than `max(dim)`, whose backward scatters through indices (facts:
+    +2–8 %). Elsewhere `amax`: fewer kernels, fewer bytes. Equal largest values share the gradient; which
+    share each of three equal ones gets differs.
 
     Args:
         tokens: (batch, units, tokens, channels), unrolled.
@@ -95,7 +97,10 @@ def pool_queries(tokens: torch.Tensor, stride: Sequence[int]) -> torch.Tensor:
     Returns:
         (batch, units, tokens / (rows × columns), channels).
     """
-    groups = list(tokens.chunk(math.prod(stride), dim=2))
+    merging = math.prod(stride)
+    if tokens.device.type != "cpu":
+        return tokens.unflatten(2, (merging, -1)).amax(dim=2)
+    groups = list(tokens.chunk(merging, dim=2))
     while len(groups) > 1:
         pairs = [torch.maximum(a, b) for a, b in zip(groups[::2], groups[1::2], strict=False)]
         groups = pairs + groups[len(pairs) * 2 :]

@@ -4,8 +4,10 @@ import pytest
 import torch
 from model_configs import tiny_classifier
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
+from modeling_hiera_mae import fused_linear
 from modeling_hiera_mae.fused_linear import gelu_mlp, linear, project
 
 
@@ -120,3 +122,47 @@ def test_the_mlp_keeps_one_wide_tensor():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
         gelu_mlp(operands()[0].requires_grad_(), first, second)
     assert kept.count((2, 512, 384)) == 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_mlp_as_compiled_for_a_gpu_has_torchs_numbers(monkeypatch, dtype, tolerance):
+    torch.manual_seed(0)
+    first, second = nn.Linear(96, 384).to(dtype), nn.Linear(384, 96).to(dtype)
+    parameters = [*first.parameters(), *second.parameters()]
+    given = torch.randn(4, 3, 16, 96, dtype=dtype)
+    results = []
+    for is_compiled in (False, True):
+        monkeypatch.setattr(fused_linear, "_is_compiled_training", lambda _, told=is_compiled: told)
+        monkeypatch.setattr(fused_linear, "_takes_onednn", lambda *_: False)
+        tokens = given.clone().requires_grad_()
+        out = gelu_mlp(tokens, first, second, added=tokens)
+        gradients = torch.autograd.grad(out.float().square().mean(), [tokens, *parameters])
+        results.append([out, *gradients])
+    for plain, compiled in zip(*results, strict=True):
+        assert plain.dtype == compiled.dtype == dtype
+        torch.testing.assert_close(
+            compiled, plain, rtol=0, atol=tolerance * float(plain.detach().abs().max())
+        )
+    sums = make_fx(lambda tokens: torch.autograd.grad(gelu_mlp(tokens, first, second).sum(), first.bias))(
+        given
+    ).graph.find_nodes(op="call_function", target=torch.ops.aten.sum.dim_IntList)
+    assert (4, 1, 1, 384) in [tuple(node.meta["val"].shape) for node in sums]  # one row per image
+
+
+class Told(nn.Module):
+    """1 where the code is compiled training on a GPU, by a tracer's own answer."""
+
+    def forward(self, tokens):
+        return (
+            tokens.new_ones(()) if fused_linear._is_compiled_training(torch.device("cuda")) else tokens[0] * 0
+        )
+
+
+def test_only_training_compiled_for_a_gpu_sums_by_image():
+    told, tokens = Told(), torch.zeros(2)
+    compiled = torch.compile(told, fullgraph=True, backend="eager")
+    assert compiled(tokens) == 1 and told(tokens) == 0
+    assert torch.export.export(told, (tokens,)).module()(tokens) == 0
+    with torch.no_grad():
+        assert compiled(tokens) == 0
+    assert not fused_linear._is_compiled_training(torch.device("cpu"))

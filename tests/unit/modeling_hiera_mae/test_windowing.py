@@ -36,6 +36,7 @@ def test_pooling_unrolled_tokens_is_max_pooling():
 def test_pooling_takes_groups_of_any_number():
     tokens = torch.randn(1, 1, 6, 2)
     assert torch.equal(pool_queries(tokens, (3, 1)), tokens.unflatten(2, (3, 2)).amax(2))
+    assert pool_queries(tokens.to("meta"), (3, 1)).shape == (1, 1, 2, 2)
 
 
 def test_cut_units_cuts_where_units_are():
