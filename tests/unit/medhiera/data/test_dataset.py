@@ -132,6 +132,21 @@ def test_a_batch_is_what_its_rows_are_alone(augmentation):
             torch.testing.assert_close(alone[name][0], batch[name][place], rtol=0, atol=0, equal_nan=True)
 
 
+def test_what_the_memory_held_beyond_a_crop_does_not_count():
+    """Nobody clears it: a worker's memory holds an earlier batch."""
+    rows = make_rows([(80, 96), (300, 90), (64, 64), (500, 400)])
+    batch = RadiographDataset(rows, PREPROCESSING, augmentation=MODERN).__getitems__(
+        [(0, n) for n in range(4)]
+    )
+    height, width = batch["pixel_values"].shape[-2:]
+    assert not batch["crop_size"].eq(torch.tensor([height, width])).all()
+    expected = model_pixels(batch)
+    for value in (0, 255):
+        for pixels, (bottom, right) in zip(batch["pixel_values"][:, 0], batch["crop_size"], strict=True):
+            pixels[bottom:], pixels[:, right:] = value, value
+        assert torch.equal(model_pixels(batch), expected)
+
+
 def test_every_number_of_workers_gives_the_same_batches(rows):
     """All are kept until the end: a worker uses its memory again, and no batch may lie in it."""
 

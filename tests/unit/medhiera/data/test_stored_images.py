@@ -76,7 +76,7 @@ def test_batches_of_raw_rows_are_those_of_pngs(stored, augmentation):
             rows, PREPROCESSING, augmentation=augmentation, masks=MASKS, with_labels=True
         )
         table = pickle.loads(pickle.dumps(table))  # as a spawned worker gets it
-        return table.__getitems__([(0, row) for row in (3, 3, 4, 5, 14, 0)])
+        return PREPROCESSING.model_inputs(table.__getitems__([(0, row) for row in (3, 3, 4, 5, 14, 0)]))
 
     raw, png = batch("raw"), batch("none")
     assert raw.keys() == png.keys() and raw["image_ids"] == png["image_ids"]
