@@ -227,7 +227,7 @@ def measure_recipes(
         contenders.append((recipe, storage, partial(time_loader, table, collate, timed, device)))
     if ffcv_loader.is_installed():
         epochs = max(1, options.batches * RECIPE_BATCH // 8 // options.recipe_images)
-        for called, measure in ffcv_loader.contenders(folder / "images", work_dir, epochs):
+        for called, measure in ffcv_loader.contenders(folder / "images", work_dir, RECIPE_BATCH, epochs):
             contenders.append(("mae_modern", called, measure))
     for _ in range(options.recipe_rounds):  # in turn, so that other work on the machine meets all of them
         for recipe, storage, measure in contenders:

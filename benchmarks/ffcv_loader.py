@@ -1,6 +1,8 @@
 """FFCV's loader, one more row of the modern recipes' table in data_throughput.py, where FFCV is installed.
 
-Needs ffcv with OpenCV's and libturbojpeg's headers, beside the versions of constraints.txt.
+Debian's libopencv-dev and libturbojpeg0-dev, then `pip install numba opencv-python-headless assertpy fastargs
+imgcat pytorch_pfn_extras terminaltables` and `pip install --no-deps --no-build-isolation ffcv` (1.0.2), into
+an environment that has the versions of constraints.txt.
 
 Source: Leclerc et al. 2023, "FFCV: Accelerating Training by Removing Data Bottlenecks", arXiv:2306.12517.
 """
@@ -15,7 +17,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-BATCH = 128
 _ROWS = {
     "FFCV, raw RGB": ("raw", True),
     "FFCV, JPEG": ("jpg", True),
@@ -62,23 +63,24 @@ def write_file(images: Path, out: Path, mode: str) -> None:
 
 
 def contenders(
-    images: Path, work_dir: Path, epochs: int
+    images: Path, work_dir: Path, batch: int, epochs: int
 ) -> Iterator[tuple[str, Callable[[], dict[str, float]]]]:
     """Name and measurement of each row; see `time_ffcv`.
 
     Args:
         images: a folder of PNGs.
         work_dir: gets FFCV's files.
+        batch: images of one.
         epochs: how many are timed.
     """
     for called, (mode, has_crop) in _ROWS.items():
         file = work_dir / f"{mode}.beton"
         if not file.exists():
             write_file(images, file, mode)
-        yield called, partial(time_ffcv, file, epochs, has_crop=has_crop)
+        yield called, partial(time_ffcv, file, batch, epochs, has_crop=has_crop)
 
 
-def time_ffcv(file: Path, epochs: int, *, has_crop: bool) -> dict[str, float]:
+def time_ffcv(file: Path, batch: int, epochs: int, *, has_crop: bool) -> dict[str, float]:
     """Images a second by column of the table, as bytes in three channels.
 
     FFCV works in a thread of the process that trains and writes into memory that is used again, pinned where
@@ -86,6 +88,7 @@ def time_ffcv(file: Path, epochs: int, *, has_crop: bool) -> dict[str, float]:
 
     Args:
         file: from `write_file`.
+        batch: images of one.
         epochs: how many are timed, after one that compiles.
         has_crop: random crops resized to 224, and a flip, which of ours the device does. False: whole images
             as they are stored, which is what a worker has to do of ours and three times the bytes.
@@ -97,10 +100,10 @@ def time_ffcv(file: Path, epochs: int, *, has_crop: bool) -> dict[str, float]:
     crop = RandomResizedCropRGBImageDecoder((224, 224), scale=(0.5, 1.0))
     steps = [crop, RandomHorizontalFlip(), ToTensor()] if has_crop else [SimpleRGBImageDecoder(), ToTensor()]
     loader = Loader(
-        str(file), batch_size=BATCH, num_workers=1, order=OrderOption.RANDOM, os_cache=True, drop_last=True,
+        str(file), batch_size=batch, num_workers=1, order=OrderOption.RANDOM, os_cache=True, drop_last=True,
         pipelines={"image": steps},
     )  # fmt: skip
-    images = sum(len(batch) for [batch] in loader) * epochs
+    images = sum(len(pixels) for [pixels] in loader) * epochs
     started, core = time.perf_counter(), time.process_time()
     for _ in range(epochs):
         for _ in loader:

@@ -85,7 +85,7 @@ class SentBatch(dict[str, Any]):
     """A worker's batch, which arrives in the process that trains as a plain dict with tensors of its own.
 
     Its pixels lie in the worker's memory. All else goes through the pipe as it is, a few hundred bytes an
-    image: torch would send a file handle for each tensor, and map each, which costs more than the pixels do.
+    image: torch would send a file handle for each tensor, and map each, which costs as much as the pixels do.
     A loader has to be handed this very object: a copy of it is a dict, whose pixels torch sends in its way.
 
     Args:

@@ -53,10 +53,8 @@ class ColumnReader(Generic[Value]):
         chunks = [chunk for chunk in rows.data.column(name).chunks if len(chunk)]
         self._chunks = [open_chunk(chunk) for chunk in chunks]
         self._first_rows = np.cumsum([0, *map(len, chunks)])
-        chosen = rows._indices  # None where the rows are the table's own
-        self._chosen = (
-            None if chosen is None else chosen.column(0).to_numpy().view(np.int64)
-        )  # they are uint64
+        chosen = rows._indices  # None where the rows are the table's own; else their numbers, uint64
+        self._chosen = None if chosen is None else chosen.column(0).to_numpy().view(np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ColumnReader, self._arguments  # who is sent this maps the files anew

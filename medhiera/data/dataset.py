@@ -64,7 +64,7 @@ class RadiographDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.images = stored_images(rows)
         self._image_ids = ColumnReader(rows, "image_id", _open_strings)
         self._labels = ColumnReader(rows, "labels", _open_labels) if with_labels else None
-        self.regions = masks.regions(rows) if masks and masks.region != "none" else None
+        self.regions = masks.regions(rows) if masks else None
         self.preprocessing = preprocessing
         self.seed = seed
         self.augmentation = augmentation or Augmentation()

@@ -93,15 +93,20 @@ class MaskDrawing:
         units = by_unit.reshape(len(keys), -1).argsort(1, kind="stable").argsort(1)
         return torch.from_numpy((units / units.shape[1]).astype(np.float32))
 
-    def regions(self, rows: Dataset) -> "ColumnReader[Region | None]":
-        """Reads the region of each row; None for a picture without a chest, which is masked evenly.
+    def regions(self, rows: Dataset) -> "ColumnReader[Region | None] | None":
+        """What reads the region of each row: None for a picture without a chest, which is masked evenly.
 
         Args:
             rows: of built data.
 
+        Returns:
+            None where masks follow nothing.
+
         Raises:
             UserError: the rows have no contours.
         """
+        if self.region == "none":
+            return None
         if self.region == "rectangle":
             return ColumnReader(rows, "source", _open_rectangles)
         if CHEST_REGION not in rows.column_names:

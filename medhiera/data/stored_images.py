@@ -54,7 +54,7 @@ def _open_chunk(chunk: pa.StructArray) -> _Read:
         return _raw(**fields)
     if "page" in fields:
         return _encoded_in_shards(**fields)
-    return _raw_in_shards(**fields) if "shard" in fields else _encoded(**fields)
+    return _raw_in_shards(**fields) if "shard" in fields else _encoded(chunk)
 
 
 def _raw(pixels: pa.Array, height: pa.Array, width: pa.Array) -> _Read:
@@ -89,14 +89,9 @@ def _encoded_in_shards(shard: pa.Array, modified: pa.Array, page: pa.Array, inde
     return lambda place: _encoded_in_shard(shard[place].as_py(), *(each[place] for each in numbers))
 
 
-def _encoded(bytes: pa.Array, path: pa.Array) -> _Read:  # noqa: A002 - the field's name
+def _encoded(chunk: pa.StructArray) -> _Read:
     decode = ImageFeature().decode_example
-
-    def read(place: int) -> GrayArray:
-        value = {"bytes": bytes[place].as_py(), "path": path[place].as_py()}
-        return np.asarray(decode(value).convert("L"))
-
-    return read
+    return lambda place: np.asarray(decode(chunk[place].as_py()).convert("L"))
 
 
 def _numbers(values: pa.Array | npt.NDArray[np.int64]) -> Sequence[int]:

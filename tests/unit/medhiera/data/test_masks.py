@@ -96,6 +96,7 @@ def test_the_region_is_cut_and_mirrored_as_the_picture_is():
 
 def test_regions_come_from_the_source_or_from_the_built_column():
     sources = Dataset.from_dict({"source": ["ChestX-ray14", "BraTS 2020"]})
+    assert MaskDrawing((8, 8), 0.6).regions(sources) is None
     rectangle, none = SEED.regions(sources).read([0, 1])
     assert (rectangle == rectangle_region()).all() and none is None
     contour = MaskDrawing((40, 40), 0.885, "contour")
