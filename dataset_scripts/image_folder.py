@@ -110,15 +110,32 @@ def is_own_folder(folder: Path, others: Sequence[Source]) -> bool:
     Args:
         folder: as a command's --data_dir names it; what was built is not to be asked of.
         others: every source that is known.
+
+    Raises:
+        DataLayoutError: a source's folder lies deeper in it, or it lies in one: what the source holds out
+            would be split anew.
     """
     folders = {source.folder for source in others}
     if not folder.is_dir() or (folder.name in folders and folder.name != SOURCE.folder):
         return False
-    if (folder / "images").is_dir():
-        return True
     if any((folder / name).is_dir() for name in folders):
         return False
-    return bool(scan_folder(folder).images())
+    scan = scan_folder(folder)
+    images = scan.images()
+    sources = folders - {SOURCE.folder}
+    within = [parent for parent in scan.root.parents[:3] if parent.name in sources]
+    holding = {path.rpartition("/")[0] for path in images}
+    below = (
+        top for each in sorted(holding) for top in (Path(each), *Path(each).parents) if top.name in sources
+    )
+    source = within[0] if within else next((scan.root / found for found in below), None)
+    if source is not None:
+        raise DataLayoutError(
+            f"{folder} is {'in' if within else 'above'} {source}, by its name a source's folder: read as "
+            "your own images, its test images would be among those of training. Point data_dir at "
+            f"{source.parent}, or, if these pictures are your own, give that folder another name."
+        )
+    return bool(images)
 
 
 def missing_splits(folder: Path, wanted: Sequence[str], columns: Columns = NOT_NAMED) -> list[str]:

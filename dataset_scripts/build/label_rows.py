@@ -21,7 +21,12 @@ _WANTED_SEX = "wanted M, F or O, or a word for it (male, female, weiblich, homme
 
 OLDEST_AGE_YEARS = 120  # ChestX-ray14's first table holds ages up to 414
 
-_UNKNOWN = frozenset({"", "nan", "na", "n/a", "none", "null", "unknown", "unk", "u", "-", "?"})
+_MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})
+"""What programs write into an empty cell."""
+
+_UNKNOWN_PATIENT = _MISSING | {"none", "unknown", "unk", "-", "?"}
+
+_UNKNOWN = _UNKNOWN_PATIENT | {"u"}
 
 _AGE = re.compile(r"([+-]?\d{1,6}(?:[.,]\d{0,6})?)\s*([a-z]*)\.?", re.ASCII)
 
@@ -62,7 +67,7 @@ _WHOLE_NUMBER = re.compile(r"(\d+)\.0*", re.ASCII)
 
 _PADDING = re.compile(r"\s+|(?<!\d)0+(?=\d)")  # what another system may write before a number, or leave out
 
-_LABEL_WORDS = {"": NOT_ANNOTATED, "nan": NOT_ANNOTATED, "na": NOT_ANNOTATED, "true": 1.0, "false": 0.0}
+_LABEL_WORDS = {**dict.fromkeys(_MISSING, NOT_ANNOTATED), "true": 1.0, "false": 0.0}
 
 _COLUMNS = {
     **dict.fromkeys(("age", "ageyears", "ageinyears", "patientage", "patientageyears"), "age_years"),
@@ -144,8 +149,15 @@ def read_person(cells: Mapping[str, str], image: str, listing: SourceListing) ->
     return math.nan if age is None else age, sex or "", view or ""
 
 
+def read_patient(text: str) -> str:
+    """Return a patient's identifier; "" where the cell names nobody (`NA`, `unknown`)."""
+    return "" if text.lower() in _UNKNOWN_PATIENT else read_identifier(text)
+
+
 def read_identifier(text: str) -> str:
-    """Return a patient's identifier, or a class; a number that a spreadsheet wrote as `7.0` is `7`."""
+    """Return a name or a class, "" for `NA` and `NaN`; a number that a spreadsheet wrote as `7.0` is `7`."""
+    if text.lower() in _MISSING:
+        return ""
     number = _WHOLE_NUMBER.fullmatch(text)
     return text if number is None else number[1]
 

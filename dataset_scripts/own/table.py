@@ -11,7 +11,7 @@ from dataset_scripts.build.label_rows import (
     LabelRow,
     merge_rows,
     patient_of_one_image,
-    read_identifier,
+    read_patient,
     read_person,
     report_similar_patients,
 )
@@ -68,7 +68,7 @@ def list_table(
         rows.setdefault(key, []).append(_parse_row(row, key, values, listing))
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
     splits = _find_splits(table.name, named, key_of, merged, config.validation_fraction, listing)
-    named_patients = {read_identifier(row.get("patient")) for row in named}
+    named_patients = {read_patient(row.get("patient")) for row in named}
     report_similar_patients(
         {row.patient: splits[key] for key, row in merged.items() if row.patient in named_patients}, listing
     )
@@ -125,7 +125,7 @@ def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> 
 def _parse_row(row: Row, key: str, labels: tuple[float, ...], listing: SourceListing) -> LabelRow:
     return LabelRow(
         row.line,
-        read_identifier(row.get("patient")) or patient_of_one_image(key),
+        read_patient(row.get("patient")) or patient_of_one_image(key),
         labels,
         *read_person(row.cells, key, listing),
     )
@@ -185,7 +185,7 @@ def _given_splits(
     crossing = set()
     for row, word in zip(rows, words, strict=False):
         key, split = key_of[row.get("image")], SPLIT_WORDS[word]
-        patient = read_identifier(row.get("patient")) or patient_of_one_image(key)
+        patient = read_patient(row.get("patient")) or patient_of_one_image(key)
         if given.setdefault(key, split) != split or split_of.setdefault(patient, split) != split:
             crossing.add(patient)
     if crossing:
@@ -213,7 +213,7 @@ def why_missing_rows(table: Table, missing: Sequence[str]) -> list[str]:
             "split out, and a tenth of the patients is held out for validation and another for test"
             for split in missing
         ]
-    patients = {read_identifier(row.get("patient")) or row.get("image") for row in rows}
+    patients = {read_patient(row.get("patient")) or row.get("image") for row in rows}
     if len(patients) == 1:
         who = f"one patient cannot be split: every row of {name} is of patient {patients.pop()!r}"
     else:

@@ -6,6 +6,7 @@ folder holds a metadata file of its own, whose names start there.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ _PREFERRED = (("labels.csv",), ("metadata.csv", "metadata.jsonl", _PARQUET))
 
 _LABEL_COLUMNS = (*CLASS_COLUMNS, "labels", "classes")
 """What holds lists under such a name are labels, and not passed over."""
+
+_NAMELESS = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index without a name in Parquet."""
 
 _SHEETS = (".xlsx", ".xls", ".ods")
 
@@ -137,7 +141,7 @@ def _read(path: Path, columns: Columns) -> Table:
 
 def own_column(column: str, columns: Columns = NOT_NAMED) -> str:
     """Return what a column is known by; one that is named for it, before what its name says."""
-    if column in (columns.image, columns.patient):
+    if column and column in (columns.image, columns.patient):
         return "image" if column == columns.image else "patient"
     if column == columns.label:
         return column
@@ -176,7 +180,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, row in enumerate(table.to_pylist(), start=1):
         known = {key: row[key] for key in names if row[key] is not None}
         classes = {key: names[key][value] if value >= 0 else "" for key, value in known.items()}
-        yield number, row | classes  # -1 is the datasets library's "not labeled"
+        content = row | classes  # -1 is the datasets library's "not labeled"
+        yield number, {key: value for key, value in content.items() if not _NAMELESS.fullmatch(key)}
 
 
 def _table_of(
@@ -200,7 +205,8 @@ def _table_of(
     for number, content in objects:
         cells: dict[str, str] = {}
         for key, value in content.items():
-            column = rename(key)
+            if not (column := rename(key)):
+                continue  # as in a CSV, a column without a name means nothing
             if isinstance(value, list | dict | bytes):
                 is_label = key == label if label else key.lower() in _LABEL_COLUMNS
                 if is_label or column in KNOWN_COLUMNS:

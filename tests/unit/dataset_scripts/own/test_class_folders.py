@@ -241,3 +241,15 @@ def test_a_folder_of_sources_is_nobodys_own(tmp_path: Path) -> None:
     assert not is_own_folder(tmp_path / "raw" / "COVIDx_CXR", SOURCES)
     (tmp_path / "empty").mkdir()
     assert not is_own_folder(tmp_path / "empty", SOURCES)
+    (tmp_path / "raw" / "images").mkdir()
+    assert not is_own_folder(tmp_path / "raw", SOURCES)
+
+
+@pytest.mark.parametrize("place", ["up", "up/raw/COVIDx_CXR/train", "up/raw/COVIDx_CXR/train/A/B"])
+def test_a_folder_above_or_in_a_source_is_refused(tmp_path: Path, place: str) -> None:
+    write(tmp_path / "up", ["raw/COVIDx_CXR/train/A/B/1.png", "raw/COVIDx_CXR/train/2.png", "images/3.png"])
+    raw = (tmp_path / "up" / "raw").resolve()
+    with pytest.raises(
+        DataLayoutError, match=f"test images would be .* Point data_dir at {re.escape(str(raw))},"
+    ):
+        is_own_folder(tmp_path / place, SOURCES)

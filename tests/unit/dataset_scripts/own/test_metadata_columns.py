@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import pytest
 from raw_folders import gray
 
@@ -108,3 +109,48 @@ def test_a_text_beside_a_column_of_classes_gets_advice_about_that_column(tmp_pat
     ):
         listed(root)
     assert listed(root, label_column="label").label_names == ("0", "1")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("options", [{}, {"label_column": "dx"}, {"image_column": "file"}])
+def test_an_index_without_a_name_means_nothing(tmp_path: Path, kind: str, options: dict[str, str]) -> None:
+    root = pictures(tmp_path / "own")
+    order = [*range(5, 12), *range(5)]  # row 0 is of 5.png: its index is not its file's name
+    dx = "dx" if options.get("label_column") else "label"
+    table = pd.DataFrame(
+        {options.get("image_column", "image"): [NAMES[n] for n in order], dx: ["ab"[n % 2] for n in order]},
+        index=order[::-1],
+    )
+    if kind == "csv":
+        table.to_csv(root / "labels.csv")
+    elif kind == "parquet":
+        table.to_parquet(root / "metadata.parquet")
+    else:
+        rows = table.reset_index(names="").to_dict("records")
+        (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    listing = listed(root, **options)
+    assert labels(listing) == {f"{n}.png": (1.0 - n % 2, float(n % 2)) for n in range(12)}
+    assert len(said(listing, "no_patient")) == 12
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "<NA>", "null", "None", "unknown", "-"])
+def test_a_word_for_no_patient_is_no_patient(tmp_path: Path, word: str) -> None:
+    root = pictures(tmp_path / "own")
+    rows = [f"{name},{word if number < 9 else 'n' + str(number)},1" for number, name in enumerate(NAMES)]
+    (root / "labels.csv").write_text("\n".join(["image,patient,Edema", *rows]))
+    listing = listed(root)
+    assert len(said(listing, "no_patient")) == 9
+    patients = [record.patient_id for part in listing.splits.values() for record in part]
+    assert len(set(patients)) == 12
+
+
+def test_a_cell_that_a_program_left_empty_is_no_class(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "own")
+    cells = ["NA", "none", "sick", "nan"] * 3
+    rows = [f"{name},{cell}" for name, cell in zip(NAMES, cells, strict=True)]
+    (root / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    listing = listed(root)
+    assert listing.label_names == ("none", "sick")
+    found = labels(listing)
+    assert found["1.png"] == (1, 0) and found["2.png"] == (0, 1)
+    assert all(value != value for name in ("0.png", "3.png") for value in found[name])
