@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     check_metric(config.training.metric_for_best_model, labels, names)
     model = start_model(run, train_rows)
     tested = {"tested_on": scored_rows} if options.score_test else {}
-    run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
+    run.describe("labels", trained_on=train_rows, validated_on=eval_rows, **tested)
     trainer: MedHieraTrainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,

@@ -17,6 +17,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from dataset_scripts.findings import REPORT_COLUMNS
 from medhiera.config.arguments import Config
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.report_dataset import (
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> None:
     run.lineage.new_weights = new_weights(run)
     used = {"trained_on": training, "validated_on": validation}
     used |= {"tested_on": scored} if options.score_test else {}
-    run.describe(**{use: rows_of(split.rows, split.studies) for use, split in used.items()})
+    run.describe(*REPORT_COLUMNS, **{use: rows_of(split.rows, split.studies) for use, split in used.items()})
     trainer = run.make_trainer(
         model,
         trainer_class=ReportTrainer,

@@ -26,6 +26,7 @@ from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
 from medhiera.config.size_defaults import fill_in
 from medhiera.data.cocktail import BuiltDataset, figure_mark, missing_validation, open_cocktail
+from medhiera.data.columns import digest_rows
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
@@ -75,6 +76,7 @@ class Run(Generic[S]):
         facts: what the record says that is known before training (`describe`).
         figure_mark: what figures say of themselves (`describe`).
         seen: the images of this stage and those before it (`list_images`).
+        digests: of the images that it trains and validates on, and of what is learned of them (`describe`).
         teacher: the folder or Hub id of a model whose features are predicted, or None.
     """
 
@@ -88,6 +90,7 @@ class Run(Generic[S]):
     facts: dict[str, Any] = field(default_factory=dict)
     figure_mark: str = ""
     seen: pd.DataFrame = field(default_factory=pd.DataFrame)
+    digests: dict[str, str] = field(default_factory=dict)
     teacher: str | None = None
 
     @property
@@ -124,10 +127,11 @@ class Run(Generic[S]):
         self.lineage = Lineage.random() if source is None else lineage_of(source, new_weights)
         return model
 
-    def describe(self, **used: Dataset) -> None:
+    def describe(self, *columns: str, **used: Dataset) -> None:
         """Collect what the record says before training, so that a fault shows now and not a night later.
 
         Args:
+            *columns: of the rows, that are learned: a run resumes with the same.
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
 
         Raises:
@@ -140,6 +144,12 @@ class Run(Generic[S]):
         held_out = {"validation": "validated_on", "test": "tested_on"}
         seen = {"train": "trained_on", "validation": "validated_on"}
         lists = [list_images(used[use], split) for split, use in seen.items() if use in used]
+        columns = ("image_id", *columns)
+        self.digests = {
+            f"digest of the {split} rows ({', '.join(columns)})": digest_rows(used[use], columns)
+            for split, use in seen.items()
+            if use in used
+        }
         for source in (self.config.model.model_name_or_path, self.teacher):
             if not self.config.data.allow_leakage:
                 check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
@@ -181,7 +191,7 @@ class Run(Generic[S]):
         return trainer_class(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,
-            recipe=self.config.shaping_a_step(),
+            recipe=self.config.shaping_a_step() | self.digests,
             model=model,
             args=training,
             callbacks=[

@@ -288,7 +288,8 @@ def embed_in_memory(encoder: Encoder, rows: Dataset, batch_size: int) -> Tensor:
 def data_fingerprint(data: BuiltDataset) -> str:
     """Twelve hexadecimal digits of built data: another build of it, at another size say, has others."""
     build = data.folder / BUILD_FILE
-    text = build.read_text(encoding="utf-8") if build.is_file() else str(data.folder.name)
+    # Built from raw files: VERSION below a folder that is named by the build's options and source files.
+    text = build.read_text(encoding="utf-8") if build.is_file() else "/".join(data.folder.parts[-2:])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 

@@ -35,7 +35,7 @@ def run_settings(
     with Mixup, which gives each batch a share and mixes its images with each other.
 
     Args:
-        recipe: our fields that a step depends on.
+        recipe: our fields that a step depends on, and digests of the rows.
         training: transformers' arguments.
         optimization: ours.
         images: of the training rows.
@@ -95,8 +95,9 @@ def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
             f"{checkpoint.name} is of a run with other settings ({'; '.join(differences)}). Resumed with "
             "these, an epoch would show some images twice and others never, the optimizer would keep the "
             "values of before, or the record would say of the whole run what is true of its end. Resume with "
-            "the settings of before (batch size, gradient accumulation and ranks may change where the images "
-            "a step stay the same; with Mixup not the batch size), or start a new run from its weights: "
+            "the settings and data of before (batch size, gradient accumulation and ranks may change where "
+            "the images a step stay the same; with Mixup not the batch size), or start a new run from its "
+            "weights: "
             f"--model_name_or_path {checkpoint} and another --output_dir"
         )
 

@@ -220,6 +220,22 @@ def test_another_file_is_not_written_into(stage1, pictures, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_other_labels_or_pictures_of_the_same_names_are_other_data(stage1, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for number in range(12):
+        Image.fromarray(np.roll(phantom(90), number * 9, axis=1)).save(folder / f"{number}.png")
+    for flip in (0, 1):
+        rows = [f"{number}.png,test,{(number + flip) % 2}" for number in range(12)]
+        (folder / "labels.csv").write_text("\n".join(["image,split,Edema", *rows]))
+        words = (tmp_path / f"{flip}.parquet", "--data_dir", folder, "--build_dir", tmp_path / "build")
+        _, table = run(stage1, *words)
+        assert table["labels"].to_pylist() == [[(number + flip) % 2] for number in range(12)]
+        run(stage1, *words)  # nothing to do
+    with pytest.raises(UserError, match="0.parquet holds features of other data"):
+        run(stage1, tmp_path / "0.parquet", *words[1:])
+
+
 def test_the_output_is_named_as_what_it_is(capsys):
     with pytest.raises(SystemExit):
         main(["--model", "m", "--output", "features.csv", "a.png"])
