@@ -26,7 +26,7 @@ from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
 from medhiera.config.size_defaults import fill_in
 from medhiera.data.cocktail import BuiltDataset, figure_mark, missing_validation, open_cocktail
-from medhiera.data.columns import digest_rows
+from medhiera.data.columns import digest_splits
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
@@ -142,14 +142,10 @@ class Run(Generic[S]):
             used["trained_on"], self.preprocessing.resize_size, is_exported=self.data.is_exported
         )
         held_out = {"validation": "validated_on", "test": "tested_on"}
-        seen = {"train": "trained_on", "validation": "validated_on"}
-        lists = [list_images(used[use], split) for split, use in seen.items() if use in used]
-        columns = ("image_id", *columns)
-        self.digests = {
-            f"digest of the {split} rows ({', '.join(columns)})": digest_rows(used[use], columns)
-            for split, use in seen.items()
-            if use in used
-        }
+        uses = {"train": "trained_on", "validation": "validated_on"}
+        seen = {split: used[use] for split, use in uses.items() if use in used}
+        lists = [list_images(rows, split) for split, rows in seen.items()]
+        self.digests = digest_splits(seen, ("image_id", *columns))
         for source in (self.config.model.model_name_or_path, self.teacher):
             if not self.config.data.allow_leakage:
                 check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})

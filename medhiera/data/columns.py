@@ -5,7 +5,7 @@ Stands between the opened data and what counts, chooses or reads its rows.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -53,6 +53,14 @@ def digest_rows(rows: Dataset, names: Sequence[str]) -> str:
                     values = chunk.flatten().to_numpy(zero_copy_only=False)
                     digest.update(np.nan_to_num(values, nan=-1.0).tobytes())
     return digest.hexdigest()
+
+
+def digest_splits(splits: Mapping[str, Dataset], names: Sequence[str]) -> dict[str, str]:
+    """`digest_rows` of some splits, each under the words of a message."""
+    return {
+        f"digest of the {split} rows ({', '.join(names)})": digest_rows(rows, names)
+        for split, rows in splits.items()
+    }
 
 
 Value = TypeVar("Value")
