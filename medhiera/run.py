@@ -135,8 +135,7 @@ class Run(Generic[S]):
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
 
         Raises:
-            UserError: an image to validate or test on is one that the stage before, or the teacher, was
-                trained on.
+            UserError: an image held out is one that the stage before, or the teacher, was trained on.
         """
         warn_of_small_images(
             used["trained_on"], self.preprocessing.resize_size, is_exported=self.data.is_exported
