@@ -14,7 +14,9 @@ from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import LabelFileError, UserError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
 
-KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
+PERSON_COLUMNS = ("age_years", "sex", "view")
+
+KNOWN_COLUMNS = ("image", "patient", "split", *PERSON_COLUMNS)
 
 LABEL_COLUMN = "label"
 

@@ -237,3 +237,137 @@ def test_lists_of_class_numbers_without_names_are_read(tmp_path: Path) -> None:
         "train/0000001.png,0,1,1",
         "train/0000002.png,0,0,0",
     ]
+
+
+def saved_table(place: Path, columns: Columns = NOT_NAMED, **splits: datasets.Dataset) -> list[str]:
+    """The lines of labels.csv that are made of what save_to_disk wrote."""
+    datasets.DatasetDict(splits).save_to_disk(place / "saved")
+    found = extract_dataset(str(place / "saved"), "", columns, place / "out")
+    return (found.folder / "labels.csv").read_text().splitlines()
+
+
+def test_each_split_has_its_own_numbers_for_the_classes_patients_and_people(tmp_path: Path) -> None:
+    """As class_encode_column gives where a split lacks a class."""
+
+    def part(labels: list[str], patients: list[str], sexes: list[str]) -> datasets.Dataset:
+        return rows(
+            3, label=(datasets.ClassLabel(names=labels), [0, 1, -1]),
+            patient_id=(datasets.ClassLabel(names=patients), [0, 1, -1]),
+            gender=(datasets.ClassLabel(names=sexes), [0, 1, -1]),
+        )  # fmt: skip
+
+    train = part(["effusion", "normal", "pneumonia"], ["a", "b"], ["F", "M"])
+    test = part(["normal", "pneumonia"], ["c", "d"], ["M", "F"])
+    assert saved_table(tmp_path, train=train, test=test) == [
+        "image,patient,sex,label",
+        "train/0000000.png,a,F,effusion",
+        "train/0000001.png,b,M,normal",
+        "train/0000002.png,,,",
+        "test/0000000.png,c,M,normal",
+        "test/0000001.png,d,F,pneumonia",
+        "test/0000002.png,,,",
+    ]
+
+
+def listed(*names: str) -> datasets.Dataset:
+    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("string")
+    return rows(2, labels=(datasets.List(kind), [[0], [1]] if names else [["Edema"], ["Mass"]]))
+
+
+def test_lists_are_read_by_the_names_of_their_own_split(tmp_path: Path) -> None:
+    lines = saved_table(tmp_path, train=listed("Edema", "Mass"), test=listed("Mass", "Edema"))
+    assert lines == [
+        "image,Edema,Mass",
+        "train/0000000.png,1,0",
+        "train/0000001.png,0,1",
+        "test/0000000.png,0,1",
+        "test/0000001.png,1,0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (lambda: listed("Edema", "Mass"), lambda: listed("Edema", "Mass", "Gas"), "lists of other classes"),
+        (lambda: listed("Edema", "Mass"), lambda: listed(), "lists of other classes"),
+        (lambda: listed(), lambda: rows(2, labels=(KINDS, [0])), "lists of other classes"),
+        (lambda: rows(2, label=(KINDS, [0])), lambda: rows(2, label=(datasets.Value("float32"), [0.5])),
+         "'label' holds numbers"),
+        (lambda: rows(2, patient=(datasets.Value("string"), ["a"])), lambda: rows(2),
+         r"\(train: .*'patient_column': 'patient'\}; test: \{'image_column': 'image'\}\)"),
+        (lambda: rows(2, label=(KINDS, [0])), lambda: rows(2), "not in the same columns of each split"),
+        (lambda: rows(2), lambda: rows(2).rename_column("image", "film"), "not in the same columns"),
+    ],
+)  # fmt: skip
+def test_splits_that_hold_something_else_are_refused(
+    tmp_path: Path, train: Any, test: Any, message: str
+) -> None:
+    with pytest.raises(LabelFileError, match=message):
+        saved_table(tmp_path, train=train(), test=test())
+
+
+def test_a_column_that_is_asked_for_is_in_each_split(tmp_path: Path) -> None:
+    with pytest.raises(LabelFileError, match=r"split test has no column 'kind' \(label_column\)"):
+        saved_table(tmp_path, Columns(label="kind"), train=rows(2, kind=(KINDS, [0])), test=rows(2))
+
+
+def test_age_and_sex_that_one_split_lacks_are_unknown_there(tmp_path: Path) -> None:
+    text = datasets.Value("string")
+    test = rows(1, sex=(text, ["M"]), age=(datasets.Value("int64"), [7]))
+    assert saved_table(tmp_path, train=rows(1), test=test) == [
+        "image,age_years,sex",
+        "train/0000000.png,,",
+        "test/0000000.png,7,M",
+    ]
+
+
+SEXES = datasets.ClassLabel(names=["F", "M"])
+
+
+def test_a_class_label_of_people_is_no_label(tmp_path: Path) -> None:
+    words = (datasets.Value("string"), ["normal", "pneumonia"])
+    wanted = ["image,sex,label", "train/0000000.png,F,normal", "train/0000001.png,M,pneumonia"]
+    assert saved_table(tmp_path / "a", train=rows(2, label=words, sex=(SEXES, [0, 1]))) == wanted
+    assert saved_table(tmp_path / "b", train=rows(1, sex=(SEXES, [1]))) == [
+        "image,sex",
+        "train/0000000.png,M",
+    ]
+    asked = saved_table(tmp_path / "c", Columns(label="sex"), train=rows(1, label=words, sex=(SEXES, [1])))
+    assert asked == ["image,label", "train/0000000.png,M"]
+
+
+def test_a_class_label_beside_a_column_label_is_not_guessed(tmp_path: Path) -> None:
+    train = rows(2, label=(datasets.Value("string"), ["a"]), view_quality=(KINDS, [0]))
+    with pytest.raises(
+        LabelFileError, match=r"\['label', 'view_quality'\] may each hold the label; name one"
+    ):
+        saved_table(tmp_path / "a", train=train)
+    masks = (
+        rows(1).add_column("label", [{"bytes": png(3), "path": None}]).cast_column("label", datasets.Image())
+    )
+    lines = saved_table(tmp_path / "b", Columns(image="image"), train=masks)
+    assert lines == ["image", "train/0000000.png"]  # a segmentation's mask names no class
+
+
+def test_of_two_columns_that_mean_one_the_first_is_read_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = datasets.Value("string")
+    lines = saved_table(tmp_path, train=rows(1, sex=(text, ["F"]), patient_sex=(text, ["?"])))
+    assert lines == ["image,sex", "train/0000000.png,F"]
+    assert "'patient_sex' is not read, 'sex' says the sex" in caplog.text
+
+
+def test_a_number_that_is_nan_names_no_patient(tmp_path: Path) -> None:
+    part = rows(2, patient=(datasets.Value("float64"), [7.0, math.nan]))
+    assert saved_table(tmp_path, train=part) == [
+        "image,patient",
+        "train/0000000.png,7.0",
+        "train/0000001.png,",
+    ]
+
+
+def test_a_format_that_was_saved_changes_nothing(tmp_path: Path) -> None:
+    train = rows(2, label=(KINDS, [1, 0]), patient=(datasets.Value("int64"), [7]))
+    lines = saved_table(tmp_path, train=train.with_format("numpy", columns=["image", "label"]))
+    assert lines == ["image,patient,label", "train/0000000.png,7,sick", "train/0000001.png,7,normal"]
