@@ -134,8 +134,9 @@ def table_labels(table: Table, label_column: str = "") -> OwnLabels:
     """
     names = [column for column in table.columns if column not in KNOWN_COLUMNS]
     if label_column:
-        if label_column not in names:
-            raise LabelFileError(f"{table.name} has no column {label_column!r} of classes; it has {names}.")
+        others = [column for column in table.columns if column in names or column in PERSON_COLUMNS]
+        if label_column not in others:
+            raise LabelFileError(f"{table.name} has no column {label_column!r} of classes; it has {others}.")
         return _classes(table, label_column)
     if len(names) == 1 and names[0].lower() in CLASS_COLUMNS:
         return _classes(table, names[0])
