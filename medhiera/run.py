@@ -38,13 +38,7 @@ from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.publish import check_can_push, publish_stage
-from medhiera.hub.record import (
-    AnyRecord,
-    ClassificationRecord,
-    Lineage,
-    PreprocessingRecord,
-    read_record,
-)
+from medhiera.hub.record import AnyRecord, ClassificationRecord, Lineage, PreprocessingRecord, read_record
 from medhiera.hub.result_warnings import result_warnings
 from medhiera.hub.widget_examples import score_examples, write_examples
 from medhiera.inference.classifier import Classifier

@@ -21,7 +21,7 @@ from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.own.labels import OwnLabels
 from dataset_scripts.own.patient_names import patients_by_name
 from dataset_scripts.own.same_files import report_same_files
-from dataset_scripts.own.splits import SPLIT_FOLDERS, complete_splits, draw_splits
+from dataset_scripts.own.splits import SPLIT_FOLDERS, check_training, complete_splits, draw_splits
 from dataset_scripts.reading.image_files import is_hidden
 
 MOST_CLASSES = 100
@@ -90,7 +90,8 @@ def find_classes(scan: FolderScan) -> ClassFolders:
     if depths != {1} or not 2 <= len(names) <= MOST_CLASSES:
         return ClassFolders(places, ())
     _check_spelling(scan, names)
-    _check_training(scan, places, names)
+    pictures = {(place.split, place.folders[0]) for place in places.values()}
+    check_training(scan.root.name, pictures, "move its folder out of data_dir")
     return ClassFolders(places, tuple(names))
 
 
@@ -125,23 +126,6 @@ def _check_spelling(scan: FolderScan, names: Sequence[str]) -> None:
                 "underscores or Unicode form. If they are one class, give them one name; else names that "
                 "tell them apart."
             )
-
-
-def _check_training(scan: FolderScan, places: dict[str, Place], names: Sequence[str]) -> None:
-    """Refuse a class that stands in another split and has nothing to learn from.
-
-    Raises:
-        DataLayoutError: as said.
-    """
-    trained = {place.folders[0] for place in places.values() if place.split in ("", "train")}
-    untaught = [name for name in names if name not in trained]
-    if trained and untaught:
-        elsewhere = sorted({place.split for place in places.values() if place.folders[0] in untaught})
-        raise DataLayoutError(
-            f"{scan.root.name}: {untaught[:_NAMED_AT_MOST]} have pictures in {' and '.join(elsewhere)}, and "
-            f"none in train, whose classes are {sorted(trained)[:_NAMED_AT_MOST]}. Name a class alike in "
-            "each split, add pictures of it to train, or move its folder out of data_dir."
-        )
 
 
 def list_classes(

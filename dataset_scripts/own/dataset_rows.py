@@ -25,23 +25,27 @@ from dataset_scripts.build.origin import DatasetOrigin, read_origin, write_origi
 from dataset_scripts.build.records import Source, manifest_hash, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.mistyped import folder_fault
-from dataset_scripts.own.labels import KNOWN_COLUMNS, LABEL_COLUMN, NOT_NAMED, Columns
+from dataset_scripts.own.dataset_columns import (
+    class_names,
+    class_of,
+    find_columns,
+    in_words,
+    label_columns,
+    person_columns,
+    present_labels,
+)
+from dataset_scripts.own.labels import LABEL_COLUMN, NOT_NAMED, PERSON_COLUMNS, Columns
 from dataset_scripts.own.splits import SPLIT_FOLDERS
-from dataset_scripts.own.table_files import own_column
 from dataset_scripts.reading.image_files import picture_format
 
 logger = logging.getLogger(__name__)
 
-_VERSION = "3"  # raise it when the same dataset is extracted into other files
+_VERSION = "4"  # raise it when the same dataset is extracted into other files
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "DICOM": ".dcm", "TIFF": ".tif"}
 
 _SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves, of several splits and of one."""
-
-_PERSON = ("age_years", "sex", "view")
-
-_ZERO_OR_ONE = {"0", "1", "False", "True"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ def extract_dataset(dataset: str, config: str, columns: Columns, place: Path) ->
     with tempfile.TemporaryDirectory(dir=place, prefix=".extracting-") as scratch:
         whole = Path(scratch) / "dataset"
         whole.mkdir()
-        _write(splits, _find_columns(dataset, splits, columns), whole)
+        _write(dataset, splits, find_columns(dataset, splits, columns), whole)
         own = tuple(sorted({SPLIT_FOLDERS[split.lower()] for split in splits}))
         if hub_id:
             origin = DatasetOrigin(hub_id=hub_id, config=config, revision=revision or "", splits=own)
@@ -200,7 +204,9 @@ def _load(dataset: str, config: str, revision: str | None) -> dict[str, datasets
             "of a dataset on the Hub, a folder of Parquet, or what save_to_disk wrote."
         ) from error
     splits = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    known = {name: rows for name, rows in splits.items() if name.lower() in SPLIT_FOLDERS}
+    known = {  # without a format, which save_to_disk keeps: tensors in place of numbers, or columns hidden
+        name: rows.with_format(None) for name, rows in splits.items() if name.lower() in SPLIT_FOLDERS
+    }
     if not known:
         raise DataLayoutError(
             f"{dataset} has the splits {sorted(splits)}; wanted some of {sorted(SPLIT_FOLDERS)}."
@@ -223,111 +229,30 @@ def _config_fault(dataset: str, config: str, revision: str | None) -> str:
     return f"{dataset} has {found}; name one of them: dataset_config."
 
 
-def _find_columns(dataset: str, splits: dict[str, datasets.Dataset], asked: Columns) -> Columns:
-    """Return the columns by their names, where they are found.
-
-    Raises:
-        LabelFileError: one that is asked for is not there or holds something else; no image is found, or
-            several columns could hold it, or the labels.
-    """
-    features = next(iter(splits.values())).features
-    for what, name in (("image", asked.image), ("label", asked.label), ("patient", asked.patient)):
-        if name and name not in features:
-            raise LabelFileError(
-                f"{dataset} has no column {name!r} ({what}_column); it has {sorted(features)}."
-            )
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [name for name, kind in features.items() if _class_names(kind) is not None]
-    named = [name for name in features if name.lower() in ("label", "labels")]
-    patients = [name for name in features if own_column(name) == "patient"]
-    image = asked.image or _only(dataset, "image", images)
-    if not image:
-        raise LabelFileError(
-            f"{dataset} has no column of images; it has {sorted(features)}. Name one that holds their bytes: "
-            "image_column."
-        )
-    label = asked.label or _only(dataset, "label", labels or named)
-    if not label:
-        logger.info("%s has no column of classes: its images have no labels", dataset)
-    return Columns(image, label, asked.patient or _only(dataset, "patient", patients))
-
-
-def _only(dataset: str, what: str, names: Sequence[str]) -> str:
-    if len(names) > 1:
-        raise LabelFileError(f"{dataset}: {list(names)} may each hold the {what}; name one: {what}_column.")
-    return names[0] if names else ""
-
-
-def _class_names(kind: Any) -> list[str] | None:
-    """Return the names of a ClassLabel, or of a list of such; None of anything else."""
-    return getattr(getattr(kind, "feature", kind), "names", None)
-
-
-def _write(splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) -> None:
+def _write(dataset: str, splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) -> None:
     """Write the images of each split into a folder of its name, and labels.csv."""
-    features = next(iter(splits.values())).features
-    kind = features[columns.label] if columns.label else None
-    is_list = isinstance(kind, datasets.List | datasets.LargeList)
-    names = _class_names(kind)
-    value = getattr(kind, "feature", kind)
-    if isinstance(value, datasets.Value) and value.dtype.startswith("float"):
-        raise LabelFileError(f"the column {columns.label!r} holds numbers ({value.dtype}); wanted classes.")
-    labels = [LABEL_COLUMN] if columns.label else []
-    if is_list:
-        lists = [cell for rows in splits.values() for cell in rows[columns.label]]
-        labels = list(names) if names is not None else _listed_classes(columns.label, lists)
-    reserved = (*KNOWN_COLUMNS, LABEL_COLUMN)
-    taken = [name for name in labels if is_list and (own_column(name) in reserved or "\n" in name)]
-    if taken:
-        raise LabelFileError(f"the classes {taken} are called like columns of a table; rename them.")
-    persons = {own_column(name): name for name in features if own_column(name) in _PERSON}
+    labels, is_list = label_columns(dataset, splits, columns.label)
+    persons = {split: person_columns(dataset, rows.features, columns) for split, rows in splits.items()}
+    known = [name for name in PERSON_COLUMNS if any(name in found for found in persons.values())]
     with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", *(["patient"] if columns.patient else []), *persons, *labels])
+        writer.writerow(["image", *(["patient"] if columns.patient else []), *known, *labels])
         for split, rows in splits.items():
+            names = {column: class_names(kind) for column, kind in rows.features.items()}
+            read = [columns.patient] if columns.patient else []
+            read += [persons[split].get(name, "") for name in known]
             (folder / split).mkdir()
             for name, row in _images(rows, columns.image, folder / split):
-                cells = [row[columns.patient]] if columns.patient else []
-                cells += [row[column] for column in persons.values()]
+                cells = [in_words(row[column], names[column]) if column else "" for column in read]
                 if is_list:
-                    cells += _present(row[columns.label], names, labels)
+                    cells += present_labels(row[columns.label], names[columns.label], labels)
                 elif columns.label:
-                    cells.append(_class_of(row[columns.label], names))
+                    cells.append(class_of(row[columns.label], names[columns.label]))
                 writer.writerow([f"{split}/{name}", *map(_one_line, cells)])
 
 
-def _listed_classes(column: str, cells: Sequence[Sequence[Any] | None]) -> list[str]:
-    """Return the classes that occur in lists of them.
-
-    Raises:
-        LabelFileError: the lists say 0 or 1 of classes that are not named.
-    """
-    found = {_class_of(value, None) for cell in cells for value in cell or ()} - {""}
-    lengths = {len(cell) for cell in cells if cell}
-    if found <= _ZERO_OR_ONE and len(lengths) == 1 and (length := lengths.pop()) > 1:
-        raise LabelFileError(
-            f"the column {column!r} holds {length} values of 0 or 1 for each image, and nothing says which "
-            "finding each stands for. Wanted the list of those present, with names: "
-            "List(ClassLabel(names=[…])) or the names themselves; or a folder with labels.csv, which has a "
-            "column for each."
-        )
-    return sorted(found)
-
-
-def _present(value: Sequence[Any] | None, names: Sequence[str] | None, labels: Sequence[str]) -> list[Any]:
-    """Return a 1 or 0 for each label; empty of an image without a list."""
-    present = {_class_of(each, names) for each in value or ()}
-    return ["" if value is None else int(label in present) for label in labels]
-
-
-def _class_of(value: Any, names: Sequence[str] | None) -> str:
-    if value is None or value == -1:  # -1 is the datasets library's "not labeled"
-        return ""
-    return names[value] if names is not None and isinstance(value, int) else str(value)
-
-
 def _one_line(value: Any) -> str:
-    return "" if value is None else " ".join(str(value).split())
+    return "" if value is None or value != value else " ".join(str(value).split())  # NaN is not known
 
 
 def _images(rows: datasets.Dataset, column: str, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -343,6 +268,8 @@ def _images(rows: datasets.Dataset, column: str, folder: Path) -> Iterator[tuple
                 f"the column {column!r} holds {type(content).__name__}; wanted images, or their bytes: "
                 "image_column."
             )
-        name = f"{index:07d}{_SUFFIXES.get(picture_format(content[:132]), '')}"
+        # By its content too: an image of another dataset, or of a later revision, is not taken for this one.
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+        name = f"{index:07d}-{digest}{_SUFFIXES.get(picture_format(content[:132]), '')}"
         (folder / name).write_bytes(content)
         yield name, row

@@ -14,7 +14,9 @@ from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import LabelFileError, UserError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
 
-KNOWN_COLUMNS = ("image", "patient", "split", "age_years", "sex", "view")
+PERSON_COLUMNS = ("age_years", "sex", "view")
+
+KNOWN_COLUMNS = ("image", "patient", "split", *PERSON_COLUMNS)
 
 LABEL_COLUMN = "label"
 
@@ -132,8 +134,9 @@ def table_labels(table: Table, label_column: str = "") -> OwnLabels:
     """
     names = [column for column in table.columns if column not in KNOWN_COLUMNS]
     if label_column:
-        if label_column not in names:
-            raise LabelFileError(f"{table.name} has no column {label_column!r} of classes; it has {names}.")
+        others = [column for column in table.columns if column in names or column in PERSON_COLUMNS]
+        if label_column not in others:
+            raise LabelFileError(f"{table.name} has no column {label_column!r} of classes; it has {others}.")
         return _classes(table, label_column)
     if len(names) == 1 and names[0].lower() in CLASS_COLUMNS:
         return _classes(table, names[0])

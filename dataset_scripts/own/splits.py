@@ -1,12 +1,13 @@
 """Who of the user's own patients is held out, where the folder does not say so or says it of too few.
 
-A layout's rows → here → the split of each image.
+A layout's rows → here → the split of each image. Where the folder says the splits, `check_training` first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from dataset_scripts.build.label_rows import LabelRow
 from dataset_scripts.build.records import SourceListing
+from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.splits import stratified_patients
 
 SPLIT_NAMES = ("train", "validation", "test")
@@ -18,6 +19,32 @@ SPLIT_FOLDERS = {**SPLIT_WORDS, "training": "train", "testing": "test"}
 
 FEWEST_PATIENTS = 10
 """Fewer of one class are too few to choose a checkpoint and thresholds by, as medhiera/evaluation says."""
+
+
+_NAMED_AT_MOST = 5
+
+
+def check_training(name: str, pictures: Collection[tuple[str, str]], otherwise: str) -> None:
+    """Refuse a class that stands in another split and has nothing to learn from.
+
+    Args:
+        name: of the folder or table that says so.
+        pictures: (split, class) of each that has a class, as the folder says it; "" for no split. Where
+            none is in train, all are to evaluate on.
+        otherwise: what else can be done than to give train such pictures.
+
+    Raises:
+        DataLayoutError: as said.
+    """
+    trained = {label for split, label in pictures if split in ("", "train")}
+    untaught = sorted({label for _, label in pictures} - trained)
+    if trained and untaught:
+        elsewhere = sorted({split for split, label in pictures if label in untaught})
+        raise DataLayoutError(
+            f"{name}: {untaught[:_NAMED_AT_MOST]} have pictures in {' and '.join(elsewhere)}, and "
+            f"none in train, whose classes are {sorted(trained)[:_NAMED_AT_MOST]}. Name a class alike in "
+            f"each split, add pictures of it to train, or {otherwise}."
+        )
 
 
 def assign_splits(rows: Mapping[str, LabelRow], fraction: float) -> dict[str, str]:

@@ -18,11 +18,12 @@ from dataset_scripts.build.label_rows import (
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
 from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.own.labels import OwnLabels
+from dataset_scripts.own.labels import PERSON_COLUMNS, OwnLabels
 from dataset_scripts.own.splits import (
     SPLIT_FOLDERS,
     SPLIT_NAMES,
     SPLIT_WORDS,
+    check_training,
     complete_splits,
     draw_splits,
 )
@@ -47,16 +48,13 @@ def list_table(
         listing: takes records and reports.
 
     Raises:
-        DataLayoutError: the folder has no picture.
+        DataLayoutError: the folder has no picture, or train lacks a class.
         LabelFileError: the splits cannot be meant.
     """
     paths = _index_images(scan, table.name, listing)
     _report_columns(table, labels, config, listing)
     others = {path.removeprefix(IMAGES_FOLDER): path for path in scan.files} | paths
-    named = [row for row in table.rows if row.get("image")]
-    for row in table.rows:
-        if not row.get("image"):
-            listing.report("bad_line", table.name, f"line {row.line} names no image")
+    named = _naming_rows(table, listing)
     found = match_names((row.get("image") for row in named), paths, scan, others, table.name)
     key_of = {name: name if isinstance(file, NoFile) else file for name, file in found.items()}
     rows: dict[str, list[LabelRow]] = {}
@@ -65,9 +63,11 @@ def list_table(
         key = key_of[row.get("image")]
         classes.setdefault(key, set()).add(labels.class_of(others.get(key, key), row))
         values = labels.values(others.get(key, key), row, names)
-        rows.setdefault(key, []).append(_parse_row(row, key, values, listing))
+        rows.setdefault(key, []).append(_parse_row(row, key, values, labels.column, listing))
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
-    splits = _find_splits(table.name, named, key_of, merged, config.validation_fraction, listing)
+    there = {key: each for key, each in classes.items() if not isinstance(found.get(key, key), NoFile)}
+    class_of = {key: each.pop() for key, each in there.items() if len(each) == 1}
+    splits = _find_splits(table.name, named, key_of, merged, class_of, config.validation_fraction, listing)
     named_patients = {read_patient(row.get("patient")) for row in named}
     report_similar_patients(
         {row.patient: splits[key] for key, row in merged.items() if row.patient in named_patients}, listing
@@ -82,12 +82,20 @@ def list_table(
         record = ImageRecord(
             f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
             age_years=facts.age_years, sex=facts.sex, view=facts.view,
-            class_name=classes[key].pop() if len(classes[key]) == 1 else "",
+            class_name=class_of.get(key, ""),
         )  # fmt: skip
         listing.splits.setdefault(splits[key], []).append(record)
     for key in sorted(paths.keys() - rows.keys()):
         listing.report("not_listed", paths[key], f"in the folder, not in {table.name}")
     listing.report_passed_over(scan)
+
+
+def _naming_rows(table: Table, listing: SourceListing) -> list[Row]:
+    """Return the rows that name an image, and report the others."""
+    for row in table.rows:
+        if not row.get("image"):
+            listing.report("bad_line", table.name, f"line {row.line} names no image")
+    return [row for row in table.rows if row.get("image")]
 
 
 def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listing: SourceListing) -> None:
@@ -122,12 +130,17 @@ def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> 
     return paths
 
 
-def _parse_row(row: Row, key: str, labels: tuple[float, ...], listing: SourceListing) -> LabelRow:
+def _parse_row(
+    row: Row, key: str, labels: tuple[float, ...], class_column: str, listing: SourceListing
+) -> LabelRow:
+    cells = row.cells
+    if class_column in PERSON_COLUMNS:  # it says the class, in words that need be no sex or view
+        cells = {column: cell for column, cell in cells.items() if column != class_column}
     return LabelRow(
         row.line,
         read_patient(row.get("patient")) or patient_of_one_image(key),
         labels,
-        *read_person(row.cells, key, listing),
+        *read_person(cells, key, listing),
     )
 
 
@@ -136,14 +149,17 @@ def _find_splits(
     rows: Sequence[Row],
     key_of: Mapping[str, str],
     merged: Mapping[str, LabelRow],
+    class_of: Mapping[str, str],
     fraction: float,
     listing: SourceListing,
 ) -> dict[str, str]:
     """Return the split of each image: as the rows say, or the images' folders, or drawn by patient."""
     words, is_by_folder = _split_words(rows, key_of)
     splits = _given_splits(table_name, rows, words, key_of)
+    given = {key: split for key, split in splits.items() if key in merged}
+    pictures = {(split, class_of[key]) for key, split in given.items() if class_of.get(key)}
+    check_training(table_name, pictures, "delete its rows")
     if is_by_folder:
-        given = {key: split for key, split in splits.items() if key in merged}
         return complete_splits(merged, given, fraction, listing)
     return splits or draw_splits(merged, fraction, listing)
 

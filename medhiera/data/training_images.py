@@ -38,6 +38,11 @@ _COLUMNS = ("source", "image_id", "split", NIH_IMAGE, RSNA_IMAGE, STUDY_ID)
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in _COLUMNS])
 
+_OWN_NAMES = (
+    ". Your own images are known by their paths in data_dir: where these are others of the same names, put "
+    "them into a folder of another name there"
+)
+
 _EARLIER_FILE = "trained_images.txt"
 
 _PUBLIC = {source.name for source in SOURCES if source.may_be_uploaded} - {OWN_SOURCE.name}
@@ -200,6 +205,7 @@ def check_unseen(source: str | Path | None, **held_out: Dataset) -> None:
                 "put both sets under one data_dir (RSNA with nih_mapping) and train again: one split then "
                 "holds for both. A folder of your own is split anew when it grows: give its CSV a column "
                 "`split` with the split of then, or train again from the stage before"
+                f"{_OWN_NAMES if image.startswith(f'{OWN_SOURCE.name}/') else ''}"
             )
 
 

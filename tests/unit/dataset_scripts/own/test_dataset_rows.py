@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ def png(seed: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
+
+
+def picture(folder: Path, name: str) -> bytes:
+    """Of a training image by its number."""
+    (path,) = (folder / "train").glob(f"{name}-*.png")
+    return path.read_bytes()
+
+
+def table_lines(folder: Path) -> list[str]:
+    """The lines of labels.csv, its images without the digests in their names."""
+    return re.sub(r"(?<=/\d{7})-[0-9a-f]{16}", "", (folder / "labels.csv").read_text()).splitlines()
 
 
 def rows(count: int, first: int = 0, **columns: tuple[Any, list[Any]]) -> datasets.Dataset:
@@ -62,15 +74,15 @@ def test_parquet_with_a_class_label_is_an_exclusive_label(tmp_path: Path) -> Non
     built = build(source, tmp_path)
     assert label_names(built["test"].features) == ["normal", "sick"] and is_exclusive(built["test"].features)
     assert len(built["test"]) == 8 and len(built["train"]) + len(built["validation"]) == 40
-    by_name = {row["image_id"]: row["labels"] for row in built["test"]}
-    assert by_name["image folder/test/0000001.png"] == [0.0, 1.0]
-    assert all(map(math.isnan, by_name["image folder/test/0000003.png"]))  # -1 is not labeled
+    by_name = {row["image_id"].rpartition("-")[0]: row["labels"] for row in built["test"]}
+    assert by_name["image folder/test/0000001"] == [0.0, 1.0]
+    assert all(map(math.isnan, by_name["image folder/test/0000003"]))  # -1 is not labeled
 
 
 def test_images_are_copied_byte_for_byte_and_once(tmp_path: Path) -> None:
     source = parquet(tmp_path / "parquet", train=rows(4, label=(KINDS, [0, 1])))
     found = extract_dataset(str(source), "", Columns(), tmp_path / "out")
-    assert (found.folder / "train" / "0000002.png").read_bytes() == png(2)
+    assert picture(found.folder, "0000002") == png(2)
     before = (found.folder / "labels.csv").stat().st_mtime_ns
     assert extract_dataset(str(source), "", Columns(), tmp_path / "out") == found
     assert (found.folder / "labels.csv").stat().st_mtime_ns == before
@@ -124,7 +136,7 @@ def test_classes_in_words_and_columns_by_any_name(tmp_path: Path) -> None:
     found = extract_dataset(
         str(parquet(tmp_path / "raw", train=raw)), "", Columns(image="data"), tmp_path / "out"
     )
-    assert found.label_column == "label" and (found.folder / "train" / "0000003.png").read_bytes() == png(3)
+    assert found.label_column == "label" and picture(found.folder, "0000003") == png(3)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +184,7 @@ def test_one_of_several_configurations(tmp_path: Path) -> None:
     source, place = with_configurations(tmp_path / "two"), tmp_path / "out"
     found = {name: extract_dataset(source, name, NOT_NAMED, place).folder for name in ("films", "masks")}
     assert found["films"] != found["masks"]
-    assert (found["masks"] / "train" / "0000001.png").read_bytes() == png(51)
+    assert picture(found["masks"], "0000001") == png(51)
     for config, message in (
         ("", r"has several configurations: \['films', 'masks'\]; name one of them: dataset_config"),
         ("film", r"has no configuration 'film', but \['films', 'masks'\]; name one of them"),
@@ -180,7 +192,7 @@ def test_one_of_several_configurations(tmp_path: Path) -> None:
         with pytest.raises(DataLayoutError, match=message):
             extract_dataset(source, config, NOT_NAMED, place)
     declared = extract_dataset(with_configurations(tmp_path / "default", "masks"), "", NOT_NAMED, place)
-    assert (declared.folder / "train" / "0000001.png").read_bytes() == png(51)
+    assert picture(declared.folder, "0000001") == png(51)
     rows(2).save_to_disk(tmp_path / "saved")
     with pytest.raises(DataLayoutError, match="save_to_disk wrote, and has no configuration 'films'"):
         extract_dataset(str(tmp_path / "saved"), "films", NOT_NAMED, place)
@@ -218,7 +230,7 @@ def test_numbers_of_classes_without_names_are_their_names_and_what_is_not_annota
     column = (datasets.List(datasets.Value("int64")), [[2, -1], [10, None], [2, 3, 10]])
     source = parquet(tmp_path / "parquet", train=rows(3, labels=column))
     found = extract_dataset(str(source), "", Columns(), tmp_path / "out")
-    assert (found.folder / "labels.csv").read_text().splitlines() == [
+    assert table_lines(found.folder) == [
         "image,10,2,3",
         "train/0000000.png,0,1,0",
         "train/0000001.png,1,0,0",
@@ -230,10 +242,153 @@ def test_lists_of_class_numbers_without_names_are_read(tmp_path: Path) -> None:
     column = (datasets.List(datasets.Value("int64")), [[0], [1, 2], []])
     source = parquet(tmp_path / "parquet", train=rows(6, labels=column))
     found = extract_dataset(str(source), "", Columns(), tmp_path / "out")
-    lines = (found.folder / "labels.csv").read_text().splitlines()
+    lines = table_lines(found.folder)
     assert lines[:4] == [
         "image,0,1,2",
         "train/0000000.png,1,0,0",
         "train/0000001.png,0,1,1",
         "train/0000002.png,0,0,0",
     ]
+
+
+def saved_table(place: Path, columns: Columns = NOT_NAMED, **splits: datasets.Dataset) -> list[str]:
+    """The lines of labels.csv that are made of what save_to_disk wrote."""
+    datasets.DatasetDict(splits).save_to_disk(place / "saved")
+    found = extract_dataset(str(place / "saved"), "", columns, place / "out")
+    return table_lines(found.folder)
+
+
+def test_each_split_has_its_own_numbers_for_the_classes_patients_and_people(tmp_path: Path) -> None:
+    """As class_encode_column gives where a split lacks a class."""
+
+    def part(labels: list[str], patients: list[str], sexes: list[str]) -> datasets.Dataset:
+        return rows(
+            3, label=(datasets.ClassLabel(names=labels), [0, 1, -1]),
+            patient_id=(datasets.ClassLabel(names=patients), [0, 1, -1]),
+            gender=(datasets.ClassLabel(names=sexes), [0, 1, -1]),
+        )  # fmt: skip
+
+    train = part(["effusion", "normal", "pneumonia"], ["a", "b"], ["F", "M"])
+    test = part(["normal", "pneumonia"], ["c", "d"], ["M", "F"])
+    assert saved_table(tmp_path, train=train, test=test) == [
+        "image,patient,sex,label",
+        "train/0000000.png,a,F,effusion",
+        "train/0000001.png,b,M,normal",
+        "train/0000002.png,,,",
+        "test/0000000.png,c,M,normal",
+        "test/0000001.png,d,F,pneumonia",
+        "test/0000002.png,,,",
+    ]
+
+
+def listed(*names: str) -> datasets.Dataset:
+    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("string")
+    return rows(2, labels=(datasets.List(kind), [[0], [1]] if names else [["Edema"], ["Mass"]]))
+
+
+def test_lists_are_read_by_the_names_of_their_own_split(tmp_path: Path) -> None:
+    lines = saved_table(tmp_path, train=listed("Edema", "Mass"), test=listed("Mass", "Edema"))
+    assert lines == [
+        "image,Edema,Mass",
+        "train/0000000.png,1,0",
+        "train/0000001.png,0,1",
+        "test/0000000.png,0,1",
+        "test/0000001.png,1,0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (lambda: listed("Edema", "Mass"), lambda: listed("Edema", "Mass", "Gas"), "lists of other classes"),
+        (lambda: listed("Edema", "Mass"), lambda: listed(), "lists of other classes"),
+        (lambda: listed(), lambda: rows(2, labels=(KINDS, [0])), "lists of other classes"),
+        (lambda: rows(2, label=(KINDS, [0])), lambda: rows(2, label=(datasets.Value("float32"), [0.5])),
+         "'label' holds numbers"),
+        (lambda: rows(2, patient=(datasets.Value("string"), ["a"])), lambda: rows(2),
+         r"\(train: .*'patient_column': 'patient'\}; test: \{'image_column': 'image'\}\)"),
+        (lambda: rows(2, label=(KINDS, [0])), lambda: rows(2), "not in the same columns of each split"),
+        (lambda: rows(2), lambda: rows(2).rename_column("image", "film"), "not in the same columns"),
+    ],
+)  # fmt: skip
+def test_splits_that_hold_something_else_are_refused(
+    tmp_path: Path, train: Any, test: Any, message: str
+) -> None:
+    with pytest.raises(LabelFileError, match=message):
+        saved_table(tmp_path, train=train(), test=test())
+
+
+def test_a_column_that_is_asked_for_is_in_each_split(tmp_path: Path) -> None:
+    with pytest.raises(LabelFileError, match=r"split test has no column 'kind' \(label_column\)"):
+        saved_table(tmp_path, Columns(label="kind"), train=rows(2, kind=(KINDS, [0])), test=rows(2))
+
+
+def test_age_and_sex_that_one_split_lacks_are_unknown_there(tmp_path: Path) -> None:
+    text = datasets.Value("string")
+    test = rows(1, sex=(text, ["M"]), age=(datasets.Value("int64"), [7]))
+    assert saved_table(tmp_path, train=rows(1), test=test) == [
+        "image,age_years,sex",
+        "train/0000000.png,,",
+        "test/0000000.png,7,M",
+    ]
+
+
+SEXES = datasets.ClassLabel(names=["F", "M"])
+
+
+def test_a_class_label_of_people_is_no_label(tmp_path: Path) -> None:
+    words = (datasets.Value("string"), ["normal", "pneumonia"])
+    wanted = ["image,sex,label", "train/0000000.png,F,normal", "train/0000001.png,M,pneumonia"]
+    assert saved_table(tmp_path / "a", train=rows(2, label=words, sex=(SEXES, [0, 1]))) == wanted
+    assert saved_table(tmp_path / "b", train=rows(1, sex=(SEXES, [1]))) == [
+        "image,sex",
+        "train/0000000.png,M",
+    ]
+    asked = saved_table(tmp_path / "c", Columns(label="sex"), train=rows(1, label=words, sex=(SEXES, [1])))
+    assert asked == ["image,label", "train/0000000.png,M"]
+
+
+def test_a_class_label_beside_a_column_label_is_not_guessed(tmp_path: Path) -> None:
+    train = rows(2, label=(datasets.Value("string"), ["a"]), view_quality=(KINDS, [0]))
+    with pytest.raises(
+        LabelFileError, match=r"\['label', 'view_quality'\] may each hold the label; name one"
+    ):
+        saved_table(tmp_path / "a", train=train)
+    masks = (
+        rows(1).add_column("label", [{"bytes": png(3), "path": None}]).cast_column("label", datasets.Image())
+    )
+    lines = saved_table(tmp_path / "b", Columns(image="image"), train=masks)
+    assert lines == ["image", "train/0000000.png"]  # a segmentation's mask names no class
+
+
+def test_of_two_columns_that_mean_one_the_first_is_read_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = datasets.Value("string")
+    lines = saved_table(tmp_path, train=rows(1, sex=(text, ["F"]), patient_sex=(text, ["?"])))
+    assert lines == ["image,sex", "train/0000000.png,F"]
+    assert "'patient_sex' is not read, 'sex' says the sex" in caplog.text
+
+
+def test_a_number_that_is_nan_names_no_patient(tmp_path: Path) -> None:
+    part = rows(2, patient=(datasets.Value("float64"), [7.0, math.nan]))
+    assert saved_table(tmp_path, train=part) == [
+        "image,patient",
+        "train/0000000.png,7.0",
+        "train/0000001.png,",
+    ]
+
+
+def test_a_format_that_was_saved_changes_nothing(tmp_path: Path) -> None:
+    train = rows(2, label=(KINDS, [1, 0]), patient=(datasets.Value("int64"), [7]))
+    lines = saved_table(tmp_path, train=train.with_format("numpy", columns=["image", "label"]))
+    assert lines == ["image,patient,label", "train/0000000.png,7,sick", "train/0000001.png,7,normal"]
+
+
+def test_another_dataset_of_the_same_size_has_other_names(tmp_path: Path) -> None:
+    names = []
+    for number, first in enumerate((0, 0, 40)):
+        source = parquet(tmp_path / str(number), train=rows(6, first, label=(KINDS, [0, 1])))
+        found = extract_dataset(str(source), "", NOT_NAMED, tmp_path / f"{number}.extracted")
+        names.append({path.name for path in (found.folder / "train").iterdir()})
+    assert names[0] == names[1] and len(names[0]) == 6 and not names[0] & names[2]

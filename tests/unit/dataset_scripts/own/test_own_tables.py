@@ -197,3 +197,80 @@ def test_several_findings_in_one_cell_are_no_class(tmp_path: Path) -> None:
         LabelFileError, match=r"line 2: column 'found' holds several labels in one cell, 'Mass"
     ):
         listed(root, label_column="found")
+
+
+def class_table(root: Path, rows: list[tuple[str, str, str]]) -> Path:
+    """A table of (image, split, class); without the column split where no row has one."""
+    has_split = any(split for _, split, _ in rows)
+    lines = [f"{name},{label}" + f",{split}" * has_split for name, split, label in rows]
+    header = "image,label" + ",split" * has_split
+    table = {"labels.csv": "\n".join([header, *lines, ""])}
+    return write(root, table, [name for name, _, _ in rows])
+
+
+def alternating(folder: str, split: str, count: int) -> list[tuple[str, str, str]]:
+    return [(f"{folder}{n}.png", split, ["normal", "sick"][n % 2]) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "rare",
+    [
+        [("y.png", "test", "rare"), ("z.png", "test", "normal")],
+        [("y.png", "val", "rare"), ("z.png", "test", "sick")],
+        [("test/y.png", "", "rare"), ("test/z.png", "", "sick")],
+    ],
+)
+def test_a_class_that_train_lacks_is_refused_as_class_folders_do(
+    tmp_path: Path, rare: list[tuple[str, str, str]]
+) -> None:
+    split, folder = (rare[0][1] and "train", "" if rare[0][1] else "train/")
+    root = class_table(tmp_path / "own", [*alternating(folder, split, 30), *rare])
+    with pytest.raises(
+        DataLayoutError, match=r"labels.csv: \['rare'\] have pictures in .*, and none in train"
+    ):
+        listed(root)
+    assert len(
+        listed(class_table(tmp_path / "own", [*alternating(folder, split, 30), rare[1]])).splits["test"]
+    )
+
+
+def test_a_row_whose_picture_is_not_there_teaches_nothing(tmp_path: Path) -> None:
+    rows = [*alternating("", "train", 30), ("x.png", "train", "rare"), ("y.png", "test", "rare")]
+    root = class_table(tmp_path / "own", rows)
+    assert len(listed(root).splits["train"]) == 31
+    (root / "x.png").unlink()
+    with pytest.raises(DataLayoutError, match=r"\['rare'\] have pictures in test, and none in train"):
+        listed(root)
+
+
+def test_classes_of_folders_whose_splits_a_table_says(tmp_path: Path) -> None:
+    images = [f"{kind}/{n}.png" for kind in ("A", "B") for n in range(6)]
+    table = "image,split\n" + "".join(f"{path},{'train' if path[0] == 'A' else 'test'}\n" for path in images)
+    with pytest.raises(DataLayoutError, match=r"p.csv: \['B'\] have pictures in test, and none in train"):
+        listed(write(tmp_path / "own", {"p.csv": table}, images))
+
+
+def test_a_rare_class_is_no_fault_where_splits_are_drawn_or_nothing_is_to_be_learnt(tmp_path: Path) -> None:
+    for one in range(12):  # whichever patient it is, and wherever the draw puts them
+        rows = alternating("", "", 12)
+        rows[one] = (rows[one][0], "", "rare")
+        assert listed(class_table(tmp_path / "drawn", rows)).label_names == ("normal", "rare", "sick")
+    test = listed(
+        class_table(tmp_path / "test", [*alternating("", "test", 4), ("y.png", "validation", "rare")])
+    )
+    assert len(test.splits["test"]) == 4
+    findings = "image,split,fracture\n0.png,train,0\n1.png,test,1\n"
+    assert listed(write(tmp_path / "findings", {"labels.csv": findings}, ["0.png", "1.png"])).splits["test"]
+
+
+@pytest.mark.parametrize(("column", "values"), [("sex", ["F", "M"]), ("view", ["frontal", "oblique"])])
+def test_sex_or_view_may_be_the_class_that_is_asked_for(
+    tmp_path: Path, column: str, values: list[str]
+) -> None:
+    table = f"image,{column}\n" + "".join(f"{n}.png,{values[n % 2]}\n" for n in range(30))
+    root = write(tmp_path / "own", {"labels.csv": table}, [f"{n}.png" for n in range(30)])
+    found = listed(root, label_column=column)
+    assert found.label_names == tuple(values) and labels(found)["1.png"] == (0.0, 1.0)
+    assert not {"unknown_sex", "unknown_view"} & {problem.kind for problem in found.problems}
+    with pytest.raises(LabelFileError, match=rf"no column 'image' of classes; it has \['{column}'\]"):
+        listed(root, label_column="image")

@@ -40,6 +40,18 @@ def test_images_are_known_again(tmp_path):
         check_unseen(tmp_path, test=chosen)
 
 
+def test_own_images_of_the_same_names_may_be_others(tmp_path):
+    write(tmp_path, 1, source="image folder")
+    with pytest.raises(
+        UserError, match="where these are others of the same names, put them into a folder of"
+    ):
+        check_unseen(tmp_path, test=make_rows(1, source="image folder"))
+    check_unseen(tmp_path, test=make_rows("B/1", source="image folder"))
+    write(tmp_path / "public", 1)
+    with pytest.raises(UserError, match="the stage before$"):
+        check_unseen(tmp_path / "public", test=make_rows(1))
+
+
 def test_a_checkpoint_of_the_run_is_no_way_around(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint-8"
     checkpoint.mkdir(parents=True)
