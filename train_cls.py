@@ -36,6 +36,7 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.evaluation.tables import few_cases, mean_as_text
+from medhiera.hub.pictures import remove_pictures
 from medhiera.hub.record import ClassificationRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> None:
     model = start_model(run, train_rows)
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe(trained_on=train_rows, validated_on=eval_rows, **tested)
+    remove_pictures(run.output, run.resume, config.training.process_index)
     trainer: MedHieraTrainer = run.make_trainer(
         model,
         mixup_alpha=options.mixup_alpha,

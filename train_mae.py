@@ -32,6 +32,7 @@ from medhiera.data.selection import mix_sources, sample_across_sources
 from medhiera.errors import run_script
 from medhiera.evaluation.results import ReconstructionReport
 from medhiera.hub.lineage import refuse_leaky_teacher, teacher_record, with_teacher
+from medhiera.hub.pictures import remove_pictures
 from medhiera.hub.record import PretrainingRecord
 from medhiera.hub.teachers import TeacherRecord
 from medhiera.hub.training_record import TrainingRecord
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> None:
     model = run.start_model(mask_ratio=options.mask_ratio)
     taught = learn_from_teacher(run, model)
     run.describe(trained_on=train_rows, validated_on=eval_rows)
+    remove_pictures(run.output, run.resume, training.process_index)
     masks = MaskDrawing.of(options, model.config.unit_grid)
     even = MaskDrawing(masks.grid, options.eval_mask_ratio)
     fixed, unseeded = (

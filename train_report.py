@@ -46,6 +46,7 @@ from medhiera.evaluation.written_reports import (
     collect_reports,
     write_table,
 )
+from medhiera.hub.pictures import remove_pictures
 from medhiera.hub.record import ReportRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.report_writer import ReportWriter
@@ -81,6 +82,7 @@ def main(argv: list[str]) -> None:
     used = {"trained_on": training, "validated_on": validation}
     used |= {"tested_on": scored} if options.score_test else {}
     run.describe(**{use: rows_of(split.rows, split.studies) for use, split in used.items()})
+    remove_pictures(run.output, run.resume, config.training.process_index)
     trainer = run.make_trainer(
         model,
         trainer_class=ReportTrainer,
@@ -117,10 +119,8 @@ def main(argv: list[str]) -> None:
         **run.facts,
         training=TrainingRecord.of(trainer, result),
         decoder=options.decoder_name_or_path and public_name(options.decoder_name_or_path),
-        vocabulary=len(tokenizer),
-        views=options.views,
-        evaluation=evaluation,
-    )
+        vocabulary=len(tokenizer), views=options.views, evaluation=evaluation,
+    )  # fmt: skip
     run.finish(record, model, save=writer.save)
 
 
