@@ -222,7 +222,7 @@ def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str])
             f"{path}: no such file; name the predictions.parquet of another `medhiera evaluate` run"
         )
     table = pd.read_parquet(path)
-    findings = [str(column) for column in table.columns if column not in IDENTITY]
+    findings = [str(column) for column in table.columns if column in names or column not in IDENTITY]
     columns = [find_name(name, findings) for name in names]
     absent = [name for name, column in zip(names, columns, strict=True) if column is None]
     if "image_id" not in table:
