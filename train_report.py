@@ -118,10 +118,8 @@ def main(argv: list[str]) -> None:
         **run.facts,
         training=TrainingRecord.of(trainer, result),
         decoder=options.decoder_name_or_path and public_name(options.decoder_name_or_path),
-        vocabulary=len(tokenizer),
-        views=options.views,
-        evaluation=evaluation,
-    )
+        vocabulary=len(tokenizer), views=options.views, evaluation=evaluation,
+    )  # fmt: skip
     run.finish(record, model, save=writer.save)
 
 

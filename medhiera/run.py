@@ -36,6 +36,7 @@ from medhiera.errors import UserError
 from medhiera.hub.data_record import DataRecord
 from medhiera.hub.lineage import find_record, lineage_of
 from medhiera.hub.model_card import card_of
+from medhiera.hub.pictures import remove_pictures
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import AnyRecord, ClassificationRecord, Lineage, PreprocessingRecord, read_record
@@ -124,6 +125,8 @@ class Run(Generic[S]):
     def describe(self, *columns: str, **used: Dataset) -> None:
         """Collect what the record says before training, so that a fault shows now and not a night later.
 
+        Figures of an earlier run go now, when nothing more can be refused.
+
         Args:
             *columns: of the rows, that are learned: a run resumes with the same.
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
@@ -155,6 +158,7 @@ class Run(Generic[S]):
             "libraries": library_versions(),
             "commit": code_commit(),
         }
+        remove_pictures(self.output, self.resume, self.config.training.process_index)
 
     def make_trainer(
         self,

@@ -127,9 +127,7 @@ def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap
     """The paired difference from another model's scores of the same images; None where there are none."""
     if other is None:
         return None
-    # Without intervals there is still a difference to tell, and its p-value wants one resample.
-    paired = bootstrap if bootstrap.resamples else Bootstrap(1)
-    return compare_models(predictions, dataclasses.replace(predictions, scores=other), paired)
+    return compare_models(predictions, dataclasses.replace(predictions, scores=other), bootstrap)
 
 
 def write_results(

@@ -15,7 +15,7 @@ from transformers import EvalPrediction
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.exclusive import score_calls
-from medhiera.evaluation.metrics import NO_DISEASE, MultilabelRanking
+from medhiera.evaluation.metrics import MultilabelRanking, diseases_among
 from medhiera.evaluation.predictions import Predictions
 from medhiera.inference.classifier import score_logits
 
@@ -80,9 +80,11 @@ def choose_findings(
         )
     if is_exclusive and len(names) == 2:
         return Selection(both, "both classes, which have the same AUROC")
-    word = "diseases" if NO_DISEASE in names else "classes" if is_exclusive else "findings"
+    word = "classes" if is_exclusive else "findings"
+    if len(diseases_among(names)) < len(names):
+        word = "diseases"
     positives = {name: len(set(patients[labels[:, names.index(name)] == 1])) for name in both}
-    diseases = [name for name in both if name != NO_DISEASE]
+    diseases = diseases_among(both)
     common = [name for name in diseases if positives[name] >= FEWEST_POSITIVE_PATIENTS]
     if common:
         return Selection(

@@ -17,7 +17,7 @@ from medhiera.evaluation.bootstrap import (
     WeightedRanking,
     paired_difference,
 )
-from medhiera.evaluation.metrics import NO_DISEASE, drawn_means, rank_findings
+from medhiera.evaluation.metrics import diseases_among, drawn_means, rank_findings
 from medhiera.evaluation.predictions import FindingColumn, Predictions
 from medhiera.evaluation.results import (
     Comparison,
@@ -36,7 +36,7 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
     Args:
         predictions: of the first model.
         other: of the second, same images, findings and labels in the same order.
-        bootstrap: behind the intervals and p-values; at least one resample.
+        bootstrap: behind the intervals and p-values; without resamples there are none.
 
     Raises:
         ValueError: the two are not of the same images and findings.
@@ -49,7 +49,7 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
         name: _compare_finding(ours, theirs, name, pairs.get(name), draws)
         for name in predictions.finding_names
     }
-    diseases = [name for name in pairs if name != NO_DISEASE]
+    diseases = diseases_among(pairs)
     return Comparison(
         mean=_compare_means(_of_means(ours, theirs), drawn_means(draws, list(pairs))),
         diseases=_compare_means(_of_means(ours.diseases, theirs.diseases), drawn_means(draws, diseases)),
@@ -70,7 +70,7 @@ def compare_over_seeds(
     Args:
         pairs: for each seed the predictions of the first and of the second; all of the same images, findings
             and labels in the same order.
-        bootstrap: behind the intervals; at least one resample.
+        bootstrap: behind the intervals; without resamples there are none.
 
     Returns:
         None where no finding has an AUROC.

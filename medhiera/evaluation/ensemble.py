@@ -58,8 +58,6 @@ def compare_members(
     if len(members) == 1:
         return []
     mean = mean_predictions(members)
-    # Without intervals there is still a difference to tell, and its p-value wants one resample.
-    paired = bootstrap if bootstrap.resamples else Bootstrap(1)
     found = []
     for (model, fingerprint), each in zip(models, members, strict=True):
         ranked = rank_findings(each, bootstrap)
@@ -70,7 +68,7 @@ def compare_members(
                 fingerprint=fingerprint,
                 scores=MeanScores(**means),
                 diseases=ranked.diseases,
-                gain=compare_models(mean, each, paired),
+                gain=compare_models(mean, each, bootstrap),
             )  # fmt: skip
         )
     return found

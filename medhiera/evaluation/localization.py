@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medhiera.data.columns import read_column
+from medhiera.data.finding_names import find_name
 from medhiera.data.preprocessing import CenterCrop
 from medhiera.data.stored_images import as_pictures
 from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
@@ -63,7 +64,7 @@ def evaluate_localization(
     its probability.
 
     Args:
-        classifier: its findings are matched with the boxes' by name.
+        classifier: its findings are matched with the boxes' by name, see find_name.
         rows: of the cocktail, with the column `boxes`.
         bootstrap: of patients, behind the intervals.
         batch_size: images at a time.
@@ -104,9 +105,9 @@ def _point_at_boxes(
         _by_finding(boxes, image.size, crop) for boxes, image in zip(batch["boxes"], images, strict=True)
     ]
     for finding in sorted({finding for boxes in boxes_of for finding in boxes}):
-        if names[finding] not in classifier.names:
+        output = find_name(names[finding], classifier.names)
+        if output is None:
             continue
-        output = classifier.names.index(names[finding])
         chosen = [index for index, boxes in enumerate(boxes_of) if finding in boxes]
         for index in chosen:
             heat = maps[index, output]

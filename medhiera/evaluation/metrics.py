@@ -5,7 +5,7 @@ Stands on predictions.py and bootstrap.py: predictions in, numbers out, as a fun
 (null in JSON, for NaN is not JSON) with a reason, never 0 and never a crash.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from medhiera.data.finding_names import plain_name
 from medhiera.evaluation.bootstrap import (
     Bootstrap,
     Floats,
@@ -73,6 +74,11 @@ class MultilabelRanking(evaluate.Metric):
         return asdict(rank_findings(joined, Bootstrap(bootstrap_resamples)))
 
 
+def diseases_among(names: Iterable[str]) -> list[str]:
+    """The findings without No Finding, however it is spelled."""
+    return [name for name in names if plain_name(name) != plain_name(NO_DISEASE)]
+
+
 def rank_findings(predictions: Predictions, bootstrap: Bootstrap) -> RankingReport:
     """AUROC and average precision of every finding, their means and intervals.
 
@@ -85,7 +91,7 @@ def rank_findings(predictions: Predictions, bootstrap: Bootstrap) -> RankingRepo
     """
     draws = _resample(predictions, bootstrap)
     findings = {column.name: _score(column, draws.get(column.name)) for column in predictions.columns()}
-    diseases = [name for name in draws if name != NO_DISEASE]
+    diseases = diseases_among(draws)
     everything = _means(findings, draws, list(draws))
     return RankingReport(
         **vars(everything),

@@ -15,6 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from medhiera.data.columns import has_exclusive_labels, read_column
+from medhiera.data.finding_names import find_name
 from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients
 
 FEWEST_PATIENTS = 10
@@ -207,7 +208,7 @@ def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str])
 
     Args:
         path: as evaluate_cls.py wrote it.
-        names: the findings wanted, in order.
+        names: the findings wanted, in order; see find_name.
         image_ids: the images wanted, in order.
 
     Returns:
@@ -221,7 +222,11 @@ def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str])
             f"{path}: no such file; name the predictions.parquet of another `medhiera evaluate` run"
         )
     table = pd.read_parquet(path)
-    absent = [name for name in ["image_id", *names] if name not in table]
+    findings = [str(column) for column in table.columns if column in names or column not in IDENTITY]
+    columns = [find_name(name, findings) for name in names]
+    absent = [name for name, column in zip(names, columns, strict=True) if column is None]
+    if "image_id" not in table:
+        absent = ["image_id"]
     if absent:
         raise ValueError(f"{path} has no column {absent[0]!r}; wanted predictions of the same findings")
     table = table.set_index("image_id")
@@ -231,7 +236,8 @@ def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str])
             f"{path} lacks {len(missing)} of {len(image_ids)} images, such as {missing[0]}; both models must "
             "be evaluated on the same split"
         )
-    return np.asarray(table.loc[list(image_ids), list(names)], dtype=np.float64)
+    wanted = [findings[column] for column in columns if column is not None]
+    return np.asarray(table.loc[list(image_ids), wanted], dtype=np.float64)
 
 
 def load_predictions(path: Path) -> Predictions:

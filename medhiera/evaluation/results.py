@@ -379,7 +379,7 @@ class ReconstructionReport:
     """The loss at hidden units of validation images, before and after training: of what was trained on.
 
     Attributes:
-        masked_loss_before: with the fixed, even masks that all runs share.
+        masked_loss_before: with the fixed, even masks that all runs share; drawn anew if the recipe says so.
         masked_loss: the same after training.
         mask_ratio: share of mask units that those hide.
         recipe_masked_loss: after training, with masks drawn as in training; None where the recipe's masks

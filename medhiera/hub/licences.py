@@ -36,6 +36,9 @@ Source: https://huggingface.co/docs/hub/repositories-licenses.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 """NAME/MODEL, as the Hub names a repository; "the folder x" and "stage 1 (from …)" are none."""
 
+_RANDOM = re.compile(r"(stage \d+ \(from )*random weights(?=[;)]|$)")
+"""What a lineage says of weights that no other weights came before, in this stage or before it."""
+
 
 @dataclass(frozen=True)
 class HubLicence:
@@ -70,18 +73,25 @@ def hub_licence(record: AnyRecord) -> HubLicence:
 def licence_sentence(record: AnyRecord) -> str:
     """What the card says: weights inherit what they were trained from."""
     lineage, decoder = record.lineage, decoder_of(record)
+    is_random = _RANDOM.match(lineage.started_from)
+    teachers = "; ".join(f"{one.name}: {one.license or 'unknown licence'}" for one in lineage.teachers)
     if decoder is not None:
-        of_encoder = f" and on {lineage.started_from}" if lineage.license != CODE_LICENCE else ""
+        of_encoder = "" if is_random and not teachers else f" and on {lineage.started_from}"
+        of_encoder += f", with the teacher whose features that learned to predict ({teachers})" * bool(
+            teachers
+        )
         return f"It depends on the decoder that it started from, {decoder}{of_encoder}: look it up first."
-    if lineage.teachers and lineage.license != CODE_LICENCE:
-        teachers = "; ".join(f"{one.name}: {one.license or 'unknown licence'}" for one in lineage.teachers)
+    if (lineage.license or "").casefold() == CODE_LICENCE:
+        origin = f"inherited from the weights it started from ({lineage.started_from})"
+        origin = "as the code: the weights started at random" if is_random else origin
+        taught = f" It learned to predict the features of a teacher ({teachers})." if teachers else ""
+        return f"Apache-2.0, {origin}.{taught} The images keep their own licences."
+    if teachers:
         return (
             f"{lineage.license or 'Not known'}: it depends on the weights it started from "
             f"({lineage.started_from}) and on the teacher whose features it learned to predict ({teachers}). "
             "Look both up first."
         )
-    if lineage.license == CODE_LICENCE:
-        return "Apache-2.0, as the code: the weights started at random. The images keep their own licences."
     if lineage.license is None:
         return f"Inherited from {lineage.started_from}, of unknown licence: look it up first."
     return (
@@ -105,7 +115,8 @@ def licence_text(record: AnyRecord) -> str:
 def _where_its_text_is(record: AnyRecord, licence: HubLicence) -> str:
     """Say where the text of a licence stands that we do not hold: with each of what the weights came from."""
     lineage, decoder = record.lineage, decoder_of(record)
-    origins = [lineage.started_from, *(one.name for one in lineage.teachers), *([decoder] if decoder else [])]
+    origins = [] if _RANDOM.match(lineage.started_from) else [lineage.started_from]
+    origins += [*(one.name for one in lineage.teachers), *([decoder] if decoder else [])]
     links = [f"https://huggingface.co/{name}" for name in origins if _HUB_ID.fullmatch(name)]
     named = f", {licence.license}," if licence.name is None else ""
     if links:

@@ -47,32 +47,17 @@ from medhiera.formatting import duration, interval_text, percent
 from medhiera.hub.card_header import NIH, card_header, has_phantoms
 from medhiera.hub.data_record import OWN
 from medhiera.hub.licences import licence_sentence
+from medhiera.hub.pictures import CAPTIONS, PROBE_FIGURES, examples_in, figures_of
 from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, read_record
 from medhiera.hub.result_warnings import is_short, result_warnings
-from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, FIGURES_FOLDER, METRICS_FILE
+from medhiera.layout import CARD_FILE, FIGURES_FOLDER, METRICS_FILE
 from medhiera.output import write_error
 from medhiera.shipped_files import TEMPLATES
 from medhiera.stages import STAGES
 
-CAPTIONS = {
-    "masks": "Training images: the region that masks follow, the model's input, what the mask leaves of it",
-    "reconstructions": "Original, masked and reconstructed validation images",
-    "loss": "Loss and learning rate over the steps",
-    "roc": "ROC curve of each finding on the {split} split",
-    "auroc": "AUROC of each finding with its 95 % interval, on the {split} split",
-    "reliability": "Share of images with the finding against the probability given, on the {split} split",
-    "subgroups": "Mean AUROC by sex, age and view on the {split} split",
-    "label_efficiency": "Linear probe: mean AUROC over the share of the labels it learned from",
-    "few_shots": "Linear probe: mean AUROC over how many patients with each finding it learned from",
-    "heat_maps": "Images of the {split} split with a finding's box and the classifier's heat map",
-}
-
 _WITH_NIH_NAMES = {NIH, "RSNA Pneumonia", "COVID-19 Radiography"}
 """Sources of which some images are ChestX-ray14's by another name."""
-
-PROBE_FIGURES = ("label_efficiency.png", "few_shots.png")
-"""Of probe.py, beside a stage 1's own."""
 
 MEASURES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
             "rouge_l": "ROUGE-L", "cider": "CIDEr-D"}  # fmt: skip
@@ -170,7 +155,7 @@ def add_probe(folder: Path, probe: ProbeRecord, figures: Path) -> None:
     record.probe = probe
     try:
         (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
-        for name in PROBE_FIGURES:
+        for name in (f"{figure}.png" for figure in PROBE_FIGURES):
             (folder / FIGURES_FOLDER / name).unlink(missing_ok=True)
             if (figures / name).is_file():
                 shutil.copy(figures / name, folder / FIGURES_FOLDER / name)
@@ -259,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def card_of(folder: Path) -> str:
-    """The card of a folder as it stands: its metrics.json, figures/*.png and examples/*.png.
+    """The card of a folder as it stands: its metrics.json, and the figures and examples of its record.
 
     Raises:
         UserError: the folder holds no record of a stage, or a picture whose name is no line of UTF-8.
@@ -268,8 +253,8 @@ def card_of(folder: Path) -> str:
     if record is None:
         raise UserError(f"{folder} holds no {METRICS_FILE}; name a stage's folder")
     figures, examples = (
-        sorted(path.relative_to(folder).as_posix() for path in (folder / place).glob("*.png"))
-        for place in (FIGURES_FOLDER, EXAMPLES_FOLDER)
+        [path.relative_to(folder).as_posix() for path in paths]
+        for paths in (figures_of(folder, record), examples_in(folder))
     )
     for name in (*figures, *examples):
         if not name.isprintable():

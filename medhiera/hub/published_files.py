@@ -21,13 +21,12 @@ from medhiera.hub.licences import (
     licence_sentence,
     licence_text,
 )
+from medhiera.hub.pictures import examples_in, figures_of
 from medhiera.hub.private_text import check_links
 from medhiera.hub.record import AnyRecord
 from medhiera.layout import (
     CARD_FILE,
     CONFIG_FILE,
-    EXAMPLES_FOLDER,
-    FIGURES_FOLDER,
     STAGE_FILES,
     TRAINING_IMAGES_FILE,
     read_json_file,
@@ -70,10 +69,9 @@ def collect_files(folder: Path, repo_id: str, stage: Stage[Any], record: AnyReco
     check_links([folder / name for name in more], folder)
     files: Files = {name: str(folder / name) for name in (*STAGE_FILES, *more)}
     files[CONFIG_FILE] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-    for place in (FIGURES_FOLDER, EXAMPLES_FOLDER):
-        pictures = sorted(path for path in (folder / place).glob("*.png") if path.is_file())
-        check_links(pictures, folder)
-        files |= {f"{place}/{picture.name}": str(picture) for picture in pictures}
+    pictures = [*figures_of(folder, record), *examples_in(folder)]
+    check_links(pictures, folder)
+    files |= {picture.relative_to(folder).as_posix(): str(picture) for picture in pictures}
     files[LICENCE_FILE] = licence_text(record).encode()
     if stage.ships_code:
         files[CODE_LICENCE_FILE] = code_licence_text().encode()

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from medhiera.data.finding_names import find_name
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.device import CPU, choose_device, move
 from medhiera.errors import UserError
@@ -337,10 +338,10 @@ def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> lis
     """Which output of the model is each finding of the data; spaces, underscores and case do not count.
 
     Raises:
-        UserError: the model lacks one of them.
+        UserError: the model lacks one of them, or has several that are spelled alike.
     """
-    outputs = {name.replace("_", " ").casefold(): index for index, name in enumerate(model_names)}
-    absent = [name for name in data_names if name.replace("_", " ").casefold() not in outputs]
+    outputs = [find_name(name, model_names) for name in data_names]
+    absent = [name for name, output in zip(data_names, outputs, strict=True) if output is None]
     if absent:
         found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
         raise UserError(
@@ -350,4 +351,4 @@ def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> lis
         logger.info(
             "%d outputs of the model are not in the data: left out", len(model_names) - len(data_names)
         )
-    return [outputs[name.replace("_", " ").casefold()] for name in data_names]
+    return [output for output in outputs if output is not None]

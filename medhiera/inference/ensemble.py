@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from medhiera.data.finding_names import find_name, plain_name
 from medhiera.device import CPU
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
@@ -94,15 +95,18 @@ def _columns(sources: Sequence[str | Path], opened: Sequence[Classifier], number
     Raises:
         UserError: one of the two names a finding that the other does not.
     """
-    first, own = ([_plain(name) for name in opened[each].names] for each in (0, number))
-    alone = sorted({*first} ^ {*own})
+    first, own = opened[0].names, opened[number].names
+    columns = [find_name(name, own) for name in first]
+    alone = [name for name, column in zip(first, columns, strict=True) if column is None]
+    alone += [name for column, name in enumerate(own) if column not in columns]
+    alone = sorted({plain_name(name) for name in alone})
     if alone:
         raise UserError(
             f"--model {sources[0]} and {sources[number]} name other findings: {', '.join(alone[:5])} "
             f"{'are' if len(alone) > 1 else 'is'} known to one of them alone, so there is no mean; average "
             "models of the same findings"
         )
-    return [own.index(name) for name in first]
+    return [column for column in columns if column is not None]
 
 
 def _check_activations(sources: Sequence[str | Path], opened: Sequence[Classifier]) -> None:
@@ -118,7 +122,3 @@ def _check_activations(sources: Sequence[str | Path], opened: Sequence[Classifie
                 f"--model {sources[0]} and {source}: {single} gives each image exactly one label, the other "
                 "any number of them; average models of one kind"
             )
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ").casefold()

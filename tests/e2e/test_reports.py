@@ -145,6 +145,8 @@ def test_kill_and_resume_gives_the_same_weights(studio, tmp_path, ranks):
 
 def test_the_legacy_vocabulary_and_the_impression(studio, tmp_path):
     output = tmp_path / "legacy"
+    (output / "figures").mkdir(parents=True)
+    (output / "figures" / "roc.png").write_bytes(b"")  # of a classifier whose run was ended
     done = studio.run(
         "train_report.py", output, "--legacy_vocabulary", "true", "--report_section", "impression",
         "--views", "1", "--score_test", "false", "--max_steps", "4",
@@ -154,6 +156,7 @@ def test_the_legacy_vocabulary_and_the_impression(studio, tmp_path):
     assert record.evaluation.section == "impression" and record.evaluation.split == "validation"
     assert "<unk>" in json.loads((output / "tokenizer.json").read_text())["model"]["vocab"]
     assert not (output / "view_embeddings.safetensors").exists()
+    assert [path.name for path in (output / "figures").iterdir()] == ["loss.png"]
     assert "These numbers are of the same validation studies" in (output / "README.md").read_text()
     with safe_open(output / "model.safetensors", "pt") as file:
         assert "view_embeddings" not in file.keys()

@@ -23,7 +23,15 @@ def run(workshop, script, output, *words):
     return json.loads((output / "metrics.json").read_text())
 
 
+def leave_figures(output, *names):
+    """What a run leaves that was ended before its first checkpoint."""
+    (output / "figures" / "steps").mkdir(parents=True)
+    for name in names:
+        (output / "figures" / name).write_bytes(b"")
+
+
 def test_stage_1_with_masks_drawn_anew_and_pictures_on_the_way(workshop, tmp_path):
+    leave_figures(tmp_path, "masks.png", "heat_maps.png", "steps/reconstructions-0000099.png", "mine.png")
     record = run(
         workshop, "train_mae.py", tmp_path, "--fixed_eval_masks", "false", "--ema_decay", "0.5",
         "--reconstruction_steps", "2", "--random_crop_scale", "0.5", "--rand_augment", "true",
@@ -31,13 +39,19 @@ def test_stage_1_with_masks_drawn_anew_and_pictures_on_the_way(workshop, tmp_pat
     assert record["recipe"]["fixed_eval_masks"] is False and record["recipe"]["ema_decay"] == 0.5
     drawn = sorted(path.name for path in (tmp_path / "figures" / "steps").iterdir())
     assert drawn == [f"reconstructions-{step:07d}.png" for step in (2, 4, 6)]
+    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    assert drawn == {"loss.png", "reconstructions.png", "mine.png"}
+    card = (tmp_path / "README.md").read_text()
+    assert "masks.png" not in card and "masks drawn anew at each evaluation, 60 % hidden" in card
     averaged, raw = load_file(tmp_path / "model.safetensors"), load_file(tmp_path / "raw/model.safetensors")
     assert any(not torch.equal(averaged[name], raw[name]) for name in raw)
 
 
 def test_a_run_that_does_not_score_the_test_split_says_so(workshop, tmp_path):
     """As the trials of a sweep run; and what chose the checkpoint is recorded where it did."""
+    leave_figures(tmp_path, "reconstructions.png")
     record = run(workshop, "train_cls.py", tmp_path, "--score_test", "false")
+    assert not (tmp_path / "figures" / "reconstructions.png").exists()
     assert record["evaluation"]["split"] == "validation" and record["data"]["tested_on"] == {}
     assert record["evaluation"]["images"] == sum(record["data"]["validated_on"].values())
     assert record["evaluation"]["operating_points"]["findings"] == {}

@@ -18,6 +18,7 @@ from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import FindingComparison
 from medhiera.evaluation.tables import comparison_lines
+from medhiera.scoring import compare
 
 
 @pytest.fixture
@@ -124,6 +125,21 @@ def test_a_finding_without_an_answer_and_the_lines(two_models):
         assert re.match(r" \d\.\d{3}", lines[1][start - 1 :]), "p stands below its heading"
     nothing = both((first[:, 1:], second[:, 1:], labels[:, 1:], patients), ["b"])
     assert compare_models(*nothing, Bootstrap(5)).mean is None
+
+
+def test_without_resamples_a_difference_has_no_interval_and_no_p_value(two_models):
+    ours, theirs = both(two_models)
+    found = compare(ours, theirs.scores, Bootstrap(0))
+    known = compare(ours, theirs.scores, Bootstrap(200))
+    for one, other in ((found.mean, known.mean), (found.findings["a"], known.findings["a"])):
+        for measure in ("auroc", "average_precision"):
+            difference = getattr(one, measure)
+            assert difference.difference == getattr(other, measure).difference != 0
+            assert difference.interval is None and difference.p_value is None
+    assert found.bootstrap_resamples == 0
+    line = comparison_lines(found)[1]
+    assert line.count("none") == 2 and line.split().count("–") == 2
+    assert compare_over_seeds([(ours, theirs)], Bootstrap(0)).auroc.interval is None
 
 
 def test_other_images_are_not_compared(two_models):

@@ -44,4 +44,9 @@ def test_one_model_has_no_members_and_no_intervals_are_no_obstacle():
     assert compare_members([("a", "0a")], [one], Bootstrap(20)) == []
     found = compare_members([("a", "0a"), ("b", "0b")], [one, other], Bootstrap(0))
     assert found[0].scores.mean_auroc_interval is None
-    assert found[0].gain.mean.auroc.difference != 0
+    gain = found[0].gain.mean.auroc
+    assert gain.difference != 0 and gain.interval is None and gain.p_value is None
+    assert found[0].gain.bootstrap_resamples == 0
+    mean = rank_findings(mean_predictions([one, other]), Bootstrap(0))
+    line = member_lines(found, mean)[1]
+    assert line.split("gain ")[1].split() == [f"{gain.difference:+.3f}", "none", "–"]

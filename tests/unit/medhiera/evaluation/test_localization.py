@@ -85,6 +85,22 @@ def test_hits_chance_and_centre(classifier, monkeypatch):
     assert report.method == METHOD and report.patients == 2 and report.verdict == "unchecked"
 
 
+def test_boxes_and_model_may_spell_a_finding_apart(classifier):
+    rows = [row(number, (1, 60, 40, 40, 20)) for number in range(3)]
+
+    def pointed(name):
+        table = datasets.Dataset.from_list(rows, features=make_features(["Nodule", name]))
+        model = Classifier(classifier.model, classifier.preprocessing, ["Nodule", "Pleural_Thickening"])
+        return evaluate_localization(model, table, Bootstrap(20))
+
+    (report, examples), (expected, same) = pointed("pleural thickening"), pointed("Pleural_Thickening")
+    assert report.reason is None and report.pairs == expected.pairs == 3
+    assert report.hit_rate == expected.hit_rate
+    assert report.findings == {"pleural thickening": expected.findings["Pleural_Thickening"]}
+    assert [one.probability for one in examples] == [one.probability for one in same]
+    assert pointed("Mass")[0].reason == "no box of the model's findings lies in the crop"
+
+
 def test_raw_images_are_pointed_at_like_pngs(classifier):
     pngs = [row(number, (0, 60, 40, 40, 20)) for number in range(3)]
     raw = [one | {"image": {"pixels": one["image"].tobytes(), "height": 160, "width": 200}} for one in pngs]

@@ -68,6 +68,10 @@ def test_predictions_go_there_and_back_in_any_order(predictions, tmp_path):
     predictions.table().sample(frac=1, random_state=0).to_parquet(path)
     images = predictions.rows["image_id"].tolist()
     np.testing.assert_array_equal(read_predictions(path, NAMES, images), predictions.scores)
+    spelled = [name.replace(" ", "_").lower() for name in NAMES]
+    np.testing.assert_array_equal(read_predictions(path, spelled, images), predictions.scores)
+    with pytest.raises(ValueError, match="no column 'Sex'"):
+        read_predictions(path, ["Sex"], images)  # the patients' is no finding
     with pytest.raises(ValueError, match="lacks 1 of 5 images, such as other"):
         read_predictions(path, NAMES, [*images, "other"])
     with pytest.raises(ValueError, match="no column 'Mass'"):

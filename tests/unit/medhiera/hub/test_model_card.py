@@ -154,7 +154,11 @@ def test_what_earlier_stages_saw_is_stated_and_cited(record):
 @pytest.mark.parametrize(
     ("licence", "field", "sentence"),
     [
-        ("apache-2.0", "apache-2.0", "the weights started at random"),
+        (
+            "apache-2.0",
+            "apache-2.0",
+            "Apache-2.0, inherited from the weights it started from (stage 1 (facebook",
+        ),
         ("cc-by-nc-4.0", "cc-by-nc-4.0", "non-commercial use"),
         (None, "unknown", "of unknown licence: look it up first"),
         ("Some University's Licence 2.0", "other", "Some University's Licence 2.0: inherited"),
@@ -224,7 +228,12 @@ def test_what_was_not_tested_is_not_said_to_be(record):
     card = ModelCard(render_card(untested, []))
     assert "Tested on nothing: this run did not read the test split." in card.text
     assert "on the validation split | mean AUROC" in card.text
-    assert "**These numbers are of the same validation images**" in card.text
+    assert "**These numbers are of the same validation images**, so they are too high; the test" in card.text
+    untested.training.best_step = None
+    last = (
+        "The last weights were kept (step 10). These numbers are of the validation images; the test split was"
+    )
+    assert last in render_card(untested, [])  # none of them chose anything
     assert card.data.eval_results is None
     figure = render_card(untested, ["figures/roc.png"])
     assert "![ROC curve of each finding on the validation split](figures/roc.png)" in figure

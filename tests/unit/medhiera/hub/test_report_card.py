@@ -67,6 +67,14 @@ def test_it_shows_what_nobody_shows():
     assert not re.search(r"\{\{|\{%|[|(] None\b", card)
 
 
+def test_what_was_chosen_on_the_studies_that_are_scored():
+    record = report_record(split="validation")
+    same = "**These numbers are of the same validation studies** that chose "
+    assert f"{same}checkpoint and constants, so they are too high;" in render_card(record, [])
+    record.training.best_step = None
+    assert f"{same}the constants, so those of the constants are too high;" in render_card(record, [])
+
+
 def test_chexbert_radgraph_and_written_sides_have_their_rows():
     record = report_record([TRUE[0], TRUE[2], TRUE[2], TRUE[3]])
     plain = render_card(record, [])

@@ -44,6 +44,12 @@ def test_the_mean_of_models_of_other_order_spelling_and_size(first, tmp_path):
     )
 
 
+def test_names_that_differ_by_case_alone_are_not_mixed_up(first, tmp_path):
+    one = write_sibling(tmp_path / "one", first, names=["t", "T", *NAMES[2:]])
+    other = write_sibling(tmp_path / "other", first, names=["T", "t", *NAMES[2:]])
+    assert Ensemble.open([one, other]).columns[1] == [1, 0, *range(2, len(NAMES))]
+
+
 def test_one_model_is_itself(first):
     alone, classifier = Ensemble.open([first]), Classifier.from_pretrained(first)
     assert torch.equal(score(alone), classifier.probabilities(PICTURES))
