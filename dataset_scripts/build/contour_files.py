@@ -249,16 +249,18 @@ def _read_row(where: str, cells: dict[str, str]) -> tuple[float, ChestRegion]:
 
 def _match(names: Iterable[str], pictures: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Pair names with pictures: as much as both have of a path is the same, and no other picture fits."""
-    by_stem: dict[str, list[str]] = {}
+    whole: dict[tuple[str, ...], list[str]] = {}
+    ends: dict[tuple[str, ...], list[str]] = {}  # of longer paths; CheXpert has 190,000 of one file name
     for picture in pictures:
-        by_stem.setdefault(_parts(picture)[-1], []).append(picture)
+        parts = _parts(picture)
+        whole.setdefault(parts, []).append(picture)
+        for first in range(1, len(parts)):
+            ends.setdefault(parts[first:], []).append(picture)
     for name in names:
         parts = _parts(name)
-        fitting = [
-            picture
-            for picture in by_stem.get(parts[-1], [])
-            if all(a == b for a, b in zip(parts[::-1], _parts(picture)[::-1], strict=False))
-        ]
+        fitting = ends.get(parts, []).copy()
+        for first in range(len(parts)):
+            fitting += whole.get(parts[first:], [])
         if len(fitting) == 1:
             yield name, fitting[0]
 

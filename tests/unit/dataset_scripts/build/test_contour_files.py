@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_scripts.build import chest_contour
+from dataset_scripts.build import chest_contour, contour_files
 from dataset_scripts.build.chest_region import region_of_mask
 from dataset_scripts.build.contour_files import read_contours
 from dataset_scripts.errors import DataLayoutError, LabelFileError
@@ -103,6 +103,16 @@ def test_rows_of_the_same_file_name_are_told_apart_by_their_folders(tmp_path):
     regions = read_contours(table, tmp_path, pictures).regions
     assert regions["p1/view1.jpg"].share == pytest.approx(0.5, abs=0.1)
     assert regions["p2/view1.jpg"].share == pytest.approx(0.25)
+
+
+def test_many_pictures_of_one_file_name_are_each_looked_at_once(tmp_path, monkeypatch):
+    """CheXpert's 190,000 `view1_frontal.jpg` took days where each row was compared with all of them."""
+    pictures = [f"train/patient{index:05}/study1/view1_frontal.jpg" for index in range(100)]
+    table = write_table(tmp_path / "t.csv", {f"CheXpert/{path}": {} for path in pictures}, "Path")
+    calls, parts = [], contour_files._parts
+    monkeypatch.setattr(contour_files, "_parts", lambda path: calls.append(path) or parts(path))
+    assert read_contours(table, tmp_path, pictures).regions.keys() == set(pictures)
+    assert len(calls) < 10 * len(pictures)
 
 
 def test_a_row_of_low_quality_is_left_to_the_network_and_named(tmp_path, caplog):
