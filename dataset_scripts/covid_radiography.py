@@ -6,7 +6,6 @@ Layout: a folder a class, the images in `images/` or right in it (`masks/` are n
 `CLASS.metadata.xlsx` (FILE NAME, FORMAT, SIZE, URL).
 """
 
-import os
 import re
 import warnings
 import zipfile
@@ -50,7 +49,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
         )
     nih_images = _read_metadata(scan, paths, listing)
     for path in paths:
-        image_id = os.fsencode(f"{SOURCE.name}/{path}").decode("utf-8", "backslashreplace")
+        image_id = f"{SOURCE.name}/{path}"
         record = ImageRecord(
             image_id,
             SOURCE.name,

@@ -31,7 +31,7 @@ from dataset_scripts.build.build_log import (
 from dataset_scripts.build.chest_column import add_contours
 from dataset_scripts.build.config import SourceConfig, check_options
 from dataset_scripts.build.examples import build_examples
-from dataset_scripts.build.named_files import find_named_files
+from dataset_scripts.build.named_files import check_paths, find_named_files
 from dataset_scripts.build.origin import DatasetOrigin
 from dataset_scripts.build.phantom_mark import drawn_sources, report_foreign_files
 from dataset_scripts.build.records import (
@@ -75,7 +75,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         UserError: an option is out of its range.
     """
 
-    VERSION = datasets.Version("1.7.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.8.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),
@@ -101,6 +101,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
                 "for registration or a licence, so they are never downloaded for you."
             )
         check_options(options)
+        check_paths({"data_dir": Path(data_dir).resolve(), "build_dir": build_dir, **options})
         mapping = options.get("nih_mapping")
         extra = [Path(mapping)] if mapping else []
         found = self._scan(Path(data_dir).resolve())

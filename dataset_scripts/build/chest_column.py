@@ -24,6 +24,12 @@ LEARNED = "learned"
 """The value of `contours` that asks the network for every picture."""
 
 
+NO_CHEST = "no_chest_found"
+"""The report's kind of a picture whose region is the rectangle."""
+
+_FOLLOWED = "its masks follow the fixed rectangle"
+
+
 def full_path(contours: str) -> str:
     """The option `contours` as it names a build: a path is resolved, whatever it was called from."""
     return contours if contours in ("", LEARNED) else str(Path(contours).resolve())
@@ -50,7 +56,9 @@ def scan_contours(contours: str) -> list[FolderScan]:
 
 
 def add_contours(listings: Iterable[SourceListing], contours: str) -> None:
-    """Say in each record what is known of its chest; contours that are not used are reported.
+    """Say in each record what is known of its chest.
+
+    Contours that are not used are reported, and those without lungs, whose region is the rectangle.
 
     Args:
         listings: of one build; their records are replaced.
@@ -90,8 +98,11 @@ def add_contours(listings: Iterable[SourceListing], contours: str) -> None:
     for listing in with_chest:
         for split, records in listing.splits.items():
             for record in records:
-                if why := refused.get(name_of(listing, record)):
+                name = name_of(listing, record)
+                if why := refused.get(name):
                     listing.report("contour_refused", record.path, why, split)
+                elif name in found.regions and found.regions[name].is_fallback:
+                    listing.report(NO_CHEST, record.path, f"its contour holds no lungs: {_FOLLOWED}", split)
             listing.splits[split] = [
                 replace(record, chest_region=cells.get(name_of(listing, record), "")) for record in records
             ]
@@ -113,7 +124,7 @@ def chest_cells(record: ImageRecord, image: GrayImage, note: Callable[[str, str]
 
     region = find_chest(image)
     if region.is_fallback:
-        note("no_chest_found", "its masks follow the fixed rectangle")
+        note(NO_CHEST, _FOLLOWED)
     return pack(region)
 
 

@@ -144,7 +144,8 @@ def write_contours(folder: Path, output_dir: Path, contours: Path | None = None,
 def _list_pictures(folder: Path, excluded: Sequence[Path]) -> list[str]:
     if not folder.is_dir():
         raise DataLayoutError(f"{folder}: {no_folder(folder)}")
-    outside = [path.resolve() for path in excluded]
+    top, places = folder.resolve(), [path.resolve() for path in excluded]
+    outside = [place for place in places if place == top or not top.is_relative_to(place)]
     pictures = [
         path
         for path in walk_folder(folder).files

@@ -3,13 +3,28 @@
 Options → `find_named_files` → the hash that a build goes by: it is built anew when one of them changes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dataset_scripts.build.chest_column import full_path, scan_contours
-from dataset_scripts.build.records import FolderScan
+from dataset_scripts.build.records import FolderScan, as_text
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.reading.image_files import walk_folder
+
+
+def check_paths(options: Mapping[str, Any]) -> None:
+    """Refuse a path that is no text: the datasets library makes the name of a build of all options.
+
+    Raises:
+        DataLayoutError: names the option.
+    """
+    for name, value in options.items():
+        if isinstance(value, str | Path) and as_text(str(value)) != str(value):
+            raise DataLayoutError(
+                f"{name} is {as_text(str(value))}, of bytes that are no UTF-8; names below it may be so, its "
+                "own not. Rename it."
+            )
 
 
 def find_named_files(options: dict[str, Any]) -> list[FolderScan]:

@@ -41,7 +41,8 @@ class Box:
 class ImageRecord:
     """One file to build: an image, or a volume that becomes several images.
 
-    `path` is relative to the listing's root; `image_id` is unique in the whole cocktail (a volume's
+    `path` is relative to the listing's root, and may hold bytes that are no text; ids and class are made
+    text (`as_text`). `image_id` is unique in the whole cocktail (a volume's
     slices append to it). `nih_image` is the ChestX-ray14 file name this image is known to show, where
     the source or the user's mapping says so, and `rsna_image` the RSNA challenge's patientId. `boxes_size`
     is the (width, height) the boxes were drawn in. `chest_region` is the user's own contour
@@ -70,6 +71,10 @@ class ImageRecord:
     report_impression: str = ""
     report_indication: str = ""
     class_name: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("image_id", "patient_id", "class_name"):  # columns of text, and a path may be none
+            object.__setattr__(self, name, as_text(getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +219,11 @@ def scan_folder(root: Path) -> FolderScan:
     walk = walk_folder(root)
     parent = root.absolute().parent
     return FolderScan(Path(os.path.realpath(root)), walk.files, walk.links_out, walk.hidden, parent)
+
+
+def as_text(name: str) -> str:
+    r"""Return a path or a part of one as text that any file can hold: a byte that is no UTF-8 as `\xe9`."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def manifest_hash(scans: Iterable[FolderScan], extra_files: Iterable[Path] = ()) -> str:

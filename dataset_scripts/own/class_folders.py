@@ -16,7 +16,7 @@ from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import IMAGES_FOLDER
 from dataset_scripts.build.label_rows import LabelRow, patient_of_one_image, spelling
 from dataset_scripts.build.layout import CARD_FILE, ORIGIN_FILE
-from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
+from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing, as_text
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.own.labels import OwnLabels
 from dataset_scripts.own.patient_names import patients_by_name
@@ -48,7 +48,7 @@ class ClassFolders:
     """Pictures by their folders.
 
     Attributes:
-        places: of each picture, by its path.
+        places: of each picture, by its path; their folders as text, which the path itself may not be.
         names: the classes, sorted; empty where the folders are none.
     """
 
@@ -74,7 +74,7 @@ def find_classes(scan: FolderScan) -> ClassFolders:
     paths = scan.images()
     if not paths:
         raise DataLayoutError(f"{scan.root.name}: no image found. {_WANTED}{scan.links_advice()}")
-    folders = {path: tuple(path.split("/")[:-1]) for path in paths}
+    folders = {path: tuple(as_text(path).split("/")[:-1]) for path in paths}
     if all(parts[:1] == (IMAGES_FOLDER.rstrip("/"),) for parts in folders.values()):
         folders = {path: parts[1:] for path, parts in folders.items()}
     places = _read_splits(scan, folders)
@@ -216,7 +216,7 @@ def _without_patients_of_test(
 def _report_folders(scan: FolderScan, found: ClassFolders, listing: SourceListing) -> None:
     """Name files that are no pictures, folders without a picture, and folders that are no classes."""
     for path in scan.files:
-        if path not in (*found.places, CARD_FILE, ORIGIN_FILE):
+        if path not in found.places and path not in (CARD_FILE, ORIGIN_FILE):
             listing.report("no_picture", path, "a file that is no picture; passed over")
     holding = {part for path in found.places for part in _folders_above(path)}
     for folder, below, _ in os.walk(scan.root):

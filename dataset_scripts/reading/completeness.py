@@ -6,8 +6,10 @@ are in `tiff`.
 
 import math
 import zlib
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL.ImageFile import ImageFile
 
 from dataset_scripts.errors import BadImageError
@@ -26,7 +28,7 @@ _EVEN = 4  # gray levels between the darkest and the brightest pixel of an even 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG pixel, by color type
 
 
-def check_rows(file: BoundedFile, image: ImageFile, gray: GrayImage) -> None:
+def check_rows(file: BoundedFile, image: ImageFile, gray: npt.NDArray[Any]) -> None:
     """Refuse a decoded picture of which the file holds only a part.
 
     A PNG is inflated once more, but only where its last row is of one value, as a filled one is.

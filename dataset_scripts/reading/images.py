@@ -1,10 +1,10 @@
-"""One image file → one 8-bit grayscale array.
+"""One image file → one 8-bit grayscale array, or the values of a mask.
 
 Raw file → here → builder, `predict.py` and the page. What cannot become an image, or shows nothing, raises
 BadImageError with a kind for the report.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,37 @@ def read_image(
         if is_dicom(path):
             gray = read_dicom(path, note)
         else:
-            gray = _read_picture(path, at_least)
+            gray = _read_picture(path, at_least, _show)
         if needs_contrast:
             check_contrast(gray)
         return gray
 
 
-def _read_picture(path: Path, at_least: int) -> GrayImage:
+def read_mask(path: Path) -> npt.NDArray[Any]:
+    """Decode a picture whose values are labels, upright: what is stored, of any depth, and never windowed.
+
+    Color and palettes become luminance. A mask of 0 and 1, or of a few labels in 16 bits, shows nothing to
+    `read_image`.
+
+    Args:
+        path: as of `read_image`; a DICOM file is shown as there.
+
+    Returns:
+        (height, width), of numbers; what is not finite is 0.
+
+    Raises:
+        BadImageError: the file cannot be decoded, or is too small or too large.
+    """
+    with decoding(path):
+        check_file(path)
+        if is_dicom(path):
+            return read_dicom(path, lambda kind, detail: None)
+        return _read_picture(path, 0, _stored_values)
+
+
+def _read_picture(
+    path: Path, at_least: int, show: Callable[[BoundedFile, ImageFile, Samples], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
     with BoundedFile(path) as file, _open(file) as image:
         check_size(image.width, image.height, MAXIMUM_PIXELS // 2 if _takes_double(image) else MAXIMUM_PIXELS)
         _refuse_several_pages(image)
@@ -98,8 +122,7 @@ def _read_picture(path: Path, at_least: int) -> GrayImage:
         if isinstance(image, TiffImageFile):
             samples = read_samples(image.tag_v2)
         _check_whole(file, image)
-        is_deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_deep_color(image)
-        gray = _window(file, image, samples) if is_deep else _show_8bit(image, samples)
+        gray = show(file, image, samples)
         check_rows(file, image, gray)
         return _turn_upright(gray, _orientation(image))
 
@@ -156,6 +179,20 @@ def _raw_mode(tile: Any) -> str:
     """How Pillow will read a tile's samples: bits and order of bytes."""
     args = tile.args
     return str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def _show(file: BoundedFile, image: ImageFile, samples: Samples) -> GrayImage:
+    return _window(file, image, samples) if _is_deep(image) else _show_8bit(image, samples)
+
+
+def _stored_values(file: BoundedFile, image: ImageFile, samples: Samples) -> npt.NDArray[Any]:
+    if _is_deep_color(image):
+        return _read_16bit_color(file, image)
+    return np.nan_to_num(_as_stored(image, samples)) if _is_deep(image) else _show_8bit(image, samples)
+
+
+def _is_deep(image: ImageFile) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_deep_color(image)
 
 
 def _show_8bit(image: ImageFile, samples: Samples) -> GrayImage:
@@ -256,7 +293,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _turn_upright(gray: GrayImage, orientation: int) -> GrayImage:
+def _turn_upright(gray: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Turn and mirror as the EXIF orientation (1 to 8) says."""
     if orientation in (5, 6, 7, 8):
         gray = gray.T

@@ -1,6 +1,7 @@
 """Numbers that no build can be made with are refused before any file is looked for, by command and Python."""
 
 import logging
+import os
 import sys
 
 import pytest
@@ -27,6 +28,14 @@ def test_a_number_out_of_range_is_refused(name, value, message, tmp_path, caplog
     with caplog.at_level(logging.ERROR):
         assert main([*words, f"--{name}={value}"]) == 1
     assert message in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are text")
+@pytest.mark.parametrize("name", ["data_dir", "contours"])
+def test_a_folder_whose_own_name_is_no_text(name, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/R\xf6ntgen")
+    with pytest.raises(UserError, match=rf"{name} is .*R\\xf6ntgen, of bytes that are no UTF-8"):
+        Cocktail(**{"data_dir": tmp_path, name: folder})
 
 
 def test_the_commands_own_numbers(tmp_path, caplog):

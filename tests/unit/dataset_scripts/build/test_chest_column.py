@@ -78,6 +78,19 @@ def test_own_masks_come_first_and_mri_has_none(cohort, masks, tmp_path):
     assert "contour_refused" not in str(report["problem_counts"])
 
 
+def test_contours_without_lungs_are_counted_as_the_rectangle(cohort, masks, tmp_path):
+    own = shutil.copytree(masks, tmp_path / "own")
+    empty, low, *_ = sorted(own.iterdir())
+    Image.new("L", (128, 128)).save(empty)
+    Image.open(low).point(lambda value: value // 255).save(low)  # 0 and 1
+    builder, _ = build(cohort, tmp_path / "build", own)
+    report = json.loads((Path(builder.cache_dir) / "build_report.json").read_text())
+    found = [problem for problem in report["problems"] if problem["kind"] == "no_chest_found"]
+    assert [problem["name"] for problem in found if "contour" in problem["detail"]] == [
+        f"images/{empty.name}"
+    ]
+
+
 def test_an_export_holds_the_same_regions_with_any_number_of_processes(cohort, masks, tmp_path):
     _, data = build(cohort, tmp_path / "cache", masks)
     words = ["--data_dir", str(cohort), "--stored_size", "64", "--contours", str(masks)]

@@ -2,13 +2,15 @@
 
 import csv
 import gzip
+import io
 import logging
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_scripts.build import chest_contour
+from dataset_scripts.build import chest_contour, contour_files
+from dataset_scripts.build.chest_region import region_of_mask
 from dataset_scripts.build.contour_files import read_contours
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 
@@ -103,6 +105,16 @@ def test_rows_of_the_same_file_name_are_told_apart_by_their_folders(tmp_path):
     assert regions["p2/view1.jpg"].share == pytest.approx(0.25)
 
 
+def test_many_pictures_of_one_file_name_are_each_looked_at_once(tmp_path, monkeypatch):
+    """CheXpert's 190,000 `view1_frontal.jpg` took days where each row was compared with all of them."""
+    pictures = [f"train/patient{index:05}/study1/view1_frontal.jpg" for index in range(100)]
+    table = write_table(tmp_path / "t.csv", {f"CheXpert/{path}": {} for path in pictures}, "Path")
+    calls, parts = [], contour_files._parts
+    monkeypatch.setattr(contour_files, "_parts", lambda path: calls.append(path) or parts(path))
+    assert read_contours(table, tmp_path, pictures).regions.keys() == set(pictures)
+    assert len(calls) < 10 * len(pictures)
+
+
 def test_a_row_of_low_quality_is_left_to_the_network_and_named(tmp_path, caplog):
     write_picture(tmp_path / "pictures" / "a.png")
     table = write_table(tmp_path / "t.csv", {"a.png": {"Dice RCA (Mean)": 0.4}})
@@ -169,6 +181,144 @@ def test_masks_in_a_folder_are_the_regions_of_their_pictures(tmp_path, caplog):
         assert mask.shape == (HEIGHT, WIDTH) and hull_holds_the_lungs(mask)
     assert "wide.jpg: its contour is not used: mask wide.png is 200×120, the picture 100×120" in caplog.text
     assert "2 from the network, 2 from --contours" in caplog.text
+
+
+def encoded(form):
+    """Both lungs as a mask of some form, and of those that know no suffix but their own, the suffix."""
+    left, right = draw_lungs()
+    both, sides = left | right, left * 1 + right * 2
+    bright = Image.fromarray((both * 255).astype(np.uint8))
+    if form in ("VOC palette", "palette of 0, 1, 2"):
+        palette = Image.fromarray(sides.astype(np.uint8)).convert("P")
+        palette.putpalette(
+            [0, 0, 0, 128, 0, 0, 0, 128, 0] if form.startswith("VOC") else [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        )
+        return palette
+    if form == "JPEG":
+        bright.save(content := io.BytesIO(), "JPEG", quality=70)
+        return Image.open(content).copy()
+    if form == "red and green":
+        return Image.fromarray(np.stack([left, right, left & right], axis=-1) * np.uint8(255))
+    return {
+        "0 and 255": lambda: bright,
+        "0 and 1": lambda: Image.fromarray(both.astype(np.uint8)),
+        "0, 1 and 2": lambda: Image.fromarray(sides.astype(np.uint8)),
+        "0, 127 and 255": lambda: Image.fromarray((sides * 127.5).astype(np.uint8)),
+        "1 and 2": lambda: Image.fromarray((both + 1).astype(np.uint8)),
+        "one bit": lambda: bright.convert("1"),
+        "RGB of 0 and 1": lambda: Image.fromarray(np.stack([both] * 3, axis=-1).astype(np.uint8)),
+        "RGBA": lambda: bright.convert("RGBA"),
+        "16 bits, 0, 1 and 2": lambda: Image.fromarray(sides.astype(np.uint16)),
+        "16 bits, 0 and 65535": lambda: Image.fromarray((both * 65535).astype(np.uint16)),
+        "32 bits, 0 and 1": lambda: Image.fromarray(both.astype(np.int32)),
+        "floating point, 0 and 1": lambda: Image.fromarray(both.astype(np.float32)),
+        "soft edges": lambda: bright.resize((WIDTH * 3, HEIGHT * 3), Image.Resampling.BICUBIC),
+    }[form]()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "0 and 255", "0 and 1", "0, 1 and 2", "0, 127 and 255", "1 and 2", "one bit", "VOC palette",
+        "palette of 0, 1, 2", "RGB of 0 and 1", "RGBA", "red and green", "16 bits, 0, 1 and 2",
+        "16 bits, 0 and 65535", "32 bits, 0 and 1", "floating point, 0 and 1", "JPEG", "soft edges",
+    ],
+)  # fmt: skip
+def test_lungs_are_found_whatever_numbers_stand_for_them(form, tmp_path):
+    write_picture(tmp_path / "p" / "a.png")
+    (tmp_path / "own").mkdir()
+    encoded(form).save(tmp_path / "own" / ("a.tif" if form.startswith(("32", "floating")) else "a.png"))
+    contours = read_contours(tmp_path / "own", tmp_path / "p", ["a.png"])
+    assert not contours.refused
+    region = contours.regions["a.png"]
+    assert not region.is_fallback and region.share == pytest.approx(hull_share(), abs=0.01)
+    assert hull_holds_the_lungs(region.draw(HEIGHT, WIDTH)) or form in ("JPEG", "soft edges")
+
+
+def hull_share():
+    left, right = draw_lungs()
+    return region_of_mask(left | right).share
+
+
+@pytest.mark.parametrize("form", ["a radiograph", "four labels", "four labels as grays"])
+def test_what_is_no_mask_of_lungs_is_refused_and_named(form, tmp_path):
+    left, right = draw_lungs()
+    labels = left * 1 + right * 2
+    labels[70:95, 35:65] = 3  # a heart
+    write_picture(tmp_path / "p" / "a.png")
+    if form == "a radiograph":
+        write_picture(tmp_path / "own" / "a.png")
+    else:
+        (tmp_path / "own").mkdir()
+        drawn = labels * (1 if form == "four labels" else 85)
+        Image.fromarray(drawn.astype(np.uint8)).save(tmp_path / "own" / "a.png")
+    contours = read_contours(tmp_path / "own", tmp_path / "p", ["a.png"])
+    [(picture, why)] = contours.refused
+    assert picture == "a.png" and not contours.regions
+    assert (
+        "mask a.png: not_a_mask: it holds" in why and "wanted one for the background and one for lung" in why
+    )
+
+
+def write_sides(root, *names, sides=("leftMask", "rightMask")):
+    for side, lung in zip(sides, draw_lungs(), strict=True):
+        for name in names:
+            (root / side / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((lung * 255).astype(np.uint8)).save(root / side / name)
+    return root
+
+
+@pytest.mark.parametrize("sides", [("leftMask", "rightMask"), ("left lung", "right lung"), ("Left", "Right")])
+@pytest.mark.parametrize("name", ["a.png", "deep/a.png"])
+def test_masks_of_the_left_and_of_the_right_lung_are_united(sides, name, tmp_path):
+    write_picture(tmp_path / "pictures" / "a.png")
+    own = write_sides(tmp_path / "own", name, sides=sides)
+    contours = read_contours(own, tmp_path / "pictures", ["a.png"])
+    assert contours.refused == []
+    assert contours.regions["a.png"].share == pytest.approx(hull_share())
+    assert hull_holds_the_lungs(contours.regions["a.png"].draw(HEIGHT, WIDTH))
+
+
+def test_a_folder_that_holds_the_pictures_too_is_read_for_its_masks(tmp_path):
+    """As Montgomery County's is unpacked: CXR_png, ManualMask/leftMask and ManualMask/rightMask."""
+    write_picture(tmp_path / "CXR_png" / "a.png")
+    write_sides(tmp_path / "ManualMask", "a.png")
+    contours = read_contours(tmp_path, tmp_path / "CXR_png", ["a.png"])
+    assert contours.refused == [] and hull_holds_the_lungs(contours.regions["a.png"].draw(HEIGHT, WIDTH))
+    chest_contour.write_contours(tmp_path / "CXR_png", tmp_path / "out", tmp_path)
+    assert hull_holds_the_lungs(read_mask(tmp_path / "out" / "a.png"))
+
+
+def test_several_masks_of_a_picture_that_are_not_its_two_lungs_are_refused(tmp_path):
+    names = ("copy.png", "form.png", "one.png", "size.png", "right.png", "heart.png", "empty.png")
+    for name in names:
+        write_picture(tmp_path / "p" / name)
+    own = write_sides(tmp_path / "own", *names)
+    for path in ("copy/copy.png", "leftMask/form.jpg", "heart/heart.png"):
+        (own / path).parent.mkdir(exist_ok=True)
+        Image.new("L", (WIDTH, HEIGHT), 255).save(own / path)
+    (own / "rightMask" / "one.png").unlink()
+    Image.new("L", (WIDTH * 2, HEIGHT * 2)).save(own / "leftMask" / "size.png")
+    Image.new("L", (WIDTH, HEIGHT)).save(own / "rightMask" / "empty.png")
+    contours = read_contours(own, tmp_path / "p", names)
+    why = dict(contours.refused)
+    assert contours.regions.keys() == {"right.png"} and why.keys() == set(names) - {"right.png"}
+    assert "copy/copy.png and leftMask/copy.png and rightMask/copy.png fit it" in why["copy.png"]
+    assert "leftMask/form.jpg and leftMask/form.png" in why["form.png"]
+    assert "heart/heart.png" in why["heart.png"]
+    assert "beside mask leftMask/one.png there is none of the other lung" in why["one.png"]
+    assert "masks leftMask/size.png and rightMask/size.png differ in size" in why["size.png"]
+    assert "mask rightMask/empty.png is empty" in why["empty.png"]
+
+
+def test_two_rows_of_a_picture_count_once_where_they_agree_and_are_refused_where_not(tmp_path):
+    upper = {"Left Lung": f"1 {WIDTH * 30}", "Right Lung": "1 1"}
+    poor = upper | {"Dice RCA (Mean)": 0.4}
+    rows = {"x/a.png": {}, "y/a.png": {}, "x/b.png": {}, "y/b.png": upper, "x/c.png": {}, "y/c.png": poor}
+    contours = read_contours(write_table(tmp_path / "t.csv", rows), tmp_path, ["a.png", "b.png", "c.png"])
+    assert contours.refused == [("b.png", "2 rows name it, with different contours")]
+    for name in ("a.png", "c.png"):
+        assert hull_holds_the_lungs(contours.regions[name].draw(HEIGHT, WIDTH))
 
 
 def test_an_empty_mask_is_the_rectangle(tmp_path):

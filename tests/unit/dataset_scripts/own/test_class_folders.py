@@ -1,21 +1,26 @@
 """Class folders: splits, classes and patients as they are; what cannot be meant is refused in words."""
 
 import math
+import os
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from datasets import load_dataset
 from raw_folders import gray
 
 from dataset_scripts import FINDINGS, Cocktail, ImageFolder, label_names
 from dataset_scripts.__main__ import main
 from dataset_scripts.build.build_log import note_lines, read_report
-from dataset_scripts.build.records import SourceListing
+from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.records import SourceListing, scan_folder
 from dataset_scripts.cocktail import SOURCES
 from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import is_exclusive
-from dataset_scripts.image_folder import is_own_folder, missing_splits
+from dataset_scripts.image_folder import SOURCE, is_own_folder, missing_splits
+from dataset_scripts.own.class_folders import ClassFolders, Place, find_classes, list_classes
 
 SPLITS = ("train", "validation", "test")
 
@@ -182,6 +187,49 @@ def test_files_and_folders_without_a_picture_are_named(tmp_path: Path) -> None:
     assert found["empty_folder"] == ["train/COVID"]
     assert found["no_picture"] == ["train/NORMAL/notes.txt"]
     assert found["hidden_file"] == ["train/NORMAL/Thumbs.db"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are text")
+def test_names_that_are_no_text_are_built(tmp_path: Path) -> None:
+    root = write(tmp_path / "xrays", classes("", 30))
+    os.rename(root / "SICK", os.fsencode(root) + b"/Pneumon\xeda")
+    os.rename(root / "NORMAL" / "normal3x.png", os.fsencode(root) + b"/NORMAL/caf\xe9.png")
+    assert main(["--data_dir", str(root), "--output_dir", str(tmp_path / "out"), "--stored_size", "24"]) == 0
+    built = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "hf"))
+    assert label_names(built["train"].features) == ["NORMAL", r"Pneumon\xeda"]
+    rows = [row for split in built.values() for row in split]
+    [row] = [row for row in rows if "caf" in row["image_id"]]
+    assert row["image_id"] == r"image folder/NORMAL/caf\xe9.png"
+    assert row["patient_id"] == r"image folder/image NORMAL/caf\xe9.png" and len(rows) == 60
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are text")
+def test_a_table_may_name_pictures_in_a_folder_that_is_no_text(tmp_path: Path) -> None:
+    root = write(tmp_path / "xrays", [f"below/{index}.png" for index in range(30)])
+    os.rename(root / "below", os.fsencode(root) + b"/R\xf6ntgen")
+    (root / "labels.csv").write_text("image,flu\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(30)))
+    builder = ImageFolder(data_dir=root, build_dir=tmp_path / "cache")
+    builder.download_and_prepare()
+    ids = {row["image_id"] for split in builder.as_dataset().values() for row in split}
+    assert r"image folder/R\xf6ntgen/3.png" in ids and len(ids) == 30
+
+
+def test_each_file_is_looked_up_once(tmp_path: Path) -> None:
+    """A folder of 112,120 pictures took minutes where all were listed again for each."""
+
+    class Counted(dict[str, Place]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Counted.walks += 1
+            return super().__iter__()
+
+    scan = scan_folder(write(tmp_path / "xrays", classes("", 20)))
+    found = find_classes(scan)
+    counted = ClassFolders(Counted(found.places), found.names)
+    listing = SourceListing(SOURCE, scan.root)
+    list_classes(scan, SourceConfig(), counted, found.names, listing)
+    assert Counted.walks < 10
 
 
 def test_a_file_that_is_no_picture_inside_is_unreadable(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.grayscale import encode_png, resize_shorter_side
-from dataset_scripts.reading.images import read_image
+from dataset_scripts.reading.images import read_image, read_mask
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 
@@ -24,6 +24,16 @@ def test_every_mode_of_a_gray_picture_reads_the_same(tmp_path: Path, mode: str) 
     path = tmp_path / "image.png"
     Image.fromarray(RAMP).convert(mode).save(path)
     assert np.abs(read_image(path).astype(int) - RAMP).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["uint8", "uint16", "int32", "float32"])
+def test_a_mask_has_the_values_that_are_stored(tmp_path: Path, mode: str) -> None:
+    labels = (RAMP // 100).astype(mode)  # 0, 1 and 2
+    stored = labels.copy()
+    if mode == "float32":
+        labels[0], stored[0] = 0, np.nan
+    Image.fromarray(stored).save(tmp_path / "mask.tif")
+    assert np.array_equal(read_mask(tmp_path / "mask.tif"), labels)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
