@@ -12,6 +12,7 @@ import datasets
 
 from dataset_scripts.errors import LabelFileError
 from dataset_scripts.own.labels import KNOWN_COLUMNS, LABEL_COLUMN, PERSON_COLUMNS, Columns
+from dataset_scripts.own.splits import SPLIT_FOLDERS
 from dataset_scripts.own.table_files import own_column
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,34 @@ def find_columns(dataset: str, splits: dict[str, datasets.Dataset], asked: Colum
     if not columns.label:
         logger.info("%s has no column of classes: its images have no labels", dataset)
     return columns
+
+
+def split_by_column(dataset: str, rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
+    """Return the splits that a column `split` tells apart in a dataset that has a single one.
+
+    Args:
+        dataset: as the user named it.
+        rows: all of it.
+
+    Raises:
+        LabelFileError: some rows name a split there, and others none or another word.
+    """
+    column = next((name for name in rows.features if own_column(name) == "split"), None)
+    if column is None:
+        return {}
+    names = class_names(rows.features[column])
+    numbers: dict[str, list[int]] = {}
+    for number, value in enumerate(rows.select_columns(column)[column]):
+        numbers.setdefault(str(in_words(value, names)).strip().lower(), []).append(number)
+    if unknown := sorted(numbers.keys() - SPLIT_FOLDERS.keys()):
+        if len(unknown) < len(numbers):
+            raise LabelFileError(
+                f"{dataset}: the column {column!r} holds {unknown[:5]}; wanted train, validation or test in "
+                "every row, so that no image that is held out is trained on."
+            )
+        logger.warning("%s: its column %r names no split (%s) and is not read", dataset, column, unknown[:5])
+        return {}
+    return {word: rows.select(chosen) for word, chosen in numbers.items()}
 
 
 def _columns_of_split(where: str, features: datasets.Features, asked: Columns) -> Columns:

@@ -33,6 +33,7 @@ from dataset_scripts.own.dataset_columns import (
     label_columns,
     person_columns,
     present_labels,
+    split_by_column,
 )
 from dataset_scripts.own.labels import LABEL_COLUMN, NOT_NAMED, PERSON_COLUMNS, Columns
 from dataset_scripts.own.splits import SPLIT_FOLDERS
@@ -120,7 +121,7 @@ def extract_dataset(dataset: str, config: str, columns: Columns, place: Path) ->
     Raises:
         DataLayoutError: it cannot be reached or opened, or has no such configuration, or several; a split's
             name is none that is known.
-        LabelFileError: its columns cannot be meant.
+        LabelFileError: its columns cannot be meant, a column `split` of its only split among them.
     """
     hub_id, revision = _find(dataset)
     name = _name(dataset, config, columns)
@@ -213,7 +214,7 @@ def _load(dataset: str, config: str, revision: str | None) -> dict[str, datasets
         )
     if passed_over := sorted(splits.keys() - known.keys()):
         logger.warning("%s: the splits %s are not read; train, validation and test are", dataset, passed_over)
-    return known
+    return (split_by_column(dataset, *known.values()) if len(known) == 1 else {}) or known
 
 
 def _config_fault(dataset: str, config: str, revision: str | None) -> str:
