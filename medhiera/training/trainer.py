@@ -25,6 +25,7 @@ from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
 from medhiera.training.ema import EMA, EMACallback
+from medhiera.training.evaluation_loss import EvaluationLoss, forget_repeated_labels
 from medhiera.training.loaders import LoadingTrainer
 from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
@@ -80,6 +81,8 @@ class MedHieraTrainer(LoadingTrainer):
         self.preprocessing = preprocessing
         self.average: EMA | None = None
         self.working: WorkingWeights | None = None
+        self._evaluated = EvaluationLoss()
+        self._items: Tensor | int | None = None  # what the loss of the step at hand is divided by
         self._settings: dict[str, Any] = dict(recipe or {})
         self._reports = False
         # A masked autoencoder's loss needs the masked tokens alone.
@@ -168,7 +171,7 @@ class MedHieraTrainer(LoadingTrainer):
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device
     ) -> Tensor | int | None:
         counted: list[Any] = [countable_labels(batch, self.model.config) for batch in batch_samples]
-        count = super()._get_num_items_in_batch(counted, device)
+        count = self._items = super()._get_num_items_in_batch(counted, device)
         return count.clamp(min=1) if isinstance(count, Tensor) else count  # nothing annotated: a loss of 0
 
     # Steps, guarded
@@ -262,10 +265,15 @@ class MedHieraTrainer(LoadingTrainer):
         if self.working is not None:
             self.working.refresh()
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate the weights that count."""
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluate the weights that count; the loss is over all annotated labels, see EvaluationLoss."""
+        self._evaluated = EvaluationLoss()
         with self.averaged_weights():
-            return super().evaluation_loop(*args, **kwargs)
+            found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        loss = self._evaluated.mean(self.accelerator)
+        if loss is not None:
+            found.metrics[f"{metric_key_prefix}_loss"] = loss
+        return found
 
     def prediction_step(
         self,
@@ -282,6 +290,7 @@ class MedHieraTrainer(LoadingTrainer):
         inputs.pop("image_ids", None)
         if prediction_loss_only and self._has_optional_logits:
             inputs["output_logits"] = False
+        forget_repeated_labels(inputs, self.accelerator)
         kept = dict(inputs)
         try:
             loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
@@ -289,6 +298,8 @@ class MedHieraTrainer(LoadingTrainer):
             if not is_out_of_memory(error):
                 raise
         else:
+            if isinstance(self._items, Tensor):
+                self._evaluated.add(loss, self._items)
             if self.args.torch_compile and isinstance(logits, Tensor):
                 logits = logits.clone()  # a replayed CUDA graph writes the next batch's into the same memory
             return loss, logits, labels
