@@ -11,13 +11,9 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from medhiera.errors import CheckpointError
-from medhiera.layout import is_finished, share_weights
+from medhiera.layout import COMPLETE_FILE, is_finished, share_weights
 
 logger = logging.getLogger(__name__)
-
-
-COMPLETE_FILE = "complete.json"
-"""The list of a checkpoint's files and sizes in bytes; written when all of them are."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
