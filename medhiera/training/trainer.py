@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import SaveStrategy
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.config.training_options import use_tf32
@@ -23,7 +24,13 @@ from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
-from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
+from medhiera.training.checkpoints import (
+    failed_write_message,
+    find_best,
+    is_failed_write,
+    mark_complete,
+    rotate,
+)
 from medhiera.training.ema import EMA, EMACallback
 from medhiera.training.evaluation_loss import EvaluationLoss, forget_repeated_labels
 from medhiera.training.loaders import LoadingTrainer
@@ -242,6 +249,7 @@ class MedHieraTrainer(LoadingTrainer):
         check_schedule(self.args, self.optimization, max_steps, max_steps / self._settings["steps an epoch"])
         if resume_from_checkpoint is not None:
             check_settings(Path(resume_from_checkpoint), self._settings)
+            find_best(Path(resume_from_checkpoint), self.args, self.state)
         if self.optimization.precision == "bf16_weights":
             self.working = WorkingWeights(self.model)
             self.model_wrapped = self.accelerator.prepare_model(self.working.model)
@@ -304,6 +312,11 @@ class MedHieraTrainer(LoadingTrainer):
                 logits = logits.clone()  # a replayed CUDA graph writes the next batch's into the same memory
             return loss, logits, labels
         self._end_out_of_memory(kept, is_training=False)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # A step between two checkpoints cannot be kept, nor may it hide the best of those that can.
+        is_kept = self.control.should_save or self.args.save_strategy == SaveStrategy.BEST
+        return is_kept and super()._determine_best_metric(metrics, trial)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
