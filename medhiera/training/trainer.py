@@ -205,6 +205,9 @@ class MedHieraTrainer(LoadingTrainer):
             RunEndedError: the batch before had a NaN or infinite loss, or this one does not fit.
         """
         image_ids = inputs.pop("image_ids", [])
+        # transformers divides the loss by it where the model does not: each image counts alike, in the last
+        # step of an epoch too, where batches are unequal.
+        self.current_gradient_accumulation_steps = self._images_of_step / len(inputs["pixel_values"])
         kept = dict(inputs)
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
@@ -229,8 +232,7 @@ class MedHieraTrainer(LoadingTrainer):
 
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad and is_training]
         has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
-        accumulation = self.args.gradient_accumulation_steps if is_training else None
-        end_run(loss_of, batch, trained, [] if has_moments else trained, accumulation)
+        end_run(loss_of, batch, trained, [] if has_moments else trained, self.args if is_training else None)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
