@@ -44,11 +44,24 @@ REPORTS_FILE = "reports.csv"
 """Texts of the scored studies: references and what was written; stays in the folder."""
 PUBLISHED_FILE = "published.json"
 """The repository that a folder was published in; stays in the folder."""
+RUN_FILE = "run.json"
+"""What is known of a run when it begins, which its checkpoints are not without; stays in the folder."""
+COMPLETE_FILE = "complete.json"
+"""In a checkpoint-N folder, the list of its files and sizes in bytes; written when all of them are."""
 
 
 def is_finished(folder: Path) -> bool:
     """Whether a stage came to its end: the card is written last."""
     return (folder / METRICS_FILE).is_file() and (folder / CARD_FILE).is_file()
+
+
+def is_checkpoint(source: str | Path) -> bool:
+    """Whether a folder is a checkpoint of a run of ours, complete or not; a Hub id is none."""
+    folder = Path(source)
+    if (folder / COMPLETE_FILE).is_file():
+        return True
+    place = folder.resolve()
+    return folder.is_dir() and place.name.startswith("checkpoint-") and (place.parent / RUN_FILE).is_file()
 
 
 def share_weights(folder: Path) -> None:

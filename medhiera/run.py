@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -33,21 +34,27 @@ from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.training_images import check_unseen, list_images, read_training_images, unite
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
-from medhiera.hub.data_record import DataRecord
-from medhiera.hub.lineage import find_record, lineage_of
+from medhiera.hub.beginning import write_beginning
+from medhiera.hub.data_record import DataRecord, PreprocessingRecord
+from medhiera.hub.lineage import lineage_of, record_before
 from medhiera.hub.model_card import card_of
+from medhiera.hub.normalization import choose_preprocessing, kept_normalization
 from medhiera.hub.pictures import remove_pictures
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.publish import check_can_push, publish_stage
-from medhiera.hub.record import AnyRecord, ClassificationRecord, Lineage, PreprocessingRecord, read_record
+from medhiera.hub.record import AnyRecord, BegunRecord, ClassificationRecord, Lineage, read_record
 from medhiera.hub.result_warnings import result_warnings
 from medhiera.hub.widget_examples import score_examples, write_examples
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
-from medhiera.loading import load_processor
 from medhiera.output import make_folder, one_writer, other_writer, write_error
 from medhiera.stages import STAGES, S, Stage
-from medhiera.training.callbacks import CSVLoggerCallback, ThroughputCallback, TrainingImagesCallback
+from medhiera.training.callbacks import (
+    BeginningCallback,
+    CSVLoggerCallback,
+    ThroughputCallback,
+    TrainingImagesCallback,
+)
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
 from medhiera.training.model import check_source, start_model
 from medhiera.training.trainer import MedHieraTrainer
@@ -172,7 +179,7 @@ class Run(Generic[S]):
         """The Trainer with what every stage has: the log, the lines on the screen, the collator.
 
         Args:
-            model: from `start_model`.
+            model: from `start_model`; `describe` comes before.
             mixup_alpha: see RadiographCollator.
             callbacks: beside those.
             trainer_class: ours, or the one of a stage.
@@ -180,6 +187,7 @@ class Run(Generic[S]):
         """
         training, arguments = self.config.training, self.stage.arguments
         seed, is_pinned = training.seed, training.dataloader_pin_memory
+        begun = BegunRecord(stage=self.stage.number, **self.facts)
         own.setdefault("data_collator", RadiographCollator(True, mixup_alpha, seed, pin_memory=is_pinned))
         return trainer_class(
             optimization=self.config.optimization,
@@ -191,6 +199,7 @@ class Run(Generic[S]):
                 CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics),
                 ThroughputCallback(images_per_step(training), arguments.unit),
                 TrainingImagesCallback(self.output, self.seen),
+                BeginningCallback(partial(write_beginning, begun, self.output)),
                 *callbacks,
             ],
             **own,
@@ -259,9 +268,9 @@ def begin_run(
         check(config)
     fill_in(config)
     if config.model.model_name_or_path:
-        record = find_record(config.model.model_name_or_path)  # one that cannot be read is refused now
-        if record is not None and record.stage and stage.keeps_normalization:
-            stage_preprocessing(config.model.model_name_or_path)
+        record_before(config.model.model_name_or_path)  # one that cannot be read is refused now
+        if stage.keeps_normalization:
+            kept_normalization(config.model.model_name_or_path)
     data = open_cocktail(config.data, training, wants_contours=config.stage.wants_contours)
     source = config.model.model_name_or_path if stage.keeps_normalization else None
     preprocessing = choose_preprocessing(
@@ -325,40 +334,6 @@ def refuse_other_stage(stage: Stage[S], output: Path) -> None:
             f"{output} holds {STAGES[record.key].words}, whose weights and record {stage.words} would "
             "overwrite; choose another --output_dir"
         )
-
-
-def choose_preprocessing(
-    source: str | None, image_size: int, resize_size: int | None, mean: float, std: float
-) -> Preprocessing:
-    """The normalization of the stage (1 or 2) that training starts from, or the data's own.
-
-    Args:
-        source: the folder or Hub id whose normalization is kept, or None.
-        image_size: side of the crop in pixels.
-        resize_size: shorter side before it.
-        mean: of the data, in units of [0, 1].
-        std: of the data.
-    """
-    assert resize_size is not None, "parse_config fills it in"
-    record = find_record(source) if source else None
-    if source and record is not None and record.stage:  # stage 0's is of photographs
-        inherited = stage_preprocessing(source)
-        mean, std = inherited.mean, inherited.std
-        logger.info("normalization of stage %d: mean %.4f, std %.4f", record.stage, mean, std)
-    return Preprocessing(image_size, resize_size, mean, std)
-
-
-def stage_preprocessing(source: str) -> Preprocessing:
-    """What the preprocessor_config.json of a stage says.
-
-    Raises:
-        UserError: it cannot be used, or is not one that a stage writes.
-    """
-    processor = load_processor(source)
-    try:
-        return Preprocessing.from_processor(processor)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
 
 
 def write_stage(

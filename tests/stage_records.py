@@ -13,13 +13,12 @@ from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.report import report
 from medhiera.evaluation.results import ReconstructionReport
-from medhiera.hub.data_record import DataRecord
+from medhiera.hub.data_record import DataRecord, PreprocessingRecord
 from medhiera.hub.record import (
     ClassificationRecord,
     Geometry,
     ImagenetRecord,
     Lineage,
-    PreprocessingRecord,
     PretrainingRecord,
 )
 from medhiera.hub.training_record import TrainingRecord

@@ -82,3 +82,14 @@ class DataRecord:
         is_own = OWN in self.trained_on and OWN not in self.phantom_sources
         read = [self.own_images if is_own else None, self.hub_copy]
         return [] if self.is_phantom else [one.hub_id for one in read if one is not None and one.hub_id]
+
+
+@dataclass
+class PreprocessingRecord:
+    """Resize and crop in pixels, mean and standard deviation in units of [0, 1], the model's channels."""
+
+    image_size: int
+    resize_size: int
+    mean: float
+    std: float
+    channels: int = 3

@@ -14,13 +14,22 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from dataset_scripts import SOURCES
 from dataset_scripts.mistyped import REPOSITORY
 from medhiera.errors import UserError
+from medhiera.hub.beginning import read_beginning
 from medhiera.hub.data_record import OWN
-from medhiera.hub.record import AnyRecord, Lineage, StageLeakage, read_record
+from medhiera.hub.record import (
+    AnyRecord,
+    BegunRecord,
+    Lineage,
+    StageLeakage,
+    read_record,
+)
 from medhiera.hub.teachers import TeacherRecord, has_seen_test, license_with
 from medhiera.layout import (
     CARD_FILE,
     METRICS_FILE,
     PUBLISHED_FILE,
+    RUN_FILE,
+    is_checkpoint,
     public_name,
     read_json_file,
 )
@@ -43,6 +52,30 @@ def find_record(source: str | Path) -> AnyRecord | None:
         return None
 
 
+def record_before(source: str | Path) -> AnyRecord | BegunRecord | None:
+    """The record of what training starts from; of a checkpoint, that of its run, however far that came.
+
+    Args:
+        source: a stage's folder, one of its checkpoints, or a Hub id.
+
+    Raises:
+        UserError: a record that cannot be read, or a checkpoint apart from its run's folder.
+    """
+    record: AnyRecord | BegunRecord | None = find_record(source)
+    if record is not None or not is_checkpoint(source):
+        return record
+    run = Path(source).resolve().parent
+    record = read_record(run) or read_beginning(run)
+    if record is None:
+        raise UserError(
+            f"{source} is a checkpoint, and no {RUN_FILE} beside it says how its images were normalized and "
+            "what its weights have been through. Name it inside the folder of its run; where that was begun "
+            "by an earlier version, resume it (--resume_from_checkpoint true), which writes the file, or "
+            "name the finished stage"
+        )
+    return record
+
+
 def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
     """Where the weights of a folder or Hub id come from; a local path never leaves the machine.
 
@@ -50,7 +83,7 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
         source: what training starts from.
         new_weights: parameters that it did not hold.
     """
-    record = find_record(source)
+    record = record_before(source)
     is_here = Path(source).is_dir()
     if record is None:
         is_imagenet = not is_here and source.startswith(("facebook/hiera", "timm/hiera"))
@@ -75,8 +108,9 @@ def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
     if record.leakage is not None and leakage is not None:
         leakage = [*leakage, StageLeakage(**vars(record.leakage), stage=record.stage)]
     published = published_name(Path(source)) if is_here else source
+    place = f"{public_name(source)} of " if is_checkpoint(source) else ""
     return Lineage(
-        started_from=f"stage {record.stage} ({history})",
+        started_from=f"{place}stage {record.stage} ({history})",
         license=before.license,
         base_model=published or before.base_model,
         new_weights=new_weights,

@@ -8,7 +8,7 @@ checks what is read.
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError
 
@@ -17,7 +17,7 @@ from medhiera.data.build_reports import LeakageCounts
 from medhiera.errors import UserError
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.evaluation.results import ClassificationReport, ReconstructionReport
-from medhiera.hub.data_record import STRICT, DataRecord
+from medhiera.hub.data_record import STRICT, DataRecord, PreprocessingRecord
 from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.record_ranges import out_of_range
@@ -69,17 +69,6 @@ class Lineage:
     def random(cls) -> "Lineage":
         """Of weights that come from nowhere."""
         return cls("random weights", "apache-2.0", None, "all", [], [])
-
-
-@dataclass
-class PreprocessingRecord:
-    """Resize and crop in pixels, mean and standard deviation in units of [0, 1], the model's channels."""
-
-    image_size: int
-    resize_size: int
-    mean: float
-    std: float
-    channels: int = 3
 
 
 @dataclass
@@ -194,13 +183,12 @@ class ImagenetRecord(StageRecord):
 
 
 @dataclass(kw_only=True)
-class TrainedRecord(StageRecord):
-    """What the stages have in common that are trained here."""
+class BegunRecord(StageRecord):
+    """What is known of a stage before it is trained here; what its checkpoints come from."""
 
     data: DataRecord
     preprocessing: PreprocessingRecord
     recipe: dict[str, Any]
-    training: TrainingRecord
 
     @property
     def is_phantom(self) -> bool:
@@ -236,6 +224,13 @@ class TrainedRecord(StageRecord):
     def leakage(self) -> LeakageCounts | None:
         """What the guard counted."""
         return self.data.leakage
+
+
+@dataclass(kw_only=True)
+class TrainedRecord(BegunRecord):
+    """What the stages have in common that are trained here."""
+
+    training: TrainingRecord
 
 
 @dataclass(kw_only=True)
@@ -323,6 +318,8 @@ class ReportRecord(TrainedRecord):
         ]
 
 
+R = TypeVar("R")
+
 AnyRecord = ImagenetRecord | PretrainingRecord | ClassificationRecord | ReportRecord
 
 
@@ -362,17 +359,17 @@ def read_record(file: Path) -> AnyRecord | None:
         raise UserError(f"{file.parent}: {error}") from error
     # evaluate_cls.py and other projects write a metrics.json of their own.
     is_stage = isinstance(content, dict) and len(_COMMON & content.keys()) >= 2
-    return _parse(content, file) if is_stage else None
+    return parse_record(content, file, _READER) if is_stage else None
 
 
-def _parse(content: Any, file: Path) -> AnyRecord:
-    """A record from its JSON; the refusal names the first fields that are wrong."""
+def parse_record(content: Any, file: Path, reader: TypeAdapter[R]) -> R:
+    """A record from its JSON; the refusal (a UserError) names the first fields that are wrong."""
     try:
-        check_finite(content, METRICS_FILE)
+        check_finite(content, file.name)
     except ValueError as error:
         raise UserError(f"{file}: {error} Name another folder, or train the stage again") from error
     try:
-        record = _READER.validate_python(content)
+        record = reader.validate_python(content)
     except ValidationError as error:
         faults = [f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors()[:3]]
         raise UserError(

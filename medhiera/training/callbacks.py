@@ -295,6 +295,24 @@ class DivergenceCallback(TrainerCallback):
             logger.warning("%s. halt_on_explosion: true would end the run here", message)
 
 
+class BeginningCallback(TrainerCallback):
+    """Keeps in a run's folder what is known when it begins, which its checkpoints are not without.
+
+    Args:
+        write: writes it.
+    """
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self.write = write
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write it: here no run that resumes is refused any more."""
+        if state.is_world_process_zero:
+            self.write()
+
+
 class TrainingImagesCallback(TrainerCallback):
     """Keeps in a run's folder which images it trains on, from its first step, so for its checkpoints too.
 

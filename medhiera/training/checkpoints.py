@@ -7,17 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from medhiera.errors import CheckpointError
-from medhiera.layout import is_finished, share_weights
+from medhiera.layout import COMPLETE_FILE, is_finished, share_weights
 
 logger = logging.getLogger(__name__)
-
-
-COMPLETE_FILE = "complete.json"
-"""The list of a checkpoint's files and sizes in bytes; written when all of them are."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -127,6 +123,33 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
     if not is_complete(named):
         raise CheckpointError(f"{wanted} is incomplete: it was not written to its end; name an earlier one")
     return str(named)
+
+
+def find_best(resumed: Path, training: TrainingArguments, state: TrainerState) -> None:
+    """Note in the state where the best checkpoint so far is: its path may be relative to another folder.
+
+    Args:
+        resumed: the checkpoint that a run resumes from.
+        training: of the run.
+        state: as that checkpoint has it.
+
+    Raises:
+        CheckpointError: it is nowhere, and the best is to be kept.
+    """
+    if not state.best_global_step:
+        return
+    name, noted = f"checkpoint-{state.best_global_step}", state.best_model_checkpoint
+    places = [resumed.parent / name, Path(training.output_dir) / name, *([Path(noted)] if noted else [])]
+    best = next((place for place in places if is_complete(place)), None)
+    if best is not None:
+        state.best_model_checkpoint = str(best)
+    elif training.load_best_model_at_end:
+        raise CheckpointError(
+            f"{resumed.name} is of a run whose best step so far is {state.best_global_step}, and no complete "
+            f"{name} is beside it or in the output_dir: a later step that is worse would be kept under its "
+            "name. Put that folder back; or resume from a checkpoint before it; or keep the last step's "
+            "weights: --load_best_model_at_end false"
+        )
 
 
 def incomplete(output: Path) -> list[Path]:

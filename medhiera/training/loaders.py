@@ -24,6 +24,7 @@ class LoadingTrainer(Trainer):
     """
 
     _order: KeyedSampler | None = None
+    _images_of_step = 0  # of this rank
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._is_training = multiprocessing.RawValue("b", 0)  # its workers see it change
@@ -67,6 +68,12 @@ class LoadingTrainer(Trainer):
         loader = super().get_train_dataloader()
         check_batches(self.args, len(self.train_dataset), len(loader))
         return loader
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of one step, as transformers collects them; how many images they have is noted."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._images_of_step = sum(len(batch["pixel_values"]) for batch in batches)
+        return batches, items
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The batches of a split; transformers answers with those that it kept, of whichever split."""

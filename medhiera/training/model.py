@@ -4,6 +4,7 @@ Stands on the config room. The scripts call check_source before any data is buil
 """
 
 import logging
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,15 +13,17 @@ from transformers import PreTrainedModel
 
 from medhiera.config.arguments import ModelArguments
 from medhiera.config.model_config import override_faults
-from medhiera.errors import UserError
+from medhiera.errors import UserError, one_line
 from medhiera.layout import read_config
 from medhiera.loading import check_weights, load_model
+from medhiera.training.ema import EMA_FILE
 from modeling_hiera_mae import (
     HieraMAEConfig,
     HieraMAEForPreTraining,
     HieraMAEModel,
 )
 from modeling_hiera_mae.configuration_hiera_mae import DECODER_GEOMETRY
+from modeling_hiera_mae.weight_files import Weights, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ def check_source(options: ModelArguments, *, is_mae: bool) -> None:
         try:
             stored = HieraMAEConfig.from_dict(read_config(source))
             check_weights(source)
+            _averaged_weights(source)
         except UserError as error:
             raise UserError(f"--model_name_or_path {error}") from error
     faults = override_faults(options, stored, is_mae=is_mae)
@@ -83,9 +87,8 @@ def start_model(
     if options.reset_decoder:
         return _with_new_decoder(source, config_fields)
     try:
-        model, loading = load_model(
-            model_class, source, ignore_mismatched_sizes=options.reset_head, **config_fields
-        )
+        weights = {"state_dict": _averaged_weights(source), "ignore_mismatched_sizes": options.reset_head}
+        model, loading = load_model(model_class, source, **weights, **config_fields)
     except UserError as error:
         hint = " (in a recipe: reset_head: true)" if "ignore_mismatched_sizes" in str(error) else ""
         raise UserError(f"--model_name_or_path {error}{hint}") from error
@@ -111,13 +114,30 @@ def start_model(
     return model, new
 
 
+def _averaged_weights(source: str) -> Weights | None:
+    """A checkpoint's moving average, which is what the finished stage would hold; None where there is none.
+
+    Raises:
+        UserError: the file is damaged, or holds NaN or infinite weights.
+    """
+    file = Path(source) / EMA_FILE
+    if not file.is_file():
+        return None
+    try:
+        weights = read_weights([file])
+    except (ValueError, OSError) as error:
+        raise UserError(f"{source} cannot be loaded: {one_line(error)}") from error
+    logger.info("%s is of a run with ema_decay: training starts from the averaged weights", source)
+    return weights
+
+
 def _with_new_decoder(source: str, config_fields: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
     """A masked autoencoder with the encoder of a checkpoint, and the names of its new weights."""
     of_decoder = {name: value for name, value in config_fields.items() if name in DECODER_GEOMETRY}
     of_encoder = {name: value for name, value in config_fields.items() if name not in DECODER_GEOMETRY}
     pools = of_encoder.pop("num_query_pool", None)  # an encoder alone has none to choose
     try:
-        encoder, _ = load_model(HieraMAEModel, source, **of_encoder)
+        encoder, _ = load_model(HieraMAEModel, source, state_dict=_averaged_weights(source), **of_encoder)
     except UserError as error:
         raise UserError(f"--model_name_or_path {error}") from error
     config = HieraMAEConfig.from_dict(encoder.config.to_dict() | of_decoder | {"num_query_pool": pools})

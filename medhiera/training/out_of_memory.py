@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from transformers import TrainingArguments
 
 from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import UNITS, largest_fitting
@@ -15,7 +16,7 @@ def end_run(
     batch: Mapping[str, Any],
     trained: Sequence[Tensor],
     without_moments: Sequence[Tensor],
-    accumulation: int | None,
+    training: TrainingArguments | None,
 ) -> NoReturn:
     """Try halves of a batch that did not fit, then end the run with the largest that does.
 
@@ -24,7 +25,7 @@ def end_run(
         batch: that did not fit.
         trained: parameters, for which gradients must fit too; none in evaluation.
         without_moments: those for which the optimizer has not asked for its moments yet, float32.
-        accumulation: batches of an optimizer step; None in evaluation.
+        training: transformers' arguments; None in evaluation.
 
     Raises:
         RunEndedError: always.
@@ -40,7 +41,7 @@ def end_run(
     size = len(batch["pixel_values"])
     unit = "studies" if "has_view" in batch else "images"
     fitting = largest_fitting(attempt, size)
-    message = out_of_memory_message(size, fitting, accumulation, unit, has_mixup="mixup_share" in batch)
+    message = out_of_memory_message(size, fitting, training, unit, has_mixup="mixup_share" in batch)
     raise RunEndedError(f"{rank_in_words()}{message}")
 
 
@@ -84,7 +85,7 @@ def first_images(batch: Mapping[str, Any], count: int) -> dict[str, Any]:
 def out_of_memory_message(
     batch_size: int,
     fitting: int,
-    accumulation: int | None,
+    training: TrainingArguments | None,
     unit: str = "images",
     *,
     has_mixup: bool = False,
@@ -94,11 +95,11 @@ def out_of_memory_message(
     Args:
         batch_size: images that did not fit.
         fitting: images that did, 0 for none.
-        accumulation: batches of an optimizer step; None in evaluation.
+        training: transformers' arguments; None in evaluation.
         unit: what a batch is of.
         has_mixup: a batch of another size is mixed otherwise.
     """
-    if fitting and accumulation is None:
+    if fitting and training is None:
         return (
             f"out of memory in evaluation: a batch of {batch_size} {unit} does not fit; {fitting} of the "
             f"same {unit} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
@@ -109,13 +110,22 @@ def out_of_memory_message(
             f"out of memory: a batch of {batch_size} {unit} does not fit, and {neither}. Take a smaller "
             "image_size or model_size, or gradient_checkpointing: true"
         )
-    assert accumulation is not None
-    steps = -(-batch_size * accumulation // fitting)
-    result = "the result is the same, for the loss is divided over the whole step"
+    assert training is not None
+    step = training.train_batch_size * training.gradient_accumulation_steps
+    least = 2 if has_mixup else 1
+    size = next((size for size in range(fitting, least, -1) if step % size == 0), least)
+    steps = -(-step // size)
+    result = f"a step has the same {unit} as before, each of the same weight"
+    if training.world_size > 1:
+        result += ", but for those that are seen twice to fill up the last batches of an epoch"
+    if training.dataloader_drop_last:
+        result = (
+            "with dataloader_drop_last an epoch would leave fewer out, so this is another run: start it anew"
+        )
     if has_mixup:
         result = "with Mixup, which mixes the images of a batch, this is another run: start it anew"
     return (
         f"out of memory: a batch of {batch_size} {unit} does not fit; {fitting} of the same {unit} do "
-        f"(tried). Set per_device_train_batch_size: {fitting} and gradient_accumulation_steps: {steps}; "
+        f"(tried). Set per_device_train_batch_size: {size} and gradient_accumulation_steps: {steps}; "
         f"{result}"
     )

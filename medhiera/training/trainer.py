@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import SaveStrategy
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.config.training_options import use_tf32
@@ -23,8 +24,15 @@ from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
 from medhiera.training.callbacks import DivergenceCallback
-from medhiera.training.checkpoints import failed_write_message, is_failed_write, mark_complete, rotate
+from medhiera.training.checkpoints import (
+    failed_write_message,
+    find_best,
+    is_failed_write,
+    mark_complete,
+    rotate,
+)
 from medhiera.training.ema import EMA, EMACallback
+from medhiera.training.evaluation_loss import EvaluationLoss, forget_repeated_labels
 from medhiera.training.loaders import LoadingTrainer
 from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
@@ -80,6 +88,8 @@ class MedHieraTrainer(LoadingTrainer):
         self.preprocessing = preprocessing
         self.average: EMA | None = None
         self.working: WorkingWeights | None = None
+        self._evaluated = EvaluationLoss()
+        self._items: Tensor | int | None = None  # what the loss of the step at hand is divided by
         self._settings: dict[str, Any] = dict(recipe or {})
         self._reports = False
         # A masked autoencoder's loss needs the masked tokens alone.
@@ -168,7 +178,7 @@ class MedHieraTrainer(LoadingTrainer):
         self, batch_samples: list[Mapping[str, Tensor]], device: torch.device
     ) -> Tensor | int | None:
         counted: list[Any] = [countable_labels(batch, self.model.config) for batch in batch_samples]
-        count = super()._get_num_items_in_batch(counted, device)
+        count = self._items = super()._get_num_items_in_batch(counted, device)
         return count.clamp(min=1) if isinstance(count, Tensor) else count  # nothing annotated: a loss of 0
 
     # Steps, guarded
@@ -195,6 +205,9 @@ class MedHieraTrainer(LoadingTrainer):
             RunEndedError: the batch before had a NaN or infinite loss, or this one does not fit.
         """
         image_ids = inputs.pop("image_ids", [])
+        # transformers divides the loss by it where the model does not: each image counts alike, in the last
+        # step of an epoch too, where batches are unequal.
+        self.current_gradient_accumulation_steps = self._images_of_step / len(inputs["pixel_values"])
         kept = dict(inputs)
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
@@ -219,8 +232,7 @@ class MedHieraTrainer(LoadingTrainer):
 
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad and is_training]
         has_moments = self.optimizer is None or bool(self.optimizer.state_dict()["state"])
-        accumulation = self.args.gradient_accumulation_steps if is_training else None
-        end_run(loss_of, batch, trained, [] if has_moments else trained, accumulation)
+        end_run(loss_of, batch, trained, [] if has_moments else trained, self.args if is_training else None)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log or self.control.should_evaluate or self.control.should_save:
@@ -239,6 +251,7 @@ class MedHieraTrainer(LoadingTrainer):
         check_schedule(self.args, self.optimization, max_steps, max_steps / self._settings["steps an epoch"])
         if resume_from_checkpoint is not None:
             check_settings(Path(resume_from_checkpoint), self._settings)
+            find_best(Path(resume_from_checkpoint), self.args, self.state)
         if self.optimization.precision == "bf16_weights":
             self.working = WorkingWeights(self.model)
             self.model_wrapped = self.accelerator.prepare_model(self.working.model)
@@ -262,10 +275,15 @@ class MedHieraTrainer(LoadingTrainer):
         if self.working is not None:
             self.working.refresh()
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate the weights that count."""
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluate the weights that count; the loss is over all annotated labels, see EvaluationLoss."""
+        self._evaluated = EvaluationLoss()
         with self.averaged_weights():
-            return super().evaluation_loop(*args, **kwargs)
+            found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        loss = self._evaluated.mean(self.accelerator)
+        if loss is not None:
+            found.metrics[f"{metric_key_prefix}_loss"] = loss
+        return found
 
     def prediction_step(
         self,
@@ -282,6 +300,7 @@ class MedHieraTrainer(LoadingTrainer):
         inputs.pop("image_ids", None)
         if prediction_loss_only and self._has_optional_logits:
             inputs["output_logits"] = False
+        forget_repeated_labels(inputs, self.accelerator)
         kept = dict(inputs)
         try:
             loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
@@ -289,10 +308,17 @@ class MedHieraTrainer(LoadingTrainer):
             if not is_out_of_memory(error):
                 raise
         else:
+            if isinstance(self._items, Tensor):
+                self._evaluated.add(loss, self._items)
             if self.args.torch_compile and isinstance(logits, Tensor):
                 logits = logits.clone()  # a replayed CUDA graph writes the next batch's into the same memory
             return loss, logits, labels
         self._end_out_of_memory(kept, is_training=False)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        # A step between two checkpoints cannot be kept, nor may it hide the best of those that can.
+        is_kept = self.control.should_save or self.args.save_strategy == SaveStrategy.BEST
+        return is_kept and super()._determine_best_metric(metrics, trial)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

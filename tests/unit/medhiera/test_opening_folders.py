@@ -14,9 +14,9 @@ from warm_python import warm_python
 
 from medhiera.config.arguments import ModelArguments
 from medhiera.errors import UserError
+from medhiera.hub.normalization import choose_preprocessing, stage_preprocessing
 from medhiera.inference.classifier import Classifier
 from medhiera.loading import load_processor
-from medhiera.run import choose_preprocessing, stage_preprocessing
 from medhiera.space.reader import open_folder
 from medhiera.training.model import check_source, start_model
 from modeling_hiera_mae import HieraMAEForImageClassification

@@ -7,7 +7,8 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
-from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
+from safetensors.torch import load_file, save_file
+from stage_records import SOME_REPORT, classification_record, facts, imagenet_record, pretraining_record
 
 from dataset_scripts import write_phantom_cohort
 from medhiera.config.arguments import ModelArguments
@@ -16,8 +17,13 @@ from medhiera.config.stage_arguments import MAEArguments
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.training_images import list_images, write_training_images
 from medhiera.errors import UserError
+from medhiera.hub.beginning import write_beginning
+from medhiera.hub.data_record import PreprocessingRecord
+from medhiera.hub.lineage import lineage_of
+from medhiera.hub.normalization import choose_preprocessing
+from medhiera.hub.record import BegunRecord
 from medhiera.inference.classifier import Classifier
-from medhiera.run import Run, begin_run, choose_preprocessing
+from medhiera.run import Run, begin_run
 from medhiera.stages import CLASSIFICATION, PRETRAINING
 from medhiera.training.model import check_source, set_prior_bias, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -95,6 +101,45 @@ def test_normalization_is_inherited_from_a_stage_alone(mae_folder):
         record.write(mae_folder)
         inherited = choose_preprocessing(str(mae_folder), 96, 110, 0.5, 0.2)
         assert inherited == Preprocessing(96, 110, 0.4, 0.3)
+
+
+def test_a_checkpoint_keeps_the_normalization_and_lineage_of_its_run(mae_folder):
+    checkpoint = mae_folder / "checkpoint-4"
+    checkpoint.mkdir()
+    (checkpoint / "complete.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is a checkpoint, and no run\.json beside it .* resume it"):
+        choose_preprocessing(str(checkpoint), 64, 73, 0.5, 0.2)
+    of_run = PreprocessingRecord(64, 73, 0.4, 0.3)
+    write_beginning(BegunRecord(stage=1, **facts(preprocessing=of_run)), mae_folder)
+    for _ in range(2):
+        assert choose_preprocessing(str(checkpoint), 96, 110, 0.5, 0.2) == Preprocessing(96, 110, 0.4, 0.3)
+        lineage = lineage_of(str(checkpoint), [])
+        history = "from random weights; ChestX-ray14 1,000 images"
+        assert lineage.started_from == f"checkpoint-4 of stage 1 ({history})"
+        assert lineage.earlier_sources == ["ChestX-ray14"] and lineage.license == "apache-2.0"
+        assert [one.stage for one in lineage.leakage_before] == [1]
+        pretraining_record(preprocessing=of_run).write(mae_folder)  # the finished run's, of earlier versions
+        (mae_folder / "run.json").unlink(missing_ok=True)
+    (mae_folder / "metrics.json").unlink()
+    (checkpoint / "complete.json").unlink()
+    (mae_folder / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run\.json is not the record of a stage"):
+        choose_preprocessing(str(checkpoint), 64, 73, 0.5, 0.2)
+
+
+@pytest.mark.parametrize("reset_decoder", [False, True])
+def test_a_checkpoint_with_an_average_starts_from_it(reset_decoder, mae_folder):
+    """The finished stage holds the averaged weights; model.safetensors of a checkpoint are the raw ones."""
+    raw = load_file(mae_folder / "model.safetensors")
+    average = {name: value + 1 for name, value in raw.items()}
+    save_file(average, mae_folder / "ema.safetensors")
+    options = ModelArguments(model_name_or_path=str(mae_folder), reset_decoder=reset_decoder)
+    model, _ = start_model(HieraMAEForPreTraining, options, image_size=[64, 64])
+    name = "hiera.encoder.stages.0.layers.0.mlp.fc1.weight"
+    assert torch.equal(model.state_dict()[name], average[name])
+    (mae_folder / "ema.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"--model_name_or_path .*ema\.safetensors"):
+        check_source(options, is_mae=True)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from medhiera.errors import UserError
 from medhiera.hub.imagenet_stage import complete, main
 from medhiera.hub.lineage import lineage_of
 from medhiera.hub.model_card import TEMPLATES
+from medhiera.hub.normalization import choose_preprocessing
 from medhiera.hub.publish import _check_folder
 from medhiera.hub.record import read_record
 from medhiera.layout import STAGE_FILES, TRAINING_IMAGES_FILE
-from medhiera.run import choose_preprocessing
 from medhiera.training.model import start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 from modeling_hiera_mae.convert import convert, save

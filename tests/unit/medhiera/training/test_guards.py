@@ -103,7 +103,26 @@ def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
     ) as caught:
         trainer.train()
     assert "per_device_train_batch_size: 2 and gradient_accumulation_steps: 8" in str(caught.value)
-    assert "neither does one image" in out_of_memory_message(8, 0, 1)
+    assert "each of the same weight" in str(caught.value)
+    assert "neither does one image" in out_of_memory_message(8, 0, trainer.args)
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "fitting", "advice"),
+    [(100, 1, 12, (10, 10)), (8, 3, 7, (6, 4)), (7, 1, 3, (1, 7)), (6, 2, 1, (1, 12))],
+)
+def test_what_is_advised_against_no_memory_keeps_the_images_a_step(
+    batch, accumulation, fitting, advice, tmp_path
+):
+    """12 of 100 images fit: with 9 batches of 12 a step would have 108, and no run resumes so."""
+    arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    said = out_of_memory_message(batch, fitting, make_trainer(tmp_path, **arguments).args)
+    words = f"per_device_train_batch_size: {advice[0]} and gradient_accumulation_steps: {advice[1]};"
+    assert words in said and advice[0] * advice[1] == batch * accumulation
+    said = out_of_memory_message(
+        batch, fitting, make_trainer(tmp_path, dataloader_drop_last=True, **arguments).args
+    )
+    assert "is another run: start it anew" in said and "same images as before" not in said
 
 
 def test_out_of_memory_with_mixup_does_not_promise_the_same_result(tmp_path):

@@ -69,6 +69,7 @@ TRAINER = (
         "_prepare_for_training",
         ("max_steps", "train_dataloader", "resume_from_checkpoint"),
     ),
+    LibraryName(transformers.Trainer, "_determine_best_metric", ("metrics", "trial")),
     LibraryName(transformers.Trainer, "_load_best_model", ()),
     LibraryName(transformers.Trainer, "_finalize_training", (), is_open=True),
     LibraryName(transformers.Trainer, "_save_checkpoint", ("model", "trial")),

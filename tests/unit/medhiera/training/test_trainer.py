@@ -8,6 +8,8 @@ from medhiera.config.arguments import OptimizationArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
+from medhiera.data.masks import MaskDrawing
+from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
 from medhiera.training.losses import TrainingLoss, choose_loss
 from medhiera.training.optimizers import layer_decay_groups
@@ -167,6 +169,29 @@ def test_a_loss_of_ours_is_accumulated_as_the_models_own(loss, tmp_path):
         trainer.train()
         results.append(trainer.state.log_history[0]["loss"])
     assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("images", [14, 16])
+def test_accumulated_batches_of_a_masked_autoencoder_weigh_images_alike(images, tmp_path):
+    """Of 14 images the last step of an epoch has 6: one batch, or accumulated ones of 4 and 2."""
+    preprocessing = Preprocessing(image_size=64, resize_size=72, mean=0.5, std=0.25)
+    found = []
+    for batch, accumulation in ((8, 1), (4, 2)):
+        model, rows = tiny_mae(), make_rows(images)
+        table = RadiographDataset(
+            rows, preprocessing, seed=42, masks=MaskDrawing(model.config.unit_grid, 0.5)
+        )
+        trainer = make_trainer(
+            tmp_path, OptimizationArguments(schedule="trainer"), rows, model, table, optim="sgd",
+            preprocessing=preprocessing, per_device_train_batch_size=batch, learning_rate=0.1,
+            gradient_accumulation_steps=accumulation, lr_scheduler_type="constant",
+        )  # fmt: skip
+        trainer.train()
+        found.append((weights(model), [entry["loss"] for entry in trainer.state.log_history[:4]]))
+    (expected, losses), (accumulated, other_losses) = found
+    assert other_losses == pytest.approx(losses, rel=1e-5)
+    for name, value in expected.items():
+        torch.testing.assert_close(accumulated[name], value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [3, 4], ids=["mid epoch", "epoch's end"])

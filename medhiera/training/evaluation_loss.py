@@ -1,0 +1,57 @@
+"""The loss of an evaluation, which does not depend on how its images are cut into batches.
+
+Stands beside trainer.py. transformers weighs each batch's loss by its images; ours is a mean over annotated
+labels (of reports: tokens), of which batches have more or fewer, or none.
+"""
+
+import math
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+
+class EvaluationLoss:
+    """Adds up the batches of one evaluation."""
+
+    def __init__(self) -> None:
+        self._batches: list[Tensor] = []
+
+    def add(self, loss: Tensor, items: Tensor) -> None:
+        """Take one batch of this rank.
+
+        Args:
+            loss: a scalar, divided by `items`.
+            items: a scalar, 0 where nothing is annotated; such a batch's loss does not count.
+        """
+        self._batches.append(torch.stack([torch.where(items > 0, loss.float() * items, 0), items.float()]))
+
+    def mean(self, accelerator: Accelerator) -> float | None:
+        """The sum of all batches of all ranks by their items; None where none was added.
+
+        Every rank must call it.
+        """
+        if not self._batches:
+            return None
+        own = torch.stack(self._batches).sum(dim=0)
+        total, items = accelerator.gather(own).reshape(-1, 2).cpu().double().sum(dim=0).tolist()
+        return float(total / items) if items else 0.0
+
+
+def forget_repeated_labels(batch: dict[str, Any], accelerator: Accelerator) -> None:
+    """Where images of before fill up the last batches of several ranks, leave their labels out.
+
+    What is predicted of them is dropped where transformers gathers it.
+
+    Args:
+        batch: as the loader gave it; `labels` are replaced.
+        accelerator: of the evaluation in progress.
+    """
+    state, labels = accelerator.gradient_state, batch.get("labels")
+    if labels is None or not state.end_of_dataloader or state.remainder <= 0:
+        return
+    own = max(0, state.remainder - accelerator.process_index * len(labels))
+    if own < len(labels):
+        batch["labels"] = labels.clone()
+        batch["labels"][own:] = math.nan if labels.is_floating_point() else -100
