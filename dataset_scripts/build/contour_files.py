@@ -60,9 +60,9 @@ def read_contours(source: Path, root: Path, pictures: Sequence[str]) -> Contours
     """Read the contours of pictures.
 
     Args:
-        source: a CSV of CheXmask (also as .csv.gz), or a folder of masks named as the pictures, with any
-            suffix of a picture (`lungs_of_mask` says what is lung). Two masks of one picture are united
-            where their paths differ only in `left` and `right` (leftMask/1.png, rightMask/1.png); where
+        source: a CSV of CheXmask (also as .csv.gz), or a folder of masks named as the pictures, perhaps with
+            `_mask` behind, with any suffix of a picture (`lungs_of_mask` says what is lung). Two masks of one
+            picture are united where their paths differ only in `left` and `right` (leftMask/1.png, rightMask/1.png); where
             others fit one picture, or one of the two is missing or empty, the picture is refused.
         root: the folder of the pictures.
         pictures: their paths below it, with `/`.
@@ -90,8 +90,11 @@ def read_contours(source: Path, root: Path, pictures: Sequence[str]) -> Contours
 
 def _read_masks(folder: Path, root: Path, pictures: Sequence[str], contours: Contours) -> None:
     masks = [path for path in walk_folder(folder).files if is_picture(folder / path)]
+    matched = list(_match(masks, pictures))
+    rest = {_without_mask(mask): mask for mask in set(masks) - {mask for mask, _ in matched}}
+    matched += [(rest[name], picture) for name, picture in _match(rest, pictures)]
     of_picture: dict[str, list[str]] = {}
-    for mask, picture in _match(masks, pictures):
+    for mask, picture in sorted(matched):
         if (folder / mask).resolve() != (root / picture).resolve():  # where the folder holds both
             of_picture.setdefault(picture, []).append(mask)
     of_one_side = {
@@ -110,6 +113,12 @@ def _read_masks(folder: Path, root: Path, pictures: Sequence[str], contours: Con
             contours.regions[picture] = region_of_mask(_read_lungs(folder, fitting, root / picture))
         except BadImageError as error:
             contours.refused.append((picture, error.detail))
+
+
+def _without_mask(path: str) -> str:
+    """The path without what some sets (Shenzhen's, say) write behind a picture's name."""
+    stem = without_suffix(path)
+    return stem.removesuffix("_mask") + path.removeprefix(stem)
 
 
 def _are_sides(masks: Sequence[str]) -> bool:

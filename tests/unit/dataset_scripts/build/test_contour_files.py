@@ -289,6 +289,22 @@ def test_a_folder_that_holds_the_pictures_too_is_read_for_its_masks(tmp_path):
     assert hull_holds_the_lungs(read_mask(tmp_path / "out" / "a.png"))
 
 
+def test_a_mask_may_say_that_it_is_one(tmp_path):
+    """As Shenzhen's in Kaggle's set, beside Montgomery's without it; a picture may be called so too."""
+    names = ("CHNCXR_0001_0.png", "MCUCXR_0001_0.png", "odd_mask.png")
+    for name in names:
+        write_picture(tmp_path / "p" / name)
+    left, right = draw_lungs()
+    (tmp_path / "own").mkdir()
+    for name in ("CHNCXR_0001_0_mask.png", "MCUCXR_0001_0.png", "odd_mask.png", "none_mask.png"):
+        Image.fromarray(((left | right) * 255).astype(np.uint8)).save(tmp_path / "own" / name)
+    contours = read_contours(tmp_path / "own", tmp_path / "p", names)
+    assert contours.regions.keys() == set(names) and not contours.refused
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "own" / "MCUCXR_0001_0_mask.tif")
+    contours = read_contours(tmp_path / "own", tmp_path / "p", names)
+    assert contours.refused[0][1].startswith("MCUCXR_0001_0.png and MCUCXR_0001_0_mask.tif fit it")
+
+
 def test_several_masks_of_a_picture_that_are_not_its_two_lungs_are_refused(tmp_path):
     names = ("copy.png", "form.png", "one.png", "size.png", "right.png", "heart.png", "empty.png")
     for name in names:
