@@ -62,8 +62,9 @@ def read_contours(source: Path, root: Path, pictures: Sequence[str]) -> Contours
     Args:
         source: a CSV of CheXmask (also as .csv.gz), or a folder of masks named as the pictures, perhaps with
             `_mask` behind, with any suffix of a picture (`lungs_of_mask` says what is lung). Two masks of one
-            picture are united where their paths differ only in `left` and `right` (leftMask/1.png, rightMask/1.png); where
-            others fit one picture, or one of the two is missing or empty, the picture is refused.
+            picture are united where their paths differ only in `left` and `right` (leftMask/1.png,
+            rightMask/1.png); where others fit one picture, or one of the two is missing or empty, the picture
+            is refused.
         root: the folder of the pictures.
         pictures: their paths below it, with `/`.
 
