@@ -76,7 +76,6 @@ from medhiera.data.report_dataset import (
     rows_of,
 )
 from medhiera.data.selection import select_examples, warn_of_small_images
-from medhiera.data.training_images import check_unseen
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -95,7 +94,7 @@ from medhiera.hub.record import ReportRecord, read_record
 from medhiera.inference.report_writer import ReportWriter, batches
 from medhiera.layout import CARD_FILE, METRICS_FILE, REPORTS_FILE, public_name
 from medhiera.output import write_error
-from medhiera.scoring import begin, open_built, output_folder, warn_of_model
+from medhiera.scoring import begin, check_models_unseen, open_built, output_folder, warn_of_model
 
 logger = logging.getLogger("evaluate_report")
 
@@ -125,8 +124,9 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     scored = splits[options.split]
     warn_of_model(record, are_drawn(scored.rows))
     warn_of_small_images(scored.rows, writer.preprocessing.resize_size, is_exported=data.is_exported)
-    if options.split != "train" and options.split_scheme is None:
-        check_unseen(options.model, **{options.split: rows_of(scored.rows, scored.studies)})
+    if options.split != "train":
+        held_out = {options.split: rows_of(scored.rows, scored.studies)}
+        check_models_unseen(options.split_scheme, [options.model], [record], **held_out)
     other = None if options.compare is None else read_written(options.compare, scored)
     labeler = None if options.chexbert is None else Chexbert.open(options.chexbert, device)
 

@@ -73,6 +73,7 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from dataset_scripts.build.records import content_hash, scan_folder
 from medhiera.errors import UserError, run_script
 from medhiera.experiments import figures
 from medhiera.experiments.arms import (
@@ -292,6 +293,10 @@ def check_settings(output: Path, options: argparse.Namespace, arguments: Sequenc
         "stage0": canonical_path(options.stage0),
         "arguments": list(arguments),
     }
+    if Path(
+        options.data_dir
+    ).is_dir():  # every run reads it anew: all are to be of the same images and labels
+        settings["data"] = content_hash(scan_folder(Path(options.data_dir)), output)
     if options.task_sources is not None:
         settings["task_sources"] = options.task_sources
     for name in ("stage1", "nih_mapping"):

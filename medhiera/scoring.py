@@ -115,12 +115,30 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
     held_out = {} if options.split == "train" else {options.split: rows}
     if options.split != "validation" and "validation" in cocktail.rows:
         held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)
-    if options.split_scheme is None:  # as asked for, with a warning
-        for model in models:
-            check_unseen(model, **held_out)
+    check_models_unseen(options.split_scheme, models, records, **held_out)
     validation = None if options.split == "validation" else held_out.get("validation")
     is_smoke_run = any(record is not None and record.kind == "smoke" for record in records)
     return ScoredData(cocktail, sources, rows, validation, figure_mark(rows, is_smoke_run=is_smoke_run))
+
+
+def check_models_unseen(
+    asked: str | None, models: Sequence[str], records: Sequence[AnyRecord | None], **held_out: Dataset
+) -> None:
+    """Refuse to score models on images that they were trained on, but where another split is asked for.
+
+    Args:
+        asked: the split scheme of the command line; open_built warns where a model has another.
+        models: folders or Hub ids.
+        records: theirs; None of a model that was not trained here.
+        **held_out: rows by split.
+
+    Raises:
+        UserError: see check_unseen.
+    """
+    for model, record in zip(models, records, strict=True):
+        is_other = isinstance(record, TrainedRecord) and asked not in (None, record.data.split_scheme)
+        if not is_other:
+            check_unseen(model, **held_out)
 
 
 def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:

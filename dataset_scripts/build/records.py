@@ -17,6 +17,8 @@ from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS
 from dataset_scripts.reading.image_files import is_picture, walk_folder
 
+_TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", "metadata.parquet")
+
 _BYTE_ORDER_MARKS = (  # UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -239,6 +241,25 @@ def manifest_hash(scans: Iterable[FolderScan], extra_files: Iterable[Path] = ())
             digest.update(f"{scan.root.name}\0{path}\0{size}\0{mtime_ns}\n".encode(errors="surrogateescape"))
     for file in extra_files:
         digest.update(read_text(file).encode())
+    return digest.hexdigest()[:16]
+
+
+def content_hash(scan: FolderScan, left_out: Path) -> str:
+    """Return a hash that changes with a folder's and its sources' tables, and other files' names and sizes.
+
+    What was copied or touched, and has other times, has the same.
+
+    Args:
+        scan: of the folder.
+        left_out: a folder whose files do not count where it lies in that one.
+    """
+    digest = hashlib.sha256()
+    for path, (size, _) in sorted(scan.files.items()):
+        if (scan.root / path).is_relative_to(left_out.resolve()):
+            continue
+        digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
+        if path.count("/") <= 1 and path.lower().endswith(_TABLES):
+            digest.update((scan.root / path).read_bytes())
     return digest.hexdigest()[:16]
 
 

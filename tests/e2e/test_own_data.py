@@ -65,6 +65,8 @@ def is_split_anew_where_the_folder_changes(own_folder, trained, workshop, tmp_pa
     words = ["--data_dir", str(own_folder), "--build_dir", str(tmp_path / "built")]
     for command in (
         ["evaluate_cls.py", "--model", str(trained), *words, "--output_dir", str(tmp_path / "anew")],
+        ["evaluate_cls.py", "--model", str(trained), *words, "--split_scheme", "official",
+         "--output_dir", str(tmp_path / "anew1")],
         ["train_cls.py", str(workshop.configs["train_cls.py"]), *words, "--use_cpu", "true",
          "--output_dir", str(tmp_path / "anew2"), "--model_name_or_path", str(trained / "checkpoint-6")],
     ):  # fmt: skip

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 from pyarrow import parquet
+from stage_records import classification_record
 
 from medhiera.data.training_images import (
     check_unseen,
@@ -15,6 +16,7 @@ from medhiera.data.training_images import (
     write_training_images,
 )
 from medhiera.errors import UserError
+from medhiera.scoring import check_models_unseen
 
 CHEST = "ChestX-ray14"
 
@@ -58,6 +60,15 @@ def test_a_checkpoint_of_the_run_is_no_way_around(tmp_path):
     write(tmp_path / "run", 1)
     with pytest.raises(UserError, match="checkpoint-8 was trained on 1 of the 1 test images"):
         check_unseen(checkpoint, test=make_rows(1))
+
+
+def test_the_split_that_a_model_was_trained_with_is_no_way_around(tmp_path):
+    write(tmp_path, 1)
+    record, rows = classification_record(), make_rows(1)
+    for asked, known in ((None, record), (record.data.split_scheme, record), ("r2gen", None)):
+        with pytest.raises(UserError, match="was trained on 1 of the 1 test images"):
+            check_models_unseen(asked, [str(tmp_path)], [known], test=rows)
+    check_models_unseen("r2gen", [str(tmp_path)], [record], test=rows)  # open_built warns
 
 
 def test_what_a_checkpoint_was_chosen_on_is_listed_and_may_be_tested_on(tmp_path):

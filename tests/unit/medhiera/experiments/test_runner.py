@@ -13,6 +13,7 @@ from stage_records import pretraining_record
 from warm_python import start_warm, warm_python
 
 import reproduce
+from dataset_scripts.build.records import content_hash, scan_folder
 from medhiera.errors import RunFailedError, UserError
 from medhiera.evaluation.results import ReconstructionReport
 from medhiera.experiments.arms import STAGE0, Arm, ablation_arms, explode_arms, mask_arms
@@ -294,7 +295,10 @@ def test_settings_may_change_until_something_has_trained(tmp_path):
 
 def test_runs_of_other_settings_are_not_resumed(tmp_path, finished_arms):
     settings = {"experiment": "explode", "budget": "smoke", "data_dir": str(tmp_path), "stage0": None}
+    (tmp_path / "labels.csv").write_text("image,Edema\n0.png,0\n")
+    settings["data"] = content_hash(scan_folder(tmp_path), tmp_path / "out")
     (tmp_path / "out" / "experiment.json").write_text(json.dumps(settings | {"arguments": []}))
+    os.utime(tmp_path / "labels.csv", (0, 0))
     explode(tmp_path)
     assert "| learning rate 0.01 | 1.5000" in (tmp_path / "out" / "report.md").read_text()
     explode(tmp_path, "--seeds", "5")  # more of the same
@@ -305,6 +309,11 @@ def test_runs_of_other_settings_are_not_resumed(tmp_path, finished_arms):
     ):
         with pytest.raises(UserError, match=f"{difference}.*another --output_dir"):
             explode(tmp_path, *arguments)
+    for path, content in (("labels.csv", "image,Edema\n0.png,1\n"), ("1.png", "")):
+        (tmp_path / path).write_text(content)
+        with pytest.raises(UserError, match=r"data was '\w+', now '\w+'"):
+            explode(tmp_path)
+        (tmp_path / "labels.csv").write_text("image,Edema\n0.png,0\n")
 
 
 def test_runs_that_nobody_wrote_the_settings_of_are_left_alone(tmp_path, finished_arms):
