@@ -26,6 +26,7 @@ import datasets
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.label_rows import spelling
+from dataset_scripts.build.layout import ORIGIN_FILE
 from dataset_scripts.build.origin import DatasetOrigin, read_origin
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.build.tables import Table
@@ -122,8 +123,9 @@ def is_own_folder(folder: Path, others: Sequence[Source]) -> bool:
         return False
     scan = scan_folder(folder)
     images = scan.images()
-    sources = folders - {SOURCE.folder}
-    within = [parent for parent in scan.root.parents[:3] if parent.name in sources]
+    # What was copied out of a dataset (own/dataset_rows.py) may lie anywhere.
+    sources = set() if (folder / ORIGIN_FILE).is_file() else folders - {SOURCE.folder}
+    within = [parent for parent in scan.root.parents[:5] if parent.name in sources]
     holding = {path.rpartition("/")[0] for path in images}
     below = (
         top for each in sorted(holding) for top in (Path(each), *Path(each).parents) if top.name in sources
@@ -133,7 +135,7 @@ def is_own_folder(folder: Path, others: Sequence[Source]) -> bool:
         raise DataLayoutError(
             f"{folder} is {'in' if within else 'above'} {source}, by its name a source's folder: read as "
             "your own images, its test images would be among those of training. Point data_dir at "
-            f"{source.parent}, or, if these pictures are your own, give that folder another name."
+            f"{source.parent} if it is; if these pictures are your own, give that folder another name."
         )
     return bool(images)
 

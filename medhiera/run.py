@@ -132,8 +132,6 @@ class Run(Generic[S]):
     def describe(self, *columns: str, **used: Dataset) -> None:
         """Collect what the record says before training, so that a fault shows now and not a night later.
 
-        Figures of an earlier run go now, when nothing more can be refused.
-
         Args:
             *columns: of the rows, that are learned: a run resumes with the same.
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
@@ -165,7 +163,6 @@ class Run(Generic[S]):
             "libraries": library_versions(),
             "commit": code_commit(),
         }
-        remove_pictures(self.output, self.resume, self.config.training.process_index)
 
     def make_trainer(
         self,
@@ -199,6 +196,7 @@ class Run(Generic[S]):
                 CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics),
                 ThroughputCallback(images_per_step(training), arguments.unit),
                 TrainingImagesCallback(self.output, self.seen),
+                BeginningCallback(partial(remove_pictures, self.output, self.resume)),
                 BeginningCallback(partial(write_beginning, begun, self.output)),
                 *callbacks,
             ],

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 _VERSION = "4"  # raise it when the same dataset is extracted into other files
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "DICOM": ".dcm", "TIFF": ".tif"}
+
+_EXTRACTED = re.compile(r"/\d{7}-([0-9a-f]{16})(?:\.[a-z]+)?$")
 
 _SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves, of several splits and of one."""
@@ -252,6 +255,12 @@ def _write(dataset: str, splits: dict[str, datasets.Dataset], columns: Columns, 
                 writer.writerow([f"{split}/{name}", *map(_one_line, cells)])
 
 
+def content_name(path: str) -> str:
+    """The digest in the name that an extracted image got (`_images`); another path as it is."""
+    found = _EXTRACTED.search(path)
+    return path if found is None else found[1]
+
+
 def _one_line(value: Any) -> str:
     return "" if value is None or value != value else " ".join(str(value).split())  # NaN is not known
 
@@ -269,7 +278,7 @@ def _images(rows: datasets.Dataset, column: str, folder: Path) -> Iterator[tuple
                 f"the column {column!r} holds {type(content).__name__}; wanted images, or their bytes: "
                 "image_column."
             )
-        # By its content too: an image of another dataset, or of a later revision, is not taken for this one.
+        # By its content too: it is known again in a later revision, and an image of another dataset is not.
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         name = f"{index:07d}-{digest}{_SUFFIXES.get(picture_format(content[:132]), '')}"
         (folder / name).write_bytes(content)

@@ -25,3 +25,12 @@ def find_name(name: str, names: Sequence[str]) -> int | None:
         return names.index(name)
     alike = [place for place, other in enumerate(names) if plain_name(other) == plain_name(name)]
     return alike[0] if len(alike) == 1 else None
+
+
+def find_names(wanted: Sequence[str], names: Sequence[str]) -> list[int | None]:
+    """The place of each; of several that mean one, only the very same name has it."""
+    places = [find_name(name, names) for name in wanted]
+    return [
+        place if place is None or places.count(place) == 1 or names[place] == name else None
+        for name, place in zip(wanted, places, strict=True)
+    ]

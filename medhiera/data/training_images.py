@@ -6,7 +6,8 @@ folder's random hold-out is drawn anew when the folder grows, and public sets co
 under new names. So it is compared by each name that a build knows: its own, ChestX-ray14's, RSNA's, its
 study's.
 
-Names of images that only their owners may pass on are digests (`_name`), here and in what is compared.
+Names of images that only their owners may pass on are digests (`_name`), here and in what is compared. Those
+of a dataset are known by their content: rows move from one revision to the next.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from pyarrow import parquet
 from dataset_scripts import SOURCES
 from dataset_scripts.findings import IS_PHANTOM, NIH_IMAGE, RSNA_IMAGE, STUDY_ID
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
+from dataset_scripts.own.dataset_rows import content_name
 from medhiera.data.columns import read_column
 from medhiera.errors import UserError, one_line
 from medhiera.layout import TRAINING_IMAGES_FILE
@@ -86,7 +88,7 @@ def _name(value: str | None, is_drawn: bool, is_public: bool) -> str | None:
         return None
     if is_drawn:
         return f"phantom {value}"
-    return value if is_public else digest(value)
+    return value if is_public else digest(content_name(value))
 
 
 def digest(name: str) -> str:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from medhiera.data.columns import has_exclusive_labels, read_column
-from medhiera.data.finding_names import find_name
+from medhiera.data.finding_names import find_names
 from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients
 
 FEWEST_PATIENTS = 10
@@ -223,7 +223,7 @@ def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str])
         )
     table = pd.read_parquet(path)
     findings = [str(column) for column in table.columns if column in names or column not in IDENTITY]
-    columns = [find_name(name, findings) for name in names]
+    columns = find_names(names, findings)
     absent = [name for name, column in zip(names, columns, strict=True) if column is None]
     if "image_id" not in table:
         absent = ["image_id"]

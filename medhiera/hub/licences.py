@@ -36,7 +36,7 @@ Source: https://huggingface.co/docs/hub/repositories-licenses.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 """NAME/MODEL, as the Hub names a repository; "the folder x" and "stage 1 (from …)" are none."""
 
-_RANDOM = re.compile(r"(stage \d+ \(from )*random weights(?=[;)]|$)")
+_RANDOM = re.compile(r"((checkpoint-\d+ of )?stage \d+ \(from )*random weights(?=[;)]|$)")
 """What a lineage says of weights that no other weights came before, in this stage or before it."""
 
 

@@ -64,21 +64,22 @@ def _is_of(figure: str, record: AnyRecord) -> bool:
     return figure == "reconstructions" and record.evaluation.target != "features"
 
 
-def remove_pictures(folder: Path, resume: str | None, rank: int = 0) -> None:
+def remove_pictures(folder: Path, resume: str | None) -> None:
     """Remove what an earlier run drew into a folder, before another one begins there.
+
+    Stage 1's figure of its masks stays: this run may have drawn it, and cards ask whether there were any.
 
     Args:
         folder: where the run writes.
         resume: the checkpoint that it resumes from: one of this folder keeps the run's pictures.
-        rank: of this process; the first one removes for all.
 
     Raises:
         UserError: they cannot be removed.
     """
-    if rank or (resume is not None and Path(resume).resolve().parent == folder.resolve()):
+    if resume is not None and Path(resume).parent.resolve() == folder.resolve():
         return
     figures = folder / FIGURES_FOLDER
-    drawn = [figures / f"{name}.png" for name in CAPTIONS]
+    drawn = [figures / f"{name}.png" for name in CAPTIONS if name != "masks"]
     drawn += (figures / "steps").glob("reconstructions-*.png")
     drawn += [folder / EXAMPLES_FOLDER / f"{name}.png" for name in EXAMPLES]
     try:

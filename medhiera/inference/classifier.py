@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from medhiera.data.finding_names import find_name
+from medhiera.data.finding_names import find_names
 from medhiera.data.preprocessing import CenterCrop, Preprocessing
 from medhiera.device import CPU, choose_device, move
 from medhiera.errors import UserError
@@ -340,7 +340,7 @@ def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> lis
     Raises:
         UserError: the model lacks one of them, or has several that are spelled alike.
     """
-    outputs = [find_name(name, model_names) for name in data_names]
+    outputs = find_names(data_names, model_names)
     absent = [name for name, output in zip(data_names, outputs, strict=True) if output is None]
     if absent:
         found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names

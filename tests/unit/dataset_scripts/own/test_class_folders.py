@@ -15,6 +15,7 @@ from dataset_scripts import FINDINGS, Cocktail, ImageFolder, label_names
 from dataset_scripts.__main__ import main
 from dataset_scripts.build.build_log import note_lines, read_report
 from dataset_scripts.build.config import SourceConfig
+from dataset_scripts.build.origin import DatasetOrigin, write_origin
 from dataset_scripts.build.records import SourceListing, scan_folder
 from dataset_scripts.cocktail import SOURCES
 from dataset_scripts.errors import DataLayoutError
@@ -298,6 +299,8 @@ def test_a_folder_above_or_in_a_source_is_refused(tmp_path: Path, place: str) ->
     write(tmp_path / "up", ["raw/COVIDx_CXR/train/A/B/1.png", "raw/COVIDx_CXR/train/2.png", "images/3.png"])
     raw = (tmp_path / "up" / "raw").resolve()
     with pytest.raises(
-        DataLayoutError, match=f"test images would be .* Point data_dir at {re.escape(str(raw))},"
+        DataLayoutError, match=f"test images would be .* Point data_dir at {re.escape(str(raw))} if"
     ):
         is_own_folder(tmp_path / place, SOURCES)
+    write_origin(tmp_path / place, DatasetOrigin(folder="name"))  # as beside a copy of a dataset
+    assert is_own_folder(tmp_path / place, SOURCES)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medhiera.data.finding_names import find_name
+from medhiera.data.finding_names import find_name, find_names
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import choose_findings
@@ -34,3 +34,11 @@ def test_no_finding_is_no_disease_however_it_is_spelled(name):
     assert report.findings_in_mean == ["Mass", name] and report.diseases.findings_in_mean == ["Mass"]
     chosen = choose_findings(labels, patients, ["Mass", name])
     assert chosen.findings == ["Mass"] and chosen.rule.startswith("diseases with")
+
+
+def test_no_two_names_have_one_place():
+    assert find_names(["Mass", "mass"], ["Mass"]) == [0, None]
+    assert find_names(["Mass", "MASS"], ["mass"]) == [None, None]
+    assert find_names(["mass", "Edema"], ["edema", "Mass"]) == [1, 0]
+    with pytest.raises(UserError, match=r"no output for \['mass'\]"):
+        match_findings(["Mass"], ["Mass", "mass"])

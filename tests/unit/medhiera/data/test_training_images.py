@@ -42,6 +42,21 @@ def test_images_are_known_again(tmp_path):
         check_unseen(tmp_path, test=chosen)
 
 
+def test_an_image_of_a_dataset_is_known_by_its_content(tmp_path):
+    own, digests = "image folder/train", [f"{number:016x}" for number in range(3)]
+    rows = [Dataset.from_dict({"image_id": names, "source": ["image folder"] * len(names)}) for names in (
+        [f"{own}/{row:07d}-{digests[row]}.png" for row in (0, 1)],
+        [f"image folder/test/0000007-{digests[1]}.png", f"{own}/0000000-{digests[2]}"],
+        [f"{own}/0000001-{digests[2]}.png", f"{own}/0000001.png"],
+    )]  # fmt: skip
+    write_training_images(tmp_path, list_images(rows[0], "train"))
+    with pytest.raises(
+        UserError, match=f"1 of the 2 test images, such as 'image folder/test/0000007-{digests[1]}"
+    ):
+        check_unseen(tmp_path, test=rows[1])
+    check_unseen(tmp_path, test=rows[2])
+
+
 def test_own_images_of_the_same_names_may_be_others(tmp_path):
     write(tmp_path, 1, source="image folder")
     with pytest.raises(

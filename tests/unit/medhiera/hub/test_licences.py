@@ -27,6 +27,8 @@ def lineage(started_from, license="apache-2.0", teachers=()):
         "stage 1 (from random weights; ChestX-ray14 1,000 images)",
         "stage 2 (from stage 1 (from random weights; COVIDx CXR-3 3 images); ChestX-ray14 4 images)",
         "stage 1 (from random weights)",
+        "checkpoint-2 of stage 1 (from random weights; ChestX-ray14 1,000 images)",
+        "stage 2 (from checkpoint-2 of stage 1 (from random weights; x 3 images); y 4 images)",
     ],
 )
 def test_weights_that_began_here_began_at_random(started_from):
