@@ -30,13 +30,19 @@ from medhiera.data.selection import default_sources, take_label_fraction
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
-from medhiera.evaluation.checkpoint_selection import SELECTION_METRIC, ValidationScores, choose_findings
+from medhiera.evaluation.checkpoint_selection import (
+    SELECTION_METRIC,
+    ValidationScores,
+    choose_findings,
+    one_sided_findings,
+)
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import ClassificationReport
 from medhiera.evaluation.tables import few_cases, mean_as_text
 from medhiera.hub.record import ClassificationRecord
+from medhiera.hub.result_warnings import one_sided_warning
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
 from medhiera.layout import FIGURES_FOLDER
@@ -68,10 +74,13 @@ def main(argv: list[str]) -> None:
 
     is_exclusive = run.data.is_exclusive
     loss = choose_loss(options, is_exclusive)
-    labels = np.array(read_column(eval_rows, "labels").to_pylist())
+    one_sided = one_sided_findings(read_labels(train_rows, names), names)
+    labels = read_labels(eval_rows, names)
     patients = read_column(eval_rows, "patient_id").to_pylist()
-    selection = choose_findings(labels, patients, names, is_exclusive)
+    selection = choose_findings(labels, patients, names, is_exclusive, one_sided)
     check_metric(config.training.metric_for_best_model, labels, names)
+    for sentence in one_sided_warning(one_sided):
+        logger.warning("%s", sentence)
     model = start_model(run, train_rows)
     tested = {"tested_on": scored_rows} if options.score_test else {}
     run.describe("labels", trained_on=train_rows, validated_on=eval_rows, **tested)
@@ -107,10 +116,16 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     record = ClassificationRecord(
         **run.facts,
-        training=TrainingRecord.of(trainer, result, selection if is_selected(run) else None),
+        training=TrainingRecord.of(trainer, result, selection if is_selected(run) else None, one_sided),
         evaluation=evaluate(run, trainer, scored, validation if options.score_test else None, scored_rows),
     )
     run.finish(record, trainer.model, weights)
+
+
+def read_labels(rows: Dataset, names: list[str]) -> NDArray[np.floating[Any]]:
+    """(images, findings); 1, 0 or NaN."""
+    values = read_column(rows, "labels").combine_chunks().flatten()
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(rows), len(names))
 
 
 def start_model(run: Run[ClassificationArguments], train_rows: Dataset) -> PreTrainedModel:

@@ -216,6 +216,11 @@ class Preprocessing:
                 f"crop {found}, mean {mean} and std {std}: wanted a square crop and equal channels; "
                 "radiographs are gray. Write a new processor with Preprocessing(...).to_processor()"
             )
+        if found[0] > resize_size:
+            raise ValueError(
+                f"a crop of {found[0]} pixels from images whose shorter side is {resize_size}: wanted a crop "
+                "that is not larger. Write a new processor with Preprocessing(...).to_processor()"
+            )
         result = cls(int(found[0]), resize_size, float(mean[0]), float(std[0]))
         ours = result.to_processor()
         others = [name for name in STEPS if getattr(processor, name, None) != getattr(ours, name)]

@@ -117,11 +117,13 @@ def fit_rescaling(predictions: Predictions) -> dict[str, Rescaling | None]:
         if column.has_few_cases:
             continue
         logits = _logit(column.scores)
-        spread = float(logits.std()) or 1.0  # the solver stops early on features of odd size
-        fitted = LogisticRegression(C=1e6).fit(logits[:, None] / spread, column.truth)
+        # The solver stops early on features far from 0 or of odd size.
+        center, spread = float(logits.mean()), float(logits.std()) or 1.0
+        fitted = LogisticRegression(C=1e6).fit((logits[:, None] - center) / spread, column.truth)
         slope = float(fitted.coef_.item()) / spread
         if slope > 0:
-            result[column.name] = Rescaling(slope=slope, intercept=float(fitted.intercept_.item()))
+            intercept = float(fitted.intercept_.item()) - slope * center
+            result[column.name] = Rescaling(slope=slope, intercept=intercept)
     return result
 
 

@@ -3,7 +3,7 @@
 Stands beside metrics.py; train_cls.py hands it to the Trainer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ def choose_findings(
     patient_ids: Sequence[str],
     names: Sequence[str],
     is_exclusive: bool = False,
+    one_sided: Collection[str] = (),
 ) -> Selection:
     """The findings whose mean validation AUROC chooses the checkpoint.
 
@@ -55,6 +56,7 @@ def choose_findings(
         patient_ids: one per image.
         names: of the findings.
         is_exclusive: each image has exactly one of them: they are classes, of which two have one AUROC.
+        one_sided: those left out where others remain, see one_sided_findings.
 
     Returns:
         The findings, and the rule in words.
@@ -63,6 +65,51 @@ def choose_findings(
         UserError: no finding has both label values: no checkpoint could be chosen.
     """
     patients = np.asarray(patient_ids)
+    both = _with_both_values(labels, names)
+    if is_exclusive and len(names) == 2:
+        return Selection(both, "both classes, which have the same AUROC")
+    word = "classes" if is_exclusive else "findings"
+    if len(diseases_among(names)) < len(names):
+        word = "diseases"
+    learned = [name for name in both if name not in one_sided]
+    if learned and len(learned) < len(both):
+        both, word = learned, f"{word} of both label values in training"
+    positives = {name: len(set(patients[labels[:, names.index(name)] == 1])) for name in both}
+    diseases = diseases_among(both)
+    common = [name for name in diseases if positives[name] >= FEWEST_POSITIVE_PATIENTS]
+    if common:
+        return Selection(
+            common, f"{word} with at least {FEWEST_POSITIVE_PATIENTS} positive validation patients"
+        )
+    if diseases:
+        return Selection(
+            diseases, f"all {word}, as none has {FEWEST_POSITIVE_PATIENTS} positive validation patients"
+        )
+    return Selection(both, "all findings")
+
+
+def one_sided_findings(labels: NDArray[np.floating[Any]], names: Sequence[str]) -> dict[str, str]:
+    """Findings that cannot be learned, as the training images do not show both present and absent.
+
+    Args:
+        labels: (images, findings) of the training split; 1, 0 or NaN.
+        names: of the findings.
+
+    Returns:
+        By finding, what the images show, in words.
+    """
+    present, absent = (labels == 1).any(axis=0), (labels == 0).any(axis=0)
+    words = {
+        (True, False): "present wherever annotated",
+        (False, True): "absent wherever annotated",
+        (False, False): "never annotated",
+    }
+    shown = zip(names, present.tolist(), absent.tolist(), strict=True)
+    return {name: words[has, lacks] for name, has, lacks in shown if not (has and lacks)}
+
+
+def _with_both_values(labels: NDArray[np.floating[Any]], names: Sequence[str]) -> list[str]:
+    """The findings that have an AUROC on validation; refuses where there is none, as choose_findings says."""
     both = [
         name
         for column, name in enumerate(names)
@@ -78,23 +125,7 @@ def choose_findings(
             f"no finding has both present and absent images among the {len(labels)} of the validation split, "
             "so no checkpoint can be chosen by AUROC; hold out more images"
         )
-    if is_exclusive and len(names) == 2:
-        return Selection(both, "both classes, which have the same AUROC")
-    word = "classes" if is_exclusive else "findings"
-    if len(diseases_among(names)) < len(names):
-        word = "diseases"
-    positives = {name: len(set(patients[labels[:, names.index(name)] == 1])) for name in both}
-    diseases = diseases_among(both)
-    common = [name for name in diseases if positives[name] >= FEWEST_POSITIVE_PATIENTS]
-    if common:
-        return Selection(
-            common, f"{word} with at least {FEWEST_POSITIVE_PATIENTS} positive validation patients"
-        )
-    if diseases:
-        return Selection(
-            diseases, f"all {word}, as none has {FEWEST_POSITIVE_PATIENTS} positive validation patients"
-        )
-    return Selection(both, "all findings")
+    return both
 
 
 @dataclass

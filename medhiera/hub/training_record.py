@@ -5,7 +5,8 @@ Below record.py.
 
 import csv
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ class TrainingRecord:
         seconds: of all its processes, where it was interrupted and resumed.
         images_per_second: of the last of them that trained; of all where the last trained no step.
         hardware: what it ran on, in words; None in records of earlier versions.
+        one_sided: findings that the training images show only present, only absent or not at all, with which.
     """
 
     steps: int
@@ -36,10 +38,15 @@ class TrainingRecord:
     best_validation: float | None
     selection: Selection | None = None
     hardware: str | None = None
+    one_sided: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, trainer: Trainer, result: TrainOutput, selection: Selection | None = None
+        cls,
+        trainer: Trainer,
+        result: TrainOutput,
+        selection: Selection | None = None,
+        one_sided: Mapping[str, str] | None = None,
     ) -> "TrainingRecord":
         """From the Trainer, when it has trained."""
         state = trainer.state
@@ -58,6 +65,7 @@ class TrainingRecord:
             best_validation=state.best_metric,
             selection=selection,
             hardware=hardware_of(trainer.args),
+            one_sided=dict(one_sided or {}),
         )
 
 

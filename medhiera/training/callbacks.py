@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from medhiera.data.training_images import write_training_images
 from medhiera.errors import RunEndedError
@@ -331,3 +337,23 @@ class TrainingImagesCallback(TrainerCallback):
         """Write the list."""
         if state.is_world_process_zero:
             write_training_images(self.folder, self.images)
+
+
+def is_stopped_early(callbacks: Sequence[TrainerCallback], patience: int, state: TrainerState) -> bool:
+    """Whether early stopping had ended the run that was resumed: its checkpoint's count is at the patience.
+
+    Args:
+        callbacks: of the Trainer. Early stopping, where it is among them, is given the patience: transformers
+            restores the one that the checkpoint's run had.
+        patience: of this run, in evaluations.
+        state: of the Trainer.
+    """
+    for callback in callbacks:
+        if isinstance(callback, EarlyStoppingCallback):
+            callback.early_stopping_patience = patience
+            if callback.early_stopping_patience_counter >= patience:
+                logger.info(
+                    "early stopping had ended this run at step %d; it trains no further", state.global_step
+                )
+                return True
+    return False

@@ -23,7 +23,7 @@ from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
-from medhiera.training.callbacks import DivergenceCallback
+from medhiera.training.callbacks import DivergenceCallback, is_stopped_early
 from medhiera.training.checkpoints import (
     failed_write_message,
     find_best,
@@ -187,8 +187,10 @@ class MedHieraTrainer(LoadingTrainer):
         if self._order is not None:
             # Neither transformers nor accelerate reaches it where a run resumes mid-epoch on several ranks.
             self._order.set_epoch(kwargs["epoch"])
-        if self.state.global_step >= self.state.max_steps:
-            # Resumed from the last checkpoint of all: transformers would train one step more.
+        patience, callbacks = self.optimization.early_stopping_patience, self.callback_handler.callbacks
+        is_stopped = is_stopped_early(callbacks, patience, self.state)
+        if is_stopped or self.state.global_step >= self.state.max_steps:
+            # Resumed from the last checkpoint of all: transformers would train at least one step more.
             self.control.should_training_stop = True
             return
         super()._run_epoch(**kwargs)

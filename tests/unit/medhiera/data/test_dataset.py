@@ -88,6 +88,14 @@ def test_unequal_channels_are_refused():
         Preprocessing.from_processor(processor)
 
 
+def test_a_crop_larger_than_the_resized_image_is_refused():
+    """It would need padding, which the other processor does and crop_gray does not."""
+    settings = PREPROCESSING.to_processor().to_dict()
+    settings |= {"size": {"shortest_edge": 224}, "crop_size": {"height": 288, "width": 288}}
+    with pytest.raises(ValueError, match="crop of 288 pixels .* 224"):
+        Preprocessing.from_processor(BitImageProcessor(**settings))
+
+
 MODERN = Augmentation(smallest_scale=0.3, has_flip=True, has_rand_augment=True)
 PAPER = Augmentation(rotation_degrees=30.0)
 

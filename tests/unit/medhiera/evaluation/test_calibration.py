@@ -74,6 +74,18 @@ def test_rescaling_finds_the_distortion_and_keeps_the_order(shifted):
     np.testing.assert_array_equal(np.argsort(repaired[:, 0]), np.argsort(overconfident[1::2, 0]))
 
 
+def test_scores_that_hardly_differ_are_rescaled_as_scores_that_do():
+    """Platt's fit asks for the order and the gaps of the logits, wherever they lie and however small."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random((400, 1)) < 0.3).astype(float)
+    signal = generator.normal(size=labels.shape) + 1.5 * labels
+    near, wide = (1 / (1 + np.exp(-logits)) for logits in (-3 + 0.001 * signal, signal))
+    fits = [fit_rescaling(Predictions(scores, labels, ["a"])) for scores in (near, wide)]
+    assert fits[0]["a"].slope == pytest.approx(1000 * fits[1]["a"].slope, rel=0.01)
+    repaired = [rescale(scores, fit, ["a"]) for scores, fit in zip((near, wide), fits, strict=True)]
+    np.testing.assert_allclose(*repaired, atol=1e-3)
+
+
 def test_too_few_or_reversed_scores_are_left_alone(shifted):
     true, labels, _ = shifted
     few = labels.copy()

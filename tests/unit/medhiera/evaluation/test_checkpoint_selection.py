@@ -5,7 +5,7 @@ import pytest
 from transformers import EvalPrediction
 
 from medhiera.errors import UserError
-from medhiera.evaluation.checkpoint_selection import ValidationScores, choose_findings
+from medhiera.evaluation.checkpoint_selection import ValidationScores, choose_findings, one_sided_findings
 
 NAMES = ["Effusion", "Hernia", "No Finding"]
 
@@ -39,6 +39,21 @@ def test_a_small_split_uses_every_disease_with_both_values():
     selection = choose_findings(labels, ["a", "b", "c"], NAMES)
     assert selection.findings == ["Effusion"] and selection.rule.startswith("all diseases")
     assert choose_findings(labels[:, 2:], ["a", "b", "c"], NAMES[2:]).rule == "all findings"
+
+
+def test_a_finding_of_one_value_in_training_does_not_choose_the_checkpoint():
+    labels, patients = split(hernia_patients=30)
+    trained = labels.copy()
+    trained[trained[:, 1] == 0, 1] = np.nan  # as CheXpert's table writes No Finding: 1 or empty
+    one_sided = one_sided_findings(trained, NAMES)
+    assert one_sided == {"Hernia": "present wherever annotated"}
+    selection = choose_findings(labels, patients, NAMES, one_sided=one_sided)
+    assert selection.findings == ["Effusion"]
+    assert selection.rule.startswith("diseases of both label values in training with at least 30")
+    assert choose_findings(labels, patients, NAMES, one_sided=NAMES).findings == ["Effusion", "Hernia"]
+    assert one_sided_findings(np.array([[0, np.nan, 1.0], [0, np.nan, 0]]), NAMES) == {
+        "Effusion": "absent wherever annotated", "Hernia": "never annotated",
+    }  # fmt: skip
 
 
 def test_a_split_with_one_value_only_is_refused():

@@ -58,6 +58,14 @@ def test_an_auroc_that_is_not_above_chance_is_said(low, high, said):
     )
 
 
+def test_a_finding_that_training_shows_only_present_is_said():
+    record = classification_record(scored(0.7, 0.8))
+    assert result_warnings(record) == []
+    record.training = training(one_sided={"No Finding": "present wherever annotated"})
+    said = "do not show both present and absent of No Finding (present wherever annotated): what the model"
+    assert said in head(record) and len(result_warnings(record)) == 1
+
+
 def test_of_too_few_patients_no_verdict_is_given():
     card = head(classification_record(scored(0.0, 0.0, 0.0, has_few_cases=True)))
     assert "AUROC is 0.000 (95 % interval: 0.000 to 0.000): of too few patients to judge the model by" in card
