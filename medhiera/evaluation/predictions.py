@@ -130,14 +130,24 @@ class Predictions:
     def of(cls, rows: Dataset, scores: Floats, finding_names: Sequence[str]) -> "Predictions":
         """Join a model's outputs with the rows they were made from, in their order.
 
+        Args:
+            rows: of built data.
+            scores: (images, findings).
+            finding_names: the data's, in order. Of labels that exclude each other there may be more, which
+                the data lacks: 0 in each annotated image.
+
         Raises:
             ValueError: as the class.
         """
         table = pd.DataFrame({name: read_column(rows, name).to_pylist() for name in IDENTITY})
         labels = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64)
+        is_exclusive = has_exclusive_labels(rows)
+        if is_exclusive and len(finding_names) > labels.shape[1]:
+            lacking = np.where(np.isnan(labels).any(axis=1, keepdims=True), np.nan, 0.0)
+            labels = np.hstack([labels, lacking.repeat(len(finding_names) - labels.shape[1], axis=1)])
         patients = table["patient_id"].tolist()
         scores = np.asarray(scores, dtype=np.float64)
-        return cls(scores, labels, list(finding_names), patients, table, has_exclusive_labels(rows))
+        return cls(scores, labels, list(finding_names), patients, table, is_exclusive)
 
     def __len__(self) -> int:
         return len(self.scores)
