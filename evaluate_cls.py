@@ -48,7 +48,7 @@ from tqdm.auto import tqdm
 from medhiera.data.cocktail import are_drawn
 from medhiera.data.stored_images import as_picture
 from medhiera.device import log_device, log_peak_memory
-from medhiera.errors import run_script
+from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.ensemble import compare_members, mean_predictions
@@ -80,6 +80,10 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     log_device(device)
     ensemble = Ensemble.open(options.model, device)
+    if options.legacy_head and ensemble.classifiers[0].is_exclusive:
+        raise UserError(
+            "--legacy_head is of several labels alone; this model gives each image exactly one, so leave it out"
+        )
     models = [
         (public_name(name), one.fingerprint())
         for name, one in zip(options.model, ensemble.classifiers, strict=True)

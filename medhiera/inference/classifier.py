@@ -335,7 +335,7 @@ def score_logits(logits: Tensor, legacy_head: bool = False, is_exclusive: bool =
 
 
 def absent_classes(classifier: Classifier, data_names: Sequence[str]) -> list[str]:
-    """The labels of a model of exclusive labels that data with exclusive labels lacks, with a warning of them.
+    """The labels of a model of exclusive labels that data with such labels lacks, with a warning of them.
 
     Args:
         classifier: of one that gives an image several labels there are none: it calls no image by one.

@@ -89,3 +89,8 @@ def test_a_class_that_the_model_lacks_is_refused(model, tmp_path):
     films = write_films(tmp_path / "films", ["covid", "pneumothorax"])
     with pytest.raises(UserError, match=r"no output for \['pneumothorax'\]"):
         evaluate(model, films, tmp_path / "out")
+
+
+def test_the_legacy_head_of_classes_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match="--legacy_head is of several labels alone"):
+        evaluate(model, tmp_path, tmp_path / "out", "--legacy_head")
