@@ -54,7 +54,7 @@ from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.ensemble import compare_members, mean_predictions
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
-from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.predictions import Predictions, check_column_names
 from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.inference.classifier import Classifier, absent_classes, match_findings
@@ -82,7 +82,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     ensemble = Ensemble.open(options.model, device)
     if options.legacy_head and ensemble.classifiers[0].is_exclusive:
         raise UserError(
-            "--legacy_head is of several labels alone; this model gives each image exactly one, so leave it out"
+            "--legacy_head is of several labels alone; this model gives an image exactly one, so leave it out"
         )
     models = [
         (public_name(name), one.fingerprint())
@@ -95,6 +95,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     names = [*data.cocktail.names]
     if data.cocktail.is_exclusive:
         names += absent_classes(ensemble.classifiers[0], data.cocktail.names)
+    check_column_names(names)
 
     members = [predict(options, one, names, data.rows) for one in ensemble.classifiers]
     test, validation = mean_predictions(members), None

@@ -69,7 +69,7 @@ def test_a_call_of_a_class_that_the_data_lacks_is_wrong(model, tmp_path, caplog)
     assert found["findings"]["viral pneumonia"]["reason"] == "no positive image"
     assert found["findings_in_mean"] == ["covid", "normal"]
     assert "the data lacks tuberculosis, viral pneumonia of the model's classes" in caplog.text
-    assert "left out" not in caplog.text
+    assert "not in the data: left out" not in caplog.text
     table = pd.read_parquet(tmp_path / "first" / "predictions.parquet")
     assert table[CLASSES].sum(axis=1).to_numpy() == pytest.approx(1)
     assert (table["tuberculosis (label)"] == 0).all()
@@ -94,3 +94,11 @@ def test_a_class_that_the_model_lacks_is_refused(model, tmp_path):
 def test_the_legacy_head_of_classes_is_refused(model, tmp_path):
     with pytest.raises(UserError, match="--legacy_head is of several labels alone"):
         evaluate(model, tmp_path, tmp_path / "out", "--legacy_head")
+
+
+def test_a_class_named_as_a_column_of_the_predictions_is_refused_before_scoring(tmp_path, monkeypatch):
+    named = write_model(tmp_path / "model", [*CLASSES[:2], "view", CLASSES[3]])
+    films = write_films(tmp_path / "films", ["covid", "view"])
+    monkeypatch.setattr(evaluate_cls, "predict", lambda *_: pytest.fail("scored"))
+    with pytest.raises(UserError, match="two columns 'view'.*rename"):
+        evaluate(named, films, tmp_path / "out")
