@@ -45,19 +45,19 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
-from medhiera.data.cocktail import BuiltDataset, are_drawn
+from medhiera.data.cocktail import are_drawn
 from medhiera.data.stored_images import as_picture
 from medhiera.device import log_device, log_peak_memory
-from medhiera.errors import run_script
+from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.ensemble import compare_members, mean_predictions
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
-from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.predictions import Predictions, check_column_names
 from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.evaluation_record import EvaluationRecord
-from medhiera.inference.classifier import Classifier, match_findings
+from medhiera.inference.classifier import Classifier, absent_classes, match_findings
 from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
@@ -80,6 +80,10 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """Open, score, write metrics.json, predictions.parquet and the figures, print the tables."""
     log_device(device)
     ensemble = Ensemble.open(options.model, device)
+    if options.legacy_head and ensemble.classifiers[0].is_exclusive:
+        raise UserError(
+            "--legacy_head is of several labels alone; this model gives an image exactly one, so leave it out"
+        )
     models = [
         (public_name(name), one.fingerprint())
         for name, one in zip(options.model, ensemble.classifiers, strict=True)
@@ -87,11 +91,17 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     data = open_data(options, ensemble.resize_size, options.model)
     other = read_other(options.compare, data.cocktail.names, list(data.rows["image_id"]))
 
-    members = [predict(options, one, data.cocktail, data.rows) for one in ensemble.classifiers]
+    # Of classes the model's others are scored too: an image that is called by one of them is called wrongly.
+    names = [*data.cocktail.names]
+    if data.cocktail.is_exclusive:
+        names += absent_classes(ensemble.classifiers[0], data.cocktail.names)
+    check_column_names(names)
+
+    members = [predict(options, one, names, data.rows) for one in ensemble.classifiers]
     test, validation = mean_predictions(members), None
     if data.validation is not None:
         validation = mean_predictions(
-            [predict(options, one, data.cocktail, data.validation) for one in ensemble.classifiers]
+            [predict(options, one, names, data.validation) for one in ensemble.classifiers]
         )
     bootstrap = Bootstrap(options.bootstrap_resamples)
     game = LocalizationReport(reason="the mean of several models has no heat maps")
@@ -101,7 +111,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     log_peak_memory(device)
     scored = report.report(
         test, validation, bootstrap, split=options.split, pointing_game=game,
-        comparison=compare(test, other, bootstrap),
+        comparison=compare(test.select(np.full(len(test), True), data.cocktail.names), other, bootstrap),
     )  # fmt: skip
     record = EvaluationRecord(
         model=" + ".join(name for name, _ in models), fingerprint=ensemble.fingerprint(),
@@ -113,14 +123,20 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
 
 
 def predict(
-    options: argparse.Namespace, classifier: Classifier, cocktail: BuiltDataset, rows: Dataset
+    options: argparse.Namespace, classifier: Classifier, names: list[str], rows: Dataset
 ) -> Predictions:
-    """The model's probabilities of some rows, in the order of the data's findings.
+    """The model's probabilities of some rows.
+
+    Args:
+        options: the command line.
+        classifier: the model.
+        names: the data's findings, in order; then classes that only the model has, see Predictions.of.
+        rows: of the data.
 
     Raises:
-        UserError: the model lacks a finding of the data, or computes NaN, or memory runs out.
+        UserError: the model lacks one of the names, or computes NaN, or memory runs out.
     """
-    columns = match_findings(classifier.names, cocktail.names)
+    columns = match_findings(classifier.names, names)
     images = rows.select_columns("image")
 
     def read(index: int) -> torch.Tensor:
@@ -135,7 +151,7 @@ def predict(
 
     with contextlib.closing(read_ahead(read, range(len(rows)), options.batch_size)) as batches:
         scores = [score(batch) for batch in tqdm(batches, total=-(-len(rows) // options.batch_size))]
-    return Predictions.of(rows, np.concatenate(scores)[:, columns], cocktail.names)
+    return Predictions.of(rows, np.concatenate(scores)[:, columns], names)
 
 
 def localize(

@@ -7,6 +7,7 @@ No threshold is chosen: the largest probability decides.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medhiera.evaluation.bootstrap import Bootstrap, Floats, interval
 from medhiera.evaluation.predictions import Predictions
@@ -39,7 +40,7 @@ class ExclusiveReport:
 
     Attributes:
         accuracy: share of annotated images called rightly.
-        balanced_accuracy: mean of the recalls.
+        balanced_accuracy: mean of the recalls of the labels that have an image.
         accuracy_of_commonest: what calling every image the commonest label reaches.
         labels: by name.
     """
@@ -77,7 +78,10 @@ def score_calls(predictions: Predictions, bootstrap: Bootstrap) -> ExclusiveRepo
     table = of_patients.sum(axis=0).reshape(*shape, 1)
     parts = [(of_patients.T @ weights).reshape(*shape, -1) for weights in bootstrap.weights(count)]
     drawn = np.concatenate(parts, axis=-1) if parts else np.empty((*shape, 0))
-    (accuracy, balanced, recalls, precisions), resampled = _measures(table), _measures(drawn)
+    has_images = table.sum(axis=(1, 2)) > 0
+    (accuracy, balanced, recalls, precisions), resampled = (
+        _measures(each, has_images) for each in (table, drawn)
+    )
     right, images_of, called_so = table[range(len(names)), range(len(names)), 0], table.sum(1), table.sum(0)
     labels = {
         name: LabelCalls(
@@ -100,13 +104,14 @@ def score_calls(predictions: Predictions, bootstrap: Bootstrap) -> ExclusiveRepo
     )
 
 
-def _measures(tables: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _measures(tables: Floats, has_images: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats, Floats]:
     """Accuracy, balanced accuracy, recalls, precisions of tables (true, called, resamples); NaN of none."""
     right = np.einsum("iir->ir", tables)
     recalls = _share(right, tables.sum(axis=1))
     precisions = _share(right, tables.sum(axis=0))
     # A label without an image in a resample leaves its mean recall unknown there.
-    return _share(right.sum(axis=0), tables.sum(axis=(0, 1))), recalls.mean(axis=0), recalls, precisions
+    balanced = _share(recalls[has_images].sum(axis=0), np.full(tables.shape[2], has_images.sum()))
+    return _share(right.sum(axis=0), tables.sum(axis=(0, 1))), balanced, recalls, precisions
 
 
 def _interval(draws: Floats, right: float, images: float) -> list[float] | None:

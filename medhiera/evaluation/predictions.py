@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.finding_names import find_names
+from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients
 
 FEWEST_PATIENTS = 10
@@ -130,14 +131,24 @@ class Predictions:
     def of(cls, rows: Dataset, scores: Floats, finding_names: Sequence[str]) -> "Predictions":
         """Join a model's outputs with the rows they were made from, in their order.
 
+        Args:
+            rows: of built data.
+            scores: (images, findings).
+            finding_names: the data's, in order. Of labels that exclude each other there may be more, which
+                the data lacks: 0 in each annotated image.
+
         Raises:
             ValueError: as the class.
         """
         table = pd.DataFrame({name: read_column(rows, name).to_pylist() for name in IDENTITY})
         labels = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64)
+        is_exclusive = has_exclusive_labels(rows)
+        if is_exclusive and len(finding_names) > labels.shape[1]:
+            lacking = np.where(np.isnan(labels).any(axis=1, keepdims=True), np.nan, 0.0)
+            labels = np.hstack([labels, lacking.repeat(len(finding_names) - labels.shape[1], axis=1)])
         patients = table["patient_id"].tolist()
         scores = np.asarray(scores, dtype=np.float64)
-        return cls(scores, labels, list(finding_names), patients, table, has_exclusive_labels(rows))
+        return cls(scores, labels, list(finding_names), patients, table, is_exclusive)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -196,11 +207,31 @@ class Predictions:
         return [None if pd.isna(value) else value for value in self.rows[column]]
 
     def table(self) -> pd.DataFrame:
-        """One row an image: who it is, a column of scores a finding, then one of labels a finding."""
+        """One row an image: who it is, a column of scores a finding, then one of labels a finding.
+
+        Raises:
+            UserError: two columns would have one name, see check_column_names.
+        """
+        check_column_names(self.finding_names)
         names = list(self.finding_names)
         scores = pd.DataFrame(self.scores, columns=names)
         labels = pd.DataFrame(self.labels, columns=[f"{name}{LABEL_SUFFIX}" for name in names])
         return pd.concat([*([] if self.rows is None else [self.rows]), scores, labels], axis=1)
+
+
+def check_column_names(finding_names: Sequence[str]) -> None:
+    """Refuse findings that `Predictions.table` could not tell from its other columns; before they are scored.
+
+    Raises:
+        UserError: one is named as a column of the images' identity, or as another finding's labels.
+    """
+    columns = [*IDENTITY, *finding_names, *(f"{name}{LABEL_SUFFIX}" for name in finding_names)]
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise UserError(
+            f"predictions.parquet would have two columns {twice[0]!r}: no finding may be named "
+            f"{', '.join(IDENTITY)}, or as another one with{LABEL_SUFFIX!r} behind it; rename it in the data "
+            "and in id2label of the model's config.json"
+        )
 
 
 def read_predictions(path: Path, names: Sequence[str], image_ids: Sequence[str]) -> Floats:

@@ -334,6 +334,24 @@ def score_logits(logits: Tensor, legacy_head: bool = False, is_exclusive: bool =
     return (exact.softmax(dim=1) if legacy_head else exact).sigmoid()
 
 
+def absent_classes(classifier: Classifier, data_names: Sequence[str]) -> list[str]:
+    """The labels of a model of exclusive labels that data with such labels lacks, with a warning of them.
+
+    Args:
+        classifier: of one that gives an image several labels there are none: it calls no image by one.
+        data_names: the data's labels.
+    """
+    outputs = find_names(data_names, classifier.names)
+    absent = [name for output, name in enumerate(classifier.names) if output not in outputs]
+    if not absent or not classifier.is_exclusive:
+        return []
+    logger.warning(
+        "the data lacks %s of the model's classes: an image that the model calls so counts as called wrongly",
+        ", ".join(absent),
+    )
+    return absent
+
+
 def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:
     """Which output of the model is each finding of the data; spaces, underscores and case do not count.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from page_fixtures import NAMES, phantom, write_stage2
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -14,7 +14,6 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import evaluate_cls
 import predict
 from dataset_scripts.findings import make_features
-from medhiera.data.cocktail import BuiltDataset
 from medhiera.device import CPU
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -81,16 +80,15 @@ def test_another_error_keeps_its_trace(stage2):
         predict.score_batch(model, [[torch.zeros(5, 64, 64, dtype=torch.uint8)]])
 
 
-def test_evaluation_names_the_batch_that_fits(stage2, tmp_path, room_for):
+def test_evaluation_names_the_batch_that_fits(stage2, room_for):
     rows = make_rows(8)
-    cocktail = BuiltDataset(DatasetDict(test=rows), NAMES, 0.5, 0.25, "official", tmp_path, False)
     classifier = Classifier.from_pretrained(stage2)
     options = argparse.Namespace(batch_size=8, tta=True, legacy_head=False)
     room_for(3)
     with pytest.raises(UserError, match="a batch of 8 images does not fit; 2 do .*--batch_size 2"):
-        evaluate_cls.predict(options, classifier, cocktail, rows)
+        evaluate_cls.predict(options, classifier, NAMES, rows)
     options.batch_size = 2
-    assert len(evaluate_cls.predict(options, classifier, cocktail, rows)) == 8
+    assert len(evaluate_cls.predict(options, classifier, NAMES, rows)) == 8
 
 
 def test_heat_maps_name_the_batch_that_fits_them(stage2, room_for):

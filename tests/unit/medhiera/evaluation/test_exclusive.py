@@ -68,6 +68,16 @@ def test_what_cannot_be_computed_is_none(predictions):
     assert unknown.accuracy is None and unknown.accuracy_of_commonest is None
 
 
+def test_the_balanced_accuracy_is_of_the_labels_that_have_an_image(predictions):
+    labels = np.eye(3)[predictions.labels.argmax(1) % 2]  # no virus, which many images are called
+    result = score_calls(replace(predictions, labels=labels), Bootstrap(50))
+    recalls = [result.labels[name].recall for name in NAMES]
+    assert recalls[2] is None and result.labels["virus"].precision == 0
+    assert result.balanced_accuracy == pytest.approx((recalls[0] + recalls[1]) / 2)
+    low, high = result.balanced_accuracy_interval
+    assert low < result.balanced_accuracy < high < 1 and result.labels["NORMAL"].called["virus"] > 0
+
+
 def test_the_report_has_no_thresholds_and_rescales_nothing(predictions):
     with_rows = replace(predictions, rows=_rows(predictions))
     game = LocalizationReport(reason="none here")

@@ -1,5 +1,8 @@
 """Predictions are refused when they are made, not by each scorer; and go to a file and back."""
 
+import re
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -7,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.findings import make_features
+from medhiera.errors import UserError
 from medhiera.evaluation.predictions import Predictions, load_predictions, read_predictions
 
 NAMES = ["Edema", "No Finding"]
@@ -78,6 +82,13 @@ def test_predictions_go_there_and_back_in_any_order(predictions, tmp_path):
         read_predictions(path, ["Mass"], images)
     with pytest.raises(ValueError, match="no such file"):
         read_predictions(tmp_path / "absent.parquet", NAMES, images)
+
+
+@pytest.mark.parametrize("names", [["sex", "Edema"], ["Edema", "Edema (label)"], ["Edema", "Edema"]])
+def test_no_two_columns_of_the_table_have_one_name(predictions, names):
+    twice = {"sex": "sex"}.get(names[0], names[1])
+    with pytest.raises(UserError, match=re.escape(f"two columns {twice!r}")):
+        replace(predictions, finding_names=names).table()
 
 
 def test_a_written_table_is_read_as_it_was(predictions, tmp_path):
