@@ -40,7 +40,7 @@ from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
 from medhiera.stages import PRETRAINING
 from medhiera.training import figures
-from medhiera.training.callbacks import FigureCallback
+from medhiera.training.callbacks import BeginningCallback, FigureCallback
 from medhiera.training.feature_trainer import FeatureTrainer
 from medhiera.training.teacher import Teacher
 from medhiera.training.trainer import MedHieraTrainer
@@ -93,11 +93,14 @@ def main(argv: list[str]) -> None:
     trainer.add_callback(
         FigureCallback(run.output, loss_name, run.figure_mark, show, options.reconstruction_steps)
     )
-    if masks.region != "none" and trainer.is_world_process_zero():
+    if masks.region != "none":
         chosen = sample_across_sources(train_rows, options.reconstruction_rows)
         captions = [train_rows[row]["source"] for row in chosen]
         path = run.output / FIGURES_FOLDER / "masks.png"
-        figures.draw_masks(trainer.train_dataset, chosen, captions, path, mark=run.figure_mark)
+        draw = partial(
+            figures.draw_masks, trainer.train_dataset, chosen, captions, path, mark=run.figure_mark
+        )
+        trainer.add_callback(BeginningCallback(draw))
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.evaluate()
     as_trained = None

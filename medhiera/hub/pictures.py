@@ -67,8 +67,6 @@ def _is_of(figure: str, record: AnyRecord) -> bool:
 def remove_pictures(folder: Path, resume: str | None) -> None:
     """Remove what an earlier run drew into a folder, before another one begins there.
 
-    Stage 1's figure of its masks stays: this run may have drawn it, and cards ask whether there were any.
-
     Args:
         folder: where the run writes.
         resume: the checkpoint that it resumes from: one of this folder keeps the run's pictures.
@@ -79,7 +77,7 @@ def remove_pictures(folder: Path, resume: str | None) -> None:
     if resume is not None and Path(resume).parent.resolve() == folder.resolve():
         return
     figures = folder / FIGURES_FOLDER
-    drawn = [figures / f"{name}.png" for name in CAPTIONS if name != "masks"]
+    drawn = [figures / f"{name}.png" for name in CAPTIONS]
     drawn += (figures / "steps").glob("reconstructions-*.png")
     drawn += [folder / EXAMPLES_FOLDER / f"{name}.png" for name in EXAMPLES]
     try:

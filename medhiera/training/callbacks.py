@@ -302,13 +302,13 @@ class DivergenceCallback(TrainerCallback):
 
 
 class BeginningCallback(TrainerCallback):
-    """Keeps in a run's folder what is known when it begins, which its checkpoints are not without.
+    """Writes into a run's folder when it begins: what its checkpoints are not without, or a figure.
 
     Args:
         write: writes it.
     """
 
-    def __init__(self, write: Callable[[], None]) -> None:
+    def __init__(self, write: Callable[[], object]) -> None:
         self.write = write
 
     def on_train_begin(

@@ -71,7 +71,7 @@ def test_a_new_run_removes_what_an_earlier_one_drew(tmp_path):
     remove_pictures(folder, None)  # nothing is there
     draw_all(folder)
     remove_pictures(folder, None)
-    assert left(folder) == {"figures/mine.png", "figures/masks.png", "examples/mine.png"}
+    assert left(folder) == {"figures/mine.png", "examples/mine.png"}
 
 
 def test_a_resumed_run_keeps_its_own(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_resumed_run_keeps_its_own(tmp_path, monkeypatch):
     remove_pictures(folder, "run/checkpoint-4")
     assert left(folder) == everything
     remove_pictures(folder, str(tmp_path / "other" / "checkpoint-4"))  # of another folder
-    assert left(folder) == {"figures/mine.png", "figures/masks.png", "examples/mine.png"}
+    assert left(folder) == {"figures/mine.png", "examples/mine.png"}
 
 
 @pytest.mark.parametrize(("is_fixed", "said"), [(None, "fixed masks"), (True, "fixed masks"),
