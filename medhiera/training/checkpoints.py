@@ -12,6 +12,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from medhiera.errors import CheckpointError
 from medhiera.layout import COMPLETE_FILE, is_finished, share_weights
+from medhiera.training.best_step import best_step, evaluations
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,8 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
 def find_best(resumed: Path, training: TrainingArguments, state: TrainerState) -> None:
     """Note in the state where the best checkpoint so far is: its path may be relative to another folder.
 
+    Earlier versions also took a step between two checkpoints for the best; then the best is of those kept.
+
     Args:
         resumed: the checkpoint that a run resumes from.
         training: of the run.
@@ -138,18 +141,43 @@ def find_best(resumed: Path, training: TrainingArguments, state: TrainerState) -
     """
     if not state.best_global_step:
         return
-    name, noted = f"checkpoint-{state.best_global_step}", state.best_model_checkpoint
-    places = [resumed.parent / name, Path(training.output_dir) / name, *([Path(noted)] if noted else [])]
+    # The state at hand no longer names a folder that is not found from here.
+    noted = TrainerState.load_from_json(str(resumed / "trainer_state.json")).best_model_checkpoint or ""
+    name = f"checkpoint-{state.best_global_step}"
+    places = [resumed.parent / name, Path(training.output_dir) / name]
+    places += [Path(noted)] if Path(noted).name == name else []
     best = next((place for place in places if is_complete(place)), None)
     if best is not None:
         state.best_model_checkpoint = str(best)
-    elif training.load_best_model_at_end:
+    elif not training.load_best_model_at_end:
+        return
+    elif Path(noted).name != name:  # the Trainer notes a folder once it exists
+        _take_best_kept(resumed, training, state)
+    else:
         raise CheckpointError(
             f"{resumed.name} is of a run whose best step so far is {state.best_global_step}, and no complete "
             f"{name} is beside it or in the output_dir: a later step that is worse would be kept under its "
             "name. Put that folder back; or resume from a checkpoint before it; or keep the last step's "
             "weights: --load_best_model_at_end false"
         )
+
+
+def _take_best_kept(resumed: Path, training: TrainingArguments, state: TrainerState) -> None:
+    """Make the best step in the state the best of those that have a complete checkpoint, or none."""
+    folders = [*by_step(Path(training.output_dir)), *by_step(resumed.parent)]
+    kept = {int(path.name.removeprefix("checkpoint-")): path for path in folders if is_complete(path)}
+    scores = {step: score for step, score in evaluations(training, state).items() if step in kept}
+    best = best_step(scores, training.greater_is_better)
+    logger.warning(
+        "%s names step %d as the best so far, which was never saved: an earlier version evaluated it between "
+        "two checkpoints. %s",
+        resumed.name, state.best_global_step,
+        "None that was saved has a score: the best is sought from here on" if best is None else
+        f"The best of those that were saved is step {best}",
+    )  # fmt: skip
+    state.best_global_step = best
+    state.best_metric = None if best is None else scores[best]
+    state.best_model_checkpoint = None if best is None else str(kept[best])
 
 
 def incomplete(output: Path) -> list[Path]:

@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import SaveStrategy
 
 from medhiera.config.arguments import OptimizationArguments
@@ -23,6 +22,7 @@ from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
+from medhiera.training.best_step import PatienceCallback
 from medhiera.training.callbacks import DivergenceCallback, is_stopped_early
 from medhiera.training.checkpoints import (
     failed_write_message,
@@ -100,7 +100,7 @@ class MedHieraTrainer(LoadingTrainer):
         warmup_share = ONE_CYCLE_RISE if optimization.schedule == "one_cycle" else None
         self.add_callback(DivergenceCallback(warmup_share, optimization.halt_on_explosion))
         if optimization.early_stopping_patience:
-            self.add_callback(EarlyStoppingCallback(optimization.early_stopping_patience))
+            self.add_callback(PatienceCallback(optimization.early_stopping_patience))
         self.add_callback(PreemptionCallback())
 
     # The model as it runs

@@ -1,5 +1,6 @@
 """The weights that are kept are those of the step that the record names as best."""
 
+import json
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from tiny_training import make_trainer, tiny_classifier, weights
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.errors import CheckpointError
+from medhiera.training.checkpoints import mark_complete
 
 
 def scored_trainer(folder, scores, optimization=None, **arguments):
@@ -94,3 +96,46 @@ def test_a_step_without_a_checkpoint_is_never_the_best(tmp_path):
     trainer.train()
     assert (trainer.state.best_global_step, trainer.state.best_metric) == (4, 3)
     assert is_of(trainer, tmp_path / "checkpoint-4") and not is_of(trainer, tmp_path / "checkpoint-6")
+
+
+def call_best(checkpoint, **best):
+    """Let a checkpoint's state name another best step, as an earlier version wrote it."""
+    path = checkpoint / "trainer_state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | best))
+    mark_complete(checkpoint)
+
+
+@pytest.mark.parametrize("noted", [None, "checkpoint-2"])
+def test_a_best_step_that_was_never_saved_gives_way_to_the_best_that_was(noted, tmp_path, caplog):
+    """Those versions kept the folder of the best step before it, or none."""
+    scored_trainer(tmp_path, [9, 4, 8, 3], save_steps=2).train()
+    noted = noted and str(tmp_path / noted)
+    call_best(tmp_path / "checkpoint-4", best_global_step=1, best_metric=9.0, best_model_checkpoint=noted)
+    resumed = scored_trainer(tmp_path, [8, 2], save_steps=2, max_steps=6)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert (resumed.state.best_global_step, resumed.state.best_metric) == (2, 4)
+    assert is_of(resumed, tmp_path / "checkpoint-2") and not is_of(resumed, tmp_path / "checkpoint-6")
+    assert "names step 1 as the best so far, which was never saved" in caplog.text
+    assert "The best of those that were saved is step 2" in caplog.text
+
+
+def test_a_later_step_may_be_better_than_the_best_that_was_saved(tmp_path):
+    """It need not reach the score of the step that was never saved."""
+    scored_trainer(tmp_path, [9, 4, 8, 3], save_steps=2).train()
+    call_best(tmp_path / "checkpoint-4", best_global_step=1, best_metric=9.0, best_model_checkpoint=None)
+    resumed = scored_trainer(tmp_path, [8, 5], save_steps=2, max_steps=6)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert (resumed.state.best_global_step, resumed.state.best_metric) == (6, 5)
+    assert is_of(resumed, tmp_path / "checkpoint-6")
+
+
+def test_a_best_step_is_forgotten_where_no_saved_one_has_a_score(tmp_path, caplog):
+    """As in a checkpoint that SIGTERM asked for between two evaluations, before the first of the others."""
+    scored_trainer(tmp_path, [9, 9], save_steps=2, max_steps=2).train()
+    first = tmp_path / "checkpoint-2"
+    evaluated = [{"step": 1, "epoch": 0.5, "eval_loss": 1.0, "eval_score": 9.0}]
+    call_best(first, best_global_step=1, best_metric=9.0, best_model_checkpoint=None, log_history=evaluated)
+    resumed = scored_trainer(tmp_path, [8, 5], save_steps=2)
+    resumed.train(resume_from_checkpoint=str(first))
+    assert (resumed.state.best_global_step, resumed.state.best_metric) == (4, 5)
+    assert "None that was saved has a score" in caplog.text
