@@ -23,22 +23,31 @@ def read_nih_mapping(path: Path) -> dict[str, str]:
             first two columns are identifier and ChestX-ray14 file name.
 
     Raises:
-        LabelFileError: the file is neither.
+        LabelFileError: the file is neither, its CSV has no header, or an identifier has two names.
     """
     try:
         text = read_text(path)
         if path.suffix.lower() == ".json":
             pairs = [(row["subset_img_id"], row["img_id"]) for row in json.loads(text)]
         else:
-            lines = split_lines(path.name, text.split("\n"), ",", "Mend the mapping.", start=1)
-            pairs = [(row[0], row[1]) for _, row in lines if any(row)]
+            lines = split_lines(path.name, text.split("\n"), ",", "Mend the mapping.")
+            (_, header), *pairs = [(row[0], row[1]) for _, row in lines if any(row)]
+            if nih_patient(header):
+                raise ValueError(f"its first line names {header}")
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise LabelFileError(
             f"{path.name} is no mapping to ChestX-ray14 ({type(error).__name__}: {error}). Wanted the RSNA "
             "mapping JSON with subset_img_id and img_id, or a CSV with a header and two columns: identifier "
             "and ChestX-ray14 file name."
         ) from error
-    return {str(identifier).strip(): str(name).strip() for identifier, name in pairs}
+    names: dict[str, str] = {}
+    for identifier, name in ((str(one).strip(), str(other).strip()) for one, other in pairs):
+        if names.setdefault(identifier, name) != name:
+            raise LabelFileError(
+                f"{path.name} maps {identifier!r} to {names[identifier]!r} and to {name!r}; wanted one "
+                "ChestX-ray14 file name of each identifier. Mend the mapping."
+            )
+    return names
 
 
 def nih_patient(file_name: str) -> str:
