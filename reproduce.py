@@ -293,10 +293,9 @@ def check_settings(output: Path, options: argparse.Namespace, arguments: Sequenc
         "stage0": canonical_path(options.stage0),
         "arguments": list(arguments),
     }
-    if Path(
-        options.data_dir
-    ).is_dir():  # every run reads it anew: all are to be of the same images and labels
-        settings["data"] = content_hash(scan_folder(Path(options.data_dir)), output)
+    data = Path(options.data_dir)
+    if data.is_dir():  # every run reads it anew: all are to be of the same images and labels
+        settings["data"] = content_hash(scan_folder(data), output)
     if options.task_sources is not None:
         settings["task_sources"] = options.task_sources
     for name in ("stage1", "nih_mapping"):

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from dataset_scripts.findings import labels_line
 from medhiera.data.augmentation import Augmentation
-from medhiera.data.columns import read_column
+from medhiera.data.columns import read_column, read_labels
 from medhiera.data.dataset import RadiographDataset
 from medhiera.data.selection import default_sources, take_label_fraction
 from medhiera.errors import UserError, run_script
@@ -74,8 +74,8 @@ def main(argv: list[str]) -> None:
 
     is_exclusive = run.data.is_exclusive
     loss = choose_loss(options, is_exclusive)
-    one_sided = one_sided_findings(read_labels(train_rows, names), names)
-    labels = read_labels(eval_rows, names)
+    one_sided = one_sided_findings(read_labels(train_rows), names)
+    labels = read_labels(eval_rows)
     patients = read_column(eval_rows, "patient_id").to_pylist()
     selection = choose_findings(labels, patients, names, is_exclusive, one_sided)
     check_metric(config.training.metric_for_best_model, labels, names)
@@ -122,12 +122,6 @@ def main(argv: list[str]) -> None:
     run.finish(record, trainer.model, weights)
 
 
-def read_labels(rows: Dataset, names: list[str]) -> NDArray[np.floating[Any]]:
-    """(images, findings); 1, 0 or NaN."""
-    values = read_column(rows, "labels").combine_chunks().flatten()
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(rows), len(names))
-
-
 def start_model(run: Run[ClassificationArguments], train_rows: Dataset) -> PreTrainedModel:
     """The classifier that training starts from, with a new head where the checkpoint holds none."""
     options, names, is_exclusive = run.config.stage, run.data.names, run.data.is_exclusive
@@ -139,7 +133,7 @@ def start_model(run: Run[ClassificationArguments], train_rows: Dataset) -> PreTr
     )
     new = run.lineage.new_weights
     if options.prior_bias and (new == "all" or "classifier.bias" in new):
-        labels = torch.tensor(read_column(train_rows, "labels").to_pylist())
+        labels = torch.from_numpy(read_labels(train_rows)).float()
         set_prior_bias(model.classifier, labels, is_exclusive)
     return model
 

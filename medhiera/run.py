@@ -31,7 +31,13 @@ from medhiera.data.columns import digest_splits
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
-from medhiera.data.training_images import check_unseen, list_images, read_training_images, unite
+from medhiera.data.training_images import (
+    check_unseen,
+    list_images,
+    read_training_images,
+    unite,
+    write_training_images,
+)
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
 from medhiera.hub.beginning import write_beginning
@@ -53,7 +59,6 @@ from medhiera.training.callbacks import (
     BeginningCallback,
     CSVLoggerCallback,
     ThroughputCallback,
-    TrainingImagesCallback,
 )
 from medhiera.training.checkpoints import checkpoint_faults, last_checkpoint
 from medhiera.training.model import check_source, start_model
@@ -195,7 +200,7 @@ class Run(Generic[S]):
             callbacks=[
                 CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics),
                 ThroughputCallback(images_per_step(training), arguments.unit),
-                TrainingImagesCallback(self.output, self.seen),
+                BeginningCallback(partial(write_training_images, self.output, self.seen)),
                 BeginningCallback(partial(remove_pictures, self.output, self.resume)),
                 BeginningCallback(partial(write_beginning, begun, self.output)),
                 *callbacks,

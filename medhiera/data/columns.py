@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from dataset_scripts.findings import is_exclusive
 
@@ -33,6 +34,12 @@ def read_column(rows: Dataset, name: str) -> pa.ChunkedArray:
     values: pa.ChunkedArray = rows.data.column(name)
     chosen = rows._indices  # None where the rows are the table's own
     return values if chosen is None else values.take(chosen.column(0))
+
+
+def read_labels(rows: Dataset) -> NDArray[np.float64]:
+    """(images, findings): 1 present, 0 absent, NaN not annotated."""
+    values = read_column(rows, "labels").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.astype(np.float64).reshape(len(rows), len(values) // max(len(rows), 1))
 
 
 def digest_rows(rows: Dataset, names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from datasets import Dataset, interleave_datasets
 from dataset_scripts import SOURCES
 from dataset_scripts.build.layout import BUILD_REPORT_FILE
 from medhiera.data.cocktail import by_source
-from medhiera.data.columns import read_column
+from medhiera.data.columns import read_column, read_labels
 from medhiera.data.seeding import derive_seed
 from medhiera.data.stored_images import as_picture
 from medhiera.errors import UserError
@@ -124,7 +124,7 @@ def take_label_fraction(rows: Dataset, fraction: float, seed: int) -> Dataset:
     """
     if fraction == 1:
         return rows
-    is_present = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64) == 1  # NaN: no
+    is_present = read_labels(rows) == 1  # NaN: no
     patient_ids = read_column(rows, "patient_id").to_pylist()
     taken = draw_label_fraction(is_present, patient_ids, fraction, seed)
     if not taken:

@@ -14,7 +14,7 @@ import pandas as pd
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from medhiera.data.columns import has_exclusive_labels, read_column
+from medhiera.data.columns import has_exclusive_labels, read_column, read_labels
 from medhiera.data.finding_names import find_names
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients
@@ -141,7 +141,7 @@ class Predictions:
             ValueError: as the class.
         """
         table = pd.DataFrame({name: read_column(rows, name).to_pylist() for name in IDENTITY})
-        labels = np.array(read_column(rows, "labels").to_pylist(), dtype=np.float64)
+        labels = read_labels(rows)
         is_exclusive = has_exclusive_labels(rows)
         if is_exclusive and len(finding_names) > labels.shape[1]:
             lacking = np.where(np.isnan(labels).any(axis=1, keepdims=True), np.nan, 0.0)

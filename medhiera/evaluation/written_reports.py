@@ -16,7 +16,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerFast
 from dataset_scripts import iu_xray, mimic_cxr
 from medhiera.config.report_arguments import ReportArguments
 from medhiera.data.cocktail import BuiltDataset, are_drawn
-from medhiera.data.columns import read_column
+from medhiera.data.columns import read_labels
 from medhiera.data.report_dataset import ReportDataset, ReportSplit, Study
 from medhiera.data.report_tokenizer import decode_reports
 from medhiera.errors import UserError
@@ -113,7 +113,7 @@ def find_normal(rows: Dataset, studies: Sequence[Study], names: Sequence[str]) -
     if NORMAL not in names:
         return None
     column = list(names).index(NORMAL)
-    labels = np.array(read_column(rows, "labels").to_pylist(), dtype=float)[:, column]
+    labels = read_labels(rows)[:, column]
     values = labels[[study.rows[0] for study in studies]]
     if np.isnan(values).any():
         return None

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -22,7 +21,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from medhiera.data.training_images import write_training_images
 from medhiera.errors import RunEndedError
 from medhiera.formatting import duration
 from medhiera.layout import FIGURES_FOLDER
@@ -302,7 +300,7 @@ class DivergenceCallback(TrainerCallback):
 
 
 class BeginningCallback(TrainerCallback):
-    """Writes into a run's folder when it begins: what its checkpoints are not without, or a figure.
+    """Writes into a run's folder when it begins, for its checkpoints too: a list, a record, a figure.
 
     Args:
         write: writes it.
@@ -317,26 +315,6 @@ class BeginningCallback(TrainerCallback):
         """Write it: here no run that resumes is refused any more."""
         if state.is_world_process_zero:
             self.write()
-
-
-class TrainingImagesCallback(TrainerCallback):
-    """Keeps in a run's folder which images it trains on, from its first step, so for its checkpoints too.
-
-    Args:
-        folder: the run's.
-        images: with those of the stages before; see data/training_images.py.
-    """
-
-    def __init__(self, folder: Path, images: pd.DataFrame) -> None:
-        self.folder = folder
-        self.images = images
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write the list."""
-        if state.is_world_process_zero:
-            write_training_images(self.folder, self.images)
 
 
 def is_stopped_early(callbacks: Sequence[TrainerCallback], patience: int, state: TrainerState) -> bool:
