@@ -264,8 +264,6 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
         training.optim = OptimizerNames.ADAMW_TORCH  # for some others the Trainer takes steps of another kind
     if optimization.keep_checkpoint == "last":
         training.load_best_model_at_end = False
-    if optimization.early_stopping_patience:
-        training.restore_callback_states_from_checkpoint = True  # a resumed run has not lost its patience
     training.logging_nan_inf_filter = (
         False  # it hides what the guard stops at, and waits for the GPU each step
     )

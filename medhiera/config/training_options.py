@@ -49,7 +49,7 @@ NOT_TAKEN = {
     # resuming
     "ignore_data_skip": "a resumed run would see images twice and others never",
     "save_only_model": "a run could not be resumed; save_total_limit bounds the disk space",
-    "restore_callback_states_from_checkpoint": "early_stopping_patience sets it where it is needed",
+    "restore_callback_states_from_checkpoint": "early stopping counts from the log that a checkpoint has",
     "enable_jit_checkpoint": "SIGTERM writes a checkpoint already",
     # what Hiera or these scripts have no use for
     "neftune_noise_alpha": OF_LANGUAGE_MODELS,

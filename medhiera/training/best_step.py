@@ -3,11 +3,14 @@
 Both are read from the log that each checkpoint holds, so a resumed run goes on with them.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 
 def evaluations(training: TrainingArguments, state: TrainerState) -> dict[int, float]:
@@ -46,12 +49,19 @@ class PatienceCallback(EarlyStoppingCallback):
         """A resumed run goes on with the count of its checkpoint."""
         super().on_train_begin(args, state, control, **kwargs)
         self._count(args, state)
+        if self.is_spent:
+            logger.info("early stopping had ended this run at step %d", state.global_step)
 
     def check_metric_value(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: float
     ) -> None:
         """Count again: the evaluation at hand is already in the log."""
         self._count(args, state)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it ends the run, or had ended the one that was resumed."""
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
 
     def _count(self, args: TrainingArguments, state: TrainerState) -> None:
         scores = evaluations(args, state)

@@ -13,13 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    EarlyStoppingCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medhiera.errors import RunEndedError
 from medhiera.formatting import duration
@@ -315,23 +309,3 @@ class BeginningCallback(TrainerCallback):
         """Write it: here no run that resumes is refused any more."""
         if state.is_world_process_zero:
             self.write()
-
-
-def is_stopped_early(callbacks: Sequence[TrainerCallback], patience: int, state: TrainerState) -> bool:
-    """Whether early stopping had ended the run that was resumed: its checkpoint's count is at the patience.
-
-    Args:
-        callbacks: of the Trainer. Early stopping, where it is among them, is given the patience: transformers
-            restores the one that the checkpoint's run had.
-        patience: of this run, in evaluations.
-        state: of the Trainer.
-    """
-    for callback in callbacks:
-        if isinstance(callback, EarlyStoppingCallback):
-            callback.early_stopping_patience = patience
-            if callback.early_stopping_patience_counter >= patience:
-                logger.info(
-                    "early stopping had ended this run at step %d; it trains no further", state.global_step
-                )
-                return True
-    return False

@@ -23,7 +23,7 @@ from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import share_weights
 from medhiera.training.best_step import PatienceCallback
-from medhiera.training.callbacks import DivergenceCallback, is_stopped_early
+from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import (
     failed_write_message,
     find_best,
@@ -99,8 +99,10 @@ class MedHieraTrainer(LoadingTrainer):
             self.loss_guard.path.unlink(missing_ok=True)  # of a run before this one
         warmup_share = ONE_CYCLE_RISE if optimization.schedule == "one_cycle" else None
         self.add_callback(DivergenceCallback(warmup_share, optimization.halt_on_explosion))
+        self._patience: PatienceCallback | None = None
         if optimization.early_stopping_patience:
-            self.add_callback(PatienceCallback(optimization.early_stopping_patience))
+            self._patience = PatienceCallback(optimization.early_stopping_patience)
+            self.add_callback(self._patience)
         self.add_callback(PreemptionCallback())
 
     # The model as it runs
@@ -187,8 +189,7 @@ class MedHieraTrainer(LoadingTrainer):
         if self._order is not None:
             # Neither transformers nor accelerate reaches it where a run resumes mid-epoch on several ranks.
             self._order.set_epoch(kwargs["epoch"])
-        patience, callbacks = self.optimization.early_stopping_patience, self.callback_handler.callbacks
-        is_stopped = is_stopped_early(callbacks, patience, self.state)
+        is_stopped = self._patience is not None and self._patience.is_spent
         if is_stopped or self.state.global_step >= self.state.max_steps:
             # Resumed from the last checkpoint of all: transformers would train at least one step more.
             self.control.should_training_stop = True

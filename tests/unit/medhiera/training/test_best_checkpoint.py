@@ -61,13 +61,12 @@ def test_a_run_does_not_resume_without_its_best_step(run_folder):
 
 
 STOPS = OptimizationArguments(schedule="trainer", early_stopping_patience=2)
-RESTORED = {"restore_callback_states_from_checkpoint": True, "max_steps": 8}
 
 
 @pytest.fixture
 def stopped(tmp_path):
     """The folder of a run whose patience of two ended it at step 3 of 8, the first the best."""
-    trainer = scored_trainer(tmp_path, [4, 3, 2], STOPS, **RESTORED)
+    trainer = scored_trainer(tmp_path, [4, 3, 2], STOPS, max_steps=8)
     trainer.train()
     assert trainer.state.global_step == 3
     return tmp_path
@@ -75,7 +74,7 @@ def stopped(tmp_path):
 
 def test_a_run_that_early_stopping_ended_does_not_train_on_when_it_resumes(stopped, caplog):
     """Killed while it scored, and repeated: the next step would have been better."""
-    resumed = scored_trainer(stopped, [9, 9], STOPS, **RESTORED)
+    resumed = scored_trainer(stopped, [9, 9], STOPS, max_steps=8)
     with caplog.at_level("INFO", logger="medhiera"):
         resumed.train(resume_from_checkpoint=str(stopped / "checkpoint-3"))
     assert (resumed.state.global_step, resumed.state.best_global_step) == (3, 1)
@@ -84,9 +83,9 @@ def test_a_run_that_early_stopping_ended_does_not_train_on_when_it_resumes(stopp
 
 
 def test_a_run_that_early_stopping_ended_trains_on_with_more_patience(stopped):
-    """transformers restores the checkpoint's patience too, and would end it one evaluation later."""
+    """It counts by this command's patience, not by its checkpoint's."""
     patient = OptimizationArguments(schedule="trainer", early_stopping_patience=4)
-    resumed = scored_trainer(stopped, [1, 0], patient, **RESTORED)
+    resumed = scored_trainer(stopped, [1, 0], patient, max_steps=8)
     resumed.train(resume_from_checkpoint=str(stopped / "checkpoint-3"))
     assert (resumed.state.global_step, resumed.state.best_global_step) == (5, 1)
 

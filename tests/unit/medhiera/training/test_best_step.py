@@ -25,8 +25,8 @@ def patient_trainer(folder, scores, **arguments):
         folder, OptimizationArguments(schedule="trainer", early_stopping_patience=2), model=tiny_classifier(),
         compute_metrics=lambda predicted: {"score": next(following)},
         **{"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "max_steps": 12,
-           "load_best_model_at_end": True, "metric_for_best_model": "score", "greater_is_better": True,
-           "restore_callback_states_from_checkpoint": True} | arguments,
+           "load_best_model_at_end": True, "metric_for_best_model": "score", "greater_is_better": True}
+        | arguments,
     )  # fmt: skip
 
 
