@@ -1,7 +1,7 @@
 """The loss of an evaluation, which does not depend on how its images are cut into batches.
 
-Stands beside trainer.py. transformers weighs each batch's loss by its images; ours is a mean over annotated
-labels (of reports: tokens), of which batches have more or fewer, or none.
+Stands beside trainer.py. transformers weighs each batch's loss by its images, repeated ones among them;
+ours is a mean over annotated labels (of reports: tokens), of which batches have more or fewer, or none.
 """
 
 import math
@@ -22,8 +22,9 @@ class EvaluationLoss:
         """Take one batch of this rank.
 
         Args:
-            loss: a scalar, divided by `items`.
-            items: a scalar, 0 where nothing is annotated; such a batch's loss does not count.
+            loss: a scalar, the mean over `items`.
+            items: a scalar: annotated labels, or images where there are no labels. A batch with 0 does not
+                count.
         """
         self._batches.append(torch.stack([torch.where(items > 0, loss.float() * items, 0), items.float()]))
 
@@ -39,19 +40,27 @@ class EvaluationLoss:
         return float(total / items) if items else 0.0
 
 
-def forget_repeated_labels(batch: dict[str, Any], accelerator: Accelerator) -> None:
-    """Where images of before fill up the last batches of several ranks, leave their labels out.
-
-    What is predicted of them is dropped where transformers gathers it.
+def forget_repeated_images(batch: dict[str, Any], accelerator: Accelerator) -> int:
+    """Where images of before fill up the last batches of several ranks, leave them out of the loss.
 
     Args:
-        batch: as the loader gave it; `labels` are replaced.
+        batch: as the loader gave it; changed. With `labels`, those of repeated images are made missing, and
+            what is predicted of them is dropped where transformers gathers it; without, all tensors are cut.
         accelerator: of the evaluation in progress.
+
+    Returns:
+        Images of this rank that count; where it has none, one without labels is left, as a batch needs.
     """
-    state, labels = accelerator.gradient_state, batch.get("labels")
-    if labels is None or not state.end_of_dataloader or state.remainder <= 0:
-        return
-    own = max(0, state.remainder - accelerator.process_index * len(labels))
-    if own < len(labels):
+    state, images = accelerator.gradient_state, len(batch["pixel_values"])
+    if not state.end_of_dataloader or state.remainder <= 0:
+        return images
+    own = min(images, max(0, state.remainder - accelerator.process_index * images))
+    labels = batch.get("labels")
+    if labels is not None:
         batch["labels"] = labels.clone()
         batch["labels"][own:] = math.nan if labels.is_floating_point() else -100
+        return own
+    for name, value in batch.items():
+        if isinstance(value, Tensor):
+            batch[name] = value[: max(own, 1)]
+    return own

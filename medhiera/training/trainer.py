@@ -32,7 +32,7 @@ from medhiera.training.checkpoints import (
     rotate,
 )
 from medhiera.training.ema import EMA, EMACallback
-from medhiera.training.evaluation_loss import EvaluationLoss, forget_repeated_labels
+from medhiera.training.evaluation_loss import EvaluationLoss, forget_repeated_images
 from medhiera.training.loaders import LoadingTrainer
 from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
@@ -279,7 +279,7 @@ class MedHieraTrainer(LoadingTrainer):
             self.working.refresh()
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Evaluate the weights that count; the loss is over all annotated labels, see EvaluationLoss."""
+        """Evaluate the weights that count; the loss is over all labels or images, see EvaluationLoss."""
         self._evaluated = EvaluationLoss()
         with self.averaged_weights():
             found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -303,7 +303,7 @@ class MedHieraTrainer(LoadingTrainer):
         inputs.pop("image_ids", None)
         if prediction_loss_only and self._has_optional_logits:
             inputs["output_logits"] = False
-        forget_repeated_labels(inputs, self.accelerator)
+        images = forget_repeated_images(inputs, self.accelerator)
         kept = dict(inputs)
         try:
             loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
@@ -311,8 +311,8 @@ class MedHieraTrainer(LoadingTrainer):
             if not is_out_of_memory(error):
                 raise
         else:
-            if isinstance(self._items, Tensor):
-                self._evaluated.add(loss, self._items)
+            items = self._items if isinstance(self._items, Tensor) else loss.new_tensor(images)
+            self._evaluated.add(loss, items)
             if self.args.torch_compile and isinstance(logits, Tensor):
                 logits = logits.clone()  # a replayed CUDA graph writes the next batch's into the same memory
             return loss, logits, labels

@@ -1,4 +1,4 @@
-"""The loss of an evaluation is over all annotated labels, however its images are cut into batches."""
+"""The loss of an evaluation is over all labels or images, however they are cut into batches."""
 
 import json
 import os
@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_training import make_rows, make_trainer, tiny_classifier
+from PIL import Image
+from tiny_training import PREPROCESSING, make_rows, make_trainer, tiny_classifier, tiny_mae
 
+from medhiera.data.dataset import RadiographDataset
+from medhiera.data.masks import MaskDrawing
+from medhiera.data.preprocessing import Preprocessing
 from modeling_hiera_mae.exclusive_loss import SINGLE_LABEL
 from modeling_hiera_mae.modeling_hiera import masked_binary_cross_entropy
+
+WIDE = Preprocessing(image_size=64, resize_size=64, mean=PREPROCESSING.mean, std=PREPROCESSING.std)
+
+DARK = Image.new("L", (44, 40))
 
 
 def sparse_rows(count=14):
@@ -61,12 +69,27 @@ def test_an_evaluation_without_any_label_has_a_loss_of_0(tmp_path):
     assert trainer.evaluate()["eval_loss"] == 0
 
 
+def losses_of_both_stages(folder, **arguments):
+    """A classifier's over 14 images, masked autoencoders' over 14 and 11, of which some are far harder."""
+    trainer = make_trainer(folder, rows=sparse_rows(), model=confident_classifier(), **arguments)
+    found = [trainer.evaluate()["eval_loss"]]
+    trainer = make_trainer(
+        folder, model=tiny_mae(mask_ratio=0.5, normalize_pixel_loss=False), preprocessing=WIDE,
+        label_names=["pixel_values"], prediction_loss_only=True, **arguments,
+    )  # fmt: skip
+    masks = MaskDrawing(trainer.model.config.unit_grid, 0.5)
+    for count in (14, 11):  # 11: the second rank's last batch holds nothing of its own
+        rows = make_rows(count).map(lambda row, place: {} if place < 2 else {"image": DARK}, with_indices=True)
+        trainer.eval_dataset = RadiographDataset(rows, WIDE, masks=masks, mask_ratio=0.5)
+        found.append(trainer.evaluate()["eval_loss"])
+    return found, trainer
+
+
 def one_of_two(folder):
     """A rank: images 0 to 13 in batches of 4 on each, so that the first ones fill up the last batches."""
-    rows, model = sparse_rows(), confident_classifier()
-    trainer = make_trainer(folder, rows=rows, model=model, per_device_eval_batch_size=4)
+    found, trainer = losses_of_both_stages(folder, per_device_eval_batch_size=4)
     assert trainer.args.world_size == 2
-    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(trainer.evaluate()["eval_loss"]))
+    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 
 @pytest.mark.slow
@@ -85,8 +108,8 @@ def test_two_ranks_find_the_loss_of_one(root, tmp_path):
     ]
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    alone = make_trainer(tmp_path, rows=sparse_rows(), model=confident_classifier()).evaluate()["eval_loss"]
-    assert found == pytest.approx([alone] * 2, rel=1e-4)
+    alone, _ = losses_of_both_stages(tmp_path)
+    assert found[0] == found[1] == pytest.approx(alone, rel=1e-4)
 
 
 if __name__ == "__main__":
