@@ -20,6 +20,10 @@ from modeling_hiera_mae.packed_attention import attend, can_run, is_short
 
 ROOT = Path(__file__).parents[3]
 CUDA, BF16 = torch.device("cuda"), torch.bfloat16
+SHARED_MEMORY_OF_AN_H100 = 227 * 1024
+"""Bytes that one program may have."""
+MOST_SPILLED = 256
+"""Bytes a thread that do not fit in registers; 240 in the backward pass of 16 keys, 16 or less elsewhere."""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,26 @@ def test_torch_func_and_exports_keep_pytorchs_operators(monkeypatch):
 
 def test_without_a_hopper_gpu_they_do_not_run():
     assert can_run(CUDA) == (torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0))
+
+
+BLOCKS = [(64, 64, 96), (16, 64, 96), (16, 16, 96), (4, 16, 96), (76, 76, 96), (196, 196, 32),
+          (128, 128, 128), (256, 256, 64)]  # fmt: skip
+"""Queries, keys and width of a head: Hiera-T's at 224 pixels, and the largest that are taken."""
+
+
+def test_they_compile_for_an_h100_and_fit_its_memory(tmp_path):
+    """Triton and ptxas need no card for it; the interpreter sees neither what they refuse nor what they use."""
+    pytest.importorskip("triton", reason="PyTorch's builds for CPUs come without Triton")
+    script = Path(__file__).with_name("compiled_attention.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, json.dumps(BLOCKS)], check=True, stdout=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    programs = json.loads(done.stdout)
+    assert len(programs) == 2 * len(BLOCKS)
+    for program in programs:
+        assert program["shared"] <= SHARED_MEMORY_OF_AN_H100, program
+        assert program["stack"] <= MOST_SPILLED, program
 
 
 @pytest.fixture
