@@ -111,7 +111,7 @@ BLOCKS = [(64, 64, 96), (16, 64, 96), (16, 16, 96), (4, 16, 96), (76, 76, 96), (
 
 
 def test_they_compile_for_an_h100_and_fit_its_memory(tmp_path):
-    """Triton and ptxas need no card for it; the interpreter sees neither what they refuse nor what they use."""
+    """Triton and ptxas need no card; the interpreter sees neither what they refuse nor what they use."""
     pytest.importorskip("triton", reason="PyTorch's builds for CPUs come without Triton")
     script = Path(__file__).with_name("compiled_attention.py")
     done = subprocess.run(

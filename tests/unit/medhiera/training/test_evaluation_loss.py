@@ -79,7 +79,9 @@ def losses_of_both_stages(folder, **arguments):
     )  # fmt: skip
     masks = MaskDrawing(trainer.model.config.unit_grid, 0.5)
     for count in (14, 11):  # 11: the second rank's last batch holds nothing of its own
-        rows = make_rows(count).map(lambda row, place: {} if place < 2 else {"image": DARK}, with_indices=True)
+        rows = make_rows(count).map(
+            lambda row, place: {} if place < 2 else {"image": DARK}, with_indices=True
+        )
         trainer.eval_dataset = RadiographDataset(rows, WIDE, masks=masks, mask_ratio=0.5)
         found.append(trainer.evaluate()["eval_loss"])
     return found, trainer
