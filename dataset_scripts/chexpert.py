@@ -20,7 +20,7 @@ from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.label_rows import read_person
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing
 from dataset_scripts.build.tables import Row, read_table
-from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.errors import DataLayoutError, LabelFileError
 
 TABLES = {
     "train.csv": "train", "valid.csv": "validation", "test.csv": "test", "test_labels.csv": "test",
@@ -37,7 +37,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
 
     Raises:
         DataLayoutError: train.csv is missing, or there is no image.
-        LabelFileError: a table cannot be read.
+        LabelFileError: a table cannot be read, or a patient stands in two splits.
     """
     del config  # one split under every scheme
     listing = SourceListing(SOURCE, scan.root)
@@ -57,7 +57,10 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
                 continue
             used.add(key)
             if patients.setdefault(patient, split) != split:
-                listing.report("straddling_patient", patient, f"in {patients[patient]} and in {split}")
+                raise LabelFileError(
+                    f"{table}, line {row.line}: {patient} stands in {patients[patient]} and in {split}; the "
+                    f"release keeps patients together. {_ADVICE}"
+                )
             if key not in paths:
                 listing.report("absent", key, f"named by {table}, line {row.line}; not in the folder", split)
                 continue

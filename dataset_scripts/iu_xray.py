@@ -14,7 +14,8 @@ pictures are there names the pictures, and a section of a report that it lacks i
 A study is `CXR` and its number (uid), the same in all layouts, and so are the ids of Kaggle's and OpenI's
 pictures. `view` is FRONTAL or LATERAL by `indiana_projections.csv`, which may be copied into any layout;
 without it, and for R2Gen's renumbered pictures, "" (unknown). The label No Finding is what IU's annotators
-say, `normal` alone in Kaggle's column Problems or OpenI's MeSH, or not; no other finding is annotated.
+say, `normal` alone in Kaggle's column Problems or OpenI's MeSH, or not; no other finding is annotated. Of a
+study that nobody indexed, or of whose pictures the quality alone is said, neither is known.
 
 `official` holds out a fifth of the studies for test and `validation_fraction` of the others for validation,
 by a hash of the study's number, so that every layout and every partial copy has the same split. As far as is
@@ -25,7 +26,7 @@ patients. `r2gen` is R2Gen's split of 2,955 studies, from `annotation.json`, wit
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from xml.etree import ElementTree
@@ -59,6 +60,9 @@ _PICTURE = re.compile(r"(?:CXR)?0*(\d+)_(?:\1_)?(IM-[\w-]+)(?:\.dcm)?", re.IGNOR
 _STUDY = re.compile(r"CXR0*(\d+)(?:_.*)?", re.IGNORECASE | re.ASCII)
 
 _SPREADSHEET_ERROR = re.compile(r"#(?:NAME\?|REF!|VALUE!|N/A|NUM!|DIV/0!|NULL!)")
+
+_SAYS_NOTHING = {"", "no indexing", "technical quality of image unsatisfactory"}
+"""Of the annotators' words."""
 
 _ADVICE = "Download the file again, or restore it if you changed it."
 
@@ -228,10 +232,9 @@ def _read_kaggle(scan: FolderScan, views: dict[str, str], listing: SourceListing
             else:
                 listing.report("bad_line", path.name, f"line {row.line} names no study")
         layout.reports = {study: _merge_rows(study, several, listing) for study, several in rows.items()}
-        problems = {
-            study: {row.get("problems").lower() for row in several} for study, several in rows.items()
-        }
-        layout.normal = {study: said == {"normal"} for study, said in problems.items() if said != {""}}
+        for study, several in rows.items():
+            words = (word for row in several for word in row.get("problems").split(";"))
+            _note_normal(study, words, layout)
     return layout
 
 
@@ -302,13 +305,18 @@ def _read_openi(scan: FolderScan, listing: SourceListing) -> _Layout:
             for text in citation.iter("AbstractText"):
                 parts.setdefault(text.get("Label", "").lower(), []).append("".join(text.itertext()))
             layout.reports[study] = ReportText(*(tidy(" ".join(parts.get(part, []))) for part in _SECTIONS))
-            majors = {(major.text or "").strip().lower() for major in citation.iter("major")}
-            if majors:
-                layout.normal[study] = majors == {"normal"}
+            _note_normal(study, (major.text or "" for major in citation.iter("major")), layout)
             names = [image.get("id", "") for image in citation.iter("parentImage")]
             if names:
                 layout.pictures[study] = list(dict.fromkeys(f"{name}.png" for name in names if name))
     return layout
+
+
+def _note_normal(study: str, words: Iterable[str], layout: _Layout) -> None:
+    """Note whether the annotators' words call a study normal, where they say anything of it."""
+    said = {tidy(word.lower()) for word in words} - _SAYS_NOTHING
+    if said:
+        layout.normal[study] = said == {"normal"}
 
 
 def _study_of(name: str) -> str:

@@ -55,7 +55,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     images = _by_image(metadata, listing)
     wanted = {name: f"{name}.jpg" for name in images if name not in paths}
     lacking = match_names(wanted.values(), paths.values(), scan, where="the metadata") if wanted else {}
-    reports = {match[1]: path for path in sorted(scan.files) if (match := _REPORT.fullmatch(path))}
+    reports = _index_reports(scan, listing)
     texts: dict[str, ReportText] = {}
     used = set()
     for name, row in sorted(images.items(), key=lambda item: _study_order(item[1])):
@@ -151,6 +151,25 @@ def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
     return paths
 
 
+def _index_reports(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
+    """Map study → relative path of its report; of two files of one study that differ neither is used."""
+    files: dict[str, list[str]] = {}
+    for path in sorted(scan.files):
+        if match := _REPORT.fullmatch(path):
+            files.setdefault(match[1], []).append(path)
+    reports = {}
+    for study, (first, *others) in files.items():
+        is_one = len({(scan.root / path).read_bytes() for path in (first, *others)}) == 1 if others else True
+        if is_one:
+            reports[study] = first
+        for path in others:
+            detail = (
+                f"the report of s{study} as {first} is: {'that is used' if is_one else 'neither is used'}"
+            )
+            listing.report("same_name", path, detail)
+    return reports
+
+
 def _by_image(rows: Sequence[Row], listing: SourceListing) -> dict[str, Row]:
     """Map image → its row of the metadata; of several the first counts, if they name one study."""
     images: dict[str, Row] = {}
@@ -194,10 +213,13 @@ def _read_report(
         listing.report("no_report", f"s{study}", "its images are built without a report")
         return ReportText()
     try:
-        return cut_sections(read_text(scan.root / reports[study]))
+        report = cut_sections(read_text(scan.root / reports[study]))
     except LabelFileError as error:
         listing.report("bad_report", reports[study], str(error))
         return ReportText()
+    if not report.findings and not report.impression:
+        listing.report("no_section", reports[study], "neither findings nor impression are found in it")
+    return report
 
 
 def _read_labels(scan: FolderScan, listing: SourceListing) -> dict[str, tuple[float, ...]]:

@@ -17,11 +17,19 @@ LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "
           "Pneumothorax")  # fmt: skip
 """The findings that these tables have."""
 
+_CONDITIONS = (
+    "Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
+    "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture".split(",")
+)
+"""All columns of a finding; the tables' other two are No Finding and Support Devices."""
+
 _UNCERTAIN = re.compile(r"-1(?:\.0*)?")
 
 
 def read_labels(row: Row, name: str, listing: SourceListing) -> tuple[float, ...]:
     """Return the labels of a row: 1 present, 0 absent, NaN uncertain (-1), not mentioned or no column.
+
+    The software writes 1 or nothing for No Finding: where that is empty and a condition is present, it is 0.
 
     Args:
         row: of a table in CheXpert's form.
@@ -33,6 +41,9 @@ def read_labels(row: Row, name: str, listing: SourceListing) -> tuple[float, ...
 
 def _label(row: Row, finding: str, name: str, listing: SourceListing) -> float:
     word = row.get(_COLUMNS[finding])
+    is_left_empty = finding == "No Finding" and row.cells.get(finding) == ""
+    if is_left_empty and any(parse_label(row.get(name)) == 1 for name in _CONDITIONS):
+        return 0.0
     if _UNCERTAIN.fullmatch(word):
         return NOT_ANNOTATED
     label = parse_label(word)

@@ -6,33 +6,34 @@ A source's report files → `cut_sections` → its records. Nothing is lower-cas
 import re
 from dataclasses import dataclass
 
-_HEADING = re.compile(r"^[ \t]*([A-Za-z][A-Za-z ,&/()'-]{1,59}?)[ \t]*:", re.MULTILINE)
+_HEADING = re.compile(r"^[ \t]*([A-Za-z][A-Za-z ,&/()'-]{1,59}?)[ \t]*(:|$)", re.MULTILINE)
 
 _START = re.compile(r"^[ \t]*FINAL REPORT[ \t]*$", re.MULTILINE | re.IGNORECASE)
 
-_SECTIONS = {
-    **dict.fromkeys(
-        ("findings", "finding", "findings and impression", "findings/impression", "impression and findings"),
-        "findings",
-    ),
+_READINGS = {
+    **dict.fromkeys(("finding", "findings"), "findings"),
     **dict.fromkeys(("impression", "impressions", "conclusion", "conclusions"), "impression"),
-    **dict.fromkeys(
-        "indication,indications,history,clinical history,clinical indication,clinical information,"
-        "reason for exam,reason for examination,reason for study,indication for exam,"
-        "history and indication,indication/history".split(","),
-        "indication",
-    ),
 }
+"""A heading of several ("FINDINGS AND IMPRESSION") has findings below it, if it names them."""
+
+_INDICATIONS = frozenset(
+    "indication,indications,history,clinical history,clinical indication,clinical information,"
+    "reason for exam,reason for examination,reason for study,indication for exam,"
+    "history and indication,indication and history".split(",")
+)
 
 _OTHER_HEADINGS = frozenset(
     "addendum,comparison,comparisons,comment,exam,examination,final addendum,notification,procedure,"
-    "recommendation,recommendations,study,technique,type of examination,views,wet read".split(",")
+    "recommendation,recommendations,recommendation(s),study,technique,type of examination,views,"
+    "wet read".split(",")
 )
 
 _CHEST_WORDS = frozenset(
     "ap chest frontal lateral pa portable radiograph radiographs upright view views".split()
 )
 """An unknown heading of these ("PA AND LATERAL VIEWS OF THE CHEST:") stands before findings."""
+
+_SENTENCE_END = re.compile(r"[A-Za-z]\.(?:\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,11 @@ def cut_sections(text: str) -> ReportText:
     """Cut a report into its sections.
 
     A heading is a line's beginning up to a colon, in capitals or one of the known headings in any case
-    ("FINDINGS:", "Findings :", "CLINICAL HISTORY:"). What precedes a line "FINAL REPORT" (a preliminary
-    reading) does not count. Sections of one name are joined. A report without findings and impression has its
-    findings below a heading that names the view ("PORTABLE CHEST RADIOGRAPH:") or, where there is none, in
+    ("FINDINGS:", "Findings :", "CLINICAL HISTORY:"; "comparison:" not amid a sentence), or a known one in
+    capitals that is a line of its own. What precedes a line "FINAL REPORT" (a preliminary reading) does not
+    count. Sections of one name are joined. What stands below an unknown heading ("LUNGS:") belongs to the
+    findings or impression before it, with the heading unless that names the view. A report without findings
+    has them below a heading that names the view ("PORTABLE CHEST RADIOGRAPH:") or, without impression too, in
     its last paragraph.
 
     Args:
@@ -63,31 +66,54 @@ def cut_sections(text: str) -> ReportText:
     """
     *_, text = _START.split(text)
     found: dict[str, list[str]] = {}
-    headings = [match for match in _HEADING.finditer(text) if _is_heading(match[1])]
+    headings = [match for match in _HEADING.finditer(text) if _is_heading(match, text)]
     starts = [match.start() for match in headings] + [len(text)]
+    before = ""
     for match, end in zip(headings, starts[1:], strict=True):
-        found.setdefault(_section(match[1]), []).append(text[match.end() : end])
+        section, words = _section(match[1]), text[match.end() : end]
+        if section in ("view", "unknown") and before in ("findings", "impression"):
+            words = words if section == "view" else f"{match[0]}{words}"
+            section = before
+        found.setdefault(section, []).append(words)
+        before = section
     joined = {name: tidy(" ".join(parts)) for name, parts in found.items()}
-    if not joined.get("findings") and not joined.get("impression"):
-        joined["findings"] = joined.get("view", "") or _last_paragraph(text, headings)
+    if not joined.get("findings"):
+        viewed = joined.get("view", "")
+        if not joined.get("impression"):
+            joined["findings"] = viewed or _last_paragraph(text, headings)
+        elif _SENTENCE_END.search(viewed):  # not the time of the picture
+            joined["findings"] = viewed
     names = ("findings", "impression", "indication")
     return ReportText(*(joined.get(name, "") for name in names))
 
 
 def _folded(heading: str) -> str:
-    return re.sub(r"\s*/\s*", "/", tidy(heading.lower()))
+    return tidy(re.sub(r"\s*[/&]\s*", " and ", heading.lower()))
 
 
-def _is_heading(heading: str) -> bool:
-    return heading.isupper() or _folded(heading) in _SECTIONS or _folded(heading) in _OTHER_HEADINGS
+def _is_heading(match: re.Match[str], text: str) -> bool:
+    heading, colon = match[1], match[2]
+    is_known = _section(heading) not in ("view", "unknown")
+    if not colon:
+        return heading.isupper() and is_known
+    if heading.islower() and is_known:
+        before = text[: match.start()]
+        said = before.rstrip()
+        return not said or said[-1] in ".:;?!" or before.count("\n", len(said)) > 1
+    return heading.isupper() or is_known
 
 
 def _section(heading: str) -> str:
+    """What stands below a heading: findings, impression, indication, other, view (findings?) or unknown."""
     folded = _folded(heading)
-    if folded in _SECTIONS:
-        return _SECTIONS[folded]
-    words = set(re.findall(r"[a-z]+", folded))
-    return "view" if folded not in _OTHER_HEADINGS and words & _CHEST_WORDS else "other"
+    read = [_READINGS.get(part) for part in re.split(r",? and |, ", folded)]
+    if None not in read:
+        return "findings" if "findings" in read else "impression"
+    if folded in _INDICATIONS:
+        return "indication"
+    if folded in _OTHER_HEADINGS:
+        return "other"
+    return "view" if set(re.findall(r"[a-z]+", folded)) & _CHEST_WORDS else "unknown"
 
 
 def _last_paragraph(text: str, headings: list[re.Match[str]]) -> str:

@@ -229,12 +229,23 @@ def _is_affordable(images: int, references: int) -> bool:
 
 
 def _take_out(listings: list[SourceListing], shown: Pairs, kind: str) -> None:
-    """Report each of these images to its listing and, unless it is allowed, drop it."""
+    """Report each of these images to its listing and, unless it is allowed, drop it.
+
+    The study of one that leaks is dropped whole: its report tells of all its pictures.
+    """
     for listing in listings:
         for split, records in listing.splits.items():
             kept = []
+            leaking = {
+                record.study_id: record.path
+                for record in records
+                if kind == "leak" and record.image_id in shown
+            }
             for record in records:
                 pair = shown.get(record.image_id)
+                if pair is None and record.study_id and record.study_id in leaking:
+                    listing.report(kind, record.path, f"of one study with {leaking[record.study_id]}", split)
+                    continue
                 if pair is not None:
                     is_ours = pair.partner.source == PROTECTED
                     partner = "a protected image" if is_ours else pair.partner.image_id

@@ -5,6 +5,7 @@ RadiographDataset, so every random choice is keyed by (seed, epoch, image_id) as
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 NOT_A_LABEL = -100
 """In `labels`, where a report has ended: the loss does not see it."""
+
+
+_REMOVED = re.compile(r"\bX{2,}\b")
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def read_studies(
     for name, of_study in found.items():
         report = texts[of_study[0]].strip()
         of_study.sort(key=lambda row: shown[row] == "LATERAL")  # else in the source's order, which may be any
-        if any(letter.isalnum() for letter in report):
+        if _holds_words(report):
             studies.append(Study(name, tuple(of_study[:views]), report))
     split = rows.split or "chosen"
     if not studies:
@@ -122,6 +126,11 @@ def read_studies(
         chosen = np.sort(np.random.default_rng(seed).permutation(len(studies))[:at_most])
         studies = [studies[number] for number in chosen]
     return studies
+
+
+def _holds_words(report: str) -> bool:
+    """Whether a report says anything but numbers and what de-identification left ("1. ___.", "XXXX")."""
+    return any(letter.isalpha() for letter in _REMOVED.sub("", report))
 
 
 def default_report_sources(rows: Dataset) -> list[str] | None:

@@ -118,7 +118,7 @@ class CaptionReport:
         laterality: left and right.
         normal: the scores of the normal studies alone, under the document frequencies of all; None where the
             caller did not name them, or there are none.
-        abnormal: of all others, likewise.
+        abnormal: of those that are not normal, likewise; a study of which neither is known is in neither.
         meteor: METEOR 1.5, 0 to 1; None where it was not computed.
         meteor_reason: why not.
         bootstrap_resamples: behind the intervals.

@@ -35,8 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--training", type=Path, metavar="FILE", help="training reports: which are copied")
     parser.add_argument(
-        "--normal", type=Path, metavar="FILE", help="a list of the normal studies' ids: scored apart"
-    )
+        "--normal", type=Path, metavar="FILE",
+        help='normal studies, scored apart: ["id", …], or {"id": true or false, …} where not all are known',
+    )  # fmt: skip
     parser.add_argument(
         "--chexbert", type=Path, metavar="FOLDER", help="chexbert.pth and its BERT's files: CheXbert F1"
     )
@@ -90,7 +91,7 @@ def score_captions(
     bootstrap: Bootstrap,
     *,
     training: Collection[str] | None = None,
-    normal: Collection[str] | None = None,
+    normal: Collection[str] | Mapping[str, bool] | None = None,
     with_meteor: bool = False,
     uncleaned: tuple[Reports, Reports] | None = None,
 ) -> CaptionReport:
@@ -101,7 +102,8 @@ def score_captions(
         predictions: of the same studies; a text may be empty.
         bootstrap: over studies, behind the intervals.
         training: the reports that the model was trained on, cleaned like the predictions.
-        normal: the ids of the normal studies, which are then scored apart from the others.
+        normal: the ids of the normal studies, which are then scored apart from the others; or id → whether it
+            is normal, where not all are known: the rest is in neither group.
         with_meteor: start METEOR too, where it is installed.
         uncleaned: references and predictions as they were before cleaning, which makes one sentence of what a
             semicolon parts: sides are looked for in these. None: nothing was cleaned.
@@ -114,9 +116,13 @@ def score_captions(
     groups: list[CaptionScores | None] = [None, None]
     if normal is not None:
         _check_normal(references, normal)
-        named = set(normal)
-        is_normal = np.array([study in named for study in references])
-        groups = [_score_group(statistics, rows, bootstrap) for rows in (is_normal, ~is_normal)]
+        known = normal if isinstance(normal, Mapping) else dict.fromkeys(normal, True)
+        rest = None if isinstance(normal, Mapping) else False
+        kinds = [known.get(study, rest) for study in references]
+        groups = [
+            _score_group(statistics, np.array([kind is wanted for kind in kinds]), bootstrap)
+            for wanted in (True, False)
+        ]
     as_they_are = (true, said) if uncleaned is None else _pair(*uncleaned)
     reason = why_no_meteor() if with_meteor else METEOR_NOT_ASKED
     return CaptionReport(
@@ -229,16 +235,21 @@ def read_reports(path: Path) -> dict[str, str]:
     return found
 
 
-def read_studies(path: Path) -> list[str]:
-    """Read a list of study ids.
+def read_normal(path: Path) -> list[str] | dict[str, bool]:
+    """Read which studies are normal, see `score_captions`.
 
     Raises:
         UserError: the file cannot be read, or holds something else.
     """
     found = read_json(path)
-    if not isinstance(found, list) or not all(isinstance(study, str) for study in found):
-        raise UserError(f'{path} is no list of study ids; wanted ["study id", …]')
-    return found
+    if isinstance(found, list) and all(isinstance(study, str) for study in found):
+        return found
+    if isinstance(found, dict) and all(isinstance(is_normal, bool) for is_normal in found.values()):
+        return found
+    raise UserError(
+        f'{path} does not say which studies are normal; wanted ["study id", …], or {{"study id": true or '
+        "false, …}"
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -315,7 +326,7 @@ def main(argv: list[str]) -> None:
         predictions,
         bootstrap,
         training=None if options.training is None else read(options.training).values(),
-        normal=None if options.normal is None else read_studies(options.normal),
+        normal=None if options.normal is None else read_normal(options.normal),
         with_meteor=True,
         uncleaned=raw,
     )

@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clean", choices=sorted(CLEANERS), help="clean all texts as R2Gen cleans IU X-Ray or MIMIC-CXR"
     )
-    parser.add_argument("--normal", type=Path, metavar="FILE", help="a list of the normal test studies' ids")
+    parser.add_argument(
+        "--normal", type=Path, metavar="FILE", help="the normal test studies, as medhiera.evaluation.captions"
+    )
     parser.add_argument("--bootstrap_resamples", type=not_negative, default=2000, help="behind the intervals")
     return parser
 
@@ -55,7 +57,7 @@ from medhiera.evaluation.captions import (
     Reports,
     as_line,
     read_json,
-    read_studies,
+    read_normal,
     score_captions,
 )
 from medhiera.evaluation.report_cleaning import clean_report
@@ -222,7 +224,7 @@ class BaselineReport:
 def score_baselines(
     splits: Mapping[str, Reports],
     bootstrap: Bootstrap,
-    normal: Collection[str] | None = None,
+    normal: Collection[str] | Mapping[str, bool] | None = None,
     clean: str | None = None,
 ) -> BaselineReport:
     """Choose on validation, score on test.
@@ -230,7 +232,7 @@ def score_baselines(
     Args:
         splits: "train", "val" and "test", each study id → report, as it is.
         bootstrap: over the test studies.
-        normal: the ids of the normal test studies, scored apart too.
+        normal: the normal test studies, scored apart too; see score_captions.
         clean: see clean_report.
     """
     training, validation, test = (
@@ -293,7 +295,7 @@ def main(argv: list[str]) -> None:
     parser = build_parser()
     options = parser.parse_args(argv)
     splits = read_annotation(options.annotation)
-    normal = None if options.normal is None else read_studies(options.normal)
+    normal = None if options.normal is None else read_normal(options.normal)
     report = score_baselines(splits, Bootstrap(options.bootstrap_resamples), normal, options.clean)
     printed: dict[str, Any] = {
         "studies": report.studies,

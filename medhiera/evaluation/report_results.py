@@ -69,3 +69,9 @@ class ReportEvaluation:
     above_constant: dict[str, CaptionDifference]
     normal_reason: str | None
     examples: list[Example] = field(default_factory=list)
+
+    @property
+    def unknown_studies(self) -> int:
+        """Studies that nobody annotated as normal or not; where none is annotated, all."""
+        groups = (self.written.normal, self.written.abnormal)
+        return self.written.scores.studies - sum(one.studies for one in groups if one is not None)

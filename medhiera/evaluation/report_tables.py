@@ -39,6 +39,8 @@ def report_lines(evaluation: ReportEvaluation) -> list[str]:
             lines.append(f"{kind} studies: {scores.studies}, {_scores(scores)}")
     if evaluation.normal_reason:
         lines.append(f"normal and other studies: {evaluation.normal_reason}")
+    elif evaluation.unknown_studies:
+        lines.append(f"annotated as neither: {evaluation.unknown_studies} studies")
     return lines
 
 

@@ -102,8 +102,8 @@ def write_table(reports: "WrittenReports", file: Path) -> None:
             writer.writerow([study, reference, reports.written[study], reports.nearest[study]])
 
 
-def find_normal(rows: Dataset, studies: Sequence[Study], names: Sequence[str]) -> set[str] | None:
-    """The names of the studies that are annotated as normal; None where not all of them are annotated.
+def find_normal(rows: Dataset, studies: Sequence[Study], names: Sequence[str]) -> dict[str, bool] | None:
+    """Whether each study that is annotated so is normal, by its name; None where no study is annotated.
 
     Args:
         rows: that the studies' numbers are of.
@@ -112,12 +112,9 @@ def find_normal(rows: Dataset, studies: Sequence[Study], names: Sequence[str]) -
     """
     if NORMAL not in names:
         return None
-    column = list(names).index(NORMAL)
-    labels = read_labels(rows)[:, column]
-    values = labels[[study.rows[0] for study in studies]]
-    if np.isnan(values).any():
-        return None
-    return {study.name for study, value in zip(studies, values, strict=True) if value == 1}
+    labels = read_labels(rows)[:, list(names).index(NORMAL)]
+    values = {study.name: labels[study.rows[0]] for study in studies}
+    return {name: bool(value == 1) for name, value in values.items() if not np.isnan(value)} or None
 
 
 def find_nearest(training: Floats, scored: Floats) -> list[int]:
@@ -150,7 +147,7 @@ class WrittenReports:
         nearest: study → report of the nearest training study.
         training: reports.
         validation: reports, which constants are chosen on.
-        normal: names of the normal studies, or None.
+        normal: study → whether it is normal, of those that are annotated; None where none is.
         shows_texts: the record may hold texts of the data: they are phantoms'.
     """
 
@@ -162,7 +159,7 @@ class WrittenReports:
     nearest: Mapping[str, str]
     training: Sequence[str]
     validation: Sequence[str]
-    normal: set[str] | None
+    normal: Mapping[str, bool] | None
     shows_texts: bool
 
     def cleaned(self, texts: Mapping[str, str]) -> dict[str, str]:

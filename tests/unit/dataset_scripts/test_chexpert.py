@@ -10,7 +10,7 @@ from dataset_scripts import FINDINGS, Chexpert
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.records import scan_folder
 from dataset_scripts.chexpert import SOURCE, list_images
-from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.errors import DataLayoutError, LabelFileError
 
 HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly,Edema,Pleural Effusion,Support Devices"
 PEOPLE = "Female,68,Frontal,AP"
@@ -68,7 +68,9 @@ def test_splits_views_people_and_labels(folder):
     ) and lateral.patient_id == second.patient_id
     labels = dict(zip(FINDINGS, second.labels, strict=True))
     known = {name: value for name, value in labels.items() if not math.isnan(value)}
-    assert known == {"Cardiomegaly": 1.0, "Effusion": 0.0}  # Edema is uncertain, No Finding not mentioned
+    # Edema is uncertain; No Finding is empty beside a condition, where the software would have written 1.
+    assert known == {"Cardiomegaly": 1.0, "Effusion": 0.0, "No Finding": 0.0}
+    assert first.labels[FINDINGS.index("No Finding")] == 1  # a device is no condition
     assert all(math.isnan(value) for value in third.labels)
 
 
@@ -101,12 +103,17 @@ def test_what_is_missing_or_odd_is_counted_and_named(folder):
     with (release / "valid.csv").open("a") as file:
         file.write(f"CheXpert-v1.0-small/train/patient00003/study1/view1_frontal.jpg,{PEOPLE},,,,,\n")
         file.write(f"elsewhere.jpg,{PEOPLE},,,,,\n")
-        file.write(f"x/valid/patient00002/study9/view1_frontal.jpg,{PEOPLE},maybe,,,,\n")
+        file.write(f"x/valid/patient64542/study9/view1_frontal.jpg,{PEOPLE},maybe,,,,\n")
     listing = listed(folder)
-    assert said(listing) == {
-        "absent": 2, "not_listed": 2, "duplicate_row": 1, "bad_line": 1, "straddling_patient": 1
-    }  # fmt: skip
+    assert said(listing) == {"absent": 2, "not_listed": 2, "duplicate_row": 1, "bad_line": 1}
     assert len(listing.splits["train"]) == 3 and len(listing.splits["validation"]) == 1
+
+
+def test_a_patient_in_two_splits_stops_the_build(folder):
+    with (folder / "CheXpert-v1.0-small" / "valid.csv").open("a") as file:
+        file.write(f"x/valid/patient00002/study9/view1_frontal.jpg,{PEOPLE},,,,,\n")
+    with pytest.raises(LabelFileError, match="line 3: patient00002 stands in train and in validation"):
+        listed(folder)
 
 
 def test_a_folder_without_its_table_or_pictures_is_refused(folder, tmp_path):

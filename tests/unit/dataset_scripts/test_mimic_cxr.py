@@ -113,6 +113,20 @@ def test_what_is_missing_or_odd_is_counted_and_named(mimic):
     assert found["ee"].report_findings == found["dd"].report_findings == ""
 
 
+def test_of_two_reports_of_a_study_that_differ_neither_is_used(mimic):
+    report = mimic.study(10000032, 50414267).with_suffix(".txt")
+    other = mimic.study(12000012, 52000000).with_suffix(".txt")
+    for file in (report, other):
+        copy = mimic.root / "old" / file.relative_to(mimic.root)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(file.read_bytes())
+    (mimic.root / "old" / report.relative_to(mimic.root)).write_text("FINDINGS: Of another study.")
+    listing = listed(mimic)
+    found = by_name(listing)
+    assert found["aa-lateral"].report_findings == "" and found["ee"].report_findings != ""
+    assert said(listing) == {"same_name": 2, "no_report": 1, "unknown_view": 1}
+
+
 @pytest.mark.parametrize(
     "row, message",
     [

@@ -44,6 +44,37 @@ from dataset_scripts.build.report_text import ReportText, cut_sections
         pytest.param("INDICATION:  Cough.\n\nCOMPARISON:  None.", "", "", "Cough.", id="headings alone"),
         pytest.param("FINDINGS: A.\nADDENDUM: B.\nFINDINGS: C.", "A. C.", "", "", id="sections of one name"),
         pytest.param("Findings/Impression: Clear.", "Clear.", "", "", id="two sections in one"),
+        pytest.param(
+            "FINDINGS:\n\n LUNGS:  Right opacity.\n\n HEART:  Large.\n\n COMPARISON:  None.\n\n"
+            " IMPRESSION: A.\n",
+            "LUNGS: Right opacity. HEART: Large.", "A.", "", id="headings within findings",
+        ),
+        pytest.param(
+            "FINDINGS:\n\n PA AND LATERAL VIEWS OF THE CHEST:  Right effusion.\n\n IMPRESSION: A.",
+            "Right effusion.", "A.", "", id="a view within findings",
+        ),
+        pytest.param(
+            "CHEST, TWO VIEWS:  Right effusion.\n\n IMPRESSION:  A.", "Right effusion.", "A.", "",
+            id="a view in place of findings",
+        ),
+        pytest.param("PORTABLE CHEST: 10:30 AM\n\nIMPRESSION: A.", "", "A.", "", id="a view's time"),
+        pytest.param("IMPRESSION/FINDINGS: Clear.", "Clear.", "", "", id="the other way around"),
+        pytest.param("FINDINGS & IMPRESSION: Clear.", "Clear.", "", "", id="an ampersand"),
+        pytest.param("FINDINGS AND IMPRESSIONS: Clear.", "Clear.", "", "", id="several impressions"),
+        pytest.param("IMPRESSION AND CONCLUSION: Clear.", "", "Clear.", "", id="two words for one"),
+        pytest.param(
+            "FINDINGS: Heart normal in\n comparison: no change. Left effusion.",
+            "Heart normal in comparison: no change. Left effusion.", "", "", id="a wrapped line",
+        ),
+        pytest.param("findings: Clear.\nimpression: Normal.", "Clear.", "Normal.", "", id="lower case"),
+        pytest.param(
+            "IMPRESSION: Effusion.\n\n  FINAL ADDENDUM\n Correction: none.", "", "Effusion.", "",
+            id="an addendum's heading without a colon",
+        ),
+        pytest.param(
+            "FINDINGS\n\n Right effusion.\n\n IMPRESSION\n\n Effusion.", "Right effusion.", "Effusion.", "",
+            id="headings without colons",
+        ),
         pytest.param("", "", "", "", id="empty"),
     ],
 )  # fmt: skip

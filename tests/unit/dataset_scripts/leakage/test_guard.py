@@ -1,22 +1,26 @@
 """The guards: what each catches, what is kept, and how sure the pixels are under every change."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from mini_iu import IuFolder
 from PIL import Image
 from raw_folders import ChestFolder, gray, jpeg, read_leakage_report
 
 from dataset_scripts import FINDINGS, ChestXray14, Cocktail, ImageFolder
 from dataset_scripts.build.build_log import note_lines, read_report
+from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.layout import LEAKAGE_SHEET_FILE as SHEET_FILE
 from dataset_scripts.build.layout import PROTECTED_PAIRS_FILE
 from dataset_scripts.build.parquet_export import export_parquet
 from dataset_scripts.build.records import ImageRecord
 from dataset_scripts.errors import DataLayoutError, LabelFileError, UserError
+from dataset_scripts.iu_xray import _official_split
 from dataset_scripts.leakage.label_conflicts import describe_conflict
 
 AddCovidx = Callable[[str, str, int], Path]
@@ -299,6 +303,24 @@ def test_protected_parquet_and_ones_own_folder(tmp_path: Path) -> None:
     builder.download_and_prepare()
     assert builder.as_dataset()["train"]["image_id"][:] == ["image folder/620.png", "image folder/621.png"]
     assert (Path(builder.cache_dir) / PROTECTED_PAIRS_FILE).read_text().count("held out.parquet/0") == 1
+
+
+def test_a_study_is_left_out_whole_where_one_of_its_pictures_leaks(tmp_path: Path) -> None:
+    iu = IuFolder(tmp_path / "raw" / "iu_xray")
+    uids = [uid for uid in range(1, 40) if _official_split(f"CXR{uid}", SourceConfig()) == "train"][:2]
+    names = [f"{uid}_IM-0001-{view}" for uid in uids for view in ("1001", "2001")]
+    iu.kaggle(
+        [(uid, "", "Mass.", "") for uid in uids],
+        [(name.split("_")[0], f"{name}.dcm.png", "Frontal") for name in names],
+    )
+    iu.draw(*(f"images/images_normalized/{name}.dcm.png" for name in names))
+    (tmp_path / "held out").mkdir()
+    pictures = iu.root / "images" / "images_normalized"
+    shutil.copy(pictures / f"{names[0]}.dcm.png", tmp_path / "held out" / "film.png")
+    listing = Cocktail(data_dir=tmp_path / "raw", protect=str(tmp_path / "held out")).list_records(None)[0]
+    assert {record.study_id for record in listing.splits["train"]} == {f"iu_x_ray/CXR{uids[1]}"}
+    told = {Path(problem.name).name[: len(names[0])]: problem.detail for problem in listing.problems}
+    assert told[names[0]] == "shows a protected image" and "of one study with" in told[names[1]]
 
 
 def test_nothing_to_protect_is_refused(leaking: Path, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Studies of rows, and batches of studies: their views, their padding, their tokens, and keyed draws."""
 
+import re
+
 import pytest
 import torch
+from datasets import Dataset
 from report_rows import bar_report, report_rows
 
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.report_dataset import ReportCollator, ReportDataset, read_studies, rows_of
 from medhiera.errors import UserError
+from medhiera.evaluation.report_cleaning import CLEANERS
 
 PREPROCESSING = Preprocessing(64, 72, 0.4, 0.2)
 
@@ -32,6 +36,19 @@ def test_studies_without_the_section_are_left_out_and_limits_are_keyed(rows):
     chosen = read_studies(rows, "findings", 2, at_most=4, seed=3)
     assert len(chosen) == 4 and chosen == read_studies(rows, "findings", 2, at_most=4, seed=3)
     assert chosen != read_studies(rows, "findings", 2, at_most=4, seed=4)
+
+
+@pytest.mark.parametrize("emptied", ["1. ___.", "XXXX.", "1. XXXX XXXX. 2. ___", " . ", "2"])
+@pytest.mark.parametrize("clean", CLEANERS)
+def test_a_report_that_nothing_is_left_of_is_none(emptied, clean):
+    """Scoring refuses a reference without a word, and that would be after all training."""
+    texts = [emptied, "XXXX is clear.", "1. No."]
+    rows = Dataset.from_dict(
+        {"source": ["a"] * 3, "study_id": list("xyz"), "view": [""] * 3, "report_findings": texts}
+    )
+    studies = read_studies(rows, "findings", 1)
+    assert [study.report for study in studies] == texts[1:]
+    assert all(re.search("[a-z]", CLEANERS[clean](study.report)) for study in studies)
 
 
 def test_data_without_reports_is_refused_in_words(rows):

@@ -193,8 +193,16 @@ def test_files_and_ids_that_are_not_there_are_refused(score, write, tmp_path):
         main([str(tmp_path / "absent.json"), write("predictions.json", PREDICTIONS)])
     with pytest.raises(UserError, match="1 of 2 normal studies have no reference \\('nine'\\)"):
         score(REFERENCES, PREDICTIONS, "--normal", write("normal.json", ["one", "nine"]))
-    with pytest.raises(UserError, match="is no list of study ids"):
-        score(REFERENCES, PREDICTIONS, "--normal", write("normal.json", {"one": True}))
+    for wrong in ({"one": "yes"}, ["one", 4], 7):
+        with pytest.raises(UserError, match="does not say which studies are normal"):
+            score(REFERENCES, PREDICTIONS, "--normal", write("normal.json", wrong))
+
+
+def test_a_study_of_which_neither_is_known_is_in_no_group(score, write):
+    every = score(REFERENCES, PREDICTIONS, "--normal", write("normal.json", ["one", "four"]))
+    known = score(REFERENCES, PREDICTIONS, "--normal", write("known.json", {"one": True, "two": False}))
+    assert (known["normal"]["studies"], known["abnormal"]["studies"]) == (1, 1)
+    assert every["abnormal"]["studies"] == 2 and known["rouge_l"] == every["rouge_l"]
 
 
 @pytest.mark.parametrize("option", ["--legacy_references=0", "--bootstrap_resamples=-1", "--clean=chexpert"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -133,7 +134,15 @@ def test_normal_studies_are_those_annotated_so():
     studies = read_studies(rows, "findings", 2)
     names = [str(number) for number in range(15)]
     names[10] = "No Finding"
-    assert find_normal(rows, studies, names) == {"IU X-Ray/2", "IU X-Ray/5"}
+    is_normal = {f"IU X-Ray/{number}": number in (2, 5) for number in range(6)}
+    assert find_normal(rows, studies, names) == is_normal
+    labels = [
+        [math.nan if place == 3 else value for value in row] for place, row in enumerate(rows["labels"])
+    ]
+    kind = rows.features["labels"]
+    partly = rows.remove_columns("labels").add_column("labels", labels, feature=kind)
+    del is_normal["IU X-Ray/2"]
+    assert find_normal(partly, studies, names) == is_normal
     assert find_normal(rows, studies, ["x"] * 15) is None
     names[10], names[3] = "x", "No Finding"  # where nothing is annotated
     assert find_normal(rows, studies, names) is None
