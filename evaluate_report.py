@@ -60,7 +60,7 @@ import contextlib
 import csv
 import logging
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -79,6 +79,8 @@ from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.caption_metrics import MEASURES
+from medhiera.evaluation.caption_results import CaptionReport
 from medhiera.evaluation.captions import compare_captions, read_json
 from medhiera.evaluation.chexbert import Chexbert
 from medhiera.evaluation.radgraph import check_annotations
@@ -209,8 +211,11 @@ def check_card(options: argparse.Namespace, record: object) -> None:
 def update_card(folder: Path, result: ReportEvaluation) -> None:
     """Write what was scored into the model's own record and card.
 
+    CheXbert's and RadGraph's scores that are there of the same texts stay, where they were not asked for now.
+
     Raises:
-        UserError: it is of other studies or cleaned otherwise, or the folder cannot be written to.
+        UserError: it is of other studies or cleaned otherwise, or has fewer resamples behind its intervals;
+            or the folder cannot be written to.
     """
     record = read_record(folder)
     assert isinstance(record, ReportRecord), "check_card has seen it"
@@ -225,11 +230,36 @@ def update_card(folder: Path, result: ReportEvaluation) -> None:
             f"({after[2]} studies, {after[0]}, clean {after[1]}, {after[3]} training reports); the card "
             "stays as it was"
         )
-    record.evaluation = result
+    resamples = [one.written.bootstrap_resamples for one in (record.evaluation, result)]
+    if resamples[1] < resamples[0]:
+        raise UserError(
+            f"--update_card: the intervals on the card of {folder} are of {resamples[0]} resamples; score "
+            f"with --bootstrap_resamples {resamples[0]} or more, or leave --update_card out"
+        )
+    record.evaluation = keep_clinical(record.evaluation, result)
     with refused_writing(folder):
         record.write(folder)
         (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
     logger.info("%s and %s in %s hold these scores", METRICS_FILE, CARD_FILE, folder)
+
+
+def keep_clinical(before: ReportEvaluation, after: ReportEvaluation) -> ReportEvaluation:
+    """What was scored now, with the clinical scores that an earlier call made of the same texts."""
+
+    def merged(old: CaptionReport, new: CaptionReport) -> CaptionReport:
+        if any(getattr(old.scores, name) != getattr(new.scores, name) for name in MEASURES):
+            return new  # of other texts: another device or batch may round a word away
+        return replace(new, chexbert=new.chexbert or old.chexbert, radgraph=new.radgraph or old.radgraph)
+
+    return replace(
+        after,
+        written=merged(before.written, after.written),
+        nearest=merged(before.nearest, after.nearest),
+        constants=[
+            replace(new, scores=merged(old.scores, new.scores))
+            for old, new in zip(before.constants, after.constants, strict=True)
+        ],
+    )
 
 
 def task_of(record: object, options: argparse.Namespace, views: int) -> ReportArguments:

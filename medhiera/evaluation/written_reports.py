@@ -94,7 +94,7 @@ class ValidationReports:
 
 
 def write_table(reports: "WrittenReports", file: Path) -> None:
-    """A CSV beside the record, for its owner alone: each study's reference, what was written, the nearest."""
+    """A CSV beside the record, never published: each study's reference, what was written, the nearest."""
     with file.open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table)
         writer.writerow(["study", "reference", "written", "nearest"])

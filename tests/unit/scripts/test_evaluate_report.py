@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import evaluate_report
 from dataset_scripts.phantom.reports import write_phantom_reports
 from medhiera.errors import UserError
+from medhiera.evaluation.caption_results import RadGraphScores
 from medhiera.evaluation.report_results import ReportEvaluation
 from medhiera.hub.record import ReportRecord, read_record
 from modeling_hiera_mae import HieraMAEModel
@@ -97,6 +98,24 @@ def test_a_card_takes_the_scores_of_its_own_studies_alone(scored, tmp_path):
     with pytest.raises(UserError, match=r"what was scored is not of the same \(.* findings, clean"):
         evaluate_report.update_card(folder, replace(result, section="findings"))
     assert read_record(folder).evaluation == shifted
+    graph = RadGraphScores(
+        simple=0.5,
+        partial=0.4,
+        complete=0.3,
+        simple_interval=None,
+        partial_interval=None,
+        complete_interval=None,
+    )
+    evaluate_report.update_card(folder, replace(shifted, written=replace(shifted.written, radgraph=graph)))
+    evaluate_report.update_card(folder, shifted)  # of the same texts, without RadGraph's annotations
+    assert read_record(folder).evaluation.written.radgraph == graph
+    assert "RadGraph F1 of this model's reports" in (folder / "README.md").read_text()
+    others = replace(shifted.written, scores=replace(shifted.written.scores, cider=0.1))
+    evaluate_report.update_card(folder, replace(shifted, written=others))
+    assert read_record(folder).evaluation.written.radgraph is None
+    fewer = replace(shifted.written, bootstrap_resamples=shifted.written.bootstrap_resamples - 1)
+    with pytest.raises(UserError, match=r"are of \d+ resamples; score with"):
+        evaluate_report.update_card(folder, replace(shifted, written=fewer))
     options = argparse.Namespace(model=str(folder), split="validation", split_scheme=None)
     with pytest.raises(UserError, match=r"is of the test split .*--split test"):
         evaluate_report.check_card(options, record)
