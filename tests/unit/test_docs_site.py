@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -54,7 +55,7 @@ def test_a_dead_link_is_found(tmp_path):
     assert faults_of(text, tmp_path, tmp_path) == ["gone.md", "../out.md"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/comparison.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/usage.md", "docs/questions.md", "docs/comparison.md"])
 def test_commands_and_recipes_that_a_page_names_exist(root, page):
     text = (root / page).read_text(encoding="utf-8")
     named = re.findall(r"^(?:accelerate launch -m )?medhiera ([a-z-]+)", text, re.MULTILINE)
@@ -96,3 +97,40 @@ def test_the_site_builds_strictly_and_has_the_docstrings(site):
         page.write("\n[nowhere](gone.md)\n")
     refused = build(site)
     assert refused.returncode != 0 and "gone.md" in refused.stderr
+
+
+def test_the_answers_in_python_do_what_they_say(root, tmp_path, monkeypatch):
+    """Each fold tests other patients, all of one on one side; a patient's score is the mean of the films'."""
+    page = (root / "docs" / "questions.md").read_text(encoding="utf-8")
+    _, folds, mean = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    patients = [f"00{number // 2}" for number in range(40)]
+    (tmp_path / "mine").mkdir()
+    table = pd.DataFrame({"image": [f"{row}.png" for row in range(40)], "patient": patients, "label": "a"})
+    table.to_csv("mine/data.csv", index=False)
+    seen = []
+
+    def launch(words, check):
+        assert words[:2] == ["medhiera", "train-cls"] and words[1] in COMMANDS
+        seen.append(pd.read_csv("mine/data.csv", dtype=str))
+
+    monkeypatch.setattr(subprocess, "run", launch)
+    exec(folds, {})
+    assert len(seen) == 5
+    for each in seen:
+        assert (each.groupby("patient")["split"].nunique() == 1).all()
+        assert set(each["split"]) == {"train", "validation", "test"}
+    tested = [set(each.loc[each["split"] == "test", "patient"]) for each in seen]
+    assert sum(map(len, tested)) == 20 == len(set.union(*tested))
+
+    (tmp_path / "runs" / "evaluation").mkdir(parents=True)
+    columns = {
+        "patient_id": ["a", "a", "b"],
+        "Effusion": [0.2, 0.6, 0.9],
+        "Effusion (label)": [0.0, 1.0, 1.0],
+    }
+    pd.DataFrame(columns).to_parquet("runs/evaluation/predictions.parquet")
+    found = {}
+    exec(mean, found)
+    assert found["by_patient"]["score"].tolist() == pytest.approx([0.4, 0.9])
+    assert found["by_patient"]["label"].tolist() == [1, 1]
