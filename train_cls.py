@@ -26,7 +26,7 @@ from dataset_scripts.findings import labels_line
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column, read_labels
 from medhiera.data.dataset import RadiographDataset
-from medhiera.data.selection import default_sources, take_label_fraction
+from medhiera.data.selection import choose_sources, take_label_fraction
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     run = begin_run(CLASSIFICATION, argv)
     config, options, names = run.config, run.config.stage, run.data.names
     logger.info("learns labels: %s", labels_line(run.data.split("train").features))
-    sources = config.data.sources or default_sources(run.data.split("train"))
+    sources = choose_sources(run.data.split("train"), config.data.sources)
     train_rows = run.select("train", sources, config.data.max_train_images)
     train_rows = take_label_fraction(train_rows, options.label_fraction, config.training.seed)
     eval_rows = run.select("validation", sources, config.data.max_eval_images)

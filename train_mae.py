@@ -40,7 +40,7 @@ from medhiera.layout import FIGURES_FOLDER
 from medhiera.run import Run, begin_run
 from medhiera.stages import PRETRAINING
 from medhiera.training import figures
-from medhiera.training.callbacks import BeginningCallback, FigureCallback
+from medhiera.training.callbacks import FigureCallback
 from medhiera.training.feature_trainer import FeatureTrainer
 from medhiera.training.teacher import Teacher
 from medhiera.training.trainer import MedHieraTrainer
@@ -76,16 +76,18 @@ def main(argv: list[str]) -> None:
     training.label_names = ["pixel_values"]  # the target of the loss is the input
     training.prediction_loss_only = True
     training.eval_on_start = run.resume is None  # the loss before training, to compare with
+    trained = RadiographDataset(
+        train_rows,
+        run.preprocessing,
+        seed=training.seed,
+        augmentation=Augmentation.of(config.augmentation),
+        masks=masks,
+    )
     trainer: MedHieraTrainer = run.make_trainer(
         model,
         **taught,
-        train_dataset=RadiographDataset(
-            train_rows,
-            run.preprocessing,
-            seed=training.seed,
-            augmentation=Augmentation.of(config.augmentation),
-            masks=masks,
-        ),
+        at_beginning=drawing_of_masks(run, trained, train_rows),
+        train_dataset=trained,
         eval_dataset=fixed if options.fixed_eval_masks else unseeded,
     )
     show = make_drawing(run, trainer, eval_rows, fixed)
@@ -93,14 +95,6 @@ def main(argv: list[str]) -> None:
     trainer.add_callback(
         FigureCallback(run.output, loss_name, run.figure_mark, show, options.reconstruction_steps)
     )
-    if masks.region != "none":
-        chosen = sample_across_sources(train_rows, options.reconstruction_rows)
-        captions = [train_rows[row]["source"] for row in chosen]
-        path = run.output / FIGURES_FOLDER / "masks.png"
-        draw = partial(
-            figures.draw_masks, trainer.train_dataset, chosen, captions, path, mark=run.figure_mark
-        )
-        trainer.add_callback(BeginningCallback(draw))
     result = trainer.train(resume_from_checkpoint=run.resume)
     trainer.evaluate()
     as_trained = None
@@ -217,6 +211,18 @@ def forget_teacher(
     if weights is None:
         return None
     return {name: tensor for name, tensor in weights.items() if not name.startswith("feature_head.")}
+
+
+def drawing_of_masks(
+    run: Run[MAEArguments], trained: RadiographDataset, rows: Dataset
+) -> list[Callable[[], object]]:
+    """What draws the masks of a few training images; nothing where they follow no chest."""
+    if run.config.stage.mask_region == "none":
+        return []
+    chosen = sample_across_sources(rows, run.config.stage.reconstruction_rows)
+    captions = [rows[row]["source"] for row in chosen]
+    path = run.output / FIGURES_FOLDER / "masks.png"
+    return [partial(figures.draw_masks, trained, chosen, captions, path, mark=run.figure_mark)]
 
 
 def make_drawing(

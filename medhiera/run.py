@@ -175,6 +175,7 @@ class Run(Generic[S]):
         *,
         mixup_alpha: float = 0.0,
         callbacks: Sequence[TrainerCallback] = (),
+        at_beginning: Sequence[Callable[[], object]] = (),
         trainer_class: type[T] = MedHieraTrainer,
         **own: Any,
     ) -> T:
@@ -184,6 +185,7 @@ class Run(Generic[S]):
             model: from `start_model`; `describe` comes before.
             mixup_alpha: see RadiographCollator.
             callbacks: beside those.
+            at_beginning: what else is written when the run begins, see BeginningCallback.
             trainer_class: ours, or the one of a stage.
             **own: transformers' own: datasets, loss, metrics, another collator; or those of trainer_class.
         """
@@ -200,9 +202,12 @@ class Run(Generic[S]):
             callbacks=[
                 CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics),
                 ThroughputCallback(images_per_step(training), arguments.unit),
-                BeginningCallback(partial(write_training_images, self.output, self.seen)),
-                BeginningCallback(partial(remove_pictures, self.output, self.resume)),
-                BeginningCallback(partial(write_beginning, begun, self.output)),
+                BeginningCallback(
+                    partial(write_training_images, self.output, self.seen),
+                    partial(remove_pictures, self.output, self.resume),
+                    partial(write_beginning, begun, self.output),
+                    *at_beginning,
+                ),
                 *callbacks,
             ],
             **own,
@@ -305,12 +310,27 @@ def _output_faults(config: Config[S]) -> list[str]:
             f"output_dir {output} is the folder that training starts from: its weights, record and card "
             "would be overwritten; choose another --output_dir"
         ]
+    if _lies_in_data(output, Path(config.data.data_dir)):
+        return [
+            f"output_dir {output} is data_dir {config.data.data_dir}, or lies among its images: files of "
+            "yours could be overwritten, and figures taken for images; choose another --output_dir"
+        ]
     if training.process_index == 0 and (held := other_writer(output, "output_dir")):
         return [held]  # its checkpoints are none to resume from
     try:
         return checkpoint_faults(output, training.resume_from_checkpoint)
     except OSError as error:
         return [str(write_error("output_dir", output, error))]
+
+
+def _lies_in_data(output: Path, data: Path) -> bool:
+    """Whether a folder is the data's, or in it where images are looked for."""
+    output, data = output.resolve(), data.resolve()
+    if not data.is_dir() or not output.is_relative_to(data):
+        return False
+    folders = {source.folder for source in SOURCES}
+    first, *_ = (*output.relative_to(data).parts, "")
+    return not first or first in folders or not any((data / name).is_dir() for name in folders)
 
 
 def hold_output(folder: Path) -> None:

@@ -5,6 +5,8 @@ Stands between the opened data and the datasets that a DataLoader reads.
 
 import logging
 import math
+import shlex
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice, zip_longest
 
@@ -33,6 +35,33 @@ _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 def default_sources(rows: Dataset) -> list[str] | None:
     """Stage 2 reads its task's sources where the data has them, else all there is (your image folder)."""
     return task_sources(by_source(rows))
+
+
+def choose_sources(rows: Dataset, named: Sequence[str] | None) -> list[str] | None:
+    """What stage 2 learns from: the sources that were named, or the default ones, which are logged.
+
+    Args:
+        rows: the training split.
+        named: by `sources`; None or empty for the default.
+    """
+    if named:
+        return list(named)
+    chosen = default_sources(rows)
+    if chosen is None:
+        return None
+    is_labelled = ~np.isnan(read_labels(rows)).all(axis=1)
+    labelled = Counter(read_column(rows, "source").filter(pa.array(is_labelled)).to_pylist())
+    left_out = {source: count for source, count in sorted(labelled.items()) if source not in chosen}
+    learned = sum(count for source, count in by_source(rows).items() if source in chosen)
+    if left_out:
+        both = " ".join(map(shlex.quote, [*chosen, *left_out]))
+        counts = ", ".join(f"{source} {count:,}" for source, count in left_out.items())
+        logger.info(
+            "learns from %s alone, %s of %s images; left out although labelled: %s; "
+            "--sources %s takes all of them",
+            " and ".join(chosen), f"{learned:,}", f"{len(rows):,}", counts, both,
+        )  # fmt: skip
+    return chosen
 
 
 def task_sources(present: Collection[str]) -> list[str] | None:

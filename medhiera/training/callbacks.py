@@ -297,15 +297,16 @@ class BeginningCallback(TrainerCallback):
     """Writes into a run's folder when it begins, for its checkpoints too: a list, a record, a figure.
 
     Args:
-        write: writes it.
+        *writes: each writes one of them.
     """
 
-    def __init__(self, write: Callable[[], object]) -> None:
-        self.write = write
+    def __init__(self, *writes: Callable[[], object]) -> None:
+        self.writes = writes
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write it: here no run that resumes is refused any more."""
+        """Write them: here no run that resumes is refused any more."""
         if state.is_world_process_zero:
-            self.write()
+            for write in self.writes:
+                write()

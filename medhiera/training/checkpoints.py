@@ -11,7 +11,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from medhiera.errors import CheckpointError
-from medhiera.layout import COMPLETE_FILE, is_finished, share_weights
+from medhiera.layout import COMPLETE_FILE, LOG_FILE, RUN_FILE, STAGE_FILES, is_finished, share_weights
 from medhiera.training.best_step import best_step, evaluations
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def latest_complete(output: Path) -> Path | None:
 
 
 def check_unfinished(output: Path, wanted: str | bool | None) -> None:
-    """Refuse a new run where a finished stage lies, card and all: its weights would be overwritten.
+    """Refuse a new run where it would overwrite a finished stage, card and all, or files of somebody's own.
 
     Args:
         output: the run's folder.
@@ -68,6 +68,13 @@ def check_unfinished(output: Path, wanted: str | bool | None) -> None:
     if is_new and is_finished(output):
         raise CheckpointError(
             f"{output} already holds a finished stage; choose another --output_dir, or move it"
+        )
+    is_begun = any((output / name).exists() for name in (RUN_FILE, LOG_FILE)) or by_step(output)
+    strange = [name for name in STAGE_FILES if (output / name).exists()]
+    if strange and not is_begun:
+        raise CheckpointError(
+            f"{output} holds {', '.join(strange)}, which no run of ours wrote and this one would overwrite; "
+            "choose another --output_dir, or move them"
         )
 
 

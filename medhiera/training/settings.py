@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import TrainingArguments
 
 from medhiera.config.arguments import OptimizationArguments, images_per_step
@@ -21,6 +20,9 @@ SETTINGS_FILE = "settings.json"
 CONSTANT = ("constant", "reduce_lr_on_plateau", "greedy")
 """Schedules without a warm-up."""
 
+ENDLESS = (*CONSTANT, "constant_with_warmup", "inverse_sqrt")
+"""Schedules whose learning rate at a step does not depend on how many there are."""
+
 
 def run_settings(
     recipe: Mapping[str, Any],
@@ -28,6 +30,7 @@ def run_settings(
     optimization: OptimizationArguments,
     images: int,
     batches: int,
+    max_steps: int,
 ) -> dict[str, Any]:
     """What decides which images a step sees and how it learns from them, by the words of a message.
 
@@ -40,6 +43,7 @@ def run_settings(
         optimization: ours.
         images: of the training rows.
         batches: of one rank in an epoch.
+        max_steps: of the whole run, on which most schedules depend.
     """
     settings = {
         **recipe,
@@ -58,6 +62,10 @@ def run_settings(
         "schedule": optimization.schedule or training.lr_scheduler_type.value,
         "ema_decay": optimization.ema_decay,
     }
+    scheduler = training.lr_scheduler_type.value
+    has_share = scheduler not in CONSTANT and 0 < training.warmup_steps < 1
+    if optimization.schedule == "one_cycle" or scheduler not in ENDLESS or has_share:
+        settings["steps of the whole run"] = max_steps
     if optimization.schedule is None:
         settings["warmup_steps"] = training.warmup_steps
         settings["lr_scheduler_kwargs"] = training.lr_scheduler_kwargs or {}
@@ -93,11 +101,11 @@ def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
     if differences:
         raise CheckpointError(
             f"{checkpoint.name} is of a run with other settings ({'; '.join(differences)}). Resumed with "
-            "these, an epoch would show some images twice and others never, the optimizer would keep the "
-            "values of before, or the record would say of the whole run what is true of its end. Resume with "
-            "the settings and data of before (batch size, gradient accumulation and ranks may change where "
-            "the images a step stay the same; with Mixup not the batch size), or start a new run from its "
-            "weights: "
+            "these, an epoch would show some images twice and others never, the learning rate would jump, "
+            "the optimizer would keep the values of before, or the record would say of the whole run what is "
+            "true of its end. Resume with the settings and data of before (batch size, gradient accumulation "
+            "and ranks may change where the images a step stay the same; with Mixup not the batch size), or "
+            "start a new run from its weights: "
             f"--model_name_or_path {checkpoint} and another --output_dir"
         )
 
@@ -119,24 +127,6 @@ def check_batches(training: TrainingArguments, images: int, batches: int) -> Non
             f"{training.train_batch_size * training.world_size}, and dataloader_drop_last leaves what does "
             "not fill one out: there would be no step. Set dataloader_drop_last: false, or a smaller "
             "per_device_train_batch_size"
-        )
-
-
-def check_length(scheduler: LRScheduler | None, max_steps: int) -> None:
-    """Refuse to make a run longer whose schedule has an end.
-
-    Args:
-        scheduler: as the checkpoint left it.
-        max_steps: steps of the run now.
-
-    Raises:
-        RunEndedError: as said.
-    """
-    if isinstance(scheduler, OneCycleLR) and max_steps > scheduler.total_steps:
-        raise RunEndedError(
-            f"the run of this checkpoint was planned for {scheduler.total_steps} steps and OneCycleLR cannot "
-            f"be made longer; now {max_steps} are asked for. Resume with the steps or epochs of before, or "
-            "start a new run with --model_name_or_path on the finished folder"
         )
 
 

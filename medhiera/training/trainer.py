@@ -40,7 +40,6 @@ from medhiera.training.optimizers import build_optimizer
 from medhiera.training.out_of_memory import end_run
 from medhiera.training.preemption import PreemptionCallback
 from medhiera.training.settings import (
-    check_length,
     check_schedule,
     check_settings,
     run_settings,
@@ -154,10 +153,6 @@ class MedHieraTrainer(LoadingTrainer):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        check_length(self.lr_scheduler, self.state.max_steps)
-
     def _get_learning_rate(self) -> float:
         """What is logged: the head's, the largest; transformers takes the first group's, the lowest."""
         assert self.optimizer is not None
@@ -249,7 +244,7 @@ class MedHieraTrainer(LoadingTrainer):
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
     ) -> Any:
-        counts = len(self.train_dataset), len(train_dataloader)
+        counts = len(self.train_dataset), len(train_dataloader), max_steps
         self._settings = run_settings(self._settings, self.args, self.optimization, *counts)
         check_schedule(self.args, self.optimization, max_steps, max_steps / self._settings["steps an epoch"])
         if resume_from_checkpoint is not None:

@@ -60,6 +60,7 @@ def test_a_stage_folder_is_complete(stage, request):
     with (folder / "training_log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows if row["loss"]] == [1, 2, 3, 4, 5, 6]
+    assert "You are adding a" not in (folder / "printed.txt").read_text()  # transformers, of callbacks
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])

@@ -1,6 +1,7 @@
 """What a stage starts from."""
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,7 @@ from medhiera.hub.lineage import lineage_of
 from medhiera.hub.normalization import choose_preprocessing
 from medhiera.hub.record import BegunRecord
 from medhiera.inference.classifier import Classifier
-from medhiera.run import Run, begin_run
+from medhiera.run import Run, _lies_in_data, begin_run, parse_run_config
 from medhiera.stages import CLASSIFICATION, PRETRAINING
 from medhiera.training.model import check_source, set_prior_bias, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -214,8 +215,9 @@ def test_a_new_head_forgets_a_head_of_the_same_size(tmp_path):
 
 
 def test_a_record_that_cannot_be_read_is_refused_before_any_data_is_opened(mae_folder, tmp_path):
+    (tmp_path / "data").mkdir()
     (mae_folder / "metrics.json").write_text('{"stage": 1, "lineage": {}}')
-    args = ["--data_dir", str(mae_folder.parent), "--output_dir", str(tmp_path / "out")]
+    args = ["--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(UserError, match="metrics.json is not the record of a stage"):
         begin_run(CLASSIFICATION, [*args, "--model_name_or_path", str(mae_folder), "--use_cpu", "true"])
 
@@ -233,7 +235,8 @@ def test_a_teacher_may_not_have_learned_from_what_is_held_out(tmp_path):
 
 
 def test_a_folder_is_not_trained_over_itself_nor_over_another_stage(mae_folder, tmp_path):
-    data = ["--data_dir", str(mae_folder.parent), "--use_cpu", "true"]
+    data = ["--data_dir", str(tmp_path / "data"), "--use_cpu", "true"]
+    (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match="is the folder that training starts from: its weights"):
         begin_run(
             CLASSIFICATION, [*data, "--output_dir", str(mae_folder), "--model_name_or_path", str(mae_folder)]
@@ -253,6 +256,44 @@ def test_a_folder_is_not_trained_over_itself_nor_over_another_stage(mae_folder, 
         ):
             begin_run(CLASSIFICATION, [*data, "--output_dir", str(mae_folder), *resume])
     assert json.loads((mae_folder / "metrics.json").read_text())["stage"] == 1
+
+
+def test_files_of_somebodys_own_are_not_overwritten(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("what this is")
+    (tmp_path / "images").mkdir()
+    words = ["--data_dir", str(tmp_path / "images"), "--use_cpu", "true", "--output_dir", str(mine)]
+    for resume in ([], ["--resume_from_checkpoint", "true"]):
+        with pytest.raises(
+            UserError, match=r"mine holds README\.md, which no run of ours wrote and this one"
+        ):
+            parse_run_config(PRETRAINING, [*words, *resume])
+    (mine / "run.json").write_text("{}")  # a run that ended before its first checkpoint
+    assert parse_run_config(PRETRAINING, words).training.output_dir == str(mine)
+
+
+@pytest.mark.parametrize(
+    ("folders", "output", "is_refused"),
+    [
+        ([], ".", True),
+        ([], "NORMAL", True),
+        ([], "runs/1", True),
+        ([], "../runs", False),
+        (["ChestXray-NIHCC"], ".", True),
+        (["ChestXray-NIHCC"], "ChestXray-NIHCC/run", True),
+        (["ChestXray-NIHCC"], "runs/1", False),  # no image is looked for there
+    ],
+)
+def test_a_run_does_not_write_among_the_images(folders, output, is_refused, tmp_path):
+    data = tmp_path / "data"
+    for name in ("NORMAL", *folders):
+        (data / name).mkdir(parents=True)
+    assert _lies_in_data(data / output, data) == is_refused
+    words = ["--data_dir", str(data), "--output_dir", str(data / output), "--use_cpu", "true"]
+    refused = pytest.raises(UserError, match="or lies among its images") if is_refused else nullcontext()
+    with refused:
+        parse_run_config(PRETRAINING, words)
 
 
 def test_the_papers_code_normalizes_by_the_mean_of_the_images_own_deviations(tmp_path):

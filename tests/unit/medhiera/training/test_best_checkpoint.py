@@ -18,8 +18,9 @@ def scored_trainer(folder, scores, optimization=None, **arguments):
     return make_trainer(
         folder, optimization or OptimizationArguments(schedule="trainer"), model=tiny_classifier(),
         compute_metrics=lambda predicted: {"score": next(following)},
-        **{"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1,
-           "load_best_model_at_end": True, "metric_for_best_model": "score", "greater_is_better": True}
+        **{"lr_scheduler_type": "constant", "eval_strategy": "steps", "eval_steps": 1,
+           "save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True,
+           "metric_for_best_model": "score", "greater_is_better": True}
         | arguments,
     )  # fmt: skip
 

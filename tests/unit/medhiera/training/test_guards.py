@@ -204,8 +204,9 @@ def test_a_run_that_is_not_ended_gives_the_signal_back(tmp_path):
 
 
 def test_what_a_killed_write_left_does_not_count(tmp_path, caplog):
-    steady = OptimizationArguments(schedule="trainer")  # OneCycleLR cannot be made longer
-    make_trainer(tmp_path, steady, **SAVING | {"max_steps": 4, "save_total_limit": 2}).train()
+    steady = OptimizationArguments(schedule="trainer")
+    saving = SAVING | {"save_total_limit": 2, "lr_scheduler_type": "constant"}  # others cannot be made longer
+    make_trainer(tmp_path, steady, **saving | {"max_steps": 4}).train()
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
     optimizer = tmp_path / "checkpoint-4" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:100])
@@ -214,7 +215,7 @@ def test_what_a_killed_write_left_does_not_count(tmp_path, caplog):
     found = last_checkpoint(args)
     assert found == str(tmp_path / "checkpoint-3")
     assert "checkpoint-4 is incomplete" in caplog.text
-    resumed = make_trainer(tmp_path, steady, **SAVING | {"save_total_limit": 2})
+    resumed = make_trainer(tmp_path, steady, **saving)
     resumed.train(resume_from_checkpoint=found)
     left = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
     assert left == ["checkpoint-5", "checkpoint-6"]

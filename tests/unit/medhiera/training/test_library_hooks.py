@@ -53,7 +53,6 @@ def stock_builder(folder):
 
 
 TRAINER = (
-    LibraryName(transformers.Trainer, "_load_optimizer_and_scheduler", ("checkpoint",)),
     LibraryName(transformers.Trainer, "_build_accelerator_args", (), is_open=True),
     LibraryName(transformers.Trainer, "_wrap_model", ("model", "training", "dataloader")),
     LibraryName(transformers.Trainer, "_get_learning_rate", ()),

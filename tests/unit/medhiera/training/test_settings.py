@@ -65,8 +65,9 @@ def test_fewer_images_than_a_batch_are_refused_where_the_rest_is_dropped(length,
         (OptimizationArguments(optimizer="adam", schedule="one_cycle"), {}, "linear, now one_cycle"),
         (OptimizationArguments(optimizer="adam", ema_decay=0.9), {}, "ema_decay was 0.0, now 0.9"),
         (LINEAR, {"recipe": {"mask_ratio": 0.9}}, "mask_ratio was 0.6, now 0.9"),
+        (LINEAR, {"max_steps": 6}, "steps of the whole run was 2, now 6"),
         (LINEAR, {"max_grad_norm": 1.0}, "max_grad_norm was 0, now 1.0"),
-        (LINEAR, {"warmup_steps": 3}, "warmup_steps was 0, now 3"),
+        (LINEAR, {"warmup_steps": 1}, "warmup_steps was 0, now 1"),
         (LINEAR, {"lr_scheduler_kwargs": {"a": 1}}, "lr_scheduler_kwargs was {}, now {'a': 1}"),
         (
             LINEAR,
@@ -82,7 +83,7 @@ def test_fewer_images_than_a_batch_are_refused_where_the_rest_is_dropped(length,
 def test_a_run_is_not_resumed_with_other_settings(options, arguments, message, checkpoint, tmp_path):
     """Some of these would end in a trace; the others would train another run than they say."""
     rows = make_rows(arguments.pop("rows", 16))
-    other = make_trainer(tmp_path, options, rows=rows, **SAVING | arguments)
+    other = make_trainer(tmp_path, options, rows=rows, **SAVING | {"max_steps": 2} | arguments)
     with pytest.raises(CheckpointError, match=message) as caught:
         other.train(resume_from_checkpoint=str(checkpoint))
     assert "--model_name_or_path" in str(caught.value)

@@ -10,7 +10,7 @@ from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RunEndedError
+from medhiera.errors import CheckpointError
 from medhiera.training.losses import TrainingLoss, choose_loss
 from medhiera.training.optimizers import layer_decay_groups
 from medhiera.training.trainer import MedHieraTrainer
@@ -207,12 +207,29 @@ def test_resuming_from_the_last_step_trains_no_more(steps, tmp_path):
     assert all(torch.equal(expected[name], tensor) for name, tensor in resumed.model.state_dict().items())
 
 
-def test_a_one_cycle_run_is_not_resumed_longer(tmp_path):
-    saving = {"save_strategy": "steps", "save_steps": 2}
-    make_trainer(tmp_path, max_steps=4, **saving).train()
-    longer = make_trainer(tmp_path, max_steps=6, **saving)
-    with pytest.raises(RunEndedError, match="planned for 4 steps.* now 6 are asked for"):
-        longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+@pytest.mark.parametrize(
+    ("schedule", "arguments", "goes_on"),
+    [
+        ("one_cycle", {}, False),
+        ("trainer", {"lr_scheduler_type": "cosine"}, False),
+        ("trainer", {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.5}, False),
+        ("trainer", {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2}, True),
+        ("trainer", {"lr_scheduler_type": "constant"}, True),
+    ],
+)
+def test_a_run_is_resumed_longer_only_where_its_schedule_has_no_end(schedule, arguments, goes_on, tmp_path):
+    """Else its learning rate would jump: 2.5e-4, and 9.7e-4 after a cosine of 4 steps became one of 30."""
+    saving = {"save_strategy": "steps", "save_steps": 2} | arguments
+    optimization = OptimizationArguments(optimizer="adam", schedule=schedule)
+    make_trainer(tmp_path, optimization, max_steps=4, **saving).train()
+    longer = make_trainer(tmp_path, optimization, max_steps=6, **saving)
+    checkpoint = str(tmp_path / "checkpoint-4")
+    if goes_on:
+        longer.train(resume_from_checkpoint=checkpoint)
+        assert longer.state.global_step == 6
+        return
+    with pytest.raises(CheckpointError, match="steps of the whole run was 4, now 6"):
+        longer.train(resume_from_checkpoint=checkpoint)
 
 
 def test_mixup_in_training_reaches_the_model(tmp_path):
