@@ -6,6 +6,7 @@ refused here, as is each that has no effect.
 """
 
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from fnmatch import fnmatch
@@ -99,7 +100,11 @@ def training_faults(
         if name in given and (getattr(training, name) != defaults[name] or reason == OF_THE_SCRIPTS)
     ]
     faults += [*_selection_faults(training, stage), *_tracker_faults(training), *_hub_faults(training)]
-    faults += [*_compile_faults(training), *_optimizer_faults(training, optimization)]
+    faults += [
+        *_compile_faults(training),
+        *_optimizer_faults(training, optimization),
+        *_launch_faults(training),
+    ]
     if training.ddp_static_graph and training.gradient_accumulation_steps > 1:
         faults.append(
             "ddp_static_graph fails inside torch where gradients are accumulated; leave it out, or set "
@@ -174,6 +179,15 @@ def unevaluated_checkpoints(asked: Mapping[str, Any]) -> str:
         f"each must be validated when it is saved; add {words}, or, to keep the last one, "
         "--load_best_model_at_end false"
     )
+
+
+def _launch_faults(training: TrainingArguments) -> Iterator[str]:
+    started = int(os.environ.get("WORLD_SIZE") or 1)
+    if started > training.world_size:
+        yield (
+            f"{started} processes were started and this one would train alone, as it finds no GPU and was "
+            "not told to do without: add --use_cpu true, or start one process"
+        )
 
 
 def _tracker_faults(training: TrainingArguments) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What our Trainer does not take of transformers' options is refused before data is read."""
 
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import TrainingArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.report_arguments import ReportArguments
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
-from medhiera.config.training_options import NOT_TAKEN, use_tf32
+from medhiera.config.training_options import NOT_TAKEN, _launch_faults, use_tf32
 from medhiera.errors import UserError
 
 
@@ -291,3 +292,13 @@ def test_a_checkpoint_that_is_not_validated_is_refused_with_what_to_type(tmp_pat
 def test_steps_without_their_strategy_are_said_to_have_no_effect(tmp_path, caplog):
     read(tmp_path, "--save_steps", "50")
     assert "save_steps has no effect with save_strategy: epoch; add --save_strategy steps" in caplog.text
+
+
+@pytest.mark.parametrize(("found", "is_refused"), [(1, True), (2, False)])
+def test_ranks_that_would_each_train_alone_are_refused(found, is_refused, monkeypatch):
+    """What transformers finds on a machine without GPUs where accelerate started two, and of two that met."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    faults = list(_launch_faults(SimpleNamespace(world_size=found)))
+    assert ["2 processes were started and this one would train alone" in fault for fault in faults] == (
+        [True] if is_refused else []
+    )
