@@ -70,7 +70,7 @@ def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
         named = columns.image or columns.label or columns.patient
         raise DataLayoutError(f"{scan.root.name} has no table, so no column {named!r}.")
     labels = OwnLabels() if table is None else table_labels(table, columns.label)
-    if table is not None and labels != OwnLabels():
+    if table is not None and labels.names:
         return OwnFolder(labels, table)
     found = find_classes(scan)
     return OwnFolder(found.labels, table, found)
@@ -79,7 +79,7 @@ def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
 def list_own_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images with all their labels."""
     own = read_folder(scan, Columns.of(config))
-    return _list(scan, config, own, own.labels.names)
+    return _list(scan, config, own, own.labels.names or FINDINGS)
 
 
 def _list(scan: FolderScan, config: SourceConfig, own: OwnFolder, names: Sequence[str]) -> SourceListing:
@@ -149,7 +149,7 @@ def missing_splits(folder: Path, wanted: Sequence[str], columns: Columns = NOT_N
     """
     scan = scan_folder(folder)
     own = read_folder(scan, columns)
-    listing = _list(scan, SourceConfig(), own, own.labels.names)
+    listing = _list(scan, SourceConfig(), own, own.labels.names or FINDINGS)
     missing = [split for split in wanted if not listing.splits.get(split)]
     if not missing:
         return []
@@ -180,7 +180,7 @@ class ImageFolder(SourceBuilder):
         labels = read_folder(scan_folder(Path(self.config.data_dir)), Columns.of(self.config)).labels
         self.config.is_exclusive = labels.is_exclusive
         features = make_features(
-            labels.names,
+            labels.names or FINDINGS,
             is_exclusive=labels.is_exclusive,
             is_raw=self.config.is_raw,
             has_regions=bool(self.config.contours),

@@ -12,7 +12,7 @@ from typing import Any
 from dataset_scripts.build.label_rows import parse_label, read_identifier, spelling
 from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import LabelFileError, UserError
-from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
+from dataset_scripts.findings import NOT_ANNOTATED
 
 PERSON_COLUMNS = ("age_years", "sex", "view")
 
@@ -80,29 +80,39 @@ class OwnLabels:
     """The labels of own images.
 
     Attributes:
-        names: in order; FINDINGS, not annotated, where the images have none.
+        names: in order; empty where the images have none.
         is_exclusive: each image has at most one of them, its class.
         column: of a table, that holds the class; "" where columns or folders hold the labels.
         classes: by folder: path → class.
     """
 
-    names: tuple[str, ...] = FINDINGS
+    names: tuple[str, ...] = ()
     is_exclusive: bool = False
     column: str = ""
     classes: Mapping[str, str] = field(default_factory=dict)
 
-    def values(self, path: str, row: Row | None, wanted: Sequence[str]) -> tuple[float, ...]:
-        """Return 1, 0 or NaN for each label wanted.
+    def values(self, path: str, row: Row | None) -> tuple[float, ...]:
+        """Return 1, 0 or NaN for each of `names`.
 
         Args:
             path: of the image, below the folder.
             row: of the table; None without one.
-            wanted: names, a class in any spelling; what is no label here is not annotated.
         """
         if self.is_exclusive:
-            return class_values(self.class_of(path, row), self.names, tuple(wanted))
-        values = [parse_label(row.get(name)) if row is not None else None for name in wanted]
+            present = self.class_of(path, row)
+            return tuple(float(name == present) if present else NOT_ANNOTATED for name in self.names)
+        values = [parse_label(row.get(name)) if row is not None else None for name in self.names]
         return tuple(NOT_ANNOTATED if value is None else value for value in values)
+
+    def choose(self, values: Sequence[float], wanted: Sequence[str]) -> tuple[float, ...]:
+        """Return those of an image's `values` whose labels are wanted, NaN for what is no label here.
+
+        Args:
+            values: one of each of `names`.
+            wanted: names, a class in any spelling.
+        """
+        places = _places(self.names, tuple(wanted), self.is_exclusive)
+        return tuple(NOT_ANNOTATED if place is None else values[place] for place in places)
 
     def class_of(self, path: str, row: Row | None) -> str:
         """Return an image's one class; "" where it has none, or may have several labels."""
@@ -112,13 +122,11 @@ class OwnLabels:
 
 
 @lru_cache
-def class_values(label: str, classes: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[float, ...]:
-    """Return 1 for an image's class and 0 for the other classes, NaN for what is none and for no class."""
-    if not label:
-        return (NOT_ANNOTATED,) * len(wanted)
-    known, present = {spelling(name) for name in classes}, spelling(label)
-    columns = map(spelling, wanted)
-    return tuple(float(name == present) if name in known else NOT_ANNOTATED for name in columns)
+def _places(names: tuple[str, ...], wanted: tuple[str, ...], in_any_spelling: bool) -> list[int | None]:
+    """Return the index of each wanted name among `names`; None where it is none of them."""
+    same = spelling if in_any_spelling else str
+    known = {same(name): index for index, name in enumerate(names)}
+    return [known.get(same(name)) for name in wanted]
 
 
 def table_labels(table: Table, label_column: str = "") -> OwnLabels:
@@ -151,7 +159,7 @@ def table_labels(table: Table, label_column: str = "") -> OwnLabels:
                     "allowed."
                     f"{_advice(column, {each.get(column) for each in table.rows} - {''}, class_columns)}"
                 )
-    return OwnLabels(tuple(names)) if names else OwnLabels()
+    return OwnLabels(tuple(names))
 
 
 def _advice(column: str, values: set[str], class_columns: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ def list_table(
     for row in named:
         key = key_of[row.get("image")]
         classes.setdefault(key, set()).add(labels.class_of(others.get(key, key), row))
-        values = labels.values(others.get(key, key), row, names)
+        values = labels.values(others.get(key, key), row)
         rows.setdefault(key, []).append(_parse_row(row, key, values, labels.column, listing))
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
     there = {key: each for key, each in classes.items() if not isinstance(found.get(key, key), NoFile)}
@@ -80,7 +80,8 @@ def list_table(
         if facts.patient == patient_of_one_image(key):
             listing.report("no_patient", key, "its row names no patient: it counts as one of its own")
         record = ImageRecord(
-            f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
+            f"{source}/{key}", source, f"{source}/{facts.patient}", others[key],
+            labels.choose(facts.labels, names),
             age_years=facts.age_years, sex=facts.sex, view=facts.view,
             class_name=class_of.get(key, ""),
         )  # fmt: skip
