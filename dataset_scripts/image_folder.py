@@ -178,6 +178,7 @@ class ImageFolder(SourceBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         labels = read_folder(scan_folder(Path(self.config.data_dir)), Columns.of(self.config)).labels
+        self.has_labels = bool(labels.names)
         self.config.is_exclusive = labels.is_exclusive
         features = make_features(
             labels.names or FINDINGS,

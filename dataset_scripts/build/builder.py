@@ -86,6 +86,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     DEFAULT_CONFIG_NAME = "official"
     DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
     SOURCES: ClassVar[tuple[Source, ...]]
+    has_labels = True  # False of your own images where nothing labels them
 
     def __init__(
         self,

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from dataset_scripts.build.atomic_files import read_json
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
 from dataset_scripts.build.label_rows import (
@@ -15,10 +16,18 @@ from dataset_scripts.build.label_rows import (
     read_person,
     report_similar_patients,
 )
+from dataset_scripts.build.layout import NOT_READ_FILE
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
 from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.own.labels import PERSON_COLUMNS, OwnLabels
+from dataset_scripts.own.labels import (
+    KNOWN_COLUMNS,
+    PERSON_COLUMNS,
+    OwnLabels,
+    may_name_person,
+    person_advice,
+    person_candidates,
+)
 from dataset_scripts.own.splits import (
     SPLIT_FOLDERS,
     SPLIT_NAMES,
@@ -52,7 +61,7 @@ def list_table(
         LabelFileError: the splits cannot be meant.
     """
     paths = _index_images(scan, table.name, listing)
-    _report_columns(table, labels, config, listing)
+    _report_columns(scan, table, labels, config, listing)
     others = {path.removeprefix(IMAGES_FOLDER): path for path in scan.files} | paths
     named = _naming_rows(table, listing)
     found = match_names((row.get("image") for row in named), paths, scan, others, table.name)
@@ -99,7 +108,9 @@ def _naming_rows(table: Table, listing: SourceListing) -> list[Row]:
     return [row for row in table.rows if row.get("image")]
 
 
-def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listing: SourceListing) -> None:
+def _report_columns(
+    scan: FolderScan, table: Table, labels: OwnLabels, config: SourceConfig, listing: SourceListing
+) -> None:
     """Say in words which columns were passed over, and which was taken for the class without being named."""
     if table.passed_over:
         listing.report(
@@ -107,6 +118,13 @@ def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listi
             f"{table.name}: the columns {list(table.passed_over)} hold lists, objects or bytes and are not "
             "read",
         )  # fmt: skip
+    if labels.column:
+        names = [name for name in table.columns if name not in (*KNOWN_COLUMNS, labels.column)]
+        _report_not_read(table.name, names, person_candidates(table, names), listing)
+    of_dataset = read_json(scan.root / NOT_READ_FILE) or {}
+    names = [f"{name} ({kind})" for name, kind in of_dataset.items()]
+    persons = [] if "patient" in table.columns else [name for name in of_dataset if may_name_person(name)]
+    _report_not_read("the dataset", names, persons, listing)
     if labels.column and not config.label_column:
         shown = ", ".join(labels.names[:10]) + (", …" if len(labels.names) > 10 else "")
         listing.report(
@@ -114,6 +132,16 @@ def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listi
             f"{table.name}: the column {labels.column!r} holds each image's one class ({shown}); a finding "
             "that images show or do not has a column of its own name, with 1 and 0",
         )  # fmt: skip
+
+
+def _report_not_read(
+    where: str, columns: Sequence[str], persons: Sequence[str], listing: SourceListing
+) -> None:
+    if columns:
+        advice = f"{person_advice(persons)} Another column of classes is named by --label_column"
+        listing.report(
+            "column_passed_over", where, f"{where}: the columns {list(columns)} are not read.{advice}"
+        )
 
 
 def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> dict[str, str]:
