@@ -30,12 +30,12 @@ from dataset_scripts.build.layout import ORIGIN_FILE
 from dataset_scripts.build.origin import DatasetOrigin, read_origin
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.build.tables import Table
-from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.errors import DataLayoutError, UserError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.leakage.guard import remove_leaks
 from dataset_scripts.own.class_folders import ClassFolders, find_classes, list_classes, why_missing_folders
 from dataset_scripts.own.labels import NOT_NAMED, Columns, OwnLabels, table_labels
-from dataset_scripts.own.table import list_table, why_missing_rows
+from dataset_scripts.own.table import list_table, no_pictures, why_missing_rows
 from dataset_scripts.own.table_files import read_own_table
 
 
@@ -62,7 +62,7 @@ def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
         columns: of the table, where it is said what they mean.
 
     Raises:
-        DataLayoutError: there are several tables, or the folders cannot be read as classes.
+        DataLayoutError: there are several tables, or no image, or the folders cannot be read as classes.
         LabelFileError: the table cannot be read, or a cell of it is no label.
     """
     table = read_own_table(scan, columns)
@@ -72,6 +72,8 @@ def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
     labels = OwnLabels() if table is None else table_labels(table, columns.label)
     if table is not None and labels.names:
         return OwnFolder(labels, table)
+    if table is not None and not scan.images():
+        raise no_pictures(scan, table)
     found = find_classes(scan)
     return OwnFolder(found.labels, table, found)
 
@@ -137,7 +139,15 @@ def is_own_folder(folder: Path, others: Sequence[Source]) -> bool:
             "your own images, its test images would be among those of training. Point data_dir at "
             f"{source.parent} if it is; if these pictures are your own, give that folder another name."
         )
-    return bool(images)
+    return bool(images) or _holds_table(scan)
+
+
+def _holds_table(scan: FolderScan) -> bool:
+    """Whether a folder without an image has a table that names some: listing it says where they belong."""
+    try:
+        return read_own_table(scan, NOT_NAMED) is not None
+    except UserError:  # a table of anything else
+        return False
 
 
 def missing_splits(folder: Path, wanted: Sequence[str], columns: Columns = NOT_NAMED) -> list[str]:

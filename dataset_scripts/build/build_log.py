@@ -45,7 +45,9 @@ _LEFT_OUT = frozenset(
 """Kinds of files or rows that are not in the data, beside the unreadable files; the other kinds are of images
 that were built."""
 
-_SAID_WHOLE = ("patient_by_name", "split_cut", "no_class", "class_column", "column_passed_over")
+_SAID_WHOLE = (
+    "patient_by_name", "split_cut", "no_class", "class_column", "column_passed_over", "other_folder"
+)  # fmt: skip
 """Kinds whose details a user should read: decisions about all images."""
 
 _ADVICE = {

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from dataset_scripts.build.atomic_files import read_json
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
+from dataset_scripts.build.file_names import (
+    IMAGES_FOLDER,
+    NoFile,
+    find_other_folder,
+    match_names,
+    without_folder,
+)
 from dataset_scripts.build.label_rows import (
     LabelRow,
     merge_rows,
@@ -60,11 +66,11 @@ def list_table(
         DataLayoutError: the folder has no picture, or train lacks a class.
         LabelFileError: the splits cannot be meant.
     """
-    paths = _index_images(scan, table.name, listing)
+    paths = _index_images(scan, table, listing)
     _report_columns(scan, table, labels, config, listing)
     others = {path.removeprefix(IMAGES_FOLDER): path for path in scan.files} | paths
     named = _naming_rows(table, listing)
-    found = match_names((row.get("image") for row in named), paths, scan, others, table.name)
+    found = _find_files(table, named, paths, others, scan, listing)
     key_of = {name: name if isinstance(file, NoFile) else file for name, file in found.items()}
     rows: dict[str, list[LabelRow]] = {}
     classes: dict[str, set[str]] = {}
@@ -98,6 +104,34 @@ def list_table(
     for key in sorted(paths.keys() - rows.keys()):
         listing.report("not_listed", paths[key], f"in the folder, not in {table.name}")
     listing.report_passed_over(scan)
+
+
+def _find_files(
+    table: Table,
+    rows: Sequence[Row],
+    paths: Mapping[str, str],
+    others: Mapping[str, str],
+    scan: FolderScan,
+    listing: SourceListing,
+) -> dict[str, str | NoFile]:
+    """Map each name to its file, or to why it has none; whole paths of another machine lose their folder."""
+    names = list(dict.fromkeys(row.get("image") for row in rows))
+    found = match_names(names, paths, scan, others, table.name)
+    if any(isinstance(file, str) for file in found.values()):
+        return found
+    if not (folder := find_other_folder(names, [*paths, *paths.values()])):
+        return found
+    short = {name: without_folder(name, folder) for name in names}
+    files = match_names(short.values(), paths, scan, others, table.name)
+    name = next((name for name in names if isinstance(files[short[name]], str)), None)
+    if name is None:
+        return found
+    listing.report(
+        "other_folder", table.name,
+        f"{table.name}: its names start with {folder!r}, and the rest of each is read from the folder of the "
+        f"table: {name!r} is {others[str(files[short[name]])]}",
+    )  # fmt: skip
+    return {name: files[short[name]] for name in names}
 
 
 def _naming_rows(table: Table, listing: SourceListing) -> list[Row]:
@@ -144,7 +178,7 @@ def _report_not_read(
         )
 
 
-def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> dict[str, str]:
+def _index_images(scan: FolderScan, table: Table, listing: SourceListing) -> dict[str, str]:
     """Map the path below images/ → the path in the folder, for each picture."""
     paths: dict[str, str] = {}
     for path in sorted(scan.images(), key=lambda path: not path.startswith(IMAGES_FOLDER)):
@@ -152,11 +186,19 @@ def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> 
         if known != path:
             listing.report("same_name", path, f"the same name as {known}, which is used")
     if not paths:
-        raise DataLayoutError(
-            f"{scan.root.name}: no image found. Wanted images/ with PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM "
-            f"files beside {table_name}; point data_dir at the folder that holds both.{scan.links_advice()}"
-        )
+        raise no_pictures(scan, table)
     return paths
+
+
+def no_pictures(scan: FolderScan, table: Table) -> DataLayoutError:
+    """Return what to raise where a table names images and the folder has none."""
+    named = next((f", and names {row.get('image')!r}" for row in table.rows if row.get("image")), "")
+    return DataLayoutError(
+        f"{scan.root.name}: no image found. {table.name} is there{named}: the images lie in the folder of "
+        "the table or below it, in images/ for example, and are named from there. Wanted PNG, JPEG, TIFF, "
+        "BMP, WebP, GIF or DICOM files; copy them there, or move the table to the folder that holds them."
+        f"{scan.links_advice()}"
+    )
 
 
 def _parse_row(
