@@ -86,11 +86,7 @@ def match_names(
         elif similar := alike.get(_base_stem(name)):
             found[name] = NoFile("unmatched_name", f"not there, but {similar[:3]} is: write its path")
         else:
-            elsewhere = ", in or below which images lie and are named from there"
-            is_whole = _is_whole_path(_tidy(name))
-            found[name] = NoFile(
-                "absent", f"named in {where}, not in the folder{elsewhere if is_whole else ''}"
-            )
+            found[name] = _absent(name, where)
     meant = Counter(found[name] for name in loose)
     for name in loose:
         if isinstance(file := found[name], str) and meant[file] > 1:
@@ -98,6 +94,11 @@ def match_names(
                 "ambiguous_name", f"{meant[file]} names without a file of their own mean {file}"
             )
     return found
+
+
+def _absent(name: str, where: str) -> NoFile:
+    advice = ", in or below which images lie and are named from there" if _is_whole_path(_tidy(name)) else ""
+    return NoFile("absent", f"named in {where}, not in the folder{advice}")
 
 
 def find_other_folder(names: Iterable[str], files: Iterable[str]) -> str:

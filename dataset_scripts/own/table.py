@@ -172,7 +172,7 @@ def _report_not_read(
     where: str, columns: Sequence[str], persons: Sequence[str], listing: SourceListing
 ) -> None:
     if columns:
-        advice = f"{person_advice(persons)} Another column of classes is named by --label_column"
+        advice = f"{person_advice(persons)} A column of classes is named by --label_column"
         listing.report(
             "column_passed_over", where, f"{where}: the columns {list(columns)} are not read.{advice}"
         )

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import datasets
 import pytest
 from raw_folders import ChestFolder, gray
+from test_dataset_rows import rows
 
 from dataset_scripts import Cocktail, ImageFolder
+from dataset_scripts.image_folder import NOT_NAMED
+from dataset_scripts.own.dataset_rows import extract_dataset
 
 KINDS = ("bacteria", "NORMAL", "PNEUMONIA")
 
@@ -28,8 +32,18 @@ def table(root: Path, header: str, *columns: list[str]) -> Path:
     return root
 
 
+def copy_of_a_dataset(root: Path) -> Path:
+    kind = datasets.ClassLabel(names=[*KINDS])
+    patients = (datasets.Value("string"), [f"p{n}" for n in range(25)])
+    part = rows(60, 1000, label=(kind, [0, 1, 2, 1]), mrn=patients)
+    part.save_to_disk(root.parent / "saved")
+    found = extract_dataset(str(root.parent / "saved"), "", NOT_NAMED, root.parent / "copies")
+    return found.folder.rename(root)
+
+
 LAYOUTS = {
     "class folders": class_folders,
+    "a dataset": copy_of_a_dataset,
     "training folder alone": lambda root: class_folders(root, "train"),
     "classes in a table": lambda root: table(root, "image,patient,label", [*"abcdaab"]),
     "findings": lambda root: table(
