@@ -138,7 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 contours=options.contours,
                 **columns.named(),
             )
-            logger.info("labels: %s", labels_line(builder.info.features))
+            labels = (
+                labels_line(builder.info.features) if builder.has_labels else "none, so for stage 1 alone"
+            )
+            logger.info("labels: %s", labels)
             export_parquet(builder, options.output_dir, options.num_proc)
         for line in summary_lines(options.output_dir):
             logger.info("%s", line)

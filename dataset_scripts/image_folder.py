@@ -30,12 +30,12 @@ from dataset_scripts.build.layout import ORIGIN_FILE
 from dataset_scripts.build.origin import DatasetOrigin, read_origin
 from dataset_scripts.build.records import FolderScan, Source, SourceListing, scan_folder
 from dataset_scripts.build.tables import Table
-from dataset_scripts.errors import DataLayoutError
+from dataset_scripts.errors import DataLayoutError, UserError
 from dataset_scripts.findings import FINDINGS, make_features
 from dataset_scripts.leakage.guard import remove_leaks
 from dataset_scripts.own.class_folders import ClassFolders, find_classes, list_classes, why_missing_folders
 from dataset_scripts.own.labels import NOT_NAMED, Columns, OwnLabels, table_labels
-from dataset_scripts.own.table import list_table, why_missing_rows
+from dataset_scripts.own.table import list_table, no_pictures, why_missing_rows
 from dataset_scripts.own.table_files import read_own_table
 
 
@@ -62,7 +62,7 @@ def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
         columns: of the table, where it is said what they mean.
 
     Raises:
-        DataLayoutError: there are several tables, or the folders cannot be read as classes.
+        DataLayoutError: there are several tables, or no image, or the folders cannot be read as classes.
         LabelFileError: the table cannot be read, or a cell of it is no label.
     """
     table = read_own_table(scan, columns)
@@ -70,8 +70,10 @@ def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
         named = columns.image or columns.label or columns.patient
         raise DataLayoutError(f"{scan.root.name} has no table, so no column {named!r}.")
     labels = OwnLabels() if table is None else table_labels(table, columns.label)
-    if table is not None and labels != OwnLabels():
+    if table is not None and labels.names:
         return OwnFolder(labels, table)
+    if table is not None and not scan.images():
+        raise no_pictures(scan, table)
     found = find_classes(scan)
     return OwnFolder(found.labels, table, found)
 
@@ -79,7 +81,7 @@ def read_folder(scan: FolderScan, columns: Columns = NOT_NAMED) -> OwnFolder:
 def list_own_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """List the images with all their labels."""
     own = read_folder(scan, Columns.of(config))
-    return _list(scan, config, own, own.labels.names)
+    return _list(scan, config, own, own.labels.names or FINDINGS)
 
 
 def _list(scan: FolderScan, config: SourceConfig, own: OwnFolder, names: Sequence[str]) -> SourceListing:
@@ -137,7 +139,15 @@ def is_own_folder(folder: Path, others: Sequence[Source]) -> bool:
             "your own images, its test images would be among those of training. Point data_dir at "
             f"{source.parent} if it is; if these pictures are your own, give that folder another name."
         )
-    return bool(images)
+    return bool(images) or _holds_table(scan)
+
+
+def _holds_table(scan: FolderScan) -> bool:
+    """Whether a folder without an image has a table that names some: listing it says where they belong."""
+    try:
+        return read_own_table(scan, NOT_NAMED) is not None
+    except UserError:  # a table of anything else
+        return False
 
 
 def missing_splits(folder: Path, wanted: Sequence[str], columns: Columns = NOT_NAMED) -> list[str]:
@@ -149,7 +159,7 @@ def missing_splits(folder: Path, wanted: Sequence[str], columns: Columns = NOT_N
     """
     scan = scan_folder(folder)
     own = read_folder(scan, columns)
-    listing = _list(scan, SourceConfig(), own, own.labels.names)
+    listing = _list(scan, SourceConfig(), own, own.labels.names or FINDINGS)
     missing = [split for split in wanted if not listing.splits.get(split)]
     if not missing:
         return []
@@ -178,9 +188,10 @@ class ImageFolder(SourceBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         labels = read_folder(scan_folder(Path(self.config.data_dir)), Columns.of(self.config)).labels
+        self.has_labels = bool(labels.names)
         self.config.is_exclusive = labels.is_exclusive
         features = make_features(
-            labels.names,
+            labels.names or FINDINGS,
             is_exclusive=labels.is_exclusive,
             is_raw=self.config.is_raw,
             has_regions=bool(self.config.contours),

@@ -37,6 +37,8 @@ _NAMED_IN_ERROR = 20
 
 FEWEST_BAD_FILES = 10
 
+_MOST_ABSENT = 0.1  # of the images that a list names; more look like a fault
+
 _LEFT_OUT = frozenset(
     "absent ambiguous_name bad_line conflicting_class conflicting_row duplicate empty_folder hidden_file "
     "leak link_out_of_folder no_image no_label_row no_picture not_listed patient_in_test "
@@ -45,14 +47,17 @@ _LEFT_OUT = frozenset(
 """Kinds of files or rows that are not in the data, beside the unreadable files; the other kinds are of images
 that were built."""
 
-_SAID_WHOLE = ("patient_by_name", "split_cut", "no_class", "class_column", "column_passed_over")
+_SAID_WHOLE = (
+    "patient_by_name", "split_cut", "no_class", "class_column", "column_passed_over", "other_folder"
+)  # fmt: skip
 """Kinds whose details a user should read: decisions about all images."""
 
 _ADVICE = {
     "link_out_of_folder": "links that leave their folder are not followed (docs/data.md)",
     "not_drawn": "a folder of phantoms holds other files too, so it counts as real: keep phantoms apart",
     "no_patient": "an image without a patient counts as a patient of its own, so films of one person may "
-    "stand in training and test, and intervals are too narrow: fill in the column patient",
+    "stand in training and test, and intervals are too narrow: write a table with image, patient and label, "
+    "and name each image's patient in it",
     "nih_split_unknown": "patients whom ChestX-ray14 holds out may be trained on: put its label file and two "
     "lists beside (docs/data.md)",
     "patients_unknown": "films of one person may stand in training and test: give nih_mapping (docs/data.md)",
@@ -206,6 +211,11 @@ def summary_lines(folder: Path) -> list[str]:
         f"{source}: " + ", ".join(f"{split} {count:,}" for split, count in sorted(splits.items()))
         for source, splits in report["images"].items()
     ]
+    held = {split for splits in report["images"].values() for split in splits}
+    if missing := [split for split in ("train", "validation", "test") if split not in held]:
+        lines.append(
+            f"no image in {' and '.join(missing)}: training wants train and validation, evaluation wants test"
+        )
     return [*lines, *note_lines(folder)]
 
 
@@ -231,8 +241,22 @@ def note_lines(folder: Path) -> list[str]:
     lines += [f"noted: {', '.join(noted)}{named}"] if noted else []
     met = {kind for kinds in report["problem_counts"].values() for kind in kinds}
     lines += [sentence for kind, sentence in _ADVICE.items() if kind in met]
+    lines += _absent_sentences(report)
     lines += naming_faults(report["problems"])
     return lines + [problem["detail"] for problem in report["problems"] if problem["kind"] in _SAID_WHOLE]
+
+
+def _absent_sentences(report: Mapping[str, Any]) -> list[str]:
+    """A sentence for each source of whose named images more than a tenth have no file."""
+    sentences = []
+    for source, kinds in report["problem_counts"].items():
+        absent = sum(kinds.get(kind, 0) for kind in ("absent", "unmatched_name", "ambiguous_name"))
+        named = absent + sum(report["images"].get(source, {}).values())
+        if absent > _MOST_ABSENT * named:
+            sentences.append(
+                f"{source}: {absent:,} of {named:,} images that a list names are not in the folder"
+            )
+    return sentences
 
 
 def kinds_left_out(report: Mapping[str, Any]) -> frozenset[str]:

@@ -86,6 +86,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
     DEFAULT_CONFIG_NAME = "official"
     DEFAULT_WRITER_BATCH_SIZE = 100  # rows held in memory; native images are large
     SOURCES: ClassVar[tuple[Source, ...]]
+    has_labels = True  # False of your own images where nothing labels them
 
     def __init__(
         self,
@@ -344,8 +345,11 @@ def _check_extras(listings: list[SourceListing]) -> None:
 
 
 def _nothing_listed(listings: list[SourceListing]) -> str:
-    kinds = sorted({problem.kind for listing in listings for problem in listing.problems})
-    examples = [problem.name for listing in listings for problem in listing.problems][:5]
+    problems = [problem for listing in listings for problem in listing.problems]
+    unmatched = [each for each in problems if each.kind in ("unmatched_name", "ambiguous_name", "absent")]
+    first = next(iter(unmatched or problems), None)
+    kinds = sorted({problem.kind for problem in problems})
+    example = f", for example {first.name!r}: {first.detail}" if first else ""
     naming = "".join(
         f" {sentence}."
         for sentence in naming_faults(asdict(one) for each in listings for one in each.problems)
@@ -353,6 +357,6 @@ def _nothing_listed(listings: list[SourceListing]) -> str:
     links = " A link that leaves its folder is not followed: put the file there itself (`cp -rL`)."
     return (
         "No listed image is in the folder, so there is nothing to build. Wanted at least one image that the "
-        f"lists name; problems met: {kinds or 'none'}, for example {examples}. Check that lists and images "
+        f"lists name; problems met: {kinds or 'none'}{example}. Check that lists and images "
         f"belong together.{naming}{links if 'link_out_of_folder' in kinds else ''}"
     )

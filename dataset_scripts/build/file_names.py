@@ -86,7 +86,7 @@ def match_names(
         elif similar := alike.get(_base_stem(name)):
             found[name] = NoFile("unmatched_name", f"not there, but {similar[:3]} is: write its path")
         else:
-            found[name] = NoFile("absent", f"named in {where}, not in the folder")
+            found[name] = _absent(name, where)
     meant = Counter(found[name] for name in loose)
     for name in loose:
         if isinstance(file := found[name], str) and meant[file] > 1:
@@ -94,6 +94,44 @@ def match_names(
                 "ambiguous_name", f"{meant[file]} names without a file of their own mean {file}"
             )
     return found
+
+
+def _absent(name: str, where: str) -> NoFile:
+    advice = ", in or below which images lie and are named from there" if _is_whole_path(_tidy(name)) else ""
+    return NoFile("absent", f"named in {where}, not in the folder{advice}")
+
+
+def find_other_folder(names: Iterable[str], files: Iterable[str]) -> str:
+    """Return the folder of another machine that a table's whole paths start with; "" where that is not sure.
+
+    It is what stands before the longest end of a path that is a file here, or all but the files' names where
+    none is. Every name has to start with it.
+
+    Args:
+        names: as a table has them.
+        files: paths below the folder, with `/`; every way in which they may be named.
+    """
+    paths = [_tidy(name) for name in names]
+    if not paths or not all(map(_is_whole_path, paths)):
+        return ""
+    known = {fold(file) for file in files}
+    parts = [path.split("/") for path in paths]
+    for count in range(1, max(map(len, parts))):
+        if first := next((each for each in parts if fold("/".join(each[count:])) in known), None):
+            folder = "/".join(first[:count]) + "/"
+            return folder if all(path.startswith(folder) for path in paths) else ""
+    folders = {path.rpartition("/")[0] for path in paths}
+    return f"{folders.pop()}/" if len(folders) == 1 else ""  # the bare names may be found in a folder below
+
+
+def without_folder(name: str, folder: str) -> str:
+    """Return what stands behind `find_other_folder` in a whole path."""
+    return _tidy(name).removeprefix(folder)
+
+
+def _is_whole_path(path: str) -> bool:
+    """Whether a path with `/` starts at the top of some machine."""
+    return path.startswith(("/", "~/")) or _DRIVE.match(path) is not None
 
 
 def fold(name: str) -> str:
@@ -154,7 +192,7 @@ def _one_of(name: str, candidates: list[str], how: str) -> str | NoFile:
 def _find_unread(name: str, root: Path, links: Mapping[str, str]) -> NoFile | None:
     """Return why a file that is there was not read: a hidden name, or a link; None if it is not there."""
     spellings = [_tidy(name), _tidy(unicodedata.normalize("NFC", name)).removeprefix(IMAGES_FOLDER)]
-    if spellings[0].startswith("/") or _DRIVE.match(spellings[0]) or ".." in spellings[0].split("/"):
+    if _is_whole_path(spellings[0]) or ".." in spellings[0].split("/"):
         return None  # it leads out of the folder
     places = [top + spelling for top in (IMAGES_FOLDER, "") for spelling in spellings]
     path = next((place for place in places if os.path.isfile(root / place)), links.get(_base(name)))

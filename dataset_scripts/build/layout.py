@@ -10,6 +10,8 @@ LICENCE_FILE = "LICENSE.md"  # a name that the Hub takes for `license_link`
 
 ORIGIN_FILE = "extracted_from.json"  # beside images that were copied out of a dataset: which one
 
+NOT_READ_FILE = "columns_not_read.json"  # beside them: the dataset's columns that were passed over
+
 COHORT_FILE = "phantom.json"  # the settings and counts of a phantom cohort, beside its folders
 
 PHANTOM_FILES = "phantom_files.json"  # in a source's folder: the files that dataset_scripts.phantom drew

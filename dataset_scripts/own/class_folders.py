@@ -146,7 +146,7 @@ def list_classes(
         listing,
     )
     places = {path: place for path, place in found.places.items() if path not in left_out}
-    rows = _label(places, found.labels, names, listing)
+    rows = _label(places, found.labels, listing)
     given = {path: place.split for path, place in places.items()}
     if any(given.values()):
         splits = complete_splits(rows, _without_patients_of_test(rows, given, config, listing),
@@ -164,7 +164,7 @@ def list_classes(
                 source,
                 f"{source}/{row.patient}",
                 path,
-                row.labels,
+                labels.choose(row.labels, names),
                 class_name=labels.class_of(path, None),
             )  # fmt: skip
         )
@@ -172,15 +172,13 @@ def list_classes(
     listing.report_passed_over(scan)
 
 
-def _label(
-    places: dict[str, Place], labels: OwnLabels, names: Sequence[str], listing: SourceListing
-) -> dict[str, LabelRow]:
-    """Return each picture's labels and patient."""
+def _label(places: dict[str, Place], labels: OwnLabels, listing: SourceListing) -> dict[str, LabelRow]:
+    """Return each picture's patient and the folder's own labels: by these it is split, whatever is wanted."""
     by_name = patients_by_name([path.rsplit("/", 1)[-1] for path in places])
     rows = {}
     for path in places:
         patient = by_name.patients.get(path.rsplit("/", 1)[-1]) or patient_of_one_image(path)
-        rows[path] = LabelRow(0, patient, labels.values(path, None, names))
+        rows[path] = LabelRow(0, patient, labels.values(path, None))
     if by_name.rule:
         example = next(path for path, row in rows.items() if row.patient != patient_of_one_image(path))
         listing.report(

@@ -5,17 +5,30 @@ number may be another class in each, so each split's numbers are read by its own
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
 
+from dataset_scripts.build.label_rows import parse_label
 from dataset_scripts.errors import LabelFileError
-from dataset_scripts.own.labels import KNOWN_COLUMNS, LABEL_COLUMN, PERSON_COLUMNS, Columns
+from dataset_scripts.own.labels import (
+    KNOWN_COLUMNS,
+    LABEL_COLUMN,
+    PERSON_COLUMNS,
+    UNCERTAIN,
+    UNCERTAIN_ADVICE,
+    Columns,
+)
 from dataset_scripts.own.splits import SPLIT_FOLDERS
-from dataset_scripts.own.table_files import own_column
+from dataset_scripts.own.table_files import NAMELESS, cell_text, own_column
 
 logger = logging.getLogger(__name__)
+
+_NAMED_FINDINGS = (
+    "Where an image may show several findings, write a column of 1 and 0 for each, under its name, in the "
+    "place of this one; or the list of those present: List(ClassLabel(names=[…])) or the names themselves."
+)
 
 _ZERO_OR_ONE = {"0", "1", "False", "True"}
 
@@ -36,12 +49,84 @@ def find_columns(dataset: str, splits: dict[str, datasets.Dataset], asked: Colum
         shown = "; ".join(f"{split}: {other.named()}" for split, other in found.items())
         raise LabelFileError(
             f"{dataset}: what is read is not in the same columns of each split ({shown}). Give each split "
-            "these columns (empty where nothing is known), or name those that all have: image_column, "
-            "label_column, patient_column."
+            "these columns (empty where nothing is known), or name those that all have: --image_column, "
+            "--label_column, --patient_column."
         )
-    if not columns.label:
-        logger.info("%s has no column of classes: its images have no labels", dataset)
     return columns
+
+
+def find_findings(dataset: str, splits: dict[str, datasets.Dataset], columns: Columns) -> list[str]:
+    """Return the columns that are labels by a table's rule: every cell is 1, 0 or empty.
+
+    Args:
+        dataset: as the user named it.
+        splits: each with its columns.
+        columns: that are read as something else; one of classes is the only label.
+
+    Raises:
+        LabelFileError: one holds -1 too, or another split lacks it.
+    """
+    found = []
+    for name in {} if columns.label else _others(splits, columns):
+        holding = [split for split, rows in splits.items() if name in rows.features]
+        cells = {cell for split in holding for cell in _short_cells(splits[split], name)} - {""}
+        known = {parse_label(cell) for cell in cells - UNCERTAIN}
+        if None in known or not known & {0.0, 1.0}:
+            continue
+        if cells & UNCERTAIN:
+            raise LabelFileError(
+                f"{dataset}: the column {name!r} holds -1. A label is 1 (present), 0 (absent) or empty (not "
+                f"annotated). {UNCERTAIN_ADVICE} If it is no label, remove it."
+            )
+        if lacking := splits.keys() - holding:
+            raise LabelFileError(
+                f"{dataset}: the column {name!r} holds 1 and 0 in {holding}, and {sorted(lacking)} lacks it. "
+                "Give each split this column (empty where nothing is known), or remove it."
+            )
+        found.append(name)
+    return found
+
+
+def columns_not_read(
+    splits: dict[str, datasets.Dataset], columns: Columns, findings: Sequence[str]
+) -> dict[str, str]:
+    """Return what is passed over: each column's name and type.
+
+    Args:
+        splits: each with its columns.
+        columns: that are read.
+        findings: the same, of labels.
+    """
+    kinds = _others(splits, columns)
+    return {
+        name: str(getattr(kind, "dtype", type(kind).__name__))
+        for name, kind in kinds.items()
+        if name not in findings
+    }
+
+
+def _others(splits: dict[str, datasets.Dataset], columns: Columns) -> dict[str, Any]:
+    """Return the columns that are neither read nor known by their names, with the type in some split."""
+    read = (columns.image, columns.label, columns.patient)
+    kinds = {name: kind for rows in splits.values() for name, kind in rows.features.items()}
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if name not in read and own_column(name) not in KNOWN_COLUMNS and not NAMELESS.fullmatch(name)
+    }
+
+
+def _short_cells(rows: datasets.Dataset, name: str) -> Iterator[str]:
+    """Yield a column's cells as a table has them, up to the first that can be no label."""
+    kind = rows.features[name]
+    if not isinstance(kind, datasets.Value) or kind.dtype.startswith(("binary", "large_binary")):
+        yield "no text or number"
+        return
+    for batch in rows.select_columns(name).iter(1000):
+        for value in batch[name]:
+            yield (cell := cell_text(value))
+            if parse_label(cell) is None and cell not in UNCERTAIN:
+                return
 
 
 def split_by_column(dataset: str, rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
@@ -77,14 +162,14 @@ def _columns_of_split(where: str, features: datasets.Features, asked: Columns) -
     for what, name in (("image", asked.image), ("label", asked.label), ("patient", asked.patient)):
         if name and name not in features:
             raise LabelFileError(
-                f"{where} has no column {name!r} ({what}_column); it has {sorted(features)}."
+                f"{where} has no column {name!r} (--{what}_column); it has {sorted(features)}."
             )
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [
         name
         for name, kind in features.items()
         if (class_names(kind) is not None or name.lower() in ("label", "labels"))
-        and own_column(name, asked) not in KNOWN_COLUMNS  # a ClassLabel may hold the sex
+        and not {own_column(name, asked), own_column(name)} & set(KNOWN_COLUMNS)  # it may hold the sex
         and name not in images
     ]
     patients = [name for name in features if own_column(name, asked) == "patient"]
@@ -92,7 +177,7 @@ def _columns_of_split(where: str, features: datasets.Features, asked: Columns) -
     if not image:
         raise LabelFileError(
             f"{where} has no column of images; it has {sorted(features)}. Name one that holds their bytes: "
-            "image_column."
+            "--image_column."
         )
     label = asked.label or _only(where, "label", labels)
     return Columns(image, label, asked.patient or _only(where, "patient", patients))
@@ -100,7 +185,7 @@ def _columns_of_split(where: str, features: datasets.Features, asked: Columns) -
 
 def _only(where: str, what: str, names: Sequence[str]) -> str:
     if len(names) > 1:
-        raise LabelFileError(f"{where}: {list(names)} may each hold the {what}; name one: {what}_column.")
+        raise LabelFileError(f"{where}: {list(names)} may each hold the {what}; name one: --{what}_column.")
     return names[0] if names else ""
 
 
@@ -125,7 +210,10 @@ def label_columns(dataset: str, splits: dict[str, datasets.Dataset], column: str
     for kind in kinds.values():
         value = getattr(kind, "feature", kind)
         if isinstance(value, datasets.Value) and value.dtype.startswith("float"):
-            raise LabelFileError(f"the column {column!r} holds numbers ({value.dtype}); wanted classes.")
+            raise LabelFileError(
+                f"the column {column!r} holds numbers ({value.dtype}); wanted classes. {_NAMED_FINDINGS} "
+                "Or name another column: --label_column."
+            )
     are_lists = {split: isinstance(kind, datasets.List | datasets.LargeList) for split, kind in kinds.items()}
     if not any(are_lists.values()):
         return ([LABEL_COLUMN] if column else []), False
@@ -166,9 +254,7 @@ def _listed_classes(column: str, cells: Sequence[Sequence[Any] | None]) -> list[
     if found <= _ZERO_OR_ONE and len(lengths) == 1 and (length := lengths.pop()) > 1:
         raise LabelFileError(
             f"the column {column!r} holds {length} values of 0 or 1 for each image, and nothing says which "
-            "finding each stands for. Wanted the list of those present, with names: "
-            "List(ClassLabel(names=[…])) or the names themselves; or a folder with labels.csv, which has a "
-            "column for each."
+            f"finding each stands for. {_NAMED_FINDINGS}"
         )
     return sorted(found)
 

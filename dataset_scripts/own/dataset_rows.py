@@ -21,7 +21,8 @@ from typing import Any
 import datasets
 from huggingface_hub import dataset_info, file_exists, get_session
 
-from dataset_scripts.build.layout import BUILD_FILE
+from dataset_scripts.build.atomic_files import write_json
+from dataset_scripts.build.layout import BUILD_FILE, NOT_READ_FILE
 from dataset_scripts.build.origin import DatasetOrigin, read_origin, write_origin
 from dataset_scripts.build.records import Source, manifest_hash, scan_folder
 from dataset_scripts.errors import DataLayoutError, LabelFileError
@@ -29,7 +30,9 @@ from dataset_scripts.mistyped import folder_fault
 from dataset_scripts.own.dataset_columns import (
     class_names,
     class_of,
+    columns_not_read,
     find_columns,
+    find_findings,
     in_words,
     label_columns,
     person_columns,
@@ -38,11 +41,12 @@ from dataset_scripts.own.dataset_columns import (
 )
 from dataset_scripts.own.labels import LABEL_COLUMN, NOT_NAMED, PERSON_COLUMNS, Columns
 from dataset_scripts.own.splits import SPLIT_FOLDERS
+from dataset_scripts.own.table_files import cell_text
 from dataset_scripts.reading.image_files import picture_format
 
 logger = logging.getLogger(__name__)
 
-_VERSION = "4"  # raise it when the same dataset is extracted into other files
+_VERSION = "5"  # raise it when the same dataset is extracted into other files
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "DICOM": ".dcm", "TIFF": ".tif"}
 
@@ -192,7 +196,7 @@ def _load(dataset: str, config: str, revision: str | None) -> dict[str, datasets
     if is_saved and config:
         raise DataLayoutError(
             f"{dataset} is what save_to_disk wrote, and has no configuration {config!r}; leave out "
-            "dataset_config."
+            "--dataset_config."
         )
     try:
         if is_saved:
@@ -230,12 +234,18 @@ def _config_fault(dataset: str, config: str, revision: str | None) -> str:
     if chosen in names:
         return ""
     found = f"no configuration {config!r}, but {names}" if config else f"several configurations: {names}"
-    return f"{dataset} has {found}; name one of them: dataset_config."
+    return f"{dataset} has {found}; name one of them: --dataset_config."
 
 
 def _write(dataset: str, splits: dict[str, datasets.Dataset], columns: Columns, folder: Path) -> None:
     """Write the images of each split into a folder of its name, and labels.csv."""
     labels, is_list = label_columns(dataset, splits, columns.label)
+    findings = find_findings(dataset, splits, columns)
+    labels = [*labels, *findings]
+    if not labels:
+        logger.warning("%s has no column of classes, and none of 1 and 0: its images have no labels", dataset)
+    if passed_over := columns_not_read(splits, columns, findings):
+        write_json(folder / NOT_READ_FILE, passed_over)
     persons = {split: person_columns(dataset, rows.features, columns) for split, rows in splits.items()}
     known = [name for name in PERSON_COLUMNS if any(name in found for found in persons.values())]
     with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
@@ -252,6 +262,7 @@ def _write(dataset: str, splits: dict[str, datasets.Dataset], columns: Columns, 
                     cells += present_labels(row[columns.label], names[columns.label], labels)
                 elif columns.label:
                     cells.append(class_of(row[columns.label], names[columns.label]))
+                cells += [cell_text(row[name]) for name in findings]
                 writer.writerow([f"{split}/{name}", *map(_one_line, cells)])
 
 
@@ -276,7 +287,7 @@ def _images(rows: datasets.Dataset, column: str, folder: Path) -> Iterator[tuple
         if not isinstance(content, bytes):
             raise LabelFileError(
                 f"the column {column!r} holds {type(content).__name__}; wanted images, or their bytes: "
-                "image_column."
+                "--image_column."
             )
         # By its content too: it is known again in a later revision, and an image of another dataset is not.
         digest = hashlib.blake2b(content, digest_size=8).hexdigest()

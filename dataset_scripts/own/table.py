@@ -5,8 +5,15 @@
 
 from collections.abc import Mapping, Sequence
 
+from dataset_scripts.build.atomic_files import read_json
 from dataset_scripts.build.config import SourceConfig
-from dataset_scripts.build.file_names import IMAGES_FOLDER, NoFile, match_names
+from dataset_scripts.build.file_names import (
+    IMAGES_FOLDER,
+    NoFile,
+    find_other_folder,
+    match_names,
+    without_folder,
+)
 from dataset_scripts.build.label_rows import (
     LabelRow,
     merge_rows,
@@ -15,10 +22,18 @@ from dataset_scripts.build.label_rows import (
     read_person,
     report_similar_patients,
 )
+from dataset_scripts.build.layout import NOT_READ_FILE
 from dataset_scripts.build.records import FolderScan, ImageRecord, SourceListing
 from dataset_scripts.build.tables import Row, Table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from dataset_scripts.own.labels import PERSON_COLUMNS, OwnLabels
+from dataset_scripts.own.labels import (
+    KNOWN_COLUMNS,
+    PERSON_COLUMNS,
+    OwnLabels,
+    may_name_person,
+    person_advice,
+    person_candidates,
+)
 from dataset_scripts.own.splits import (
     SPLIT_FOLDERS,
     SPLIT_NAMES,
@@ -51,18 +66,18 @@ def list_table(
         DataLayoutError: the folder has no picture, or train lacks a class.
         LabelFileError: the splits cannot be meant.
     """
-    paths = _index_images(scan, table.name, listing)
-    _report_columns(table, labels, config, listing)
+    paths = _index_images(scan, table, listing)
+    _report_columns(scan, table, labels, config, listing)
     others = {path.removeprefix(IMAGES_FOLDER): path for path in scan.files} | paths
     named = _naming_rows(table, listing)
-    found = match_names((row.get("image") for row in named), paths, scan, others, table.name)
+    found = _find_files(table, named, paths, others, scan, listing)
     key_of = {name: name if isinstance(file, NoFile) else file for name, file in found.items()}
     rows: dict[str, list[LabelRow]] = {}
     classes: dict[str, set[str]] = {}
     for row in named:
         key = key_of[row.get("image")]
         classes.setdefault(key, set()).add(labels.class_of(others.get(key, key), row))
-        values = labels.values(others.get(key, key), row, names)
+        values = labels.values(others.get(key, key), row)
         rows.setdefault(key, []).append(_parse_row(row, key, values, labels.column, listing))
     merged = {key: one for key, several in rows.items() if (one := merge_rows(key, several, listing))}
     there = {key: each for key, each in classes.items() if not isinstance(found.get(key, key), NoFile)}
@@ -80,7 +95,8 @@ def list_table(
         if facts.patient == patient_of_one_image(key):
             listing.report("no_patient", key, "its row names no patient: it counts as one of its own")
         record = ImageRecord(
-            f"{source}/{key}", source, f"{source}/{facts.patient}", others[key], facts.labels,
+            f"{source}/{key}", source, f"{source}/{facts.patient}", others[key],
+            labels.choose(facts.labels, names),
             age_years=facts.age_years, sex=facts.sex, view=facts.view,
             class_name=class_of.get(key, ""),
         )  # fmt: skip
@@ -88,6 +104,34 @@ def list_table(
     for key in sorted(paths.keys() - rows.keys()):
         listing.report("not_listed", paths[key], f"in the folder, not in {table.name}")
     listing.report_passed_over(scan)
+
+
+def _find_files(
+    table: Table,
+    rows: Sequence[Row],
+    paths: Mapping[str, str],
+    others: Mapping[str, str],
+    scan: FolderScan,
+    listing: SourceListing,
+) -> dict[str, str | NoFile]:
+    """Map each name to its file, or to why it has none; whole paths of another machine lose their folder."""
+    names = list(dict.fromkeys(row.get("image") for row in rows))
+    found = match_names(names, paths, scan, others, table.name)
+    if any(isinstance(file, str) for file in found.values()):
+        return found
+    if not (folder := find_other_folder(names, [*paths, *paths.values()])):
+        return found
+    short = {name: without_folder(name, folder) for name in names}
+    files = match_names(short.values(), paths, scan, others, table.name)
+    name = next((name for name in names if isinstance(files[short[name]], str)), None)
+    if name is None:
+        return found
+    listing.report(
+        "other_folder", table.name,
+        f"{table.name}: its names start with {folder!r}, and the rest of each is read from the folder of the "
+        f"table: {name!r} is {others[str(files[short[name]])]}",
+    )  # fmt: skip
+    return {name: files[short[name]] for name in names}
 
 
 def _naming_rows(table: Table, listing: SourceListing) -> list[Row]:
@@ -98,7 +142,9 @@ def _naming_rows(table: Table, listing: SourceListing) -> list[Row]:
     return [row for row in table.rows if row.get("image")]
 
 
-def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listing: SourceListing) -> None:
+def _report_columns(
+    scan: FolderScan, table: Table, labels: OwnLabels, config: SourceConfig, listing: SourceListing
+) -> None:
     """Say in words which columns were passed over, and which was taken for the class without being named."""
     if table.passed_over:
         listing.report(
@@ -106,6 +152,13 @@ def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listi
             f"{table.name}: the columns {list(table.passed_over)} hold lists, objects or bytes and are not "
             "read",
         )  # fmt: skip
+    if labels.column:
+        names = [name for name in table.columns if name not in (*KNOWN_COLUMNS, labels.column)]
+        _report_not_read(table.name, names, person_candidates(table, names), listing)
+    of_dataset = read_json(scan.root / NOT_READ_FILE) or {}
+    names = [f"{name} ({kind})" for name, kind in of_dataset.items()]
+    persons = [] if "patient" in table.columns else [name for name in of_dataset if may_name_person(name)]
+    _report_not_read("the dataset", names, persons, listing)
     if labels.column and not config.label_column:
         shown = ", ".join(labels.names[:10]) + (", …" if len(labels.names) > 10 else "")
         listing.report(
@@ -115,7 +168,17 @@ def _report_columns(table: Table, labels: OwnLabels, config: SourceConfig, listi
         )  # fmt: skip
 
 
-def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> dict[str, str]:
+def _report_not_read(
+    where: str, columns: Sequence[str], persons: Sequence[str], listing: SourceListing
+) -> None:
+    if columns:
+        advice = f"{person_advice(persons)} A column of classes is named by --label_column"
+        listing.report(
+            "column_passed_over", where, f"{where}: the columns {list(columns)} are not read.{advice}"
+        )
+
+
+def _index_images(scan: FolderScan, table: Table, listing: SourceListing) -> dict[str, str]:
     """Map the path below images/ → the path in the folder, for each picture."""
     paths: dict[str, str] = {}
     for path in sorted(scan.images(), key=lambda path: not path.startswith(IMAGES_FOLDER)):
@@ -123,11 +186,19 @@ def _index_images(scan: FolderScan, table_name: str, listing: SourceListing) -> 
         if known != path:
             listing.report("same_name", path, f"the same name as {known}, which is used")
     if not paths:
-        raise DataLayoutError(
-            f"{scan.root.name}: no image found. Wanted images/ with PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM "
-            f"files beside {table_name}; point data_dir at the folder that holds both.{scan.links_advice()}"
-        )
+        raise no_pictures(scan, table)
     return paths
+
+
+def no_pictures(scan: FolderScan, table: Table) -> DataLayoutError:
+    """Return what to raise where a table names images and the folder has none."""
+    named = next((f", and names {row.get('image')!r}" for row in table.rows if row.get("image")), "")
+    return DataLayoutError(
+        f"{scan.root.name}: no image found. {table.name} is there{named}: the images lie in the folder of "
+        "the table or below it, in images/ for example, and are named from there. Wanted PNG, JPEG, TIFF, "
+        "BMP, WebP, GIF or DICOM files; copy them there, or move the table to the folder that holds them."
+        f"{scan.links_advice()}"
+    )
 
 
 def _parse_row(

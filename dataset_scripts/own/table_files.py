@@ -25,6 +25,12 @@ from dataset_scripts.own.splits import SPLIT_FOLDERS
 IMAGE_COLUMNS = ("image", "file_name", "filename")
 """What the column of file names may be called, in any case."""
 
+_PATIENT_COLUMNS = frozenset(
+    "patient patientid patientnumber patientno subject subjectid participant participantid personid mrn "
+    "medicalrecordnumber".split()
+)
+"""What the column of patients may be called, without spaces and signs, in any case: `Subject ID`."""
+
 _TABLES = (".csv", ".tsv", ".jsonl")
 
 _PARQUET = "metadata.parquet"
@@ -35,7 +41,7 @@ _PREFERRED = (("labels.csv",), ("metadata.csv", "metadata.jsonl", _PARQUET))
 _LABEL_COLUMNS = (*CLASS_COLUMNS, "labels", "classes")
 """What holds lists under such a name are labels, and not passed over."""
 
-_NAMELESS = re.compile(r"__index_level_\d+__")
+NAMELESS = re.compile(r"__index_level_\d+__")
 """What pandas calls an index without a name in Parquet."""
 
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -135,7 +141,7 @@ def _read(path: Path, columns: Columns) -> Table:
     else:
         table = read_table(path, ("image",), rename)
     if columns.patient and "patient" not in table.columns:
-        raise LabelFileError(f"{path.name} has no column {columns.patient!r}, the patient_column.")
+        raise LabelFileError(f"{path.name} has no column {columns.patient!r}, the --patient_column.")
     return table
 
 
@@ -148,9 +154,12 @@ def own_column(column: str, columns: Columns = NOT_NAMED) -> str:
     known = column.lower()
     if known in IMAGE_COLUMNS:
         return "image"
-    if known in ("patient", "split"):
+    if known == "split":
         return known
-    return "patient" if known in ("patient_id", "patient id", "patientid") else person_column(column)
+    is_patient = re.sub(r"[\W_]", "", known) in _PATIENT_COLUMNS
+    if is_patient and (not columns.patient or known == "patient"):
+        return "patient"
+    return column if is_patient else person_column(column)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -181,7 +190,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         known = {key: row[key] for key in names if row[key] is not None}
         classes = {key: names[key][value] if value >= 0 else "" for key, value in known.items()}
         content = row | classes  # -1 is the datasets library's "not labeled"
-        yield number, {key: value for key, value in content.items() if not _NAMELESS.fullmatch(key)}
+        yield number, {key: value for key, value in content.items() if not NAMELESS.fullmatch(key)}
 
 
 def _table_of(
@@ -213,13 +222,13 @@ def _table_of(
                     raise LabelFileError(
                         f"{name}, line {number}: {key!r} holds {str(value)[:40]}; wanted a text or a number. "
                         "Where an image may have several labels, write a column for each, with 1 and 0; or "
-                        f"name another column by label_column. {OWN_TABLE}"
+                        f"name another column by --label_column. {OWN_TABLE}"
                     )
                 passed_over[column] = None
                 continue
             if column in cells:
                 raise LabelFileError(f"{name}, line {number}: {key!r} is there twice. {OWN_TABLE}")
-            cells[column] = _as_text(value)
+            cells[column] = cell_text(value)
         columns |= dict.fromkeys(cells)
         rows.append(Row(number, cells))
     if "image" not in columns:
@@ -229,7 +238,8 @@ def _table_of(
     )
 
 
-def _as_text(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """Return what a value would be in a CSV: null and NaN are empty, true is 1."""
     if value is None or value != value:  # NaN
         return ""
     return str(int(value)) if isinstance(value, bool) else str(value).strip()

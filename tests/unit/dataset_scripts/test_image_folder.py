@@ -107,6 +107,19 @@ def test_images_without_a_patient_are_counted_and_what_that_costs_is_said(tmp_pa
     assert summary_lines(Path(known.cache_dir))[-1].endswith("no file left out")
 
 
+@pytest.mark.parametrize(("there", "said"), [(70, True), (95, False)])
+def test_many_names_without_a_file_and_splits_without_an_image_have_a_line(
+    tmp_path: Path, there: int, said: bool
+) -> None:
+    lines = [f"{n}.png,{n % 2},{'train' if n % 3 else 'test'}\n" for n in range(100)]
+    text = "image,fracture,split\n" + "".join(lines)
+    builder = build(write(tmp_path / "own", text, there), tmp_path)
+    lines = summary_lines(Path(builder.cache_dir))
+    absent = f"image folder: {100 - there} of 100 images that a list names are not in the folder"
+    assert (absent in lines) == said
+    assert any(line.startswith("no image in validation: training wants train and val") for line in lines)
+
+
 def test_drawn_splits_are_said_with_how_many_they_hold_out(tmp_path: Path) -> None:
     lines = [f"{index}.png,p{index // 2},{index // 2 % 2}\n" for index in range(40)]
     builder = build(write(tmp_path / "own", "image,patient,fracture\n" + "".join(lines)), tmp_path)

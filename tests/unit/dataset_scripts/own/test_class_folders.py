@@ -148,6 +148,14 @@ def test_patients_of_test_are_not_trained_on(tmp_path: Path) -> None:
     assert sum(map(len, kept.splits.values())) == len(files)
 
 
+def test_who_has_class_folders_is_told_of_a_table_and_not_of_a_column(tmp_path: Path) -> None:
+    root = write(tmp_path / "own", [f"{kind}/{n}x.png" for kind in "ab" for n in range(12)])
+    builder = ImageFolder(data_dir=root, build_dir=tmp_path / "cache")
+    builder.download_and_prepare()
+    said = "; ".join(note_lines(Path(builder.cache_dir)))
+    assert "intervals are too narrow: write a table with image, patient and label" in said
+
+
 def test_the_summary_says_how_patients_and_validation_were_found(tmp_path: Path) -> None:
     root = write(tmp_path / "chest", [*kermany("train", range(40)), *kermany("test", range(50, 55))])
     assert main([f"--data_dir={root}", f"--output_dir={tmp_path / 'out'}", "--num_proc=1"]) == 0

@@ -91,8 +91,8 @@ def test_columns_of_your_own_table_are_taken_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("source", {}, "['film', 'mask'] may each hold the image; name one: image_column."),
-        ("source", COLUMNS | {"label_column": "gone"}, "has no column 'gone' (label_column)"),
+        ("source", {}, "['film', 'mask'] may each hold the image; name one: --image_column."),
+        ("source", COLUMNS | {"label_column": "gone"}, "has no column 'gone' (--label_column)"),
         ("source", COLUMNS | {"dataset_config": "gone"}, "no configuration 'gone'"),
         ("own", {"dataset_config": "films"}, "dataset_config is of a dataset on the Hub or of Parquet"),
         ("sources", {"image_column": "film"}, "image_column are of your own images or of a dataset"),

@@ -142,7 +142,7 @@ def test_classes_in_words_and_columns_by_any_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "columns", "message"),
     [
-        (lambda: rows(2), Columns(label="kind"), r"no column 'kind' \(label_column\); it has \['image'\]"),
+        (lambda: rows(2), Columns(label="kind"), r"no column 'kind' \(--label_column\); it has \['image'\]"),
         (lambda: rows(2, a=(KINDS, [0]), b=(KINDS, [0])), Columns(), r"\['a', 'b'\] may each hold the label"),
         (lambda: datasets.Dataset.from_dict({"n": [1, 2]}), Columns(), "has no column of images"),
         (lambda: rows(2, n=(datasets.Value("int64"), [3])), Columns(image="n"), "'n' holds int; wanted"),
@@ -186,7 +186,7 @@ def test_one_of_several_configurations(tmp_path: Path) -> None:
     assert found["films"] != found["masks"]
     assert picture(found["masks"], "0000001") == png(51)
     for config, message in (
-        ("", r"has several configurations: \['films', 'masks'\]; name one of them: dataset_config"),
+        ("", r"has several configurations: \['films', 'masks'\]; name one of them: --dataset_config"),
         ("film", r"has no configuration 'film', but \['films', 'masks'\]; name one of them"),
     ):
         with pytest.raises(DataLayoutError, match=message):
@@ -319,7 +319,7 @@ def test_splits_that_hold_something_else_are_refused(
 
 
 def test_a_column_that_is_asked_for_is_in_each_split(tmp_path: Path) -> None:
-    with pytest.raises(LabelFileError, match=r"split test has no column 'kind' \(label_column\)"):
+    with pytest.raises(LabelFileError, match=r"split test has no column 'kind' \(--label_column\)"):
         saved_table(tmp_path, Columns(label="kind"), train=rows(2, kind=(KINDS, [0])), test=rows(2))
 
 

@@ -105,7 +105,7 @@ def test_a_text_beside_a_column_of_classes_gets_advice_about_that_column(tmp_pat
     rows = [f"{name},a film,{number % 2}" for number, name in enumerate(NAMES)]
     (root / "metadata.csv").write_text("\n".join(["file_name,text,label", *rows]))
     with pytest.raises(
-        LabelFileError, match=r"If 'label' names each image's one class, add label_column: lab"
+        LabelFileError, match=r"If 'label' names each image's one class, add --label_column lab"
     ):
         listed(root)
     assert listed(root, label_column="label").label_names == ("0", "1")

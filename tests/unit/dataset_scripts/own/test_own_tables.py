@@ -80,7 +80,7 @@ def test_a_table_beside_split_folders_keeps_them(tmp_path: Path) -> None:
     ("cells", "advice"),
     [
         (["1", "0", "-1"], r"no other column is allowed. If -1 says uncertain, as in CheXpert, empty these"),
-        (["1", "0", "maybe"], r"names each image's one class, add label_column: mass"),
+        (["1", "0", "maybe"], r"names each image's one class, add --label_column mass"),
         (
             ["Effusion|Mass", "Mass", ""],
             r"hold several findings: give each a column of its own name, with 1 and",
@@ -102,7 +102,7 @@ def test_a_column_of_classes_is_one_exclusive_label(tmp_path: Path) -> None:
     lines = [f"{n}.png,{['virus', 'none', 'bacteria', ''][n % 4]},{n}" for n in range(40)]
     root = write(tmp_path / "own", {"labels.csv": "image,kind,patient\n" + "\n".join(lines)},
                  [f"{n}.png" for n in range(40)])  # fmt: skip
-    with pytest.raises(LabelFileError, match=r"names each image's one class, add label_column: kind"):
+    with pytest.raises(LabelFileError, match=r"names each image's one class, add --label_column kind"):
         listed(root)
     builder = ImageFolder(data_dir=root, build_dir=tmp_path / "cache", label_column="kind")
     builder.download_and_prepare()
@@ -175,7 +175,7 @@ def test_columns_are_what_they_are_named_for(tmp_path: Path) -> None:
     assert labels(found) == {"0.png": (1.0, 0.0), "1.png": (0.0, 1.0)}
     patients = {record.patient_id for part in found.splits.values() for record in part}
     assert patients == {"image folder/a", "image folder/b"}
-    with pytest.raises(LabelFileError, match="no column 'who', the patient_column"):
+    with pytest.raises(LabelFileError, match="no column 'who', the --patient_column"):
         listed(root, image_column="path", label_column="finding", patient_column="who")
 
 
