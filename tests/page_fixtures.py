@@ -105,17 +105,24 @@ def write_stage1(folder):
 class Site:
     """The page served by a process of its own, whose temporary files all lie in one folder."""
 
-    def __init__(self, root, model, folder):
+    def __init__(self, root, model, folder, script="medhiera/space/app.py"):
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.process = subprocess.Popen(
-            [warm_python(), "medhiera/space/app.py", str(model), "--port", str(port)], cwd=root, text=True,
-            env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE,
-        )  # fmt: skip
         self.address = f"http://127.0.0.1:{port}/"
+        self.command = [warm_python(), str(script), str(model), "--port", str(port)]
+        self.root = root
+        self.start()
+
+    def start(self):
+        """Serve it, at the same address as before."""
+        places = {"TMPDIR": str(self.temporary), "PYTHONPATH": str(self.root)}
+        self.process = subprocess.Popen(
+            self.command, cwd=self.root, text=True, stderr=subprocess.PIPE,
+            env=os.environ | places | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
         for line in self.process.stderr:
             if self.address in line:
                 return

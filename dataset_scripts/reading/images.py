@@ -124,7 +124,7 @@ def _read_picture(
         _check_whole(file, image)
         gray = show(file, image, samples)
         check_rows(file, image, gray)
-        return _turn_upright(gray, _orientation(image))
+        return _turn_upright(gray, exif_orientation(image))
 
 
 def _open(file: BoundedFile) -> ImageFile:
@@ -285,8 +285,8 @@ def _window_float(image: Image.Image, samples: Samples) -> GrayImage:
     return gray
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none that can be read; other tags are not touched."""
+def exif_orientation(image: Image.Image) -> int:
+    """The EXIF orientation (1 to 8), 1 where there is none that can be read; other tags are not touched."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF raises nearly everything, and viewers show such pictures as they are

@@ -143,14 +143,15 @@ class Classifier:
 
         Args:
             images: one or several: pictures with 8 bits a channel, of any mode and size, or files (PNG, JPEG,
-                TIFF, DICOM).
+                TIFF, DICOM). Both are turned as their EXIF says.
             batch_size: images at a time.
 
         Returns:
             For each image, finding → probability.
 
         Raises:
-            UserError: a file cannot be read, or a probability is NaN or infinite.
+            UserError: a file cannot be read, a picture has more than 8 bits a channel, or a probability is NaN
+                or infinite.
         """
         pixels = [self.preprocessing.pixels(open_picture(image)) for image in as_list(images)]
         rows = [
@@ -164,12 +165,14 @@ class Classifier:
         """One probability per image and finding, see `score`.
 
         Args:
-            images: 8 bits a channel, any mode and size.
+            images: 8 bits a channel, any mode and size; turned as their EXIF says.
 
         Raises:
-            UserError: one of them is NaN or infinite.
+            UserError: a picture has more than 8 bits a channel, or a probability is NaN or infinite.
         """
-        return self.score(self.pixel_values([self.preprocessing.pixels(image) for image in images]))
+        return self.score(
+            self.pixel_values([self.preprocessing.pixels(open_picture(image)) for image in images])
+        )
 
     @torch.inference_mode()
     def pixel_values(self, pixels: Sequence[Tensor]) -> Tensor:

@@ -91,14 +91,15 @@ class Encoder:
 
         Args:
             images: one or several: pictures with 8 bits a channel, of any mode and size, or files (PNG, JPEG,
-                TIFF, DICOM).
+                TIFF, DICOM). Both are turned as their EXIF says.
             batch_size: images at a time.
 
         Returns:
             (images, size), float32, on the CPU.
 
         Raises:
-            UserError: a file cannot be read, or a feature is NaN or infinite.
+            UserError: a file cannot be read, a picture has more than 8 bits a channel, or a feature is NaN or
+                infinite.
         """
         pixels = [self.preprocessing.pixels(open_picture(image)) for image in as_list(images)]
         starts = range(0, len(pixels), batch_size)

@@ -21,7 +21,7 @@ from dataset_scripts.errors import BadImageError
 from dataset_scripts.mistyped import no_folder
 from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.image_files import is_picture, is_system_file, walk_folder
-from dataset_scripts.reading.images import read_image
+from dataset_scripts.reading.images import exif_orientation, read_image
 from medhiera.errors import UserError
 from medhiera.inference.read_ahead import read_ahead
 
@@ -138,14 +138,32 @@ def as_list(pictures: Pictures) -> list[Picture]:
     return [pictures] if isinstance(pictures, Picture) else list(pictures)
 
 
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""EXIF orientation → what turns it upright. ImageOps.exif_transpose also writes EXIF anew, which can fail."""
+
+
 def open_picture(image: Picture) -> Image.Image:
-    """A picture as it is, or one that a file holds, as 8-bit gray.
+    """A picture, or the one that a file holds: upright, with 8 bits a channel; of a file it is gray.
+
+    Args:
+        image: the picture, turned as its EXIF says where that can be read; or a file, which is windowed
+            where it has more than 8 bits.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or the picture has more than 8 bits a channel.
     """
     if isinstance(image, Image.Image):
-        return image
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise UserError(
+                f"a picture of mode {image.mode} has more than 8 bits, and its brightness would be cut off; "
+                "give its file's path, which is read as a viewer shows it (windowed), or window it to mode L"
+            )
+        turn = _UPRIGHT.get(exif_orientation(image))
+        return image if turn is None else image.transpose(turn)
     try:
         return Image.fromarray(read_image(Path(image)))
     except BadImageError as error:

@@ -70,7 +70,8 @@ from medhiera.errors import UserError
 from medhiera.hub.widget_examples import draw_example
 from medhiera.plotting import HEAT_OPACITY
 from medhiera.space import page
-from medhiera.space.examples import NO_FINDING, Example, Opening, choose_opening, draw_examples
+from medhiera.space.answers import BAD_LUCK, act_on_shown, answer, fill_again, refuse
+from medhiera.space.examples import Example, Opening, choose_opening, draw_examples
 from medhiera.space.guard import LARGEST_UPLOAD, RequestGuard
 from medhiera.space.pictures import WHAT_IS_CHECKED, Picture, RefusedError, read_upload
 from medhiera.space.reader import ChestReader, MaskedReader, Reader, WritingReader, open_folder
@@ -90,7 +91,6 @@ KINDS = {
 """What each kind of model is called, and what its results are."""
 TITLE = "# MedHiera\nA chest radiograph, read by a Hiera {kind}. Drop a file{choice}."
 CHOICE = ", or choose a phantom: a synthetic chest, drawn with the finding named below it"
-BAD_LUCK = "Something went wrong with this file; it was not analysed, and nothing of it was kept."
 
 
 def write_examples(examples: list[Example]) -> list[tuple[str, str]]:
@@ -137,7 +137,9 @@ def build_page(reader: Reader) -> gr.Blocks:
     with gr.Blocks(
         title="MedHiera", analytics_enabled=False, delete_cache=(300, SECONDS_IN_MEMORY)
     ) as blocks:
-        seen = gr.State(opened and opened[1], time_to_live=SECONDS_IN_MEMORY)
+        # Gradio gives a State's first value back when its time is up: a picture there would come back too.
+        seen = gr.State(None, time_to_live=SECONDS_IN_MEMORY)
+        shown = gr.Textbox(opened[6] if opened else "", visible=False)
         gr.Markdown(TITLE.format(kind=kind, choice=CHOICE if examples else ""))
         gr.HTML(page.notice(reader.operation.is_demo))
         with gr.Row():
@@ -155,39 +157,70 @@ def build_page(reader: Reader) -> gr.Blocks:
                 view = gr.HTML(opened[5] if opened else "", elem_id="view", visible=is_chest)
                 chosen, slider, again = _controls(reader, opened[4] if opened else None)
         gr.HTML(f'<p class="small">{WHAT_IS_CHECKED} Nothing uploaded is kept.</p>')
-        # Where a Space lends a GPU, it is for these calls; the checks before them stay in this process.
-        give_answer = zero_gpu.on_gpu(partial(answer, reader))
-
-        def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
-            started = time.perf_counter()
-            if not sent:
-                return [gr.skip()] * 6
-            try:
-                if sent not in blocks.upload_file_set:  # the guard has looked at the request already
-                    raise RefusedError("This is no uploaded file; drop one.")
-                return give_answer(take_upload(sent), started, *settings)
-            except RefusedError as error:
-                return None, None, page.refusal(str(error)), gr.update(visible=False), gr.skip(), ""
-
-        def on_example(event: gr.SelectData, *settings: Any) -> Sequence[Any]:
-            started = time.perf_counter()
-            if event.index not in range(len(examples)):
-                return None, None, page.refusal("There is no such example."), gr.update(), gr.skip(), ""
-            return give_answer(Picture(examples[event.index].gray), started, *settings)
-
-        settings = [slider, chosen] if isinstance(reader, MaskedReader) else []
-        outputs = [upload, seen, result, controls, chosen, view]
-        upload.upload(on_upload, [upload, *settings], outputs, **ALONE)
-        gallery.select(on_example, settings, outputs, **ALONE)
-        if isinstance(reader, ChestReader):
-            slider.change(None, slider, None, js=page.MOVE_HEAT)
-            chosen.input(zero_gpu.on_gpu(partial(see_heat, reader)), [seen, chosen], view, **ALONE)
-        elif isinstance(reader, MaskedReader):
-            masked = (zero_gpu.on_gpu(partial(see_filled, reader)), [seen, slider, chosen], result)
-            slider.release(*masked, **ALONE)
-            drawn = again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private")
-            drawn.then(*masked, **ALONE)
+        outputs = [upload, seen, result, controls, chosen, view, shown]
+        _listen(blocks, reader, examples, opened[1] if opened else None, outputs, gallery, slider, again)
     return blocks.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1)
+
+
+def _listen(
+    blocks: gr.Blocks, reader: Reader, examples: list[Example], opening: GrayImage | None, outputs: list[Any],
+    gallery: gr.Gallery, slider: Any, again: Any,
+) -> None:  # fmt: skip
+    """What is done when the reader drops, chooses or moves something, and when that fails.
+
+    Args:
+        blocks: the page.
+        reader: the open folder.
+        examples: those of the gallery.
+        opening: the picture that the page opens with.
+        outputs: what `answer` fills.
+        gallery: of the examples.
+        slider: of a classifier the heat's opacity, of a masked autoencoder the share hidden.
+        again: the button for another mask.
+    """
+    upload, seen, result, _, chosen, view, shown = outputs
+    # Where a Space lends a GPU, it is for these calls; the checks before them stay in this process.
+    give_answer = zero_gpu.on_gpu(partial(answer, reader))
+
+    def on_upload(sent: str | None, *settings: Any) -> Sequence[Any]:
+        started = time.perf_counter()
+        if not sent:
+            return [gr.skip()] * 7
+        try:
+            if sent not in blocks.upload_file_set:  # the guard has looked at the request already
+                raise RefusedError("This is no uploaded file; drop one.")
+            return give_answer(take_upload(sent), started, *settings)
+        except RefusedError as error:
+            return refuse(str(error))
+
+    def on_example(event: gr.SelectData, *settings: Any) -> Sequence[Any]:
+        started = time.perf_counter()
+        if event.index not in range(len(examples)):
+            return refuse("There is no such example.")
+        return give_answer(Picture(examples[event.index].gray), started, *settings)
+
+    def on_failure(sent: str | None) -> Sequence[Any]:
+        if sent and sent in blocks.upload_file_set:  # nobody came to read it where the queue was full
+            Path(sent).unlink(missing_ok=True)
+        return refuse(BAD_LUCK)
+
+    settings = [slider, chosen] if isinstance(reader, MaskedReader) else []
+    events = [
+        upload.upload(on_upload, [upload, *settings], outputs, **ALONE),
+        gallery.select(on_example, settings, outputs, **ALONE),
+    ]
+    again_on = partial(act_on_shown, opening)
+    if isinstance(reader, ChestReader):
+        slider.change(None, slider, None, js=page.MOVE_HEAT)
+        see_heat = partial(again_on, zero_gpu.on_gpu(partial(page.heat_view, reader)))
+        events.append(chosen.input(see_heat, [seen, shown, chosen], view, **ALONE))
+    elif isinstance(reader, MaskedReader):
+        see_filled = partial(again_on, zero_gpu.on_gpu(partial(fill_again, reader)))
+        masked = (see_filled, [seen, shown, slider, chosen], result)
+        drawn = again.click(lambda seed: seed + 1, chosen, chosen, api_visibility="private")
+        events += [slider.release(*masked, **ALONE), drawn.then(*masked, **ALONE)]
+    for event in events:  # without the queue, which may be what failed
+        event.failure(on_failure, upload, outputs, queue=False, api_visibility="private")
 
 
 def open_with(reader: Reader, examples: list[Example]) -> tuple[Opening, tuple[Any, ...] | None]:
@@ -208,45 +241,6 @@ def open_with(reader: Reader, examples: list[Example]) -> tuple[Opening, tuple[A
         return opening, None
     picture = Picture(opening.example.gray, (opening.note,))
     return opening, answer(reader, picture, time.perf_counter())
-
-
-def answer(reader: Reader, picture: Picture, started: float, *settings: Any) -> tuple[Any, ...]:
-    """What the page shows for a picture: upload (emptied), memory, result, controls, choice, view.
-
-    Args:
-        reader: the open folder.
-        picture: what was read.
-        started: perf_counter at its arrival.
-        settings: for a MaskedReader the share to hide and the seed.
-    """
-    shown = gr.update(visible=True)
-    if isinstance(reader, MaskedReader):
-        ratio, seed = settings
-        filled = reader.fill_in(picture.gray, ratio, int(seed))
-        text = page.filled_view(filled, picture.notes, time.perf_counter() - started)
-        return None, picture.gray, text, shown, seed, ""
-    if isinstance(reader, WritingReader):
-        text = page.report_view(reader, picture.gray, picture.notes, started)
-        return None, picture.gray, text, gr.update(visible=False), gr.skip(), ""
-    findings = reader.findings(picture.gray)
-    classifier = reader.classifier
-    notes = [*picture.notes, *reader.operation.notes(classifier.names, classifier.is_exclusive)]
-    text = page.findings_table(findings, notes, time.perf_counter() - started)
-    likeliest = next((each.name for each in findings if each.name != NO_FINDING), findings[0].name)
-    return None, picture.gray, text, shown, likeliest, page.heat_view(reader, picture.gray, likeliest)
-
-
-def see_heat(reader: ChestReader, gray: GrayImage | None, name: str) -> Any:
-    """Another finding's heat on the picture in memory."""
-    return gr.skip() if gray is None else page.heat_view(reader, gray, name)
-
-
-def see_filled(reader: MaskedReader, gray: GrayImage | None, ratio: float, seed: int) -> Any:
-    """Another mask on the picture in memory."""
-    started = time.perf_counter()
-    if gray is None:
-        return gr.skip()
-    return page.filled_view(reader.fill_in(gray, ratio, int(seed)), [], time.perf_counter() - started)
 
 
 def _gallery(examples: list[Example]) -> gr.Gallery:

@@ -4,6 +4,7 @@ Between the page (app.py) and the readers of dataset_scripts.
 """
 
 import base64
+import hashlib
 import html
 import io
 import warnings
@@ -144,6 +145,11 @@ def _refuse_color(path: Path) -> None:
     chroma = float((colors.max(axis=2) - colors.min(axis=2)).mean())
     if chroma > GRAY_CHROMA:
         raise RefusedError(_COLOR)
+
+
+def digest(gray: GrayImage) -> str:
+    """Which picture it is, by size and pixels: 128 bits of a hash, as hex."""
+    return hashlib.blake2b(f"{gray.shape}".encode() + gray.tobytes(), digest_size=16).hexdigest()
 
 
 def what_the_model_sees(gray: GrayImage, crop: CenterCrop) -> GrayImage:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from browsing import CHROMIUM, FLAGS
 from loopback_hub import LoopbackHub
+from page_fixtures import NAMES, write_stage2
+from safetensors.torch import load_file, save_file
 from stage_folders import write_stage_folder
 from warm_python import warm_python
 
@@ -114,3 +117,48 @@ def hub(monkeypatch) -> Iterator[LoopbackHub]:
         monkeypatch.setenv("HF_TOKEN", "hf_loopback")
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         yield hub
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    contexts = []
+
+    def open_page(address, width=1280, scheme="light", has_examples=True):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.faults, page.requested = [], []
+        page.on(
+            "console", lambda message: page.faults.append(message.text) if message.type == "error" else None
+        )
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(address)
+        page.wait_for_selector("#upload input[type=file]", state="attached")
+        if has_examples:
+            page.wait_for_selector("#examples .thumbnail-item")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def sees_a_mass(tmp_path_factory):
+    """A model that calls the phantom with a mass right."""
+    folder = tmp_path_factory.mktemp("mass") / "model"
+    write_stage2(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.weight"][:] *= 0.01
+    weights["classifier.bias"][NAMES.index("Mass")] = 3.0  # whatever is shown
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

@@ -2,37 +2,19 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from browsing import choose_finding, needs_chromium, probabilities, upload
 from page_fixtures import NAMES, Site, phantom, photograph, write_dicom, write_stage1, write_stage2
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from warm_python import warm_python
 
 from medhiera.inference.classifier import Classifier
 from medhiera.space.guard import LARGEST_UPLOAD
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Without the last three Chromium calls home at every start.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
-]
-DONE = "#result table, #result [role=alert], #result .triptych"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -45,46 +27,6 @@ def site(root, stage2, tmp_path_factory):
     served = Site(root, stage2, tmp_path_factory.mktemp("site"))
     yield served
     served.end()
-
-
-@pytest.fixture
-def visit(browser):
-    contexts = []
-
-    def open_page(address, width=1280, scheme="light", has_examples=True):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.faults, page.requested = [], []
-        page.on(
-            "console", lambda message: page.faults.append(message.text) if message.type == "error" else None
-        )
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.goto(address)
-        page.wait_for_selector("#upload input[type=file]", state="attached")
-        if has_examples:
-            page.wait_for_selector("#examples .thumbnail-item")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def upload(page, path):
-    """Send a file and wait for a result that was not there before."""
-    page.evaluate("(done) => document.querySelectorAll(done).forEach((each) => each.dataset.seen = '')", DONE)
-    page.set_input_files("#upload input[type=file]", path)
-    page.wait_for_function(
-        "(done) => [...document.querySelectorAll(done)].some((each) => !('seen' in each.dataset))", arg=DONE
-    )
-
-
-def probabilities(page):
-    return {
-        row.get_attribute("data-finding"): float(row.locator(".probability").inner_text())
-        for row in page.locator("#result tbody tr").all()
-    }
 
 
 def test_from_upload_to_heat(site, stage2, visit, tmp_path):
@@ -103,8 +45,7 @@ def test_from_upload_to_heat(site, stage2, visit, tmp_path):
     )
     assert page.get_attribute("#view .viewer", "data-finding") == likeliest
     other = next(name for name in NAMES if name != likeliest)
-    page.click("#finding input")
-    page.get_by_role("option", name=other.replace("_", " "), exact=True).click()
+    choose_finding(page, other.replace("_", " "))
     page.wait_for_selector(f'#view .viewer[data-finding="{other}"]')
 
     page.locator("#opacity input[type=number]").fill("0.25")
@@ -156,21 +97,17 @@ def test_content_decides_not_the_suffix(site, visit, tmp_path):
     assert site.kept() == []
 
 
-def test_it_opens_with_an_example_that_the_model_calls_right(root, stage2, visit, tmp_path):
-    shutil.copytree(stage2, tmp_path / "model")
-    weights = load_file(tmp_path / "model" / "model.safetensors")
-    weights["classifier.weight"][:] *= 0.01
-    weights["classifier.bias"][NAMES.index("Mass")] = 3.0  # whatever is shown
-    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
-    site = Site(root, tmp_path / "model", tmp_path)
+def test_it_opens_with_an_example_that_the_model_calls_right(root, sees_a_mass, visit, tmp_path):
+    site = Site(root, sees_a_mass, tmp_path)
     try:
         page = visit(site.address)
         page.wait_for_selector('#view .viewer[data-finding="Mass"]')
         assert max(probabilities(page), key=probabilities(page).get) == "Mass"
         assert "This model calls 1 of the 2 example phantoms right" in page.inner_text("#result")
-        page.click("#finding input")
-        page.get_by_role("option", name="Edema", exact=True).click()
+        before = page.get_attribute("#view .viewer img", "src")
+        choose_finding(page, "Edema")
         page.wait_for_selector('#view .viewer[data-finding="Edema"]')
+        assert page.get_attribute("#view .viewer img", "src") == before
         assert page.faults == []
     finally:
         site.end()
@@ -245,8 +182,7 @@ def test_names_of_findings_and_files_are_text(root, visit, tmp_path):
         options = page.get_by_role("option").all_inner_texts()
         assert all(any(name in option for option in options) for name in names)
         for name in names:
-            page.click("#finding input")
-            page.get_by_role("option", name=name, exact=True).click()
+            choose_finding(page, name)
             page.wait_for_function(
                 "(name) => document.querySelector('#view .viewer').dataset.finding == name", arg=name
             )

@@ -40,7 +40,7 @@ from medhiera.space import app
 reader = app.open_folder(Path(sys.argv[1]))
 assert app.build_page(reader) is not None
 gray = np.load(sys.argv[2])
-_, seen, result, controls, _, view = app.answer(reader, app.Picture(gray), time.perf_counter())
+_, seen, result, controls, _, view, shown = app.answer(reader, app.Picture(gray), time.perf_counter())
 assert seen is gray and "Heart &lt;b&gt;" in result and view == "" and controls["visible"] is False
 assert len(app.latency(reader, 1, side=128)) == 1
 """

@@ -57,10 +57,10 @@ def drop(name):
     assert not sent.exists()
     return answered
 chosen = act("examples", gradio.SelectData(part["examples"], {"index": 1, "value": None}))
-for _, gray, result, _, finding, view in (chosen, drop("first.png"), drop("second.png")):
+for _, gray, result, _, finding, view, shown in (chosen, drop("first.png"), drop("second.png")):
     assert 'data-finding="Mass"' in result and "From file to probabilities" in result, result
     assert f'data-finding="{finding}"' in view
-    assert 'data-finding="Edema"' in act("finding", gray, "Edema")
+    assert 'data-finding="Edema"' in act("finding", gray, shown, "Edema")
 assert "This is no uploaded file" in act("upload", str(app.UPLOADS / "other.png"))[2]
 print("CALLS", *spaces.calls)
 """
@@ -75,7 +75,7 @@ def test_a_space_with_zero_gpu_lends_one_to_each_call(root, stage2, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1", "SPACES_ZERO_GPU": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "CALLS" + " answer" * 3 + " see_heat" * 3
+    assert done.stdout.splitlines()[-1] == "CALLS" + " answer" * 3 + " heat_view" * 3
 
 
 def test_a_space_is_bundled(stage2, tmp_path):
