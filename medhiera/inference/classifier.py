@@ -150,8 +150,8 @@ class Classifier:
             For each image, finding → probability.
 
         Raises:
-            UserError: a file cannot be read, a picture has more than 8 bits a channel, or a probability is NaN
-                or infinite.
+            UserError: a file cannot be read, a picture has more than 8 bits a channel, or a probability is
+                NaN or infinite.
         """
         pixels = [self.preprocessing.pixels(open_picture(image)) for image in as_list(images)]
         rows = [
