@@ -103,7 +103,7 @@ def refuse_medical(folder: Path, started_from: str) -> None:
             training here.
     """
     for source in (str(folder), started_from):
-        record = find_record(source)
+        record = find_record(source, is_kept=True)
         if record is not None and record.stage:
             raise UserError(
                 f"{source} holds stage {record.stage}, which was trained on medical images; it keeps its own "

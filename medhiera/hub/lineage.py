@@ -3,13 +3,21 @@
 Stands below run.py; the card renders it.
 """
 
+import functools
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    ModelCard,
+    ModelCardData,
+    hf_hub_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RemoteEntryNotFoundError
 
 from dataset_scripts import SOURCES
 from dataset_scripts.mistyped import REPOSITORY
@@ -26,30 +34,76 @@ from medhiera.hub.record import (
 from medhiera.hub.teachers import TeacherRecord, has_seen_test, license_with
 from medhiera.layout import (
     CARD_FILE,
+    CONFIG_FILE,
     METRICS_FILE,
     PUBLISHED_FILE,
     RUN_FILE,
     is_checkpoint,
+    offline_reason,
     public_name,
     read_json_file,
 )
 
+logger = logging.getLogger(__name__)
 
-def find_record(source: str | Path) -> AnyRecord | None:
+
+def find_record(source: str | Path, *, is_kept: bool = False) -> AnyRecord | None:
     """The record of a stage's folder or Hub id; None where there is none or it is no stage's.
+
+    A repository may have no record, or one that cannot be fetched now (offline and not in the cache, no
+    connection, no access). The first is known where the Hub, or the cache from an earlier question, says so.
+    Of the second there is one warning, and a refusal where its config.json shows that it was published by
+    this project and what is made of it is kept; a stock model of which only config and weights are in the
+    cache can so be used and trained from offline. Nothing is said of a repository whose config.json is not
+    in the cache either: no model of it was opened.
 
     Args:
         source: a folder, or a Hub id whose record is fetched (or found in the cache).
+        is_kept: what the record says goes into a stage or a file that outlasts this process.
 
     Raises:
-        UserError: a stage's record that cannot be read.
+        UserError: a stage's record that cannot be read; or, of what is kept, one that cannot be fetched.
     """
     if Path(source).is_dir():
         return read_record(Path(source))
     try:
         return read_record(Path(hf_hub_download(str(source), METRICS_FILE)))
-    except (EntryNotFoundError, HFValidationError, OSError):
+    except (RemoteEntryNotFoundError, HFValidationError):
+        return None  # the repository has no such file, or this names none
+    except OSError as error:
+        if try_to_load_from_cache(str(source), METRICS_FILE) is not _CACHED_NO_EXIST:
+            _report_unknown(str(source), " ".join(str(error).split()), is_kept=is_kept)
         return None
+
+
+def _report_unknown(source: str, reason: str, *, is_kept: bool) -> None:
+    """Warn of a record that cannot be fetched; see find_record.
+
+    Raises:
+        UserError: the repository was published by this project, and what is made of its record is kept.
+    """
+    config = try_to_load_from_cache(source, CONFIG_FILE)
+    if not isinstance(config, str):
+        return
+    content = read_json_file(Path(config))
+    # publish.py writes the one, train_report.py the other.
+    is_ours = "modeling_hiera_mae." in str(content.get("auto_map")) or "report_views" in content
+    absent = f"{METRICS_FILE} of {source} cannot be fetched ({offline_reason(source) or reason})"
+    if is_ours and is_kept:
+        raise UserError(
+            f"{absent}: what is made of this model would lack its thresholds, calibration, license and "
+            f"earlier data for good. Run `hf download {source} {METRICS_FILE}` with a connection first"
+        )
+    _warn_once(
+        f"{absent}: its thresholds, calibration, license and earlier data are not known"
+        + ("" if is_ours else ", if it is a stage of this project")
+        + f"; `hf download {source} {METRICS_FILE}` gets them"
+    )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def record_before(source: str | Path) -> AnyRecord | BegunRecord | None:
@@ -59,9 +113,9 @@ def record_before(source: str | Path) -> AnyRecord | BegunRecord | None:
         source: a stage's folder, one of its checkpoints, or a Hub id.
 
     Raises:
-        UserError: a record that cannot be read, or a checkpoint apart from its run's folder.
+        UserError: a record that cannot be read or fetched, or a checkpoint apart from its run's folder.
     """
-    record: AnyRecord | BegunRecord | None = find_record(source)
+    record: AnyRecord | BegunRecord | None = find_record(source, is_kept=True)
     if record is not None or not is_checkpoint(source):
         return record
     run = Path(source).resolve().parent
@@ -138,9 +192,9 @@ def teacher_record(
         datasets: as the user says, in place of what the card says; a stage's record always counts.
 
     Raises:
-        UserError: a stage's record that cannot be read.
+        UserError: a stage's record that cannot be read or fetched.
     """
-    record = find_record(source)
+    record = find_record(source, is_kept=True)
     if record is not None:
         before = record.lineage.teachers
         seen = [*record.real_sources, *(name for one in before for name in one.datasets or ())]

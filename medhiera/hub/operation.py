@@ -89,13 +89,17 @@ class Operation:
         return cls._of(read_record(folder))
 
     @classmethod
-    def find(cls, source: str | Path) -> "Operation":
+    def find(cls, source: str | Path, *, is_kept: bool = False) -> "Operation":
         """The same of a folder or a Hub id, whose record is fetched (or found in the cache).
 
+        Args:
+            source: the folder or Hub id.
+            is_kept: what is found goes into a file that is handed on; see find_record.
+
         Raises:
-            UserError: see `read`.
+            UserError: see `read` and find_record.
         """
-        return cls._of(find_record(source))
+        return cls._of(find_record(source, is_kept=is_kept))
 
     @classmethod
     def _of(cls, record: AnyRecord | None) -> "Operation":

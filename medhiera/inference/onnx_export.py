@@ -131,9 +131,9 @@ def _reading(source: str | Path, classifier: Classifier) -> dict[str, str]:
     """How the probabilities are to be read, from the record of the model.
 
     Raises:
-        UserError: the record is damaged.
+        UserError: the record is damaged, or cannot be fetched.
     """
-    operation = Operation.none() if classifier.is_exclusive else Operation.find(source)
+    operation = Operation.none() if classifier.is_exclusive else Operation.find(source, is_kept=True)
     fits = {name: operation.rescaling.get(name) for name in classifier.names}
     return {
         "calibration": json.dumps({name: None if fit is None else asdict(fit) for name, fit in fits.items()}),

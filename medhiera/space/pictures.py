@@ -153,7 +153,7 @@ def digest(gray: GrayImage) -> str:
 
 
 def what_the_model_sees(gray: GrayImage, crop: CenterCrop) -> GrayImage:
-    """The center square that preprocessing cuts out, at a size for the screen.
+    """The center square that preprocessing cuts out, at a size for the screen; black where it is padded.
 
     Args:
         gray: (height, width), uint8.
@@ -163,11 +163,15 @@ def what_the_model_sees(gray: GrayImage, crop: CenterCrop) -> GrayImage:
         (SHOWN_SIDE, SHOWN_SIDE), uint8.
     """
     height, width = gray.shape
-    # A crop that is larger than the resized image pads it; shown is what there is of it.
-    inside = CenterCrop(crop.resize_size, min(crop.image_size, crop.resize_size))
-    box = inside.box(width, height).in_image()
-    picture = Image.fromarray(gray).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(picture)
+    left, top, right, bottom = crop.box(width, height).in_image()
+    # A crop that is larger than the resized image reaches beyond it.
+    inside = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    scale = SHOWN_SIDE / (right - left)
+    x, y = round((inside[0] - left) * scale), round((inside[1] - top) * scale)
+    size = round((inside[2] - left) * scale) - x, round((inside[3] - top) * scale) - y
+    square = Image.new("L", (SHOWN_SIDE, SHOWN_SIDE))
+    square.paste(Image.fromarray(gray).resize(size, Image.Resampling.BICUBIC, box=inside), (x, y))
+    return np.asarray(square)
 
 
 def color_heat(heat: npt.NDArray[np.floating[Any]], side: int = SHOWN_SIDE) -> npt.NDArray[np.uint8]:

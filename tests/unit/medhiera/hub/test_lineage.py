@@ -1,6 +1,7 @@
 """What a stage's record says of the stages before it."""
 
 import json
+import logging
 from dataclasses import asdict
 
 import huggingface_hub
@@ -10,7 +11,9 @@ from stage_records import SOME_REPORT, classification_record, imagenet_record, p
 from dataset_scripts.build.origin import DatasetOrigin
 from medhiera.data.cocktail import LeakageCounts
 from medhiera.errors import UserError
-from medhiera.hub.lineage import find_record, lineage_of
+from medhiera.hub.lineage import find_record, lineage_of, teacher_record
+from medhiera.hub.operation import Operation
+from medhiera.hub.published_files import AUTO_MAP
 from medhiera.hub.record import Lineage, StageLeakage
 
 CLEAN = LeakageCounts(is_checked=True, held_out=5, compared=9, dropped=2, allowed=0)
@@ -112,3 +115,62 @@ def test_a_record_of_another_version_does_not_lose_a_licence_in_silence(tmp_path
 def test_an_evaluation_s_record_is_no_stage_s(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
     assert find_record(tmp_path) is None
+
+
+def cache(monkeypatch, folder, name, config, absent=()):
+    """A repository as the Hub's cache holds it offline: its config.json, and what it is known to lack."""
+    place = folder / f"models--{name.replace('/', '--')}"
+    for file, content in {
+        "refs/main": "c0ffee",
+        "snapshots/c0ffee/config.json": json.dumps(config),
+        **{f".no_exist/c0ffee/{file}": "" for file in absent},
+    }.items():
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
+        (place / file).write_text(content)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    return name
+
+
+OURS = {"model_type": "hiera", "auto_map": AUTO_MAP}
+WRITER = {"model_type": "vision-encoder-decoder", "report_views": 1}
+STOCK = {"model_type": "hiera"}
+
+
+@pytest.mark.parametrize("config", [OURS, WRITER])
+def test_a_record_that_cannot_be_fetched_is_not_taken_for_none(monkeypatch, tmp_path, caplog, config):
+    name = cache(monkeypatch, tmp_path, f"tester/{config['model_type']}", config)
+    for _ in range(3):
+        assert Operation.find(name).thresholds == {}
+    [said] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"metrics.json of {name} cannot be fetched (HF_HUB_OFFLINE is set" in said
+    assert "thresholds, calibration, license" in said and "are not known; `hf download" in said
+    keep = (lambda: lineage_of(name, []), lambda: Operation.find(name, is_kept=True),
+            lambda: teacher_record(name, "hiera", "0"))  # fmt: skip
+    for ask in keep:
+        with pytest.raises(UserError, match=rf"would lack .* Run `hf download {name} metrics.json` with"):
+            ask()
+
+
+def test_a_stock_model_in_the_cache_is_trained_from_offline(monkeypatch, tmp_path, caplog):
+    name = cache(monkeypatch, tmp_path, "facebook/hiera-tiny-224-mae-hf", STOCK)
+    assert lineage_of(name, []).license == "cc-by-nc-4.0"
+    assert "if it is a stage of this project" in caplog.text
+    caplog.clear()
+    for config in (STOCK, OURS):
+        known = cache(monkeypatch, tmp_path / config.get("auto_map", {}).get("AutoConfig", "stock"),
+                      "someone/known", config, ["metrics.json"])  # fmt: skip
+        assert lineage_of(known, []).started_from == known
+        assert Operation.find(known, is_kept=True).thresholds == {}
+    assert caplog.records == []
+
+
+def test_an_export_without_its_record_is_refused(monkeypatch, tmp_path):
+    """Its metadata would say for good that the model has neither thresholds nor calibration."""
+    from medhiera.inference import onnx_export
+
+    class Model:
+        is_exclusive, names = False, ["Mass"]
+
+    name = cache(monkeypatch, tmp_path, "tester/export", OURS)
+    with pytest.raises(UserError, match=r"metrics.json of tester/export cannot be fetched"):
+        onnx_export._reading(name, Model())

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from page_fixtures import phantom, photograph, write_dicom
 from PIL import Image
+from transformers import BitImageProcessor
 
-from medhiera.space.pictures import WHAT_IS_CHECKED, RefusedError, read_upload
+from medhiera.inference.classifier import StockPreprocessing
+from medhiera.space.pictures import WHAT_IS_CHECKED, RefusedError, read_upload, what_the_model_sees
 
 GRAY = phantom()
 
@@ -189,3 +191,25 @@ def test_what_was_odd_about_a_header_is_said_beside_the_result(tmp_path):
     write_dicom(tmp_path / "b.dcm", GRAY, PhotometricInterpretation="MONOCHROME1")
     (sentence,) = read_upload(tmp_path / "b.dcm").notes
     assert "its lungs are bright" in sentence
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 390), (390, 200), (200, 200), (64, 90)])
+@pytest.mark.parametrize("crop", [96, 72, 64])
+def test_a_place_lies_in_the_view_where_it_lies_in_the_models_input(shape, crop):
+    """Heat is drawn over the view: of a crop that is larger than the resized picture the edge is padding."""
+    gray = np.full(shape, 40, np.uint8)
+    row, column = shape[0] // 2 + 10, shape[1] // 2 - 15
+    gray[row : row + 9, column : column + 9] = 250
+    processor = BitImageProcessor(
+        size={"shortest_edge": 72}, crop_size={"height": crop, "width": crop},
+        image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225],
+    )  # fmt: skip
+    preprocessing = StockPreprocessing(processor)
+    pixels = preprocessing.pixels(Image.fromarray(gray))[0].numpy()
+    seen = what_the_model_sees(gray, preprocessing.crop)
+
+    def place(picture):
+        bright = picture > picture.min() + 0.6 * (float(picture.max()) - picture.min())
+        return [(where.mean() + 0.5) / len(picture) for where in np.nonzero(bright)]
+
+    assert place(seen) == pytest.approx(place(pixels), abs=1.5 / crop)
