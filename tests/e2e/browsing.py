@@ -8,10 +8,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Without the last three Chromium calls home at every start.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-needs_chromium = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
-]
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"
+)
 DONE = "#result table, #result [role=alert], #result .triptych"
 
 

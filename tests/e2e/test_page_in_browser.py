@@ -14,7 +14,7 @@ from warm_python import warm_python
 from medhiera.inference.classifier import Classifier
 from medhiera.space.guard import LARGEST_UPLOAD
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")

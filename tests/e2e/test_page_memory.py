@@ -2,11 +2,12 @@
 
 import shutil
 
+import pytest
 from browsing import choose_finding, needs_chromium, probabilities, upload
 from page_fixtures import Site, phantom, write_stage1
 from PIL import Image
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 def test_no_other_picture_stands_in_for_one_that_is_forgotten(root, sees_a_mass, visit, tmp_path):
