@@ -130,7 +130,7 @@ def embed_dataset(options: argparse.Namespace, encoder: Encoder, output: Path) -
         UserError: see open_built, select_examples and embed_rows; or a split that the data lacks.
     """
     stored_size = encoder.preprocessing.resize_size
-    record = find_record(options.model)
+    record = find_record(options.model, is_kept=True)
     data = open_built(options, stored_size, [options.model], [record])
     splits = options.splits or [name for name in SPLITS if name in data.rows]
     check_splits(splits, data)

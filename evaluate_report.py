@@ -115,7 +115,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """Open, write, score; write metrics.json and the texts, print the table."""
     log_device(device)
     writer = ReportWriter.open(options.model, device)
-    record = find_record(options.model)
+    record = find_record(options.model, is_kept=True)
     task = task_of(record, options, int(writer.model.config.report_views))
     if options.update_card:
         check_card(options, record)

@@ -26,7 +26,13 @@ from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
 from medhiera.config.size_defaults import fill_in
-from medhiera.data.cocktail import BuiltDataset, figure_mark, missing_validation, open_cocktail
+from medhiera.data.cocktail import (
+    BuiltDataset,
+    figure_mark,
+    lies_in_data,
+    missing_validation,
+    open_cocktail,
+)
 from medhiera.data.columns import digest_splits
 from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
@@ -310,7 +316,7 @@ def _output_faults(config: Config[S]) -> list[str]:
             f"output_dir {output} is the folder that training starts from: its weights, record and card "
             "would be overwritten; choose another --output_dir"
         ]
-    if _lies_in_data(output, Path(config.data.data_dir)):
+    if lies_in_data(output, Path(config.data.data_dir)):
         return [
             f"output_dir {output} is data_dir {config.data.data_dir}, or lies among its images: files of "
             "yours could be overwritten, and figures taken for images; choose another --output_dir"
@@ -321,16 +327,6 @@ def _output_faults(config: Config[S]) -> list[str]:
         return checkpoint_faults(output, training.resume_from_checkpoint)
     except OSError as error:
         return [str(write_error("output_dir", output, error))]
-
-
-def _lies_in_data(output: Path, data: Path) -> bool:
-    """Whether a folder is the data's, or in it where images are looked for."""
-    output, data = output.resolve(), data.resolve()
-    if not data.is_dir() or not output.is_relative_to(data):
-        return False
-    folders = {source.folder for source in SOURCES}
-    first, *_ = (*output.relative_to(data).parts, "")
-    return not first or first in folders or not any((data / name).is_dir() for name in folders)
 
 
 def hold_output(folder: Path) -> None:

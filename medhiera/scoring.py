@@ -17,7 +17,7 @@ from datasets import Dataset
 from dataset_scripts.own.dataset_rows import refuse_mistyped
 from medhiera.command_line import show_progress
 from medhiera.config.arguments import DataArguments
-from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, open_cocktail
+from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, lies_in_data, open_cocktail
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
 from medhiera.data.training_images import check_unseen
 from medhiera.device import choose_device
@@ -64,6 +64,11 @@ def begin(options: argparse.Namespace) -> torch.device:
         )
     if options.data_dir is not None:
         refuse_mistyped(options.data_dir)
+        if lies_in_data(options.output_dir, Path(options.data_dir)):
+            raise UserError(
+                f"--output_dir {options.output_dir} is --data_dir {options.data_dir}, or lies among its "
+                "images, and figures would be taken for images; name another folder"
+            )
     return choose_device(options.device)
 
 
@@ -105,7 +110,7 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
     Raises:
         UserError: see open_built, open_cocktail and check_unseen; or no row is left.
     """
-    records = [find_record(model) for model in models]
+    records = [find_record(model, is_kept=True) for model in models]
     cocktail = open_built(options, stored_size, models, records)
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)

@@ -31,7 +31,16 @@ _OTHER_HEADINGS = frozenset(
 _CHEST_WORDS = frozenset(
     "ap chest frontal lateral pa portable radiograph radiographs upright view views".split()
 )
-"""An unknown heading of these ("PA AND LATERAL VIEWS OF THE CHEST:") stands before findings."""
+"""A heading with one of these may stand before findings, where a report names neither section."""
+
+_FILLERS = frozenset("a and of one single the three two".split())
+
+_PARTS = frozenset(
+    "airway airways bone bones cardiac cardiomediastinal cardiovascular devices diaphragm heart hila lines "
+    "lung lungs mediastinal mediastinum osseous pleura pleural pulmonary ribs silhouette skeleton soft "
+    "spaces spine structures support tissues tubes vasculature vessels".split()
+)
+"""A heading of these alone ("LUNGS AND PLEURA:") is a part of the findings."""
 
 _SENTENCE_END = re.compile(r"[A-Za-z]\.(?:\s|$)")
 
@@ -56,10 +65,10 @@ def cut_sections(text: str) -> ReportText:
     A heading is a line's beginning up to a colon, in capitals or one of the known headings in any case
     ("FINDINGS:", "Findings :", "CLINICAL HISTORY:"; "comparison:" not amid a sentence), or a known one in
     capitals that is a line of its own. What precedes a line "FINAL REPORT" (a preliminary reading) does not
-    count. Sections of one name are joined. What stands below an unknown heading ("LUNGS:") belongs to the
-    findings or impression before it, with the heading unless that names the view. A report without findings
-    has them below a heading that names the view ("PORTABLE CHEST RADIOGRAPH:") or, without impression too, in
-    its last paragraph.
+    count. Sections of one name are joined. Headings of parts ("LUNGS:") within findings belong to them, as
+    does one that is the view alone directly below theirs ("PA AND LATERAL VIEWS OF THE CHEST:"). A report
+    without findings has them below a heading that is the view alone or, without impression too, that names it
+    ("CHEST, AS REQUESTED:"), or in its last paragraph.
 
     Args:
         text: the file's content, lines ending in line feeds.
@@ -71,8 +80,9 @@ def cut_sections(text: str) -> ReportText:
     before = ""
     for match, end in zip(headings, starts[1:], strict=True):
         section, words = _section(match[1]), text[match.end() : end]
-        if section in ("view", "unknown") and before in ("findings", "impression"):
-            words = words if section == "view" else f"{match[0]}{words}"
+        if before == "findings" and section == "part":
+            section, words = before, f"{match[0]}{words}"
+        elif before == "findings" and section == "view" and not tidy("".join(found[before])):
             section = before
         found.setdefault(section, []).append(words)
         before = section
@@ -80,6 +90,7 @@ def cut_sections(text: str) -> ReportText:
     if not joined.get("findings"):
         viewed = joined.get("view", "")
         if not joined.get("impression"):
+            viewed = tidy(" ".join([viewed, joined.get("perhaps a view", "")]))
             joined["findings"] = viewed or _last_paragraph(text, headings)
         elif _SENTENCE_END.search(viewed):  # not the time of the picture
             joined["findings"] = viewed
@@ -93,7 +104,7 @@ def _folded(heading: str) -> str:
 
 def _is_heading(match: re.Match[str], text: str) -> bool:
     heading, colon = match[1], match[2]
-    is_known = _section(heading) not in ("view", "unknown")
+    is_known = _section(heading) in ("findings", "impression", "indication", "other")
     if not colon:
         return heading.isupper() and is_known
     if heading.islower() and is_known:
@@ -104,7 +115,7 @@ def _is_heading(match: re.Match[str], text: str) -> bool:
 
 
 def _section(heading: str) -> str:
-    """What stands below a heading: findings, impression, indication, other, view (findings?) or unknown."""
+    """What stands below a heading: a section, other, a part of findings, a view, perhaps one, or unknown."""
     folded = _folded(heading)
     read = [_READINGS.get(part) for part in re.split(r",? and |, ", folded)]
     if None not in read:
@@ -113,7 +124,12 @@ def _section(heading: str) -> str:
         return "indication"
     if folded in _OTHER_HEADINGS:
         return "other"
-    return "view" if set(re.findall(r"[a-z]+", folded)) & _CHEST_WORDS else "unknown"
+    words = set(re.findall(r"[a-z]+", folded)) - _FILLERS
+    if words and words <= _PARTS:
+        return "part"
+    if words and words <= _CHEST_WORDS:
+        return "view"
+    return "perhaps a view" if words & _CHEST_WORDS else "unknown"
 
 
 def _last_paragraph(text: str, headings: list[re.Match[str]]) -> str:

@@ -218,6 +218,21 @@ def _build(options: DataArguments, wants_contours: bool) -> tuple[DatasetDict, P
     return builder.as_dataset(), Path(builder.cache_dir), builder.is_reused
 
 
+def lies_in_data(output: Path, data: Path) -> bool:
+    """Whether a folder to write into is the data's, or in it where images are looked for.
+
+    Args:
+        output: the folder.
+        data: what `data_dir` names; a Hub id is no folder.
+    """
+    output, data = output.resolve(), data.resolve()
+    if not data.is_dir() or not output.is_relative_to(data):
+        return False
+    folders = {source.folder for source in SOURCES}
+    first, *_ = (*output.relative_to(data).parts, "")
+    return not first or first in folders or not any((data / name).is_dir() for name in folders)
+
+
 def _is_own_folder(data_dir: Path) -> bool:
     return not (data_dir / BUILD_FILE).is_file() and is_own_folder(data_dir, SOURCES)
 

@@ -116,9 +116,9 @@ def score_captions(
     groups: list[CaptionScores | None] = [None, None]
     if normal is not None:
         _check_normal(references, normal)
-        known = normal if isinstance(normal, Mapping) else dict.fromkeys(normal, True)
         rest = None if isinstance(normal, Mapping) else False
-        kinds = [known.get(study, rest) for study in references]
+        known = normal if isinstance(normal, Mapping) else dict.fromkeys(normal, True)
+        kinds = [bool(known[study]) if study in known else rest for study in references]
         groups = [
             _score_group(statistics, np.array([kind is wanted for kind in kinds]), bootstrap)
             for wanted in (True, False)

@@ -150,8 +150,8 @@ def open_picture(image: Picture) -> Image.Image:
     """A picture, or the one that a file holds: upright, with 8 bits a channel; of a file it is gray.
 
     Args:
-        image: the picture, turned as its EXIF says where that can be read; or a file, which is windowed
-            where it has more than 8 bits.
+        image: the picture, turned as its EXIF says where that can be read (one that was turned by hand must
+            have lost it, as by ImageOps.exif_transpose); or a file, windowed where it has more than 8 bits.
 
     Raises:
         UserError: the file cannot be read, or the picture has more than 8 bits a channel.
@@ -163,7 +163,11 @@ def open_picture(image: Picture) -> Image.Image:
                 "give its file's path, which is read as a viewer shows it (windowed), or window it to mode L"
             )
         turn = _UPRIGHT.get(exif_orientation(image))
-        return image if turn is None else image.transpose(turn)
+        if turn is None:
+            return image
+        upright = image.transpose(turn)
+        upright.info.pop("exif", None)  # or it would be turned again
+        return upright
     try:
         return Image.fromarray(read_image(Path(image)))
     except BadImageError as error:

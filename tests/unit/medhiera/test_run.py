@@ -15,6 +15,7 @@ from dataset_scripts import write_phantom_cohort
 from medhiera.config.arguments import ModelArguments
 from medhiera.config.parser import parse_config
 from medhiera.config.stage_arguments import MAEArguments
+from medhiera.data.cocktail import lies_in_data
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.training_images import list_images, write_training_images
 from medhiera.errors import UserError
@@ -24,7 +25,7 @@ from medhiera.hub.lineage import lineage_of
 from medhiera.hub.normalization import choose_preprocessing
 from medhiera.hub.record import BegunRecord
 from medhiera.inference.classifier import Classifier
-from medhiera.run import Run, _lies_in_data, begin_run, parse_run_config
+from medhiera.run import Run, begin_run, parse_run_config
 from medhiera.stages import CLASSIFICATION, PRETRAINING
 from medhiera.training.model import check_source, set_prior_bias, start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -289,7 +290,7 @@ def test_a_run_does_not_write_among_the_images(folders, output, is_refused, tmp_
     data = tmp_path / "data"
     for name in ("NORMAL", *folders):
         (data / name).mkdir(parents=True)
-    assert _lies_in_data(data / output, data) == is_refused
+    assert lies_in_data(data / output, data) == is_refused
     words = ["--data_dir", str(data), "--output_dir", str(data / output), "--use_cpu", "true"]
     refused = pytest.raises(UserError, match="or lies among its images") if is_refused else nullcontext()
     with refused:

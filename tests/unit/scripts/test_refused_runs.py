@@ -7,15 +7,29 @@ import pytest
 from warm_python import warm_python
 
 import evaluate_cls
+import evaluate_report
+import probe
 from medhiera.errors import UserError
 from medhiera.output import make_folder, one_writer
 
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.parametrize("script", [evaluate_cls, evaluate_report, probe])
+def test_results_are_not_written_among_the_images(script, tmp_path):
+    """A plot of one would be a picture of another class in the next."""
+    (tmp_path / "NORMAL").mkdir()
+    for output in (tmp_path, tmp_path / "scores"):
+        words = ["--model", "m", "--data_dir", str(tmp_path), "--output_dir", str(output), "--device", "cpu"]
+        with pytest.raises(UserError, match="or lies among its images"):
+            script.main(words)
+
+
 def test_a_refused_evaluation_leaves_no_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+
     def refused(output):
-        words = ["--model", str(tmp_path / "no model"), "--data_dir", str(tmp_path)]
+        words = ["--model", str(tmp_path / "no model"), "--data_dir", str(tmp_path / "data")]
         with pytest.raises(UserError):
             evaluate_cls.main([*words, "--output_dir", str(output)])
 

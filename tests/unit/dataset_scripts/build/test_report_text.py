@@ -58,6 +58,20 @@ from dataset_scripts.build.report_text import ReportText, cut_sections
             id="a view in place of findings",
         ),
         pytest.param("PORTABLE CHEST: 10:30 AM\n\nIMPRESSION: A.", "", "A.", "", id="a view's time"),
+        pytest.param(
+            "REASON FOR CHEST X-RAY: Line. Rule out mass.\n\nIMPRESSION: A.", "", "A.", "",
+            id="a reason that names the chest",
+        ),
+        pytest.param(
+            "CHEST TECHNIQUE: Two views.\n\nCOMPARISON CHEST RADIOGRAPH: ___. Prior mass.\n\nIMPRESSION: A.",
+            "", "A.", "", id="a prior picture",
+        ),
+        pytest.param(
+            "FINDINGS: Clear.\n\nCLINICAL DATA: cough.\n\nPATIENT HISTORY: HIV.\n\nDATE OF EXAM: today.\n\n"
+            "PORTABLE ABDOMEN: No free air.\n\nLATERAL CHEST: B.\n\nIMPRESSION: Normal.\n\n"
+            "NOTE: Dr. Smith was told.\n\nLUNGS: none.",
+            "Clear.", "Normal.", "", id="headings that are no part of findings",
+        ),
         pytest.param("IMPRESSION/FINDINGS: Clear.", "Clear.", "", "", id="the other way around"),
         pytest.param("FINDINGS & IMPRESSION: Clear.", "Clear.", "", "", id="an ampersand"),
         pytest.param("FINDINGS AND IMPRESSIONS: Clear.", "Clear.", "", "", id="several impressions"),

@@ -203,6 +203,9 @@ def test_a_study_of_which_neither_is_known_is_in_no_group(score, write):
     known = score(REFERENCES, PREDICTIONS, "--normal", write("known.json", {"one": True, "two": False}))
     assert (known["normal"]["studies"], known["abnormal"]["studies"]) == (1, 1)
     assert every["abnormal"]["studies"] == 2 and known["rouge_l"] == every["rouge_l"]
+    of_numpy = dict(zip(["one", "two"], np.array([1.0, 0.0]) == 1, strict=True))
+    report = score_captions(REFERENCES, PREDICTIONS, Bootstrap(0), normal=of_numpy)
+    assert (report.normal.studies, report.abnormal.studies) == (1, 1)
 
 
 @pytest.mark.parametrize("option", ["--legacy_references=0", "--bootstrap_resamples=-1", "--clean=chexpert"])

@@ -33,6 +33,15 @@ def test_a_picture_is_turned_as_its_file_is(tmp_path, orientation):
     assert np.array_equal(found, np.asarray(open_picture(tmp_path / "a.png")))
 
 
+def test_a_picture_is_turned_once(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    tilted().save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        once = open_picture(image)
+    assert open_picture(once).tobytes() == once.tobytes() and open_picture(once).size == once.size
+
+
 def test_models_answer_the_same_for_a_file_and_its_picture(folder, tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
