@@ -92,8 +92,9 @@ def test_a_class_that_the_model_lacks_is_refused(model, tmp_path):
 
 
 def test_the_legacy_head_of_classes_is_refused(model, tmp_path):
+    (tmp_path / "films").mkdir()
     with pytest.raises(UserError, match="--legacy_head is of several labels alone"):
-        evaluate(model, tmp_path, tmp_path / "out", "--legacy_head")
+        evaluate(model, tmp_path / "films", tmp_path / "out", "--legacy_head")
 
 
 def test_a_class_named_as_a_column_of_the_predictions_is_refused_before_scoring(tmp_path, monkeypatch):
