@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -154,7 +155,7 @@ def open_picture(image: Picture) -> Image.Image:
             have lost it, as by ImageOps.exif_transpose); or a file, windowed where it has more than 8 bits.
 
     Raises:
-        UserError: the file cannot be read, or the picture has more than 8 bits a channel.
+        UserError: it is neither, the file cannot be read, or the picture has more than 8 bits a channel.
     """
     if isinstance(image, Image.Image):
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -168,6 +169,11 @@ def open_picture(image: Picture) -> Image.Image:
         upright = image.transpose(turn)
         upright.info.pop("exif", None)  # or it would be turned again
         return upright
+    if not isinstance(image, str | os.PathLike):
+        raise UserError(
+            f"{type(image).__name__} is no picture; give files or pictures of Pillow (Image.fromarray makes "
+            "one of an array of bytes); tensors go through transformers' AutoModel and processor"
+        )
     try:
         return Image.fromarray(read_image(Path(image)))
     except BadImageError as error:

@@ -9,7 +9,7 @@ from PIL import Image
 from medhiera.errors import UserError
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.encoder import Encoder
-from medhiera.inference.picture_files import open_picture
+from medhiera.inference.picture_files import as_list, open_picture
 
 ORIENTATION = 0x0112
 
@@ -73,3 +73,12 @@ def test_more_than_8_bits_are_refused_in_words(folder, tmp_path, mode):
         with pytest.raises(UserError, match=rf"a picture of mode {mode} .* give its file's path"):
             ask(picture)
     assert len(classifier.predict(tmp_path / "deep.png")) == 1
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((8, 8), np.uint8), torch.zeros(1, 8, 8)], ids=["array", "tensor"]
+)
+def test_an_array_is_no_picture(pixels):
+    for image in as_list([pixels]):
+        with pytest.raises(UserError, match="is no picture; give files or pictures of Pillow .*AutoModel"):
+            open_picture(image)
