@@ -251,8 +251,11 @@ def _check_sources(options: DataArguments, rows: DatasetDict) -> None:
         logger.info("%-10s %6s images (%s)", split, f"{len(chosen):,}", counts)
     for field, wanted in (("sources", options.sources or []), ("source_weights", options.source_weights)):
         if unknown := sorted(set(wanted) - present):
+            folders = {source.folder: source.name for source in SOURCES}
+            meant = [f"; the images of {name} are {folders[name]!r}" for name in unknown if name in folders]
             raise UserError(
                 f"{field} names {unknown}, which no split holds; the data holds {sorted(present)}"
+                + "".join(meant)
             )
 
 

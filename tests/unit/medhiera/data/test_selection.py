@@ -175,6 +175,12 @@ def test_a_source_that_no_split_holds_is_refused(exported: Path, field: str) -> 
         open_cocktail(options(exported, **{field: value}))
 
 
+def test_the_folder_of_own_images_is_no_name_of_a_source(exported: Path) -> None:
+    message = r"names \['own_images'\], which no split holds.*; the images of own_images are 'image folder'"
+    with pytest.raises(UserError, match=message):
+        open_cocktail(options(exported, sources=["own_images"]))
+
+
 def test_a_source_of_another_split_is_no_fault(exported: Path) -> None:
     opened = open_cocktail(options(exported, sources=[CHEST, BRAIN]))
     held_out = select_examples(opened.split("validation"), [CHEST, BRAIN], None, 0)
