@@ -33,7 +33,6 @@ from medhiera.data.dataset import RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import (
-    choose_sources,
     mix_sources,
     sample_across_sources,
     select_examples,
@@ -51,24 +50,6 @@ CHEST, BRAIN, COVIDX = "ChestX-ray14", "BraTS 2020", "COVIDx CXR-3"
 def rows() -> Dataset:
     sources = [CHEST] * 300 + [BRAIN] * 20 + [COVIDX] * 80
     return Dataset.from_dict({"source": sources, "image_id": [f"image {n}" for n in range(400)]})
-
-
-def test_labelled_sources_that_are_not_learned_are_named(rows: Dataset, caplog) -> None:
-    known, unknown = [1.0, math.nan], [math.nan, math.nan]
-    labels = [known] * 300 + [unknown] * 20 + [known] * 60 + [unknown] * 20
-    rows = rows.add_column("labels", labels)
-    with caplog.at_level("INFO"):
-        assert choose_sources(rows, None) == [CHEST]
-        assert (
-            "learns from ChestX-ray14 alone, 300 of 400 images; left out although labelled: COVIDx CXR-3 60; "
-            "--sources ChestX-ray14 'COVIDx CXR-3' takes all of them"
-        ) in caplog.text
-        caplog.clear()
-        assert (
-            choose_sources(rows, [COVIDX]) == [COVIDX]
-            and choose_sources(rows.select(range(300, 400)), None) is None
-        )
-        assert choose_sources(rows.select(range(320)), []) == [CHEST] and not caplog.text
 
 
 @pytest.fixture(scope="module")
