@@ -8,6 +8,7 @@ On the floor of medhiera, as training, inference, hub, experiments and the page 
 import copy
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ WRITER_FILES = (
 
 FIGURES_FOLDER = "figures"
 EXAMPLES_FOLDER = "examples"
+RAW_FOLDER = "raw"
+"""The weights themselves, where the stage's are their moving average."""
 LOG_FILE = "training_log.csv"
 NONFINITE_FILE = "nonfinite_batch.json"
 """The images of the batch whose loss was NaN or infinite."""
@@ -48,6 +51,28 @@ RUN_FILE = "run.json"
 """What is known of a run when it begins, which its checkpoints are not without; stays in the folder."""
 COMPLETE_FILE = "complete.json"
 """In a checkpoint-N folder, the list of its files and sizes in bytes; written when all of them are."""
+
+
+RUN_OUTPUT = (
+    *STAGE_FILES, *WRITER_FILES, FIGURES_FOLDER, EXAMPLES_FOLDER, RAW_FOLDER, NONFINITE_FILE,
+    TRAINING_IMAGES_FILE, REPORTS_FILE,
+)  # fmt: skip
+"""What a training run may write into its folder, beside RUN_FILE, LOG_FILE and checkpoint-N/."""
+
+
+def present(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those of some names that a folder holds; an empty file or folder counts as none.
+
+    Args:
+        folder: there or not.
+        names: of files and of folders.
+    """
+    places = {name: folder / name for name in names if (folder / name).exists()}
+    return [
+        name
+        for name, place in places.items()
+        if (any(place.iterdir()) if place.is_dir() else place.stat().st_size)
+    ]
 
 
 def is_finished(folder: Path) -> bool:

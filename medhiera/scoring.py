@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from pyarrow import parquet
 
 from dataset_scripts.own.dataset_rows import refuse_mistyped
 from medhiera.command_line import show_progress
@@ -40,18 +41,29 @@ from medhiera.evaluation.tables import (
 from medhiera.hub.evaluation_record import EvaluationRecord
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, TrainedRecord
-from medhiera.layout import CONFIG_FILE, FIGURES_FOLDER
+from medhiera.layout import (
+    CONFIG_FILE,
+    FIGURES_FOLDER,
+    METRICS_FILE,
+    REPORTS_FILE,
+    present,
+    read_json_file,
+)
 from medhiera.output import make_folder, one_writer, write_error
 
 logger = logging.getLogger(__name__)
+
+PREDICTIONS_FILE = "predictions.parquet"
+OUTPUT = (METRICS_FILE, PREDICTIONS_FILE, REPORTS_FILE, FIGURES_FOLDER)
+"""What these commands write into their folder."""
 
 
 def begin(options: argparse.Namespace) -> torch.device:
     """Set the logging up, check what is asked for, and choose the device.
 
     Raises:
-        UserError: a number out of range, an output folder that holds a model, a device that is not there, or
-            a folder of data that is not.
+        UserError: a number out of range, an output folder that holds a model or files of the user's, or lies
+            in the data, a device that is not there, or a folder of data that is not.
     """
     show_progress("evaluate_cls", "evaluate_report", "probe")
     for name, least in (("batch_size", 1), ("bootstrap_resamples", 0)):
@@ -62,6 +74,11 @@ def begin(options: argparse.Namespace) -> torch.device:
             f"--output_dir {options.output_dir} holds a model, and its metrics.json and figures would be "
             "overwritten; name another folder"
         )
+    if not _is_of_scoring(options.output_dir) and (others := present(options.output_dir, OUTPUT)):
+        raise UserError(
+            f"--output_dir {options.output_dir} holds {', '.join(others)}, which no evaluation of ours wrote "
+            "and this one would overwrite; name another folder"
+        )
     if options.data_dir is not None:
         refuse_mistyped(options.data_dir)
         if lies_in_data(options.output_dir, Path(options.data_dir)):
@@ -70,6 +87,18 @@ def begin(options: argparse.Namespace) -> torch.device:
                 "images, and figures would be taken for images; name another folder"
             )
     return choose_device(options.device)
+
+
+def _is_of_scoring(folder: Path) -> bool:
+    """Whether one of these commands wrote into a folder, to its end or not."""
+    keys, columns, header = set[str](), list[str](), ""
+    with contextlib.suppress(UserError):
+        keys = set(read_json_file(folder / METRICS_FILE))
+    with contextlib.suppress(OSError, ValueError):
+        columns = parquet.read_schema(folder / PREDICTIONS_FILE).names
+    with contextlib.suppress(OSError, ValueError), (folder / REPORTS_FILE).open(encoding="utf-8") as file:
+        header = file.readline()
+    return keys >= {"fingerprint", "evaluation"} or "image_id" in columns or header.startswith("study,")
 
 
 @contextlib.contextmanager
@@ -168,7 +197,9 @@ def write_results(
     scored = record.evaluation
     title = f"{options.split.capitalize()} split"
     try:
-        predictions.table().to_parquet(options.output_dir / "predictions.parquet")
+        part = options.output_dir / f".{PREDICTIONS_FILE}.part"
+        predictions.table().to_parquet(part)
+        part.replace(options.output_dir / PREDICTIONS_FILE)
         folder = options.output_dir / FIGURES_FOLDER
         report.draw(scored, predictions, examples, folder, title, mark)
         record.write(options.output_dir)

@@ -11,7 +11,15 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from medhiera.errors import CheckpointError
-from medhiera.layout import COMPLETE_FILE, LOG_FILE, RUN_FILE, STAGE_FILES, is_finished, share_weights
+from medhiera.layout import (
+    COMPLETE_FILE,
+    LOG_FILE,
+    RUN_FILE,
+    RUN_OUTPUT,
+    is_finished,
+    present,
+    share_weights,
+)
 from medhiera.training.best_step import best_step, evaluations
 
 logger = logging.getLogger(__name__)
@@ -55,7 +63,9 @@ def latest_complete(output: Path) -> Path | None:
 
 
 def check_unfinished(output: Path, wanted: str | bool | None) -> None:
-    """Refuse a new run where it would overwrite a finished stage, card and all, or files of somebody's own.
+    """Refuse a folder whose files would be overwritten: a finished stage's, or those that no run wrote.
+
+    A run that goes on from a checkpoint of the same folder may write its stage again.
 
     Args:
         output: the run's folder.
@@ -65,17 +75,25 @@ def check_unfinished(output: Path, wanted: str | bool | None) -> None:
         CheckpointError: as said.
     """
     is_new = wanted in (None, False, "false", "False")
-    if is_new and is_finished(output):
+    named = None if is_new or wanted in (True, "true", "True") else Path(str(wanted))
+    begins_here = is_new or (named is not None and named.resolve().parent != output.resolve())
+    if begins_here and is_finished(output):
         raise CheckpointError(
             f"{output} already holds a finished stage; choose another --output_dir, or move it"
         )
-    is_begun = any((output / name).exists() for name in (RUN_FILE, LOG_FILE)) or by_step(output)
-    strange = [name for name in STAGE_FILES if (output / name).exists()]
-    if strange and not is_begun:
-        raise CheckpointError(
-            f"{output} holds {', '.join(strange)}, which no run of ours wrote and this one would overwrite; "
-            "choose another --output_dir, or move them"
-        )
+    if not _is_of_a_run(output):
+        names = [path.name for path in reversed(by_step(output))]
+        if others := present(output, (*RUN_OUTPUT, *names)):
+            raise CheckpointError(
+                f"{output} holds {', '.join(others)}, which no run of ours wrote and this one would "
+                "overwrite; choose another --output_dir, or move them"
+            )
+
+
+def _is_of_a_run(output: Path) -> bool:
+    """Whether a run of ours began in a folder; the log is the first file that it writes."""
+    begun = (output / LOG_FILE).is_file() or (output / RUN_FILE).is_file()
+    return begun or latest_complete(output) is not None
 
 
 def checkpoint_faults(output: Path, wanted: str | bool | None) -> list[str]:

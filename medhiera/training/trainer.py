@@ -21,7 +21,7 @@ from medhiera.config.training_options import use_tf32
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import RunEndedError
 from medhiera.fitting_batch import is_out_of_memory
-from medhiera.layout import share_weights
+from medhiera.layout import RAW_FOLDER, share_weights
 from medhiera.training.best_step import PatienceCallback
 from medhiera.training.callbacks import DivergenceCallback
 from medhiera.training.checkpoints import (
@@ -329,7 +329,7 @@ class MedHieraTrainer(LoadingTrainer):
         result = super()._finalize_training(*args, **kwargs)
         if self.average is not None:
             if self.args.should_save:
-                raw = Path(self.args.output_dir) / "raw"
+                raw = Path(self.args.output_dir) / RAW_FOLDER
                 self.model.save_pretrained(raw)
                 share_weights(raw)
             self.average.copy_to_model()

@@ -26,6 +26,7 @@ def run(workshop, script, output, *words):
 def leave_figures(output, *names):
     """What a run leaves that was ended before its first checkpoint."""
     (output / "figures" / "steps").mkdir(parents=True)
+    (output / "training_log.csv").touch()
     for name in names:
         (output / "figures" / name).write_bytes(b"")
 
