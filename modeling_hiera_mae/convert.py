@@ -67,18 +67,14 @@ _META_LICENSE = "cc-by-nc-4.0"
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth")
 
+_WRITTEN = {"config.json", "model.safetensors", "README.md"}
 _RECORD = "metrics.json"
 """What a stage's training wrote; it goes along, so that a converted stage still says what it has seen."""
 
 _GO_ALONG = (
-    _RECORD,
-    "README.md",
-    "preprocessor_config.json",
-    "published.json",
-    "training_images.parquet",
-    "figures/*.png",
-    "examples/*.png",
-)
+    _RECORD, "README.md", "preprocessor_config.json", "published.json", "training_images.parquet",
+    "figures/*.png", "examples/*.png",
+)  # fmt: skip
 """The rest of a stage that its record and card speak of."""
 
 _IN_TRANSFORMERS = re.compile(r"(hiera\.)?embeddings\.patch_embeddings\.")
@@ -155,10 +151,10 @@ def save(conversion: Conversion, folder: Path) -> None:
         folder: made if absent.
 
     Raises:
-        ValueError: the folder holds a stage, whose record would then speak of other weights.
+        ValueError: the folder holds a stage, or a file that would be overwritten.
         OSError: it cannot be written.
     """
-    _refuse_a_stage(folder)
+    _refuse_overwriting(folder)
     conversion.model.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # which the library lets their owner alone read
         shutil.copymode(folder / "config.json", file)
@@ -186,7 +182,7 @@ def save_for_timm(conversion: Conversion, folder: Path) -> Conversion:
         ValueError: the folder holds a stage, or timm's Hiera cannot have this geometry.
         OSError: it cannot be written.
     """
-    _refuse_a_stage(folder)
+    _refuse_overwriting(folder)
     mapped, left_out = write_timm_folder(conversion.model, folder, conversion.processor)
     conversion = conversion._replace(mapped=mapped, left_out=left_out)
     (folder / "README.md").write_text(_card(conversion, "timm"), encoding="utf-8")
@@ -196,12 +192,12 @@ def save_for_timm(conversion: Conversion, folder: Path) -> Conversion:
     return conversion
 
 
-def _refuse_a_stage(folder: Path) -> None:
+def _refuse_overwriting(folder: Path) -> None:
+    what = ", ".join(sorted({path.name for path in folder.glob("*")} & _WRITTEN))
     if (folder / _RECORD).exists():
-        raise ValueError(
-            f"{folder} holds a stage: its {_RECORD} and card would speak of weights that are no longer "
-            "there. Name a new folder."
-        )
+        what = f"a stage: its {_RECORD} and card would speak of weights that are no longer there"
+    if what:
+        raise ValueError(f"{folder} holds {what}; nothing is overwritten. Name a new folder.")
 
 
 def report(conversion: Conversion, library: str = "transformers") -> str:
