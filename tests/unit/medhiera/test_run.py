@@ -259,21 +259,6 @@ def test_a_folder_is_not_trained_over_itself_nor_over_another_stage(mae_folder, 
     assert json.loads((mae_folder / "metrics.json").read_text())["stage"] == 1
 
 
-def test_files_of_somebodys_own_are_not_overwritten(tmp_path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "README.md").write_text("what this is")
-    (tmp_path / "images").mkdir()
-    words = ["--data_dir", str(tmp_path / "images"), "--use_cpu", "true", "--output_dir", str(mine)]
-    for resume in ([], ["--resume_from_checkpoint", "true"]):
-        with pytest.raises(
-            UserError, match=r"mine holds README\.md, which no run of ours wrote and this one"
-        ):
-            parse_run_config(PRETRAINING, [*words, *resume])
-    (mine / "run.json").write_text("{}")  # a run that ended before its first checkpoint
-    assert parse_run_config(PRETRAINING, words).training.output_dir == str(mine)
-
-
 @pytest.mark.parametrize(
     ("folders", "output", "is_refused"),
     [

@@ -239,6 +239,13 @@ def test_a_conversion_goes_into_a_folder_of_its_own(tmp_path, capsys):
         main([str(folder), str(tmp_path / "stage")])
     assert "holds a stage: its metrics.json and card would speak of weights" in capsys.readouterr().err
     assert not (tmp_path / "stage" / "model.safetensors").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    for library in ("transformers", "timm"):
+        with pytest.raises(SystemExit):
+            main([str(folder), str(tmp_path / "mine"), "--to", library])
+        assert "holds README.md; nothing is overwritten" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["README.md"]
 
 
 HOSTILE = "a: b --- # x <script>alert(1)</script> `|"
