@@ -136,7 +136,7 @@ def predict(
     Raises:
         UserError: the model lacks one of the names, or computes NaN, or memory runs out.
     """
-    columns = match_findings(classifier.names, names)
+    columns = match_findings(classifier.names, names, classifier.is_exclusive)
     images = rows.select_columns("image")
 
     def read(index: int) -> torch.Tensor:

@@ -194,7 +194,9 @@ def probe_file(options: argparse.Namespace) -> Probed:
     Raises:
         UserError: see read_probe_data.
     """
-    header, data = read_probe_data(options.features, options.split, options.sources, options.max_train_images)
+    header, data = read_probe_data(
+        options.features, options.split, options.sources, options.max_train_images, options.findings
+    )
     other = read_other(options.compare, data.names, data.scored.rows["image_id"].tolist())
     return Probed(
         header.model, header.fingerprint, header.split_scheme, header.is_phantom, data, header.figure_mark,

@@ -26,6 +26,7 @@ from dataset_scripts.findings import labels_line
 from medhiera.data.augmentation import Augmentation
 from medhiera.data.columns import read_column, read_labels
 from medhiera.data.dataset import RadiographDataset
+from medhiera.data.kept_findings import keep_findings
 from medhiera.data.selection import choose_sources, take_label_fraction
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
@@ -64,6 +65,7 @@ LOSS_NAMES = {False: "binary cross-entropy", True: "cross-entropy"}
 def main(argv: list[str]) -> None:
     """Parse, load, train, evaluate, draw, write the card, push."""
     run = begin_run(CLASSIFICATION, argv)
+    run.data = keep_findings(run.data, run.config.stage.findings)
     config, options, names = run.config, run.config.stage, run.data.names
     logger.info("learns labels: %s", labels_line(run.data.split("train").features))
     sources = choose_sources(run.data.split("train"), config.data.sources)

@@ -118,6 +118,7 @@ def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True
         "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
     )
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
+    parser.add_argument("--findings", nargs="+", help="these of the data's alone (default: all)")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
     add_device_option(parser)
     parser.add_argument(

@@ -19,6 +19,7 @@ from dataset_scripts.own.dataset_rows import refuse_mistyped
 from medhiera.command_line import show_progress
 from medhiera.config.arguments import DataArguments
 from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, lies_in_data, open_cocktail
+from medhiera.data.kept_findings import keep_findings
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
 from medhiera.data.training_images import check_unseen
 from medhiera.device import choose_device
@@ -140,7 +141,7 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
         UserError: see open_built, open_cocktail and check_unseen; or no row is left.
     """
     records = [find_record(model, is_kept=True) for model in models]
-    cocktail = open_built(options, stored_size, models, records)
+    cocktail = keep_findings(open_built(options, stored_size, models, records), options.findings)
     sources = options.sources or sources_of(cocktail)
     rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
     for record in records:

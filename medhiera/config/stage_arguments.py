@@ -141,6 +141,9 @@ class ClassificationArguments(StageArguments):
     }
     checkpoint_metrics: ClassVar[tuple[str, ...]] = ("selection_auroc", "mean_auroc", "auroc_*", "loss")
 
+    findings: list[str] | None = option(
+        None, "Learn these of the data's findings alone (default: all).", card="where set"
+    )
     label_fraction: float = option(
         1.0,
         "Train on this share of the training images alone: whole patients, each finding's share kept, drawn "

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from medhiera.data.columns import has_exclusive_labels, read_column
+from medhiera.data.kept_findings import places_of_findings
 from medhiera.data.selection import task_sources
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Floats
@@ -85,7 +86,11 @@ class ProbeData:
 
 
 def read_probe_data(
-    path: Path, split: str, sources: Sequence[str] | None, max_train_images: int | None
+    path: Path,
+    split: str,
+    sources: Sequence[str] | None,
+    max_train_images: int | None,
+    findings: Sequence[str] | None = None,
 ) -> tuple[Header, ProbeData]:
     """The splits of a features file.
 
@@ -94,10 +99,11 @@ def read_probe_data(
         split: that is to be scored.
         sources: that are read; None for the task's where the file has them, else all.
         max_train_images: at most so many to learn from, drawn at random.
+        findings: of the file's, those that are read; None or empty for all.
 
     Raises:
-        UserError: no such file, or it has no labels, or lacks a split or source; or the encoder was trained
-            on images that are to be scored.
+        UserError: no such file, or it has no labels, or lacks a split, source or finding; or the encoder was
+            trained on images that are to be scored.
     """
     header, table = read_features(path)
     if not header.data:
@@ -123,17 +129,19 @@ def read_probe_data(
     has_validation = split != "validation" and len(splits["validation"]) > 0
     for name in {split, "validation"} - {"train"}:
         _check_unseen(header, name, splits[name])
+    kept = places_of_findings(findings, header.finding_names, header.is_exclusive)
     data = ProbeData(
-        header.finding_names,
-        _split_of(training, header),
-        _split_of(splits["validation"], header) if has_validation else None,
-        _split_of(splits[split], header),
+        [header.finding_names[place] for place in kept],
+        _split_of(training, header, kept),
+        _split_of(splits["validation"], header, kept) if has_validation else None,
+        _split_of(splits[split], header, kept),
     )
     return header, data
 
 
-def _split_of(table: pa.Table, header: Header) -> ProbeSplit:
+def _split_of(table: pa.Table, header: Header, kept: Sequence[int]) -> ProbeSplit:
     columns = {name: table[name].to_pylist() for name in (*IDENTITY, "source", "labels")}
+    columns["labels"] = [[labels[place] for place in kept] for labels in columns["labels"]]
     return ProbeSplit._of(columns, feature_matrix(table), header.is_exclusive)
 
 

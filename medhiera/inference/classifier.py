@@ -10,6 +10,7 @@ The scripts, the export and the page open such folders through it.
 
 import hashlib
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -355,8 +356,15 @@ def absent_classes(classifier: Classifier, data_names: Sequence[str]) -> list[st
     return absent
 
 
-def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:
+def match_findings(
+    model_names: Sequence[str], data_names: Sequence[str], is_exclusive: bool = False
+) -> list[int]:
     """Which output of the model is each finding of the data; spaces, underscores and case do not count.
+
+    Args:
+        model_names: of its outputs.
+        data_names: of the findings.
+        is_exclusive: each image has exactly one of them, so that none can be left out.
 
     Raises:
         UserError: the model lacks one of them, or has several that are spelled alike.
@@ -365,8 +373,10 @@ def match_findings(model_names: Sequence[str], data_names: Sequence[str]) -> lis
     absent = [name for name, output in zip(data_names, outputs, strict=True) if output is None]
     if absent:
         found = f"{model_names[:5]} and {len(model_names) - 5} more" if len(model_names) > 9 else model_names
+        shared = shlex.join(name for name in data_names if name not in absent)
+        advice = f"; --findings {shared} scores what both have" if shared and not is_exclusive else ""
         raise UserError(
-            f"the model has no output for {absent}, which the data labels; its outputs are {found}"
+            f"the model has no output for {absent}, which the data labels; its outputs are {found}{advice}"
         )
     if len(model_names) > len(data_names):
         logger.info(

@@ -13,13 +13,14 @@ from warm_python import warm_python
 
 @pytest.fixture
 def own_folder(tmp_path):
-    """Sixty films with two findings of your own: a bright disk, a bright bar; some not annotated."""
+    """Sixty films with two findings of your own, a bright disk and a bright bar, some not annotated; and what
+    is no finding."""
     folder = tmp_path / "own"
     (folder / "images").mkdir(parents=True)
     generator = np.random.default_rng(0)
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "patient", "disk", "bar"])
+        writer.writerow(["image", "patient", "disk", "is_male", "bar"])
         for index in range(60):
             disk, bar = generator.random(2) < 0.5
             pixels = generator.integers(0, 120, (80, 80), dtype=np.uint8)
@@ -28,15 +29,19 @@ def own_folder(tmp_path):
             if bar:
                 pixels[60:66] = 250
             Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
-            writer.writerow([f"{index}.png", index // 2, int(disk), "" if index % 7 == 0 else int(bar)])
+            seen_bar = "" if index % 7 == 0 else int(bar)
+            writer.writerow([f"{index}.png", index // 2, int(disk), index // 2 % 2, seen_bar])
     return folder
+
+
+FINDINGS = ["--findings", "Bar", "disk"]
 
 
 def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, stage1, tmp_path):
     output = tmp_path / "stage2"
     done = workshop.run(
         "train_cls.py", output, "--data_dir", str(own_folder), "--build_dir", str(tmp_path / "built"),
-        "--model_name_or_path", str(stage1),
+        "--model_name_or_path", str(stage1), *FINDINGS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     config = json.loads((output / "config.json").read_text())
@@ -50,7 +55,7 @@ def test_stage_2_learns_the_findings_of_ones_own_folder(own_folder, workshop, st
     assert "NIH" not in card and "ChestX-ray8" not in card
     scored = subprocess.run(
         [warm_python(), "evaluate_cls.py", "--model", str(output), "--data_dir", str(own_folder),
-         "--output_dir", str(tmp_path / "scores")],
+         *FINDINGS, "--output_dir", str(tmp_path / "scores")],
         cwd=workshop.root, text=True, capture_output=True,
     )  # fmt: skip
     assert scored.returncode == 0, scored.stderr
@@ -62,7 +67,7 @@ def is_split_anew_where_the_folder_changes(own_folder, trained, workshop, tmp_pa
     table = own_folder / "labels.csv"
     lines = [line.split(",") for line in table.read_text().splitlines()]
     table.write_text("\n".join(",".join([image, *labels]) for image, _, *labels in lines))
-    words = ["--data_dir", str(own_folder), "--build_dir", str(tmp_path / "built")]
+    words = ["--data_dir", str(own_folder), "--build_dir", str(tmp_path / "built"), *FINDINGS]
     for command in (
         ["evaluate_cls.py", "--model", str(trained), *words, "--output_dir", str(tmp_path / "anew")],
         ["evaluate_cls.py", "--model", str(trained), *words, "--split_scheme", "official",

@@ -21,6 +21,12 @@ def test_the_same_name_comes_first_and_what_is_ambiguous_is_none():
 
 def test_outputs_that_differ_by_case_alone_keep_their_own_labels():
     assert match_findings(["A", "a", "b"], ["A", "a", "B"]) == [0, 1, 2]
+    with pytest.raises(
+        UserError, match=r"no output for \['b c'\].*; --findings 'A d' scores what both have$"
+    ):
+        match_findings(["a d"], ["A d", "b c"])
+    with pytest.raises(UserError, match=r"its outputs are \['A'\]$"):
+        match_findings(["A"], ["A", "B"], is_exclusive=True)
     with pytest.raises(UserError, match=r"no output for \['A b'\]"):
         match_findings(["a b", "A_b"], ["A b"])
 
