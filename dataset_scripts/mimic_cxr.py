@@ -152,14 +152,21 @@ def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
 
 
 def _index_reports(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
-    """Map study → relative path of its report; of two files of one study that differ neither is used."""
+    """Map study → relative path of its report; of two files of one study that differ neither is used.
+
+    What one of several files says where it cannot be read is not known, so the study has none.
+    """
     files: dict[str, list[str]] = {}
     for path in sorted(scan.files):
         if match := _REPORT.fullmatch(path):
             files.setdefault(match[1], []).append(path)
     reports = {}
     for study, (first, *others) in files.items():
-        is_one = len({(scan.root / path).read_bytes() for path in (first, *others)}) == 1 if others else True
+        try:
+            is_one = not others or len({read_text(scan.root / path) for path in (first, *others)}) == 1
+        except LabelFileError as error:
+            listing.report("bad_report", f"s{study}", f"one of its {len(others) + 1} files: {error}")
+            continue
         if is_one:
             reports[study] = first
         for path in others:

@@ -125,6 +125,8 @@ def test_of_two_reports_of_a_study_that_differ_neither_is_used(mimic):
     found = by_name(listing)
     assert found["aa-lateral"].report_findings == "" and found["ee"].report_findings != ""
     assert said(listing) == {"same_name": 2, "no_report": 1, "unknown_view": 1}
+    (mimic.root / "old" / report.relative_to(mimic.root)).write_bytes(b"FINDINGS: \xff")
+    assert said(listed(mimic)) == {"bad_report": 1, "same_name": 1, "no_report": 1, "unknown_view": 1}
 
 
 @pytest.mark.parametrize(
