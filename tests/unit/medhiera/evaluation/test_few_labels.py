@@ -87,7 +87,7 @@ def test_few_labels_are_scored_beside_all_and_more_teach_more():
     is_known = ~np.isnan(TEST.labels[:, 0])
     aurocs = []
     for each in rows:
-        model = LogisticRegression(C=fifty.penalties[0], max_iter=2000)
+        model = LogisticRegression(C=fifty.penalties[0], tol=1e-9, max_iter=9999)
         model.fit((TRAINING.features[each] - mean) / std, TRAINING.labels[each, 0])
         scores = model.decision_function((TEST.features - mean) / std)
         aurocs.append(roc_auc_score(TEST.labels[is_known, 0], scores[is_known]))
