@@ -15,7 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from dataset_scripts.mistyped import is_repository
 from dataset_scripts.own.column_options import add_column_options
+from dataset_scripts.reading.image_files import has_picture_suffix
 from medhiera.command_line import add_data_options, add_device_option, new_parser
 
 SPLITS = ("train", "validation", "test")
@@ -48,7 +50,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         "Hub id",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    if len(options.paths) == 1 and options.data_dir is None and is_dataset(options.paths[0]):
+    if len(options.paths) == 1 and options.data_dir is None and may_be_dataset(options.paths[0]):
         options.data_dir = options.paths.pop()
     if bool(options.paths) == (options.data_dir is not None):
         parser.error("name either FILES_OR_FOLDER_OR_DATASET, or --data_dir")
@@ -59,12 +61,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def is_dataset(name: str) -> bool:
-    """Whether it is built data, or looks like a Hub id where no file has this name."""
-    path = Path(name)
-    if path.exists():
-        return (path / "build.json").is_file()
-    return name.count("/") == 1 and not path.suffix and not name.startswith((".", "/", "~"))
+def may_be_dataset(name: str) -> bool:
+    """Whether it is built data, or a Hub id; a picture's suffix is that of a mistyped file."""
+    return (Path(name) / "build.json").is_file() or (is_repository(name) and not has_picture_suffix(name))
 
 
 if __name__ == "__main__":  # --help and mistyped options are answered now

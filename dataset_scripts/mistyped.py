@@ -19,6 +19,11 @@ _TYPO = 2
 """Letters by which what may be a Hub id differs at most from a folder here that it is taken for."""
 
 
+def is_repository(name: str) -> bool:
+    """Whether a name is written as NAME/REPOSITORY of the Hub, and no file or folder here has it."""
+    return "/" in name and bool(REPOSITORY.fullmatch(name)) and not os.path.exists(name)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'predict'?` where a known word, or up to four, are like it, else nothing."""
     known = sorted(known)

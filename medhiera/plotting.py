@@ -9,6 +9,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from dataset_scripts.build.atomic_files import whole_file
+
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 
 OKABE_ITO = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -72,9 +74,8 @@ def save(figure: Figure, path: Path, mark: str = "") -> None:
             0.5, -below / 2 / height, mark, ha="center", va="center", fontsize=8, color=ORANGE, weight="bold"
         )
     # What lies below the figure's own edge is written too; no layout would leave the place free.
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(
-        part, format="png", dpi=120, metadata={"Software": None},
-        bbox_inches=Bbox([[0, -below], [width, height]]),
-    )  # fmt: skip
-    part.replace(path)
+    with whole_file(path) as part:
+        figure.savefig(
+            part, format="png", dpi=120, metadata={"Software": None},
+            bbox_inches=Bbox([[0, -below], [width, height]]),
+        )  # fmt: skip

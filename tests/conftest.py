@@ -1,6 +1,7 @@
 """What every test shares: no network, caches inside the clone, and its part of the cores."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ if WORKERS > 1:  # read when torch is loaded, here and by the commands that test
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 import torch  # noqa: E402 -- it reads the number of threads, set above, as it is loaded
+
+# A script starts what it puts in the background with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"

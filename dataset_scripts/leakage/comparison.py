@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from datasets.utils import tqdm
 
-from dataset_scripts.build.atomic_files import publish, read_json, write_atomically, write_json
+from dataset_scripts.build.atomic_files import read_json, whole_file, write_atomically, write_json
 from dataset_scripts.leakage.contact_sheet import save_pairs
 from dataset_scripts.leakage.guard import THRESHOLD
 from dataset_scripts.leakage.image_sets import ImageSet
@@ -129,10 +129,8 @@ def _read_all(images: ImageSet, work: Path, name: str, num_proc: int) -> tuple[T
                 bad[tuple(names)[row]] = str(error)
 
             pixels = read_thumbnails(cells, num_proc, note)
-            part = file.with_suffix(".part")
-            with part.open("wb") as opened:
+            with whole_file(file) as part, part.open("wb") as opened:
                 np.save(opened, pixels)
-            publish(part, file)
             write_json(faults, bad)
         blocks.append(np.load(file))
         unreadable |= read_json(faults)

@@ -146,9 +146,14 @@ def is_system_file(name: str) -> bool:
     return name.startswith("._") or name.lower() in SYSTEM_NAMES
 
 
+def has_picture_suffix(path: str | Path) -> bool:
+    """Whether a name says by its suffix that it is a picture's, of a kind that can be read or not."""
+    return str(path).lower().endswith((*IMAGE_SUFFIXES, *OTHER_PICTURE_SUFFIXES))
+
+
 def is_picture(path: str | Path) -> bool:
     """Whether a file is a picture or says that it is one by its suffix; then the reader has the last word."""
-    if str(path).lower().endswith((*IMAGE_SUFFIXES, *OTHER_PICTURE_SUFFIXES)):
+    if has_picture_suffix(path):
         return True
     try:
         return bool(picture_format(read_head(path)))

@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import logging
 import mmap
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from datasets import Dataset, DatasetDict, Features, NamedSplit, config
 from datasets.arrow_writer import ArrowWriter
 from pyarrow import parquet
 
+from dataset_scripts.build.atomic_files import whole_file
 from dataset_scripts.build.build_file import parquet_files
 from dataset_scripts.build.layout import BUILD_FILE
 from dataset_scripts.splits import SPLITS
@@ -75,21 +75,19 @@ def _write_index(file: Path, shards: list[Path]) -> None:
     Raises:
         ValueError: an image does not stand in its shard as it is; says which shard and why.
     """
-    part = file.with_name(f".{file.name}-{uuid.uuid4().hex}.part")
     features = Features.from_arrow_schema(parquet.read_schema(shards[0]))
     is_raw = isinstance(features["image"], dict)
     features["image"] = RAW_IN_SHARD if is_raw else ENCODED_IN_SHARD
     tables = (_read_small_columns(shard.resolve(), features, is_raw) for shard in shards)
     first = next(tables)  # where it cannot be read in place, no folder is made
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with ArrowWriter(path=str(part), features=features) as writer:
-            for table in itertools.chain([first], tables):
-                writer.write_table(table)
-            writer.finalize()
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        whole_file(file, by_several=True) as part,
+        ArrowWriter(path=str(part), features=features) as writer,
+    ):
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
+        writer.finalize()
 
 
 def _read_small_columns(shard: Path, features: Features, is_raw: bool) -> pa.Table:

@@ -24,6 +24,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from pyarrow import parquet
 
 from dataset_scripts import SOURCES
+from dataset_scripts.build.atomic_files import whole_file
 from dataset_scripts.findings import IS_PHANTOM, NIH_IMAGE, RSNA_IMAGE, STUDY_ID
 from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.own.dataset_rows import content_name
@@ -106,13 +107,12 @@ def unite(lists: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def write_training_images(folder: Path, images: pd.DataFrame) -> None:
     """Write the file, with what the stages before have seen."""
     table = pa.Table.from_pandas(images, _SCHEMA, preserve_index=False)
-    part = folder / f".{TRAINING_IMAGES_FILE}.part"
     # Sorted names begin as the ones before them do.
     encoding = {name: "DELTA_BYTE_ARRAY" for name in _NAMES}
-    parquet.write_table(
-        table, part, compression="zstd", use_dictionary=["source", "split"], column_encoding=encoding
-    )
-    part.replace(folder / TRAINING_IMAGES_FILE)
+    with whole_file(folder / TRAINING_IMAGES_FILE) as part:
+        parquet.write_table(
+            table, part, compression="zstd", use_dictionary=["source", "split"], column_encoding=encoding
+        )
 
 
 def read_training_images(source: str | Path | None) -> pd.DataFrame:

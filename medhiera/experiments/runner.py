@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dataset_scripts.build.atomic_files import whole_file
 from medhiera.errors import RunFailedError, UserError
 from medhiera.experiments.arms import SCORING, STAGE0, STAGE1, Arm
 from medhiera.formatting import mark_of
@@ -258,9 +259,8 @@ def pin_settings(file: Path, settings: Mapping[str, Any], has_runs: bool) -> Non
             f"--output_dir for these, or repeat the command with those of {file}"
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.part")  # processes that share a sweep may start together
-    partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with whole_file(file, by_several=True) as part:  # processes that share a sweep may start together
+        part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def run_all(runner: ExperimentRunner, arms: Sequence[Arm], seeds: Sequence[int]) -> None:

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 
 from transformers import BitImageProcessor
 
+from dataset_scripts.mistyped import is_repository
 from medhiera.errors import UserError
 from medhiera.hub.lineage import card_metadata, find_record
 from medhiera.hub.model_card import card_of
@@ -68,12 +69,11 @@ def complete(folder: Path, started_from: str) -> ImagenetRecord:
         size={"shortest_edge": side * 256 // 224}, crop_size={"height": side, "width": side},
         image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD,
     ).save_pretrained(folder)  # fmt: skip
-    is_hub_id = started_from.count("/") == 1 and not Path(started_from).exists()
     record = ImagenetRecord(
         kind="full",
         lineage=Lineage(
             started_from=started_from,
-            base_model=started_from if is_hub_id else None,
+            base_model=started_from if is_repository(started_from) else None,
             license=licence,
             new_weights=[],
             earlier_sources=[],

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dataset_scripts.build.atomic_files import whole_file
 from medhiera.errors import UserError
 from medhiera.inference.features_file import FEATURES, Header, file_key, header_of, read_header, row_key
 from medhiera.output import write_error
@@ -119,12 +120,10 @@ class FeaturesWriter:
         rows += [last[key] for key in dict.fromkeys(order) if key in last]
         is_unchanged = self._older is not None and rows == list(range(len(everything)))
         if self.journal.is_file() or not is_unchanged:
-            part = self.output.with_name(f"{self.output.name}.part")
             with self._written():
-                with parquet.ParquetWriter(part, self._schema) as writer:
+                with whole_file(self.output) as part, parquet.ParquetWriter(part, self._schema) as writer:
                     for start in range(0, len(rows), _ROWS_AT_ONCE):
                         writer.write_table(everything.take(pa.array(rows[start : start + _ROWS_AT_ONCE])))
-                os.replace(part, self.output)
                 self.journal.unlink(missing_ok=True)
         self._remove_tokens(everything.take(pa.array(rows, pa.int64())))
         return len(rows)
@@ -135,9 +134,8 @@ class FeaturesWriter:
         digest.update(tokens.numpy().tobytes())
         name = f"{digest.hexdigest()}.safetensors"
         self.tokens_folder.mkdir(exist_ok=True)
-        part = self.tokens_folder / f"{name}.part"
-        save_file({"tokens": tokens.contiguous()}, part)
-        os.replace(part, self.tokens_folder / name)
+        with whole_file(self.tokens_folder / name) as part:
+            save_file({"tokens": tokens.contiguous()}, part)
         return name
 
     def _remove_tokens(self, table: pa.Table) -> None:

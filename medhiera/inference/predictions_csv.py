@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from dataset_scripts.build.atomic_files import whole_file
 from medhiera.errors import UserError
 from medhiera.inference.picture_files import canonical_path
 from medhiera.output import write_error
@@ -174,12 +175,10 @@ def _replace(file: Path, rows: Sequence[Sequence[str]]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    partial = file.with_name(f"{file.name}.part")
-    with written(file):
-        partial.write_bytes(csv_text(rows))
+    with written(file), whole_file(file) as part:
+        part.write_bytes(csv_text(rows))
         if file.is_file():
-            shutil.copymode(file, partial)
-        os.replace(partial, file)
+            shutil.copymode(file, part)
 
 
 def warn_of_moved_files(done: Collection[Path], output: Path) -> None:

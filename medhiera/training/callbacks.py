@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dataset_scripts.build.atomic_files import whole_file
 from medhiera.errors import RunEndedError
 from medhiera.formatting import duration
 from medhiera.layout import FIGURES_FOLDER
@@ -61,13 +62,11 @@ class CSVLoggerCallback(TrainerCallback):
             return
         times = self._read_times()
         rows = [entry for entry in state.log_history if _is_row(entry)]
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
             writer.writeheader()
             for row in rows:
                 writer.writerow({**row, "seconds": times.get(_what(row), "")})
-        part.replace(self.path)
         before = [times[_what(row)] for row in rows if _what(row) in times]
         self.started = time.monotonic() - max(before, default=0.0)
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
+from dataset_scripts.build.atomic_files import part_of, sync_file, write_json
 from medhiera.errors import CheckpointError
 from medhiera.layout import (
     COMPLETE_FILE,
@@ -28,16 +28,15 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Declare a checkpoint complete: everything in it has been written."""
+    """Declare a checkpoint complete: everything in it has been written, and would survive a power cut."""
     share_weights(checkpoint)
-    sizes = {
-        path.relative_to(checkpoint).as_posix(): path.stat().st_size
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name != COMPLETE_FILE
-    }
-    partial = checkpoint / f"{COMPLETE_FILE}.part"
-    partial.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
-    os.replace(partial, checkpoint / COMPLETE_FILE)
+    mark = checkpoint / COMPLETE_FILE
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    files = [path for path in files if path not in (mark, part_of(mark))]
+    for path in files:
+        sync_file(path)
+    sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
+    write_json(mark, sizes, indent=1)
 
 
 def is_complete(checkpoint: Path) -> bool:

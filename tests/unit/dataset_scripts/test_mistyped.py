@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts.mistyped import did_you_mean, folder_fault, no_folder
+from dataset_scripts.mistyped import did_you_mean, folder_fault, is_repository, no_folder
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +90,18 @@ def test_a_word_is_suggested_only_where_one_is_like_it():
 def test_an_address_is_answered_with_the_id_in_it(address, wanted):
     assert folder_fault(address).endswith(f"an id on the Hub, NAME/REPOSITORY: give {wanted}")
     assert folder_fault("s3://bucket").endswith("an id on the Hub, NAME/REPOSITORY")
+
+
+@pytest.mark.parametrize("name", ["ORG/data-v1.0", "me/model", "my_org/x-ray.2"])
+def test_a_hub_id_may_hold_a_dot_but_is_no_name_of_a_file_here(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_repository(name)
+    (tmp_path / name).mkdir(parents=True)
+    assert not is_repository(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["data", "~/data", "./data", "/data", "a/b/c", "a file / mine", "hf://a/b", ""]
+)
+def test_what_is_no_hub_id(name):
+    assert not is_repository(name)

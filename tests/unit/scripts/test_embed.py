@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -17,7 +18,7 @@ from teachers import write_vit
 from warm_python import start_warm
 
 from dataset_scripts.errors import DataLayoutError, LabelFileError
-from embed import main
+from embed import main, read_options
 from medhiera import Encoder
 from medhiera.errors import UserError
 from medhiera.inference.features_file import feature_matrix, read_features
@@ -247,3 +248,16 @@ def test_files_or_a_dataset_are_wanted(words, capsys):
     with pytest.raises(SystemExit):
         main(["--model", "m", "--output", "o.parquet", *words])
     assert "name either FILES_OR_FOLDER_OR_DATASET, or --data_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "is_taken_for_data"),
+    [("ORG/data-v1.0", True), ("ORG/data", True), ("folder/chset.png", False), ("folder/v1.0", False)],
+)
+def test_a_hub_id_with_a_dot_is_a_dataset_and_a_picture_or_a_folder_here_is_none(
+    name, is_taken_for_data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder" / "v1.0").mkdir(parents=True)
+    options = read_options(["--model", "m", "--output", "o.parquet", name])
+    assert (options.data_dir, options.paths) == ((name, []) if is_taken_for_data else (None, [Path(name)]))
