@@ -8,7 +8,7 @@ It makes what stage 0 or 1 starts from by `from_pretrained`. (This file does not
 
 SOURCE is one of: Meta's `.pth` (MAE or classifier), Meta's or timm's safetensors (the file, its folder or its
 Hub id), a folder of stock transformers, a stage's folder, whose record and card go along. Geometry is read
-from the weights; what does not fit is refused.
+from the weights and the config.json beside them; what does not fit is refused.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -129,7 +129,7 @@ def convert(source: str, num_heads: int | None = None, license_name: str | None 
             "pytorch_model.bin (or model.safetensors), beside the config.json it was saved with, and name "
             "that folder: it can be loaded as it is."
         )
-    config = infer_config(state, num_heads or _stated_heads(neighbour))
+    config = infer_config(state, neighbour, num_heads)
     mapped, left_out = map_names(state, config.depths)
     model = _build(config, mapped, neighbour.get("problem_type"))  # of timm's folders, ours alone say it
     _fill(model, state, mapped)
@@ -289,13 +289,6 @@ def _card_license(folder: Path) -> str | None:
         return None
     found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.M)
     return found.group(1).strip("'\"") if found else None
-
-
-def _stated_heads(neighbour: dict[str, Any]) -> int | None:
-    """Heads of the first stage, as the config.json beside Meta's or timm's weights states them."""
-    arguments = neighbour.get("model_args")
-    stated = (arguments if isinstance(arguments, dict) else neighbour).get("num_heads")
-    return stated if isinstance(stated, int) else None
 
 
 def _build(config: HieraMAEConfig, mapped: Mapping[str, str], problem_type: Any) -> HieraMAEPreTrainedModel:

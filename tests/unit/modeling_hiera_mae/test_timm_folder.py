@@ -94,6 +94,65 @@ def test_an_encoders_final_norm(with_norm, tmp_path, capsys):
     assert "timm's head.norm is new, with weight 1 and bias 0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_query_pool": 2},
+        {"image_size": [32, 128], "num_channels": 1},
+        {"image_size": [64, 96]},
+        {"masked_unit_attention": [True, False, False, False]},
+        {"num_heads": [2, 2, 2, 2]},
+        {"patch_size": [5, 5], "patch_padding": [2, 2]},
+        {"depths": [1, 2, 1], "num_heads": [1, 2, 4], "masked_unit_size": [4, 4], "num_query_pool": 2,
+         "masked_unit_attention": [True, True, False]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)  # fmt: skip
+def test_there_and_back_the_logits_are_the_same(fields, tmp_path):
+    """Weights alone show neither of these: the folder's config.json does."""
+    ours = randomized(tiny_classifier(**{**GEOMETRY, **fields}))
+    theirs = to_timm(ours, tmp_path)
+    main([str(tmp_path / "timm"), str(tmp_path / "back")])
+    again = HieraMAEForImageClassification.from_pretrained(tmp_path / "back").eval()
+    assert again.config.image_size == ours.config.image_size
+    images = torch.randn(2, ours.config.num_channels, *ours.config.image_size)
+    with torch.no_grad():
+        wanted, timms, found = ours(images).logits, theirs(images), again(images).logits
+    torch.testing.assert_close(timms, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("init_values", 1e-5, "init_values 1e-05; this model has None alone"),
+        ("use_expand_proj", False, "use_expand_proj False; this model has True alone"),
+        ("global_pool", "max", "global_pool 'max'; this model has 'avg' alone"),
+        ("mask_unit_attn", [False, True, False, False], "the first block of a stage attends as the stage"),
+        ("head_mul", "two", "head_mul 'two'; wanted a number"),
+    ],
+)
+def test_arguments_of_timm_that_are_not_had_here_are_refused(argument, value, message, tmp_path):
+    to_timm(randomized(tiny_classifier(**GEOMETRY)), tmp_path)
+    content = json.loads((tmp_path / "timm" / "config.json").read_text())
+    content["model_args"][argument] = value
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        convert(str(tmp_path / "timm"))
+
+
+def test_without_a_config_what_weights_do_not_show_is_refused(tmp_path):
+    for fields, message in (
+        ({"image_size": [64, 96]}, "pos_embed has 384 positions, which is no square"),
+        ({"patch_size": [5, 5], "patch_padding": [2, 2]}, r"a kernel of \(5, 5\).*how it is padded"),
+    ):
+        folder = tmp_path / next(iter(fields))
+        to_timm(randomized(tiny_classifier(**{**GEOMETRY, **fields})), folder)
+        (folder / "timm" / "config.json").unlink()
+        with pytest.raises(ValueError, match=message):
+            convert(str(folder / "timm"), num_heads=1)
+
+
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "single_label_classification"])
 def test_there_and_back_nothing_changes(problem_type, tmp_path):
     ours = randomized(tiny_classifier(**GEOMETRY, problem_type=problem_type))
