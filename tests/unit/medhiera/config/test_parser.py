@@ -104,6 +104,16 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("resize_size: 100", [], "below image_size"),
         ("image_size: 64\nmask_ratio: 0.8", [], "mask_ratio: mask_ratio 0.8 keeps 0 of 4 mask units"),
         ("image_size: 32", [], "eval_mask_ratio: mask_ratio 0.6 keeps 0 of 1 mask units"),
+        (
+            "image_size: 128\nmask_block: 4",
+            [],
+            "mask_block is 4, and an image has 4 × 4 mask units, one block",
+        ),
+        (
+            "image_size: 64\nmask_region: rectangle",
+            [],
+            "mask_region: rectangle makes mask_block 2, and .*one block",
+        ),
         ("precision: bf16\nbf16: true", [], "bf16 and precision are both set"),
         ("hub_model_id: me/mine", [], "hub_model_id is set without push_to_hub"),
         (
