@@ -72,6 +72,17 @@ def test_a_layer_decay_under_which_the_first_block_stands_still_is_refused(check
     fill_in(parsed(tmp_path, "--layer_decay", "0.55"))  # 12 blocks bear it
 
 
+@pytest.mark.parametrize("rate", [["--size_defaults", "true"], ["--base_learning_rate", "5e-4"]])
+def test_a_lowest_rate_above_the_rate_of_the_batch_is_refused(rate, checkpoint, tmp_path):
+    words = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 1e-5}']
+    words += ["--model_name_or_path", checkpoint, *rate, "--per_device_train_batch_size"]
+    fill_in(parsed(tmp_path, *words, "8"))
+    with pytest.raises(
+        UserError, match=r"min_lr 1e-05, and the learning rate of this batch is 7.8125e-06.*min_lr_rate"
+    ):
+        fill_in(parsed(tmp_path, *words, "4"))
+
+
 def test_size_defaults_are_for_adamw(tmp_path):
     with pytest.raises(UserError, match="size_defaults needs `optimizer: adamw`, not what optim says"):
         parse_config(
