@@ -254,6 +254,21 @@ def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
         )
 
 
+def test_an_image_size_alone_does_not_cut_the_picture(write):
+    words = write("image_size: 1024\nresize_size: 1024")
+    with pytest.raises(
+        UserError, match="evaluation sees 25% of a square picture; add --resize_size 512 to see"
+    ):
+        parse_config(MAEArguments, [*words, "--image_size", "512"])
+    for resize_size in ("512", "1024"):
+        data = parse_config(MAEArguments, [*words, "--image_size", "512", "--resize_size", resize_size]).data
+        assert data.resize_size == int(resize_size)
+    words = write("resize_size: 256")
+    with pytest.raises(UserError, match="image_size 128 .*sees 25%.*add --resize_size 146 to see as much"):
+        parse_config(MAEArguments, [*words, "--image_size", "128"])
+    assert parse_config(MAEArguments, [*words, "--image_size", "256"]).data.resize_size == 256
+
+
 def test_all_faults_at_once(write):
     with pytest.raises(UserError) as caught:
         parse_config(MAEArguments, write("image_size: 100\nmask_ratio: 1.5\neval_mask_ratio: 0"))
