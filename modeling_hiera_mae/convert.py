@@ -60,7 +60,7 @@ from .foreign_weights import infer_config, map_names
 from .modeling_hiera import HieraMAEForImageClassification, HieraMAEModel
 from .modeling_hiera_mae import HieraMAEForPreTraining
 from .pretrained import HieraMAEPreTrainedModel
-from .timm_folder import USAGE, write_timm_folder
+from .timm_folder import prepared_size, usage, write_timm_folder
 from .weight_files import Weights, read_json, read_weights
 
 _META_LICENSE = "cc-by-nc-4.0"
@@ -229,7 +229,12 @@ def _timm_notes(conversion: Conversion) -> list[str]:
         notes.append("The source has no final norm: timm's head.norm is new, with weight 1 and bias 0.")
     if conversion.processor is None:
         notes.append("The source has no image processor: timm's own mean and standard deviation apply.")
-    model = conversion.model
+    model, size = conversion.model, prepared_size(conversion.processor)
+    if size is not None and size != list(model.config.image_size):
+        notes.append(
+            f"Position embeddings are stretched from {' × '.join(map(str, model.config.image_size))} to the "
+            f"{' × '.join(map(str, size))} pixels that the image processor gives."
+        )
     if isinstance(model, HieraMAEForImageClassification) and not applies_softmax(model.config):
         notes.append("Labels are independent: a probability is the sigmoid of a logit, not a softmax.")
     return notes
@@ -368,7 +373,6 @@ def _card(conversion: Conversion, library: str = "transformers") -> str:
         f"- left out `{_plain(name)}`: {reason}\n" for name, reason in conversion.left_out.items()
     )
     notes = "".join(f"- {note}\n" for note in _timm_notes(conversion)) if library == "timm" else ""
-    usage = USAGE if library == "timm" else ""
     metadata = {"license": conversion.license, "library_name": library, "tags": ["hiera"]}
     return (
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, width=math.inf)}---\n\n"
@@ -376,7 +380,7 @@ def _card(conversion: Conversion, library: str = "transformers") -> str:
         "Converted with `python -m modeling_hiera_mae.convert`; the weights themselves are unchanged.\n\n"
         f"- source: {_plain(conversion.source)}\n- licence of the weights: {_plain(conversion.license)}; "
         f"whatever is trained from them inherits it\n- {len(conversion.mapped)} tensors mapped\n{left_out}"
-        f"{notes}{usage}"
+        f"{notes}{usage(model.config.num_channels) if library == 'timm' else ''}"
     )
 
 

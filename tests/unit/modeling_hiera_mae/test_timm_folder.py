@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -184,6 +185,46 @@ def test_labels_and_preparation_go_along(tmp_path):
     card = (tmp_path / "timm" / "README.md").read_text()
     assert "license: apache-2.0" in card and "library_name: timm" in card and "local-dir:" in card
     assert "the sigmoid of a logit" in card
+
+
+def run_card(folder, image):
+    """What the code on a folder's card gives for an image."""
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names = {"image": image}
+    with torch.no_grad():
+        exec(code.replace("local-dir:FOLDER", f"local-dir:{folder}"), names)
+    return names["logits"]
+
+
+@pytest.mark.parametrize("fields", [{"num_channels": 1}, {}, {"position_interpolation": "windowed"}])
+@pytest.mark.parametrize("crop", [64, 96])
+def test_the_cards_code_gives_our_logits(fields, crop, tmp_path, capsys):
+    """Of one channel too, and where the processor crops to another size than config.json's."""
+    ours = randomized(tiny_classifier(**GEOMETRY, **fields))
+    processor = BitImageProcessor(
+        size={"shortest_edge": crop}, crop_size={"height": crop, "width": crop}, do_center_crop=True,
+        resample=3, image_mean=[0.5] * 3, image_std=[0.25] * 3,
+    )  # fmt: skip
+    processor.save_pretrained(tmp_path / "ours")
+    to_timm(ours, tmp_path)
+    gray = np.random.default_rng(0).integers(0, 256, (crop, crop), dtype=np.uint8)
+    image = Image.fromarray(gray).convert("RGB")
+    pixels = processor(image, return_tensors="pt").pixel_values[:, : ours.config.num_channels]
+    with torch.no_grad():
+        wanted = ours(pixels).logits
+    found = run_card(tmp_path / "timm", image)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+    is_said = (
+        "Position embeddings are stretched from 64 × 64 to the 96 × 96 pixels" in capsys.readouterr().out
+    )
+    assert is_said == (crop == 96)
+
+
+def test_a_processor_of_three_unlike_channels_is_refused_of_one(tmp_path, capsys):
+    BitImageProcessor(**PROCESSOR, do_center_crop=True).save_pretrained(tmp_path / "ours")
+    with pytest.raises(SystemExit):
+        to_timm(randomized(tiny_classifier(**GEOMETRY, num_channels=1)), tmp_path)
+    assert "and the model has one channel" in capsys.readouterr().err
 
 
 def test_a_stages_record_goes_along(tmp_path):
