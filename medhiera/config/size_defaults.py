@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from medhiera.config.arguments import Config, ModelArguments, images_per_step
+from medhiera.config.model_config import unit_pixels
 from medhiera.errors import UserError
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEConfig
@@ -74,11 +75,8 @@ def _geometry(options: ModelArguments) -> HieraMAEConfig:
     source = options.model_name_or_path
     if source is not None:
         return HieraMAEConfig.from_dict(read_config(source))
-    geometry = {name: options.model_overrides[name] for name in _OF_SIZE if name in options.model_overrides}
-    return HieraMAEConfig.from_size(options.model_size, **geometry)
-
-
-_OF_SIZE = ("depths", "embed_dim")
+    one_unit = list(unit_pixels(options, None))  # which is an image of any mask unit
+    return HieraMAEConfig.from_size(options.model_size, **options.model_overrides, image_size=one_unit)
 
 
 def _check_layer_decay(decay: float, blocks: int) -> None:

@@ -1,5 +1,7 @@
 """`size_defaults`: Hiera's author's values by size, and the layer decay that a depth bears."""
 
+import json
+
 import pytest
 
 from medhiera.config.parser import parse_config
@@ -60,6 +62,23 @@ def test_random_weights_learn_alike_in_all_layers(tmp_path):
     config = parsed(tmp_path, "--size_defaults", "true", "--model_size", "large")
     fill_in(config)
     assert config.optimization.layer_decay == 1 and config.optimization.drop_path_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"depths": [2, 3, 16], "num_heads": [1, 2, 4], "masked_unit_size": [4, 4], "num_query_pool": 2,
+         "masked_unit_attention": [True, True, False]},
+        {"depths": [2, 3, 16, 3], "patch_size": [15, 15], "patch_stride": [8, 8], "patch_padding": [7, 7]},
+        {"embed_dim": 20, "num_heads": [1, 1, 1, 1]},
+    ],
+    ids=["three stages", "larger units", "other heads"],
+)  # fmt: skip
+def test_a_geometry_of_other_fields_than_depths(overrides, tmp_path):
+    words = ["--size_defaults", "true", "--model_overrides", json.dumps(overrides), "--image_size", "256"]
+    config = parsed(tmp_path, *words, "--per_device_train_batch_size", "256")
+    fill_in(config)
+    assert config.training.learning_rate == pytest.approx(5e-4)
 
 
 def test_a_layer_decay_under_which_the_first_block_stands_still_is_refused(checkpoint, tmp_path):
