@@ -8,7 +8,7 @@ It makes what stage 0 or 1 starts from by `from_pretrained`. (This file does not
 
 SOURCE is one of: Meta's `.pth` (MAE or classifier), Meta's or timm's safetensors (the file, its folder or its
 Hub id), a folder of stock transformers, a stage's folder, whose record and card go along. Geometry is read
-from the weights; what does not fit is refused.
+from the weights and the config.json beside them; what does not fit is refused.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -60,7 +60,7 @@ from .foreign_weights import infer_config, map_names
 from .modeling_hiera import HieraMAEForImageClassification, HieraMAEModel
 from .modeling_hiera_mae import HieraMAEForPreTraining
 from .pretrained import HieraMAEPreTrainedModel
-from .timm_folder import USAGE, write_timm_folder
+from .timm_folder import prepared_size, usage, write_timm_folder
 from .weight_files import Weights, read_json, read_weights
 
 _META_LICENSE = "cc-by-nc-4.0"
@@ -129,7 +129,7 @@ def convert(source: str, num_heads: int | None = None, license_name: str | None 
             "pytorch_model.bin (or model.safetensors), beside the config.json it was saved with, and name "
             "that folder: it can be loaded as it is."
         )
-    config = infer_config(state, num_heads or _stated_heads(neighbour))
+    config = infer_config(state, neighbour, num_heads)
     mapped, left_out = map_names(state, config.depths)
     model = _build(config, mapped, neighbour.get("problem_type"))  # of timm's folders, ours alone say it
     _fill(model, state, mapped)
@@ -229,7 +229,12 @@ def _timm_notes(conversion: Conversion) -> list[str]:
         notes.append("The source has no final norm: timm's head.norm is new, with weight 1 and bias 0.")
     if conversion.processor is None:
         notes.append("The source has no image processor: timm's own mean and standard deviation apply.")
-    model = conversion.model
+    model, size = conversion.model, prepared_size(conversion.processor)
+    if size is not None and size != list(model.config.image_size):
+        notes.append(
+            f"Position embeddings are stretched from {' × '.join(map(str, model.config.image_size))} to the "
+            f"{' × '.join(map(str, size))} pixels that the image processor gives."
+        )
     if isinstance(model, HieraMAEForImageClassification) and not applies_softmax(model.config):
         notes.append("Labels are independent: a probability is the sigmoid of a logit, not a softmax.")
     return notes
@@ -289,13 +294,6 @@ def _card_license(folder: Path) -> str | None:
         return None
     found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.M)
     return found.group(1).strip("'\"") if found else None
-
-
-def _stated_heads(neighbour: dict[str, Any]) -> int | None:
-    """Heads of the first stage, as the config.json beside Meta's or timm's weights states them."""
-    arguments = neighbour.get("model_args")
-    stated = (arguments if isinstance(arguments, dict) else neighbour).get("num_heads")
-    return stated if isinstance(stated, int) else None
 
 
 def _build(config: HieraMAEConfig, mapped: Mapping[str, str], problem_type: Any) -> HieraMAEPreTrainedModel:
@@ -375,7 +373,6 @@ def _card(conversion: Conversion, library: str = "transformers") -> str:
         f"- left out `{_plain(name)}`: {reason}\n" for name, reason in conversion.left_out.items()
     )
     notes = "".join(f"- {note}\n" for note in _timm_notes(conversion)) if library == "timm" else ""
-    usage = USAGE if library == "timm" else ""
     metadata = {"license": conversion.license, "library_name": library, "tags": ["hiera"]}
     return (
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, width=math.inf)}---\n\n"
@@ -383,7 +380,7 @@ def _card(conversion: Conversion, library: str = "transformers") -> str:
         "Converted with `python -m modeling_hiera_mae.convert`; the weights themselves are unchanged.\n\n"
         f"- source: {_plain(conversion.source)}\n- licence of the weights: {_plain(conversion.license)}; "
         f"whatever is trained from them inherits it\n- {len(conversion.mapped)} tensors mapped\n{left_out}"
-        f"{notes}{usage}"
+        f"{notes}{usage(model.config.num_channels) if library == 'timm' else ''}"
     )
 
 

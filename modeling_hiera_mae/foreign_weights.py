@@ -3,8 +3,10 @@
 Stands below convert.py and, like it, does not ship to the Hub.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .configuration_hiera_mae import HieraMAEConfig
 from .sizes import SIZES
@@ -27,8 +29,43 @@ _RENAMES = (
 )
 
 
-def infer_config(state: Weights, num_heads: int | None) -> HieraMAEConfig:
-    """Geometry of Meta's or timm's weights."""
+# Our fields, and what Meta's and timm's arguments call them; weights show none of these surely.
+_STATED = {
+    "image_size": ("img_size", "input_size"),
+    "num_query_pool": ("q_pool",),
+    "query_stride": ("q_stride",),
+    "masked_unit_size": ("mask_unit_size",),
+    "masked_unit_attention": ("mask_unit_attn",),
+    "embed_dim_multiplier": ("dim_mul",),
+    "patch_stride": ("patch_stride",),
+    "patch_padding": ("patch_padding",),
+    "decoder_num_heads": ("decoder_num_heads",),
+}
+
+# Arguments for which this model has one value.
+_FIXED = {
+    "use_expand_proj": (True,),
+    "init_values": (None,),
+    "norm_layer": ("LayerNorm", "layernorm", None),
+    "sep_pos_embed": (False,),
+    "abs_win_pos_embed": (False,),
+    "global_pool": ("avg",),
+}
+
+
+def infer_config(state: Weights, neighbour: Mapping[str, Any], num_heads: int | None) -> HieraMAEConfig:
+    """Geometry of Meta's or timm's weights.
+
+    Args:
+        state: the weights, under their names.
+        neighbour: the content of the config.json beside them; empty where there is none. Its arguments (for
+            timm those in `model_args`) settle what weights do not show.
+        num_heads: attention heads of the first stage; None takes those stated, then the published size's.
+
+    Raises:
+        ValueError: these weights are no image Hiera's, the arguments ask for what this model does not have,
+            or the geometry is not to be known from either.
+    """
     if "patch_embed.proj.weight" not in state or "pos_embed" not in state:
         kind = "a video Hiera" if "pos_embed_spatial" in state else "not a Hiera"
         raise ValueError(
@@ -36,35 +73,98 @@ def infer_config(state: Weights, num_heads: int | None) -> HieraMAEConfig:
             "image Hiera of Meta or timm, with patch_embed.proj and pos_embed."
         )
     patch, positions = state["patch_embed.proj.weight"], state["pos_embed"]
+    head = state.get("head.projection.weight", state.get("head.fc.weight"))
     if patch.dim() != 4 or positions.dim() != 3:
         raise ValueError(
             f"patch_embed.proj.weight has shape {tuple(patch.shape)} and pos_embed {tuple(positions.shape)}; "
             "wanted 4 and 3 dimensions. Video models and timm's abswin models are other architectures."
         )
-    side = int(positions.shape[1] ** 0.5)
+    arguments = _arguments(neighbour, has_head=head is not None)
+    stated = _stated_geometry(arguments)
     blocks = _count_blocks(state, "blocks")
     first_layer = state.get("blocks.0.mlp.fc1.weight")
     if not blocks or first_layer is None or first_layer.dim() != 2:
         raise ValueError("These weights lack blocks.0.mlp.fc1.weight: the file is damaged, or another model.")
     starts = [0, *(n for n in range(blocks) if f"blocks.{n}.proj.weight" in state), blocks]
     pools = sum(re.fullmatch(r"multi_scale_fusion_heads\.\d+\.weight", key) is not None for key in state)
-    config = HieraMAEConfig(
-        embed_dim=patch.shape[0],
-        depths=[after - start for start, after in zip(starts, starts[1:], strict=False)],
-        num_channels=patch.shape[1],
-        image_size=[4 * side, 4 * side],
-        mlp_ratio=first_layer.shape[0] / patch.shape[0],
-        num_query_pool=pools or 3,
-        architectures=None,
-    )
+    fields: dict[str, Any] = {
+        "embed_dim": patch.shape[0],
+        "depths": [after - start for start, after in zip(starts, starts[1:], strict=False)],
+        "num_channels": patch.shape[1],
+        "patch_size": list(patch.shape[2:]),
+        "mlp_ratio": first_layer.shape[0] / patch.shape[0],
+        "num_query_pool": pools or 3,
+        **stated,
+    }
+    if isinstance(arguments.get("stages"), list):  # the same, but for stages of one width
+        fields["depths"] = arguments["stages"]
     if "decoder_embed.weight" in state:
-        config.decoder_hidden_size = state["decoder_embed.weight"].shape[0]
-        config.decoder_depth = _count_blocks(state, "decoder_blocks")
-    if "head.projection.weight" in state or "head.fc.weight" in state:
-        head = state.get("head.projection.weight", state.get("head.fc.weight"))
-        assert head is not None
+        fields["decoder_hidden_size"] = state["decoder_embed.weight"].shape[0]
+        fields["decoder_depth"] = _count_blocks(state, "decoder_blocks")
+    if fields["patch_size"] != [7, 7] and "patch_padding" not in stated:
+        raise ValueError(
+            f"patch_embed.proj.weight has a kernel of {tuple(patch.shape[2:])}, and weights do not show how "
+            "it is padded; wanted 7 x 7, or the config.json with its patch_padding beside the weights."
+        )
+    if "image_size" not in stated:
+        fields["image_size"] = _square_size(positions.shape[1], stated.get("patch_stride", [4, 4]))
+    fields["num_heads"] = _heads_of(fields, arguments, num_heads)
+    config = HieraMAEConfig.from_dict({**fields, "architectures": None})
+    if head is not None:
         config.num_labels = max(head.numel() // config.hidden_size, 1)
-    return _with_heads(config, num_heads)
+    return config
+
+
+def _arguments(neighbour: Mapping[str, Any], *, has_head: bool) -> dict[str, Any]:
+    """The arguments of the model's class, as a config.json of timm (in `model_args`) or Meta states them."""
+    inner = neighbour.get("model_args")
+    arguments = {**neighbour, **(inner if isinstance(inner, dict) else {})}
+    if not has_head:
+        arguments.pop("global_pool", None)  # it says how a head pools
+    return arguments
+
+
+def _stated_geometry(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields, as far as the arguments of Meta's or timm's model state them.
+
+    Raises:
+        ValueError: one asks for what this model does not have.
+    """
+    for name, values in _FIXED.items():
+        if name in arguments and arguments[name] not in values:
+            raise ValueError(
+                f"The config.json beside these weights says {name} {arguments[name]!r}; this model has "
+                f"{values[0]!r} alone. The weights would compute something else here."
+            )
+    fields = {
+        field: arguments[name] for field, names in _STATED.items() for name in names if name in arguments
+    }
+    if isinstance(fields.get("image_size"), int):
+        fields["image_size"] = [fields["image_size"]] * 2
+    attention = fields.get("masked_unit_attention")
+    if isinstance(attention, list) and any(
+        later and not earlier for earlier, later in zip(attention, attention[1:], strict=False)
+    ):
+        raise ValueError(
+            f"The config.json beside these weights says mask_unit_attn {attention}. In timm's and Meta's "
+            "Hiera the first block of a stage attends as the stage before; this model cannot have that here."
+        )
+    return fields
+
+
+def _square_size(tokens: int, patch_stride: Sequence[int]) -> list[int]:
+    """The image size that so many positions show, where it is square.
+
+    Raises:
+        ValueError: it is not.
+    """
+    side = math.isqrt(tokens)
+    if side**2 != tokens:
+        raise ValueError(
+            f"pos_embed has {tokens} positions, which is no square, and weights do not show height and "
+            "width; wanted the config.json with its img_size beside the weights."
+        )
+    return [side * stride for stride in patch_stride]
 
 
 def _count_blocks(state: Weights, part: str) -> int:
@@ -82,21 +182,27 @@ def _count_blocks(state: Weights, part: str) -> int:
     return len(numbers)
 
 
-def _with_heads(config: HieraMAEConfig, num_heads: int | None) -> HieraMAEConfig:
-    """Settle the heads, which no weight shows: those stated, or those of the published size."""
-    if num_heads is None:
+def _heads_of(fields: Mapping[str, Any], arguments: Mapping[str, Any], num_heads: int | None) -> list[int]:
+    """Heads of each stage, which no weight shows: given, stated, or those of the published size."""
+    first = num_heads or arguments.get("num_heads")
+    if not isinstance(first, int):
         for size in SIZES:
             named = HieraMAEConfig.from_size(size)
-            if (named.embed_dim, list(named.depths)) == (config.embed_dim, list(config.depths)):
-                config.num_heads = named.num_heads
-                return config
+            if (named.embed_dim, list(named.depths)) == (fields["embed_dim"], fields["depths"]):
+                return list(named.num_heads)
         raise ValueError(
-            f"embed_dim {config.embed_dim} with depths {list(config.depths)} is none of the published sizes, "
+            f"embed_dim {fields['embed_dim']} with depths {fields['depths']} is none of the published sizes, "
             "and weights do not show their attention heads; state those of the first stage with --num-heads."
         )
-    config.num_heads = [num_heads * 2**stage for stage in range(len(config.depths))]
-    config.validate_architecture()
-    return config
+    multiplier = arguments.get("head_mul", 2)
+    if not isinstance(multiplier, int | float):
+        raise ValueError(
+            f"The config.json beside these weights says head_mul {multiplier!r}; wanted a number."
+        )
+    heads = [first]
+    for _ in fields["depths"][1:]:
+        heads.append(int(heads[-1] * multiplier))
+    return heads
 
 
 def map_names(state: Weights, depths: Sequence[int]) -> tuple[dict[str, str], dict[str, str]]:

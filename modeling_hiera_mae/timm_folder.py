@@ -4,6 +4,7 @@ Stands beside foreign_weights (the other way), below convert.py, and like them d
 is not needed: `timm.create_model("local-dir:FOLDER", pretrained=True)` opens what is written here.
 """
 
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -30,19 +31,39 @@ _RENAMES = (
 _MAE_ALONE = ("decoder.", "multiscale_fusion.")
 """Parts that no model of timm has."""
 
-USAGE = """
+_USAGE = """
 ```python
 import timm
 
 model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # on the Hub: "hf-hub:NAME/REPOSITORY"
 prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-logits = model(prepare(image.convert("RGB")).unsqueeze(0))
+logits = model(prepare(image.convert("MODE")).unsqueeze(0))
 ```
 """
 
 _TIMM_NORM_EPS = 1e-6
 
 _PILLOW_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+def usage(channels: int) -> str:
+    """Python that opens a folder and prepares one image, for a card.
+
+    Args:
+        channels: of the model's input.
+    """
+    return _USAGE.replace("MODE", "L" if channels == 1 else "RGB")
+
+
+def prepared_size(processor: Mapping[str, Any] | None) -> list[int] | None:
+    """Height and width in pixels that an image processor gives; None where it does not say.
+
+    Args:
+        processor: the content of a preprocessor_config.json.
+    """
+    processor = processor or {}
+    size = processor.get("crop_size" if processor.get("do_center_crop") else "size") or {}
+    return [size["height"], size["width"]] if {"height", "width"} <= size.keys() else None
 
 
 def timm_weights(model: HieraMAEPreTrainedModel) -> tuple[Weights, dict[str, str], dict[str, str]]:
@@ -124,7 +145,7 @@ def timm_config(model: HieraMAEPreTrainedModel, processor: Mapping[str, Any] | N
             "pool_size": None,
             "first_conv": "patch_embed.proj",
             "classifier": "head.fc",
-            **_preparation(processor or {}),
+            **_preparation(processor or {}, config.num_channels),
         },
     }
     if has_head:
@@ -136,7 +157,7 @@ def timm_config(model: HieraMAEPreTrainedModel, processor: Mapping[str, Any] | N
 def write_timm_folder(
     model: HieraMAEPreTrainedModel, folder: Path, processor: Mapping[str, Any] | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Write weights and config.json.
+    """Write weights and config.json, at the size that images are prepared to.
 
     Args:
         model: see timm_weights.
@@ -150,6 +171,10 @@ def write_timm_folder(
         ValueError: timm's Hiera cannot have this geometry.
         OSError: it cannot be written.
     """
+    size = prepared_size(processor)
+    if size is not None and size != list(model.config.image_size):
+        model = copy.deepcopy(model)
+        model.resize_images(size)  # timm's Hiera takes images of one size
     content = timm_config(model, processor)
     weights, mapped, left_out = timm_weights(model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,12 +218,25 @@ def _refuse_other_geometry(config: HieraMAEConfig) -> None:
             )
 
 
-def _preparation(processor: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean, deviation, size and crop of an image processor, as timm names them."""
+def _preparation(processor: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """Mean, deviation, size and crop of an image processor, as timm names them.
+
+    Raises:
+        ValueError: it normalizes three channels each in its own way, and the model has one.
+    """
     found: dict[str, Any] = {}
     for name, field in (("mean", "image_mean"), ("std", "image_std")):
-        if processor.get(field) is not None:
-            found[name] = processor[field]
+        numbers = processor.get(field)
+        if numbers is None:
+            continue
+        if channels == 1 and isinstance(numbers, list):
+            if len(set(numbers)) > 1:
+                raise ValueError(
+                    f"the image processor's {field} is {numbers}, and the model has one channel; timm would "
+                    "want one number"
+                )
+            numbers = numbers[:1]
+        found[name] = numbers
     if processor.get("resample") in _PILLOW_FILTERS:
         found["interpolation"] = _PILLOW_FILTERS[processor["resample"]]
     size, crop = processor.get("size") or {}, processor.get("crop_size") or {}

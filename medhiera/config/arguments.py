@@ -299,8 +299,8 @@ class StageArguments:
         """What is out of range or cannot stand together with this stage: a sentence each, with its fix."""
         return []
 
-    def mask_faults(self, mask_units: int) -> list[str]:
-        """The same of images of so many mask units."""
+    def mask_faults(self, grid: tuple[int, int]) -> list[str]:
+        """The same of images of so many rows and columns of mask units."""
         return []
 
 

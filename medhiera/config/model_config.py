@@ -25,6 +25,9 @@ CONFIG_ERRORS = (ValueError, TypeError, StrictDataclassError)
 
 SET_ELSEWHERE = {
     "image_size": "set the recipe's own image_size instead",
+    "drop_path_rate": "set the recipe's own drop_path_rate instead",
+    "mask_ratio": "set stage 1's own mask_ratio instead",
+    "classifier_dropout": "set stage 2's own classifier_dropout instead",
     "num_labels": "the labels are the dataset's",
     "id2label": "the labels are the dataset's",
     "label2id": "the labels are the dataset's",

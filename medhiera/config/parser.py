@@ -21,6 +21,7 @@ from transformers.training_args import OptimizerNames
 from medhiera.config.arguments import (
     TRAINING_DEFAULTS,
     Config,
+    DataArguments,
     S,
     images_per_step,
     machine_computes_bf16,
@@ -91,6 +92,8 @@ def parse_config(
     recipe = Config(*options)
     typed, in_file = set_keys(args, known), set_keys(from_file, known)
     more_faults = out_of_range + _choose_length(recipe.training, typed, in_file)
+    if "image_size" in typed and "resize_size" in in_file - typed:
+        more_faults += _crop_faults(recipe.data, parser.parse_known_args(from_file)[0].image_size)
     check_config(
         recipe, typed | in_file, more_faults + [fault for check in checks for fault in check(recipe)]
     )
@@ -186,6 +189,24 @@ def _choose_length(training: TrainingArguments, typed: set[str], in_file: set[st
         if loser == "max_steps":
             training.max_steps = -1
     return []
+
+
+def _crop_faults(data: DataArguments, of_file: int) -> list[str]:
+    """Refuse an image_size that was typed alone and makes the crop smaller within the recipe's resize_size.
+
+    Args:
+        data: parsed; its resize_size is the file's.
+        of_file: the file's image_size.
+    """
+    if data.resize_size is None or data.image_size >= of_file:
+        return []
+    share = min(1.0, data.image_size / data.resize_size) ** 2
+    return [
+        f"image_size {data.image_size} of the command line is cropped from the recipe's resize_size "
+        f"{data.resize_size}, so that evaluation sees {share:.0%} of a square picture; add --resize_size "
+        f"{round(data.image_size * data.resize_size / of_file)} to see as much as the recipe does, or "
+        f"--resize_size {data.resize_size} if this is meant"
+    ]
 
 
 def _file_words(path: Path, known: set[str], lists: set[str]) -> list[str]:

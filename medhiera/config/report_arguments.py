@@ -115,6 +115,10 @@ class ReportArguments(StageArguments):
                 faults.append(
                     f"{name} would part the views of a study; set {name.replace('images', 'studies')}"
                 )
+        if config.model.model_overrides.get("num_query_pool", 3) != 3:
+            faults.append(
+                "model_overrides cannot set num_query_pool: a report's decoder reads one token a mask unit"
+            )
         if config.model.reset_head or config.model.reset_decoder:
             faults.append("reset_head and reset_decoder are of the other stages; leave them out")
         if config.optimization.halt_on_explosion:

@@ -1,13 +1,16 @@
 """What Hiera's author fine-tunes each size with, and which layer decay a depth bears.
 
 Stands on model_config.py. run.py fills the values in as soon as the model's geometry is known, and refuses a
-layer decay under which the first block would not learn.
+layer decay under which the first block would not learn, and a lowest rate above the rate.
 """
 
 import logging
 from typing import Any
 
+from transformers import TrainingArguments
+
 from medhiera.config.arguments import Config, ModelArguments, images_per_step
+from medhiera.config.model_config import unit_pixels
 from medhiera.errors import UserError
 from medhiera.layout import read_config
 from modeling_hiera_mae import HieraMAEConfig
@@ -46,7 +49,8 @@ def fill_in(config: Config[Any]) -> None:
         config: parsed; its checkpoint, where it names one, can be read.
 
     Raises:
-        UserError: the layer decay leaves the first block less than SMALLEST_SHARE of the head's rate.
+        UserError: the layer decay leaves the first block less than SMALLEST_SHARE of the head's rate, or the
+            schedule's lowest rate is none.
     """
     optimization, geometry = config.optimization, _geometry(config.model)
     if config.left_to_size:
@@ -64,17 +68,15 @@ def fill_in(config: Config[Any]) -> None:
         listed = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
         logger.info("by the model's size (%d blocks, %d wide): %s", blocks, geometry.embed_dim, listed)
     _check_layer_decay(optimization.layer_decay, sum(geometry.depths))
+    _check_lowest_rate(config.training)
 
 
 def _geometry(options: ModelArguments) -> HieraMAEConfig:
     source = options.model_name_or_path
     if source is not None:
         return HieraMAEConfig.from_dict(read_config(source))
-    geometry = {name: options.model_overrides[name] for name in _OF_SIZE if name in options.model_overrides}
-    return HieraMAEConfig.from_size(options.model_size, **geometry)
-
-
-_OF_SIZE = ("depths", "embed_dim")
+    one_unit = list(unit_pixels(options, None))  # which is an image of any mask unit
+    return HieraMAEConfig.from_size(options.model_size, **options.model_overrides, image_size=one_unit)
 
 
 def _check_layer_decay(decay: float, blocks: int) -> None:
@@ -85,4 +87,16 @@ def _check_layer_decay(decay: float, blocks: int) -> None:
             f"of the head's learning rate; wanted at least {SMALLEST_SHARE:g} of it, a layer_decay of "
             f"{SMALLEST_SHARE ** (1 / blocks):.2f} or more. Leave it out and set size_defaults: true for the "
             "value of this size"
+        )
+
+
+def _check_lowest_rate(training: TrainingArguments) -> None:
+    """Refuse a `min_lr` above the learning rate, which follows from the batch: the rate would rise to it."""
+    kwargs = training.lr_scheduler_kwargs
+    lowest = kwargs.get("min_lr") if isinstance(kwargs, dict) else None
+    if isinstance(lowest, int | float) and lowest >= training.learning_rate:
+        raise UserError(
+            f"lr_scheduler_kwargs has min_lr {lowest:g}, and the learning rate of this batch is "
+            f"{training.learning_rate:g}: it would rise where it is to fall. Give a share, such as "
+            "--lr_scheduler_kwargs '{\"min_lr_rate\": 0.02}', or a lower min_lr"
         )

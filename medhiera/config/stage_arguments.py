@@ -79,6 +79,11 @@ class MAEArguments(StageArguments):
     )
 
     @property
+    def block_side(self) -> int:
+        """Side, in mask units, of the squares that are kept or hidden together."""
+        return self.mask_block or (1 if self.mask_region == "none" else 2)
+
+    @property
     def wants_contours(self) -> bool:
         """Masks that follow each chest."""
         return self.mask_region == "contour"
@@ -117,16 +122,22 @@ class MAEArguments(StageArguments):
             )
         return faults
 
-    def mask_faults(self, mask_units: int) -> list[str]:
-        """Ratios within their range that leave nothing visible, or hide nothing, of so few mask units."""
+    def mask_faults(self, grid: tuple[int, int]) -> list[str]:
+        """Ratios that leave nothing visible, or hide nothing, of so few mask units; a block that is all."""
         from modeling_hiera_mae.masking import count_kept  # not at the top: --help reads this file
 
         faults = []
         for name, ratio in (("mask_ratio", self.mask_ratio), ("eval_mask_ratio", self.eval_mask_ratio)):
             try:
-                count_kept(mask_units, ratio)
+                count_kept(grid[0] * grid[1], ratio)
             except ValueError as error:
                 faults.append(f"{name}: {error}")
+        if self.block_side > 1 and self.block_side >= max(grid):
+            said = "mask_block is" if self.mask_block else f"mask_region: {self.mask_region} makes mask_block"
+            faults.append(
+                f"{said} {self.block_side}, and an image has {grid[0]} × {grid[1]} mask units, one block, "
+                "which cannot be kept or hidden whole; set a smaller mask_block, such as 1"
+            )
         return faults
 
 

@@ -141,7 +141,7 @@ def _model_faults(recipe: Config[Any]) -> list[str]:
             f"image_size is {image_size}; wanted a multiple of {side}, such as {lower} or {lower + side}"
         )
     else:
-        faults += stage.mask_faults((image_size // height) * (image_size // width))
+        faults += stage.mask_faults((image_size // height, image_size // width))
     return faults
 
 

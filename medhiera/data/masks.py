@@ -71,8 +71,7 @@ class MaskDrawing:
             options: of stage 1.
             grid: rows and columns of mask units in the model's input.
         """
-        block = options.mask_block or (1 if options.mask_region == "none" else 2)
-        return cls(grid, options.mask_ratio, options.mask_region, block, options.mask_odds)
+        return cls(grid, options.mask_ratio, options.mask_region, options.block_side, options.mask_odds)
 
     def noise(self, keys: npt.NDArray[np.uint64], inside: npt.NDArray[np.bool_] | None = None) -> Tensor:
         """(batch, units), float32: which units the masked autoencoder keeps, by their order.
@@ -88,9 +87,13 @@ class MaskDrawing:
         drawn = uniform(keys, MASK_PLACE, rows * columns)
         order = drawn if inside is None else drawn + ~self._is_chosen(drawn, inside)
         rank = order.argsort(1, kind="stable").argsort(1).reshape(-1, rows, columns)
-        # Units of a block follow each other, so that at most one kept block is cut by the ratio.
+        # Units of a block follow each other, so that at most one kept block is cut by the ratio; which of
+        # its units stay is drawn too.
         by_unit = rank.repeat(self.block, 1).repeat(self.block, 2)[:, : self.grid[0], : self.grid[1]]
-        units = by_unit.reshape(len(keys), -1).argsort(1, kind="stable").argsort(1)
+        within = uniform(keys, MASK_PLACE + rows * columns, self.grid[0] * self.grid[1])
+        units = (
+            (by_unit.reshape(len(keys), -1) + within.astype(np.float64)).argsort(1, kind="stable").argsort(1)
+        )
         return torch.from_numpy((units / units.shape[1]).astype(np.float32))
 
     def regions(self, rows: Dataset) -> "ColumnReader[Region | None] | None":

@@ -4,8 +4,9 @@
     python -m medhiera.inference.onnx_export demo/phantom/stage2 demo.onnx
 
 Needs the extra `onnx`. The graph takes `pixel_values` (batch, channels, height, width), float32,
-already resized, cropped and normalized; the batch is free, the size is the model's. It gives `probabilities`
-(batch, labels), the model's own: the sigmoid (for labels that exclude each other the softmax) is inside.
+already resized, cropped and normalized; the batch is free, the size is what `preprocessing` gives. It
+gives `probabilities` (batch, labels), the model's own: the sigmoid (for labels that exclude each other the
+softmax) is inside.
 The file's metadata hold, as JSON, `labels` and `preprocessing`, and what the model's record says of its
 probabilities: `calibration` (for each label slope and intercept, or null: calibrated = sigmoid(slope ×
 logit(p) + intercept)) and `thresholds` (of the model's own probability, or null); as text `reading`, which
@@ -42,6 +43,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from medhiera.errors import UserError
@@ -105,10 +107,11 @@ def export_onnx(source: str | Path, file: Path) -> float:
         "model": public_name(source),
         "notice": NOTICE,
     }
+    example = classifier.pixel_values([classifier.preprocessing.pixels(Image.new("L", (256, 256)))])
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as scratch:
         written = Path(scratch) / file.name
-        _write(_Probabilities(model, activation), written, metadata)
+        _write(_Probabilities(model, activation), example, written, metadata)
         difference = largest_difference(model, activation, written)
         if not difference <= TOLERANCE:
             raise UserError(
@@ -166,11 +169,11 @@ def largest_difference(
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    shape = session.get_inputs()[0].shape[1:]
     generator = torch.Generator().manual_seed(0)
     largest = torch.tensor(0.0)
     for batch in batches:
-        shape = (batch, model.config.num_channels, *model.config.image_size)
-        pixels = torch.randn(shape, generator=generator)
+        pixels = torch.randn(batch, *shape, generator=generator)
         wanted = _Probabilities(model, activation)(pixels)
         try:
             found = torch.from_numpy(session.run(["probabilities"], {"pixel_values": pixels.numpy()})[0])
@@ -196,10 +199,16 @@ def _require_packages() -> None:
         )
 
 
-def _write(module: _Probabilities, file: Path, metadata: dict[str, str]) -> None:
-    """Trace the plain path (modeling_hiera_mae/fused_linear.py does not fuse for exporters) and save it."""
-    config = module.model.config
-    example = torch.zeros(2, config.num_channels, *config.image_size)  # a batch of 1 would be taken as fixed
+def _write(module: _Probabilities, example: Tensor, file: Path, metadata: dict[str, str]) -> None:
+    """Trace the plain path (modeling_hiera_mae/fused_linear.py does not fuse for exporters) and save it.
+
+    Args:
+        module: what is traced.
+        example: (1, channels, height, width), of the size that images are prepared to.
+        file: to write.
+        metadata: of the file.
+    """
+    example = example.new_zeros(2, *example.shape[1:])  # a batch of 1 would be taken as fixed
     weights = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations

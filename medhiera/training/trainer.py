@@ -239,6 +239,12 @@ class MedHieraTrainer(LoadingTrainer):
             self.control.should_log = True  # or a resumed run's next mean loss would lack the steps before
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own; other settings are told before weights are loaded, which may not fit."""
+        if resume_from_checkpoint is not None:
+            check_settings(Path(resume_from_checkpoint), self._settings)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     # The moving average
 
     def _prepare_for_training(

@@ -86,6 +86,10 @@ def test_meta_hub_folder_states_its_own_heads(meta_mae, tmp_path):
     assert conversion.model.config.num_heads == [2, 4, 8, 16]
     assert conversion.license == "mit"
     assert convert(str(tmp_path), license_name="other").license == "other"
+    stated |= {"decoder_num_heads": 4, "mask_unit_attn": [True, False, False, False]}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    config = convert(str(tmp_path)).model.config
+    assert (config.decoder_num_heads, config.masked_unit_attention) == (4, [True, False, False, False])
 
 
 def test_timm_classifier_gives_timms_logits(tmp_path):

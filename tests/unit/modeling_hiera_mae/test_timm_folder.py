@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -94,6 +95,65 @@ def test_an_encoders_final_norm(with_norm, tmp_path, capsys):
     assert "timm's head.norm is new, with weight 1 and bias 0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_query_pool": 2},
+        {"image_size": [32, 128], "num_channels": 1},
+        {"image_size": [64, 96]},
+        {"masked_unit_attention": [True, False, False, False]},
+        {"num_heads": [2, 2, 2, 2]},
+        {"patch_size": [5, 5], "patch_padding": [2, 2]},
+        {"depths": [1, 2, 1], "num_heads": [1, 2, 4], "masked_unit_size": [4, 4], "num_query_pool": 2,
+         "masked_unit_attention": [True, True, False]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)  # fmt: skip
+def test_there_and_back_the_logits_are_the_same(fields, tmp_path):
+    """Weights alone show neither of these: the folder's config.json does."""
+    ours = randomized(tiny_classifier(**{**GEOMETRY, **fields}))
+    theirs = to_timm(ours, tmp_path)
+    main([str(tmp_path / "timm"), str(tmp_path / "back")])
+    again = HieraMAEForImageClassification.from_pretrained(tmp_path / "back").eval()
+    assert again.config.image_size == ours.config.image_size
+    images = torch.randn(2, ours.config.num_channels, *ours.config.image_size)
+    with torch.no_grad():
+        wanted, timms, found = ours(images).logits, theirs(images), again(images).logits
+    torch.testing.assert_close(timms, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("init_values", 1e-5, "init_values 1e-05; this model has None alone"),
+        ("use_expand_proj", False, "use_expand_proj False; this model has True alone"),
+        ("global_pool", "max", "global_pool 'max'; this model has 'avg' alone"),
+        ("mask_unit_attn", [False, True, False, False], "the first block of a stage attends as the stage"),
+        ("head_mul", "two", "head_mul 'two'; wanted a number"),
+    ],
+)
+def test_arguments_of_timm_that_are_not_had_here_are_refused(argument, value, message, tmp_path):
+    to_timm(randomized(tiny_classifier(**GEOMETRY)), tmp_path)
+    content = json.loads((tmp_path / "timm" / "config.json").read_text())
+    content["model_args"][argument] = value
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        convert(str(tmp_path / "timm"))
+
+
+def test_without_a_config_what_weights_do_not_show_is_refused(tmp_path):
+    for fields, message in (
+        ({"image_size": [64, 96]}, "pos_embed has 384 positions, which is no square"),
+        ({"patch_size": [5, 5], "patch_padding": [2, 2]}, r"a kernel of \(5, 5\).*how it is padded"),
+    ):
+        folder = tmp_path / next(iter(fields))
+        to_timm(randomized(tiny_classifier(**{**GEOMETRY, **fields})), folder)
+        (folder / "timm" / "config.json").unlink()
+        with pytest.raises(ValueError, match=message):
+            convert(str(folder / "timm"), num_heads=1)
+
+
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "single_label_classification"])
 def test_there_and_back_nothing_changes(problem_type, tmp_path):
     ours = randomized(tiny_classifier(**GEOMETRY, problem_type=problem_type))
@@ -125,6 +185,46 @@ def test_labels_and_preparation_go_along(tmp_path):
     card = (tmp_path / "timm" / "README.md").read_text()
     assert "license: apache-2.0" in card and "library_name: timm" in card and "local-dir:" in card
     assert "the sigmoid of a logit" in card
+
+
+def run_card(folder, image):
+    """What the code on a folder's card gives for an image."""
+    [code] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names = {"image": image}
+    with torch.no_grad():
+        exec(code.replace("local-dir:FOLDER", f"local-dir:{folder}"), names)
+    return names["logits"]
+
+
+@pytest.mark.parametrize("fields", [{"num_channels": 1}, {}, {"position_interpolation": "windowed"}])
+@pytest.mark.parametrize("crop", [64, 96])
+def test_the_cards_code_gives_our_logits(fields, crop, tmp_path, capsys):
+    """Of one channel too, and where the processor crops to another size than config.json's."""
+    ours = randomized(tiny_classifier(**GEOMETRY, **fields))
+    processor = BitImageProcessor(
+        size={"shortest_edge": crop}, crop_size={"height": crop, "width": crop}, do_center_crop=True,
+        resample=3, image_mean=[0.5] * 3, image_std=[0.25] * 3,
+    )  # fmt: skip
+    processor.save_pretrained(tmp_path / "ours")
+    to_timm(ours, tmp_path)
+    gray = np.random.default_rng(0).integers(0, 256, (crop, crop), dtype=np.uint8)
+    image = Image.fromarray(gray).convert("RGB")
+    pixels = processor(image, return_tensors="pt").pixel_values[:, : ours.config.num_channels]
+    with torch.no_grad():
+        wanted = ours(pixels).logits
+    found = run_card(tmp_path / "timm", image)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+    is_said = (
+        "Position embeddings are stretched from 64 × 64 to the 96 × 96 pixels" in capsys.readouterr().out
+    )
+    assert is_said == (crop == 96)
+
+
+def test_a_processor_of_three_unlike_channels_is_refused_of_one(tmp_path, capsys):
+    BitImageProcessor(**PROCESSOR, do_center_crop=True).save_pretrained(tmp_path / "ours")
+    with pytest.raises(SystemExit):
+        to_timm(randomized(tiny_classifier(**GEOMETRY, num_channels=1)), tmp_path)
+    assert "and the model has one channel" in capsys.readouterr().err
 
 
 def test_a_stages_record_goes_along(tmp_path):

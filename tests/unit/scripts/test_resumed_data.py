@@ -48,4 +48,7 @@ def test_other_images_or_labels_in_the_same_number_are_refused(tmp_path: Path, r
     assert train(root, folder, "mae", *resumed) == ""  # learns of no label
     assert "digest of the validation rows (image_id, labels) was" in train(root, folder, "cls", *resumed)
     write_table(folder, splits)
+    assert "checkpoint-2 is of a run with other settings (image_size was 64, now 96" in train(
+        root, folder, "cls", *resumed, "--image_size", "96"
+    )
     assert train(root, folder, "cls", *resumed) == ""

@@ -104,6 +104,16 @@ def test_resize_follows_image_size_as_in_the_paper(write):
         ("resize_size: 100", [], "below image_size"),
         ("image_size: 64\nmask_ratio: 0.8", [], "mask_ratio: mask_ratio 0.8 keeps 0 of 4 mask units"),
         ("image_size: 32", [], "eval_mask_ratio: mask_ratio 0.6 keeps 0 of 1 mask units"),
+        (
+            "image_size: 128\nmask_block: 4",
+            [],
+            "mask_block is 4, and an image has 4 × 4 mask units, one block",
+        ),
+        (
+            "image_size: 64\nmask_region: rectangle",
+            [],
+            "mask_region: rectangle makes mask_block 2, and .*one block",
+        ),
         ("precision: bf16\nbf16: true", [], "bf16 and precision are both set"),
         ("hub_model_id: me/mine", [], "hub_model_id is set without push_to_hub"),
         (
@@ -242,6 +252,21 @@ def test_the_paper_recipes_have_none_of_the_modern_options(tmp_path):
             if stage is MAEArguments
             else ClassificationArguments(rotation_degrees=30, rotation_interpolation="nearest")
         )
+
+
+def test_an_image_size_alone_does_not_cut_the_picture(write):
+    words = write("image_size: 1024\nresize_size: 1024")
+    with pytest.raises(
+        UserError, match="evaluation sees 25% of a square picture; add --resize_size 512 to see"
+    ):
+        parse_config(MAEArguments, [*words, "--image_size", "512"])
+    for resize_size in ("512", "1024"):
+        data = parse_config(MAEArguments, [*words, "--image_size", "512", "--resize_size", resize_size]).data
+        assert data.resize_size == int(resize_size)
+    words = write("resize_size: 256")
+    with pytest.raises(UserError, match="image_size 128 .*sees 25%.*add --resize_size 146 to see as much"):
+        parse_config(MAEArguments, [*words, "--image_size", "128"])
+    assert parse_config(MAEArguments, [*words, "--image_size", "256"]).data.resize_size == 256
 
 
 def test_all_faults_at_once(write):

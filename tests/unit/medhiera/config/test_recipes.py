@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import get_scheduler
 
 from medhiera.config.parser import parse_config
 from medhiera.config.size_defaults import author_values, fill_in
@@ -35,6 +37,40 @@ def test_fine_tuning_is_plain_and_is_not_ended_inside_its_cosine(name, tmp_path)
         assert recipe(name, tmp_path, "--random_crop_scale", scale).augmentation.random_crop_scale == float(
             scale
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest"),
+    [
+        ("cls_modern", 1e-5),
+        ("cls_512", 1e-6),
+        ("cls_hd", 1e-5),
+        ("cls_rsna", 1e-5),
+        ("cls_modern_smoke", 1e-5),
+    ],
+)
+def test_the_cosine_falls_at_any_batch(name, lowest, tmp_path):
+    """To the paper's lowest rate at the recipe's own batch, and to the same share of the rate at another."""
+    for words in (), ("--per_device_train_batch_size", "1"):
+        config = recipe(name, tmp_path, *words)
+        fill_in(config)
+        training = config.training
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=training.learning_rate)
+        schedule = get_scheduler(
+            training.lr_scheduler_type,
+            optimizer,
+            0,
+            10,
+            scheduler_specific_kwargs=training.lr_scheduler_kwargs,
+        )
+        rates = [schedule.get_last_lr()[0]]
+        for _ in range(10):
+            optimizer.step()
+            schedule.step()
+            rates += schedule.get_last_lr()
+        assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] / 10
+        if not words:
+            assert rates[-1] == pytest.approx(lowest)
 
 
 @pytest.mark.parametrize("epochs", ["10", "20", "30"])

@@ -1,5 +1,7 @@
 """`size_defaults`: Hiera's author's values by size, and the layer decay that a depth bears."""
 
+import json
+
 import pytest
 
 from medhiera.config.parser import parse_config
@@ -62,6 +64,23 @@ def test_random_weights_learn_alike_in_all_layers(tmp_path):
     assert config.optimization.layer_decay == 1 and config.optimization.drop_path_rate == 0.1
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"depths": [2, 3, 16], "num_heads": [1, 2, 4], "masked_unit_size": [4, 4], "num_query_pool": 2,
+         "masked_unit_attention": [True, True, False]},
+        {"depths": [2, 3, 16, 3], "patch_size": [15, 15], "patch_stride": [8, 8], "patch_padding": [7, 7]},
+        {"embed_dim": 20, "num_heads": [1, 1, 1, 1]},
+    ],
+    ids=["three stages", "larger units", "other heads"],
+)  # fmt: skip
+def test_a_geometry_of_other_fields_than_depths(overrides, tmp_path):
+    words = ["--size_defaults", "true", "--model_overrides", json.dumps(overrides), "--image_size", "256"]
+    config = parsed(tmp_path, *words, "--per_device_train_batch_size", "256")
+    fill_in(config)
+    assert config.training.learning_rate == pytest.approx(5e-4)
+
+
 def test_a_layer_decay_under_which_the_first_block_stands_still_is_refused(checkpoint, tmp_path):
     with pytest.raises(
         UserError,
@@ -70,6 +89,17 @@ def test_a_layer_decay_under_which_the_first_block_stands_still_is_refused(check
     ):
         fill_in(parsed(tmp_path, "--layer_decay", "0.55", "--model_name_or_path", checkpoint))
     fill_in(parsed(tmp_path, "--layer_decay", "0.55"))  # 12 blocks bear it
+
+
+@pytest.mark.parametrize("rate", [["--size_defaults", "true"], ["--base_learning_rate", "5e-4"]])
+def test_a_lowest_rate_above_the_rate_of_the_batch_is_refused(rate, checkpoint, tmp_path):
+    words = ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 1e-5}']
+    words += ["--model_name_or_path", checkpoint, *rate, "--per_device_train_batch_size"]
+    fill_in(parsed(tmp_path, *words, "8"))
+    with pytest.raises(
+        UserError, match=r"min_lr 1e-05, and the learning rate of this batch is 7.8125e-06.*min_lr_rate"
+    ):
+        fill_in(parsed(tmp_path, *words, "4"))
 
 
 def test_size_defaults_are_for_adamw(tmp_path):

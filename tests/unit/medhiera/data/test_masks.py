@@ -65,6 +65,20 @@ def test_any_grid_keeps_as_many_units_as_the_ratio_says(grid, ratio, block, odds
         assert (kept[:, :n_in].sum(1) == wanted).all()
 
 
+@pytest.mark.parametrize("with_region", [False, True])
+def test_of_a_block_that_the_ratio_cuts_any_units_may_stay(with_region):
+    """3 of 8 × 8 units stay, in blocks of two: one block is cut, and each of its units stays as often."""
+    masks = MaskDrawing((8, 8), 0.95, "contour", block=2)
+    keys = np.arange(4000, dtype=np.uint64)
+    inside = np.tile(np.arange(16) % 2 == 0, (len(keys), 1)) if with_region else None
+    kept = kept_units(masks, masks.noise(keys, inside))
+    assert (kept.flatten(1).sum(1) == 3).all()
+    by_block = kept.reshape(-1, 4, 2, 4, 2).transpose(2, 3)
+    assert ((by_block.flatten(3).sum(3) == 3).flatten(1).sum(1) == 1).all(), "they are of one block"
+    share = by_block.flatten(3).float().mean((0, 1, 2)) * 16 / 3
+    assert (share - 1 / 4).abs().max() < 0.02
+
+
 def test_pictures_without_a_region_are_masked_evenly():
     masks = MaskDrawing((8, 8), 0.6, "contour", block=1)
     nothing, everything = np.zeros((128, 64), bool), np.ones((128, 64), bool)

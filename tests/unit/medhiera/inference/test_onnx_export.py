@@ -143,6 +143,26 @@ def test_a_stock_checkpoint_gets_what_the_stock_pipeline_applies(tmp_path):
     assert found.sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("position_interpolation", ["bicubic", "windowed"])
+def test_the_graph_has_the_size_that_its_preprocessing_gives(position_interpolation, folder, tmp_path):
+    """A processor may crop to another size than config.json's: what the classifier computes counts."""
+    source = tmp_path / "source"
+    shutil.copytree(folder, source)
+    model = HieraMAEForImageClassification.from_pretrained(folder)
+    model.config.position_interpolation = position_interpolation
+    model.save_pretrained(source)
+    Preprocessing(image_size=96, resize_size=112, mean=0.5, std=0.25).to_processor().save_pretrained(source)
+    assert export_onnx(source, tmp_path / "cropped.onnx") <= TOLERANCE
+    images = pictures(2)
+    classifier = Classifier.from_pretrained(source)
+    pixels = classifier.pixel_values([classifier.preprocessing.pixels(image) for image in images])
+    session = onnxruntime.InferenceSession(tmp_path / "cropped.onnx", providers=["CPUExecutionProvider"])
+    stored = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
+    assert session.get_inputs()[0].shape[2:] == [96, 96] == list(stored["crop_size"].values())
+    [found] = session.run(None, {"pixel_values": pixels.contiguous().numpy()})
+    assert np.abs(found - classifier.probabilities(images).numpy()).max() <= TOLERANCE
+
+
 def test_refusals_say_what_to_do(folder, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="there is no such folder"):
         export_onnx(tmp_path / "nowhere", tmp_path / "a.onnx")

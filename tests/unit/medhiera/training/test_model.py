@@ -53,10 +53,16 @@ def masked_loss(model):
 
 @pytest.mark.parametrize("model_class", STAGES.values())
 def test_an_override_acts_on_a_checkpoint(checkpoint, model_class):
-    model = started(checkpoint, model_class, drop_path_rate=0.3, layer_norm_eps=1e-3)
-    assert model.config.drop_path_rate == 0.3
-    assert model.hiera.encoder.stages[3].layers[0].drop_path == pytest.approx(0.3)
+    model = started(checkpoint, model_class, layer_norm_eps=1e-3)
     assert model.hiera.encoder.stages[0].layers[0].layernorm_before.eps == 1e-3
+
+
+def test_the_recipes_drop_path_acts_on_a_checkpoint(checkpoint):
+    options = ModelArguments(model_name_or_path=checkpoint)
+    for model_class in STAGES.values():
+        model, _ = start_model(model_class, options, image_size=[64, 64], drop_path_rate=0.3)
+        assert model.config.drop_path_rate == 0.3
+        assert model.hiera.encoder.stages[3].layers[0].drop_path == pytest.approx(0.3)
 
 
 def test_position_interpolation_acts_at_another_size_and_survives_saving(checkpoint, tmp_path):
@@ -91,7 +97,10 @@ def test_what_equals_the_checkpoint_is_no_contradiction(checkpoint):
         ({"num_query_pool": 3}, r"num_query_pool 3 \(the checkpoint has 2\)"),
         ({"embed_dimm": 8}, "Unknown field 'embed_dimm' for HieraMAEConfig; did you mean 'embed_dim'"),
         ({"position_interpolation": "nearest"}, "position_interpolation is 'nearest'"),
-        ({"drop_path_rate": "much"}, "model_overrides cannot be used: .*drop_path_rate"),
+        ({"layer_norm_eps": "much"}, "model_overrides cannot be used: .*layer_norm_eps"),
+        ({"drop_path_rate": 0.3}, "cannot set drop_path_rate: set the recipe's own drop_path_rate"),
+        ({"mask_ratio": 0.9}, "cannot set mask_ratio: set stage 1's own mask_ratio"),
+        ({"classifier_dropout": 0.5}, "cannot set classifier_dropout: set stage 2's own"),
         ({"image_size": [64, 64]}, "cannot set image_size: set the recipe's own image_size"),
         ({"num_labels": 3}, "cannot set num_labels: the labels are the dataset's"),
     ],
