@@ -68,6 +68,7 @@ import torch
 from datasets import Dataset
 
 from medhiera.data.cocktail import are_drawn
+from medhiera.data.columns import read_labels
 from medhiera.data.selection import select_examples
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
@@ -197,7 +198,10 @@ def probe_file(options: argparse.Namespace) -> Probed:
     header, data = read_probe_data(
         options.features, options.split, options.sources, options.max_train_images, options.findings
     )
-    other = read_other(options.compare, data.names, data.scored.rows["image_id"].tolist())
+    scored = data.scored
+    other = read_other(
+        options.compare, data.names, scored.rows["image_id"].tolist(), scored.patient_ids, scored.labels
+    )
     return Probed(
         header.model, header.fingerprint, header.split_scheme, header.is_phantom, data, header.figure_mark,
         other,
@@ -213,7 +217,10 @@ def probe_model(options: argparse.Namespace, device: torch.device) -> Probed:
     log_device(device)
     encoder = Encoder.from_pretrained(options.model, device)
     data = open_data(options, encoder.preprocessing.resize_size, [options.model])
-    other = read_other(options.compare, data.cocktail.names, list(data.rows["image_id"]))
+    other = read_other(
+        options.compare, data.cocktail.names, list(data.rows["image_id"]), list(data.rows["patient_id"]),
+        read_labels(data.rows),
+    )  # fmt: skip
     training = select_examples(data.cocktail.split("train"), data.sources, options.max_train_images, seed=0)
 
     def embed(rows: Dataset) -> ProbeSplit:

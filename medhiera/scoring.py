@@ -265,14 +265,27 @@ def open_built(
     )
 
 
-def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Floats | None:
+def read_other(
+    path: Path | None,
+    names: Sequence[str],
+    image_ids: Sequence[str],
+    patient_ids: Sequence[str],
+    labels: Floats,
+) -> Floats | None:
     """Another model's probabilities of the same images; None where no file is named.
+
+    Args:
+        path: of its predictions.parquet, see read_predictions for all of these.
+        names: of the findings that are compared.
+        image_ids: of the images that are scored.
+        patient_ids: one an image.
+        labels: (images, findings); 1, 0 or NaN.
 
     Raises:
         UserError: it cannot be read, or is of other images.
     """
     try:
-        return None if path is None else read_predictions(path, names, image_ids)
+        return None if path is None else read_predictions(path, names, image_ids, patient_ids, labels)
     except ValueError as error:
         raise UserError(f"--compare {error}") from error
 
