@@ -27,11 +27,11 @@ from medhiera.errors import UserError
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.comparison import compare_models
+from medhiera.evaluation.comparison_results import Comparison
 from medhiera.evaluation.ensemble import member_lines
 from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
-from medhiera.evaluation.results import Comparison
 from medhiera.evaluation.tables import (
     call_lines,
     chance_warning,

@@ -135,7 +135,7 @@ class Difference:
     Attributes:
         difference: of the values.
         interval: of the difference, from the same resamples for both.
-        p_value: two-sided, from the resamples; None where none has a value.
+        p_value: two-sided, from the resamples; None where none has a value, or of too few patients.
     """
 
     difference: float
@@ -143,11 +143,18 @@ class Difference:
     p_value: float | None
 
 
-def paired_difference(value: float, drawn: Floats) -> Difference:
-    """A difference, its interval, and twice the share of resamples beyond zero (never zero)."""
+def paired_difference(value: float, drawn: Floats, has_few_cases: bool = False) -> Difference:
+    """A difference, its interval, and twice the share of resamples beyond zero (never zero).
+
+    Args:
+        value: over all patients.
+        drawn: (resamples,), NaN where there is no value.
+        has_few_cases: of so few patients that resampling calls equally good models different: no p-value.
+    """
     known = drawn[~np.isnan(drawn)]
     beyond = min((known <= 0).sum(), (known >= 0).sum()) if len(known) else 0
-    p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if len(known) else None
+    has_p_value = len(known) and not has_few_cases
+    p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if has_p_value else None
     return Difference(difference=float(value), interval=interval(drawn), p_value=p_value)
 
 

@@ -1,12 +1,14 @@
 """The numbers of an evaluation as lines of text, for the log and the demo's summary."""
 
+from collections.abc import Iterable, Sequence
+
 from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.comparison_results import Comparison, FindingComparison, MeanComparison
 from medhiera.evaluation.exclusive import ExclusiveReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.probe_results import ProbeFit
 from medhiera.evaluation.results import (
     ClassificationReport,
-    Comparison,
     MeanScores,
     OperatingPoints,
     RankingReport,
@@ -195,22 +197,33 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     lines = [f"{'difference of':<20} {' '.join(columns)}"]
     for name, entry in comparison.findings.items():
         label = f"{name.replace('_', ' '):<20}"
-        if entry.auroc is None or entry.average_precision is None:
-            lines.append(f"{label} –         {entry.reason}")
-        else:
-            lines.append(f"{label} {difference_text(entry.auroc, entry.average_precision)}")
-    for word, mean in (("all", comparison.mean), ("diseases", comparison.diseases)):
+        lines.append(f"{label} {difference_text(entry) or f'–         {entry.reason}'}")
+    means = {"all": comparison.mean, "diseases": comparison.diseases}
+    for word, mean in means.items():
         if mean is not None:
-            label = f"{f'mean of {word}':<20}"
-            lines.append(f"{label} {difference_text(mean.auroc, mean.average_precision)}")
-    return lines
+            lines.append(f"{f'mean of {word}':<20} {difference_text(mean)}")
+    return [*lines, *few_compared([*comparison.findings.values(), *means.values()])]
 
 
-def difference_text(*differences: Difference) -> str:
-    """Differences side by side, each with its interval and p-value."""
-    parts = []
-    for one in differences:
-        limits = "none" if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
-        p_value = "–" if one.p_value is None else f"{one.p_value:.3f}"
-        parts.append(f"{one.difference:+.3f}    {limits:<18} {p_value:<12}")
+def difference_text(
+    compared: FindingComparison | MeanComparison, measures: Sequence[str] = ("auroc", "average_precision")
+) -> str:
+    """Differences side by side, each with its interval and p-value; starred where patients are too few."""
+    parts, star = [], "*" if compared.has_few_cases else " "
+    for measure in measures:
+        one: Difference | None = getattr(compared, measure)
+        if one is not None:
+            limits = "none" if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
+            p_value = "–" if one.p_value is None else f"{one.p_value:.3f}"
+            parts.append(f"{one.difference:+.3f}{star}   {limits:<18} {p_value:<12}")
     return " ".join(parts).rstrip()
+
+
+def few_compared(rows: Iterable[FindingComparison | MeanComparison | None]) -> list[str]:
+    """The footnote of starred differences; none where no row has a star."""
+    if not any(row is not None and row.has_few_cases for row in rows):
+        return []
+    return [
+        f"* a finding with fewer than {FEWEST_PATIENTS} patients with a positive image, or with a negative "
+        "one: too few for a p-value; trust neither the difference nor its interval"
+    ]

@@ -8,14 +8,10 @@ import pytest
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
 from medhiera.errors import UserError
+from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.comparison_results import Comparison, FindingComparison, MeanComparison
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
-from medhiera.evaluation.results import (
-    Comparison,
-    Difference,
-    FindingComparison,
-    MeanComparison,
-    Rescaling,
-)
+from medhiera.evaluation.results import Rescaling
 from medhiera.hub.record import read_record
 
 GAME = {"hit_rate": 0.25, "interval": [0.1, 0.4], "chance": 0.3, "center": 0.2, "pairs": 20}
