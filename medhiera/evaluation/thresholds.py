@@ -81,9 +81,9 @@ def apply_thresholds(
 ) -> dict[str, FindingOperatingPoints]:
     """What thresholds that were chosen elsewhere reach, with patient-level intervals.
 
-    The interval is of the test images alone: the threshold is taken as given. Where all images or none are
-    called rightly it is the exact binomial one (Clopper and Pearson 1934), images taken as independent; of F1
-    by way of the Jaccard index J = TP / (TP + FP + FN), a share of images, as F1 = 2J / (1 + J).
+    The interval is of the test patients alone: the threshold is taken as given. Where all images or none are
+    called rightly it is the exact binomial one over patients, see share_interval; of F1 by way of the Jaccard
+    index J = TP / (TP + FP + FN), a share of images, as F1 = 2J / (1 + J).
 
     Args:
         thresholds: from `choose_thresholds`.
@@ -170,9 +170,9 @@ def _operating_point(threshold: float, counts: Floats, drawn: Floats) -> Operati
     """
     values: list[float | None] = []
     intervals: list[Interval] = []
-    for (right, images), draws in zip(counts.sum(axis=-1), drawn, strict=True):
-        values.append(float(right / images) if images else None)
-        intervals.append(share_interval(draws, int(right), int(images)) if len(draws) else None)
+    for (right, images), draws in zip(counts, drawn, strict=True):
+        values.append(float(right.sum() / images.sum()) if images.any() else None)
+        intervals.append(share_interval(draws, right, images) if len(draws) else None)
     jaccard, limits = (None, None) if values[0] is None else (values[3], intervals[3])
     return OperatingPoint(
         threshold=threshold,

@@ -1,5 +1,7 @@
 """Thresholds against a search over all of them; intervals against brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
@@ -132,3 +134,23 @@ def test_the_interval_of_all_or_none_is_exact():
     assert point.specificity_interval == pytest.approx([0.9119, 1.0], abs=1e-3)
     assert point.accuracy_interval == pytest.approx([0.9431, 1.0], abs=1e-3)  # 63 of 63
     assert point.f1_interval == pytest.approx([2 * 0.8518 / 1.8518, 1.0], abs=1e-3)
+
+
+def test_the_exact_interval_counts_patients():
+    """Twelve patients of eight images each are twelve independent cases: from .735 on, not .962."""
+    labels = np.repeat([1.0, 0.0], [96, 96])[:, None]
+    ids = [f"p{n // 8}" for n in range(192)]
+    right, wrong = Predictions(labels, labels, ["a"], ids), Predictions(1 - labels, labels, ["a"], ids)
+    found = apply_thresholds({"a": chosen(0.5, 0.5)}, right, Bootstrap(50))["a"].youden
+    low, both = 0.025 ** (1 / 12), 0.025 ** (1 / 24)
+    for measure, end in (("sensitivity", low), ("specificity", low), ("accuracy", both)):
+        assert getattr(found, f"{measure}_interval") == pytest.approx([end, 1.0])
+    assert found.f1_interval == pytest.approx([2 * low / (1 + low), 1.0])
+    found = apply_thresholds({"a": chosen(0.5, 0.5)}, wrong, Bootstrap(50))["a"].youden
+    assert found.sensitivity_interval == found.specificity_interval == pytest.approx([0.0, 1 - low])
+    assert found.accuracy_interval == pytest.approx([0.0, 1 - both])
+    high = 1 - both  # of the patients with an image that is positive or called so, here all
+    assert found.f1_interval == pytest.approx([0.0, 2 * high / (1 + high)])
+    one = replace(right, patient_ids=["p"] * 192)
+    found = apply_thresholds({"a": chosen(0.5, 0.5)}, one, Bootstrap(50))["a"].youden
+    assert found.sensitivity_interval == pytest.approx([0.025, 1.0])
