@@ -1,6 +1,6 @@
 """The interval of a share of images, such as accuracy, where all or none may be right.
 
-Stands on bootstrap.py, below thresholds.py and exclusive.py.
+Stands on bootstrap.py, below thresholds.py, exclusive.py, localization.py and report_content.py.
 """
 
 from scipy.stats import binomtest
@@ -16,7 +16,7 @@ def share_interval(draws: Floats, right: Floats, images: Floats) -> list[float] 
 
     Args:
         draws: (resamples,), the share in each; NaN where no image is drawn.
-        right: (patients,), images of each that are right.
+        right: (patients,), images of each that are right; or studies, where these are resampled.
         images: (patients,), images of each that count.
     """
     patients = int((images > 0).sum())

@@ -9,6 +9,7 @@ from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.probe_results import ProbeFit
 from medhiera.evaluation.results import (
     ClassificationReport,
+    Interval,
     MeanScores,
     OperatingPoints,
     RankingReport,
@@ -38,7 +39,30 @@ def format_table(report: RankingReport) -> list[str]:
     if pair_of(report):
         means = []  # each has the same
     lines += [_mean_line(word, mean, report) for word, mean in means]
-    return lines + [f"* {sentence}" for sentence in few_cases(report)]
+    return lines + [f"* {sentence}" for sentence in few_cases(report)] + without_interval(report)
+
+
+def without_interval(report: RankingReport) -> list[str]:
+    """A sentence where a value has no interval although patients were resampled; else none.
+
+    Args:
+        report: whose log, table or card says it.
+    """
+    limits: list[Interval] = []
+    for entry in report.findings.values():
+        if entry.auroc is not None:
+            limits += [entry.auroc_interval, entry.average_precision_interval]
+    for means in (report, report.diseases):
+        if means.mean_auroc is not None:
+            limits += [means.mean_auroc_interval, means.mean_average_precision_interval]
+    if isinstance(report, ClassificationReport):
+        groups = (group for table in report.subgroups.values() for group in table.groups.values())
+        limits += [group.mean_auroc_interval for group in groups if group.mean_auroc is not None]
+        if report.exclusive is not None and report.exclusive.balanced_accuracy is not None:
+            limits.append(report.exclusive.balanced_accuracy_interval)
+    if not report.bootstrap_resamples or None not in limits:
+        return []
+    return ["no interval: every resample gives the same value, which does not make it certain"]
 
 
 def few_cases(report: RankingReport) -> list[str]:
@@ -152,7 +176,9 @@ def few_labels_lines(fit: ProbeFit) -> list[str]:
         numbers = f"{each.mean_auroc:.3f}        {value_text(each.mean_auroc_interval):<17} {drawn:<17}"
         findings = len(each.findings_in_mean)
         lines.append(f"{label:<21} {numbers} {findings:<9} {' to '.join(map(str, images))}")
-    return [*lines, f"intervals: of the mean over draws, {fit.intervals_over} resampled"]
+    scored = [each.mean_auroc_interval for each in fit.few_labels if each.mean_auroc is not None]
+    note = "; none where every resample gives the same value" if None in scored and any(scored) else ""
+    return [*lines, f"intervals: of the mean over draws, {fit.intervals_over} resampled{note}"]
 
 
 def threshold_lines(points: OperatingPoints) -> list[str]:

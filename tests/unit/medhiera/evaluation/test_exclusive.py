@@ -68,6 +68,8 @@ def test_shares_of_0_and_1_have_exact_intervals_over_patients(predictions):
     for each in found.labels.values():
         assert each.recall_interval == each.precision_interval == pytest.approx([low, 1.0])
     assert found.accuracy_interval == pytest.approx([0.025 ** (1 / 30), 1.0])
+    assert found.balanced_accuracy == 1 and found.balanced_accuracy_interval is None  # no share of images
+    assert "balanced accuracy 1.000 (none)" in call_lines(found)
     wrong = score_calls(replace(perfect, scores=np.roll(labels, 1, axis=1)), Bootstrap(50))
     assert wrong.labels["virus"].recall_interval == pytest.approx([0.0, 1 - low])
 

@@ -13,6 +13,8 @@ from medhiera.evaluation.label_figures import draw_few_labels
 from medhiera.evaluation.linear_probe import PENALTIES
 from medhiera.evaluation.metrics import rank_findings, rank_over_draws
 from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.probe_results import FewLabels, ProbeFit
+from medhiera.evaluation.tables import few_labels_lines
 
 NAMES = ["Common", "Rare", "Absent"]
 
@@ -170,3 +172,22 @@ def test_a_share_that_leaves_too_few_images_is_left_out_and_says_why():
         draws=5,
     )
     assert few[0].reason.endswith("gives a draw of no finding both with and without it")
+
+
+def test_the_table_says_why_a_mean_has_no_interval():
+    def lines(*intervals):
+        few = [
+            FewLabels(
+                mean_auroc=1.0, mean_auroc_interval=limits, mean_average_precision=1.0,
+                mean_average_precision_interval=limits, findings_in_mean=["a"], shots=1, train_images=[2],
+                draw_aurocs=[1.0],
+            )
+            for limits in intervals
+        ]  # fmt: skip
+        fit = ProbeFit(penalty=1.0, chosen_on="nothing", train_images=2, train_patients=2, few_labels=few)
+        return few_labels_lines(fit)
+
+    said = "; none where every resample gives the same value"
+    found = lines([0.8, 1.0], None)
+    assert found[2].split()[4:6] == ["1.000", "none"] and found[-1].endswith(said)
+    assert said not in lines([0.8, 1.0])[-1] + lines(None)[-1]  # all of it, as without resamples
