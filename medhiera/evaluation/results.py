@@ -235,12 +235,18 @@ class FindingOperatingPoints:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanRates:
-    """Means over the findings that have a value; None where none has."""
+    """Means over the findings that have all four; None where none has.
+
+    Attributes:
+        findings_in_mean: these, in the data's order; None in records of earlier versions, whose means were of
+            other findings by measure where one has one label value on this split.
+    """
 
     sensitivity: float | None
     specificity: float | None
     accuracy: float | None = None
     f1: float | None = None
+    findings_in_mean: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

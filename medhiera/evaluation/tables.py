@@ -209,7 +209,8 @@ def threshold_lines(points: OperatingPoints) -> list[str]:
         ]
         lines.append(f"{label} {_number(point.threshold):<9} {' '.join(cells)}".rstrip())
     if (mean := points.means.get("best_f1")) is not None and mean.f1 is not None:
-        lines.append(f"{'mean':<30} {_number(mean.accuracy):<39} {_number(mean.f1)}")
+        count = "" if mean.findings_in_mean is None else f" of {len(mean.findings_in_mean)}"
+        lines.append(f"{f'mean{count}':<30} {_number(mean.accuracy):<39} {_number(mean.f1)}")
     return lines
 
 

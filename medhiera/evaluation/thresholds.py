@@ -29,6 +29,9 @@ F1."""
 RULES = ("youden", "sensitivity_90", "best_f1")
 """Their fields in ChosenThresholds and FindingOperatingPoints."""
 
+MEASURES = ("sensitivity", "specificity", "accuracy", "f1")
+"""Fields of OperatingPoint."""
+
 NOT_CHOSEN = ChosenThresholds(
     youden=None,
     sensitivity_90=None,
@@ -205,22 +208,19 @@ def score_thresholds(
     if validation is None:
         return OperatingPoints(findings={}, reason="no validation split to choose thresholds on")
     findings = apply_thresholds(choose_thresholds(validation), predictions, bootstrap)
-    by_rule = {
-        rule: [point for entry in findings.values() if (point := getattr(entry, rule)) is not None]
-        for rule in RULES
-    }
-    means = {
-        rule: MeanRates(
-            sensitivity=_mean([point.sensitivity for point in points]),
-            specificity=_mean([point.specificity for point in points]),
-            accuracy=_mean([point.accuracy for point in points]),
-            f1=_mean([point.f1 for point in points]),
-        )
-        for rule, points in by_rule.items()
-    }
+    means = {rule: _means(findings, rule) for rule in RULES}
     return OperatingPoints(findings=findings, validation_images=len(validation), means=means)
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _means(findings: Mapping[str, FindingOperatingPoints], rule: str) -> MeanRates:
+    """Of each measure at a rule's thresholds, over the same findings: those with both label values."""
+    points: dict[str, OperatingPoint | None] = {name: getattr(each, rule) for name, each in findings.items()}
+    rates = {
+        name: values
+        for name, point in points.items()
+        if point is not None and None not in (values := [getattr(point, measure) for measure in MEASURES])
+    }
+    if not rates:
+        return MeanRates(sensitivity=None, specificity=None, findings_in_mean=[])
+    means = np.mean(list(rates.values()), axis=0).tolist()
+    return MeanRates(**dict(zip(MEASURES, means, strict=True)), findings_in_mean=list(rates))

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import ChosenThresholds
-from medhiera.evaluation.thresholds import apply_thresholds, choose_thresholds
+from medhiera.evaluation.thresholds import RULES, apply_thresholds, choose_thresholds, score_thresholds
 
 
 @pytest.fixture
@@ -154,3 +154,24 @@ def test_the_exact_interval_counts_patients():
     one = replace(right, patient_ids=["p"] * 192)
     found = apply_thresholds({"a": chosen(0.5, 0.5)}, one, Bootstrap(50))["a"].youden
     assert found.sensitivity_interval == pytest.approx([0.025, 1.0])
+
+
+def test_all_means_of_a_rule_are_of_the_same_findings():
+    """Of a finding without positive images there is a specificity and no F1, of one without negatives no
+    specificity."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random((80, 4)) < 0.4).astype(float)
+    scores = np.clip(0.3 * labels + 0.7 * generator.random((80, 4)), 0, 1)
+    validation = Predictions(scores, labels, ["a", "b", "none", "all"])
+    labels = labels.copy()
+    labels[:, 2], labels[:, 3] = 0, 1
+    found = score_thresholds(replace(validation, labels=labels), validation, Bootstrap(0))
+    assert found.findings["none"].youden.specificity is not None and found.findings["all"].youden.f1
+    for rule in RULES:
+        mean, points = found.means[rule], [getattr(found.findings[name], rule) for name in "ab"]
+        assert mean.findings_in_mean == ["a", "b"]
+        for measure in ("sensitivity", "specificity", "accuracy", "f1"):
+            expected = np.mean([getattr(point, measure) for point in points])
+            assert getattr(mean, measure) == pytest.approx(expected), measure
+    nothing = score_thresholds(replace(validation, labels=np.zeros((80, 4))), validation, Bootstrap(0))
+    assert nothing.means["youden"].accuracy is None and nothing.means["youden"].findings_in_mean == []
