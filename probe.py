@@ -73,7 +73,7 @@ from medhiera.data.selection import select_examples
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
-from medhiera.evaluation.bootstrap import Bootstrap, Floats
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.few_labels import fit_by_patient, score_few_labels
 from medhiera.evaluation.label_figures import draw_few_labels
 from medhiera.evaluation.pointing_game import LocalizationReport
@@ -86,7 +86,7 @@ from medhiera.hub.probe_record import ProbeRecord, ranking_of
 from medhiera.inference.embedding import embed_in_memory
 from medhiera.inference.encoder import Encoder
 from medhiera.layout import FIGURES_FOLDER, public_name
-from medhiera.scoring import begin, compare, open_data, output_folder, read_other, write_results
+from medhiera.scoring import OtherModel, begin, compare, open_data, output_folder, read_other, write_results
 
 logger = logging.getLogger("probe")
 
@@ -111,7 +111,7 @@ class Probed:
     is_phantom: bool
     data: ProbeData
     figure_mark: str
-    other: Floats | None
+    other: OtherModel | None
 
 
 def main(argv: list[str]) -> None:

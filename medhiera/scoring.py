@@ -6,6 +6,7 @@ As run.py is for training. On evaluation/ and hub/, below evaluate_cls.py, evalu
 import argparse
 import contextlib
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ from medhiera.layout import (
     METRICS_FILE,
     REPORTS_FILE,
     present,
+    public_file_name,
     read_json_file,
 )
 from medhiera.output import make_folder, one_writer, write_error
@@ -176,11 +178,27 @@ def check_models_unseen(
             check_unseen(model, **held_out)
 
 
-def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:
+@dataclasses.dataclass(frozen=True, eq=False)
+class OtherModel:
+    """What another model said of the scored images.
+
+    Attributes:
+        scores: (images, findings), in the order that was asked for.
+        name: of the file that they were read from, see public_file_name.
+        sha256: of its content, in hexadecimal digits.
+    """
+
+    scores: Floats
+    name: str
+    sha256: str
+
+
+def compare(predictions: Predictions, other: OtherModel | None, bootstrap: Bootstrap) -> Comparison | None:
     """The paired difference from another model's scores of the same images; None where there are none."""
     if other is None:
         return None
-    return compare_models(predictions, dataclasses.replace(predictions, scores=other), bootstrap)
+    found = compare_models(predictions, dataclasses.replace(predictions, scores=other.scores), bootstrap)
+    return dataclasses.replace(found, other=other.name, other_sha256=other.sha256)
 
 
 def write_results(
@@ -271,7 +289,7 @@ def read_other(
     image_ids: Sequence[str],
     patient_ids: Sequence[str],
     labels: Floats,
-) -> Floats | None:
+) -> OtherModel | None:
     """Another model's probabilities of the same images; None where no file is named.
 
     Args:
@@ -284,9 +302,14 @@ def read_other(
     Raises:
         UserError: it cannot be read, or is of other images.
     """
+    if path is None:
+        return None
     try:
-        return None if path is None else read_predictions(path, names, image_ids, patient_ids, labels)
-    except ValueError as error:
+        scores = read_predictions(path, names, image_ids, patient_ids, labels)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return OtherModel(scores, public_file_name(path), digest)
+    except (ValueError, OSError) as error:
         raise UserError(f"--compare {error}") from error
 
 

@@ -52,6 +52,9 @@ class Comparison:
         findings: by name.
         images: of the split.
         bootstrap_resamples: of patients.
+        other: the file and its folder, without the path, that the second model's scores were read from; None
+            where they were not read, as a member's of several models, and in records of earlier versions.
+        other_sha256: of that file's content, in hexadecimal digits; None as `other`.
     """
 
     mean: MeanComparison | None
@@ -59,3 +62,5 @@ class Comparison:
     findings: dict[str, FindingComparison]
     images: int
     bootstrap_resamples: int
+    other: str | None = None
+    other_sha256: str | None = None

@@ -1,6 +1,7 @@
 """evaluate_cls.py on classes: an image is called by all outputs of the model, as predict.py calls it."""
 
 import csv
+import hashlib
 import json
 
 import numpy as np
@@ -83,7 +84,11 @@ def test_models_of_other_classes_are_compared_on_those_of_the_data(model, tmp_pa
     of_two = table.drop(columns=[name for name in table if name.startswith(("tuberculosis", "viral"))])
     of_two.to_parquet(tmp_path / "two.parquet")
     found = evaluate(model, films, tmp_path / "second", "--compare", str(tmp_path / "two.parquet"))
-    assert found["comparison"]["findings"].keys() == {"covid", "normal"}
+    comparison = found["comparison"]
+    assert comparison["findings"].keys() == {"covid", "normal"}
+    assert comparison["other"] == f"{tmp_path.name}/two.parquet"
+    assert comparison["other_sha256"] == hashlib.sha256((tmp_path / "two.parquet").read_bytes()).hexdigest()
+    assert str(tmp_path.parent) not in (tmp_path / "second" / "metrics.json").read_text()
 
 
 def test_predictions_of_other_data_are_refused_before_anything_is_scored(model, tmp_path, monkeypatch):

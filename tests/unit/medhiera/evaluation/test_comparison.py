@@ -18,7 +18,7 @@ from medhiera.evaluation.comparison_results import FindingComparison
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.tables import comparison_lines
-from medhiera.scoring import compare
+from medhiera.scoring import OtherModel, compare
 
 
 @pytest.fixture
@@ -129,8 +129,10 @@ def test_a_finding_without_an_answer_and_the_lines(two_models):
 
 def test_without_resamples_a_difference_has_no_interval_and_no_p_value(two_models):
     ours, theirs = both(two_models)
-    found = compare(ours, theirs.scores, Bootstrap(0))
-    known = compare(ours, theirs.scores, Bootstrap(200))
+    other = OtherModel(theirs.scores, "other/predictions.parquet", "0a")
+    found = compare(ours, other, Bootstrap(0))
+    known = compare(ours, other, Bootstrap(200))
+    assert (found.other, found.other_sha256) == (other.name, other.sha256)
     for one, other in ((found.mean, known.mean), (found.findings["a"], known.findings["a"])):
         for measure in ("auroc", "average_precision"):
             difference = getattr(one, measure)

@@ -55,6 +55,21 @@ def test_what_a_run_writes_is_read(tmp_path, record):
     assert read_record(tmp_path) == record
 
 
+def test_a_record_of_before_it_said_so_much_is_read(tmp_path):
+    record = classification_record(full_report())
+    record.write(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    comparison = content["evaluation"]["comparison"]
+    del comparison["other"], comparison["other_sha256"], comparison["mean"]["has_few_cases"]
+    del comparison["findings"]["Edema"]["has_few_cases"]
+    for mean in content["evaluation"]["operating_points"]["means"].values():
+        del mean["findings_in_mean"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    read = read_record(tmp_path).evaluation
+    assert read.comparison == record.evaluation.comparison
+    assert {mean.findings_in_mean for mean in read.operating_points.means.values()} == {None}
+
+
 SHARE, COUNT = "a share from 0 to 1", "a whole number from 0 up"
 
 
