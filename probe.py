@@ -62,6 +62,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -141,9 +142,8 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
             data.shared_patients, options.split,
         )  # fmt: skip
     fitted, fit = fit_by_patient(data.training, data.validation)
-    for penalty, auroc in fitted.validation_auroc.items():
-        mark = ", kept" if penalty == fitted.C else ""
-        logger.info("C %g: validation mean AUROC %.4f%s", penalty, auroc, mark)
+    for line in penalty_lines(fitted.validation_auroc, fit):
+        logger.info("%s", line)
 
     scored = data.scored.predictions(fitted.scores(data.scored.features), data.names)
     chosen_on = None
@@ -171,6 +171,21 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
     )  # fmt: skip
     write_results(options, record, scored, [], probed.figure_mark)
     finish(options, probed, record, fit)
+
+
+def penalty_lines(aurocs: Mapping[float, float], fit: ProbeFit) -> list[str]:
+    """What each penalty reached, and where.
+
+    Args:
+        aurocs: C → mean AUROC where the penalty was chosen; NaN where no finding has one.
+        fit: names that place, and the penalty that was chosen.
+    """
+    if fit.chosen_on == "nothing":
+        return [f"C {fit.penalty:g}: by default, as no labels were left to choose it on"]
+    return [
+        f"C {penalty:g}: mean AUROC {auroc:.4f} on {fit.chosen_on}{', kept' * (penalty == fit.penalty)}"
+        for penalty, auroc in aurocs.items()
+    ]
 
 
 def finish(options: argparse.Namespace, probed: Probed, record: EvaluationRecord, fit: ProbeFit) -> None:

@@ -15,6 +15,7 @@ from medhiera.evaluation.metrics import rank_findings, rank_over_draws
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.probe_results import FewLabels, ProbeFit
 from medhiera.evaluation.tables import few_labels_lines
+from probe import penalty_lines
 
 NAMES = ["Common", "Rare", "Absent"]
 
@@ -191,3 +192,20 @@ def test_the_table_says_why_a_mean_has_no_interval():
     found = lines([0.8, 1.0], None)
     assert found[2].split()[4:6] == ["1.000", "none"] and found[-1].endswith(said)
     assert said not in lines([0.8, 1.0])[-1] + lines(None)[-1]  # all of it, as without resamples
+
+
+def test_the_log_says_where_the_penalty_was_chosen():
+    """It said "validation" of a fifth of the training patients, too."""
+    alone = TRAINING.select(np.flatnonzero([patient == "p0" for patient in TRAINING.patient_ids]))
+    assert fit_by_patient(alone, None)[1].chosen_on == "nothing"
+    places = {"validation": VALIDATION, "a fifth of the training patients": None}
+    for place, validation in places.items():
+        fitted, fit = fit_by_patient(TRAINING, validation)
+        lines = penalty_lines(fitted.validation_auroc, fit)
+        reached = fitted.validation_auroc[fit.penalty]
+        assert len(lines) == len(PENALTIES) and all(f" on {place}" in line for line in lines)
+        assert f"C {fit.penalty:g}: mean AUROC {reached:.4f} on {place}, kept" in lines
+        assert sum(line.endswith("kept") for line in lines) == 1
+    fitted, fit = fit_by_patient(alone, None)
+    [line] = penalty_lines(fitted.validation_auroc, fit)
+    assert line == f"C {fit.penalty:g}: by default, as no labels were left to choose it on"
