@@ -46,6 +46,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from medhiera.data.cocktail import are_drawn
+from medhiera.data.columns import read_labels
 from medhiera.data.stored_images import as_picture
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
@@ -89,7 +90,10 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         for name, one in zip(options.model, ensemble.classifiers, strict=True)
     ]
     data = open_data(options, ensemble.resize_size, options.model)
-    other = read_other(options.compare, data.cocktail.names, list(data.rows["image_id"]))
+    other = read_other(
+        options.compare, data.cocktail.names, list(data.rows["image_id"]), list(data.rows["patient_id"]),
+        read_labels(data.rows),
+    )  # fmt: skip
 
     # Of classes the model's others are scored too: an image that is called by one of them is called wrongly.
     names = [*data.cocktail.names]

@@ -62,17 +62,19 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
 
 from medhiera.data.cocktail import are_drawn
+from medhiera.data.columns import read_labels
 from medhiera.data.selection import select_examples
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
 from medhiera.evaluation import report
-from medhiera.evaluation.bootstrap import Bootstrap, Floats
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.few_labels import fit_by_patient, score_few_labels
 from medhiera.evaluation.label_figures import draw_few_labels
 from medhiera.evaluation.pointing_game import LocalizationReport
@@ -85,7 +87,7 @@ from medhiera.hub.probe_record import ProbeRecord, ranking_of
 from medhiera.inference.embedding import embed_in_memory
 from medhiera.inference.encoder import Encoder
 from medhiera.layout import FIGURES_FOLDER, public_name
-from medhiera.scoring import begin, compare, open_data, output_folder, read_other, write_results
+from medhiera.scoring import OtherModel, begin, compare, open_data, output_folder, read_other, write_results
 
 logger = logging.getLogger("probe")
 
@@ -110,7 +112,7 @@ class Probed:
     is_phantom: bool
     data: ProbeData
     figure_mark: str
-    other: Floats | None
+    other: OtherModel | None
 
 
 def main(argv: list[str]) -> None:
@@ -140,9 +142,8 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
             data.shared_patients, options.split,
         )  # fmt: skip
     fitted, fit = fit_by_patient(data.training, data.validation)
-    for penalty, auroc in fitted.validation_auroc.items():
-        mark = ", kept" if penalty == fitted.C else ""
-        logger.info("C %g: validation mean AUROC %.4f%s", penalty, auroc, mark)
+    for line in penalty_lines(fitted.validation_auroc, fit):
+        logger.info("%s", line)
 
     scored = data.scored.predictions(fitted.scores(data.scored.features), data.names)
     chosen_on = None
@@ -172,6 +173,21 @@ def probe(options: argparse.Namespace, device: torch.device) -> None:
     finish(options, probed, record, fit)
 
 
+def penalty_lines(aurocs: Mapping[float, float], fit: ProbeFit) -> list[str]:
+    """What each penalty reached, and where.
+
+    Args:
+        aurocs: C → mean AUROC where the penalty was chosen; NaN where no finding has one.
+        fit: names that place, and the penalty that was chosen.
+    """
+    if fit.chosen_on == "nothing":
+        return [f"C {fit.penalty:g}: by default, as no labels were left to choose it on"]
+    return [
+        f"C {penalty:g}: mean AUROC {auroc:.4f} on {fit.chosen_on}{', kept' * (penalty == fit.penalty)}"
+        for penalty, auroc in aurocs.items()
+    ]
+
+
 def finish(options: argparse.Namespace, probed: Probed, record: EvaluationRecord, fit: ProbeFit) -> None:
     """Draw and print what few labels give, and update the stage's card where that is asked for."""
     figures = options.output_dir / FIGURES_FOLDER
@@ -197,7 +213,10 @@ def probe_file(options: argparse.Namespace) -> Probed:
     header, data = read_probe_data(
         options.features, options.split, options.sources, options.max_train_images, options.findings
     )
-    other = read_other(options.compare, data.names, data.scored.rows["image_id"].tolist())
+    scored = data.scored
+    other = read_other(
+        options.compare, data.names, scored.rows["image_id"].tolist(), scored.patient_ids, scored.labels
+    )
     return Probed(
         header.model, header.fingerprint, header.split_scheme, header.is_phantom, data, header.figure_mark,
         other,
@@ -213,7 +232,10 @@ def probe_model(options: argparse.Namespace, device: torch.device) -> Probed:
     log_device(device)
     encoder = Encoder.from_pretrained(options.model, device)
     data = open_data(options, encoder.preprocessing.resize_size, [options.model])
-    other = read_other(options.compare, data.cocktail.names, list(data.rows["image_id"]))
+    other = read_other(
+        options.compare, data.cocktail.names, list(data.rows["image_id"]), list(data.rows["patient_id"]),
+        read_labels(data.rows),
+    )  # fmt: skip
     training = select_examples(data.cocktail.split("train"), data.sources, options.max_train_images, seed=0)
 
     def embed(rows: Dataset) -> ProbeSplit:

@@ -12,11 +12,10 @@ from matplotlib.axes import Axes
 from benchmarks.small_laboratory import Laboratory
 from benchmarks.small_plan import COCKTAIL, FEATURES, KERMANY, LEAK, RANDOM, RESNET18
 from benchmarks.small_reached import MEASURES, Results, read_probe
-from medhiera.evaluation.bootstrap import Bootstrap
+from medhiera.evaluation.bootstrap import Bootstrap, Difference
 from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.results import Difference
 from medhiera.experiments.report import difference_cells, student_interval
 from medhiera.plotting import BLUE, ORANGE, save, subplots
 
@@ -58,6 +57,7 @@ class Paired:
         short: for the figure.
         values: measure of MEASURES → difference, one a seed.
         patients: measure → the mean over seeds with its interval over patients.
+        has_few_cases: these are too few for a verdict.
     """
 
     group: str
@@ -65,6 +65,7 @@ class Paired:
     short: str
     values: dict[str, list[float]]
     patients: dict[str, Difference]
+    has_few_cases: bool
 
     @classmethod
     def of(
@@ -92,7 +93,7 @@ class Paired:
             for measure in MEASURES
         }
         patients = {measure: getattr(found, name) for measure, name in MEASURES.items()}
-        return cls(group, " − ".join(names), short, values, patients)
+        return cls(group, " − ".join(names), short, values, patients, found.has_few_cases)
 
 
 def differences(lab: Laboratory, results: Results, bootstrap: Bootstrap, split: str = "test") -> list[Paired]:
@@ -132,17 +133,21 @@ def difference_lines(found: Sequence[Paired], split: str) -> list[str]:
     """The table of differences between contestants, with a verdict."""
     return [
         f"Differences on {split}, paired by seed and image. Better or worse where neither interval holds "
-        "zero, else undecided.",
+        "zero, else undecided; of too few patients neither.",
         "",
         "| labels | compared | measure | difference over seeds | over patients | verdict |",
         "|---|---|---|---|---|---|",
         *(
-            f"| {each.group} | {each.label} | {in_words(measure)} | "
-            f"{difference_cells(each.values[measure], each.patients[measure].interval)} |"
+            f"| {each.group} | {each.label} | {in_words(measure)} | {_cells(each, measure)} |"
             for each in found
             for measure in MEASURES
         ),
     ]
+
+
+def _cells(each: Paired, measure: str) -> str:
+    limits = each.patients[measure].interval
+    return difference_cells(each.values[measure], limits, has_few_cases=each.has_few_cases)
 
 
 def probe_difference_lines(found: Sequence[Paired]) -> list[str]:

@@ -208,3 +208,8 @@ def read_json_file(file: Path) -> dict[str, Any]:
 def public_name(source: str | Path) -> str:
     """A folder's own name, or the Hub id: no path of this machine goes into a record."""
     return Path(source).resolve().name if Path(source).exists() else str(source)
+
+
+def public_file_name(file: Path) -> str:
+    """A file's own name behind its folder's, `other/predictions.parquet`, as public_name."""
+    return f"{file.resolve().parent.name}/{file.name}".lstrip("/")

@@ -6,6 +6,7 @@ As run.py is for training. On evaluation/ and hub/, below evaluate_cls.py, evalu
 import argparse
 import contextlib
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,11 +28,11 @@ from medhiera.errors import UserError
 from medhiera.evaluation import report
 from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.comparison import compare_models
+from medhiera.evaluation.comparison_results import Comparison
 from medhiera.evaluation.ensemble import member_lines
 from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.predictions import Predictions, read_predictions
 from medhiera.evaluation.published_results import compare_with_published
-from medhiera.evaluation.results import Comparison
 from medhiera.evaluation.tables import (
     call_lines,
     chance_warning,
@@ -48,6 +49,7 @@ from medhiera.layout import (
     METRICS_FILE,
     REPORTS_FILE,
     present,
+    public_file_name,
     read_json_file,
 )
 from medhiera.output import make_folder, one_writer, write_error
@@ -176,11 +178,27 @@ def check_models_unseen(
             check_unseen(model, **held_out)
 
 
-def compare(predictions: Predictions, other: Floats | None, bootstrap: Bootstrap) -> Comparison | None:
+@dataclasses.dataclass(frozen=True, eq=False)
+class OtherModel:
+    """What another model said of the scored images.
+
+    Attributes:
+        scores: (images, findings), in the order that was asked for.
+        name: of the file that they were read from, see public_file_name.
+        sha256: of its content, in hexadecimal digits.
+    """
+
+    scores: Floats
+    name: str
+    sha256: str
+
+
+def compare(predictions: Predictions, other: OtherModel | None, bootstrap: Bootstrap) -> Comparison | None:
     """The paired difference from another model's scores of the same images; None where there are none."""
     if other is None:
         return None
-    return compare_models(predictions, dataclasses.replace(predictions, scores=other), bootstrap)
+    found = compare_models(predictions, dataclasses.replace(predictions, scores=other.scores), bootstrap)
+    return dataclasses.replace(found, other=other.name, other_sha256=other.sha256)
 
 
 def write_results(
@@ -265,15 +283,33 @@ def open_built(
     )
 
 
-def read_other(path: Path | None, names: list[str], image_ids: list[str]) -> Floats | None:
+def read_other(
+    path: Path | None,
+    names: Sequence[str],
+    image_ids: Sequence[str],
+    patient_ids: Sequence[str],
+    labels: Floats,
+) -> OtherModel | None:
     """Another model's probabilities of the same images; None where no file is named.
+
+    Args:
+        path: of its predictions.parquet, see read_predictions for all of these.
+        names: of the findings that are compared.
+        image_ids: of the images that are scored.
+        patient_ids: one an image.
+        labels: (images, findings); 1, 0 or NaN.
 
     Raises:
         UserError: it cannot be read, or is of other images.
     """
+    if path is None:
+        return None
     try:
-        return None if path is None else read_predictions(path, names, image_ids)
-    except ValueError as error:
+        scores = read_predictions(path, names, image_ids, patient_ids, labels)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return OtherModel(scores, public_file_name(path), digest)
+    except (ValueError, OSError) as error:
         raise UserError(f"--compare {error}") from error
 
 

@@ -19,6 +19,9 @@ CHUNK = 128
 """Resamples at a time: bounds the memory at a few arrays of positives × this."""
 
 
+_ROUNDING = 1e-12
+"""Values that are no further apart are the same: a mean of ones may be a hair below 1."""
+
 SEED = 0
 """Of every draw: a split's intervals do not depend on the seed that a model was trained with."""
 
@@ -112,7 +115,10 @@ def _draw(count: int, resamples: int) -> NDArray[np.uint8]:
 
 
 def interval(draws: Floats, centered_on: float | None = None) -> list[float] | None:
-    """The 2.5 and 97.5 percentiles of the resamples that have a value; None where not one has.
+    """The 2.5 and 97.5 percentiles of the resamples that have a value.
+
+    None where not one has, or all have the same, as those of an AUROC of 1 or of a single patient: that
+    resampling cannot leave a value does not make it certain.
 
     Args:
         draws: (resamples,), NaN where there is no value.
@@ -120,7 +126,7 @@ def interval(draws: Floats, centered_on: float | None = None) -> list[float] | N
             twice stands beside itself. The percentiles are moved by the bias that the resamples show.
     """
     known = draws[~np.isnan(draws)]
-    if not len(known):
+    if not len(known) or np.ptp(known) <= _ROUNDING:
         return None
     limits = np.percentile(known, [2.5, 97.5])
     if centered_on is not None:
@@ -135,7 +141,7 @@ class Difference:
     Attributes:
         difference: of the values.
         interval: of the difference, from the same resamples for both.
-        p_value: two-sided, from the resamples; None where none has a value.
+        p_value: two-sided, from the resamples; None where none has a value, or of too few patients.
     """
 
     difference: float
@@ -143,12 +149,20 @@ class Difference:
     p_value: float | None
 
 
-def paired_difference(value: float, drawn: Floats) -> Difference:
-    """A difference, its interval, and twice the share of resamples beyond zero (never zero)."""
+def paired_difference(value: float, drawn: Floats, has_few_cases: bool = False) -> Difference:
+    """A difference, its interval, and twice the share of resamples beyond zero (never zero).
+
+    Args:
+        value: over all patients.
+        drawn: (resamples,), NaN where there is no value.
+        has_few_cases: of so few patients that resampling calls equally good models different: no p-value.
+    """
     known = drawn[~np.isnan(drawn)]
     beyond = min((known <= 0).sum(), (known >= 0).sum()) if len(known) else 0
-    p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if len(known) else None
-    return Difference(difference=float(value), interval=interval(drawn), p_value=p_value)
+    has_p_value = len(known) and not has_few_cases
+    p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if has_p_value else None
+    limits = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else None
+    return Difference(difference=float(value), interval=limits, p_value=p_value)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Stands on metrics.py and bootstrap.py. Which model is better is asked of the dif
 overlap do not answer it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,15 +17,10 @@ from medhiera.evaluation.bootstrap import (
     WeightedRanking,
     paired_difference,
 )
+from medhiera.evaluation.comparison_results import Comparison, FindingComparison, MeanComparison
 from medhiera.evaluation.metrics import diseases_among, drawn_means, rank_findings
 from medhiera.evaluation.predictions import FindingColumn, Predictions
-from medhiera.evaluation.results import (
-    Comparison,
-    FindingComparison,
-    MeanComparison,
-    MeanScores,
-    RankingReport,
-)
+from medhiera.evaluation.results import MeanScores, RankingReport
 
 
 def compare_models(predictions: Predictions, other: Predictions, bootstrap: Bootstrap) -> Comparison:
@@ -36,7 +31,8 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
     Args:
         predictions: of the first model.
         other: of the second, same images, findings and labels in the same order.
-        bootstrap: behind the intervals and p-values; without resamples there are none.
+        bootstrap: behind the intervals and p-values; without resamples there are none. Nor has a p-value what
+            has too few patients, nor a mean with it.
 
     Raises:
         ValueError: the two are not of the same images and findings.
@@ -51,8 +47,14 @@ def compare_models(predictions: Predictions, other: Predictions, bootstrap: Boot
     }
     diseases = diseases_among(pairs)
     return Comparison(
-        mean=_compare_means(_of_means(ours, theirs), drawn_means(draws, list(pairs))),
-        diseases=_compare_means(_of_means(ours.diseases, theirs.diseases), drawn_means(draws, diseases)),
+        mean=_compare_means(
+            _of_means(ours, theirs), drawn_means(draws, list(pairs)), _has_few_cases(pairs, pairs)
+        ),
+        diseases=_compare_means(
+            _of_means(ours.diseases, theirs.diseases),
+            drawn_means(draws, diseases),
+            _has_few_cases(pairs, diseases),
+        ),
         findings=findings,
         images=len(predictions),
         bootstrap_resamples=bootstrap.resamples,
@@ -89,7 +91,10 @@ def compare_over_seeds(
         values.append(differences)
         drawn = _resample(_pairs(one, other), first.patient_count, bootstrap)
         draws.append(drawn_means(drawn, list(drawn)))
-    return _compare_means(tuple(np.mean(values, axis=0)), list(np.mean(draws, axis=0)))
+    paired = _pairs(first, first)
+    return _compare_means(
+        tuple(np.mean(values, axis=0)), list(np.mean(draws, axis=0)), _has_few_cases(paired, paired)
+    )
 
 
 def _pairs(predictions: Predictions, other: Predictions) -> dict[str, tuple[FindingColumn, FindingColumn]]:
@@ -99,6 +104,11 @@ def _pairs(predictions: Predictions, other: Predictions) -> dict[str, tuple[Find
         for column, another in zip(predictions.columns(), other.columns(), strict=True)
         if column.one_sided_reason is None
     }
+
+
+def _has_few_cases(pairs: Mapping[str, tuple[FindingColumn, FindingColumn]], names: Iterable[str]) -> bool:
+    """Whether one of some findings has too few patients on one side."""
+    return any(pairs[name][0].has_few_cases for name in names)
 
 
 def _resample(
@@ -146,12 +156,14 @@ def _compare_finding(
     assert one.auroc is not None and other.auroc is not None
     assert one.average_precision is not None and other.average_precision is not None
     auroc, average_precision = draws[name]
+    scores, has_few_cases = np.stack([column.scores for column in pair]), pair[0].has_few_cases
     return FindingComparison(
-        auroc=paired_difference(one.auroc - other.auroc, auroc),
+        auroc=paired_difference(one.auroc - other.auroc, auroc, has_few_cases),
         average_precision=paired_difference(
-            one.average_precision - other.average_precision, average_precision
+            one.average_precision - other.average_precision, average_precision, has_few_cases
         ),
-        delong_p_value=delong_p_value(np.stack([column.scores for column in pair]), pair[0].is_present),
+        delong_p_value=None if has_few_cases else delong_p_value(scores, pair[0].is_present),
+        has_few_cases=has_few_cases,
     )
 
 
@@ -172,12 +184,16 @@ def _of_means(ours: MeanScores, theirs: MeanScores) -> tuple[float, float] | Non
     )
 
 
-def _compare_means(values: tuple[float, ...] | None, drawn: Sequence[Floats]) -> MeanComparison | None:
+def _compare_means(
+    values: tuple[float, ...] | None, drawn: Sequence[Floats], has_few_cases: bool
+) -> MeanComparison | None:
     """From the differences of AUROC and average precision and their resamples."""
     if values is None:
         return None
-    auroc, average_precision = map(paired_difference, values, drawn)
-    return MeanComparison(auroc=auroc, average_precision=average_precision)
+    auroc, average_precision = (
+        paired_difference(value, draws, has_few_cases) for value, draws in zip(values, drawn, strict=True)
+    )
+    return MeanComparison(auroc=auroc, average_precision=average_precision, has_few_cases=has_few_cases)
 
 
 def delong(scores: Floats, truth: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_models
+from medhiera.evaluation.comparison_results import Comparison
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.results import Comparison, MeanScores
-from medhiera.evaluation.tables import difference_text, mean_as_text
+from medhiera.evaluation.results import MeanScores
+from medhiera.evaluation.tables import difference_text, few_compared, mean_as_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,8 @@ def member_lines(members: Sequence[EnsembleMember], mean: MeanScores) -> list[st
         f"mean AUROC of all findings; gain of the mean of {len(members)} models, paired, with bootstrap p:"
     ]
     for one in members:
-        gain = "" if one.gain.mean is None else f"; the mean's gain {difference_text(one.gain.mean.auroc)}"
-        lines.append(f"{one.model:<20} {mean_as_text(one.scores)}{gain}")
-    return [*lines, f"{'mean of them':<20} {mean_as_text(mean)}"]
+        gain = one.gain.mean
+        text = "" if gain is None else f"; the mean's gain {difference_text(gain, ['auroc'])}"
+        lines.append(f"{one.model:<20} {mean_as_text(one.scores)}{text}")
+    footnote = few_compared(one.gain.mean for one in members)
+    return [*lines, f"{'mean of them':<20} {mean_as_text(mean)}", *footnote]

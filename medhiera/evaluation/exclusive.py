@@ -82,13 +82,15 @@ def score_calls(predictions: Predictions, bootstrap: Bootstrap) -> ExclusiveRepo
     (accuracy, balanced, recalls, precisions), resampled = (
         _measures(each, has_images) for each in (table, drawn)
     )
-    right, images_of, called_so = table[range(len(names)), range(len(names)), 0], table.sum(1), table.sum(0)
+    by_patient = of_patients.reshape(count, *shape)
+    right, images_of = by_patient[:, range(len(names)), range(len(names))].T, by_patient.sum(axis=2).T
+    called_so = by_patient.sum(axis=1).T
     labels = {
         name: LabelCalls(
             recall=_value(recalls[index]),
-            recall_interval=_interval(resampled[2][index], right[index], images_of[index, 0]),
+            recall_interval=_interval(resampled[2][index], right[index], images_of[index]),
             precision=_value(precisions[index]),
-            precision_interval=_interval(resampled[3][index], right[index], called_so[index, 0]),
+            precision_interval=_interval(resampled[3][index], right[index], called_so[index]),
             called={other: int(images) for other, images in zip(names, table[index, :, 0], strict=True)},
         )
         for index, name in enumerate(names)
@@ -96,7 +98,7 @@ def score_calls(predictions: Predictions, bootstrap: Bootstrap) -> ExclusiveRepo
     images = table.sum()
     return ExclusiveReport(
         accuracy=_value(accuracy),
-        accuracy_interval=_interval(resampled[0], right.sum(), images),
+        accuracy_interval=_interval(resampled[0], right.sum(axis=0), images_of.sum(axis=0)),
         balanced_accuracy=_value(balanced),
         balanced_accuracy_interval=interval(resampled[1]),
         accuracy_of_commonest=float(table.sum(axis=1).max() / images) if images else None,
@@ -114,8 +116,8 @@ def _measures(tables: Floats, has_images: NDArray[np.bool_]) -> tuple[Floats, Fl
     return _share(right.sum(axis=0), tables.sum(axis=(0, 1))), balanced, recalls, precisions
 
 
-def _interval(draws: Floats, right: float, images: float) -> list[float] | None:
-    return share_interval(draws, int(right), int(images)) if len(draws) else None
+def _interval(draws: Floats, right: Floats, images: Floats) -> list[float] | None:
+    return share_interval(draws, right, images) if len(draws) else None
 
 
 def _share(part: Floats, whole: Floats) -> Floats:

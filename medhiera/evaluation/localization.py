@@ -19,6 +19,7 @@ from medhiera.data.preprocessing import CenterCrop
 from medhiera.data.stored_images import as_pictures
 from medhiera.evaluation.bootstrap import Bootstrap, count_patients, group_patients, interval
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
+from medhiera.evaluation.shares import share_interval
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.heat_maps import METHOD, heat_maps
 
@@ -156,22 +157,25 @@ def _hit_rate(
     count = count_patients(patients)
     hits = np.array([example.is_hit for example in examples], dtype=float)
     shares = np.array([example.covered_share for example in examples])
-    sums = [
-        np.bincount(patients[is_in], values[is_in], count) for values in (hits, shares, np.ones(len(hits)))
-    ]
-    draws = [np.stack(sums) @ weights for weights in bootstrap.weights(count)]
+    counted = (hits, shares, np.ones(len(hits)))
+    sums = np.stack([np.bincount(patients[is_in], values[is_in], count) for values in counted]).astype(float)
+    draws = [sums @ weights for weights in bootstrap.weights(count)]
+    rate, chance = float(hits[is_in].mean()), float(shares[is_in].mean())
     limits, above_chance = None, None
     if draws:
         right, by_chance, pairs = np.concatenate(draws, axis=1)
         # A resample may hold no patient with the finding; it has no rate.
-        limits, above_chance = (
-            interval(np.divide(total, pairs, out=np.full_like(right, np.nan), where=pairs > 0))
+        drawn, drawn_above = (
+            np.divide(total, pairs, out=np.full_like(right, np.nan), where=pairs > 0)
             for total in (right, right - by_chance)
         )
+        limits, above_chance = share_interval(drawn, sums[0], sums[2]), interval(drawn_above)
+        if rate in (0, 1) and limits is not None:  # resamples differ by chance alone
+            above_chance = [limit - chance for limit in limits]
     return HitRate(
-        hit_rate=float(hits[is_in].mean()),
+        hit_rate=rate,
         interval=limits,
-        chance=float(shares[is_in].mean()),
+        chance=chance,
         above_chance_interval=above_chance,
         center=float(np.array([example.is_center_hit for example in examples])[is_in].mean()),
         pairs=int(is_in.sum()),

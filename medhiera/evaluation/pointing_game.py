@@ -19,8 +19,8 @@ class HitRate:
         hit_rate: share of pairs.
         interval: of the hit rate.
         chance: what a random point would reach: the mean share of the model's input that boxes cover.
-        above_chance_interval: of the hit rate minus chance, from the same resamples of patients; None where
-            none was computed.
+        above_chance_interval: of the hit rate minus chance, from the same resamples of patients; of a hit
+            rate of 0 or 1 the exact binomial one minus chance. None where none was computed.
         center: what the middle of the image would reach.
         pairs: of image and finding.
         patients: that they come from.

@@ -10,6 +10,7 @@ from pathlib import Path
 from medhiera.evaluation import figures
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.calibration import fit_rescaling, measure_calibration, rescale
+from medhiera.evaluation.comparison_results import Comparison
 from medhiera.evaluation.exclusive import NO_THRESHOLD, score_calls
 from medhiera.evaluation.localization import HeatMapExample
 from medhiera.evaluation.metrics import rank_findings
@@ -18,7 +19,6 @@ from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import (
     CalibrationReport,
     ClassificationReport,
-    Comparison,
     MeanCalibration,
     OperatingPoints,
     Rescaling,

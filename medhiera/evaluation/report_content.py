@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from medhiera.evaluation.bootstrap import Bootstrap, Floats, interval
+from medhiera.evaluation.bootstrap import Bootstrap, Floats
 from medhiera.evaluation.caption_results import Laterality
+from medhiera.evaluation.shares import share_interval
 
 SIDES = frozenset({"left", "right"})
 
@@ -74,17 +75,17 @@ def score_laterality(
         wrong=studies - correct - missing,
         missing=missing,
         share_correct=correct / studies if studies else None,
-        share_correct_interval=interval(_resample_share(is_correct, has_side, bootstrap)),
+        share_correct_interval=_share_interval(is_correct, has_side, bootstrap),
         written=written,
         share_written_correct=correct / written if written else None,
-        share_written_correct_interval=interval(_resample_share(is_correct, is_written, bootstrap)),
+        share_written_correct_interval=_share_interval(is_correct, is_written, bootstrap),
     )
 
 
-def _resample_share(part: Floats, whole: Floats, bootstrap: Bootstrap) -> Floats:
-    """Part over whole in each resample, NaN where it holds nothing of the whole: (resamples,)."""
-    shares = [np.empty(0)]
+def _share_interval(part: Floats, whole: Floats, bootstrap: Bootstrap) -> list[float] | None:
+    """Of part over whole, each (studies,); None without resamples. See share_interval."""
+    shares = []
     for weights in bootstrap.weights(len(whole)):
-        count = whole @ weights
+        count = whole @ weights  # a resample may hold nothing of the whole
         shares.append(np.divide(part @ weights, count, out=np.full_like(count, np.nan), where=count > 0))
-    return np.concatenate(shares)
+    return share_interval(np.concatenate(shares), part, whole) if shares else None

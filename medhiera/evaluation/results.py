@@ -1,15 +1,15 @@
 """What each scorer of this room returns: plain dataclasses, so that mypy knows every key of a report.
 
-Below the scorers, on bootstrap.py and pointing_game.py. Fields hold str, int, float, None, lists,
-dicts and other such classes only: `dataclasses.asdict` gives JSON, and hub/record.py reads and writes them. A
-value that cannot be computed is None, never NaN, and `reason` says why. An interval is [low, high] at 95 %,
-or None; `X_interval` is that of the field `X`.
+Below the scorers, on comparison_results.py, exclusive.py and pointing_game.py. Fields hold str, int, float,
+None, lists, dicts and other such classes only: `dataclasses.asdict` gives JSON, and hub/record.py reads and
+writes them. A value that cannot be computed is None, never NaN, and `reason` says why. An interval is [low,
+high] at 95 %, or None; `X_interval` is that of the field `X`.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.comparison_results import Comparison
 from medhiera.evaluation.exclusive import ExclusiveReport
 from medhiera.evaluation.pointing_game import LocalizationReport
 
@@ -235,12 +235,18 @@ class FindingOperatingPoints:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanRates:
-    """Means over the findings that have a value; None where none has."""
+    """Means over the findings that have all four; None where none has.
+
+    Attributes:
+        findings_in_mean: these, in the data's order; None in records of earlier versions, whose means were of
+            other findings by measure where one has one label value on this split.
+    """
 
     sensitivity: float | None
     specificity: float | None
     accuracy: float | None = None
     f1: float | None = None
+    findings_in_mean: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,55 +304,6 @@ class SubgroupReport:
     findings_in_mean: list[str]
     findings_left_out: list[str]
     reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindingComparison:
-    """Two models on one finding.
-
-    Attributes:
-        auroc: None where there is no value.
-        average_precision: None where there is no value.
-        delong_p_value: of the AUROC; takes every image for a patient of its own.
-        reason: why there is no value.
-    """
-
-    auroc: Difference | None = None
-    average_precision: Difference | None = None
-    delong_p_value: float | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeanComparison:
-    """Two models by their means.
-
-    Attributes:
-        auroc: of the mean AUROCs.
-        average_precision: of the mean average precisions.
-    """
-
-    auroc: Difference
-    average_precision: Difference
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two models on the same images.
-
-    Attributes:
-        mean: over all findings with a value; None where none has.
-        diseases: the same without No Finding.
-        findings: by name.
-        images: of the split.
-        bootstrap_resamples: of patients.
-    """
-
-    mean: MeanComparison | None
-    diseases: MeanComparison | None
-    findings: dict[str, FindingComparison]
-    images: int
-    bootstrap_resamples: int
 
 
 @dataclass(frozen=True, kw_only=True)

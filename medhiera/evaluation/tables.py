@@ -1,12 +1,15 @@
 """The numbers of an evaluation as lines of text, for the log and the demo's summary."""
 
+from collections.abc import Iterable, Sequence
+
 from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.comparison_results import Comparison, FindingComparison, MeanComparison
 from medhiera.evaluation.exclusive import ExclusiveReport
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.probe_results import ProbeFit
 from medhiera.evaluation.results import (
     ClassificationReport,
-    Comparison,
+    Interval,
     MeanScores,
     OperatingPoints,
     RankingReport,
@@ -36,7 +39,30 @@ def format_table(report: RankingReport) -> list[str]:
     if pair_of(report):
         means = []  # each has the same
     lines += [_mean_line(word, mean, report) for word, mean in means]
-    return lines + [f"* {sentence}" for sentence in few_cases(report)]
+    return lines + [f"* {sentence}" for sentence in few_cases(report)] + without_interval(report)
+
+
+def without_interval(report: RankingReport) -> list[str]:
+    """A sentence where a value has no interval although patients were resampled; else none.
+
+    Args:
+        report: whose log, table or card says it.
+    """
+    limits: list[Interval] = []
+    for entry in report.findings.values():
+        if entry.auroc is not None:
+            limits += [entry.auroc_interval, entry.average_precision_interval]
+    for means in (report, report.diseases):
+        if means.mean_auroc is not None:
+            limits += [means.mean_auroc_interval, means.mean_average_precision_interval]
+    if isinstance(report, ClassificationReport):
+        groups = (group for table in report.subgroups.values() for group in table.groups.values())
+        limits += [group.mean_auroc_interval for group in groups if group.mean_auroc is not None]
+        if report.exclusive is not None and report.exclusive.balanced_accuracy is not None:
+            limits.append(report.exclusive.balanced_accuracy_interval)
+    if not report.bootstrap_resamples or None not in limits:
+        return []
+    return ["no interval: every resample gives the same value, which does not make it certain"]
 
 
 def few_cases(report: RankingReport) -> list[str]:
@@ -150,7 +176,9 @@ def few_labels_lines(fit: ProbeFit) -> list[str]:
         numbers = f"{each.mean_auroc:.3f}        {value_text(each.mean_auroc_interval):<17} {drawn:<17}"
         findings = len(each.findings_in_mean)
         lines.append(f"{label:<21} {numbers} {findings:<9} {' to '.join(map(str, images))}")
-    return [*lines, f"intervals: of the mean over draws, {fit.intervals_over} resampled"]
+    scored = [each.mean_auroc_interval for each in fit.few_labels if each.mean_auroc is not None]
+    note = "; none where every resample gives the same value" if None in scored and any(scored) else ""
+    return [*lines, f"intervals: of the mean over draws, {fit.intervals_over} resampled{note}"]
 
 
 def threshold_lines(points: OperatingPoints) -> list[str]:
@@ -181,7 +209,8 @@ def threshold_lines(points: OperatingPoints) -> list[str]:
         ]
         lines.append(f"{label} {_number(point.threshold):<9} {' '.join(cells)}".rstrip())
     if (mean := points.means.get("best_f1")) is not None and mean.f1 is not None:
-        lines.append(f"{'mean':<30} {_number(mean.accuracy):<39} {_number(mean.f1)}")
+        count = "" if mean.findings_in_mean is None else f" of {len(mean.findings_in_mean)}"
+        lines.append(f"{f'mean{count}':<30} {_number(mean.accuracy):<39} {_number(mean.f1)}")
     return lines
 
 
@@ -195,22 +224,33 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     lines = [f"{'difference of':<20} {' '.join(columns)}"]
     for name, entry in comparison.findings.items():
         label = f"{name.replace('_', ' '):<20}"
-        if entry.auroc is None or entry.average_precision is None:
-            lines.append(f"{label} –         {entry.reason}")
-        else:
-            lines.append(f"{label} {difference_text(entry.auroc, entry.average_precision)}")
-    for word, mean in (("all", comparison.mean), ("diseases", comparison.diseases)):
+        lines.append(f"{label} {difference_text(entry) or f'–         {entry.reason}'}")
+    means = {"all": comparison.mean, "diseases": comparison.diseases}
+    for word, mean in means.items():
         if mean is not None:
-            label = f"{f'mean of {word}':<20}"
-            lines.append(f"{label} {difference_text(mean.auroc, mean.average_precision)}")
-    return lines
+            lines.append(f"{f'mean of {word}':<20} {difference_text(mean)}")
+    return [*lines, *few_compared([*comparison.findings.values(), *means.values()])]
 
 
-def difference_text(*differences: Difference) -> str:
-    """Differences side by side, each with its interval and p-value."""
-    parts = []
-    for one in differences:
-        limits = "none" if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
-        p_value = "–" if one.p_value is None else f"{one.p_value:.3f}"
-        parts.append(f"{one.difference:+.3f}    {limits:<18} {p_value:<12}")
+def difference_text(
+    compared: FindingComparison | MeanComparison, measures: Sequence[str] = ("auroc", "average_precision")
+) -> str:
+    """Differences side by side, each with its interval and p-value; starred where patients are too few."""
+    parts, star = [], "*" if compared.has_few_cases else " "
+    for measure in measures:
+        one: Difference | None = getattr(compared, measure)
+        if one is not None:
+            limits = "none" if one.interval is None else "{:+.3f} to {:+.3f}".format(*one.interval)
+            p_value = "–" if one.p_value is None else f"{one.p_value:.3f}"
+            parts.append(f"{one.difference:+.3f}{star}   {limits:<18} {p_value:<12}")
     return " ".join(parts).rstrip()
+
+
+def few_compared(rows: Iterable[FindingComparison | MeanComparison | None]) -> list[str]:
+    """The footnote of starred differences; none where no row has a star."""
+    if not any(row is not None and row.has_few_cases for row in rows):
+        return []
+    return [
+        f"* a finding with fewer than {FEWEST_PATIENTS} patients with a positive image, or with a negative "
+        "one: too few for a p-value; trust neither the difference nor its interval"
+    ]

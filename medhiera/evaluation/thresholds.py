@@ -29,6 +29,9 @@ F1."""
 RULES = ("youden", "sensitivity_90", "best_f1")
 """Their fields in ChosenThresholds and FindingOperatingPoints."""
 
+MEASURES = ("sensitivity", "specificity", "accuracy", "f1")
+"""Fields of OperatingPoint."""
+
 NOT_CHOSEN = ChosenThresholds(
     youden=None,
     sensitivity_90=None,
@@ -81,9 +84,9 @@ def apply_thresholds(
 ) -> dict[str, FindingOperatingPoints]:
     """What thresholds that were chosen elsewhere reach, with patient-level intervals.
 
-    The interval is of the test images alone: the threshold is taken as given. Where all images or none are
-    called rightly it is the exact binomial one (Clopper and Pearson 1934), images taken as independent; of F1
-    by way of the Jaccard index J = TP / (TP + FP + FN), a share of images, as F1 = 2J / (1 + J).
+    The interval is of the test patients alone: the threshold is taken as given. Where all images or none are
+    called rightly it is the exact binomial one over patients, see share_interval; of F1 by way of the Jaccard
+    index J = TP / (TP + FP + FN), a share of images, as F1 = 2J / (1 + J).
 
     Args:
         thresholds: from `choose_thresholds`.
@@ -170,9 +173,9 @@ def _operating_point(threshold: float, counts: Floats, drawn: Floats) -> Operati
     """
     values: list[float | None] = []
     intervals: list[Interval] = []
-    for (right, images), draws in zip(counts.sum(axis=-1), drawn, strict=True):
-        values.append(float(right / images) if images else None)
-        intervals.append(share_interval(draws, int(right), int(images)) if len(draws) else None)
+    for (right, images), draws in zip(counts, drawn, strict=True):
+        values.append(float(right.sum() / images.sum()) if images.any() else None)
+        intervals.append(share_interval(draws, right, images) if len(draws) else None)
     jaccard, limits = (None, None) if values[0] is None else (values[3], intervals[3])
     return OperatingPoint(
         threshold=threshold,
@@ -205,22 +208,19 @@ def score_thresholds(
     if validation is None:
         return OperatingPoints(findings={}, reason="no validation split to choose thresholds on")
     findings = apply_thresholds(choose_thresholds(validation), predictions, bootstrap)
-    by_rule = {
-        rule: [point for entry in findings.values() if (point := getattr(entry, rule)) is not None]
-        for rule in RULES
-    }
-    means = {
-        rule: MeanRates(
-            sensitivity=_mean([point.sensitivity for point in points]),
-            specificity=_mean([point.specificity for point in points]),
-            accuracy=_mean([point.accuracy for point in points]),
-            f1=_mean([point.f1 for point in points]),
-        )
-        for rule, points in by_rule.items()
-    }
+    means = {rule: _means(findings, rule) for rule in RULES}
     return OperatingPoints(findings=findings, validation_images=len(validation), means=means)
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def _means(findings: Mapping[str, FindingOperatingPoints], rule: str) -> MeanRates:
+    """Of each measure at a rule's thresholds, over the same findings: those with both label values."""
+    points: dict[str, OperatingPoint | None] = {name: getattr(each, rule) for name, each in findings.items()}
+    rates = {
+        name: values
+        for name, point in points.items()
+        if point is not None and None not in (values := [getattr(point, measure) for measure in MEASURES])
+    }
+    if not rates:
+        return MeanRates(sensitivity=None, specificity=None, findings_in_mean=[])
+    means = np.mean(list(rates.values()), axis=0).tolist()
+    return MeanRates(**dict(zip(MEASURES, means, strict=True)), findings_in_mean=list(rates))

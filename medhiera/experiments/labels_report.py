@@ -13,6 +13,7 @@ from medhiera.evaluation.label_figures import label_efficiency
 from medhiera.evaluation.metrics import rank_findings, rank_over_seeds
 from medhiera.evaluation.predictions import Predictions, load_predictions
 from medhiera.evaluation.results import MeanScores
+from medhiera.evaluation.tables import few_cases
 from medhiera.experiments.arms import START_LABELS
 from medhiera.experiments.label_share import LabelShare
 from medhiera.experiments.report import difference_cells, spread
@@ -98,6 +99,8 @@ def labels_report(
             interval = getattr(reached.mean, f"{measure}_interval")
             cells += [spread(reached.values(measure)), interval_text(interval)]
         lines.append(f"| {' | '.join(cells)} |")
+    few = few_cases(rank_findings(first, Bootstrap(0)))
+    lines += ["", *(f"**{sentence}.**" for sentence in few)] if few else []
     return "\n".join([*lines, "", *_differences(scores, shares, starts, bootstrap)]) + "\n"
 
 
@@ -122,7 +125,7 @@ def _differences(
     lines = [
         "Differences with the same labels and seed. Over seeds: mean and 95 % interval (Student's t). Over "
         "patients: both models are weighed by the same resamples. Better or worse where neither interval "
-        "holds zero, else undecided, as with one seed.",
+        "holds zero, else undecided, as with one seed; of too few patients neither.",
         "",
         "| labels | compared | measure | difference over seeds | over patients | verdict |",
         "|---|---|---|---|---|---|",
@@ -133,10 +136,12 @@ def _differences(
                 ours, theirs = scores[one, share], scores[other, share]
                 pairs = list(zip(ours.predictions, theirs.predictions, strict=True))
                 found = compare_over_seeds(pairs, bootstrap)
+                assert found is not None, "a finding has an AUROC, see labels_report"
                 for measure, label in MEASURES.items():
                     by_seed = zip(ours.values(measure), theirs.values(measure), strict=True)
                     patients = getattr(found, measure.removeprefix("mean_")).interval
-                    cells = difference_cells([a - b for a, b in by_seed], patients)
+                    differences = [a - b for a, b in by_seed]
+                    cells = difference_cells(differences, patients, has_few_cases=found.has_few_cases)
                     compared = f"{START_LABELS[one]} − {START_LABELS[other]}"
                     lines.append(f"| {100 * share.fraction:g} % | {compared} | {label} | {cells} |")
     return lines

@@ -9,6 +9,7 @@ from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions, load_predictions
+from medhiera.evaluation.tables import few_cases
 from medhiera.experiments.arms import WHERE_MASKED, MaskQuestion
 from medhiera.experiments.report import difference_cells, seeds_text
 from medhiera.experiments.runner import ExperimentRunner
@@ -60,6 +61,8 @@ def masks_report(
         cells = [seeds_text([pair[kind] for pair in losses[value]]) for kind in (0, 1)]
         cells += [seeds_text(_aurocs(scored[measure, value])) for measure in MEASURES]
         lines.append(f"| {label} | {' | '.join(cells)} |")
+    few = few_cases(rank_findings(first, Bootstrap(0)))
+    lines += ["", *(f"**{sentence}.**" for sentence in few)] if few else []
     lines += _difference_lines(question, losses, scored, bootstrap)
     return "\n".join(lines) + "\n"
 
@@ -75,7 +78,7 @@ def _difference_lines(
         "",
         "Differences with the same seed. Over patients: 95 % interval of the mean over seeds, from 2,000 "
         "resamples of the test patients that weigh both models alike. Better or worse where neither interval "
-        "holds zero, else undecided.",
+        "holds zero, else undecided; of too few patients neither.",
         "",
         "| compared | measure | difference, over seeds | over patients | verdict |",
         "|---|---|---|---|---|",
@@ -92,8 +95,11 @@ def _difference_lines(
             ours, theirs = scored[measure, one], scored[measure, other]
             values = [a - b for a, b in zip(_aurocs(ours), _aurocs(theirs), strict=True)]
             difference = compare_over_seeds(list(zip(ours, theirs, strict=True)), bootstrap)
-            patients = None if difference is None else difference.auroc.interval
-            lines.append(f"| {one} − {other} | {label} | {difference_cells(values, patients)} |")
+            patients, has_few_cases = None, False
+            if difference is not None:
+                patients, has_few_cases = difference.auroc.interval, difference.has_few_cases
+            cells = difference_cells(values, patients, has_few_cases=has_few_cases)
+            lines.append(f"| {one} − {other} | {label} | {cells} |")
     return lines
 
 

@@ -71,13 +71,16 @@ def seeds_text(values: Sequence[float]) -> str:
     return f"{mean:.4f}" if len(values) < 2 else f"{mean:.4f} ({low:.4f} to {high:.4f})"
 
 
-def difference_cells(values: Sequence[float], patients: Sequence[float] | None, sign: int = 1) -> str:
+def difference_cells(
+    values: Sequence[float], patients: Sequence[float] | None, sign: int = 1, *, has_few_cases: bool = False
+) -> str:
     """Three cells: a difference over seeds, over patients, and the verdict.
 
     Args:
         values: with the same seed, one a seed.
         patients: the interval over patients; None where there is none.
         sign: 1 where more is better, -1 where less is.
+        has_few_cases: of so few patients, see MeanComparison, that their interval decides nothing.
     """
     mean, low, high = student_interval(values)
     limits = [(low, high), *([] if patients is None else [(patients[0], patients[1])])]
@@ -85,6 +88,7 @@ def difference_cells(values: Sequence[float], patients: Sequence[float] | None, 
     if len(values) > 1 and all(limit[0] > 0 or limit[1] < 0 for limit in limits):
         is_one_sided = len({limit[0] > 0 for limit in limits}) == 1
         verdict = ("better" if sign * mean > 0 else "worse") if is_one_sided else "undecided"
+    verdict = "too few patients" if has_few_cases else verdict
     over = "–" if patients is None else f"{patients[0]:+.4f} to {patients[1]:+.4f}"
     seeds = f"{mean:+.4f}" if len(values) < 2 else f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
     return f"{seeds} | {over} | {verdict}"

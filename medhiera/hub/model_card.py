@@ -42,7 +42,7 @@ from medhiera.data.build_reports import LeakageCounts
 from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
-from medhiera.evaluation.tables import few_cases
+from medhiera.evaluation.tables import few_cases, without_interval
 from medhiera.formatting import duration, interval_text, percent
 from medhiera.hub.card_header import NIH, card_header, has_phantoms
 from medhiera.hub.data_record import OWN
@@ -107,6 +107,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         citations=_citations(record),
         few=FEWEST_PATIENTS,
         few_cases=few_cases,
+        without_interval=without_interval,
         warnings=result_warnings(record),
         leakage=None if record.leakage is None else _leakage(record.leakage),
         leakage_before=_leakage_before(record.lineage),

@@ -88,6 +88,7 @@ def test_two_intervals_on_opposite_sides_of_zero_decide_nothing():
     assert difference_cells(seeds, (0.05, 0.2)).endswith("| better")
     assert difference_cells([-one for one in seeds], (-0.2, -0.05)).endswith("| worse")
     assert difference_cells(seeds, (-0.2, -0.05)).endswith("| undecided")
+    assert difference_cells(seeds, (0.05, 0.2), has_few_cases=True).endswith("| too few patients")
 
 
 def test_probes_are_compared_and_what_fine_tuning_adds(lab):

@@ -1,6 +1,7 @@
 """evaluate_cls.py on classes: an image is called by all outputs of the model, as predict.py calls it."""
 
 import csv
+import hashlib
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 import evaluate_cls
 import predict
+import probe
 from medhiera.errors import UserError
 from modeling_hiera_mae import HieraMAEForImageClassification
 
@@ -82,7 +84,30 @@ def test_models_of_other_classes_are_compared_on_those_of_the_data(model, tmp_pa
     of_two = table.drop(columns=[name for name in table if name.startswith(("tuberculosis", "viral"))])
     of_two.to_parquet(tmp_path / "two.parquet")
     found = evaluate(model, films, tmp_path / "second", "--compare", str(tmp_path / "two.parquet"))
-    assert found["comparison"]["findings"].keys() == {"covid", "normal"}
+    comparison = found["comparison"]
+    assert comparison["findings"].keys() == {"covid", "normal"}
+    assert comparison["other"] == f"{tmp_path.name}/two.parquet"
+    assert comparison["other_sha256"] == hashlib.sha256((tmp_path / "two.parquet").read_bytes()).hexdigest()
+    assert str(tmp_path.parent) not in (tmp_path / "second" / "metrics.json").read_text()
+
+
+def test_predictions_of_other_data_are_refused_before_anything_is_scored(model, tmp_path, monkeypatch):
+    films = write_films(tmp_path / "films", ["covid", "normal"])
+    evaluate(model, films, tmp_path / "first")
+    table = pd.read_parquet(tmp_path / "first" / "predictions.parquet")
+    covid, normal = "covid (label)", "normal (label)"
+    table.rename(columns={covid: normal, normal: covid}).to_parquet(tmp_path / "labels.parquet")
+    table.assign(patient_id="p1").to_parquet(tmp_path / "patients.parquet")
+    monkeypatch.setattr(evaluate_cls, "predict", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(probe, "embed_in_memory", lambda *_: pytest.fail("embedded"))
+    said_of = {"labels": "has covid (absent|present) there", "patients": "has patient 'p1' there"}
+    for file, said in said_of.items():
+        other = str(tmp_path / f"{file}.parquet")
+        with pytest.raises(UserError, match=rf"--compare .* is of other data: image .* {said} .*12 of 12"):
+            evaluate(model, films, tmp_path / "second", "--compare", other)
+        with pytest.raises(UserError, match=f"is of other data: .*{said}"):
+            probe.main(["--model", str(model), "--data_dir", str(films), "--output_dir", str(tmp_path / "p"),
+                        "--device", "cpu", "--compare", other])  # fmt: skip
 
 
 def test_a_class_that_the_model_lacks_is_refused(model, tmp_path):

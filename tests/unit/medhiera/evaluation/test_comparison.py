@@ -14,11 +14,11 @@ from medhiera.evaluation.comparison import (
     delong,
     delong_p_value,
 )
+from medhiera.evaluation.comparison_results import FindingComparison
 from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.results import FindingComparison
 from medhiera.evaluation.tables import comparison_lines
-from medhiera.scoring import compare
+from medhiera.scoring import OtherModel, compare
 
 
 @pytest.fixture
@@ -129,8 +129,10 @@ def test_a_finding_without_an_answer_and_the_lines(two_models):
 
 def test_without_resamples_a_difference_has_no_interval_and_no_p_value(two_models):
     ours, theirs = both(two_models)
-    found = compare(ours, theirs.scores, Bootstrap(0))
-    known = compare(ours, theirs.scores, Bootstrap(200))
+    other = OtherModel(theirs.scores, "other/predictions.parquet", "0a")
+    found = compare(ours, other, Bootstrap(0))
+    known = compare(ours, other, Bootstrap(200))
+    assert (found.other, found.other_sha256) == (other.name, other.sha256)
     for one, other in ((found.mean, known.mean), (found.findings["a"], known.findings["a"])):
         for measure in ("auroc", "average_precision"):
             difference = getattr(one, measure)
@@ -140,6 +142,30 @@ def test_without_resamples_a_difference_has_no_interval_and_no_p_value(two_model
     line = comparison_lines(found)[1]
     assert line.count("none") == 2 and line.split().count("–") == 2
     assert compare_over_seeds([(ours, theirs)], Bootstrap(0)).auroc.interval is None
+
+
+@pytest.mark.parametrize(("patients", "is_few"), [(9, True), (10, False)])
+def test_a_finding_of_few_patients_has_a_star_and_no_p_value_nor_has_a_mean_with_it(patients, is_few):
+    """Equally good models of five patients had p < .05 in 17 % of comparisons."""
+    generator = np.random.default_rng(0)
+    ids = [f"p{n % 40:02}" for n in range(400)]
+    labels = (generator.random((400, 2)) < 0.5).astype(float)
+    labels[:, 1] = [int(name[1:]) < patients for name in ids]  # whole patients, thus positive or negative
+    pair = [Predictions(generator.normal(size=(400, 2)) + labels, labels, ["many", "few"], ids) for _ in "ab"]
+    found = compare_models(*pair, Bootstrap(100))
+    few, seeds = found.findings["few"], compare_over_seeds([tuple(pair)], Bootstrap(100))
+    assert not found.findings["many"].has_few_cases and found.findings["many"].auroc.p_value is not None
+    for each in (few, found.mean, found.diseases, seeds):
+        assert each.has_few_cases is is_few
+        for measure in (each.auroc, each.average_precision):
+            assert (measure.p_value is None) is is_few and measure.interval
+    assert (few.delong_p_value is None) is is_few
+    lines = comparison_lines(found)
+    starred = [line.split()[0] for line in lines if re.search(r"[+-]\d\.\d{3}\*  .* –", line)]
+    assert starred == (["few", "mean", "mean"] if is_few else [])
+    assert any(line.startswith("* a finding with fewer than 10 patients") for line in lines) is is_few
+    positions = {line.index("–") for line in lines[1:] if " –" in line}
+    assert positions <= {lines[0].index("bootstrap p")}
 
 
 def test_other_images_are_not_compared(two_models):

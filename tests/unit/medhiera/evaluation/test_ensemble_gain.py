@@ -35,7 +35,9 @@ def test_the_gain_is_the_means_minus_the_models_on_the_same_resamples():
         gain = each.gain.mean.auroc
         assert gain.difference == pytest.approx(ranked.mean_auroc - each.scores.mean_auroc)
         assert each.gain == compare_models(mean, alone, bootstrap)
+    assert found[0].gain.mean.has_few_cases  # Edema has eight positive patients
     lines = "\n".join(member_lines(found, ranked))
+    assert lines.count("* ") == 3 and lines.splitlines()[-1].startswith("* a finding with fewer than 10")
     assert f"{ranked.mean_auroc:.3f}" in lines and f"{found[1].gain.mean.auroc.difference:+.3f}" in lines
 
 
@@ -49,4 +51,4 @@ def test_one_model_has_no_members_and_no_intervals_are_no_obstacle():
     assert found[0].gain.bootstrap_resamples == 0
     mean = rank_findings(mean_predictions([one, other]), Bootstrap(0))
     line = member_lines(found, mean)[1]
-    assert line.split("gain ")[1].split() == [f"{gain.difference:+.3f}", "none", "–"]
+    assert line.split("gain ")[1].split() == [f"{gain.difference:+.3f}*", "none", "–"]

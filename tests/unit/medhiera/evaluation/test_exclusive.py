@@ -59,6 +59,21 @@ def test_intervals_are_of_resampled_patients(predictions):
     assert alone.accuracy == result.accuracy and alone.accuracy_interval != result.accuracy_interval
 
 
+def test_shares_of_0_and_1_have_exact_intervals_over_patients(predictions):
+    """Ten patients of three images each of every label: thirty images and ten independent cases."""
+    labels = np.repeat(np.eye(3), 30, axis=0)
+    perfect = replace(predictions, labels=labels, scores=labels)
+    found = score_calls(perfect, Bootstrap(50))
+    low = 0.025 ** (1 / 10)
+    for each in found.labels.values():
+        assert each.recall_interval == each.precision_interval == pytest.approx([low, 1.0])
+    assert found.accuracy_interval == pytest.approx([0.025 ** (1 / 30), 1.0])
+    assert found.balanced_accuracy == 1 and found.balanced_accuracy_interval is None  # no share of images
+    assert "balanced accuracy 1.000 (none)" in call_lines(found)
+    wrong = score_calls(replace(perfect, scores=np.roll(labels, 1, axis=1)), Bootstrap(50))
+    assert wrong.labels["virus"].recall_interval == pytest.approx([0.0, 1 - low])
+
+
 def test_what_cannot_be_computed_is_none(predictions):
     never = np.eye(3)[np.zeros(90, int)]  # every image is called NORMAL
     result = score_calls(replace(predictions, scores=never), Bootstrap(50))

@@ -13,6 +13,9 @@ from medhiera.evaluation.label_figures import draw_few_labels
 from medhiera.evaluation.linear_probe import PENALTIES
 from medhiera.evaluation.metrics import rank_findings, rank_over_draws
 from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.probe_results import FewLabels, ProbeFit
+from medhiera.evaluation.tables import few_labels_lines
+from probe import penalty_lines
 
 NAMES = ["Common", "Rare", "Absent"]
 
@@ -170,3 +173,39 @@ def test_a_share_that_leaves_too_few_images_is_left_out_and_says_why():
         draws=5,
     )
     assert few[0].reason.endswith("gives a draw of no finding both with and without it")
+
+
+def test_the_table_says_why_a_mean_has_no_interval():
+    def lines(*intervals):
+        few = [
+            FewLabels(
+                mean_auroc=1.0, mean_auroc_interval=limits, mean_average_precision=1.0,
+                mean_average_precision_interval=limits, findings_in_mean=["a"], shots=1, train_images=[2],
+                draw_aurocs=[1.0],
+            )
+            for limits in intervals
+        ]  # fmt: skip
+        fit = ProbeFit(penalty=1.0, chosen_on="nothing", train_images=2, train_patients=2, few_labels=few)
+        return few_labels_lines(fit)
+
+    said = "; none where every resample gives the same value"
+    found = lines([0.8, 1.0], None)
+    assert found[2].split()[4:6] == ["1.000", "none"] and found[-1].endswith(said)
+    assert said not in lines([0.8, 1.0])[-1] + lines(None)[-1]  # all of it, as without resamples
+
+
+def test_the_log_says_where_the_penalty_was_chosen():
+    """It said "validation" of a fifth of the training patients, too."""
+    alone = TRAINING.select(np.flatnonzero([patient == "p0" for patient in TRAINING.patient_ids]))
+    assert fit_by_patient(alone, None)[1].chosen_on == "nothing"
+    places = {"validation": VALIDATION, "a fifth of the training patients": None}
+    for place, validation in places.items():
+        fitted, fit = fit_by_patient(TRAINING, validation)
+        lines = penalty_lines(fitted.validation_auroc, fit)
+        reached = fitted.validation_auroc[fit.penalty]
+        assert len(lines) == len(PENALTIES) and all(f" on {place}" in line for line in lines)
+        assert f"C {fit.penalty:g}: mean AUROC {reached:.4f} on {place}, kept" in lines
+        assert sum(line.endswith("kept") for line in lines) == 1
+    fitted, fit = fit_by_patient(alone, None)
+    [line] = penalty_lines(fitted.validation_auroc, fit)
+    assert line == f"C {fit.penalty:g}: by default, as no labels were left to choose it on"

@@ -160,12 +160,14 @@ def test_maps_that_find_boxes_are_above_chance_and_others_are_not():
     found = verdict([bright_square(number) for number in range(40)])
     assert found.patients == 20 and found.hit_rate > 0.9
     low, high = found.above_chance_interval
-    assert 0.8 < low <= found.hit_rate - found.chance <= high
+    assert found.hit_rate == 1 and (low, high) == pytest.approx((0.025 ** (1 / 20) - 1 / 16, 15 / 16))
+    assert found.interval == pytest.approx([0.025 ** (1 / 20), 1.0])  # resamples hold nothing but hits
     assert found.chance == pytest.approx(16 * 16 / 64**2)
     assert found.verdict == found.findings["Mass"].verdict == found.verdict_on("Mass") == "above chance"
     assert found.verdict_on("Nodule") == "unchecked", "no box of it"
     elsewhere = verdict([bright_square(number, is_elsewhere=True) for number in range(40)])
-    assert elsewhere.above_chance_interval[1] < 0
+    assert elsewhere.interval == pytest.approx([0.0, 1 - 0.025 ** (1 / 20)])
+    assert elsewhere.above_chance_interval == pytest.approx([-1 / 16, 15 / 16 - 0.025 ** (1 / 20)])
     assert elsewhere.verdict == elsewhere.verdict_on("Nodule") == "not above chance"
     assert verdict([bright_square(number) for number in range(18)]).verdict == "unchecked", "nine patients"
     assert verdict([bright_square(number) for number in range(40)], resamples=0).verdict == "unchecked"

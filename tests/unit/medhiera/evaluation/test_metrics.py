@@ -1,6 +1,6 @@
 """AUROC against scikit-learn, intervals against brute force, and the cases with no answer."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medhiera.evaluation.bootstrap import Bootstrap, WeightedRanking, group_patients
 from medhiera.evaluation.comparison import delong
-from medhiera.evaluation.metrics import MultilabelRanking, rank_over_seeds
+from medhiera.evaluation.metrics import MultilabelRanking, rank_over_draws, rank_over_seeds
 from medhiera.evaluation.metrics import rank_findings as rank_predictions
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.tables import format_table
@@ -198,3 +198,29 @@ def test_over_seeds_is_the_mean_under_the_same_patients(cohort):
         assert 0 < widths[1] < widths[0]  # the seeds' own noise halves, the patients' stays
     nothing = [Predictions(scores, np.zeros_like(labels), list("abc"), patients)]
     assert rank_over_seeds(nothing, Bootstrap(5)).mean_auroc is None
+
+
+def test_a_value_that_resampling_cannot_leave_has_no_interval():
+    """12 patients with and 12 without that are ranked perfectly had an AUROC of "1.000 to 1.000"."""
+    labels = np.tile([[1.0, 0.0], [0.0, 1.0]], (12, 1))
+    perfect = Predictions(labels, labels, ["a", "b"])
+    found = rank_predictions(perfect, Bootstrap(200))
+    over_draws, of_findings = rank_over_draws([perfect] * 3, Bootstrap(200))
+    for each in (found, found.diseases, rank_over_seeds([perfect] * 2, Bootstrap(200)), over_draws):
+        assert (each.mean_auroc, each.mean_average_precision) == (1.0, 1.0)
+        assert each.mean_auroc_interval is each.mean_average_precision_interval is None
+    for each in (*found.findings.values(), *of_findings.values()):
+        assert each.auroc == 1.0 and each.auroc_interval is each.average_precision_interval is None
+    worst = rank_predictions(replace(perfect, scores=1 - labels), Bootstrap(200))
+    assert worst.mean_auroc == 0.0 and worst.mean_auroc_interval is None
+    one = np.random.default_rng(0).random((24, 2))
+    alone = rank_predictions(Predictions(one, labels, ["a", "b"], ["p"] * 24), Bootstrap(200))
+    assert 0 < alone.mean_auroc < 1 and alone.mean_auroc_interval is None  # of one patient
+    said = "no interval: every resample gives the same value, which does not make it certain"
+    lines = format_table(found)
+    assert lines[-1] == said and "1.000 to 1.000" not in "".join(lines) and lines[1].count("none") == 2
+    assert said not in format_table(rank_predictions(perfect, Bootstrap(0)))
+    almost = replace(perfect, scores=np.where(np.arange(24)[:, None] == 0, 1 - labels, labels))
+    assert rank_predictions(almost, Bootstrap(200)).mean_auroc_interval and said not in format_table(
+        rank_predictions(almost, Bootstrap(200))
+    )

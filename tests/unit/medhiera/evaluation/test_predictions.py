@@ -70,18 +70,47 @@ def test_a_part_keeps_its_patients_and_findings(predictions):
 def test_predictions_go_there_and_back_in_any_order(predictions, tmp_path):
     path = tmp_path / "predictions.parquet"
     predictions.table().sample(frac=1, random_state=0).to_parquet(path)
-    images = predictions.rows["image_id"].tolist()
-    np.testing.assert_array_equal(read_predictions(path, NAMES, images), predictions.scores)
+    truth = (predictions.rows["image_id"].tolist(), predictions.patient_ids, predictions.labels)
+    np.testing.assert_array_equal(read_predictions(path, NAMES, *truth), predictions.scores)
     spelled = [name.replace(" ", "_").lower() for name in NAMES]
-    np.testing.assert_array_equal(read_predictions(path, spelled, images), predictions.scores)
+    np.testing.assert_array_equal(read_predictions(path, spelled, *truth), predictions.scores)
     with pytest.raises(ValueError, match="no column 'Sex'"):
-        read_predictions(path, ["Sex"], images)  # the patients' is no finding
+        read_predictions(path, ["Sex"], *truth)  # the patients' is no finding
     with pytest.raises(ValueError, match="lacks 1 of 5 images, such as other"):
-        read_predictions(path, NAMES, [*images, "other"])
+        read_predictions(path, NAMES, [*truth[0], "other"], *truth[1:])
     with pytest.raises(ValueError, match="no column 'Mass'"):
-        read_predictions(path, ["Mass"], images)
+        read_predictions(path, ["Mass"], *truth)
     with pytest.raises(ValueError, match="no such file"):
-        read_predictions(tmp_path / "absent.parquet", NAMES, images)
+        read_predictions(tmp_path / "absent.parquet", NAMES, *truth)
+
+
+def test_predictions_of_other_images_of_these_names_are_refused(predictions, tmp_path):
+    path, table = tmp_path / "predictions.parquet", predictions.table()
+    images, patients = predictions.rows["image_id"].tolist(), list(predictions.patient_ids)
+
+    def read(changed, patients=patients, labels=predictions.labels):
+        changed.to_parquet(path)
+        return read_predictions(path, NAMES, images, patients, labels)
+
+    for column, place, value, said in [
+        ("Edema (label)", 1, 0.0, "image 'i1' has Edema absent there and present here"),
+        ("No Finding (label)", 3, 1.0, "image 'i3' has No Finding present there and not annotated here"),
+        ("No Finding (label)", 2, np.nan, "image 'i2' has No Finding not annotated there and absent here"),
+        ("patient_id", 2, "p0", "image 'i2' has patient 'p0' there and 'p1' here"),
+    ]:
+        other = table.copy()
+        other.loc[place, column] = value
+        expected = rf"{said} \(1 of 4 images differ\); score both models .* on the same data"
+        with pytest.raises(ValueError, match=expected):
+            read(other.iloc[::-1])
+    with pytest.raises(ValueError, match=r"\(4 of 4 images differ\)"):
+        read(table, patients=["p2", "p3", "p4", "p5"])
+    with pytest.raises(ValueError, match="two rows of image 'i0'; name a file with one row an image"):
+        read(pd.concat([table, table[:1]]))
+    for kept in (["image_id", *NAMES], ["image_id", "patient_id", *NAMES]):  # what it lacks is not compared
+        np.testing.assert_array_equal(read(table[kept]), predictions.scores)
+    more = pd.concat([table, table.assign(image_id="other", patient_id="p9", **{"Edema (label)": 0.0})])
+    np.testing.assert_array_equal(read(more), predictions.scores)  # of images that are not wanted
 
 
 @pytest.mark.parametrize("names", [["sex", "Edema"], ["Edema", "Edema (label)"], ["Edema", "Edema"]])

@@ -187,7 +187,10 @@ def test_accuracy_and_f1_as_text():
     low, high = edema.f1_interval
     assert f"{edema.f1:.3f}     {low:.3f} to {high:.3f}" in lines["Edema"]
     assert f"{edema.accuracy:.3f}" in lines["Edema"] and "no positive image" in lines["Hernia"]
-    assert lines["mean"].endswith(f"{points.means['best_f1'].f1:.3f}")
+    mean = points.means["best_f1"]
+    assert lines[f"mean of {len(mean.findings_in_mean)}"].endswith(f"{mean.f1:.3f}")
+    earlier = replace(points, means={"best_f1": replace(mean, findings_in_mean=None)})
+    assert threshold_lines(earlier)[-1].startswith("mean    ")
     without = threshold_lines(full_report(resamples=0).operating_points)
     assert f"{edema.f1:.3f}     none " in without[2]
 

@@ -1,5 +1,7 @@
 """Thresholds against a search over all of them; intervals against brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
@@ -7,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import ChosenThresholds
-from medhiera.evaluation.thresholds import apply_thresholds, choose_thresholds
+from medhiera.evaluation.thresholds import RULES, apply_thresholds, choose_thresholds, score_thresholds
 
 
 @pytest.fixture
@@ -132,3 +134,44 @@ def test_the_interval_of_all_or_none_is_exact():
     assert point.specificity_interval == pytest.approx([0.9119, 1.0], abs=1e-3)
     assert point.accuracy_interval == pytest.approx([0.9431, 1.0], abs=1e-3)  # 63 of 63
     assert point.f1_interval == pytest.approx([2 * 0.8518 / 1.8518, 1.0], abs=1e-3)
+
+
+def test_the_exact_interval_counts_patients():
+    """Twelve patients of eight images each are twelve independent cases: from .735 on, not .962."""
+    labels = np.repeat([1.0, 0.0], [96, 96])[:, None]
+    ids = [f"p{n // 8}" for n in range(192)]
+    right, wrong = Predictions(labels, labels, ["a"], ids), Predictions(1 - labels, labels, ["a"], ids)
+    found = apply_thresholds({"a": chosen(0.5, 0.5)}, right, Bootstrap(50))["a"].youden
+    low, both = 0.025 ** (1 / 12), 0.025 ** (1 / 24)
+    for measure, end in (("sensitivity", low), ("specificity", low), ("accuracy", both)):
+        assert getattr(found, f"{measure}_interval") == pytest.approx([end, 1.0])
+    assert found.f1_interval == pytest.approx([2 * low / (1 + low), 1.0])
+    found = apply_thresholds({"a": chosen(0.5, 0.5)}, wrong, Bootstrap(50))["a"].youden
+    assert found.sensitivity_interval == found.specificity_interval == pytest.approx([0.0, 1 - low])
+    assert found.accuracy_interval == pytest.approx([0.0, 1 - both])
+    high = 1 - both  # of the patients with an image that is positive or called so, here all
+    assert found.f1_interval == pytest.approx([0.0, 2 * high / (1 + high)])
+    one = replace(right, patient_ids=["p"] * 192)
+    found = apply_thresholds({"a": chosen(0.5, 0.5)}, one, Bootstrap(50))["a"].youden
+    assert found.sensitivity_interval == pytest.approx([0.025, 1.0])
+
+
+def test_all_means_of_a_rule_are_of_the_same_findings():
+    """Of a finding without positive images there is a specificity and no F1, of one without negatives no
+    specificity."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random((80, 4)) < 0.4).astype(float)
+    scores = np.clip(0.3 * labels + 0.7 * generator.random((80, 4)), 0, 1)
+    validation = Predictions(scores, labels, ["a", "b", "none", "all"])
+    labels = labels.copy()
+    labels[:, 2], labels[:, 3] = 0, 1
+    found = score_thresholds(replace(validation, labels=labels), validation, Bootstrap(0))
+    assert found.findings["none"].youden.specificity is not None and found.findings["all"].youden.f1
+    for rule in RULES:
+        mean, points = found.means[rule], [getattr(found.findings[name], rule) for name in "ab"]
+        assert mean.findings_in_mean == ["a", "b"]
+        for measure in ("sensitivity", "specificity", "accuracy", "f1"):
+            expected = np.mean([getattr(point, measure) for point in points])
+            assert getattr(mean, measure) == pytest.approx(expected), measure
+    nothing = score_thresholds(replace(validation, labels=np.zeros((80, 4))), validation, Bootstrap(0))
+    assert nothing.means["youden"].accuracy is None and nothing.means["youden"].findings_in_mean == []

@@ -57,6 +57,17 @@ def runner(tmp_path):
     return runner
 
 
+def test_so_few_patients_that_equal_models_differ_decide_nothing(runner):
+    for path in sorted(runner.output.rglob("predictions.parquet")):
+        table = pd.read_parquet(path)
+        table.assign(patient_id=[f"p{n // 60}" for n in range(IMAGES)]).to_parquet(path)
+    report = masks_report(runner, range(3), "", "no stage 1")
+    rows = [line.split(" | ") for line in report.splitlines() if ", AUROC | " in line and " − " in line]
+    assert len(rows) == 9 and {row[-1] for row in rows} == {"too few patients |"}
+    assert "**Pneumonia: fewer than 10 patients with a positive image" in report
+    assert "| masked loss |" in report and report.count("| worse |") == 1  # of images, not of patients
+
+
 def test_a_verdict_wants_seeds_and_patients(runner):
     report = masks_report(runner, range(3), "a note", "no stage 1 (random)")
     rows = {tuple(line.split(" | ")[:2]): line for line in report.splitlines() if line.startswith("| ")}

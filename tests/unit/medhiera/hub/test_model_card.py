@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import jinja2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,10 +15,13 @@ from page_fixtures import phantom, write_stage1, write_stage2
 from PIL import Image
 from stage_records import check_metadata, classification_record, pretraining_record, some_report
 
+from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.checkpoint_selection import Selection
+from medhiera.evaluation.metrics import rank_findings
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
+from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import Rescaling
-from medhiera.evaluation.tables import few_cases, format_table
+from medhiera.evaluation.tables import chance_warning, few_cases, format_table
 from medhiera.hub.model_card import TEMPLATES, render_card
 from medhiera.hub.record import StageLeakage
 from medhiera.inference.classifier import Classifier
@@ -283,7 +287,7 @@ def test_a_test_split_without_an_answer_is_stated(record):
         record.evaluation = replace(record.evaluation, **changes)
         return ModelCard(render_card(record, []))
 
-    assert "No interval was computed." in card(mean_auroc_interval=None).text
+    assert "No interval was computed." in card(mean_auroc_interval=None, bootstrap_resamples=0).text
     game = LocalizationReport(hit_rate=0.25, chance=0.1, center=0.0, interval=[0.2, 0.3], pairs=40)
     text = card(pointing_game=game).text
     assert "of the finding in 25 % of 40 cases\n(95 % interval 20 % to 30 %); a random" in text
@@ -295,6 +299,20 @@ def test_a_test_split_without_an_answer_is_stated(record):
     )  # fmt: skip
     assert "No AUROC: no finding has both" in nothing.text
     assert nothing.data.eval_results is None
+
+
+def test_a_card_says_why_a_perfect_ranking_has_no_interval(record):
+    names = ["Edema", "Mass"]
+    labels = np.repeat(np.eye(2), 20, axis=0)
+    ranked = rank_findings(Predictions(labels, labels, names), Bootstrap(20))
+    assert (ranked.mean_auroc, ranked.mean_auroc_interval) == (1.0, None)
+    before = render_card(record, [])
+    record.evaluation = replace(record.evaluation, **vars(ranked))
+    text = render_card(record, [])
+    said = "\nNo interval: every resample gives the same value, which does not make it certain.\n"
+    assert said in text and said not in before and "Intervals: patients resampled 20 times" in text
+    assert "| Edema | 1.000 | – | 1.000 | – |" in text and "1.000 to 1.000" not in text
+    assert chance_warning(record.evaluation, "There") == []
 
 
 def test_the_card_says_whether_heat_maps_may_be_believed(record):

@@ -8,14 +8,10 @@ import pytest
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
 from medhiera.errors import UserError
+from medhiera.evaluation.bootstrap import Difference
+from medhiera.evaluation.comparison_results import Comparison, FindingComparison, MeanComparison
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
-from medhiera.evaluation.results import (
-    Comparison,
-    Difference,
-    FindingComparison,
-    MeanComparison,
-    Rescaling,
-)
+from medhiera.evaluation.results import Rescaling
 from medhiera.hub.record import read_record
 
 GAME = {"hit_rate": 0.25, "interval": [0.1, 0.4], "chance": 0.3, "center": 0.2, "pairs": 20}
@@ -57,6 +53,21 @@ def set_in(content, place, value):
 def test_what_a_run_writes_is_read(tmp_path, record):
     record.write(tmp_path)
     assert read_record(tmp_path) == record
+
+
+def test_a_record_of_before_it_said_so_much_is_read(tmp_path):
+    record = classification_record(full_report())
+    record.write(tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    comparison = content["evaluation"]["comparison"]
+    del comparison["other"], comparison["other_sha256"], comparison["mean"]["has_few_cases"]
+    del comparison["findings"]["Edema"]["has_few_cases"]
+    for mean in content["evaluation"]["operating_points"]["means"].values():
+        del mean["findings_in_mean"]
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    read = read_record(tmp_path).evaluation
+    assert read.comparison == record.evaluation.comparison
+    assert {mean.findings_in_mean for mean in read.operating_points.means.values()} == {None}
 
 
 SHARE, COUNT = "a share from 0 to 1", "a whole number from 0 up"
