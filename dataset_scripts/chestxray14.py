@@ -30,8 +30,8 @@ from dataset_scripts.build.records import (
     SourceListing,
     read_lines,
 )
+from dataset_scripts.build.source_files import index_images, missing_file
 from dataset_scripts.build.tables import Row, read_cells, read_table
-from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, label_vector, no_labels
 from dataset_scripts.splits import HELD_OUT, MEDTRANSFORMER_PARTS, stratified_patients, thirds
 
@@ -66,7 +66,9 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     listing = SourceListing(SOURCE, scan.root)
     label_file = _find_file(scan, LABEL_FILES)
     list_files = [_find_file(scan, (name,)) for name in LIST_FILES]
-    paths = _index_images(scan, listing)
+    paths = index_images(
+        scan, listing, lambda path: path.rsplit("/", 1)[-1], _image_advice(scan), same="name"
+    )
     entries = _read_entries(scan.root / label_file, listing)
     boxes = _read_boxes(scan, entries, listing)
     train_val, test = (_read_list(scan, name, entries, listing) for name in list_files)
@@ -133,34 +135,18 @@ def _find_file(scan: FolderScan, names: tuple[str, ...]) -> str:
     for name in names:
         if name in by_name:
             return by_name[name]
-    found = sorted({path.split("/", 1)[0] for path in scan.files})[:12]
-    raise DataLayoutError(
-        f"{SOURCE.folder}: {' or '.join(names)} is missing. Wanted it beside the images; found {found}. "
-        f"Get it from {SOURCE.homepage}, or point data_dir at the folder that holds it."
+    raise missing_file(SOURCE, scan.files, f"{' or '.join(names)} is missing", "it beside the images")
+
+
+def _image_advice(scan: FolderScan) -> str:
+    """What to do where no image is found: they are packed, or lie somewhere else."""
+    packed = [path for path in scan.files if path.endswith((".tar.gz", ".tgz", ".zip"))]
+    if not packed:
+        return "Wanted PNG files in images/ or images_001/images … images_012/images."
+    return (
+        f"The images are still packed ({len(packed)} archives): unpack them with\n"
+        "  for f in images_*.tar.gz; do mkdir -p ${f%.tar.gz} && tar -xzf $f -C ${f%.tar.gz}; done"
     )
-
-
-def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
-    """Map file name → relative path; the second of two files with one name is reported."""
-    paths: dict[str, str] = {}
-    for path in scan.images():
-        name = path.rsplit("/", 1)[-1]
-        if name in paths:
-            listing.report("same_name", path, f"the same name as {paths[name]}, which is used")
-        else:
-            paths[name] = path
-    if not paths:
-        packed = [path for path in scan.files if path.endswith((".tar.gz", ".tgz", ".zip"))]
-        advice = (
-            f"The images are still packed ({len(packed)} archives): unpack them with\n"
-            "  for f in images_*.tar.gz; do mkdir -p ${f%.tar.gz} && tar -xzf $f -C ${f%.tar.gz}; done"
-            if packed
-            else "Wanted PNG files in images/ or images_001/images … images_012/images."
-        )
-        raise DataLayoutError(
-            f"{SOURCE.folder}: no image found among {len(scan.files)} files. {advice}{scan.links_advice()}"
-        )
-    return paths
 
 
 def _read_list(

@@ -19,8 +19,9 @@ from dataset_scripts.build.chexpert_labels import LABELS, read_labels
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.label_rows import read_person
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing
+from dataset_scripts.build.source_files import index_images, missing_file
 from dataset_scripts.build.tables import Row, read_table
-from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.errors import LabelFileError
 
 TABLES = {
     "train.csv": "train", "valid.csv": "validation", "test.csv": "test", "test_labels.csv": "test",
@@ -30,6 +31,10 @@ TABLES = {
 _PICTURE = re.compile(r"(?:.*/)?((?:train|valid|test)/(patient\d+)/study\d+/view\d+_(frontal|lateral))\.\w+")
 
 _ADVICE = "Download the file again, or restore it if you changed it."
+
+_WANTED = (
+    "Wanted files such as train/patient00001/study1/view1_frontal.jpg; unpack the archive if it is packed."
+)
 
 
 def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
@@ -41,7 +46,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """
     del config  # one split under every scheme
     listing = SourceListing(SOURCE, scan.root)
-    paths = _index_images(scan, listing)
+    paths = index_images(scan, listing, _picture_key, _WANTED)
     used: set[str] = set()
     patients: dict[str, str] = {}
     for table, split in _find_tables(scan).items():
@@ -96,31 +101,19 @@ def _find_tables(scan: FolderScan) -> Mapping[str, str]:
         if path is not None:
             found[name] = path
     if "train.csv" not in found:
-        there = sorted({path.split("/", 1)[0] for path in scan.files})[:12]
-        raise DataLayoutError(
-            f"{SOURCE.folder}: train.csv is missing. Wanted it beside train/patient00001/…; found {there}. "
-            f"Get CheXpert from {SOURCE.homepage}, or point data_dir at the folder that holds it."
-        )
+        raise missing_file(
+            SOURCE, scan.files, "train.csv is missing", "it beside train/patient00001/…",
+            f"Get CheXpert from {SOURCE.homepage}, or point data_dir at the folder that holds it.",
+        )  # fmt: skip
     if "test_labels.csv" in found:
         found.pop("test.csv", None)
     return {path: TABLES[name] for name, path in found.items()}
 
 
-def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
-    """Map train/patient00001/study1/view1_frontal → relative path; a second file of one image is reported."""
-    paths: dict[str, str] = {}
-    for path in scan.images():
-        match = _PICTURE.fullmatch(path)
-        if match is None:
-            listing.report("not_listed", path, "its path is none of CheXpert's")
-        elif (known := paths.setdefault(match[1], path)) != path:
-            listing.report("same_name", path, f"the same image as {known}, which is used")
-    if not paths:
-        raise DataLayoutError(
-            f"{SOURCE.folder}: no image found among {len(scan.files)} files. Wanted files such as train/"
-            f"patient00001/study1/view1_frontal.jpg; unpack the archive if it is packed.{scan.links_advice()}"
-        )
-    return paths
+def _picture_key(path: str) -> str | None:
+    """A picture's path from train, valid or test on, without its suffix; None of what is no picture."""
+    match = _PICTURE.fullmatch(path)
+    return match and match[1]
 
 
 SOURCE = Source(

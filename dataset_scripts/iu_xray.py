@@ -37,6 +37,7 @@ from dataset_scripts.build.file_names import NoFile, match_names
 from dataset_scripts.build.label_rows import parse_view, read_identifier
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_text
 from dataset_scripts.build.report_text import ReportText, tidy
+from dataset_scripts.build.source_files import index_images, missing_file, report_unlisted
 from dataset_scripts.build.tables import Row, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import FINDINGS, no_labels
@@ -90,7 +91,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     r2gen = _read_annotation(scan, config, listing)
     layouts = [kaggle, _read_openi(scan, listing), r2gen]
     _check_layouts(scan, layouts, config)
-    paths = _index_images(scan, listing)
+    paths = index_images(scan, listing, picture_key, same="picture")
     chosen = next((layout for layout in layouts if _has_any(layout, paths)), None)
     if chosen is None:
         raise DataLayoutError(
@@ -124,11 +125,8 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
             listing.splits.setdefault(split, []).append(record)
     for study in sorted(chosen.reports.keys() - chosen.pictures.keys(), key=_study_order):
         listing.report("no_image", study, "its report names no picture: left out")
-    left_out = {
-        picture_key(problem.name) for problem in listing.problems if problem.kind == "conflicting_row"
-    }
-    for path in sorted(path for key, path in paths.items() if key not in left_out and path not in used):
-        listing.report("not_listed", path, "in the folder, named by no report's list of pictures")
+    detail = "in the folder, named by no report's list of pictures"
+    report_unlisted(listing, paths, used, detail, picture_key)
     listing.report_passed_over(scan)
     return listing
 
@@ -154,27 +152,14 @@ def picture_key(name: str) -> str:
 
 def _check_layouts(scan: FolderScan, layouts: Sequence[_Layout], config: SourceConfig) -> None:
     if not any(layout.pictures for layout in layouts):
-        found = sorted({path.split("/", 1)[0] for path in scan.files})[:12]
-        raise DataLayoutError(
-            f"{SOURCE.folder}: no list of pictures is there. Wanted one of three layouts: {_WANTED}; found "
-            f"{found}. Get it from {SOURCE.homepage}, or point data_dir at the folder that holds it."
-        )
+        wanted = f"one of three layouts: {_WANTED}"
+        raise missing_file(SOURCE, scan.files, "no list of pictures is there", wanted)
     if config.name == "r2gen" and not layouts[-1].splits:
         raise DataLayoutError(
             f"{SOURCE.folder}: split_scheme r2gen needs {ANNOTATION_FILE}, which names the studies of "
             "R2Gen's split. It comes with R2Gen's pictures (iu_xray.zip): copy it into this folder, whatever "
             "the layout of the pictures, or use split_scheme official."
         )
-
-
-def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
-    """Map picture_key → relative path; the second of two files of one picture is reported."""
-    paths: dict[str, str] = {}
-    for path in scan.images():
-        known = paths.setdefault(picture_key(path), path)
-        if known != path:
-            listing.report("same_name", path, f"the same picture as {known}, which is used")
-    return paths
 
 
 def _has_any(layout: _Layout, paths: Mapping[str, str]) -> bool:

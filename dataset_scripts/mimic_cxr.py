@@ -25,8 +25,9 @@ from dataset_scripts.build.file_names import NoFile, match_names
 from dataset_scripts.build.label_rows import parse_view
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_text
 from dataset_scripts.build.report_text import ReportText, cut_sections
+from dataset_scripts.build.source_files import index_images, missing_file, report_unlisted
 from dataset_scripts.build.tables import Row, read_table
-from dataset_scripts.errors import DataLayoutError, LabelFileError
+from dataset_scripts.errors import LabelFileError
 from dataset_scripts.findings import no_labels
 
 SPLITS = {"train": "train", "validate": "validation", "test": "test"}
@@ -37,6 +38,8 @@ _TABLE = r"mimic-cxr-[\d.]+-{}\.csv(?:\.gz)?"
 _REPORT = re.compile(r"(?:.*/)?s(\d+)\.txt")
 
 _ADVICE = "Download the file again, or restore it if you changed it."
+
+_WANTED = "Wanted files/p10/p10000032/s50414267/DICOM_ID.jpg and so on, from MIMIC-CXR-JPG."
 
 
 def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
@@ -51,7 +54,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     metadata = _read_table(scan, "metadata", ("dicom_id", "subject_id", "study_id", "ViewPosition"))
     splits = _read_splits(scan, listing)
     labels = _read_labels(scan, listing)
-    paths = _index_images(scan, listing)
+    paths = index_images(scan, listing, lambda path: Path(path).stem, _WANTED)
     images = _by_image(metadata, listing)
     wanted = {name: f"{name}.jpg" for name in images if name not in paths}
     lacking = match_names(wanted.values(), paths.values(), scan, where="the metadata") if wanted else {}
@@ -85,9 +88,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
                 report_indication=texts[study].indication,
             )
         )
-    left_out = {problem.name for problem in listing.problems if problem.kind == "conflicting_row"}
-    for path in sorted(path for name, path in paths.items() if name not in left_out and path not in used):
-        listing.report("not_listed", path, "in the folder, not in the metadata")
+    report_unlisted(listing, paths, used, "in the folder, not in the metadata")
     listing.report_passed_over(scan)
     return listing
 
@@ -102,11 +103,8 @@ def _find_table(scan: FolderScan, name: str) -> Path | None:
 def _read_table(scan: FolderScan, name: str, columns: Sequence[str]) -> tuple[Row, ...]:
     path = _find_table(scan, name)
     if path is None:
-        found = sorted({path.split("/", 1)[0] for path in scan.files})[:12]
-        raise DataLayoutError(
-            f"{SOURCE.folder}: mimic-cxr-2.0.0-{name}.csv.gz is missing. Wanted it beside files/; found "
-            f"{found}. Get it from {SOURCE.homepage}, or point data_dir at the folder that holds it."
-        )
+        fault = f"mimic-cxr-2.0.0-{name}.csv.gz is missing"
+        raise missing_file(SOURCE, scan.files, fault, "it beside files/")
     return read_table(path, columns, advice=_ADVICE).rows
 
 
@@ -134,21 +132,6 @@ def _read_splits(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
             listing.report("duplicate_row", name, f"again in the split's line {row.line}: counted once")
         splits[name] = split
     return splits
-
-
-def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
-    """Map dicom_id → relative path; the second of two files of one image is reported."""
-    paths: dict[str, str] = {}
-    for path in scan.images():
-        known = paths.setdefault(Path(path).stem, path)
-        if known != path:
-            listing.report("same_name", path, f"the same image as {known}, which is used")
-    if not paths:
-        raise DataLayoutError(
-            f"{SOURCE.folder}: no image found among {len(scan.files)} files. Wanted files/p10/p10000032/"
-            f"s50414267/DICOM_ID.jpg and so on, from MIMIC-CXR-JPG.{scan.links_advice()}"
-        )
-    return paths
 
 
 def _index_reports(scan: FolderScan, listing: SourceListing) -> dict[str, str]:

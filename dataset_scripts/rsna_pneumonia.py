@@ -27,8 +27,8 @@ from dataset_scripts.build.records import (
     SourceListing,
     read_lines,
 )
+from dataset_scripts.build.source_files import index_images, missing_file
 from dataset_scripts.build.tables import Row, read_table
-from dataset_scripts.errors import DataLayoutError
 from dataset_scripts.findings import FINDINGS, NOT_ANNOTATED
 from dataset_scripts.splits import stratified_patients
 
@@ -51,6 +51,8 @@ _NIH = chestxray14.SOURCE
 
 _ADVICE = "Download the file again, or restore it if you changed it."
 
+_WANTED = "Wanted DICOM or PNG files in stage_2_train_images/; unpack Kaggle's archive if it is packed."
+
 Labels = dict[str, tuple[float, tuple[Box, ...]]]
 """By image: Target (NaN: not annotated) and boxes."""
 
@@ -64,7 +66,7 @@ def list_images(scan: FolderScan, config: SourceConfig) -> SourceListing:
     """
     listing = SourceListing(SOURCE, scan.root)
     label_file = _find_file(scan, LABEL_FILE)
-    paths = _index_images(scan, listing)
+    paths = index_images(scan, listing, lambda path: Path(path).stem, _WANTED)
     labels = _read_labels(scan.root / label_file, listing)
     _check_classes(scan, labels, listing)
     shown = read_nih_mapping(Path(config.nih_mapping)) if config.nih_mapping else {}
@@ -116,33 +118,13 @@ def _find_file(scan: FolderScan, name: str) -> str:
     for path in own:
         if path.rsplit("/", 1)[-1] == name:
             return path
-    found = sorted({path.split("/", 1)[0] for path in own})[:12]
-    raise DataLayoutError(
-        f"{SOURCE.folder}: {name} is missing. Wanted it beside the folder of images; found {found}. "
-        + (
-            "It is one of the three lists of split_scheme mrm, which come with the code of that model: copy "
-            "them here, or use split_scheme official."
-            if name in MRM_LISTS.values()
-            else f"Get it from {SOURCE.homepage}, or point data_dir at the folder that holds it."
-        )
+    advice = (
+        "It is one of the three lists of split_scheme mrm, which come with the code of that model: copy them "
+        "here, or use split_scheme official."
+        if name in MRM_LISTS.values()
+        else ""
     )
-
-
-def _index_images(scan: FolderScan, listing: SourceListing) -> dict[str, str]:
-    """Map ID → relative path; the second of two files of one image is reported."""
-    paths: dict[str, str] = {}
-    for path in scan.images():
-        name = Path(path).stem
-        if name in paths:
-            listing.report("same_name", path, f"the same image as {paths[name]}, which is used")
-        else:
-            paths[name] = path
-    if not paths:
-        raise DataLayoutError(
-            f"{SOURCE.folder}: no image found among {len(scan.files)} files. Wanted DICOM or PNG files in "
-            f"stage_2_train_images/; unpack Kaggle's archive if it is packed.{scan.links_advice()}"
-        )
-    return paths
+    raise missing_file(SOURCE, own, f"{name} is missing", "it beside the folder of images", advice)
 
 
 def _read_labels(path: Path, listing: SourceListing) -> Labels:

@@ -13,6 +13,11 @@ def interval_text(interval: Sequence[float] | None) -> str:
     return "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
+def threshold_text(threshold: float) -> str:
+    """A threshold with as many digits as using it takes: `0.4887`, `0.01952`."""
+    return f"{threshold:#.4g}"
+
+
 def percent(share: float) -> str:
     """A share in percent, without the sign: `12`; below 1 % with one digit that is not 0: `0.3`."""
     return f"{100 * share:.0f}" if share == 0 or abs(share) >= 0.0095 else f"{100 * share:.1g}"

@@ -14,7 +14,7 @@ from medhiera.evaluation.results import (
     OperatingPoints,
     RankingReport,
 )
-from medhiera.formatting import value_text
+from medhiera.formatting import threshold_text, value_text
 
 
 def format_table(report: RankingReport) -> list[str]:
@@ -207,7 +207,7 @@ def threshold_lines(points: OperatingPoints) -> list[str]:
             f"{_number(value):<9} {value_text(limits):<16} {_number(trivial):<12}"
             for value, limits, trivial in rows
         ]
-        lines.append(f"{label} {_number(point.threshold):<9} {' '.join(cells)}".rstrip())
+        lines.append(f"{label} {threshold_text(point.threshold):<9} {' '.join(cells)}".rstrip())
     if (mean := points.means.get("best_f1")) is not None and mean.f1 is not None:
         count = "" if mean.findings_in_mean is None else f" of {len(mean.findings_in_mean)}"
         lines.append(f"{f'mean{count}':<30} {_number(mean.accuracy):<39} {_number(mean.f1)}")

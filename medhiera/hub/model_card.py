@@ -43,7 +43,7 @@ from medhiera.data.training_images import names_are_public
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.tables import few_cases, without_interval
-from medhiera.formatting import duration, interval_text, percent
+from medhiera.formatting import duration, interval_text, percent, threshold_text
 from medhiera.hub.card_header import NIH, card_header, has_phantoms
 from medhiera.hub.data_record import OWN
 from medhiera.hub.licences import licence_sentence
@@ -86,6 +86,7 @@ def render_card(record: AnyRecord, figures: Sequence[str], examples: Sequence[st
         "counts": _counts,
         "interval": interval_text,
         "duration": duration,
+        "threshold": threshold_text,
         "percent": lambda value: "–" if value is None else f"{percent(value)} %",
         "measure": lambda name: MEASURES.get(name, name),
         "number": lambda value: "–" if value is None else f"{value:.3f}",

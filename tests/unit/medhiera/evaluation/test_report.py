@@ -26,6 +26,7 @@ from medhiera.evaluation.results import (
 )
 from medhiera.evaluation.tables import threshold_lines
 from medhiera.evaluation.thresholds import choose_thresholds
+from medhiera.formatting import threshold_text
 
 NAMES = ["Edema", "Hernia", "No Finding"]
 NO_BOXES = LocalizationReport(reason="no image has a box")
@@ -180,12 +181,21 @@ def test_without_validation_no_threshold_is_invented():
     assert threshold_lines(result.operating_points) == [f"no thresholds: {result.operating_points.reason}"]
 
 
+def test_a_threshold_is_written_with_four_digits():
+    """Three decimals made one of 0.48837 and 0.48849, and nothing of 0.0003."""
+    written = [
+        threshold_text(value) for value in (0.48837, 0.48849, 0.5, 0.0189215, 0.000312345, 1.0 + 1e-16)
+    ]
+    assert written == ["0.4884", "0.4885", "0.5000", "0.01892", "0.0003123", "1.000"]
+
+
 def test_accuracy_and_f1_as_text():
     points = full_report().operating_points
     lines = {line[:20].strip(): line for line in threshold_lines(points)}
     edema = points.findings["Edema"].best_f1
     low, high = edema.f1_interval
     assert f"{edema.f1:.3f}     {low:.3f} to {high:.3f}" in lines["Edema"]
+    assert lines["Edema"][20:].startswith(f" {threshold_text(edema.threshold):<9} {edema.accuracy:.3f}  ")
     assert f"{edema.accuracy:.3f}" in lines["Edema"] and "no positive image" in lines["Hernia"]
     mean = points.means["best_f1"]
     assert lines[f"mean of {len(mean.findings_in_mean)}"].endswith(f"{mean.f1:.3f}")

@@ -22,6 +22,7 @@ from medhiera.evaluation.pointing_game import HitRate, LocalizationReport
 from medhiera.evaluation.predictions import Predictions
 from medhiera.evaluation.results import Rescaling
 from medhiera.evaluation.tables import chance_warning, few_cases, format_table
+from medhiera.formatting import threshold_text
 from medhiera.hub.model_card import TEMPLATES, render_card
 from medhiera.hub.record import StageLeakage
 from medhiera.inference.classifier import Classifier
@@ -48,12 +49,12 @@ def test_numbers_reasons_and_metadata(record):
     assert hernia.auroc is None
     assert "| Hernia | – | no positive image | – | – | 0 | 90 |" in card.text
     youden = evaluation.operating_points.findings["Edema"].youden
-    assert f"| Edema* | {cell(youden.threshold)} | {cell(youden.sensitivity)} (" in card.text
+    assert f"| Edema* | {threshold_text(youden.threshold)} | {cell(youden.sensitivity)} (" in card.text
     assert "| Hernia | – | no positive image on validation |" in card.text
     points = evaluation.operating_points.findings["Edema"]
     point, ends = points.best_f1, lambda limits: " to ".join(map(cell, limits))
     assert (
-        f"| Edema* | {cell(point.threshold)} | {cell(point.accuracy)} ({ends(point.accuracy_interval)}) | "
+        f"| Edema* | {threshold_text(point.threshold)} | {cell(point.accuracy)} ({ends(point.accuracy_interval)}) | "
         f"{cell(82 / 90)} | {cell(point.f1)} ({ends(point.f1_interval)}) | {cell(16 / 98)} |\n"
     ) in card.text
     women = evaluation.subgroups["sex"].groups["F"]
