@@ -183,10 +183,15 @@ def test_without_validation_no_threshold_is_invented():
 
 def test_a_threshold_is_written_with_four_digits():
     """Three decimals made one of 0.48837 and 0.48849, and nothing of 0.0003."""
-    written = [
-        threshold_text(value) for value in (0.48837, 0.48849, 0.5, 0.0189215, 0.000312345, 1.0 + 1e-16)
+    values = (0.48837, 0.48849, 0.5, 0.0189215, 0.000312345, 1.0000000000000002)
+    assert [threshold_text(value) for value in values] == [
+        "0.4884",
+        "0.4885",
+        "0.5000",
+        "0.01892",
+        "0.0003123",
+        "1.000",
     ]
-    assert written == ["0.4884", "0.4885", "0.5000", "0.01892", "0.0003123", "1.000"]
 
 
 def test_accuracy_and_f1_as_text():

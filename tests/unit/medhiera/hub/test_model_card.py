@@ -54,7 +54,8 @@ def test_numbers_reasons_and_metadata(record):
     points = evaluation.operating_points.findings["Edema"]
     point, ends = points.best_f1, lambda limits: " to ".join(map(cell, limits))
     assert (
-        f"| Edema* | {threshold_text(point.threshold)} | {cell(point.accuracy)} ({ends(point.accuracy_interval)}) | "
+        f"| Edema* | {threshold_text(point.threshold)} | "
+        f"{cell(point.accuracy)} ({ends(point.accuracy_interval)}) | "
         f"{cell(82 / 90)} | {cell(point.f1)} ({ends(point.f1_interval)}) | {cell(16 / 98)} |\n"
     ) in card.text
     women = evaluation.subgroups["sex"].groups["F"]
