@@ -264,7 +264,7 @@ def _finish(recipe: Config[S], given: set[str]) -> None:
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
     for warning in unused_options(training, optimization, given):
         logger.warning("%s", warning)
-    data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
+    data.resize_size = data.read_size
     data.stored_size = data.resize_size if data.stored_size is None else data.stored_size
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if optimization.precision == "auto":
