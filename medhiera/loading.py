@@ -13,10 +13,8 @@ from transformers import AutoImageProcessor, PreTrainedModel
 
 from medhiera.errors import UserError, one_line
 from medhiera.layout import PROCESSOR_FILE, refuse_mistyped
+from modeling_hiera_mae.sizes import LARGEST_SIDE
 from modeling_hiera_mae.weight_files import check_finite, find_file, find_weights, read_json, read_weights
-
-_LARGEST_SIDE = 10_000
-"""Pixels of a processor's sizes; more is a damaged file, and would ask for all memory."""
 
 _RESCALE_FACTORS = (0.001, 0.01)
 """Around 1/255, which makes bytes numbers from 0 to 1."""
@@ -81,9 +79,9 @@ def load_processor(source: str | Path) -> Any:
         )
     for name in ("size", "crop_size"):
         for side in _whole_numbers(content.get(name)):
-            if not 1 <= side <= _LARGEST_SIDE:
+            if not 1 <= side <= LARGEST_SIDE:
                 raise UserError(
-                    f"{source}: {PROCESSOR_FILE} says {name} {side}; wanted 1 to {_LARGEST_SIDE} pixels"
+                    f"{source}: {PROCESSOR_FILE} says {name} {side}; wanted 1 to {LARGEST_SIDE} pixels"
                 )
     try:
         # False, not left out: transformers would ask on the terminal whether to run a folder's own code.

@@ -1,4 +1,4 @@
-"""The published sizes of Hiera, as fields of the configuration. Imports nothing: --help names them."""
+"""The published sizes of Hiera, and the largest image's. Imports nothing: --help names them."""
 
 from typing import Any
 
@@ -11,3 +11,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "huge": {"embed_dim": 256, "depths": [2, 6, 36, 4], "num_heads": [4, 8, 16, 32]},
 }
 """embed_dim, depths and heads of each stage (Ryali et al. 2023, appendix, table 2)."""
+
+LARGEST_SIDE = 10_000
+"""Pixels of the sizes that a recipe asks for or an image processor says: more would ask for all memory."""

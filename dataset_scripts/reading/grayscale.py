@@ -158,12 +158,15 @@ def linear_to_8bit(values: npt.NDArray[np.floating], low: float, high: float) ->
 
 
 def resize_shorter_side(image: GrayImage, size: int) -> GrayImage:
-    """Shrink so that the shorter side is `size` (bicubic, antialiased); smaller images stay as they are."""
+    """Shrink so that the shorter side is `size` (bicubic, antialiased); smaller images stay as they are.
+
+    The longer side is rounded down, as torchvision and stock image processors do: a center crop of what is
+    stored lies where theirs does.
+    """
     height, width = image.shape
     if size <= 0 or min(height, width) <= size:
         return image
-    scale = size / min(height, width)
-    target = (max(size, round(width * scale)), max(size, round(height * scale)))
+    target = (size * width // min(height, width), size * height // min(height, width))
     resized = Image.fromarray(image).resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.asarray(resized)
 

@@ -117,7 +117,9 @@ def _read_picture(
         check_size(image.width, image.height, MAXIMUM_PIXELS // 2 if _takes_double(image) else MAXIMUM_PIXELS)
         _refuse_several_pages(image)
         if at_least > 0:
-            image.draft("L", (2 * at_least, 2 * at_least))  # twice: the rest is antialiased
+            image.draft(
+                "L", _decoded_size(image.width, image.height, 2 * at_least)
+            )  # the rest is antialiased
         samples = Samples()
         if isinstance(image, TiffImageFile):
             samples = read_samples(image.tag_v2)
@@ -125,6 +127,14 @@ def _read_picture(
         gray = show(file, image, samples)
         check_rows(file, image, gray)
         return _turn_upright(gray, exif_orientation(image))
+
+
+def _decoded_size(width: int, height: int, at_least: int) -> tuple[int, int]:
+    """The size at which a JPEG is decoded: the least that keeps the ratio of its sides to the pixel."""
+    for factor in (8, 4, 2):
+        if min(width, height) // factor >= at_least and width % factor == height % factor == 0:
+            return width // factor, height // factor
+    return width, height
 
 
 def _open(file: BoundedFile) -> ImageFile:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from medhiera.config.ranges import BELOW_ONE, COUNT, COUNT_OR_NONE, FROM_ZERO, SHARE, Range
-from modeling_hiera_mae.sizes import SIZES
+from modeling_hiera_mae.sizes import LARGEST_SIDE, SIZES
 
 if TYPE_CHECKING:  # --help reads this file, and transformers' arguments import PyTorch
     from transformers import TrainingArguments
@@ -131,11 +131,11 @@ class DataArguments:
         "Stage 1: weight of each source in the training rows. Sources not named are left out; small ones "
         "repeat. Default: every image once."
     )
-    image_size: int = option(224, "Side of the model's input in pixels.", range=Range(1, 16_384))
+    image_size: int = option(224, "Side of the model's input in pixels.", range=Range(1, LARGEST_SIDE))
     resize_size: int | None = option(
         None,
         "Shorter side before the center crop; default image_size × 256/224, as the paper.",
-        range=Range(1, 65_535),
+        range=Range(1, LARGEST_SIDE),
     )
     max_train_images: int | None = option(
         None, "Use only this many training images, drawn by the seed.", range=COUNT
@@ -143,6 +143,11 @@ class DataArguments:
     max_eval_images: int | None = option(
         None, "Use only this many validation images, drawn by the seed.", range=COUNT
     )
+
+    @property
+    def read_size(self) -> int:
+        """Shorter side before the center crop, in pixels."""
+        return self.resize_size or round(self.image_size * 256 / 224)
 
 
 @dataclass

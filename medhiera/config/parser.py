@@ -262,9 +262,9 @@ def _parse_mapping(text: str) -> dict[str, Any]:
 def _finish(recipe: Config[S], given: set[str]) -> None:
     """Fill in what depends on other fields and on the machine."""
     data, training, optimization = recipe.data, recipe.training, recipe.optimization
-    for warning in unused_options(training, optimization, given):
+    for warning in unused_options(recipe, given):
         logger.warning("%s", warning)
-    data.resize_size = data.resize_size or round(data.image_size * 256 / 224)
+    data.resize_size = data.read_size
     data.stored_size = data.resize_size if data.stored_size is None else data.stored_size
     data.build_dir = data.build_dir or str(Path(training.output_dir).parent / "cocktail")
     if optimization.precision == "auto":

@@ -21,7 +21,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.utils import is_torch_tf32_available
 
-from medhiera.config.arguments import OptimizationArguments, StageArguments
+from medhiera.config.arguments import Config, OptimizationArguments, StageArguments
 
 OF_THE_STAGE = "each stage knows this by itself"
 OF_LANGUAGE_MODELS = "it is for models of text"
@@ -281,10 +281,9 @@ def use_tf32(is_on: bool) -> None:
     torch.backends.cudnn.allow_tf32 = is_on
 
 
-def unused_options(
-    training: TrainingArguments, optimization: OptimizationArguments, given: set[str]
-) -> list[str]:
+def unused_options(recipe: Config[Any], given: set[str]) -> list[str]:
     """What was set and has no effect, or not the effect that it has elsewhere; a sentence each."""
+    training, optimization, stage = recipe.training, recipe.optimization, recipe.stage
     names = {"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"} & given
     unused = [
         f"{name} has no effect with schedule: one_cycle; leave schedule out" for name in sorted(names)
@@ -310,4 +309,23 @@ def unused_options(
     for name, value in SET_BY_US.items():
         if name in given and getattr(training, name) != value:
             unused.append(f"{name} has no effect: it is always {str(value).lower()} here; leave it out")
+    if optimization.size_rate_factor != 1:
+        unused += [
+            f"size_rate_factor {optimization.size_rate_factor:g} has no effect with {name}: it multiplies "
+            "the rate that size_defaults gives"
+            for name in ("learning_rate", "base_learning_rate")
+            if name in given
+        ]
+    if "mask_odds" in given and getattr(stage, "mask_region", "") == "none":
+        unused.append("mask_odds has no effect with mask_region: none")
+    if getattr(stage, "rotation_interpolation", "") == "nearest" and not getattr(
+        stage, "rotation_degrees", 0
+    ):
+        unused.append("rotation_interpolation has no effect without rotation_degrees")
+    if recipe.model.model_name_or_path is None:
+        unused += [
+            f"{name} has no effect without model_name_or_path: all weights are new"
+            for name in ("reset_head", "reset_decoder")
+            if getattr(recipe.model, name)
+        ]
     return unused

@@ -16,6 +16,7 @@ from medhiera.config.before_imports import folder_faults
 from medhiera.config.model_config import local_config, override_faults, unit_pixels
 from medhiera.config.training_options import training_faults
 from medhiera.errors import UserError
+from modeling_hiera_mae.sizes import LARGEST_SIDE
 
 
 def _optimization_faults(
@@ -115,6 +116,11 @@ def check_config(recipe: Config[Any], given: set[str], more_faults: Sequence[str
     )
     if "model_size" in given and recipe.model.model_name_or_path:
         faults.append("model_size is for random weights, and a checkpoint is named; leave one of them out")
+    if data.read_size > LARGEST_SIDE:
+        faults.append(
+            f"image_size {data.image_size} makes resize_size {data.read_size} by default, above "
+            f"{LARGEST_SIDE}; add --resize_size {data.image_size}"
+        )
     if data.stored_size and data.stored_size < (data.resize_size or data.image_size):
         faults.append(
             f"stored_size {data.stored_size} is below what is read; raise it, or 0 for the native size"

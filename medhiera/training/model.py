@@ -142,7 +142,8 @@ def _with_new_decoder(source: str, config_fields: dict[str, Any]) -> tuple[PreTr
         raise UserError(f"--model_name_or_path {error}") from error
     config = HieraMAEConfig.from_dict(encoder.config.to_dict() | of_decoder | {"num_query_pool": pools})
     config.architectures = None
-    model = HieraMAEForPreTraining._from_config(config)
+    attention = encoder.config._attn_implementation  # which no to_dict has
+    model = HieraMAEForPreTraining._from_config(config, attn_implementation=attention)
     weights = {name: value for name, value in encoder.state_dict().items() if not name.startswith("pooler.")}
     model.hiera.load_state_dict(weights)
     new = sorted(name for name in model.state_dict() if not name.startswith("hiera."))

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dicom_files import write_dicom
 from image_files import exif_directory, jpeg, png_16bit, tiff
 from PIL import Image, ImageOps
+from torchvision.transforms.v2 import functional as tvf
 
 from dataset_scripts.errors import BadImageError
 from dataset_scripts.reading.decoding import decoding
 from dataset_scripts.reading.grayscale import encode_png, resize_shorter_side
 from dataset_scripts.reading.images import read_image, read_mask
+from medhiera.data.preprocessing import CenterCrop
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 
@@ -76,6 +79,23 @@ def test_resizing_never_enlarges_and_never_undershoots() -> None:
     assert resize_shorter_side(RAMP, 100) is RAMP
     assert resize_shorter_side(RAMP, 0) is RAMP
     assert resize_shorter_side(np.zeros((300, 1000), np.uint8), 256).shape == (256, 853)
+
+
+def test_a_stored_image_has_the_size_that_torchvision_and_the_published_processor_make(
+    tmp_path: Path,
+) -> None:
+    """So a center crop of it has its corner where theirs has."""
+    rng = np.random.default_rng(0)
+    for height, width in rng.integers(257, 700, (40, 2)).tolist():
+        stored = resize_shorter_side(np.zeros((height, width), np.uint8), 256)
+        theirs = tvf.resize(torch.zeros(1, height, width, dtype=torch.uint8), [256])
+        assert stored.shape == tuple(theirs.shape[1:]), (height, width)
+        Image.fromarray(np.zeros((4 * height, 4 * width), np.uint8)[:-3, :-1]).save(tmp_path / "large.jpg")
+        large = resize_shorter_side(read_image(tmp_path / "large.jpg", 256, needs_contrast=False), 256)
+        theirs = tvf.resize(torch.zeros(1, 4 * height - 3, 4 * width - 1, dtype=torch.uint8), [256])
+        assert large.shape == tuple(theirs.shape[1:]), (height, width)
+        whole, kept = (CenterCrop(256, 224).box(w, h) for h, w in ((height, width), stored.shape))
+        assert (whole.left, whole.top) == (kept.left, kept.top)
 
 
 @pytest.mark.parametrize("compression", ["fast", "none"])

@@ -15,7 +15,9 @@ from medhiera.config.arguments import (
 from medhiera.config.parser import parse_config
 from medhiera.config.ranges import TRAINING_RANGES, Range
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
+from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
+from medhiera.loading import load_processor
 
 OURS = (
     DataArguments,
@@ -101,6 +103,20 @@ def test_the_recipes_numbers_are_judged_all_at_once(tmp_path):
         "  - learning_rate is -2e-4",
         "  - image_size is 1e3",
     ]
+
+
+def test_no_recipe_has_a_size_that_loading_refuses_at_its_end(tmp_path):
+    sizes = ("--image_size=9984", "--resize_size=10000")
+    data = read(ClassificationArguments, tmp_path, *sizes).data
+    processor = Preprocessing(data.image_size, data.resize_size, 0.5, 0.25).to_processor()
+    processor.save_pretrained(tmp_path)
+    assert load_processor(str(tmp_path)).size["shortest_edge"] == data.resize_size
+    with pytest.raises(UserError, match="resize_size is 10016; wanted a whole number from 1 to 10000"):
+        read(ClassificationArguments, tmp_path, "--resize_size=10016")
+    with pytest.raises(
+        UserError, match="makes resize_size 11410 by default, above 10000; add --resize_size 9984"
+    ):
+        read(ClassificationArguments, tmp_path, "--image_size=9984")
 
 
 def test_ends_that_belong_to_a_range_are_taken(tmp_path):

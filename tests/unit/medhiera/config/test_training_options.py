@@ -1,5 +1,6 @@
 """What our Trainer does not take of transformers' options is refused before data is read."""
 
+import re
 from dataclasses import fields
 from types import SimpleNamespace
 
@@ -292,6 +293,43 @@ def test_a_checkpoint_that_is_not_validated_is_refused_with_what_to_type(tmp_pat
 def test_steps_without_their_strategy_are_said_to_have_no_effect(tmp_path, caplog):
     read(tmp_path, "--save_steps", "50")
     assert "save_steps has no effect with save_strategy: epoch; add --save_strategy steps" in caplog.text
+
+
+FACTOR = "--size_defaults true --optimizer adamw --size_rate_factor 0.1"
+
+
+@pytest.mark.parametrize(
+    ("stage", "words", "said"),
+    [
+        (
+            ClassificationArguments,
+            f"{FACTOR} --learning_rate 1e-3",
+            "size_rate_factor 0.1 .* with learning_rate",
+        ),
+        (ClassificationArguments, f"{FACTOR} --base_learning_rate 1e-3", "effect with base_learning_rate"),
+        (ClassificationArguments, "--rotation_interpolation nearest", "no effect without rotation_degrees"),
+        (ClassificationArguments, "--reset_head true", "reset_head has no effect without model_name_or_path"),
+        (MAEArguments, "--reset_decoder true", "reset_decoder has no effect without model_name_or_path"),
+        (MAEArguments, "--mask_odds 5", "mask_odds has no effect with mask_region: none"),
+    ],
+)
+def test_what_has_no_effect_is_said(stage, words, said, tmp_path, caplog):
+    read(tmp_path, *words.split(), stage=stage)
+    assert re.search(said, caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (ClassificationArguments, FACTOR),
+        (ClassificationArguments, "--rotation_interpolation nearest --rotation_degrees 30"),
+        (ClassificationArguments, "--reset_head true --model_name_or_path me/mine"),
+        (MAEArguments, "--mask_odds 5 --mask_region rectangle"),
+    ],
+)
+def test_what_has_an_effect_is_not(stage, words, tmp_path, caplog):
+    read(tmp_path, *words.split(), stage=stage)
+    assert "no effect" not in caplog.text
 
 
 @pytest.mark.parametrize(("found", "is_refused"), [(1, True), (2, False)])

@@ -141,6 +141,16 @@ def test_a_new_decoder_on_the_checkpoints_encoder(checkpoint):
     assert model(torch.randn(2, 1, 128, 128)).loss.isfinite()
 
 
+@pytest.mark.parametrize("reset_decoder", [False, True])
+def test_the_attention_asked_for_survives_a_new_decoder(reset_decoder, checkpoint):
+    overrides = {"attn_implementation": "eager"}
+    options = ModelArguments(
+        model_name_or_path=checkpoint, model_overrides=overrides, reset_decoder=reset_decoder
+    )
+    model, _ = start_model(HieraMAEForPreTraining, options, image_size=[64, 64])
+    assert model.config._attn_implementation == "eager"
+
+
 def test_gray_pretraining_from_rgb_weights_and_an_rgb_classifier_from_it(checkpoint, tmp_path):
     gray = started(checkpoint, num_channels=1)
     assert gray.config.num_channels == 1
