@@ -180,7 +180,7 @@ class HieraMAEMaskUnitAttention(nn.Module):
         # Queries that are pooled come first and alone where nothing is kept for a backward pass: the widest
         # tensor of an inference is then two thirds as large.
         is_query_apart = first_query > 0 or (self.pools_queries and not torch.is_grad_enabled())
-        if not (is_query_apart and is_plain(self.qkv)):
+        if not (is_query_apart and is_plain(self.qkv) and self.qkv.bias is not None):
             return None, project(tokens, self.qkv)
         sizes = (self.dim_out, 2 * self.dim_out)
         weight, bias = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)

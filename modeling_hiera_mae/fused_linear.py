@@ -3,15 +3,17 @@
 Stands below layers and both model files; torch only. On x86 `functional.linear` multiplies float32 with MKL
 and copies the bias into the output first; oneDNN's own operator does neither, and can add GELU or a residual
 in the same pass. `torch.compile` fuses by itself, so compiled code takes the plain path, as does every other
-device. docs/performance.md has the figures.
+device; so do torch.func, forward-mode derivatives and modes that count or trace operators.
+docs/performance.md has the figures.
 """
 
 from typing import Any, TypeGuard
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 _CPU_FUSES = (
     torch.backends.mkldnn.is_available()
@@ -49,7 +51,10 @@ def linear(
         (…, out).
     """
     if _takes_onednn(tokens, weight):
-        is_training = torch.is_grad_enabled() and (tokens.requires_grad or weight.requires_grad)
+        operands = (tokens, weight, bias, added)
+        is_training = torch.is_grad_enabled() and any(
+            each is not None and each.requires_grad for each in operands
+        )
         if is_training and _dtype(tokens) == torch.float32:
             out = _Linear.apply(tokens, weight, bias)
         elif is_training or torch.is_autocast_enabled("cpu"):
@@ -110,7 +115,11 @@ def gelu_mlp(
         and is_plain(second)
         and _takes_onednn(tokens, first.weight)
     ):
-        out: torch.Tensor = _GeluMlp.apply(tokens, first.weight, first.bias, second.weight, second.bias)
+        # Cast here, so that the function's inputs are what it multiplies; it may be differentiated twice.
+        operands = (tokens, first.weight, first.bias, second.weight, second.bias)
+        out: torch.Tensor = _GeluMlp.apply(
+            *(each if each is None else each.to(_dtype(tokens)) for each in operands)
+        )
         return out if added is None else added + out
     if _is_compiled_training(tokens.device) and is_plain(first) and first.bias is not None:
         return project(_gelu_linear(tokens, first.weight, first.bias), second, added=added)
@@ -146,6 +155,12 @@ def _takes_onednn(tokens: torch.Tensor, weight: torch.Tensor) -> bool:
         and _dtype(tokens) in _CPU_DTYPES
         # torch.compile and exporters want plain operators.
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]  # absent from torch's stubs
+        # oneDNN's operator has neither derivatives nor a count of its own.
+        and not (
+            torch._C._are_functorch_transforms_active()
+            or forward_ad._current_level >= 0
+            or is_in_torch_dispatch_mode()
+        )
     )
 
 
@@ -192,7 +207,8 @@ def _linear_pointwise(*arguments: Any) -> torch.Tensor:
 class _Linear(torch.autograd.Function):
     """functional.linear in float32 with oneDNN's products, forward and towards the input.
 
-    The gradient of the weight stays with torch's own product, which is as fast. Differentiable once.
+    The gradient of the weight stays with torch's own product, which is as fast. A gradient that is to be
+    differentiated again is made of torch's own operators alone.
     """
 
     @staticmethod
@@ -205,7 +221,6 @@ class _Linear(torch.autograd.Function):
         return _linear_pointwise(tokens, weight, bias, "none", [], "")
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -222,20 +237,19 @@ class _GeluMlp(torch.autograd.Function):
     """Two linear layers with GELU between; keeps what went into the GELU, not what came out."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        """(…, in) → (…, out); parameters: weight, bias, weight, bias."""
-        dtype = _dtype(tokens)
-        tokens = tokens.to(dtype)
-        weight, bias, second_weight, second_bias = (each.to(dtype) for each in parameters)
+    def forward(ctx: Any, tokens: torch.Tensor, *parameters: Any) -> torch.Tensor:
+        """(…, in) → (…, out); parameters: weight, bias, weight, bias, of one type; a bias may be None."""
+        weight, bias, second_weight, second_bias = parameters
         hidden = _product(tokens, weight, bias)
-        ctx.save_for_backward(tokens, hidden, weight, second_weight)
+        ctx.save_for_backward(tokens, hidden, weight, bias, second_weight)
         return _product(functional.gelu(hidden), second_weight, second_bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients by tokens and the four parameters."""
-        tokens, hidden, weight, second_weight = ctx.saved_tensors
+        tokens, hidden, weight, bias, second_weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # differentiated again: what was kept does not know where it came from
+            hidden = functional.linear(tokens, weight, bias)
         rows = gradient.flatten(0, -2)
         by_second_weight = rows.t() @ functional.gelu(hidden).flatten(0, -2)
         by_hidden = torch.ops.aten.gelu_backward(_by_input(gradient, second_weight), hidden)
@@ -243,9 +257,9 @@ class _GeluMlp(torch.autograd.Function):
         return (
             _by_input(by_hidden, weight) if ctx.needs_input_grad[0] else None,
             hidden_rows.t() @ tokens.flatten(0, -2),
-            hidden_rows.sum(0),
+            None if bias is None else hidden_rows.sum(0),
             by_second_weight,
-            rows.sum(0),
+            rows.sum(0) if ctx.needs_input_grad[4] else None,
         )
 
 
@@ -257,7 +271,10 @@ def _product(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 def _by_input(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Gradient of a linear layer by its input: oneDNN is the faster one in float32 alone."""
-    if gradient.dtype == torch.float32:
+    """Gradient of a linear layer by its input: oneDNN is the faster one in float32 alone.
+
+    Its operator has no derivative, so it is left where the gradient is to be differentiated again.
+    """
+    if gradient.dtype == torch.float32 and not torch.is_grad_enabled():
         return _linear_pointwise(gradient, weight.t(), None, "none", [], "")
     return gradient @ weight

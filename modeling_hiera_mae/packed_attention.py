@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from .attention_kernels import HAS_TRITON, attend_backward, attend_forward
@@ -70,7 +69,7 @@ def _is_hopper(device: torch.device) -> bool:
 def attend(packed: torch.Tensor, query: torch.Tensor | None, heads: int) -> torch.Tensor:
     """Softmax attention within each window, its scores scaled by the square root of a head's width.
 
-    Differentiable once.
+    A gradient that is to be differentiated again is computed by PyTorch's operators.
 
     Args:
         packed: (windows, keys, 3 × heads × width), queries, keys and values side by side; or, with `query`,
@@ -183,8 +182,26 @@ def _by_inputs(
     backward: Callable[..., list[torch.Tensor]], ctx: Any, gradient: torch.Tensor
 ) -> tuple[torch.Tensor | None, ...]:
     packed, query, *kept = ctx.saved_tensors
+    if torch.is_grad_enabled():  # the kernels have no derivative, and a graph that ends in them ends silently
+        return _differentiable_gradients(gradient, packed, query, ctx.heads)
     by_packed, *by_query = backward(gradient, packed, query, ctx.heads, *kept)
     return by_packed, by_query[0] if by_query else None, None
+
+
+def _differentiable_gradients(
+    gradient: torch.Tensor, packed: torch.Tensor, query: torch.Tensor | None, heads: int
+) -> tuple[torch.Tensor | None, ...]:
+    """The same by plain operators."""
+    parts = packed.chunk(3, -1) if query is None else (query, *packed.chunk(2, -1))
+    asked, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)
+    weights = (asked @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(-1)
+    out = (weights @ value).transpose(1, 2).flatten(2)
+    inputs = {
+        place: each for place, each in enumerate((packed, query)) if each is not None and each.requires_grad
+    }
+    found = torch.autograd.grad(out, list(inputs.values()), gradient, create_graph=True)
+    by_place = dict(zip(inputs, found, strict=True))
+    return by_place.get(0), by_place.get(1), None
 
 
 attend_operator.register_autograd(_differentiate, setup_context=_keep)
@@ -198,7 +215,6 @@ class _Attention(torch.autograd.Function):
     setup_context = staticmethod(_keep)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients by `packed` and `query`."""
         return _by_inputs(_backward, ctx, gradient)

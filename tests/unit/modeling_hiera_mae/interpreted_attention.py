@@ -12,6 +12,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 from model_configs import tiny_classifier, tiny_mae
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.short_attention import attend_in_parts
 from modeling_hiera_mae import attention
@@ -52,6 +53,19 @@ def errors_of_a_shape(windows, queries, keys, heads, width, is_apart, dtype):
         for function in (attend, lambda *inputs: attend_operator(*inputs)[0])
         for pair in zip(run(function, dtype), exact, strict=True)
     ]
+
+
+def errors_of_second_derivatives():
+    """Of the gradient of a gradient's norm, called directly and as an operator."""
+    results = []
+    for function in (attend_in_parts, attend, lambda *inputs: attend_operator(*inputs)[0]):
+        torch.manual_seed(0)
+        own = [torch.randn(2, 16, 96).requires_grad_(), torch.randn(2, 4, 48).requires_grad_()]
+        with sdpa_kernel(SDPBackend.MATH):
+            first = torch.autograd.grad(function(*own, 2).square().sum(), own, create_graph=True)
+            norm = sum(each.square().sum() for each in first)
+            results.append([norm.detach(), *torch.autograd.grad(norm, own)])
+    return [error(*pair) for found in results[1:] for pair in zip(found, results[0], strict=True)]
 
 
 def errors_of_unlikely_keys():
@@ -108,6 +122,7 @@ if __name__ == "__main__":
     json.dump(
         {
             "single": [errors_of_a_shape(*shape, torch.float32) for shape in SHAPES],
+            "second": errors_of_second_derivatives(),
             "unlikely": errors_of_unlikely_keys(),
             "one key": errors_of_one_key(),
             "half": [errors_of_a_shape(*shape, torch.float16) for shape in SHAPES[:3]],

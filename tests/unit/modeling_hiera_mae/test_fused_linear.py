@@ -4,8 +4,10 @@ import pytest
 import torch
 from model_configs import tiny_classifier
 from torch import nn
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_hiera_mae import fused_linear
 from modeling_hiera_mae.fused_linear import gelu_mlp, linear, project
@@ -166,3 +168,86 @@ def test_only_training_compiled_for_a_gpu_sums_by_image():
     with torch.no_grad():
         assert compiled(tokens) == 0
     assert not fused_linear._is_compiled_training(torch.device("cpu"))
+
+
+def mlp(tokens, first, first_bias, second, second_bias, fused):
+    """As `gelu_mlp`, by it or by torch."""
+    layers = [
+        nn.Linear(96, 128, bias=first_bias is not None),
+        nn.Linear(128, 64, bias=second_bias is not None),
+    ]
+    for layer, weight, bias in zip(layers, (first, second), (first_bias, second_bias), strict=True):
+        layer.weight = weight
+        layer.bias = bias
+    if fused:
+        return gelu_mlp(tokens, *layers)
+    return layers[1](functional.gelu(layers[0](tokens)))
+
+
+def mlp_operands(has_bias=True):
+    torch.manual_seed(1)
+    shapes = ((128, 96), (128,), (64, 128), (64,))
+    weights = [nn.Parameter(torch.randn(shape) / 8) for shape in shapes]
+    return [each if each.dim() == 2 or has_bias else None for each in weights]
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("is_mlp", [False, True])
+def test_second_derivatives_equal_torchs(is_mlp, has_bias):
+    """Of a gradient by the input alone, whose graph would otherwise end in these layers without a word."""
+    results = []
+    for fused in (True, False):
+        tokens, weight, bias, _ = (each.requires_grad_() for each in operands())
+        given = [weight, bias if has_bias else None]
+        if is_mlp:
+            given = mlp_operands(has_bias)
+            out = mlp(tokens, *given, fused=fused)
+        else:
+            out = (linear if fused else functional.linear)(tokens, *given)
+        (first,) = torch.autograd.grad(out.square().sum(), tokens, create_graph=True)
+        by = [tokens, *(each for each in given if each is not None)]
+        results.append([first, *torch.autograd.grad(first.square().sum(), by, allow_unused=True)])
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours is None) == (theirs is None)
+        if theirs is not None:
+            scale = float(theirs.detach().abs().max())
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("learns", ["bias", "added"])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_a_gradient_reaches_what_alone_learns(learns, gelu):
+    """As where all weights are frozen but the biases, or an adapter on the shortcut."""
+    tokens, weight, bias, added = operands()
+    trained = {"bias": bias, "added": added}[learns].requires_grad_()
+    plain = functional.linear(tokens, weight, bias)
+    plain = added + (functional.gelu(plain) if gelu else plain)
+    fused = linear(tokens, weight, bias, gelu=gelu, added=added)
+    found = [torch.autograd.grad(out.square().sum(), trained)[0] for out in (fused, plain)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own decompositions
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_derivatives_equal_torchs(grad):
+    tokens, weight, bias, _ = operands()
+    direction = torch.randn_like(tokens)
+    given = mlp_operands()
+    with torch.set_grad_enabled(grad):
+        for ours, theirs in (
+            (lambda x: linear(x, weight, bias), lambda x: functional.linear(x, weight, bias)),
+            (lambda x: mlp(x, *given, fused=True), lambda x: mlp(x, *given, fused=False)),
+        ):
+            found = [torch.func.jvp(each, (tokens,), (direction,))[1] for each in (ours, theirs)]
+            torch.testing.assert_close(*found)
+            with forward_ad.dual_level():
+                dual = forward_ad.make_dual(tokens, direction)
+                found = [forward_ad.unpack_dual(each(dual)).tangent for each in (ours, theirs)]
+            torch.testing.assert_close(*found)
+
+
+def test_a_mode_that_counts_operators_sees_torchs():
+    tokens, weight, bias, _ = operands()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        linear(tokens, weight, bias)
+    assert counter.get_total_flops() == 2 * tokens.numel() * len(weight)

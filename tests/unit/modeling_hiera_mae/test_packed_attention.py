@@ -43,6 +43,7 @@ def interpreted():
     ("what", "most"),
     [
         ("single", 1e-6),
+        ("second", 1e-5),
         ("unlikely", 1e-3),
         ("one key", 1e-6),
         ("half", 1e-3),
