@@ -74,6 +74,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=MedHieraTrainer)
 
+IF_INTERRUPTED = (
+    "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
+    "written yet"
+)
+
 
 @dataclass
 class Run(Generic[S]):
