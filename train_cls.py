@@ -47,7 +47,7 @@ from medhiera.hub.result_warnings import one_sided_warning
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
 from medhiera.layout import FIGURES_FOLDER
-from medhiera.run import Run, begin_run
+from medhiera.run import IF_INTERRUPTED, Run, begin_run
 from medhiera.stages import CLASSIFICATION
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
@@ -222,8 +222,4 @@ def scores_of(
 
 
 if __name__ == "__main__":
-    run_script(
-        main,
-        "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
-        "written yet",
-    )
+    run_script(main, IF_INTERRUPTED)

@@ -37,7 +37,7 @@ from medhiera.hub.teachers import TeacherRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.reconstruction import reconstruct
 from medhiera.layout import FIGURES_FOLDER
-from medhiera.run import Run, begin_run
+from medhiera.run import IF_INTERRUPTED, Run, begin_run
 from medhiera.stages import PRETRAINING
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
@@ -251,8 +251,4 @@ def make_drawing(
 
 
 if __name__ == "__main__":
-    run_script(
-        main,
-        "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
-        "written yet",
-    )
+    run_script(main, IF_INTERRUPTED)

@@ -51,7 +51,7 @@ from medhiera.hub.record import ReportRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.report_writer import ReportWriter
 from medhiera.layout import FIGURES_FOLDER, REPORTS_FILE, public_name
-from medhiera.run import Run, begin_run
+from medhiera.run import IF_INTERRUPTED, Run, begin_run
 from medhiera.stages import REPORTS
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
@@ -183,8 +183,4 @@ def make_dataset(
 
 
 if __name__ == "__main__":
-    run_script(
-        main,
-        "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
-        "written yet",
-    )
+    run_script(main, IF_INTERRUPTED)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dataset_scripts.build.boxes import parse_box
+from dataset_scripts.build.boxes import BOXES_SIZE, parse_box
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, fold, match_names
@@ -43,7 +43,6 @@ LIST_FILES = ("train_val_list.txt", "test_list.txt")
 
 REQUIRED_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 
-BOXES_SIZE = (1024, 1024)  # the published images' size, in which the boxes were drawn
 
 NO_FINDING = "No Finding"
 
@@ -231,7 +230,7 @@ def _parse_box(row: Sequence[str]) -> Box | str:
     """A row's box, or what is wrong with it."""
     finding = row[1] if len(row) > 1 else ""
     index = _FINDING_INDEX.get(_BOX_ALIASES.get(finding, finding))
-    box = parse_box(0 if index is None else index, row[2:6], BOXES_SIZE)
+    box = parse_box(0 if index is None else index, row[2:6])
     return box if isinstance(box, str) or index is not None else f"unknown finding {finding!r}"
 
 

@@ -137,11 +137,11 @@ def labels_line(features: datasets.Features) -> str:
     return f"{len(names)} {kind}: {', '.join(names)}"
 
 
-def label_vector(present: Sequence[int], count: int = len(FINDINGS)) -> tuple[float, ...]:
-    """Return 1.0 at the indices in `present` and 0.0 elsewhere."""
-    return tuple(1.0 if index in present else 0.0 for index in range(count))
+def label_vector(present: Sequence[int]) -> tuple[float, ...]:
+    """Return 1.0 at the indices of FINDINGS in `present` and 0.0 elsewhere."""
+    return tuple(1.0 if index in present else 0.0 for index in range(len(FINDINGS)))
 
 
-def no_labels(count: int = len(FINDINGS)) -> tuple[float, ...]:
+def no_labels() -> tuple[float, ...]:
     """Return the label vector of an image nobody annotated: all NaN."""
-    return (NOT_ANNOTATED,) * count
+    return (NOT_ANNOTATED,) * len(FINDINGS)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dataset_scripts import chestxray14
-from dataset_scripts.build.boxes import parse_box
+from dataset_scripts.build.boxes import BOXES_SIZE, parse_box
 from dataset_scripts.build.builder import SourceBuilder
 from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, match_names
@@ -40,7 +40,6 @@ CLASSES = {"Lung Opacity": 1.0, "No Lung Opacity / Not Normal": 0.0, "Normal": 0
 
 BOX_COLUMNS = ("x", "y", "width", "height")
 
-BOXES_SIZE = (1024, 1024)  # of every picture of the challenge
 
 MRM_LISTS = {"test": "test_list.txt", "validation": "val_list.txt", "train": "train_list.txt"}
 """The lists of `split_scheme: mrm`; a line is a path that ends in ID.dcm, and 0 or 1."""
@@ -156,7 +155,7 @@ def _merge(name: str, rows: list[Row], listing: SourceListing) -> tuple[float, t
             target = NOT_ANNOTATED
         targets[str(target)] = target
         if target == 1.0 or any(cells):
-            box = parse_box(_PNEUMONIA, cells, BOXES_SIZE)
+            box = parse_box(_PNEUMONIA, cells)
             if isinstance(box, Box):
                 boxes.append(box)
             else:

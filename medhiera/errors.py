@@ -10,9 +10,6 @@ from dataset_scripts.errors import UserError
 from medhiera.command_line import program
 
 __all__ = [
-    "CheckpointError",
-    "PublishError",
-    "RunEndedError",
     "RunFailedError",
     "UserError",
     "one_line",
@@ -23,20 +20,8 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as the shell gives it: 128 + 2."""
 
 
-class CheckpointError(UserError):
-    """No checkpoint to resume from, or one in the way."""
-
-
-class RunEndedError(UserError):
-    """A training run cannot continue."""
-
-
 class RunFailedError(UserError):
     """A run of an experiment did not come to its end, or cannot start."""
-
-
-class PublishError(UserError):
-    """A folder cannot be published as it is, or the Hub does not take it."""
 
 
 def one_line(error: BaseException) -> str:

@@ -33,19 +33,19 @@ def lock_file(place: Path) -> Path:
     return place / ".lock" if place.is_dir() else place.with_name(f".{place.name}.lock")
 
 
-def check_output_file(file: Path, option: str) -> None:
-    """Refuse a file that cannot be written, so far as it can be known without writing to it.
+def check_output_file(file: Path) -> None:
+    """Refuse an --output that cannot be written, so far as it can be known without writing to it.
 
     Raises:
         UserError: it is a folder or a device, or its permissions forbid it.
     """
     if file.is_dir():
-        raise UserError(f"{option} {file} is a folder; name the file to write in it")
+        raise UserError(f"--output {file} is a folder; name the file to write in it")
     if file.exists() and not file.is_file():
-        raise UserError(f"{option} {file} is no ordinary file (a device or a pipe); name a file")
+        raise UserError(f"--output {file} is no ordinary file (a device or a pipe); name a file")
     ids = {"effective_ids": True} if os.access in os.supports_effective_ids else {}
     if file.exists() and not os.access(file, os.R_OK | os.W_OK, **ids):
-        raise write_error(option, file, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise write_error("--output", file, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def make_folder(folder: Path, option: str) -> bool:
@@ -101,16 +101,16 @@ def one_writer(place: Path, option: str, is_new: bool = False) -> Iterator[None]
                 place.rmdir()  # which an empty folder alone allows
 
 
-def other_writer(place: Path, option: str) -> str | None:
-    """What to tell a user if another process writes to a folder just now; None where none does."""
-    file = lock_file(place)
+def other_writer(folder: Path) -> str | None:
+    """What to tell a user if another process writes to output_dir just now; None where none does."""
+    file = lock_file(folder)
     if not file.is_file():
         return None
     try:
         with FileLock(file, timeout=0, mode=0o666):
             return None
     except Timeout:
-        return str(_held_error(place, file, option))
+        return str(_held_error(folder, file, "output_dir"))
     except OSError:
         return None  # whoever wants to write is told why it cannot
 

@@ -32,7 +32,7 @@ def resumable_output(options: argparse.Namespace, name: str) -> Iterator[tuple[P
     show_progress(name)
     if options.batch_size < 1:
         raise UserError(f"--batch_size {options.batch_size}: wanted 1 or more images")
-    check_output_file(options.output, "--output")
+    check_output_file(options.output)
     device = choose_device(options.device)
     is_new = make_folder(options.output.parent, "--output")
     output = options.output.resolve()  # one file has one lock, however it is named

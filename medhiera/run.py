@@ -74,6 +74,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=MedHieraTrainer)
 
+IF_INTERRUPTED = (
+    "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
+    "written yet"
+)
+
 
 @dataclass
 class Run(Generic[S]):
@@ -321,7 +326,7 @@ def _output_faults(config: Config[S]) -> list[str]:
             f"output_dir {output} is data_dir {config.data.data_dir}, or lies among its images: files of "
             "yours could be overwritten, and figures taken for images; choose another --output_dir"
         ]
-    if training.process_index == 0 and (held := other_writer(output, "output_dir")):
+    if training.process_index == 0 and (held := other_writer(output)):
         return [held]  # its checkpoints are none to resume from
     try:
         return checkpoint_faults(output, training.resume_from_checkpoint)

@@ -147,4 +147,3 @@ REPORTS = Stage(
 )
 _ROWS: tuple[Stage[Any], ...] = (IMAGENET, PRETRAINING, CLASSIFICATION, REPORTS)
 STAGES = {stage.key: stage for stage in _ROWS}
-NUMBERS = sorted({stage.number for stage in _ROWS})

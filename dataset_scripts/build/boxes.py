@@ -8,14 +8,16 @@ from collections.abc import Sequence
 
 from dataset_scripts.build.records import Box
 
+BOXES_SIZE = (1024, 1024)
+"""Width and height of the published pictures, in which the boxes were drawn."""
 
-def parse_box(finding: int, cells: Sequence[str], size: tuple[int, int]) -> Box | str:
+
+def parse_box(finding: int, cells: Sequence[str]) -> Box | str:
     """Return the box, or what is wrong with it in words.
 
     Args:
         finding: its index in FINDINGS.
         cells: left, top, width and height as the file has them, in pixels.
-        size: (width, height) of the picture it was drawn on.
     """
     try:
         x, y, width, height = (float(cell.replace(",", ".")) for cell in cells)
@@ -25,7 +27,7 @@ def parse_box(finding: int, cells: Sequence[str], size: tuple[int, int]) -> Box 
         return f"not four finite numbers: {list(cells)}"
     if min(width, height) <= 0:
         return f"width {width:g} and height {height:g}; wanted above 0"
-    if min(x, y) < 0 or x + width > size[0] or y + height > size[1]:
-        pixels = "×".join(map(str, size))
+    if min(x, y) < 0 or x + width > BOXES_SIZE[0] or y + height > BOXES_SIZE[1]:
+        pixels = "×".join(map(str, BOXES_SIZE))
         return f"x {x:g}, y {y:g}, width {width:g}, height {height:g} leave the image of {pixels} pixels"
     return Box(finding, x, y, width, height)

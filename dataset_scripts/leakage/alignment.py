@@ -9,7 +9,6 @@ from dataset_scripts.leakage.warps import (
     FloatArray,
     Pixels,
     blur,
-    blur_squares,
     grid,
     sample,
 )
@@ -110,8 +109,8 @@ def correlate_detail(pictures: Pixels, templates: Pixels, warps: FloatArray) -> 
     tiles = []
     for images, warp in ((pictures, warps), (templates, NO_WARP)):
         gray = sample(images, warp, points)
-        detail = gray - blur_squares(gray, _DETAIL_SIDE, _DETAIL_WIDTH)
-        contrast = np.sqrt(blur_squares(detail**2, _DETAIL_SIDE, _CONTRAST_WIDTH))
+        detail = gray - _blur_details(gray, _DETAIL_WIDTH)
+        contrast = np.sqrt(_blur_details(detail**2, _CONTRAST_WIDTH))
         detail = detail / (contrast + np.float32(_FAINT))
         parts = (
             detail.reshape(-1, _TILES, side, _TILES, side).swapaxes(2, 3).reshape(len(images), _TILES**2, -1)
@@ -123,6 +122,12 @@ def correlate_detail(pictures: Pixels, templates: Pixels, warps: FloatArray) -> 
     scale = np.sqrt(energies[0] * energies[1]) + np.float32(0.1) * usual + np.float32(1e-6)
     ranked = np.sort((left * right).sum(axis=2) / scale, axis=1)
     return np.asarray(ranked[:, _COVERED:].mean(axis=1), np.float32)
+
+
+def _blur_details(rows: FloatArray, width: float) -> FloatArray:
+    """Blur pictures given as rows (pictures, _DETAIL_SIDE²)."""
+    matrix = blur(_DETAIL_SIDE, width)
+    return np.asarray((matrix @ rows.reshape(-1, _DETAIL_SIDE, _DETAIL_SIDE) @ matrix.T).reshape(rows.shape))
 
 
 def _standardize(rows: FloatArray) -> FloatArray:

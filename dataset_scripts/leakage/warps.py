@@ -121,12 +121,6 @@ def blur(side: int, width: float) -> FloatArray:
     return (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def blur_squares(rows: FloatArray, side: int, width: float) -> FloatArray:
-    """Blur pictures given as rows (pictures, side²)."""
-    matrix = blur(side, width)
-    return np.asarray((matrix @ rows.reshape(-1, side, side) @ matrix.T).reshape(rows.shape))
-
-
 def normalize(rows: FloatArray) -> FloatArray:
     """Scale to length 1 along the last axis."""
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.float32(1e-6))

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pyarrow import parquet
 
-from medhiera.errors import PublishError
+from medhiera.errors import UserError
 from medhiera.layout import CARD_FILE, METRICS_FILE, TRAINING_IMAGES_FILE
 from medhiera.shipped_files import PACKAGE
 
@@ -25,12 +25,12 @@ def check_links(paths: Iterable[Path], folder: Path) -> None:
         folder: what is published; it may itself be reached by a link.
 
     Raises:
-        PublishError: with the first such file.
+        UserError: with the first such file.
     """
     root = folder.resolve()
     for path in paths:
         if not path.resolve().is_relative_to(root):
-            raise PublishError(
+            raise UserError(
                 f"{path} is a link out of {folder}, and only what lies in a stage's folder is published; put "
                 "a copy in its place if it belongs there."
             )
@@ -52,7 +52,7 @@ def check_private_text(files: dict[str, bytes | str], folder: Path, repo_id: str
         if told is None and name in {METRICS_FILE, CARD_FILE, TRAINING_IMAGES_FILE}:
             told = _user_name_in(text, repo_id)
         if told is not None:
-            raise PublishError(
+            raise UserError(
                 f"{name} in {folder} names {told!r}, which belongs to this machine or its user and would "
                 "become public; remove it there and publish again."
             )

@@ -67,11 +67,11 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from dataset_scripts.mistyped import no_folder
-from medhiera.errors import PublishError, UserError, one_line
+from medhiera.errors import UserError, one_line
 from medhiera.hub.collection import add_to_collection
 from medhiera.hub.lineage import card_metadata
 from medhiera.hub.private_text import check_links, check_private_text
-from medhiera.hub.published_files import Files, collect_files, read_json, revision_of, with_gate
+from medhiera.hub.published_files import Files, collect_files, revision_of, with_gate
 from medhiera.hub.record import AnyRecord, read_record
 from medhiera.layout import (
     CARD_FILE,
@@ -80,6 +80,7 @@ from medhiera.layout import (
     METRICS_FILE,
     PUBLISHED_FILE,
     STAGE_FILES,
+    read_json_file,
 )
 from medhiera.loading import check_weights
 from medhiera.stages import STAGES, Stage
@@ -118,7 +119,7 @@ def publish_stage(
         The address of the repository.
 
     Raises:
-        PublishError: the folder is incomplete or would give away paths, the token cannot write, or the
+        UserError: the folder is incomplete or would give away paths, the token cannot write, or the
             repository holds something else; or the upload failed, and the message has the command to retry.
     """
     folder = Path(folder)
@@ -142,7 +143,7 @@ def publish_stage(
         try:
             place = add_to_collection(api, collection, repo_id, row.note, private)
         except _upload_errors() as error:
-            raise PublishError(
+            raise UserError(
                 f"{repo_id} is published, but not in the collection {collection!r} ({_in_words(error)}). "
                 f"To retry: {command}"
             ) from error
@@ -162,7 +163,7 @@ def _upload(
     """Send all files in one commit and tag it, three times at most.
 
     Raises:
-        PublishError: the repository holds something else; or the upload failed: `command` repeats it.
+        UserError: the repository holds something else; or the upload failed: `command` repeats it.
     """
     stage = STAGES[record.key]
     for attempt in range(1, ATTEMPTS + 1):
@@ -187,7 +188,7 @@ def _upload(
             return
         except _upload_errors() as error:
             if attempt == ATTEMPTS or not _may_pass(error):
-                raise PublishError(
+                raise UserError(
                     f"the upload to {repo_id} failed ({_in_words(error)}). Your folder is untouched; what "
                     f"has arrived is not sent again. To retry: {command}"
                 ) from error
@@ -207,14 +208,14 @@ def check_can_push(
         token: as for `publish_stage`.
 
     Raises:
-        PublishError: no network, no token, one that cannot write to this repository, or a repository that is
+        UserError: no network, no token, one that cannot write to this repository, or a repository that is
             taken.
     """
     api, repo_id = _check_token(repo_id, token)
     try:
         _check_repository(api, repo_id, None if stage is None else (stage, task))
     except _network_errors() as error:
-        raise PublishError(f"cannot look at {repo_id} on the Hub: {_in_words(error)}") from error
+        raise UserError(f"cannot look at {repo_id} on the Hub: {_in_words(error)}") from error
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
@@ -251,38 +252,38 @@ def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecor
     """Return the stage of a complete folder, and its record."""
     if not folder.is_dir():
         fault = "is a file" if folder.exists() else no_folder(folder)
-        raise PublishError(
+        raise UserError(
             f"{folder}: {fault}; give the output folder of `medhiera train-mae` or `medhiera train-cls`."
         )
     absent = [name for name in STAGE_FILES if not (folder / name).is_file()]
     if absent:
-        raise PublishError(
+        raise UserError(
             f"{folder} is not a finished stage: {', '.join(absent)} absent. A stage's folder holds "
             f"{', '.join(STAGE_FILES)} and figures/*.png; let the training script finish."
         )
     check_links([folder / name for name in STAGE_FILES], folder)
     record = read_record(folder)
     if record is None:
-        raise PublishError(f"{folder / METRICS_FILE} is not the record of a stage; wanted stage 0, 1 or 2.")
+        raise UserError(f"{folder / METRICS_FILE} is not the record of a stage; wanted stage 0, 1 or 2.")
     if stage is not None and stage != record.stage:
-        raise PublishError(f"{folder} holds stage {record.stage}, but stage {stage} was asked for.")
-    config = read_json(folder / CONFIG_FILE)
+        raise UserError(f"{folder} holds stage {record.stage}, but stage {stage} was asked for.")
+    config = read_json_file(folder / CONFIG_FILE)
     classes = config.get("architectures") or []
     row = STAGES[record.key]
     is_type = config.get("model_type") == row.model_type
     if not is_type or not any(str(name).endswith(row.architecture) for name in classes):
         kind = "Hiera" if row.model_type == "hiera" else row.model_type
-        raise PublishError(
+        raise UserError(
             f"{folder / CONFIG_FILE} describes {config.get('model_type')} {classes}; {row.words} is "
             f"a {kind} model {row.architecture}."
         )
     if row.has_figures and not list((folder / FIGURES_FOLDER).glob("*.png")):
-        raise PublishError(f"{folder / FIGURES_FOLDER} holds no .png; let the training script finish.")
+        raise UserError(f"{folder / FIGURES_FOLDER} holds no .png; let the training script finish.")
     try:
         check_weights(folder)
         card_metadata(folder)
     except UserError as error:
-        raise PublishError(f"{folder} is damaged: {_in_words(error)}") from error
+        raise UserError(f"{folder} is damaged: {_in_words(error)}") from error
     return row, record
 
 
@@ -293,13 +294,11 @@ def _check_token(repo_id: str, token: str | None) -> tuple[HfApi, str]:
     try:
         owner = api.whoami()
     except _network_errors() as error:
-        raise PublishError(
-            f"the Hub at {api.endpoint} does not take the token: {_in_words(error)}"
-        ) from error
+        raise UserError(f"the Hub at {api.endpoint} does not take the token: {_in_words(error)}") from error
     if "/" not in repo_id:
         repo_id = f"{owner['name']}/{repo_id}"
     if not _may_write(owner, repo_id):
-        raise PublishError(
+        raise UserError(
             f"the Hub token of {owner['name']} cannot write to {repo_id}; make one with write permission "
             f"for it at {api.endpoint}/settings/tokens."
         )
@@ -331,9 +330,7 @@ def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> 
     published = _published_stage(api, repo_id) if METRICS_FILE in names else None
     if published is None or (key is not None and published != key):
         what = "something that is not one of our stages" if published is None else STAGES[published].words
-        raise PublishError(
-            f"{repo_id} already holds {what}; nothing was sent. Choose another repository name."
-        )
+        raise UserError(f"{repo_id} already holds {what}; nothing was sent. Choose another repository name.")
     return [
         name
         for name in names
@@ -346,7 +343,7 @@ def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> 
 def _published_stage(api: HfApi, repo_id: str) -> tuple[int, str] | None:
     """The stage that a repository's record names, whatever version wrote it; None where it names none."""
     with tempfile.TemporaryDirectory() as place:
-        content = read_json(Path(api.hf_hub_download(repo_id, METRICS_FILE, local_dir=place)))
+        content = read_json_file(Path(api.hf_hub_download(repo_id, METRICS_FILE, local_dir=place)))
     key = content.get("stage"), content.get("task", "")
     return key if key in STAGES else None
 

@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from dataset_scripts.markdown import front_matter
-from medhiera.errors import PublishError, UserError
 from medhiera.hub.licences import (
     CODE_LICENCE_FILE,
     LICENCE_FILE,
@@ -60,9 +59,9 @@ def collect_files(folder: Path, repo_id: str, stage: Stage[Any], record: AnyReco
         record: its own.
 
     Raises:
-        PublishError: a file is a link out of the folder, or damaged.
+        UserError: a file is a link out of the folder, or damaged.
     """
-    config = read_json(folder / CONFIG_FILE)
+    config = read_json_file(folder / CONFIG_FILE)
     if stage.ships_code:
         config |= {"auto_map": AUTO_MAP}
     more = [name for name in (*stage.more_files, TRAINING_IMAGES_FILE) if (folder / name).is_file()]
@@ -121,15 +120,3 @@ def with_gate(card: str, record: AnyRecord) -> str:
         "extra_gated_button_content": "Agree and ask for access",
     }
     return f"{front_matter(metadata | gate)}{parts[2]}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file of the folder.
-
-    Raises:
-        PublishError: in place of a UserError.
-    """
-    try:
-        return read_json_file(path)
-    except UserError as error:
-        raise PublishError(str(error)) from error

@@ -8,7 +8,7 @@ import re
 import huggingface_hub
 from huggingface_hub import constants
 
-from medhiera.errors import PublishError
+from medhiera.errors import UserError
 
 
 def find_token(repo_id: str, token: str | None = None) -> str:
@@ -19,15 +19,13 @@ def find_token(repo_id: str, token: str | None = None) -> str:
         token: by default HF_TOKEN or the one of `hf auth login`.
 
     Raises:
-        PublishError: there is none, the repository has no such name, or the Hub is not to be asked.
+        UserError: there is none, the repository has no such name, or the Hub is not to be asked.
     """
     if not re.fullmatch(r"([\w-]+/)?\w[\w.-]*", repo_id):
-        raise PublishError(f"{repo_id!r} is no repository name; wanted one such as my-name/my-model.")
+        raise UserError(f"{repo_id!r} is no repository name; wanted one such as my-name/my-model.")
     if constants.HF_HUB_OFFLINE:
-        raise PublishError("HF_HUB_OFFLINE is set, so nothing can be published; unset it.")
+        raise UserError("HF_HUB_OFFLINE is set, so nothing can be published; unset it.")
     found = token or huggingface_hub.get_token()
     if found is None:
-        raise PublishError(
-            "no Hub token; run `hf auth login` or set HF_TOKEN to a token with write permission."
-        )
+        raise UserError("no Hub token; run `hf auth login` or set HF_TOKEN to a token with write permission.")
     return found

@@ -11,7 +11,7 @@ The scripts, the export and the page open such folders through it.
 import hashlib
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -271,10 +271,16 @@ def model_inputs(
 
 def fingerprint(model: PreTrainedModel, described: str) -> str:
     """Twelve hexadecimal digits that depend on a model's weights and on a text."""
+    weights = ((name, tensor.float().cpu()) for name, tensor in model.state_dict().items())
+    return digest_tensors(weights, described)
+
+
+def digest_tensors(tensors: Iterable[tuple[str, Tensor]], described: str) -> str:
+    """Twelve hexadecimal digits that depend on tensors of the CPU, their names and order, and on a text."""
     digest = hashlib.sha256(described.encode())
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors:
         digest.update(name.encode())
-        digest.update(tensor.float().cpu().contiguous().numpy())
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 

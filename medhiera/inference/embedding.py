@@ -79,16 +79,12 @@ def header_of_encoder(source: str, encoder: Encoder, with_tokens: bool, **fields
         with_tokens: grids of tokens are written too.
         **fields: of built data.
     """
-    blank = [encoder.preprocessing.pixels(as_picture(_BLANK))]
-    grid = list(encoder.embed_tokens(blank).shape[1:]) if with_tokens else []
+    grid = list(encoder.embed_tokens(encoder.blank()).shape[1:]) if with_tokens else []
     return Header(
         model=public_name(source), model_type=encoder.model.config.model_type,
         fingerprint=encoder.fingerprint(), pooling=encoder.pooling, preprocessing=str(encoder.preprocessing),
-        size=encoder.embed(blank).shape[1], tokens=grid, **fields,
+        size=encoder.size, tokens=grid, **fields,
     )  # fmt: skip
-
-
-_BLANK = {"width": 64, "height": 48, "pixels": bytes([128]) * 64 * 48}
 
 
 def embed_files(

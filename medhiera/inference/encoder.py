@@ -109,7 +109,11 @@ class Encoder:
     @property
     def size(self) -> int:
         """Of one vector: how many features."""
-        return self.embed([self.preprocessing.pixels(Image.new("L", (64, 48), 128))]).shape[1]
+        return self.embed(self.blank()).shape[1]
+
+    def blank(self) -> list[Tensor]:
+        """A batch of one gray image, prepared: what is embedded where only shapes are asked for."""
+        return [self.preprocessing.pixels(Image.new("L", (64, 48), 128))]
 
     @torch.inference_mode()
     def embed(self, pixels: Sequence[Tensor]) -> Tensor:

@@ -57,7 +57,7 @@ def bundle(stage: Path, output: Path) -> None:
 
     Raises:
         BundleError: the stage is incomplete, or the output folder is not empty.
-        PublishError: a file of the stage is a link out of it, or names a folder of this machine or its user.
+        UserError: a file of the stage is a link out of it, or names a folder of this machine or its user.
     """
     absent = [name for name in NEEDED if not (stage / name).is_file()]
     if absent:

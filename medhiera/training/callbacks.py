@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dataset_scripts.build.atomic_files import whole_file
-from medhiera.errors import RunEndedError
+from medhiera.errors import UserError
 from medhiera.formatting import duration
 from medhiera.layout import FIGURES_FOLDER
 from medhiera.training import figures
@@ -287,7 +287,7 @@ class DivergenceCallback(TrainerCallback):
             f"The likely cause is the learning rate ({args.learning_rate:.3g}); try a third of it"
         )
         if self.halts:
-            raise RunEndedError(message)
+            raise UserError(message)
         if state.is_world_process_zero:
             logger.warning("%s. halt_on_explosion: true would end the run here", message)
 

@@ -10,7 +10,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from dataset_scripts.build.atomic_files import part_of, sync_file, write_json
-from medhiera.errors import CheckpointError
+from medhiera.errors import UserError
 from medhiera.layout import (
     COMPLETE_FILE,
     LOG_FILE,
@@ -71,19 +71,17 @@ def check_unfinished(output: Path, wanted: str | bool | None) -> None:
         wanted: `resume_from_checkpoint`.
 
     Raises:
-        CheckpointError: as said.
+        UserError: as said.
     """
     is_new = wanted in (None, False, "false", "False")
     named = None if is_new or wanted in (True, "true", "True") else Path(str(wanted))
     begins_here = is_new or (named is not None and named.resolve().parent != output.resolve())
     if begins_here and is_finished(output):
-        raise CheckpointError(
-            f"{output} already holds a finished stage; choose another --output_dir, or move it"
-        )
+        raise UserError(f"{output} already holds a finished stage; choose another --output_dir, or move it")
     if not _is_of_a_run(output):
         names = [path.name for path in reversed(by_step(output))]
         if others := present(output, (*RUN_OUTPUT, *names)):
-            raise CheckpointError(
+            raise UserError(
                 f"{output} holds {', '.join(others)}, which no run of ours wrote and this one would "
                 "overwrite; choose another --output_dir, or move them"
             )
@@ -105,7 +103,7 @@ def checkpoint_faults(output: Path, wanted: str | bool | None) -> list[str]:
     try:
         check_unfinished(output, wanted)
         find_checkpoint(output, wanted)
-    except CheckpointError as error:
+    except UserError as error:
         return [str(error)]
     return []
 
@@ -118,13 +116,13 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
         wanted: `resume_from_checkpoint`: a folder, true, or false or None for a new run.
 
     Raises:
-        CheckpointError: `true` where there is no complete checkpoint; a folder that is none or is damaged; or
+        UserError: `true` where there is no complete checkpoint; a folder that is none or is damaged; or
             a new run in a folder that already holds a complete one.
     """
     whole = latest_complete(output)
     if wanted in (None, False, "false", "False"):
         if whole is not None:
-            raise CheckpointError(
+            raise UserError(
                 f"{output} already holds {whole.name} of a run that has not ended; resume it with "
                 "--resume_from_checkpoint true, or choose another --output_dir"
             )
@@ -133,20 +131,18 @@ def find_checkpoint(output: Path, wanted: str | bool | None) -> str | None:
         if whole is not None:
             return str(whole)
         if there := by_step(output):
-            raise CheckpointError(
+            raise UserError(
                 f"nothing to resume: {', '.join(path.name for path in there)} in {output} is incomplete (the "
                 "run was ended while it was written); start without the flag"
             )
-        raise CheckpointError(
-            f"nothing to resume: {output} holds no checkpoint-N folder; start without the flag"
-        )
+        raise UserError(f"nothing to resume: {output} holds no checkpoint-N folder; start without the flag")
     named = Path(str(wanted))
     if not (named / "trainer_state.json").is_file():
-        raise CheckpointError(
+        raise UserError(
             f"{wanted} is no checkpoint (it has no trainer_state.json); name a checkpoint-N folder"
         )
     if not is_complete(named):
-        raise CheckpointError(f"{wanted} is incomplete: it was not written to its end; name an earlier one")
+        raise UserError(f"{wanted} is incomplete: it was not written to its end; name an earlier one")
     return str(named)
 
 
@@ -161,7 +157,7 @@ def find_best(resumed: Path, training: TrainingArguments, state: TrainerState) -
         state: as that checkpoint has it.
 
     Raises:
-        CheckpointError: it is nowhere, and the best is to be kept.
+        UserError: it is nowhere, and the best is to be kept.
     """
     if not state.best_global_step:
         return
@@ -178,7 +174,7 @@ def find_best(resumed: Path, training: TrainingArguments, state: TrainerState) -
     elif Path(noted).name != name:  # the Trainer notes a folder once it exists
         _take_best_kept(resumed, training, state)
     else:
-        raise CheckpointError(
+        raise UserError(
             f"{resumed.name} is of a run whose best step so far is {state.best_global_step}, and no complete "
             f"{name} is beside it or in the output_dir: a later step that is worse would be kept under its "
             "name. Put that folder back; or resume from a checkpoint before it; or keep the last step's "
@@ -227,7 +223,7 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
     """The checkpoint to resume from; incomplete ones are logged.
 
     Raises:
-        CheckpointError: see find_checkpoint.
+        UserError: see find_checkpoint.
     """
     output = Path(args.output_dir)
     found = find_checkpoint(output, args.resume_from_checkpoint)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medhiera.errors import RunEndedError
+from medhiera.errors import UserError
 from medhiera.layout import NONFINITE_FILE
 from medhiera.training.checkpoints import latest_complete
 
@@ -39,7 +39,7 @@ class NonFiniteLossGuard:
         """Look at the last loss now; called before anything is logged, evaluated or saved.
 
         Raises:
-            RunEndedError: it is not finite.
+            UserError: it is not finite.
         """
         if self._pending is None:
             return
@@ -59,7 +59,7 @@ class NonFiniteLossGuard:
         except FileExistsError:
             pass
         before = latest_complete(self.path.parent)
-        raise RunEndedError(
+        raise UserError(
             f"the loss of step {step} is not a finite number (learning rate {learning_rate:.3g}); the images "
             f"of that batch are named in {self.path}. Look at them; if they are sound, lower the learning "
             "rate, or set precision: fp32, and start a new run. "
@@ -75,11 +75,11 @@ def check_finite_weights(model: torch.nn.Module, step: int) -> None:
     """Never write a checkpoint that cannot be resumed from.
 
     Raises:
-        RunEndedError: a weight is NaN or infinite.
+        UserError: a weight is NaN or infinite.
     """
     norms = torch._foreach_norm([parameter.detach() for parameter in model.parameters()])
     if not bool(torch.isfinite(torch.stack(norms)).all()):
-        raise RunEndedError(
+        raise UserError(
             f"after step {step} weights of the model are not finite numbers: the gradients overflowed. Lower "
             "the learning rate, set max_grad_norm: 1, or precision: fp32; --resume_from_checkpoint true goes "
             "on from the last checkpoint, which is sound"

@@ -14,7 +14,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from transformers import TrainingArguments
 
 from medhiera.config.arguments import OptimizationArguments
-from medhiera.errors import CheckpointError
+from medhiera.errors import UserError
 
 NO_WEIGHT_DECAY = ("*position_embeddings", "*mask_token")
 """Beside all vectors (norms and biases): what weight decay would only pull towards nothing."""
@@ -140,12 +140,12 @@ def _fit_checkpoint(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Refuse the state of other groups; the step stays fused, whatever machine wrote the state.
 
     Raises:
-        CheckpointError: the groups are not this optimizer's.
+        UserError: the groups are not this optimizer's.
     """
     saved, own = state["param_groups"], optimizer.param_groups
     sizes = [[len(group["params"]) for group in groups] for groups in (saved, own)]
     if sizes[0] != sizes[1]:
-        raise CheckpointError(
+        raise UserError(
             f"the optimizer's state in this checkpoint has {len(saved)} groups of parameters, "
             f"{sum(sizes[0])} in all, and this run has {len(own)}, {sum(sizes[1])} in all: another version "
             "of this software wrote it, which grouped them otherwise. Resume with that version, or start a "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from medhiera.errors import RunEndedError
+from medhiera.errors import UserError
 from medhiera.fitting_batch import UNITS, largest_fitting
 
 
@@ -28,7 +28,7 @@ def end_run(
         training: transformers' arguments; None in evaluation.
 
     Raises:
-        RunEndedError: always.
+        UserError: always.
     """
 
     def attempt(count: int) -> None:
@@ -42,7 +42,7 @@ def end_run(
     unit = "studies" if "has_view" in batch else "images"
     fitting = largest_fitting(attempt, size)
     message = out_of_memory_message(size, fitting, training, unit, has_mixup="mixup_share" in batch)
-    raise RunEndedError(f"{rank_in_words()}{message}")
+    raise UserError(f"{rank_in_words()}{message}")
 
 
 def end_writing(write: Callable[[dict[str, Any]], object], batch: Mapping[str, Any]) -> NoReturn:
@@ -53,7 +53,7 @@ def end_writing(write: Callable[[dict[str, Any]], object], batch: Mapping[str, A
         batch: of studies, that did not fit.
 
     Raises:
-        RunEndedError: always.
+        UserError: always.
     """
     size = len(batch["pixel_values"])
     fitting = largest_fitting(lambda count: write(first_images(batch, count)), size)
@@ -61,7 +61,7 @@ def end_writing(write: Callable[[dict[str, Any]], object], batch: Mapping[str, A
         advice = f"{fitting} do (tried). Set per_device_eval_batch_size: {fitting}; the result is the same"
     else:
         advice = "and neither does one study. Set fewer num_beams, views or max_tokens"
-    raise RunEndedError(
+    raise UserError(
         f"{rank_in_words()}out of memory while reports are written: a batch of {size} studies does not fit; "
         f"{advice}. What checkpoints hold is kept: --resume_from_checkpoint true continues from the last"
     )

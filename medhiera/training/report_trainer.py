@@ -38,7 +38,7 @@ class ReportTrainer(MedHieraTrainer):
         """The loss of the references, and where asked for the tokens that the model writes by itself.
 
         Raises:
-            RunEndedError: the batch does not fit.
+            UserError: the batch does not fit.
         """
         kept = {name: inputs[name] for name in ("pixel_values", "has_view")}
         loss, _, _ = super().prediction_step(model, inputs, True, ignore_keys)

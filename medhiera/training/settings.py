@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from medhiera.config.arguments import OptimizationArguments, images_per_step
-from medhiera.errors import CheckpointError, RunEndedError, UserError
+from medhiera.errors import UserError
 
 SETTINGS_FILE = "settings.json"
 """In a checkpoint-N folder."""
@@ -87,7 +87,7 @@ def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
         settings: of the run that resumes.
 
     Raises:
-        CheckpointError: they differ.
+        UserError: they differ.
     """
     try:
         before = json.loads((checkpoint / SETTINGS_FILE).read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ def check_settings(checkpoint: Path, settings: dict[str, Any]) -> None:
         if name in before and before[name] != value
     ]
     if differences:
-        raise CheckpointError(
+        raise UserError(
             f"{checkpoint.name} is of a run with other settings ({'; '.join(differences)}). Resumed with "
             "these, an epoch would show some images twice and others never, the learning rate would jump, "
             "the optimizer would keep the values of before, or the record would say of the whole run what is "
@@ -142,18 +142,18 @@ def check_schedule(
         epochs: the same in epochs.
 
     Raises:
-        RunEndedError: as said.
+        UserError: as said.
     """
     warmup = training.get_warmup_steps(max_steps)
     has_warmup = optimization.schedule is None and training.lr_scheduler_type.value not in CONSTANT
     if has_warmup and warmup >= max_steps > 1:
-        raise RunEndedError(
+        raise UserError(
             f"warmup_steps is {training.warmup_steps:g}, and the whole run has {max_steps} steps: the "
             "learning rate would never be reached. Set fewer warmup_steps, or train longer"
         )
     length = epochs if training.eval_strategy.value == "epoch" else max_steps
     if training.load_best_model_at_end and training.eval_delay > length:
-        raise RunEndedError(
+        raise UserError(
             f"eval_delay is {training.eval_delay:g}, and the whole run has {length:g} "
             f"{'epochs' if length is epochs else 'steps'}: nothing would be evaluated to keep the best of. "
             "Set a smaller eval_delay, or load_best_model_at_end: false"

@@ -3,14 +3,13 @@
 Stands beside the Trainer, outside of the model that trains: no checkpoint or average holds a teacher.
 """
 
-import hashlib
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.errors import UserError
+from medhiera.inference.classifier import digest_tensors
 from medhiera.inference.vision_model import VisionModel, inputs_of
 
 
@@ -46,7 +45,7 @@ class Teacher:
         self.input_size, self.mean, self.std, self.factor = inputs_of(source, named, self.config)
         self.channels = int(getattr(self.config, "num_channels", 3) or 3)
         described = f"{self.input_size}{self.mean}{self.std}{self.factor}"
-        self.fingerprint = _fingerprint(weights, described)
+        self.fingerprint = digest_tensors(sorted(weights.items()), described)
         self.model = self._vision.model.to(device=device, dtype=dtype).requires_grad_(False)
         self.dtype, self.device = dtype, torch.device(device)
         self._mean, self._std = (
@@ -104,12 +103,3 @@ def resample(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     if rows >= grid[0] and columns >= grid[1]:
         return functional.interpolate(tokens, grid, mode="area")
     return functional.interpolate(tokens, grid, mode="bilinear", align_corners=False)
-
-
-def _fingerprint(weights: dict[str, Tensor], described: str) -> str:
-    """Twelve hexadecimal digits that depend on stored weights and on a text."""
-    digest = hashlib.sha256(described.encode())
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

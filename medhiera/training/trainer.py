@@ -19,7 +19,7 @@ from transformers.trainer_utils import SaveStrategy
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.config.training_options import use_tf32
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import RunEndedError
+from medhiera.errors import UserError
 from medhiera.fitting_batch import is_out_of_memory
 from medhiera.layout import RAW_FOLDER, share_weights
 from medhiera.training.best_step import PatienceCallback
@@ -200,7 +200,7 @@ class MedHieraTrainer(LoadingTrainer):
         """One batch, as transformers does it; hands its loss to the guard, and memory's end to the user.
 
         Raises:
-            RunEndedError: the batch before had a NaN or infinite loss, or this one does not fit.
+            UserError: the batch before had a NaN or infinite loss, or this one does not fit.
         """
         image_ids = inputs.pop("image_ids", [])
         # transformers divides the loss by it where the model does not: each image counts alike, in the last
@@ -299,7 +299,7 @@ class MedHieraTrainer(LoadingTrainer):
         """As transformers; the model does not take the images' names, and computes what is asked for alone.
 
         Raises:
-            RunEndedError: the batch does not fit.
+            UserError: the batch does not fit.
         """
         inputs.pop("image_ids", None)
         if prediction_loss_only and self._has_optional_logits:
@@ -370,7 +370,7 @@ class MedHieraTrainer(LoadingTrainer):
         """Write a checkpoint, seal it, and only then remove older ones.
 
         Raises:
-            RunEndedError: the weights are not finite; or the disk is full, and what was written is removed.
+            UserError: the weights are not finite; or the disk is full, and what was written is removed.
         """
         output = Path(self.args.output_dir)
         checkpoint = output / f"checkpoint-{self.state.global_step}"
@@ -390,7 +390,7 @@ class MedHieraTrainer(LoadingTrainer):
             if not is_failed_write(error):
                 raise
             shutil.rmtree(checkpoint, ignore_errors=True)
-            raise RunEndedError(failed_write_message(checkpoint, error)) from error
+            raise UserError(failed_write_message(checkpoint, error)) from error
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()  # each rank writes its random state

@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor
 from warm_python import start_warm
 
 from medhiera.data.training_images import read_training_images
-from medhiera.errors import PublishError
+from medhiera.errors import UserError
 from medhiera.hub.publish import check_can_push, publish_stage
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -283,7 +283,7 @@ def test_passing_failures_are_overcome(hub, pristine, fault):
 def test_a_lasting_failure_leaves_the_folder_and_names_the_command(hub, pristine):
     before = sorted(path.name for path in pristine[2].rglob("*"))
     hub.faults.append(Fault("POST .*/commit/", status=500, times=99))
-    with pytest.raises(PublishError, match="500 Internal Server Error") as caught:
+    with pytest.raises(UserError, match="500 Internal Server Error") as caught:
         publish_stage(pristine[2], "model", private=True)
     command = f"python -m medhiera.hub.publish {pristine[2]} tester/model --stage 2 --private"
     assert command in str(caught.value)
@@ -315,9 +315,9 @@ def test_another_stage_or_something_else_is_not_overwritten(hub, pristine):
     for name, what in (("tester/mae", "stage 1"), ("tester/dataset-of-someone", "something")):
         before = dict(hub.repositories[name].files)
         hub.requests.clear()
-        with pytest.raises(PublishError, match=f"already holds {what}"):
+        with pytest.raises(UserError, match=f"already holds {what}"):
             publish_stage(pristine[2], name)
-        with pytest.raises(PublishError, match=f"already holds {what}"):
+        with pytest.raises(UserError, match=f"already holds {what}"):
             check_can_push(name, stage=2)
         assert hub.sent() == []
         assert hub.repositories[name].files == before
@@ -341,7 +341,7 @@ def test_stages_are_grouped_in_a_collection(hub, pristine, tmp_path):
 
 def test_a_collection_that_fails_leaves_the_published_stage_and_the_command(hub, stage_folder):
     hub.faults.append(Fault("POST /api/collections$", status=500, times=99))
-    with pytest.raises(PublishError, match="--collection 'Chest models'"):
+    with pytest.raises(UserError, match="--collection 'Chest models'"):
         publish_stage(stage_folder, "tester/model", collection="Chest models")
     assert "model.safetensors" in hub.repositories["tester/model"].files
     hub.faults.clear()

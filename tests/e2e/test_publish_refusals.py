@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from stage_folders import REPOSITORY, start
 from stage_records import imagenet_record, pretraining_record
 
-from medhiera.errors import PublishError, UserError
+from medhiera.errors import UserError
 from medhiera.hub.publish import check_can_push, publish_stage
 
 # huggingface_hub 2.4 uploads with an argument that its HTTP library has renamed.
@@ -118,10 +118,10 @@ def test_a_folder_that_is_not_fit_is_refused_before_anything_is_sent(hub, stage_
 def test_the_users_name_is_refused_unless_it_is_the_repositorys(hub, stage_folder, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/data/people/margarete"))
     add_metric(stage_folder, recipe={"trained_by": "margarete"})
-    with pytest.raises(PublishError, match=r"metrics\.json .*'margarete'"):
+    with pytest.raises(UserError, match=r"metrics\.json .*'margarete'"):
         publish_stage(stage_folder, "tester/model")
     hub.access = {"role": "write"}
-    with pytest.raises(PublishError, match="cannot write to margarete/model"):
+    with pytest.raises(UserError, match="cannot write to margarete/model"):
         publish_stage(stage_folder, "margarete/model")
     assert hub.sent() == []
 
@@ -131,14 +131,14 @@ def test_stage_0_needs_no_pictures(hub, pristine, tmp_path):
     imagenet_record().write(folder)
     publish_stage(folder, "tester/tiny-imagenet-mae", stage=0)
     assert "model.safetensors" in hub.repositories["tester/tiny-imagenet-mae"].files
-    with pytest.raises(PublishError, match="already holds stage 0"):
+    with pytest.raises(UserError, match="already holds stage 0"):
         publish_stage(pristine[1], "tester/tiny-imagenet-mae")
 
 
 def test_a_folder_of_another_stage_than_asked_for_is_refused(hub, pristine, tmp_path):
-    with pytest.raises(PublishError, match="holds stage 2, but stage 1 was asked for"):
+    with pytest.raises(UserError, match="holds stage 2, but stage 1 was asked for"):
         publish_stage(pristine[2], "tester/model", stage=1)
-    with pytest.raises(PublishError, match="there is no such folder"):
+    with pytest.raises(UserError, match="there is no such folder"):
         publish_stage(tmp_path / "absent", "tester/model")
     assert hub.requests == []
 
@@ -169,25 +169,25 @@ def test_what_the_token_may_do_is_known_beforehand(hub, pristine, access, repo_i
         check_can_push(repo_id)
         check_can_push(repo_id, stage=1)
     else:
-        with pytest.raises(PublishError, match=message):
+        with pytest.raises(UserError, match=message):
             check_can_push(repo_id)
-        with pytest.raises(PublishError, match=message):
+        with pytest.raises(UserError, match=message):
             publish_stage(pristine[2], repo_id)
     assert hub.sent() == []
     assert hub.repositories == {}
 
 
 def test_without_a_good_token_or_the_network_the_reason_is_said(hub, pristine, monkeypatch):
-    with pytest.raises(PublishError, match="does not take the token"):
+    with pytest.raises(UserError, match="does not take the token"):
         check_can_push("tester/model", token="hf_wrong")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(PublishError, match="does not take the token"):
+    with pytest.raises(UserError, match="does not take the token"):
         check_can_push("tester/model")
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    with pytest.raises(PublishError, match="no Hub token"):
+    with pytest.raises(UserError, match="no Hub token"):
         publish_stage(pristine[2], "tester/model")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(PublishError, match="HF_HUB_OFFLINE"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
         check_can_push("tester/model")
     assert hub.sent() == []
 

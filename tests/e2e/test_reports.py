@@ -13,8 +13,9 @@ from killed_runs import kill_after_checkpoint, logged, weights
 from report_workshop import ReportWorkshop, stock_reports
 from safetensors import safe_open
 
+from medhiera.errors import UserError
 from medhiera.hub.model_card import card_of
-from medhiera.hub.publish import PublishError, check_can_push, publish_stage
+from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import ReportRecord, read_record
 
 pytestmark = [
@@ -120,7 +121,7 @@ def test_publishing_sends_what_stock_needs_and_no_report(hub, written):
     assert "auto_map" not in json.loads(files["config.json"])
     assert b'model="tester/reports"' in files["README.md"]
     check_can_push("tester/reports", stage=2, task="reports")
-    with pytest.raises(PublishError, match=r"already holds stage 2 \(reports\)"):
+    with pytest.raises(UserError, match=r"already holds stage 2 \(reports\)"):
         check_can_push("tester/reports", stage=2)
 
 

@@ -16,7 +16,7 @@ from medhiera.data.training_images import (
     unite,
     write_training_images,
 )
-from medhiera.errors import PublishError, UserError
+from medhiera.errors import UserError
 from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import publish_stage
 
@@ -86,6 +86,6 @@ def test_offline_the_list_that_was_downloaded_before_counts(
 
 def test_a_list_that_names_a_folder_of_this_machine_is_not_published(hub, stage_folder):
     write_list(stage_folder, "COVID-19 Radiography", "COVID/images/COVID-1.png", "COVID/home/anna/1.png")
-    with pytest.raises(PublishError, match=r"training_images.parquet in .* names '/home/anna'"):
+    with pytest.raises(UserError, match=r"training_images.parquet in .* names '/home/anna'"):
         publish_stage(stage_folder, "tester/model")
     assert hub.repositories == {}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from page_fixtures import write_stage2
 
-from medhiera.errors import PublishError
+from medhiera.errors import UserError
 from medhiera.hub.record import Lineage
 from medhiera.space.bundle import BundleError, bundle
 
@@ -120,7 +120,7 @@ def test_a_space_has_the_licence_and_the_card_of_its_model(tmp_path, licence, sa
 
 def test_a_space_gives_no_private_path_away(tmp_path):
     folder = write_stage2(tmp_path / "stage2", recipe={"note": str(tmp_path / "patients")})
-    with pytest.raises(PublishError, match=r"metrics\.json .* belongs to this machine"):
+    with pytest.raises(UserError, match=r"metrics\.json .* belongs to this machine"):
         bundle(folder, tmp_path / "space")
     assert not (tmp_path / "space").exists()
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tiny_training import make_trainer, tiny_classifier, weights
 
 from medhiera.config.arguments import OptimizationArguments
-from medhiera.errors import CheckpointError
+from medhiera.errors import UserError
 from medhiera.training.checkpoints import mark_complete
 
 
@@ -54,7 +54,7 @@ def test_a_run_that_resumes_from_elsewhere_keeps_its_best_step(max_steps, run_fo
 def test_a_run_does_not_resume_without_its_best_step(run_folder):
     shutil.rmtree(run_folder / "checkpoint-1")
     resumed = scored_trainer(run_folder, [0])
-    with pytest.raises(CheckpointError, match="best step so far is 1, and no complete checkpoint-1"):
+    with pytest.raises(UserError, match="best step so far is 1, and no complete checkpoint-1"):
         resumed.train(resume_from_checkpoint=str(run_folder / "checkpoint-4"))
     last = scored_trainer(run_folder, [0], load_best_model_at_end=False)
     last.train(resume_from_checkpoint=str(run_folder / "checkpoint-4"))

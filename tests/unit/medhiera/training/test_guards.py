@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
-from medhiera.errors import CheckpointError, RunEndedError
+from medhiera.errors import UserError
 from medhiera.fitting_batch import is_out_of_memory, largest_fitting
 from medhiera.training import checkpoints
 from medhiera.training.checkpoints import find_checkpoint, is_complete, last_checkpoint
@@ -38,7 +38,7 @@ class Poisoned(RadiographDataset):
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_images(tmp_path):
     table = Poisoned(make_rows(), PREPROCESSING, with_labels=True)
     trainer = make_trainer(tmp_path, table=table, per_device_train_batch_size=4, **SAVING)
-    with pytest.raises(RunEndedError, match=r"loss of step \d is not a finite number.*nonfinite_batch.json"):
+    with pytest.raises(UserError, match=r"loss of step \d is not a finite number.*nonfinite_batch.json"):
         trainer.train()
     record = json.loads((tmp_path / "nonfinite_batch.json").read_text())
     assert "image 5" in record["image_ids"] and len(record["image_ids"]) == 4
@@ -57,7 +57,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
                 model.classifier.bias.data[0] = float("inf")
 
     trainer.add_callback(Overflow())
-    with pytest.raises(RunEndedError, match="after step 3 weights of the model are not finite"):
+    with pytest.raises(UserError, match="after step 3 weights of the model are not finite"):
         trainer.train()
     assert find_checkpoint(tmp_path, True) == str(tmp_path / "checkpoint-2")
 
@@ -99,7 +99,7 @@ def test_out_of_memory_names_what_fits_and_keeps_the_global_batch(tmp_path):
     trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
     limit_memory(trainer.model, images=2)
     with pytest.raises(
-        RunEndedError, match="a batch of 8 images does not fit; 2 of the same images do"
+        UserError, match="a batch of 8 images does not fit; 2 of the same images do"
     ) as caught:
         trainer.train()
     assert "per_device_train_batch_size: 2 and gradient_accumulation_steps: 8" in str(caught.value)
@@ -128,18 +128,18 @@ def test_what_is_advised_against_no_memory_keeps_the_images_a_step(
 def test_out_of_memory_with_mixup_does_not_promise_the_same_result(tmp_path):
     trainer = make_trainer(tmp_path, collator=RadiographCollator(with_ids=True, mixup_alpha=0.8))
     limit_memory(trainer.model, images=2)
-    with pytest.raises(RunEndedError, match="per_device_train_batch_size: 2 and .*start it anew") as caught:
+    with pytest.raises(UserError, match="per_device_train_batch_size: 2 and .*start it anew") as caught:
         trainer.train()
     assert "result is the same" not in str(caught.value)
     limit_memory(trainer.model, images=1)  # fewer than the recipe may have with Mixup
-    with pytest.raises(RunEndedError, match="no smaller one that Mixup can mix does"):
+    with pytest.raises(UserError, match="no smaller one that Mixup can mix does"):
         trainer.train()
 
 
 def test_out_of_memory_in_evaluation_names_its_own_batch(tmp_path):
     trainer = make_trainer(tmp_path, per_device_eval_batch_size=16)
     limit_memory(trainer.model, images=8)
-    with pytest.raises(RunEndedError, match="in evaluation: a batch of 16 .* per_device_eval_batch_size: 8"):
+    with pytest.raises(UserError, match="in evaluation: a batch of 16 .* per_device_eval_batch_size: 8"):
         trainer.evaluate()
 
 
@@ -150,7 +150,7 @@ def test_an_exploding_loss_is_said_in_words_and_halts_by_choice(halts, tmp_path,
         eval_on_start=True, eval_strategy="steps", eval_steps=2, max_steps=8, warmup_steps=2,
     )  # fmt: skip
     if halts:
-        with pytest.raises(RunEndedError, match="exploding loss.*likely cause is the learning rate"):
+        with pytest.raises(UserError, match="exploding loss.*likely cause is the learning rate"):
             trainer.train()
         assert trainer.state.global_step == 4  # not at 2, which is still warm-up
     else:
@@ -225,9 +225,9 @@ def test_what_a_killed_write_left_does_not_count(tmp_path, caplog):
 def test_a_damaged_checkpoint_by_name_is_refused(tmp_path):
     make_trainer(tmp_path, **SAVING | {"max_steps": 1}).train()
     (tmp_path / "checkpoint-1" / "optimizer.pt").unlink()
-    with pytest.raises(CheckpointError, match="is incomplete"):
+    with pytest.raises(UserError, match="is incomplete"):
         find_checkpoint(tmp_path, str(tmp_path / "checkpoint-1"))
-    with pytest.raises(CheckpointError, match="nothing to resume: checkpoint-1 in .* is incomplete"):
+    with pytest.raises(UserError, match="nothing to resume: checkpoint-1 in .* is incomplete"):
         find_checkpoint(tmp_path, True)
     assert find_checkpoint(tmp_path, None) is None  # nothing there that a new run could spoil
 
@@ -249,7 +249,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(where, tmp_path, mon
 
     trainer.add_callback(FillDisk())
     with pytest.raises(
-        RunEndedError, match="checkpoint-3 could not be written.*checkpoint-2 before it is complete"
+        UserError, match="checkpoint-3 could not be written.*checkpoint-2 before it is complete"
     ):
         trainer.train()
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
@@ -284,4 +284,4 @@ def test_memory_is_told_from_other_errors():
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
-    assert not is_out_of_memory(RunEndedError("out of memory: 8 fit"))
+    assert not is_out_of_memory(UserError("out of memory: 8 fit"))

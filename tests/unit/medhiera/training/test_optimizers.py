@@ -8,7 +8,7 @@ from timm.optim import param_groups_layer_decay
 from tiny_training import make_trainer, tiny_classifier, tiny_mae, weights
 
 from medhiera.config.arguments import OptimizationArguments
-from medhiera.errors import CheckpointError
+from medhiera.errors import UserError
 from medhiera.training.optimizers import layer_decay_groups
 
 ADAMW = OptimizationArguments(optimizer="adamw")
@@ -73,5 +73,5 @@ def test_a_state_of_other_groups_is_refused_in_words(tmp_path):
     torch.save(optimizer.state_dict(), tmp_path / "checkpoint-2" / "optimizer.pt")
     shutil.rmtree(tmp_path / "checkpoint-4")
     resumed = make_trainer(tmp_path, ADAMW, **SAVING)
-    with pytest.raises(CheckpointError, match=rf"has {len(earlier)} groups .* this run has 1, .* in all"):
+    with pytest.raises(UserError, match=rf"has {len(earlier)} groups .* this run has 1, .* in all"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))

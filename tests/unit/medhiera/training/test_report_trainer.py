@@ -14,7 +14,7 @@ from medhiera.config.report_arguments import ReportArguments
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.report_dataset import ReportCollator, ReportDataset, read_studies
 from medhiera.data.report_tokenizer import decode_reports, encode_report, train_byte_tokenizer
-from medhiera.errors import RunEndedError
+from medhiera.errors import UserError
 from medhiera.evaluation.written_reports import ValidationReports
 from medhiera.training.callbacks import CSVLoggerCallback
 from medhiera.training.report_model import start_report_model
@@ -76,10 +76,10 @@ def test_memory_that_ends_while_reports_are_written_is_said_in_words(tmp_path):
             torch.empty(2**50, dtype=torch.uint8)
 
     trainer.model.decoder.register_forward_pre_hook(ask, with_kwargs=True)
-    with pytest.raises(RunEndedError, match="while reports are written: a batch of 4 .*; 2 do .*: 2;"):
+    with pytest.raises(UserError, match="while reports are written: a batch of 4 .*; 2 do .*: 2;"):
         trainer.evaluate()
     room = 0
-    with pytest.raises(RunEndedError, match=r"neither does one study\. Set fewer num_beams, views or"):
+    with pytest.raises(UserError, match=r"neither does one study\. Set fewer num_beams, views or"):
         trainer.evaluate()
 
 

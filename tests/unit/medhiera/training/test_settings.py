@@ -8,7 +8,7 @@ from tiny_training import PREPROCESSING, make_rows, make_trainer, weights
 
 from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import RadiographDataset
-from medhiera.errors import CheckpointError, RunEndedError, UserError
+from medhiera.errors import UserError
 from medhiera.training.settings import SETTINGS_FILE
 
 LINEAR = OptimizationArguments(optimizer="adam")
@@ -84,7 +84,7 @@ def test_a_run_is_not_resumed_with_other_settings(options, arguments, message, c
     """Some of these would end in a trace; the others would train another run than they say."""
     rows = make_rows(arguments.pop("rows", 16))
     other = make_trainer(tmp_path, options, rows=rows, **SAVING | {"max_steps": 2} | arguments)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         other.train(resume_from_checkpoint=str(checkpoint))
     assert "--model_name_or_path" in str(caught.value)
 
@@ -131,5 +131,5 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed_as_it_is(tmp_path):
 def test_a_run_that_ends_too_soon_for_its_options_is_refused(arguments, message, tmp_path):
     best = {"load_best_model_at_end": "eval_delay" in arguments, "save_strategy": "steps", "save_steps": 2}
     trainer = make_trainer(tmp_path, LINEAR, **best | arguments)
-    with pytest.raises(RunEndedError, match=message):
+    with pytest.raises(UserError, match=message):
         trainer.train()

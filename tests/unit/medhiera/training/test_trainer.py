@@ -10,7 +10,7 @@ from medhiera.config.stage_arguments import ClassificationArguments
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.data.masks import MaskDrawing
 from medhiera.data.preprocessing import Preprocessing
-from medhiera.errors import CheckpointError
+from medhiera.errors import UserError
 from medhiera.training.losses import TrainingLoss, choose_loss
 from medhiera.training.optimizers import layer_decay_groups
 from medhiera.training.trainer import MedHieraTrainer
@@ -228,7 +228,7 @@ def test_a_run_is_resumed_longer_only_where_its_schedule_has_no_end(schedule, ar
         longer.train(resume_from_checkpoint=checkpoint)
         assert longer.state.global_step == 6
         return
-    with pytest.raises(CheckpointError, match="steps of the whole run was 4, now 6"):
+    with pytest.raises(UserError, match="steps of the whole run was 4, now 6"):
         longer.train(resume_from_checkpoint=checkpoint)
 
 
