@@ -209,8 +209,9 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
     new_weights = ("hiera.pooler.", "classifier.")
     _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^encoder_norm\.", r"^multiscale_fusion\."]
-    # The Trainer then counts items over the whole step and passes num_items_in_batch.
-    accepts_loss_kwargs = True
+    # Or transformers' Trainer would pass a num_items_in_batch in which NaN and each share of an image count.
+    # Ours counts what is annotated, and passes that.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: HieraMAEConfig) -> None:
         config = config.for_class("HieraForImageClassification")
