@@ -75,6 +75,7 @@ class HieraMAEBackbone(BackboneMixin, HieraMAEPreTrainedModel):
         pixel_values: torch.Tensor,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        *,
         interpolate_pos_encoding: bool | None = None,
     ) -> BackboneOutput:
         """Map images to features.

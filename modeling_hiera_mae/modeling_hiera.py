@@ -142,10 +142,11 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         noise: torch.Tensor | None = None,
-        mask_ratio: float | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
+        *,
+        mask_ratio: float | None = None,
     ) -> HieraModelOutput:
         """Encode images.
 
@@ -153,11 +154,11 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
             pixel_values: (batch, channels, height, width), normalized; whole mask units (multiples of 32
                 pixels).
             noise: (batch, mask units); the smallest stay visible. None draws it. Only where `is_mae`.
-            mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
             interpolate_pos_encoding: True or None interpolate the position embeddings for images of another
                 size than `config.image_size`; False refuses such images.
+            mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
 
         Returns:
             transformers' HieraModelOutput, tensors in transformers' order; `bool_masked_pos` is True for
@@ -237,10 +238,11 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
+        *,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> HieraForImageClassificationOutput:
         """Score every label; always logits, in training and evaluation alike.
 
@@ -249,12 +251,12 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
             labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated. Of
                 single-label classification also (batch,), integers, as in transformers: masked_cross_entropy.
                 Where problem_type is None, integers mean single-label classification: problem_type_of.
-            num_items_in_batch: annotated labels (of single-label classification: images) of the whole
-                optimizer step; the loss is then divided by it instead of by those of this batch, so that
-                accumulated batches weigh alike.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
             interpolate_pos_encoding: see HieraMAEModel.
+            num_items_in_batch: annotated labels (of single-label classification: images) of the whole
+                optimizer step; the loss is then divided by it instead of by those of this batch, so that
+                accumulated batches weigh alike.
 
         Returns:
             transformers' output; `logits` is (batch, num_labels), `loss` a scalar where labels are given.

@@ -210,25 +210,25 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         noise: torch.Tensor | None = None,
-        mask_ratio: float | None = None,
-        target_features: torch.Tensor | None = None,
-        output_logits: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
+        *,
+        mask_ratio: float | None = None,
+        target_features: torch.Tensor | None = None,
+        output_logits: bool | None = None,
     ) -> HieraForPreTrainingOutput:
         """Hide mask units and predict their pixels, or a teacher's features.
 
         Args:
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
             noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible; None: drawn.
-            mask_ratio: fraction to hide; None takes the configuration's.
-            target_features: (batch, rows, columns, size), what `predict_features` has asked for, at each of
-                the decoder's tokens; None: the loss is that of pixels.
-            output_logits: predict visible tokens too and return `logits`; None does so in evaluation only.
             output_attentions: return weights of each encoder stage's last block (the "eager" path).
             output_hidden_states: keep and return every encoder stage's output.
             interpolate_pos_encoding: see HieraMAEModel.
+            mask_ratio: fraction to hide; None takes the configuration's.
+            target_features: (batch, rows, columns, size), for `predict_features`, at each decoder token.
+            output_logits: predict visible tokens too and return `logits`; None does so in evaluation only.
 
         Returns:
             transformers' output: `loss`, a scalar over masked tokens; `logits`, (batch, tokens, pixels of a
