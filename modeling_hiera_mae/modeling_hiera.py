@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers.models.hiera.modeling_hiera import HieraForImageClassificationOutput, HieraModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoint_config import as_ours
 from .configuration_hiera_mae import HieraMAEConfig
 from .exclusive_loss import MULTI_LABEL, SINGLE_LABEL, masked_cross_entropy, problem_type_of
 from .initialization import init_head_weights, init_mae_patch_embedding, init_mae_weights
@@ -105,7 +106,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
     """Hiera's encoder, whole images or visible mask units only.
 
     Args:
-        config: the geometry; copied where `num_query_pool` has to be set.
+        config: the geometry; copied where `num_query_pool` has to be set, or where it is stock's HieraConfig.
         add_pooling_layer: end with the mean of all tokens and the final norm.
         is_mae: mask units by `noise`, as transformers' HieraModel(is_mae=True) does.
     Source: Ryali et al. 2023, arXiv:2306.00989.
@@ -120,6 +121,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
     ]
 
     def __init__(self, config: HieraMAEConfig, add_pooling_layer: bool = True, is_mae: bool = False) -> None:
+        config = as_ours(config)
         super().__init__(config if config.num_query_pool is not None else config.for_class("HieraModel"))
         self.is_mae = is_mae
         self.num_features = self.config.hidden_size
@@ -215,7 +217,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: HieraMAEConfig) -> None:
-        config = config.for_class("HieraForImageClassification")
+        config = as_ours(config).for_class("HieraForImageClassification")
         if config.problem_type == "regression":
             raise ValueError(
                 f"problem_type is 'regression', which this classifier has no loss for; wanted "
@@ -269,6 +271,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
         )
         pooled = functional.dropout(outputs.pooler_output, self.config.classifier_dropout, self.training)
         logits = self.classifier(pooled)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers.models.hiera.modeling_hiera import HieraForPreTrainingOutput
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoint_config import as_ours
 from .configuration_hiera_mae import HieraMAEConfig
 from .feature_prediction import FeatureHead, FeatureLoss, FeaturePredictionOutput, features_of_units
 from .fused_linear import is_plain_convolution, linear, project
@@ -174,7 +175,7 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: HieraMAEConfig) -> None:
-        super().__init__(config.for_class("HieraForPreTraining"))
+        super().__init__(as_ours(config).for_class("HieraForPreTraining"))
         self.hiera = HieraMAEModel(self.config, add_pooling_layer=False, is_mae=True)
         self.encoder_norm = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
         self.multiscale_fusion = HieraMAEMultiScaleFusion(self.config)

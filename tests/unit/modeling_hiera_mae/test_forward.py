@@ -333,3 +333,14 @@ def test_arguments_by_position_are_stocks(ours, stock):
 
     # Stock's last, return_dict, is taken by name alone.
     assert [*by_position(ours), "return_dict"] == by_position(stock)
+
+
+@pytest.mark.parametrize("build", [tiny_classifier, tiny_mae])
+def test_a_configuration_may_ask_for_tuples(build):
+    images, noise = torch.randn(2, 3, 64, 64), {"noise": torch.rand(2, 4)} if build is tiny_mae else {}
+    wanted = build()(images, **noise).logits
+    model = build(return_dict=False)
+    outputs = model(images, **noise)
+    assert isinstance(outputs, tuple)
+    assert torch.equal(model(images, return_dict=True, **noise).logits, wanted)
+    assert any(torch.equal(output, wanted) for output in outputs)
