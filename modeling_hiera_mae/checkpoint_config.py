@@ -63,7 +63,7 @@ def read_configs(
     stored = HieraMAEConfig.from_dict(copy.deepcopy(content))
     config = kwargs.pop("config", None)
     if isinstance(config, HieraConfig):
-        return stored, _as_ours(config), kwargs
+        return stored, copy.deepcopy(as_ours(config)), kwargs
     if config is not None:
         content, _ = HieraMAEConfig.get_config_dict(config, **hub_options)
     # A pooling that the caller names is kept; otherwise another task's gives way to this one's default.
@@ -75,10 +75,10 @@ def read_configs(
     return stored, wanted, unused
 
 
-def _as_ours(config: HieraConfig) -> HieraMAEConfig:
-    """Copy any Hiera configuration: stock's, or ours as another copy of this package declares it."""
+def as_ours(config: HieraConfig) -> HieraMAEConfig:
+    """The configuration itself; a copy of stock's, or of ours as another copy of this package declares it."""
     if isinstance(config, HieraMAEConfig):
-        return copy.deepcopy(config)
+        return config
     ours = HieraMAEConfig.from_dict(config.to_dict())
     ours._attn_implementation = config._attn_implementation
     return ours

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BackboneOutput
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoint_config import as_ours
 from .configuration_hiera_mae import HieraMAEBackboneConfig, HieraMAEConfig
 from .layers import HieraMAEEmbeddings
 from .masking import check_pixel_values
@@ -64,6 +65,7 @@ class HieraMAEBackbone(BackboneMixin, HieraMAEPreTrainedModel):
     @classmethod
     def own_config(cls, config: HieraMAEConfig) -> HieraMAEConfig:
         """A copy under the backbone's own model type, with the poolings of one."""
+        config = as_ours(config)
         chosen = config.for_class("HieraBackbone")
         own = HieraMAEBackboneConfig.from_dict(chosen.to_dict())
         own._attn_implementation = config._attn_implementation
@@ -75,6 +77,7 @@ class HieraMAEBackbone(BackboneMixin, HieraMAEPreTrainedModel):
         pixel_values: torch.Tensor,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        *,
         interpolate_pos_encoding: bool | None = None,
     ) -> BackboneOutput:
         """Map images to features.

@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers.models.hiera.modeling_hiera import HieraForImageClassificationOutput, HieraModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoint_config import as_ours
 from .configuration_hiera_mae import HieraMAEConfig
 from .exclusive_loss import MULTI_LABEL, SINGLE_LABEL, masked_cross_entropy, problem_type_of
 from .initialization import init_head_weights, init_mae_patch_embedding, init_mae_weights
@@ -105,7 +106,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
     """Hiera's encoder, whole images or visible mask units only.
 
     Args:
-        config: the geometry; copied where `num_query_pool` has to be set.
+        config: the geometry; copied where `num_query_pool` has to be set, or where it is stock's HieraConfig.
         add_pooling_layer: end with the mean of all tokens and the final norm.
         is_mae: mask units by `noise`, as transformers' HieraModel(is_mae=True) does.
     Source: Ryali et al. 2023, arXiv:2306.00989.
@@ -120,6 +121,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
     ]
 
     def __init__(self, config: HieraMAEConfig, add_pooling_layer: bool = True, is_mae: bool = False) -> None:
+        config = as_ours(config)
         super().__init__(config if config.num_query_pool is not None else config.for_class("HieraModel"))
         self.is_mae = is_mae
         self.num_features = self.config.hidden_size
@@ -142,10 +144,11 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         noise: torch.Tensor | None = None,
-        mask_ratio: float | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
+        *,
+        mask_ratio: float | None = None,
     ) -> HieraModelOutput:
         """Encode images.
 
@@ -153,11 +156,11 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
             pixel_values: (batch, channels, height, width), normalized; whole mask units (multiples of 32
                 pixels).
             noise: (batch, mask units); the smallest stay visible. None draws it. Only where `is_mae`.
-            mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
             interpolate_pos_encoding: True or None interpolate the position embeddings for images of another
                 size than `config.image_size`; False refuses such images.
+            mask_ratio: fraction to hide; None takes the configuration's. Only where `is_mae`.
 
         Returns:
             transformers' HieraModelOutput, tensors in transformers' order; `bool_masked_pos` is True for
@@ -209,11 +212,12 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
 
     new_weights = ("hiera.pooler.", "classifier.")
     _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^encoder_norm\.", r"^multiscale_fusion\."]
-    # The Trainer then counts items over the whole step and passes num_items_in_batch.
-    accepts_loss_kwargs = True
+    # Or transformers' Trainer would pass a num_items_in_batch in which NaN and each share of an image count.
+    # Ours counts what is annotated, and passes that.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: HieraMAEConfig) -> None:
-        config = config.for_class("HieraForImageClassification")
+        config = as_ours(config).for_class("HieraForImageClassification")
         if config.problem_type == "regression":
             raise ValueError(
                 f"problem_type is 'regression', which this classifier has no loss for; wanted "
@@ -236,10 +240,11 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
+        *,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> HieraForImageClassificationOutput:
         """Score every label; always logits, in training and evaluation alike.
 
@@ -248,12 +253,12 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
             labels: (batch, num_labels), floating point: 1 present, 0 absent, NaN not annotated. Of
                 single-label classification also (batch,), integers, as in transformers: masked_cross_entropy.
                 Where problem_type is None, integers mean single-label classification: problem_type_of.
-            num_items_in_batch: annotated labels (of single-label classification: images) of the whole
-                optimizer step; the loss is then divided by it instead of by those of this batch, so that
-                accumulated batches weigh alike.
             output_attentions: return weights of each stage's last block (the "eager" path).
             output_hidden_states: keep and return every stage's output.
             interpolate_pos_encoding: see HieraMAEModel.
+            num_items_in_batch: annotated labels (of single-label classification: images) of the whole
+                optimizer step; the loss is then divided by it instead of by those of this batch, so that
+                accumulated batches weigh alike.
 
         Returns:
             transformers' output; `logits` is (batch, num_labels), `loss` a scalar where labels are given.
@@ -266,6 +271,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
         )
         pooled = functional.dropout(outputs.pooler_output, self.config.classifier_dropout, self.training)
         logits = self.classifier(pooled)

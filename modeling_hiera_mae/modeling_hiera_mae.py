@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers.models.hiera.modeling_hiera import HieraForPreTrainingOutput
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoint_config import as_ours
 from .configuration_hiera_mae import HieraMAEConfig
 from .feature_prediction import FeatureHead, FeatureLoss, FeaturePredictionOutput, features_of_units
 from .fused_linear import is_plain_convolution, linear, project
@@ -174,7 +175,7 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: HieraMAEConfig) -> None:
-        super().__init__(config.for_class("HieraForPreTraining"))
+        super().__init__(as_ours(config).for_class("HieraForPreTraining"))
         self.hiera = HieraMAEModel(self.config, add_pooling_layer=False, is_mae=True)
         self.encoder_norm = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
         self.multiscale_fusion = HieraMAEMultiScaleFusion(self.config)
@@ -210,25 +211,25 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         noise: torch.Tensor | None = None,
-        mask_ratio: float | None = None,
-        target_features: torch.Tensor | None = None,
-        output_logits: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
+        *,
+        mask_ratio: float | None = None,
+        target_features: torch.Tensor | None = None,
+        output_logits: bool | None = None,
     ) -> HieraForPreTrainingOutput:
         """Hide mask units and predict their pixels, or a teacher's features.
 
         Args:
             pixel_values: (batch, channels, height, width), normalized; multiples of 32 pixels.
             noise: (batch, mask units); the int(units × (1 - mask_ratio)) smallest stay visible; None: drawn.
-            mask_ratio: fraction to hide; None takes the configuration's.
-            target_features: (batch, rows, columns, size), what `predict_features` has asked for, at each of
-                the decoder's tokens; None: the loss is that of pixels.
-            output_logits: predict visible tokens too and return `logits`; None does so in evaluation only.
             output_attentions: return weights of each encoder stage's last block (the "eager" path).
             output_hidden_states: keep and return every encoder stage's output.
             interpolate_pos_encoding: see HieraMAEModel.
+            mask_ratio: fraction to hide; None takes the configuration's.
+            target_features: (batch, rows, columns, size), for `predict_features`, at each decoder token.
+            output_logits: predict visible tokens too and return `logits`; None does so in evaluation only.
 
         Returns:
             transformers' output: `loss`, a scalar over masked tokens; `logits`, (batch, tokens, pixels of a

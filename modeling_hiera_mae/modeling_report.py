@@ -21,6 +21,7 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_hiera_mae import HieraMAEConfig
 from .modeling_hiera import HieraMAEModel
@@ -184,10 +185,10 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
             there; None where all is.
         """
         if pixel_values.dim() == 4:
-            return self.encoder(pixel_values).last_hidden_state, None
+            return self.encoder(pixel_values, return_dict=True).last_hidden_state, None
         if has_view is None:
             has_view = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-        encoded = self.encoder(pixel_values[has_view]).last_hidden_state
+        encoded = self.encoder(pixel_values[has_view], return_dict=True).last_hidden_state
         states = encoded.new_zeros(*has_view.shape, *encoded.shape[1:])
         states[has_view] = encoded
         if self.view_embeddings is not None:
@@ -196,6 +197,7 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
         mask = has_view[..., None].expand(-1, -1, encoded.shape[1]).flatten(1)
         return states.flatten(1, 2), mask.long()
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
@@ -225,7 +227,6 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
         Returns:
             transformers' output; `loss` where labels are given.
         """
-        kwargs.pop("return_dict", None)
         if encoder_outputs is None:
             if pixel_values is None:
                 raise ValueError("wanted pixel_values or encoder_outputs.")
@@ -244,6 +245,7 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=states,
             encoder_attention_mask=attention_mask,
+            return_dict=True,
             **kwargs,
         )
         cache = next(iter(_CACHE & {field.name for field in fields(Seq2SeqLMOutput)}))

@@ -42,13 +42,13 @@ class Ensemble:
         """
         opened = [Classifier.from_pretrained(source, device) for source in sources]
         _check_activations(sources, opened)
-        seen: dict[str, str | Path] = {}
-        for source, classifier in zip(sources, opened, strict=True):
-            twin = seen.setdefault(classifier.fingerprint(), source)
-            if twin is not source:
+        seen: dict[str, int] = {}
+        for number, classifier in enumerate(opened):
+            twin = seen.setdefault(classifier.fingerprint(), number)
+            if twin != number:
                 raise UserError(
-                    f"--model {twin} and {source} are the same model, which the mean would count twice; "
-                    "leave one of them out"
+                    f"--model {sources[twin]} and {sources[number]} are the same model, which the mean would "
+                    "count twice; leave one of them out"
                 )
         return cls(opened, [_columns(sources, opened, number) for number in range(len(opened))])
 

@@ -103,29 +103,35 @@ def unit_effects(model: HieraMAEForImageClassification, pixel_values: Tensor) ->
     """
     was_training = model.training
     model.eval()
-    pixel_values = pixel_values.to(model.device, model.dtype)
-    tokens = model.hiera.embeddings(pixel_values, None)  # (batch, units, tokens, channels)
-    blocks = [block for block in model.hiera.encoder.modules() if isinstance(block, HieraMAELayer)]
-    # Units do not see each other in the first blocks, so these are computed once for all halves.
-    count = next((index for index, block in enumerate(blocks) if not block.attn.within_units), len(blocks))
-    for block in blocks[:count]:
-        tokens, _ = block(tokens)
-    units = tokens.shape[1]
-    grid = [side // unit for side, unit in zip(pixel_values.shape[2:], model.config.unit_pixels, strict=True)]
-    order = draw_order(*grid)
-    half = order[:, : units // 2]
-    effects = torch.zeros(len(tokens), units, model.config.num_labels, device=model.device)
-    if units > 1:
-        logits = [
-            _logits_of(model, blocks[count:], tokens, kept.sort(dim=1).values.to(model.device))
-            for kept in (half, order[:, units // 2 :])
+    try:
+        pixel_values = pixel_values.to(model.device, model.dtype)
+        tokens = model.hiera.embeddings(pixel_values, None)  # (batch, units, tokens, channels)
+        blocks = [block for block in model.hiera.encoder.modules() if isinstance(block, HieraMAELayer)]
+        # Units do not see each other in the first blocks, so these are computed once for all halves.
+        count = next(
+            (index for index, block in enumerate(blocks) if not block.attn.within_units), len(blocks)
+        )
+        for block in blocks[:count]:
+            tokens, _ = block(tokens)
+        units = tokens.shape[1]
+        grid = [
+            side // unit for side, unit in zip(pixel_values.shape[2:], model.config.unit_pixels, strict=True)
         ]
-        difference = logits[0] - logits[1]  # (batch, pairs, findings)
-        # With an odd number of units one half is larger, and its logits may differ for that alone.
-        difference = difference - difference.mean(dim=1, keepdim=True)
-        sign = torch.full((PAIRS, units), -1.0).scatter(1, half, 1.0).to(model.device)
-        effects = torch.einsum("pu,bpf->buf", sign, difference) / PAIRS
-    model.train(was_training)
+        order = draw_order(*grid)
+        half = order[:, : units // 2]
+        effects = torch.zeros(len(tokens), units, model.config.num_labels, device=model.device)
+        if units > 1:
+            logits = [
+                _logits_of(model, blocks[count:], tokens, kept.sort(dim=1).values.to(model.device))
+                for kept in (half, order[:, units // 2 :])
+            ]
+            difference = logits[0] - logits[1]  # (batch, pairs, findings)
+            # With an odd number of units one half is larger, and its logits may differ for that alone.
+            difference = difference - difference.mean(dim=1, keepdim=True)
+            sign = torch.full((PAIRS, units), -1.0).scatter(1, half, 1.0).to(model.device)
+            effects = torch.einsum("pu,bpf->buf", sign, difference) / PAIRS
+    finally:
+        model.train(was_training)
     return undo_windowing(effects[:, :, None, None], grid).permute(0, 3, 1, 2)
 
 

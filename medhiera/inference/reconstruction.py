@@ -61,8 +61,10 @@ def reconstruct(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    output = model(pixel_values.to(device), noise=noise.to(device), mask_ratio=mask_ratio)
-    model.train(was_training)
+    try:
+        output = model(pixel_values.to(device), noise=noise.to(device), mask_ratio=mask_ratio)
+    finally:
+        model.train(was_training)
 
     channels, height, width = pixel_values.shape[1:]
     prediction, is_kept = output.logits.float().cpu(), output.bool_masked_pos.cpu()

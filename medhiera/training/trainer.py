@@ -91,8 +91,9 @@ class MedHieraTrainer(LoadingTrainer):
         self._items: Tensor | int | None = None  # what the loss of the step at hand is divided by
         self._settings: dict[str, Any] = dict(recipe or {})
         self._reports = False
-        # A masked autoencoder's loss needs the masked tokens alone.
-        self._has_optional_logits = "output_logits" in signature(self.model.forward).parameters
+        taken = signature(self.model.forward).parameters
+        self._has_optional_logits = "output_logits" in taken  # a masked autoencoder's loss needs none
+        self.model_accepts_loss_kwargs = "num_items_in_batch" in taken  # here NaN does not count in it
         self.loss_guard = NonFiniteLossGuard(Path(self.args.output_dir))
         if self.args.should_save:
             self.loss_guard.path.unlink(missing_ok=True)  # of a run before this one

@@ -4,7 +4,13 @@ import pytest
 from model_configs import TINY, tiny_config, tiny_mae
 from transformers import AutoConfig, HieraConfig
 
-from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
+from modeling_hiera_mae import (
+    HieraMAEBackbone,
+    HieraMAEConfig,
+    HieraMAEForImageClassification,
+    HieraMAEForPreTraining,
+    HieraMAEModel,
+)
 
 # Parameters of the classifier with 1000 labels, in millions, as Meta counts them.
 PUBLISHED_MILLIONS = {
@@ -75,3 +81,17 @@ def test_unknown_sizes_and_fields_are_refused_with_the_nearest():
         HieraMAEConfig.from_size("tny")
     with pytest.raises(ValueError, match="'drop_path_rat' for HieraMAEConfig; did you mean 'drop_path_rate'"):
         HieraMAEConfig.from_size("tiny", drop_path_rat=0.1)
+
+
+@pytest.mark.parametrize(
+    "model_class",
+    [HieraMAEModel, HieraMAEForImageClassification, HieraMAEForPreTraining, HieraMAEBackbone],
+)
+def test_models_are_built_of_stocks_configuration_too(model_class):
+    fields = {"embed_dim": 8, "depths": [1, 1, 1, 1], "image_size": [64, 64], "hidden_act": "relu"}
+    stock = HieraConfig(**fields, num_labels=5)
+    before = stock.to_dict()
+    model = model_class(stock)
+    assert isinstance(model.config, HieraMAEConfig)
+    assert {name: getattr(model.config, name) for name in fields} == fields and model.config.num_labels == 5
+    assert stock.to_dict() == before

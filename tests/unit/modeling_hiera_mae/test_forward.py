@@ -1,6 +1,7 @@
 """What goes into the models and what comes out, in every mode a user may choose."""
 
 import weakref
+from inspect import signature
 
 import pytest
 import torch
@@ -8,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_configs import tiny_classifier, tiny_config, tiny_mae
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import HieraBackbone, HieraForImageClassification, HieraForPreTraining, HieraModel
 
-from modeling_hiera_mae import HieraMAEForPreTraining, HieraMAEModel, noise_from_scores
+from modeling_hiera_mae import (
+    HieraMAEBackbone,
+    HieraMAEForImageClassification,
+    HieraMAEForPreTraining,
+    HieraMAEModel,
+    noise_from_scores,
+)
 from modeling_hiera_mae.attention import resolve_attention
 from modeling_hiera_mae.layers import HieraMAELayer
 
@@ -306,4 +314,33 @@ def test_outputs_can_be_tuples():
 def test_the_models_name_what_the_trainer_and_fsdp_read():
     assert HieraMAEForPreTraining.main_input_name == "pixel_values"
     assert "HieraMAELayer" in MAE._no_split_modules
-    assert CLASSIFIER.accepts_loss_kwargs
+    assert not CLASSIFIER.accepts_loss_kwargs  # test_stock_trainer.py
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [
+        (HieraMAEModel, HieraModel),
+        (HieraMAEForImageClassification, HieraForImageClassification),
+        (HieraMAEForPreTraining, HieraForPreTraining),
+        (HieraMAEBackbone, HieraBackbone),
+    ],
+)
+def test_arguments_by_position_are_stocks(ours, stock):
+    def by_position(model):
+        parameters = signature(model.forward).parameters.values()
+        return [each.name for each in parameters if each.kind == each.POSITIONAL_OR_KEYWORD]
+
+    # Stock's last, return_dict, is taken by name alone.
+    assert [*by_position(ours), "return_dict"] == by_position(stock)
+
+
+@pytest.mark.parametrize("build", [tiny_classifier, tiny_mae])
+def test_a_configuration_may_ask_for_tuples(build):
+    images, noise = torch.randn(2, 3, 64, 64), {"noise": torch.rand(2, 4)} if build is tiny_mae else {}
+    wanted = build()(images, **noise).logits
+    model = build(return_dict=False)
+    outputs = model(images, **noise)
+    assert isinstance(outputs, tuple)
+    assert torch.equal(model(images, return_dict=True, **noise).logits, wanted)
+    assert any(torch.equal(output, wanted) for output in outputs)

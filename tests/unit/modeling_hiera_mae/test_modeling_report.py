@@ -112,6 +112,17 @@ def test_accumulated_batches_share_one_loss(pictures):
     torch.testing.assert_close(whole, sum(parts))
 
 
+def test_configurations_may_ask_for_tuples(pictures):
+    model = make_model()
+    wanted = model(pictures, labels=labels_of())
+    written = model.write(pictures)
+    for part in (model, model.encoder, model.decoder):
+        part.config.return_dict = False
+    loss, logits, *_ = model(pictures, labels=labels_of())
+    assert torch.equal(loss, wanted.loss) and torch.equal(logits, wanted.logits)
+    assert torch.equal(model.write(pictures), written)
+
+
 def test_label_smoothing_is_of_training_alone(pictures):
     model = make_model()
     model.decoder.eval()

@@ -64,6 +64,8 @@ def test_what_has_no_mean_is_refused(first, tmp_path):
     again = write_sibling(tmp_path / "again", other)
     with pytest.raises(UserError, match="twin and .*again are the same model"):
         Ensemble.open([first, twin, again])
+    with pytest.raises(UserError, match="first and .*first are the same model"):
+        Ensemble.open([first, first])
 
 
 def test_probabilities_that_sum_to_1_are_not_averaged_with_others(first, tmp_path):

@@ -52,6 +52,13 @@ def test_a_unit_is_left_out_as_the_masked_encoder_leaves_it_out(size):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_the_mode_is_kept_where_the_model_fails():
+    model = tiny_classifier().train()
+    with pytest.raises(RuntimeError, match="channels"):
+        unit_effects(model, torch.zeros(1, 5, HEIGHT, WIDTH))
+    assert model.training
+
+
 def test_many_units_are_computed_in_parts(monkeypatch):
     model = tiny_classifier()
     torch.nn.init.normal_(model.classifier.weight)

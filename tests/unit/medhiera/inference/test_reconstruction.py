@@ -1,6 +1,7 @@
 """Reconstructions: visible patches are what they were."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -42,6 +43,13 @@ def test_visible_stays_hidden_is_filled_and_the_mode_is_kept():
     assert not torch.allclose(result.filled[:, 32:], original[:, 32:])
     means = [picture[:, 32:48, :16].mean() for picture in (original, result.filled)]
     torch.testing.assert_close(*means, atol=0.2, rtol=0)  # drawn around the patch's own mean
+
+
+def test_the_mode_is_kept_where_the_model_refuses():
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match="noise"):
+        reconstruct(model, torch.rand(2, 3, 64, 96), Preprocessing(64, 73, 0.5, 0.25), torch.rand(2, 5), 0.6)
+    assert model.training
 
 
 def preprocessing_input(pixels):
