@@ -8,7 +8,9 @@ import copy
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -226,6 +228,21 @@ class HieraMAEConfig(HieraConfig):
             )
         _check_heads(self)
         check_image_size(tuple(self.image_size), self.unit_pixels, "image_size")
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
+        """Write a config.json whose `auto_map` names code that lies beside it, or on the Hub, alone."""
+        saved, folder = copy.deepcopy(self), Path(json_file_path).parent
+        named = getattr(saved, "auto_map", None) or {}
+        found = {
+            name: code
+            for name, code in named.items()
+            if "--" in str(code) or (folder / f"{str(code).split('.')[0]}.py").is_file()
+        }
+        if found:
+            saved.auto_map = found
+        elif hasattr(saved, "auto_map"):
+            del saved.auto_map
+        HieraConfig.to_json_file(saved, json_file_path, use_diff)
 
     def to_dict(self) -> dict[str, Any]:
         """Serialise, naming stock transformers' classes, so that stock code opens the folder unaided."""

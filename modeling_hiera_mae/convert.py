@@ -42,6 +42,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
     build_parser().parse_args()
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -60,14 +61,16 @@ from .foreign_weights import infer_config, map_names
 from .modeling_hiera import HieraMAEForImageClassification, HieraMAEModel
 from .modeling_hiera_mae import HieraMAEForPreTraining
 from .pretrained import HieraMAEPreTrainedModel
-from .timm_folder import prepared_size, usage, write_timm_folder
+from .timm_folder import prepared_size, processor_of, usage, write_timm_folder
 from .weight_files import Weights, read_json, read_weights
 
 _META_LICENSE = "cc-by-nc-4.0"
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth")
 
-_WRITTEN = {"config.json", "model.safetensors", "README.md"}
+_PROCESSOR = "preprocessor_config.json"
+
+_WRITTEN = {"config.json", "model.safetensors", "README.md", _PROCESSOR}
 _RECORD = "metrics.json"
 """What a stage's training wrote; it goes along, so that a converted stage still says what it has seen."""
 
@@ -91,7 +94,7 @@ class Conversion(NamedTuple):
         source: what the weights came from, for the card.
         license: licence of the weights.
         stage: the folder of the stage that was converted; None of any other source.
-        processor: the content of the source's preprocessor_config.json, or None.
+        processor: the content of the source's preprocessor_config.json (timm's: see processor_of), or None.
     """
 
     model: HieraMAEPreTrainedModel
@@ -140,6 +143,7 @@ def convert(source: str, num_heads: int | None = None, license_name: str | None 
         left_out,
         f"{label} (SHA-256 {digest})",
         license_name or _card_license(weights_file.parent) or _META_LICENSE,
+        processor=processor_of(neighbour),
     )
 
 
@@ -160,6 +164,8 @@ def save(conversion: Conversion, folder: Path) -> None:
         shutil.copymode(folder / "config.json", file)
     if conversion.stage is None:
         (folder / "README.md").write_text(_card(conversion), encoding="utf-8")
+        if conversion.processor is not None:
+            (folder / _PROCESSOR).write_text(json.dumps(conversion.processor, indent=2), encoding="utf-8")
         return
     for pattern in _GO_ALONG:
         for file in sorted(conversion.stage.glob(pattern)):
@@ -350,7 +356,7 @@ def _convert_stock(path: Path, label: str, license_name: str | None) -> Conversi
     model = classes[stated[0]].from_pretrained(path)
     mapped = {name: name for name in model.state_dict()}
     chosen = license_name or _card_license(path) or _META_LICENSE
-    processor = path / "preprocessor_config.json"
+    processor = path / _PROCESSOR
     prepared = read_json(processor) if processor.is_file() else None
     return Conversion(model, mapped, {}, label, chosen, stage, prepared)
 

@@ -111,8 +111,16 @@ def infer_config(state: Weights, neighbour: Mapping[str, Any], num_heads: int | 
     fields["num_heads"] = _heads_of(fields, arguments, num_heads)
     config = HieraMAEConfig.from_dict({**fields, "architectures": None})
     if head is not None:
-        config.num_labels = max(head.numel() // config.hidden_size, 1)
+        _set_labels(config, max(head.numel() // config.hidden_size, 1), neighbour.get("label_names"))
     return config
+
+
+def _set_labels(config: HieraMAEConfig, count: int, names: Any) -> None:
+    """Set the number of labels, and timm's names of them where there are as many."""
+    config.num_labels = count
+    if isinstance(names, list) and len(names) == count:
+        config.id2label = {number: str(name) for number, name in enumerate(names)}
+        config.label2id = {name: number for number, name in config.id2label.items()}
 
 
 def _arguments(neighbour: Mapping[str, Any], *, has_head: bool) -> dict[str, Any]:

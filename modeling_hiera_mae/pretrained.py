@@ -73,7 +73,8 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             args: handed on to transformers.
             kwargs: transformers' own, and fields of the configuration. `image_size` stretches position
                 embeddings; `num_channels=1` folds RGB weights into gray ones (see fold_to_gray), 3
-                spreads gray ones (see spread_to_rgb). Weights are float32 unless `dtype` says otherwise.
+                spreads gray ones (see spread_to_rgb). Weights are float32 unless `dtype`, or that of a
+                `config` object, says otherwise; "auto" is config.json's, else that of the stored weights.
 
         Returns:
             The model in evaluation mode; with `output_loading_info=True` also transformers' report, whose
@@ -89,7 +90,7 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
             return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
         hub_options = {option: kwargs[option] for option in _HUB_OPTIONS if option in kwargs}
-        dtype = next((kwargs[key] for key in ("dtype", "torch_dtype") if kwargs.get(key)), torch.float32)
+        dtype = _take_dtype(kwargs)
         stored, wanted, kwargs = read_configs(name, hub_options, kwargs)
         stored_classes = {stock_name(architecture) for architecture in stored.architectures or []}
         same_task = stock_name(cls.__name__) in stored_classes
@@ -104,7 +105,6 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
         weights = _weights_of(name, hub_options, kwargs)
         cls._refuse_other_amount(name, as_stored, weights)
         refuse_other_depths(name, as_stored, weights, with_decoder=with_decoder)
-        kwargs.pop("torch_dtype", None)
         with _without_report():
             model, info = super().from_pretrained(
                 None,  # our own reader has read the weights; the name would make transformers read them
@@ -113,7 +113,8 @@ class HieraMAEPreTrainedModel(PreTrainedModel):
                 state_dict=weights,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # refused below, with a message that helps
-                **{**kwargs, "dtype": dtype},
+                dtype=dtype,
+                **kwargs,
             )
         model.name_or_path = model.config.name_or_path = name
         model._refuse_unfit_weights(name, info, same_task=same_task, new_head=new_head)
@@ -296,13 +297,20 @@ def _without_report() -> Iterator[None]:
         reporter.removeFilter(is_other)
 
 
+def _take_dtype(kwargs: dict[str, Any]) -> Any:
+    """The precision that the caller asks for, taken out: it is no field of the configuration."""
+    config = kwargs.get("config")
+    asked = [kwargs.pop("dtype", None), kwargs.pop("torch_dtype", None), getattr(config, "dtype", None)]
+    return next((dtype for dtype in asked if dtype is not None), torch.float32)
+
+
 def _weights_of(name: str, hub_options: Mapping[str, Any], kwargs: dict[str, Any]) -> Weights:
-    """The weights that the caller gave, or those of the folder or Hub id."""
+    """The weights that the caller gave, or those of the folder or Hub id, in their own precision."""
     given = kwargs.pop("state_dict", None)
     variant, use_safetensors = kwargs.pop("variant", None), kwargs.pop("use_safetensors", None)
     if given is not None:
-        return clean_weights(given)
+        return clean_weights(given, keep_dtype=True)
     try:
-        return read_weights(find_weights(name, hub_options, variant, use_safetensors))
+        return read_weights(find_weights(name, hub_options, variant, use_safetensors), keep_dtype=True)
     except ValueError as error:
         raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from error

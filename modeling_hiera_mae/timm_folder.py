@@ -184,6 +184,45 @@ def write_timm_folder(
     return mapped, left_out
 
 
+def processor_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The image processor that does what timm's evaluation transform does.
+
+    Args:
+        content: of a config.json of timm.
+
+    Returns:
+        The content of a preprocessor_config.json; None where `pretrained_cfg` does not say size, crop, mean
+        and deviation, or says what that cannot do: a center crop that is no square, another crop_mode.
+    """
+    said = content.get("pretrained_cfg")
+    needed = {"input_size", "mean", "std", "crop_pct"}
+    if not isinstance(said, dict) or any(said.get(name) is None for name in needed):
+        return None
+    channels, height, width = said["input_size"]
+    filters = {name: number for number, name in _PILLOW_FILTERS.items()}
+    mode, resample = said.get("crop_mode") or "center", filters.get(said.get("interpolation", "bicubic"))
+    if mode not in ("center", "squash") or (mode == "center" and height != width) or resample is None:
+        return None
+    # timm rounds down; a crop_pct of 32 / 93 would lose a pixel to floating point.
+    resized = [int(side / said["crop_pct"] + 1e-6) for side in (height, width)]
+    is_squashed = mode == "squash"
+    both = {"height": resized[0], "width": resized[1]}
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": channels == 3,
+        "do_resize": True,
+        "size": both if is_squashed else {"shortest_edge": resized[0]},
+        "resample": resample,
+        "do_center_crop": not is_squashed or resized != [height, width],
+        "crop_size": {"height": height, "width": width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(said["mean"]),
+        "image_std": list(said["std"]),
+    }
+
+
 def _head_multiplier(config: HieraMAEConfig) -> float:
     return config.num_heads[1] / config.num_heads[0] if len(config.num_heads) > 1 else 2.0
 

@@ -185,13 +185,14 @@ def _shards(source: str, index: Path, hub_options: Mapping[str, Any]) -> list[Pa
     return [path for path in found.values() if path is not None]
 
 
-def read_weights(paths: Iterable[Path]) -> Weights:
+def read_weights(paths: Iterable[Path], *, keep_dtype: bool = False) -> Weights:
     """The weights in one or more files, in single precision, by names without a wrapper's prefix.
 
     Nothing of a pickle is executed; headers are checked before memory is asked for.
 
     Args:
         paths: .safetensors files, or what torch.save wrote.
+        keep_dtype: leave every weight in the precision it is stored in.
 
     Raises:
         ValueError: a file is a Git LFS pointer, cut short, damaged or something else, or holds more than
@@ -207,14 +208,15 @@ def read_weights(paths: Iterable[Path]) -> Weights:
         for name in table.keys() & weights.keys():
             raise ValueError(f"{path.name} holds {name}, which another file of it holds too; {_AGAIN}.")
         weights |= table
-    return clean_weights(weights)
+    return clean_weights(weights, keep_dtype=keep_dtype)
 
 
-def clean_weights(table: Mapping[str, torch.Tensor]) -> Weights:
+def clean_weights(table: Mapping[str, torch.Tensor], *, keep_dtype: bool = False) -> Weights:
     """Take wrappers' prefixes off the names, widen to float32, refuse what is not a finite number.
 
     Args:
         table: weights by name; left as it is.
+        keep_dtype: see read_weights.
 
     Raises:
         ValueError: NaN or infinite weights (with the first one's name, and how many), weights that are not
@@ -228,11 +230,12 @@ def clean_weights(table: Mapping[str, torch.Tensor]) -> Weights:
             raise ValueError(f"{name!r} and another weight are both {plain!r} without a wrapper's prefix.")
         _refuse_odd_tensor(name, tensor)
         if tensor.is_floating_point():
-            tensor = tensor.to(torch.float32)
+            single = tensor.to(torch.float32)
             # One pass, no copy: a finite sum has finite terms. Finite terms whose sum overflows are counted.
-            if not torch.isfinite(tensor.sum()):
-                count = int((~torch.isfinite(tensor)).sum())
+            if not torch.isfinite(single.sum()):
+                count = int((~torch.isfinite(single)).sum())
                 bad |= {name: count} if count else {}
+            tensor = tensor if keep_dtype else single
         weights[plain] = tensor
     if bad:
         first = next(iter(bad))

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +20,7 @@ from transformers import (
 )
 
 import modeling_hiera_mae as package
+from medhiera.hub.published_files import AUTO_MAP, MODEL_CODE, NOT_SHIPPED
 
 
 def describe(folder):
@@ -95,3 +98,38 @@ def test_an_mae_is_saved_under_stocks_names(tmp_path):
     tiny_mae().save_pretrained(tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["model_type"] == "hiera" and content["architectures"] == ["HieraForPreTraining"]
+
+
+SAVE_AGAIN = """
+import json, sys
+from pathlib import Path
+from transformers import AutoModelForImageClassification as Auto
+published, remote, ours = map(Path, sys.argv[1:])
+Auto.from_pretrained(published, trust_remote_code=True).save_pretrained(remote)
+for name, code in json.loads((remote / "config.json").read_text())["auto_map"].items():
+    assert (remote / (code.split(".")[0] + ".py")).is_file(), name
+again = Auto.from_pretrained(remote, trust_remote_code=True)
+assert type(again).__module__.startswith("transformers_modules."), type(again)
+assert type(Auto.from_pretrained(ours, trust_remote_code=True)).__name__ == "HieraForImageClassification"
+"""
+
+
+def test_what_was_published_opens_with_remote_code_when_it_is_saved_again(tmp_path):
+    """A config.json names code that lies beside it; our own class writes none."""
+    published, ours = tmp_path / "published", tmp_path / "ours"
+    tiny_classifier().save_pretrained(published)
+    for file in MODEL_CODE.glob("*.py"):
+        if file.name not in NOT_SHIPPED:
+            shutil.copy(file, published)
+    content = json.loads((published / "config.json").read_text()) | {"auto_map": AUTO_MAP}
+    (published / "config.json").write_text(json.dumps(content))
+    model = package.HieraMAEForImageClassification.from_pretrained(published)
+    model.save_pretrained(ours)
+    assert "auto_map" not in json.loads((ours / "config.json").read_text())
+    assert model.config.auto_map == AUTO_MAP
+    model.save_pretrained(published)  # the code is there
+    assert json.loads((published / "config.json").read_text())["auto_map"] == AUTO_MAP
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SAVE_AGAIN, published, tmp_path / "remote", ours], check=True,
+        cwd=tmp_path, env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ""},
+    )  # fmt: skip

@@ -8,9 +8,19 @@ import pytest
 import torch
 from model_configs import TINY, tiny_classifier, tiny_config, tiny_mae
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, HieraBackbone, HieraConfig, HieraModel, ViTConfig, ViTModel
+from transformers import (
+    AutoConfig,
+    HieraBackbone,
+    HieraConfig,
+    HieraForImageClassification,
+    HieraForPreTraining,
+    HieraModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from modeling_hiera_mae import (
+    HieraMAEBackbone,
     HieraMAEConfig,
     HieraMAEForImageClassification,
     HieraMAEForPreTraining,
@@ -238,3 +248,41 @@ def test_transformers_backbone_and_encoder_leave_their_norms_behind(tmp_path):
         kind(HieraConfig(**TINY)).save_pretrained(tmp_path / kind.__name__)
         model = HieraMAEForPreTraining.from_pretrained(tmp_path / kind.__name__)
         assert model.config.num_query_pool == 2
+
+
+PRECISIONS = [
+    {"dtype": "auto"},
+    {"torch_dtype": "auto"},
+    {"dtype": "bfloat16"},
+    {"dtype": torch.bfloat16},
+    {"config": "float16"},
+    {"config": "float16", "dtype": "auto"},
+    {"config": "float16", "dtype": torch.float32},
+]
+
+
+@pytest.mark.parametrize("stated", ["bfloat16", None])
+@pytest.mark.parametrize("asked", PRECISIONS, ids=str)
+@pytest.mark.parametrize(
+    ("ours", "stock"),
+    [
+        (HieraMAEForImageClassification, HieraForImageClassification),
+        (HieraMAEModel, HieraModel),
+        (HieraMAEForPreTraining, HieraForPreTraining),
+        (HieraMAEBackbone, HieraBackbone),
+    ],
+)
+def test_a_precision_asked_for_is_what_stock_transformers_gives(tmp_path, ours, stock, asked, stated):
+    """Auto is that of config.json, else of the weights; a configuration object's is as good as `dtype`."""
+    tiny_classifier().bfloat16().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"dtype": stated}))
+
+    def load(model_class, config_class):
+        options = dict(asked)
+        if "config" in options:
+            options["config"] = config_class.from_pretrained(tmp_path, dtype=options["config"])
+        model = model_class.from_pretrained(tmp_path, **options)
+        return {parameter.dtype for parameter in model.parameters()}, model.config.dtype
+
+    assert load(ours, HieraMAEConfig) == load(stock, HieraConfig)

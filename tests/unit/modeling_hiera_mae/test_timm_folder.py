@@ -10,7 +10,7 @@ import torch
 from model_configs import tiny_classifier, tiny_config, tiny_mae
 from PIL import Image
 from torch import nn
-from transformers import BitImageProcessor
+from transformers import AutoImageProcessor, BitImageProcessor
 
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEModel
 from modeling_hiera_mae.convert import convert, main
@@ -185,6 +185,36 @@ def test_labels_and_preparation_go_along(tmp_path):
     card = (tmp_path / "timm" / "README.md").read_text()
     assert "license: apache-2.0" in card and "library_name: timm" in card and "local-dir:" in card
     assert "the sigmoid of a logit" in card
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        {**PROCESSOR, "do_center_crop": True, "resample": 2},
+        {**PROCESSOR, "do_center_crop": True, "size": {"shortest_edge": 186}},  # 64 / (64 / 186) is below 186
+        {**PROCESSOR, "do_center_crop": False, "size": {"height": 64, "width": 64}},
+    ],
+)
+def test_there_and_back_labels_and_preparation_are_the_same(preparation, tmp_path):
+    names = {0: "Mass", 1: "Nodule", 2: "Hernia"}
+    ours = tiny_classifier(**GEOMETRY, id2label=names)
+    processor = BitImageProcessor(**preparation)
+    processor.save_pretrained(tmp_path / "ours")
+    to_timm(ours, tmp_path)
+    main([str(tmp_path / "timm"), str(tmp_path / "back")])
+    config = HieraMAEForImageClassification.from_pretrained(tmp_path / "back").config
+    assert (config.id2label, config.label2id) == (names, {name: number for number, name in names.items()})
+    again = AutoImageProcessor.from_pretrained(tmp_path / "back")
+    gray = torch.linspace(0, 255, 160 * 100).reshape(160, 100).byte().numpy()
+    image = Image.fromarray(gray).convert("RGB")
+    found, wanted = (each(image, return_tensors="pt").pixel_values for each in (again, processor))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_no_preparation_is_made_up(tmp_path):
+    to_timm(tiny_classifier(**GEOMETRY), tmp_path)  # no processor: the folder says neither mean nor crop
+    main([str(tmp_path / "timm"), str(tmp_path / "back")])
+    assert not (tmp_path / "back" / "preprocessor_config.json").exists()
 
 
 def run_card(folder, image):
