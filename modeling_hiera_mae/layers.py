@@ -209,16 +209,22 @@ class HieraMAELayer(GradientCheckpointingLayer):
             shortcut = project(normed[:, first_query:], self.proj)
             if self.pools_queries:
                 shortcut = pool_queries(shortcut, self.config.query_stride)
-        if self.drop_path == 0.0 or not self.training:
+        is_dropped = self.training and self.drop_path > 0
+        if is_dropped or not _is_untouched(self.attn, HieraMAEMaskUnitAttention):
+            attended, attentions = self.attn(normed, output_attentions, first_query)
+            tokens = shortcut + self._drop(attended)
+            del attended
+        else:
             tokens, attentions = self.attn(normed, output_attentions, first_query, added=shortcut)
-            del normed, shortcut  # frees memory for the MLP's wide tensor
-            return self.mlp(self.layernorm_after(tokens), added=tokens), attentions
-        attended, attentions = self.attn(normed, output_attentions, first_query)
-        tokens = shortcut + self._drop(attended)
-        return tokens + self._drop(self.mlp(self.layernorm_after(tokens))), attentions
+        del normed, shortcut  # frees memory for the MLP's wide tensor
+        if is_dropped or not _is_untouched(self.mlp, HieraMAEMlp):
+            return tokens + self._drop(self.mlp(self.layernorm_after(tokens))), attentions
+        return self.mlp(self.layernorm_after(tokens), added=tokens), attentions
 
     def _drop(self, branch: torch.Tensor) -> torch.Tensor:
         """Stochastic depth (Huang et al. 2016): drop the branch of some samples, scale up the others."""
+        if self.drop_path == 0.0 or not self.training:
+            return branch
         keep = 1 - self.drop_path
         is_kept = torch.rand(branch.shape[0], 1, 1, 1, dtype=branch.dtype, device=branch.device) < keep
         return branch * is_kept / keep
@@ -252,6 +258,17 @@ class HieraMAEStage(nn.Module):
                 tokens, output_attentions and is_last, last_first_query if is_last else 0
             )
         return tokens, attentions
+
+
+def _is_untouched(branch: nn.Module, own_class: type[nn.Module]) -> bool:
+    """Whether nothing but our own class sees what a branch gives, so that it may add the shortcut itself."""
+    return (
+        type(branch) is own_class
+        and "forward" not in vars(branch)
+        and not (branch._forward_hooks or branch._forward_pre_hooks)
+        and not (branch._backward_hooks or branch._backward_pre_hooks)
+        and not nn.modules.module._has_any_global_hook()
+    )
 
 
 def look_up_units(table: torch.Tensor, units: torch.Tensor) -> torch.Tensor:

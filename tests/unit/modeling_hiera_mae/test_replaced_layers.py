@@ -9,7 +9,10 @@ from model_configs import tiny_classifier, tiny_mae
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_hook
 from transformers import BitsAndBytesConfig
+
+from modeling_hiera_mae.layers import HieraMAELayer
 
 WIDE = {"embed_dim": 32, "num_heads": [1, 2, 4, 8], "decoder_hidden_size": 32}  # oneDNN takes such inputs
 MODELS = pytest.mark.parametrize("make", [tiny_classifier, tiny_mae])
@@ -51,6 +54,10 @@ def randomized(make):
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
     return model
+
+
+def branches_of(model):
+    return [branch for name, branch in model.named_modules() if name.endswith((".attn", ".mlp"))]
 
 
 def logits_of(model, inputs):
@@ -135,3 +142,62 @@ def test_lora_on_a_convolution_takes_effect_in_the_mae(target):
     assert (found - before).abs().max() > 1e-3
     merged = adapted.merge_and_unload()  # plain convolutions again, by the path that reads their weights
     torch.testing.assert_close(logits_of(merged, inputs), found, rtol=1e-4, atol=1e-5)
+
+
+class AddsItself(nn.Module):
+    """A branch replaced by one that knows nothing of `added`, and gives zeros."""
+
+    def __init__(self, branch):
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, *inputs):
+        return zeros_of(self.branch(*inputs))
+
+
+def zeros_of(outputs):
+    return (torch.zeros_like(outputs[0]), *outputs[1:]) if isinstance(outputs, tuple) else outputs * 0
+
+
+@pytest.mark.parametrize("how", ["hook", "global hook", "forward", "module"])
+@MODELS
+def test_a_branch_is_seen_without_its_shortcut(make, how):
+    """Zeroing each branch by a hook, or in its place, leaves what zeroed weights leave."""
+    model = randomized(make)
+    zeroed, inputs = copy.deepcopy(model), inputs_of(model)
+    for branch in branches_of(zeroed):
+        last = branch.proj if hasattr(branch, "proj") else branch.fc2
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    wanted = logits_of(zeroed, inputs)
+    branches, handles = branches_of(model), []
+    for branch in branches:
+        if how == "hook":
+            branch.register_forward_hook(lambda _, inputs, outputs: zeros_of(outputs))
+        elif how == "forward":
+            branch.forward = lambda *inputs, own=branch.forward: zeros_of(own(*inputs))
+    if how == "module":
+        for layer in [each for each in model.modules() if isinstance(each, HieraMAELayer)]:
+            layer.attn, layer.mlp = AddsItself(layer.attn), AddsItself(layer.mlp)
+    if how == "global hook":
+        handles.append(
+            register_module_forward_hook(
+                lambda module, inputs, outputs: zeros_of(outputs) if module in branches else None
+            )
+        )
+    found = logits_of(model, inputs)
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("build", [tiny_classifier, tiny_mae])
+def test_a_hooked_branch_computes_the_same(build):
+    model = randomized(build)
+    inputs = inputs_of(model)
+    wanted = logits_of(model, inputs)
+    seen = []
+    for branch in branches_of(model):
+        branch.register_forward_hook(lambda _, inputs, outputs: seen.append(outputs))
+    torch.testing.assert_close(logits_of(model, inputs), wanted)
+    assert len(seen) == len(branches_of(model))

@@ -109,6 +109,7 @@ USED = (
     LibraryName(nn.Linear(1, 1), "_forward_pre_hooks"),
     LibraryName(nn.Linear(1, 1), "_backward_hooks"),
     LibraryName(nn.Linear(1, 1), "_backward_pre_hooks"),
+    LibraryName(nn.modules.module, "_has_any_global_hook", ()),
     LibraryName(torch, "_C"),
     LibraryName(torch._C, "_are_functorch_transforms_active"),
     LibraryName(torch, "_foreach_copy_"),
