@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.module import _has_any_global_hook
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -268,7 +267,7 @@ def _is_untouched(branch: nn.Module, own_class: type[nn.Module]) -> bool:
         and "forward" not in vars(branch)
         and not (branch._forward_hooks or branch._forward_pre_hooks)
         and not (branch._backward_hooks or branch._backward_pre_hooks)
-        and not _has_any_global_hook()
+        and not nn.modules.module._has_any_global_hook()
     )
 
 
