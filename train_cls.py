@@ -1,4 +1,4 @@
-r"""Stage 2: fine-tune Hiera on ChestX-ray14's findings, from a stage-1 folder, a Hub id or random weights.
+r"""Stage 2: fine-tune Hiera on any labels, from a stage-1 folder, a Hub id or random weights.
 
 On a GPU, and on a CPU:
 
@@ -217,7 +217,7 @@ def evaluate(
 def scores_of(
     logits: NDArray[np.floating[Any]], legacy_head: bool, is_exclusive: bool
 ) -> NDArray[np.float64]:
-    """What images are ranked by, see classifier.scores."""
+    """What images are ranked by, see score_logits."""
     return np.asarray(score_logits(torch.from_numpy(np.asarray(logits)), legacy_head, is_exclusive))
 
 

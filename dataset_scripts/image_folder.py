@@ -2,9 +2,10 @@
 
 Raw folder → `list_own_images` → builder. What lies in the folder says how it is read:
 
-- a table (the only CSV, `labels.csv`, `metadata.csv` or `metadata.jsonl`): a column `image` or `file_name`,
-  perhaps `patient`, `split` (train, validation or test), `age_years`, `sex` and `view`. Every other column is
-  a label: 1 present, 0 absent, empty not annotated; or one column names each image's class (own/labels.py).
+- a table (the only CSV, `labels.csv`, `metadata.csv`, `metadata.jsonl` or `metadata.parquet`): a column
+  `image` or `file_name`, perhaps `patient`, `split` (train, validation or test), `age_years`, `sex` and
+  `view`. Every other column is a label: 1 present, 0 absent, empty not annotated; or one column names each
+  image's class (own/labels.py).
 - class folders, with or without train, validation and test above them: one exclusive label
   (own/class_folders.py). Patients are read from the files' names where these follow a known rule.
 - pictures alone: no label, for pre-training.

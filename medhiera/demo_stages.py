@@ -40,7 +40,7 @@ class Demo:
 
         Args:
             number: 1 or 2.
-            script: train_mae.py or train_cls.py.
+            script: train_mae.py, train_cls.py or train_report.py.
             config: the recipe in configs/.
             model: what the stage starts from; None is random weights.
             state: stands for everything the stage depends on that was made before it.

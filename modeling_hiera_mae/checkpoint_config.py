@@ -26,7 +26,7 @@ _DECODER_LAYER = re.compile(r"decoder\.decoder_block\.layers\.(\d+)\.")
 
 
 def read_config_file(source: str, hub_options: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of a Hiera's folder or Hub id, as it was written; see read_hiera_config for its fields.
+    """The config.json of a Hiera's folder or Hub id, as it was written; see HieraMAEConfig for its fields.
 
     Args:
         source: folder or Hub id.

@@ -82,7 +82,7 @@ class BuiltDataset:
         names: the label names, in the order of the `labels` column.
         mean: pixel mean of its training split, in units of [0, 1]; NaN without one (data to evaluate on).
         std: pixel standard deviation, in the same units.
-        split_scheme: how ChestX-ray14 was split (official, medtransformer), or RSNA (mrm).
+        split_scheme: how ChestX-ray14 was split (official, medtransformer), RSNA (mrm) or IU X-Ray (r2gen).
         folder: where the built data and its reports lie.
         is_reused: it was there already.
         mean_of_stds: mean of its training images' own standard deviations.
@@ -117,9 +117,10 @@ class BuiltDataset:
         """
         if name not in self.rows and self._is_own_alone():
             raise UserError(
-                f"the data has no {name} split, only {sorted(self.rows)}: labels.csv, or your CSV "
-                f"by another name, has no row with split {name} whose image is in the folder. Give some "
-                "patients this split, or leave the column split out, so that a part is held out"
+                f"the data has no {name} split, only {sorted(self.rows)}: your table (labels.csv, or "
+                f"another) has no row with split {name} whose image is in the folder; without a table, no "
+                f"folder {name} holds an image. Give some patients this split, or leave the splits out, so "
+                "that a part is held out"
             )
         if name not in self.rows:
             holding = [source.name for source in SOURCES if name in source.held_out_splits]

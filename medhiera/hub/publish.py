@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = new_parser(__doc__)
     parser.add_argument(
-        "folder", type=Path, help="the output folder of `medhiera train-mae` or `medhiera train-cls`"
+        "folder", type=Path, help="the output folder of `medhiera train-mae`, `train-cls` or `train-report`"
     )
     parser.add_argument("repo_id", help="name/repository; it is made if it does not exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -253,7 +253,8 @@ def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecor
     if not folder.is_dir():
         fault = "is a file" if folder.exists() else no_folder(folder)
         raise UserError(
-            f"{folder}: {fault}; give the output folder of `medhiera train-mae` or `medhiera train-cls`."
+            f"{folder}: {fault}; give the output folder of `medhiera train-mae`, `train-cls` or "
+            "`train-report`."
         )
     absent = [name for name in STAGE_FILES if not (folder / name).is_file()]
     if absent:

@@ -374,7 +374,7 @@ def parse_record(content: Any, file: Path, reader: TypeAdapter[R]) -> R:
         faults = [f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors()[:3]]
         raise UserError(
             f"{file} is not the record of a stage that this version can read ({'; '.join(faults)}); name a "
-            "folder that `medhiera train-mae` or `medhiera train-cls` finished, or train it again"
+            "folder that `medhiera train-mae`, `train-cls` or `train-report` finished, or train it again"
         ) from error
     if wrong := out_of_range(record):
         raise UserError(

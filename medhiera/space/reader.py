@@ -121,8 +121,8 @@ def open_folder(folder: Path, device: torch.device = CPU) -> Reader:
     if not (folder / CONFIG_FILE).is_file():
         fault = "it holds no model (no config.json)" if folder.exists() else no_folder(folder)
         raise UserError(
-            f"{folder}: {fault}; name a folder that `medhiera train-cls` or `medhiera train-mae` wrote, or "
-            "make one by `medhiera demo` (in a clone: make demo, then make app)"
+            f"{folder}: {fault}; name a folder that `medhiera train-mae`, `train-cls` or `train-report` "
+            "wrote, or make one by `medhiera demo` (in a clone: make demo, then make app)"
         )
     if writes_reports(folder):
         return WritingReader(ReportWriter.open(folder, device), Operation.read(folder))

@@ -12,6 +12,7 @@ from browsing import CHROMIUM, FLAGS
 from loopback_hub import LoopbackHub
 from page_fixtures import NAMES, write_stage2
 from safetensors.torch import load_file, save_file
+from script_runs import run_script
 from stage_folders import write_stage_folder
 from warm_python import warm_python
 
@@ -61,11 +62,7 @@ class Workshop:
         return [*launch, script, *own, "--build_dir", str(self.folder / "built"), "--use_cpu", "true", *words]
 
     def run(self, script: str, output: Path, *words: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(script, output, *words, ranks=ranks),
-            cwd=self.root, env=os.environ | {"PYTHONWARNINGS": "ignore"}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
-        )  # fmt: skip
+        return run_script(self.root, self.command(script, output, *words, ranks=ranks))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+from script_runs import run_script
 from warm_python import warm_python
 
 from dataset_scripts.phantom.reports import write_phantom_reports
@@ -66,11 +67,7 @@ class ReportWorkshop:
         return [*launch, script, *own, "--build_dir", str(self.folder / "built"), "--use_cpu", "true", *words]
 
     def run(self, script, output, *words, ranks=1):
-        return subprocess.run(
-            self.command(script, output, *words, ranks=ranks),
-            cwd=self.root, env=os.environ | {"PYTHONWARNINGS": "ignore"}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
-        )  # fmt: skip
+        return run_script(self.root, self.command(script, output, *words, ranks=ranks))
 
     @property
     def pictures(self):

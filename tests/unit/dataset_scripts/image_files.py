@@ -1,4 +1,4 @@
-"""Image files that Pillow does not write: 16-bit color, any TIFF photometric, damaged EXIF."""
+"""Image files, most of a kind that Pillow does not write: 16-bit color, any TIFF photometric, damaged EXIF."""
 
 import io
 import struct
@@ -76,3 +76,10 @@ def exif_directory(orientation: int, tag: int, kind: int, value: bytes, data: by
     """An EXIF directory of an orientation and one more field; `data` follows it, at offset 38."""
     fields = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack("<HHI", tag, kind, 1) + value
     return struct.pack("<H", 2) + fields + struct.pack("<I", 0) + data
+
+
+def saved(pixels: np.ndarray, format_name: str, **options: object) -> bytes:
+    """A picture as the bytes of a file that Pillow writes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format_name, **options)
+    return buffer.getvalue()

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_scripts import ChestXray14
+from dataset_scripts.build.records import SourceListing
 
 CHEST = "ChestXray-NIHCC"
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
@@ -83,3 +85,8 @@ def write_shard(path: Path, seeds: list[int]) -> None:
             entry.size = data.tell()
             data.seek(0)
             tar.addfile(entry, data)
+
+
+def said(listing: SourceListing) -> dict[str, int]:
+    """How many problems of each kind a listing reports."""
+    return dict(Counter(problem.kind for problem in listing.problems))

@@ -1,10 +1,9 @@
 """CheXpert's source, on drawn pictures in its layout: splits, views, people, labels, and what is odd."""
 
 import math
-from collections import Counter
 
 import pytest
-from raw_folders import gray
+from raw_folders import gray, said
 
 from dataset_scripts import FINDINGS, Chexpert
 from dataset_scripts.build.config import SourceConfig
@@ -45,10 +44,6 @@ def write(root, tables, release="CheXpert-v1.0-small"):
 
 def listed(root):
     return list_images(scan_folder(root), SourceConfig())
-
-
-def said(listing):
-    return dict(Counter(problem.kind for problem in listing.problems))
 
 
 def test_splits_views_people_and_labels(folder):

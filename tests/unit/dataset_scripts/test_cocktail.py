@@ -135,5 +135,7 @@ def test_no_report_names_a_path_of_the_users(chest: ChestFolder) -> None:
     (root / "images" / "00000003_000.png").write_bytes(b"no image")
     (root / "images" / "00000004_000.png").unlink()
     builder = build(root.parent)
-    for path in Path(builder.cache_dir).glob("*.json"):
+    reports = list(Path(builder.cache_dir).glob("*.json"))
+    assert {"build_report.json", "leakage_report.json"} <= {path.name for path in reports}
+    for path in reports:
         assert str(root.parent.parent) not in path.read_text()

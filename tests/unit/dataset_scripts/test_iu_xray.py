@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mini_iu import FOLDER, IuFolder, real_rows, real_texts, write_real
-from raw_folders import ChestFolder, read_leakage_report
+from raw_folders import ChestFolder, read_leakage_report, said
 
 from dataset_scripts import Cocktail, IuXray
 from dataset_scripts.build.build_log import read_report, summary_lines
@@ -26,10 +26,6 @@ PICTURES = {1: ("1_IM-0001-4001", "1_IM-0001-3001"), 22: ("22_IM-0840-1001",), 3
 
 def listed(root: Path, name: str = "official", **options: object) -> SourceListing:
     return list_images(scan_folder(root), SourceConfig(name=name, **options))
-
-
-def said(listing: SourceListing) -> dict[str, int]:
-    return dict(Counter(problem.kind for problem in listing.problems))
 
 
 def records(listing: SourceListing) -> list[ImageRecord]:

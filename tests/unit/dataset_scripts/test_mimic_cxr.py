@@ -1,12 +1,11 @@
 """MIMIC-CXR's source, on drawn pictures in its layout: split, views, labels, reports, and what is odd."""
 
 import math
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from mini_mimic import REPORT, MimicFolder
-from raw_folders import gray
+from raw_folders import gray, said
 
 from dataset_scripts import FINDINGS, MimicCxr
 from dataset_scripts.build.build_log import read_report
@@ -37,10 +36,6 @@ def mimic(tmp_path: Path) -> MimicFolder:
 
 def listed(mimic: MimicFolder) -> SourceListing:
     return list_images(scan_folder(mimic.finish()), SourceConfig())
-
-
-def said(listing: SourceListing) -> dict[str, int]:
-    return dict(Counter(problem.kind for problem in listing.problems))
 
 
 def by_name(listing: SourceListing) -> dict[str, ImageRecord]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from mini_rsna import NORMAL, OPACITY, OTHER, RsnaFolder, write_real_rsna
-from raw_folders import ChestFolder, gray, read_leakage_report
+from raw_folders import ChestFolder, gray, read_leakage_report, said
 
 from dataset_scripts import FINDINGS, Cocktail
 from dataset_scripts.build.build_log import note_lines, read_report
@@ -53,10 +53,6 @@ def listed(folder: Path, **options: object) -> SourceListing:
         data_dir=folder, build_dir=folder.parent.parent / "cache", **options
     ).list_records(None)
     return listing
-
-
-def said(listing: SourceListing) -> dict[str, int]:
-    return dict(Counter(problem.kind for problem in listing.problems))
 
 
 def split_of(listing: SourceListing) -> dict[str, str]:

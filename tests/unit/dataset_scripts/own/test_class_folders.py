@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import load_dataset
+from own_listings import listed
 from raw_folders import gray
 
 from dataset_scripts import FINDINGS, Cocktail, ImageFolder, label_names
@@ -32,12 +33,6 @@ def write(root: Path, paths: Iterable[str], first: int = 0) -> Path:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         gray(seed, 24).save(root / path)
     return root
-
-
-def listed(root: Path, **options: object) -> SourceListing:
-    builder = ImageFolder(data_dir=root, build_dir=root.parent / "cache", **options)
-    (listing,) = builder.list_records(None)
-    return listing
 
 
 def kinds(listing: SourceListing) -> dict[str, list[str]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import datasets
 import pandas as pd
 import pytest
+from own_listings import labels, listed
 from raw_folders import gray
 
-from dataset_scripts import ImageFolder
 from dataset_scripts.build.records import SourceListing
 from dataset_scripts.errors import LabelFileError
 
@@ -20,15 +20,6 @@ def pictures(root: Path) -> Path:
     for seed, name in enumerate(NAMES):
         gray(seed, 24).save(root / name)
     return root
-
-
-def listed(root: Path, **options: str) -> SourceListing:
-    (listing,) = ImageFolder(data_dir=root, build_dir=root.parent / "cache", **options).list_records(None)
-    return listing
-
-
-def labels(listing: SourceListing) -> dict[str, tuple[float, ...]]:
-    return {record.path: record.labels for part in listing.splits.values() for record in part}
 
 
 def said(listing: SourceListing, kind: str) -> list[str]:

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
+from own_listings import labels, listed
 from raw_folders import gray
 
 from dataset_scripts import FINDINGS, ImageFolder, label_names
-from dataset_scripts.build.records import SourceListing
 from dataset_scripts.errors import DataLayoutError, LabelFileError
 from dataset_scripts.findings import is_exclusive
 from dataset_scripts.image_folder import missing_splits
@@ -24,15 +24,6 @@ def write(root: Path, files: dict[str, str | list[dict[str, object]]], images: l
         text = content if isinstance(content, str) else "\n".join(map(json.dumps, content)) + "\n"
         (root / name).write_text(text)
     return root
-
-
-def listed(root: Path, **options: object) -> SourceListing:
-    (listing,) = ImageFolder(data_dir=root, build_dir=root.parent / "cache", **options).list_records(None)
-    return listing
-
-
-def labels(listing: SourceListing) -> dict[str, tuple[float, ...]]:
-    return {record.path: record.labels for part in listing.splits.values() for record in part}
 
 
 def test_metadata_csv_names_files_in_file_name(tmp_path: Path) -> None:

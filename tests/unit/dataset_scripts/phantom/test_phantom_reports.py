@@ -130,6 +130,7 @@ def test_a_lateral_view_tells_no_side(written):
         for row in read_table(root, "indiana_projections.csv")
         if row["projection"] == "Lateral"
     ]
+    assert len(laterals) >= 20
     for name in laterals[:20]:
         with Image.open(root / "iu_xray" / "images" / "images_normalized" / name) as picture:
             pixels = np.asarray(picture).astype(int)

@@ -1,6 +1,5 @@
 """Headers that claim more rows than the file holds; decoders would fill them in silence."""
 
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import make_dicom, write_dicom
-from image_files import jpeg, png_16bit, png_chunk, tiff
+from image_files import jpeg, png_16bit, png_chunk, saved, tiff
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
@@ -17,12 +16,6 @@ from dataset_scripts.reading.images import read_image
 
 DEEP = np.random.default_rng(0).normal(2000, 400, (64, 72)).clip(0, 4095).astype(np.uint16)
 FILM = (DEEP >> 4).astype(np.uint8)
-
-
-def saved(pixels: np.ndarray, format_name: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format_name, **options)
-    return buffer.getvalue()
 
 
 def refusal(tmp_path: Path, content: bytes) -> str:

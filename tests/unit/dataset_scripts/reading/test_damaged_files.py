@@ -14,8 +14,7 @@ from damage import damage
 from dicom_files import lookup_table, make_dicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image_files import exif_directory, jpeg, png_16bit, tiff
-from PIL import Image
+from image_files import exif_directory, jpeg, png_16bit, saved, tiff
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
@@ -26,12 +25,6 @@ from dataset_scripts.reading.nifti import axial_slices, read_volume
 DEEP = (np.random.default_rng(0).normal(2000, 400, (64, 72)).clip(0, 4095)).astype(np.uint16)
 FILM = (DEEP >> 4).astype(np.uint8)
 COLOR = np.stack([DEEP, DEEP[::-1], DEEP[:, ::-1]], -1)
-
-
-def saved(pixels: np.ndarray, format_name: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format_name, **options)
-    return buffer.getvalue()
 
 
 def dicom(pixels: np.ndarray, bits: int, syntax: str | None = None, **elements: object) -> bytes:

@@ -1,6 +1,5 @@
 """Compressed and deflated DICOM: what is cut short, lies about its size, or inflates too far is refused."""
 
-import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import CHEST, FILM, assert_shown, make_dicom, refusal, write_compressed, write_dicom
-from image_files import jpeg
+from image_files import jpeg, saved
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -28,12 +27,6 @@ from pydicom.uid import (
 from dataset_scripts.reading.images import read_image
 
 COLOR = np.stack([FILM, FILM[::-1], 255 - FILM], -1)
-
-
-def saved(pixels: np.ndarray, format_name: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format_name, **options)
-    return buffer.getvalue()
 
 
 def with_stream(pixels: np.ndarray, syntax: UID, stream: bytes) -> Dataset:

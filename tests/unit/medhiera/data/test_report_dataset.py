@@ -127,7 +127,9 @@ def test_the_frontal_view_comes_first_whatever_the_sources_order():
     turned = ["LATERAL", "PA", "LATERAL"]
     views = [turned[int(name.rsplit("-", 1)[1])] for name in rows["image_id"]]
     rows = rows.remove_columns("view").add_column("view", views)
-    for study in read_studies(rows, "findings", 3):
+    studies = read_studies(rows, "findings", 3)
+    assert len(studies) > 1
+    for study in studies:
         shown = [views[row] for row in study.rows]
         assert shown == sorted(shown, key=lambda view: view == "LATERAL")
         assert len(study.rows) == 1 or (shown[0], study.rows[1] < study.rows[2]) == ("PA", True)

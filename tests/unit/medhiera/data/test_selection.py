@@ -285,9 +285,21 @@ def test_an_own_folder_without_validation_images_is_refused_before_building(tmp_
     assert missing_validation(tmp_path / "raw") == []
     data = open_cocktail(options(own))
     with pytest.raises(
-        UserError, match=r"no validation split, only \['test', 'train'\]: labels.csv.* has no row"
+        UserError, match=r"no validation split, only \['test', 'train'\]: .*labels.csv.* has no row with"
     ):
         data.split("validation")
+
+
+def test_folders_of_classes_are_asked_for_a_folder_of_the_split(tmp_path: Path) -> None:
+    for number, place in enumerate(f"{split}/{name}" for split in ("train", "validation") for name in "AB"):
+        write_own(tmp_path / "rows" / str(number), [f"{number}.png,p,,"])
+        (tmp_path / "own" / place).mkdir(parents=True)
+        (tmp_path / "rows" / str(number) / "images" / f"{number}.png").rename(
+            tmp_path / "own" / place / f"{number}.png"
+        )
+    data = open_cocktail(options(tmp_path / "own"))
+    with pytest.raises(UserError, match="no test split, .*without a table, no folder test holds an image"):
+        data.split("test")
 
 
 def test_an_own_folder_of_test_images_alone_is_opened_to_be_scored(tmp_path: Path) -> None:
