@@ -112,6 +112,7 @@ USED = (
     LibraryName(nn.modules.module, "_has_any_global_hook", ()),
     LibraryName(torch, "_C"),
     LibraryName(torch._C, "_are_functorch_transforms_active"),
+    LibraryName(torch.autograd.forward_ad, "_current_level"),
     LibraryName(torch, "_foreach_copy_"),
     LibraryName(torch, "_foreach_lerp_"),
     LibraryName(torch, "_foreach_norm"),
