@@ -105,6 +105,7 @@ def test_a_wrong_folder_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.slow  # loaders of datasets in three processes more, which our own training does not use
 def test_two_ranks_in_processes_of_their_own_see_every_image_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_phantom_cohort(tmp_path / "raw", patients=16, image_size=96)

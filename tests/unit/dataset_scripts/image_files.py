@@ -1,4 +1,4 @@
-"""Image files, most of a kind that Pillow does not write: 16-bit color, any TIFF photometric, broken EXIF."""
+"""Image files, most of kinds that Pillow does not write: 16-bit color, any TIFF photometric, damaged EXIF."""
 
 import io
 import struct

@@ -1,11 +1,9 @@
 """The command that scores reports: its one line, what it cleans and cuts, and what it refuses."""
 
 import json
-import subprocess
 
 import numpy as np
 import pytest
-from warm_python import warm_python
 
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
@@ -51,11 +49,10 @@ def score(write, capsys):
     return score
 
 
-def test_the_command_prints_one_line_of_json(write):
+def test_the_command_prints_one_line_of_json(write, capsys):
     files = [write("references.json", REFERENCES), write("predictions.json", PREDICTIONS)]
-    command = [warm_python(), "-m", "medhiera.evaluation.captions", *files, "--clean", "iu"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    [line] = ended.stdout.splitlines()
+    main([*files, "--clean", "iu"])
+    [line] = capsys.readouterr().out.splitlines()
     printed = json.loads(line)
     assert set(MEASURES) < printed.keys()
     assert printed["studies"] == 4
