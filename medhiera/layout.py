@@ -54,10 +54,12 @@ COMPLETE_FILE = "complete.json"
 
 
 RUN_OUTPUT = (
-    *STAGE_FILES, *WRITER_FILES, FIGURES_FOLDER, EXAMPLES_FOLDER, RAW_FOLDER, NONFINITE_FILE,
-    TRAINING_IMAGES_FILE, REPORTS_FILE,
+    *STAGE_FILES, *WRITER_FILES, FIGURES_FOLDER, EXAMPLES_FOLDER, NONFINITE_FILE, TRAINING_IMAGES_FILE,
+    REPORTS_FILE, f"{RAW_FOLDER}/{CONFIG_FILE}", f"{RAW_FOLDER}/{WEIGHTS_FILE}",
 )  # fmt: skip
-"""What a training run may write into its folder, beside RUN_FILE, LOG_FILE and checkpoint-N/."""
+"""What a training run may write into its folder, beside RUN_FILE, LOG_FILE and checkpoint-N/.
+
+A folder `raw` may hold data as well, as the demo's does."""
 
 
 def present(folder: Path, names: Iterable[str]) -> list[str]:

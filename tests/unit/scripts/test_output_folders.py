@@ -26,8 +26,12 @@ def data(tmp_path):
 
 
 def test_data_may_lie_in_the_folder_of_a_run(data):
-    """As in a folder that holds all of a project; nothing there has a name of a run's."""
+    """As in a folder that holds all of a project; nothing there has a name of a run's but raw, as the demo's."""
+    data = data.rename(data.with_name("raw"))
     assert start(data.parent, data).training.output_dir == str(data.parent)
+    (data.parent / "raw" / "model.safetensors").write_text("mine")
+    with pytest.raises(UserError, match="holds raw/model.safetensors, which no run of ours wrote"):
+        start(data.parent, data)
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume_from_checkpoint", "true"]], ids=["new", "resumed"])
