@@ -26,7 +26,7 @@ def data(tmp_path):
 
 
 def test_data_may_lie_in_the_folder_of_a_run(data):
-    """As in a folder that holds all of a project; nothing there has a name of a run's but raw, as the demo's."""
+    """As in a folder that holds all of a project; raw alone has a name of a run's, as in the demo."""
     data = data.rename(data.with_name("raw"))
     assert start(data.parent, data).training.output_dir == str(data.parent)
     (data.parent / "raw" / "model.safetensors").write_text("mine")
