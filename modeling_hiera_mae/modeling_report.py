@@ -245,8 +245,7 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=states,
             encoder_attention_mask=attention_mask,
-            return_dict=True,
-            **kwargs,
+            **{**kwargs, "return_dict": True},  # the decorator makes a tuple of it where one is asked for
         )
         cache = next(iter(_CACHE & {field.name for field in fields(Seq2SeqLMOutput)}))
         return Seq2SeqLMOutput(

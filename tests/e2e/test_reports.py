@@ -148,6 +148,7 @@ def test_the_legacy_vocabulary_and_the_impression(studio, tmp_path):
     output = tmp_path / "legacy"
     (output / "figures").mkdir(parents=True)
     (output / "figures" / "roc.png").write_bytes(b"")  # of a classifier whose run was ended
+    (output / "training_log.csv").touch()
     done = studio.run(
         "train_report.py", output, "--legacy_vocabulary", "true", "--report_section", "impression",
         "--views", "1", "--score_test", "false", "--max_steps", "4",
