@@ -89,8 +89,7 @@ class MedHieraTrainer(LoadingTrainer):
         self.working: WorkingWeights | None = None
         self._evaluated = EvaluationLoss()
         self._items: Tensor | int | None = None  # what the loss of the step at hand is divided by
-        self._settings: dict[str, Any] = dict(recipe or {})
-        self._reports = False
+        self._settings, self._reports = dict(recipe or {}), False
         taken = signature(self.model.forward).parameters
         self._has_optional_logits = "output_logits" in taken  # a masked autoencoder's loss needs none
         self.model_accepts_loss_kwargs = "num_items_in_batch" in taken  # here NaN does not count in it
@@ -243,7 +242,8 @@ class MedHieraTrainer(LoadingTrainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As transformers' own; other settings are told before weights are loaded, which may not fit."""
         if resume_from_checkpoint is not None:
-            check_settings(Path(resume_from_checkpoint), self._settings)
+            known = {name: value for name, value in self._settings.items() if value is not None}  # yet
+            check_settings(Path(resume_from_checkpoint), known)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # The moving average
