@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from pyarrow import parquet
 
+from dataset_scripts.build.atomic_files import whole_file
 from dataset_scripts.own.dataset_rows import refuse_mistyped
 from medhiera.command_line import show_progress
 from medhiera.config.arguments import DataArguments
@@ -216,9 +217,8 @@ def write_results(
     scored = record.evaluation
     title = f"{options.split.capitalize()} split"
     try:
-        part = options.output_dir / f".{PREDICTIONS_FILE}.part"
-        predictions.table().to_parquet(part)
-        part.replace(options.output_dir / PREDICTIONS_FILE)
+        with whole_file(options.output_dir / PREDICTIONS_FILE) as part:
+            predictions.table().to_parquet(part)
         folder = options.output_dir / FIGURES_FOLDER
         report.draw(scored, predictions, examples, folder, title, mark)
         record.write(options.output_dir)

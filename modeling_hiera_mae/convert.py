@@ -75,7 +75,7 @@ _RECORD = "metrics.json"
 """What a stage's training wrote; it goes along, so that a converted stage still says what it has seen."""
 
 _GO_ALONG = (
-    _RECORD, "README.md", "preprocessor_config.json", "published.json", "training_images.parquet",
+    _RECORD, "README.md", _PROCESSOR, "published.json", "training_images.parquet",
     "figures/*.png", "examples/*.png",
 )  # fmt: skip
 """The rest of a stage that its record and card speak of."""

@@ -138,11 +138,16 @@ def is_plain_convolution(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 def _is_untouched(layer: nn.Module) -> bool:
     """Whether a call of the layer runs its class's forward alone, on a weight that is its own."""
+    return type(layer.weight) is nn.Parameter and is_unhooked(layer)
+
+
+def is_unhooked(module: nn.Module) -> bool:
+    """Whether a call of the module runs its class's forward alone: no hook of its own or of all modules."""
     return (
-        type(layer.weight) is nn.Parameter
-        and "forward" not in vars(layer)  # accelerate's hooks, which bring offloaded weights, stand there
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
-        and not (layer._backward_hooks or layer._backward_pre_hooks)
+        "forward" not in vars(module)  # accelerate's hooks, which bring offloaded weights, stand there
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and not (module._backward_hooks or module._backward_pre_hooks)
+        and not nn.modules.module._has_any_global_hook()
     )
 
 

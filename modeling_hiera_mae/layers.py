@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import HieraMAEMaskUnitAttention
 from .configuration_hiera_mae import HieraMAEConfig
-from .fused_linear import gelu_mlp, is_plain_convolution, linear, project
+from .fused_linear import gelu_mlp, is_plain_convolution, is_unhooked, linear, project
 from .masking import UnitMask
 from .position_embeddings import resize_positions
 from .windowing import cut_units, pool_queries, take_units, unroll
@@ -210,14 +210,14 @@ class HieraMAELayer(GradientCheckpointingLayer):
             if self.pools_queries:
                 shortcut = pool_queries(shortcut, self.config.query_stride)
         is_dropped = self.training and self.drop_path > 0
-        if is_dropped or not _is_untouched(self.attn, HieraMAEMaskUnitAttention):
+        if is_dropped or not _adds_shortcut(self.attn, HieraMAEMaskUnitAttention):
             attended, attentions = self.attn(normed, output_attentions, first_query)
             tokens = shortcut + self._drop(attended)
             del attended
         else:
             tokens, attentions = self.attn(normed, output_attentions, first_query, added=shortcut)
         del normed, shortcut  # frees memory for the MLP's wide tensor
-        if is_dropped or not _is_untouched(self.mlp, HieraMAEMlp):
+        if is_dropped or not _adds_shortcut(self.mlp, HieraMAEMlp):
             return tokens + self._drop(self.mlp(self.layernorm_after(tokens))), attentions
         return self.mlp(self.layernorm_after(tokens), added=tokens), attentions
 
@@ -260,15 +260,9 @@ class HieraMAEStage(nn.Module):
         return tokens, attentions
 
 
-def _is_untouched(branch: nn.Module, own_class: type[nn.Module]) -> bool:
+def _adds_shortcut(branch: nn.Module, own_class: type[nn.Module]) -> bool:
     """Whether nothing but our own class sees what a branch gives, so that it may add the shortcut itself."""
-    return (
-        type(branch) is own_class
-        and "forward" not in vars(branch)
-        and not (branch._forward_hooks or branch._forward_pre_hooks)
-        and not (branch._backward_hooks or branch._backward_pre_hooks)
-        and not nn.modules.module._has_any_global_hook()
-    )
+    return type(branch) is own_class and is_unhooked(branch)
 
 
 def look_up_units(table: torch.Tensor, units: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,7 @@ class HieraMAEBackbone(BackboneMixin, HieraMAEPreTrainedModel):
         own._attn_implementation = config._attn_implementation
         return own
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
+    @can_return_tuple  # type: ignore[untyped-decorator]  # transformers gives it no type
     def forward(
         self,
         pixel_values: torch.Tensor,

@@ -139,7 +139,7 @@ class HieraMAEModel(HieraMAEPreTrainedModel):
         else:
             init_mae_weights(module)
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
+    @can_return_tuple  # type: ignore[untyped-decorator]  # transformers gives it no type
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -235,7 +235,7 @@ class HieraMAEForImageClassification(HieraMAEPreTrainedModel):
         if module is self.classifier:
             init_head_weights(self.classifier)
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
+    @can_return_tuple  # type: ignore[untyped-decorator]  # transformers gives it no type
     def forward(
         self,
         pixel_values: torch.Tensor,

@@ -206,7 +206,7 @@ class HieraMAEForPreTraining(HieraMAEPreTrainedModel):
         self.feature_head = None
         self.decoder.decoder_pred.requires_grad_(True)
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
+    @can_return_tuple  # type: ignore[untyped-decorator]  # transformers gives it no type
     def forward(
         self,
         pixel_values: torch.Tensor,

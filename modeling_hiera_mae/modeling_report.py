@@ -197,7 +197,7 @@ class HieraMAEForReports(VisionEncoderDecoderModel):
         mask = has_view[..., None].expand(-1, -1, encoded.shape[1]).flatten(1)
         return states.flatten(1, 2), mask.long()
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
+    @can_return_tuple  # type: ignore[untyped-decorator]  # transformers gives it no type
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,

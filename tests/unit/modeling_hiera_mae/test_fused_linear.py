@@ -251,3 +251,14 @@ def test_a_mode_that_counts_operators_sees_torchs():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         linear(tokens, weight, bias)
     assert counter.get_total_flops() == 2 * tokens.numel() * len(weight)
+
+
+def test_a_hook_on_all_modules_sees_every_linear_layer():
+    model, seen = tiny_classifier().eval(), []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, 64, 64))
+    finally:
+        handle.remove()
+    assert {id(each) for each in model.modules() if type(each) is nn.Linear} <= {id(each) for each in seen}

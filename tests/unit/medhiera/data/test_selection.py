@@ -26,7 +26,6 @@ from medhiera.data.cocktail import (
     missing_validation,
     open_cocktail,
     phantom_sources,
-    shared_patients,
 )
 from medhiera.data.columns import read_column
 from medhiera.data.dataset import RadiographDataset
@@ -390,14 +389,6 @@ def test_a_fraction_of_nothing_is_refused(labeled: Dataset, caplog: pytest.LogCa
     with caplog.at_level("INFO", logger="medhiera"):
         few = take_label_fraction(rows, 0.01, seed=2)
     assert f"label_fraction 0.01: {len(few)} of 200 training images" in caplog.text
-
-
-def test_patients_on_both_sides_are_counted() -> None:
-    def rows(*patients: str) -> Dataset:
-        return Dataset.from_dict({"patient_id": list(patients)})
-
-    used = {"trained_on": rows("a", "a", "b"), "validated_on": rows("b", "c"), "tested_on": rows("d")}
-    assert shared_patients(used) == {"validated_on": 1}
 
 
 def test_images_without_a_patient_are_counted(tmp_path: Path) -> None:
