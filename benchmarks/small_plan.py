@@ -127,6 +127,14 @@ FULL = Budget(
     shares=(Share(1.0, 500, 32, 5), Share(0.1, 250, 32, 5), Share(0.01, 150, 16, 5)),
     rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
 )
+LONG = Budget(
+    mae_steps=3000,
+    mae_rate=1e-3,
+    shares=(Share(1.0, 3500, 32, 3), Share(0.1, 1750, 32, 5), Share(0.01, 1050, 16, 5)),
+    rates=(1e-4, 3e-4, 1e-3),
+)
+"""Seven times the fine-tuning: docs/small_result.md, "Second protocol"."""
+
 SMOKE = Budget(mae_steps=4, mae_rate=1e-3, shares=(Share(1.0, 4, 4, 2), Share(0.5, 2, 4, 1)), rates=(1e-3,))
 
 

@@ -37,6 +37,7 @@ from benchmarks.small_plan import (
     CARD_OPTIONS,
     CONTESTANTS,
     FULL,
+    LONG,
     PRETRAININGS,
     SMOKE,
     SWEEP_SEED,
@@ -133,18 +134,26 @@ def score_for_card(session: Session) -> None:
     run_arm(session, runner, arm, 0)
 
 
-def run_plan(lab: Laboratory, cap_hours: float, only: Sequence[str] | None = None) -> None:
+def run_plan(
+    lab: Laboratory,
+    cap_hours: float,
+    only: Sequence[str] | None = None,
+    percents: Sequence[float] | None = None,
+) -> None:
     """Everything that is not done, in order, as long as the cap allows.
 
     Args:
         lab: where it lies.
         cap_hours: CPU hours of all runs together; asked before each.
         only: names of the pre-trainings and contestants that are run; None for all.
+        percents: of the labels, that contestants are run with; None for all.
     """
     try:
         with Session(lab, cap_hours) as session:
             for work in ordered(lab.budget):
                 if only is not None and short_name(work) not in only:
+                    continue
+                if percents is not None and work.share and 100 * work.share.fraction not in percents:
                     continue
                 if is_done(lab, work):
                     logger.info("done before: %s", name_of(work))
@@ -152,7 +161,8 @@ def run_plan(lab: Laboratory, cap_hours: float, only: Sequence[str] | None = Non
                 (pretrain if work.pretraining is not None else contest)(session, work)
                 session.note()
                 logger.info("done: %s (%.2f CPU hours so far)", name_of(work), hours_used(lab.output))
-            probe(session, "teacher", lambda: teacher_of(lab.teacher, IMAGE_SIZE))
+            if only is None or "features" in only:
+                probe(session, "teacher", lambda: teacher_of(lab.teacher, IMAGE_SIZE))
             if only is None or COMPARED[0][0].name in only:
                 score_for_card(session)
     except CapReachedError as reached:
@@ -165,11 +175,14 @@ def open_laboratory(options: argparse.Namespace) -> Laboratory:
     Raises:
         UserError: the folder holds runs of another budget.
     """
-    budget = SMOKE if options.smoke else FULL
+    budget = LONG if options.long else SMOKE if options.smoke else FULL
     output = options.output_dir.resolve()
     output.mkdir(parents=True, exist_ok=True)
     task, cocktail = prepare(options.shared.resolve(), output / "data", 8 if options.smoke else None)
-    teacher = options.teacher or str(write_teacher(output / "teacher"))
+    teacher = options.teacher or str(output / "teacher")
+    trains = not (options.plan or options.report)
+    if trains and not options.teacher and (options.only is None or "features" in options.only):
+        write_teacher(output / "teacher")
     settings = json.loads(json.dumps(asdict(budget)))
     has_runs = any(output.glob(f"*/seed*/{LOG_FILE}"))
     pin_settings(output / "budget.json", settings, has_runs)
@@ -189,7 +202,12 @@ def read_options(argv: Sequence[str]) -> argparse.Namespace:
         "--only", nargs="+", choices=(*PRETRAININGS, *(each.name for each in CONTESTANTS if not each.start)),
         metavar="NAME", help="run these pre-trainings and what starts from them, random or resnet18 alone",
     )  # fmt: skip
-    parser.add_argument("--smoke", action="store_true", help="a few steps of everything on a few images")
+    parser.add_argument(
+        "--labels", nargs="+", type=float, metavar="PERCENT", help="fine-tune with these shares alone"
+    )
+    lengths = parser.add_mutually_exclusive_group()
+    lengths.add_argument("--long", action="store_true", help="seven times the fine-tuning")
+    lengths.add_argument("--smoke", action="store_true", help="a few steps of everything on a few images")
     parser.add_argument("--plan", action="store_true", help="say what is done and what is not, and end")
     parser.add_argument("--report", action="store_true", help="write the tables of what is done, and end")
     return parser.parse_args(argv)
@@ -210,7 +228,7 @@ def main(argv: list[str]) -> None:
         logger.info("%.2f CPU hours used", hours_used(lab.output))
         return
     if not options.report:
-        run_plan(lab, options.cap_hours, options.only)
+        run_plan(lab, options.cap_hours, options.only, options.labels)
     logger.info("%s", report(lab, hours_used(lab.output)))
 
 
