@@ -1,5 +1,6 @@
 """The pages of docs/: each is in the site and in README's index, no link is dead, and the site builds."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -99,29 +100,41 @@ def test_the_site_builds_strictly_and_has_the_docstrings(site):
     assert refused.returncode != 0 and "gone.md" in refused.stderr
 
 
-def test_the_answers_in_python_do_what_they_say(root, tmp_path, monkeypatch):
-    """Each fold tests other patients, all of one on one side; a patient's score is the mean of the films'."""
+def test_the_answers_in_python_do_what_they_say(root, tmp_path, monkeypatch, capsys):
+    """Each fold tests other patients, all of one on one side, beside a table that stays as it was; seeds have
+    Student's interval; a patient's score is the mean of the films'."""
     page = (root / "docs" / "questions.md").read_text(encoding="utf-8")
-    _, folds, mean = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    _, folds, seeds, mean = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     patients = [f"00{number // 2}" for number in range(40)]
     (tmp_path / "mine").mkdir()
     table = pd.DataFrame({"image": [f"{row}.png" for row in range(40)], "patient": patients, "label": "a"})
     table.to_csv("mine/data.csv", index=False)
+    (tmp_path / "mine" / "0.png").write_bytes(b"a film")
+    before = (tmp_path / "mine" / "data.csv").read_bytes()
     seen = []
 
     def launch(words, check):
-        assert words[:2] == ["medhiera", "train-cls"] and words[1] in COMMANDS
-        seen.append(pd.read_csv("mine/data.csv", dtype=str))
+        assert words[:4] == [sys.executable, "-m", "medhiera", "train-cls"] and words[3] in COMMANDS
+        fold = Path(words[words.index("--data_dir") + 1])
+        assert (fold / "0.png").samefile("mine/0.png")
+        seen.append(pd.read_csv(fold / "data.csv", dtype=str))
 
     monkeypatch.setattr(subprocess, "run", launch)
     exec(folds, {})
-    assert len(seen) == 5
+    assert len(seen) == 5 and (tmp_path / "mine" / "data.csv").read_bytes() == before
     for each in seen:
         assert (each.groupby("patient")["split"].nunique() == 1).all()
         assert set(each["split"]) == {"train", "validation", "test"}
     tested = [set(each.loc[each["split"] == "test", "patient"]) for each in seen]
     assert sum(map(len, tested)) == 20 == len(set.union(*tested))
+
+    for number, score in enumerate((0.70, 0.72, 0.74, 0.76, 0.78)):
+        (tmp_path / "runs" / f"seed{number}").mkdir(parents=True)
+        record = json.dumps({"evaluation": {"mean_auroc": score}})
+        (tmp_path / "runs" / f"seed{number}" / "metrics.json").write_text(record, encoding="utf-8")
+    exec(seeds, {})  # 0.74 ± 2.776 × 0.0316 / √5
+    assert capsys.readouterr().out == "0.740 (0.701 to 0.779)\n"
 
     (tmp_path / "runs" / "evaluation").mkdir(parents=True)
     columns = {
