@@ -44,9 +44,10 @@ from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.tables import few_cases, without_interval
 from medhiera.formatting import duration, interval_text, percent, threshold_text
-from medhiera.hub.card_header import NIH, card_header, has_phantoms
+from medhiera.hub.card_header import card_header
 from medhiera.hub.data_record import OWN
 from medhiera.hub.licences import licence_sentence
+from medhiera.hub.model_index import NIH, has_phantoms
 from medhiera.hub.pictures import CAPTIONS, PROBE_FIGURES, examples_in, figures_of
 from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, read_record
