@@ -15,7 +15,7 @@ from dataset_scripts.mistyped import REPOSITORY
 from medhiera.config.arguments import StageArguments
 from medhiera.hub.licences import hub_licence
 from medhiera.hub.model_index import model_index
-from medhiera.hub.record import AnyRecord, ClassificationRecord
+from medhiera.hub.record import AnyRecord, ClassificationRecord, TrainedRecord
 from medhiera.stages import Stage
 
 DATASETS = {source.name: source.hub_dataset for source in SOURCES if source.hub_dataset}
@@ -43,7 +43,11 @@ def card_header(
     datasets += [one for one in record.hub_datasets if REPOSITORY.fullmatch(one)]
     results = model_index(record, stage.pipeline_tag)
     licence = hub_licence(record)
-    extra: dict[str, Any] = {"widget": widget(record, examples)} if examples else {}
+    extra: dict[str, Any] = {}
+    if isinstance(record, TrainedRecord) and record.preprocessing.channels == 1:
+        extra["inference"] = False  # the Hub's widget, a pipeline, would give the model three channels
+    elif examples:
+        extra["widget"] = widget(record, examples)
     if record.lineage.base_model is not None:
         extra["base_model_relation"] = stage.base_model_relation
     return ModelCardData(
