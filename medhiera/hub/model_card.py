@@ -265,5 +265,28 @@ def card_of(folder: Path) -> str:
     return render_card(record, figures, examples)
 
 
+def with_placeholders(card: str, rendered: str) -> str:
+    """A published card as it was before: its code names no repository and no tag.
+
+    A line that somebody wrote, or changed, stays as it is.
+
+    Args:
+        card: of a folder.
+        rendered: what its record renders, with THIS_FOLDER and THIS_REVISION.
+    """
+    names = {"THIS_FOLDER": r"[\w.-]+/[\w.-]+", "THIS_REVISION": r"medhiera-[0-9a-f]+"}
+    own = {}
+    for line in rendered.split("\n"):
+        if any(name in line for name in names):
+            pattern = re.escape(line)
+            for name, filled in names.items():
+                pattern = pattern.replace(name, filled)
+            own[re.compile(pattern)] = line
+    return "\n".join(
+        next((line for pattern, line in own.items() if pattern.fullmatch(found)), found)
+        for found in card.split("\n")
+    )
+
+
 if __name__ == "__main__":
     main()
