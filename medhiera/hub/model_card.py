@@ -139,6 +139,27 @@ def check_probe_fits(folder: Path) -> None:
             f"--update_card: {folder} is no folder of a finished stage 1, whose card alone shows a probe; "
             "leave the option out"
         )
+    check_unchanged(folder)
+
+
+def check_unchanged(folder: Path) -> None:
+    """Refuse to write a card anew that holds more than its record says.
+
+    Raises:
+        UserError: somebody changed it, or an earlier version wrote it.
+    """
+    card = folder / CARD_FILE
+    try:
+        found = card.read_text(encoding="utf-8") if card.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{card} cannot be read: {error}") from error
+    rendered = card_of(folder)
+    if found is not None and with_placeholders(found, rendered) != rendered:
+        raise UserError(
+            f"--update_card: {card} is not what its {METRICS_FILE} renders: what was added there, or what an "
+            f"earlier version wrote, would be lost. Keep a copy, write the card anew (python -m "
+            f"medhiera.hub.model_card {folder}), repeat this, and then add yours to the new card"
+        )
 
 
 def add_probe(folder: Path, probe: ProbeRecord, figures: Path) -> None:
