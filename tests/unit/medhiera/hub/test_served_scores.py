@@ -43,6 +43,7 @@ def test_the_code_of_a_model_of_one_channel_runs(tmp_path, monkeypatch):
     [wanted] = Classifier.from_pretrained(folder).predict(["chest.png"])
     card = card_of(folder)
     assert "pipeline of transformers gives three" in card and "import pipeline" not in card
+    assert "one channel (the processor makes three equal ones: take `pixel_values[:, :1]`), shorter" in card
     snippets = [part for part in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "hf_hub" not in part]
     assert len(snippets) == 1
     code = snippets[0].replace("THIS_FOLDER", str(folder))
