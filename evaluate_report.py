@@ -91,7 +91,7 @@ from medhiera.evaluation.written_reports import choose_cleaning, collect_reports
 from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.evaluation_record import ReportEvaluationRecord
 from medhiera.hub.lineage import find_record
-from medhiera.hub.model_card import card_of
+from medhiera.hub.model_card import card_of, check_unchanged
 from medhiera.hub.record import ReportRecord, read_record
 from medhiera.inference.report_writer import ReportWriter, batches
 from medhiera.layout import CARD_FILE, METRICS_FILE, REPORTS_FILE, public_name
@@ -193,7 +193,8 @@ def check_card(options: argparse.Namespace, record: object) -> None:
     """Refuse to put scores on a card that is of something else.
 
     Raises:
-        UserError: the model is no folder here that train_report.py finished, or its card is of another split.
+        UserError: the model is no folder here that train_report.py finished, or its card is of another split;
+            see also check_unchanged.
     """
     if not isinstance(record, ReportRecord) or not Path(options.model).is_dir():
         raise UserError(
@@ -206,6 +207,7 @@ def check_card(options: argparse.Namespace, record: object) -> None:
             f"--update_card: the card of {options.model} is of the {of_card} split "
             f"({record.data.split_scheme}); score that (--split {of_card}), or leave the option out"
         )
+    check_unchanged(Path(options.model))
 
 
 def update_card(folder: Path, result: ReportEvaluation) -> None:

@@ -211,7 +211,7 @@ class Run(Generic[S]):
             model=model,
             args=training,
             callbacks=[
-                CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics),
+                CSVLoggerCallback(self.output / LOG_FILE, arguments.logged_metrics, self.resume),
                 ThroughputCallback(images_per_step(training), arguments.unit),
                 BeginningCallback(
                     partial(write_training_images, self.output, self.seen),

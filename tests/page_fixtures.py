@@ -67,6 +67,7 @@ def write_stage(folder, model_class, record):
     config = HieraMAEConfig.from_size(
         "tiny", embed_dim=8, depths=[1, 1, 2, 1], image_size=[64, 64], decoder_hidden_size=16,
         decoder_depth=1, decoder_num_heads=2, num_labels=len(NAMES),
+        num_channels=record.preprocessing.channels,
     )  # fmt: skip
     config.id2label = dict(enumerate(NAMES))
     config.label2id = {name: index for index, name in enumerate(NAMES)}

@@ -1,25 +1,22 @@
 """The YAML block of a stage's card, which the Hub reads: task, lineage, licence, results, recorded examples.
 
 record.py → here → model_card.py. The Hub links what it knows, so a data set stands here by its Hub id or not
-at all, and a number only where it was measured on real images after a whole run.
+at all; which numbers do, model_index.py says.
 """
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 
-from dataset_scripts import SOURCES, chestxray14
-from dataset_scripts.chestxray14 import OFFICIAL_TEST_IMAGES
+from dataset_scripts import SOURCES
 from dataset_scripts.mistyped import REPOSITORY
 from medhiera.config.arguments import StageArguments
-from medhiera.hub.data_record import OWN
 from medhiera.hub.licences import hub_licence
-from medhiera.hub.record import AnyRecord, ClassificationRecord
+from medhiera.hub.model_index import model_index
+from medhiera.hub.record import AnyRecord, ClassificationRecord, TrainedRecord
 from medhiera.stages import Stage
-
-NIH = chestxray14.SOURCE.name
 
 DATASETS = {source.name: source.hub_dataset for source in SOURCES if source.hub_dataset}
 """Source to its id on the Hub, where it has one."""
@@ -46,7 +43,11 @@ def card_header(
     datasets += [one for one in record.hub_datasets if REPOSITORY.fullmatch(one)]
     results = model_index(record, stage.pipeline_tag)
     licence = hub_licence(record)
-    extra: dict[str, Any] = {"widget": widget(record, examples)} if examples else {}
+    extra: dict[str, Any] = {}
+    if isinstance(record, TrainedRecord) and record.preprocessing.channels == 1:
+        extra["inference"] = False  # the Hub's widget, a pipeline, would give the model three channels
+    elif examples:
+        extra["widget"] = widget(record, examples)
     if record.lineage.base_model is not None:
         extra["base_model_relation"] = stage.base_model_relation
     return ModelCardData(
@@ -82,54 +83,3 @@ def widget(record: AnyRecord, examples: Sequence[str]) -> list[dict[str, Any]]:
             entry["output"] = [{"label": label, "score": round(score, 4)} for label, score in likeliest]
         entries.append(entry)
     return entries
-
-
-def model_index(record: AnyRecord, task: str) -> list[EvalResult]:
-    """What a whole run measured on the test split of real images that the Hub has an id for.
-
-    A result without its data set's id is none that the Hub or its client can read; the card's text has every
-    number.
-    """
-    if record.kind == "smoke" or has_phantoms(record):
-        return []
-    if (data := tested_dataset(record)) is None:
-        return []
-    return [
-        EvalResult(
-            task_type=task,
-            **data,
-            metric_type=result.metric,
-            metric_name=result.title,
-            metric_value=round(result.value, 4),
-        )
-        for result in record.results
-    ]
-
-
-def tested_dataset(record: AnyRecord) -> dict[str, Any] | None:
-    """What EvalResult is told of the data tested on; None where the Hub has no id for it."""
-    tested = next((source for source in SOURCES if source.name in record.tested_on), None)
-    count, own = sum(record.tested_on.values()), record.own_images
-    if tested is not None and tested.hub_dataset:
-        is_other = tested.name == NIH and count != OFFICIAL_TEST_IMAGES
-        more = f", {count:,} images, not the official test list" if is_other else ""
-        return {
-            "dataset_type": tested.hub_dataset,
-            "dataset_name": tested.title + more,
-            "dataset_split": "test",
-        }
-    if tested is None or tested.name != OWN or own is None or not REPOSITORY.fullmatch(own.hub_id):
-        return None
-    has_test = "test" in own.splits
-    return {
-        "dataset_type": own.hub_id,
-        "dataset_name": own.public_name + ("" if has_test else f", {count:,} images held out of it"),
-        "dataset_config": own.config or None,
-        "dataset_split": "test" if has_test else None,
-        "dataset_revision": own.revision or None,
-    }
-
-
-def has_phantoms(record: AnyRecord) -> bool:
-    """Whether a number on the test split is of phantoms, or of some among real images."""
-    return record.is_phantom or not record.tested_on.keys().isdisjoint(record.phantom_sources)

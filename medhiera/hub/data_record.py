@@ -10,6 +10,7 @@ from typing import ClassVar
 from datasets import Dataset
 from pydantic import ConfigDict
 
+from dataset_scripts import rsna_pneumonia
 from dataset_scripts.build.origin import DatasetOrigin
 from dataset_scripts.image_folder import SOURCE
 from medhiera.data.build_reports import LeakageCounts, are_patients_guessed, own_images_origin
@@ -75,6 +76,11 @@ class DataRecord:
             hub_copy=data.hub_copy,
             **{use: by_source(rows) for use, rows in used.items()},
         )
+
+    @property
+    def scheme_leaks(self) -> bool:
+        """Whether it was split by RSNA's lists of `mrm`, which part images, not patients."""
+        return self.split_scheme == "mrm" and rsna_pneumonia.SOURCE.name in self.trained_on
 
     @property
     def hub_datasets(self) -> list[str]:

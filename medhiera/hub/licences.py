@@ -61,13 +61,21 @@ def hub_licence(record: AnyRecord) -> HubLicence:
         return HubLicence("other", "see-decoder", LICENCE_FILE)
     if licence is None or licence.casefold() == "unknown":
         return HubLicence("unknown")
-    if licence.casefold() in HUB_LICENCES:
-        return HubLicence(licence.casefold())
+    if known := _hub_name(licence):
+        return HubLicence(known)
     words = "".join(letter if letter.isalnum() or letter in ".-" else " " for letter in licence.casefold())
     name = "-".join(words.split()).strip(".-")
     if name in {"", "other"}:
         name = "see-license-file"
     return HubLicence("other", name, LICENCE_FILE)
+
+
+def _hub_name(licence: str) -> str | None:
+    """The Hub's name of a licence as people spell it, "Apache License, Version 2.0"; None if none."""
+    plain = re.sub(r"\b(the|licen[cs]e|version)\b|\bv(?=\d)|[^a-z0-9.+]", " ", licence.casefold())
+    return next(
+        (name for name in (licence.casefold(), "-".join(plain.split())) if name in HUB_LICENCES), None
+    )
 
 
 def licence_sentence(record: AnyRecord) -> str:
@@ -81,7 +89,8 @@ def licence_sentence(record: AnyRecord) -> str:
             teachers
         )
         return f"It depends on the decoder that it started from, {decoder}{of_encoder}: look it up first."
-    if (lineage.license or "").casefold() == CODE_LICENCE:
+    name = hub_licence(record).license
+    if name == CODE_LICENCE:
         origin = f"inherited from the weights it started from ({lineage.started_from})"
         origin = "as the code: the weights started at random" if is_random else origin
         taught = f" It learned to predict the features of a teacher ({teachers})." if teachers else ""
@@ -94,10 +103,10 @@ def licence_sentence(record: AnyRecord) -> str:
         )
     if lineage.license is None:
         return f"Inherited from {lineage.started_from}, of unknown licence: look it up first."
-    return (
-        f"{lineage.license}: inherited from the weights it started from ({lineage.started_from}). "
-        "Weights derived from Meta's Hiera are for non-commercial use."
-    )
+    sentence = f"{lineage.license}: inherited from the weights it started from ({lineage.started_from})."
+    if name.startswith("cc-by-nc"):
+        sentence += " Weights derived from Meta's Hiera are for non-commercial use."
+    return sentence
 
 
 def licence_text(record: AnyRecord) -> str:

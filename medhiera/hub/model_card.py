@@ -44,9 +44,10 @@ from medhiera.errors import UserError
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.tables import few_cases, without_interval
 from medhiera.formatting import duration, interval_text, percent, threshold_text
-from medhiera.hub.card_header import NIH, card_header, has_phantoms
+from medhiera.hub.card_header import card_header
 from medhiera.hub.data_record import OWN
 from medhiera.hub.licences import licence_sentence
+from medhiera.hub.model_index import NIH, has_phantoms
 from medhiera.hub.pictures import CAPTIONS, PROBE_FIGURES, examples_in, figures_of
 from medhiera.hub.probe_record import ProbeRecord
 from medhiera.hub.record import AnyRecord, Lineage, PretrainingRecord, read_record
@@ -137,6 +138,27 @@ def check_probe_fits(folder: Path) -> None:
         raise UserError(
             f"--update_card: {folder} is no folder of a finished stage 1, whose card alone shows a probe; "
             "leave the option out"
+        )
+    check_unchanged(folder)
+
+
+def check_unchanged(folder: Path) -> None:
+    """Refuse to write a card anew that holds more than its record says.
+
+    Raises:
+        UserError: somebody changed it, or an earlier version wrote it.
+    """
+    card = folder / CARD_FILE
+    try:
+        found = card.read_text(encoding="utf-8") if card.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{card} cannot be read: {error}") from error
+    rendered = card_of(folder)
+    if found is not None and with_placeholders(found, rendered) != rendered:
+        raise UserError(
+            f"--update_card: {card} is not what its {METRICS_FILE} renders: what was added there, or what an "
+            f"earlier version wrote, would be lost. Keep a copy, write the card anew (python -m "
+            f"medhiera.hub.model_card {folder}), repeat this, and then add yours to the new card"
         )
 
 
@@ -262,6 +284,29 @@ def card_of(folder: Path) -> str:
         if not name.isprintable():
             raise UserError(f"{folder} holds {ascii(name)}, which no card can name; rename it")
     return render_card(record, figures, examples)
+
+
+def with_placeholders(card: str, rendered: str) -> str:
+    """A published card as it was before: its code names no repository and no tag.
+
+    A line that somebody wrote, or changed, stays as it is.
+
+    Args:
+        card: of a folder.
+        rendered: what its record renders, with THIS_FOLDER and THIS_REVISION.
+    """
+    names = {"THIS_FOLDER": r"[\w.-]+/[\w.-]+", "THIS_REVISION": r"medhiera-[0-9a-f]+"}
+    own = {}
+    for line in rendered.split("\n"):
+        if any(name in line for name in names):
+            pattern = re.escape(line)
+            for name, filled in names.items():
+                pattern = pattern.replace(name, filled)
+            own[re.compile(pattern)] = line
+    return "\n".join(
+        next((line for pattern, line in own.items() if pattern.fullmatch(found)), found)
+        for found in card.split("\n")
+    )
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ class Operation:
         if not isinstance(record, ClassificationRecord):
             return cls({}, {}, is_demo)
         evaluation = record.evaluation
-        if record.recipe.get("legacy_head") or evaluation.exclusive is not None:
-            # Chosen for sigmoid(softmax(logits)), which nothing but a comparison computes; or never chosen.
+        if record.has_legacy_scores or evaluation.exclusive is not None:
+            # Chosen for scores that nothing serves; or never chosen.
             return cls({}, {}, is_demo, evaluation.pointing_game)
         points = evaluation.operating_points.findings
         return cls(

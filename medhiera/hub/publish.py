@@ -69,6 +69,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from dataset_scripts.mistyped import no_folder
 from medhiera.errors import UserError, one_line
 from medhiera.hub.collection import add_to_collection
+from medhiera.hub.licences import CODE_LICENCE_FILE
 from medhiera.hub.lineage import card_metadata
 from medhiera.hub.private_text import check_links, check_private_text
 from medhiera.hub.published_files import Files, collect_files, revision_of, with_gate
@@ -80,6 +81,7 @@ from medhiera.layout import (
     METRICS_FILE,
     PUBLISHED_FILE,
     STAGE_FILES,
+    TRAINING_IMAGES_FILE,
     read_json_file,
 )
 from medhiera.loading import check_weights
@@ -321,7 +323,7 @@ def _may_write(owner: dict[str, Any], repo_id: str) -> bool:
 
 
 def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> list[str]:
-    """Return the figures, code and list in the repository, or refuse it if it holds something else."""
+    """Return what in the repository not every stage of its kind has, or refuse it if it holds another."""
     try:
         names = api.list_repo_files(repo_id)
     except RepositoryNotFoundError:
@@ -332,12 +334,11 @@ def _check_repository(api: HfApi, repo_id: str, key: tuple[int, str] | None) -> 
     if published is None or (key is not None and published != key):
         what = "something that is not one of our stages" if published is None else STAGES[published].words
         raise UserError(f"{repo_id} already holds {what}; nothing was sent. Choose another repository name.")
+    optional = {*STAGES[published].more_files, TRAINING_IMAGES_FILE, CODE_LICENCE_FILE}
     return [
         name
         for name in names
-        if re.fullmatch(
-            r"(figures|examples)/[^/]+\.png|[^/]+\.py|training_images\.parquet|LICENSE-CODE", name
-        )
+        if name in optional or re.fullmatch(r"(figures|examples)/[^/]+\.png|[^/]+\.py", name)
     ]
 
 

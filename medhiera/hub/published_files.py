@@ -20,6 +20,7 @@ from medhiera.hub.licences import (
     licence_sentence,
     licence_text,
 )
+from medhiera.hub.model_card import card_of, with_placeholders
 from medhiera.hub.pictures import examples_in, figures_of
 from medhiera.hub.private_text import check_links
 from medhiera.hub.record import AnyRecord
@@ -78,6 +79,7 @@ def collect_files(folder: Path, repo_id: str, stage: Stage[Any], record: AnyReco
             if code.name not in NOT_SHIPPED:
                 files[code.name] = str(code)
     card = (folder / CARD_FILE).read_text(encoding="utf-8")
+    card = with_placeholders(card, card_of(folder))  # of a downloaded stage, which names where it was
     card = card.replace("THIS_FOLDER", repo_id).replace("THIS_REVISION", revision_of(files))
     files[CARD_FILE] = card.encode()
     return files

@@ -81,15 +81,6 @@ class Geometry:
     embed_dim: int
 
 
-@dataclass
-class Result:
-    """One number of the Hub's model-index."""
-
-    metric: str
-    title: str
-    value: float
-
-
 @dataclass(kw_only=True)
 class StageRecord:
     """What every stage's metrics.json holds.
@@ -138,11 +129,6 @@ class StageRecord:
     def scored_split(self) -> str:
         """The split that the figures and results are of."""
         return "validation"
-
-    @property
-    def results(self) -> list[Result]:
-        """Numbers on the test split for the Hub's model-index."""
-        return []
 
     @property
     def real_sources(self) -> list[str]:
@@ -260,22 +246,9 @@ class ClassificationRecord(TrainedRecord):
         return self.evaluation.split
 
     @property
-    def results(self) -> list[Result]:
-        """Means over findings, and over the diseases among them."""
-        if self.evaluation.split != "test":
-            return []
-        report = self.evaluation
-        is_pair = report.exclusive is not None and report.exclusive.pair
-        found = [
-            ("roc_auc", "AUROC" if is_pair else "mean AUROC", report.mean_auroc),
-            ("roc_auc", "mean AUROC of the diseases", report.diseases.mean_auroc),
-            ("average_precision", "mean average precision", report.mean_average_precision),
-        ]
-        if report.diseases.findings_in_mean == report.findings_in_mean:
-            found.pop(1)  # the same number
-        if report.exclusive is not None:
-            found.insert(0, ("accuracy", "accuracy", report.exclusive.accuracy))
-        return [Result(metric, title, value) for metric, title, value in found if value is not None]
+    def has_legacy_scores(self) -> bool:
+        """Whether its numbers are of sigmoid(softmax(logits)), which nothing but a comparison computes."""
+        return bool(self.recipe.get("legacy_head"))
 
 
 @dataclass(kw_only=True)
@@ -304,18 +277,6 @@ class ReportRecord(TrainedRecord):
     def scored_split(self) -> str:
         """The split that the results are of."""
         return self.evaluation.split
-
-    @property
-    def results(self) -> list[Result]:
-        """The measures of the written reports."""
-        if self.evaluation.split != "test":
-            return []
-        scores = self.evaluation.written.scores
-        return [
-            Result("bleu", "BLEU-4", scores.bleu_4),
-            Result("rouge", "ROUGE-L", scores.rouge_l),
-            Result("cider", "CIDEr-D", scores.cider),
-        ]
 
 
 R = TypeVar("R")

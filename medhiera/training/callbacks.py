@@ -30,6 +30,7 @@ class CSVLoggerCallback(TrainerCallback):
     Args:
         path: the CSV; a resumed run continues it, from the step of its checkpoint.
         metrics: the numbers of an evaluation that it has beside the loss.
+        checkpoint: what the run resumes from; in another folder, the CSV there knows the times before it.
     """
 
     columns: tuple[str, ...] = (
@@ -44,8 +45,11 @@ class CSVLoggerCallback(TrainerCallback):
         "eval_mean_auroc",
     )
 
-    def __init__(self, path: Path, metrics: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, path: Path, metrics: Sequence[str] | None = None, checkpoint: str | None = None
+    ) -> None:
         self.path = path
+        self.earlier = path if checkpoint is None else Path(checkpoint).resolve().parent / path.name
         if metrics is not None:
             plain = self.columns[: self.columns.index("eval_loss") + 1]
             self.columns = (*plain, *(f"eval_{metric}" for metric in metrics))
@@ -73,8 +77,8 @@ class CSVLoggerCallback(TrainerCallback):
     def _read_times(self) -> dict[tuple[int, bool], float]:
         """When the rows of a killed run were logged, by what they are; what is torn is left out."""
         times: dict[tuple[int, bool], float] = {}
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+        if self.earlier.exists():
+            with self.earlier.open(newline="", encoding="utf-8", errors="replace") as file:
                 for row in csv.DictReader(file):
                     with contextlib.suppress(TypeError, ValueError, KeyError):
                         what = (int(row["step"]), bool(row["eval_loss"]))

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from warm_python import start_warm
 
 from medhiera.data.training_images import read_training_images
 from medhiera.errors import UserError
+from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import check_can_push, publish_stage
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
 
@@ -153,6 +155,24 @@ def test_the_card_pins_a_tag_of_exactly_what_was_published(hub, stage_folder, tm
     for revision, commit in ((first, "0123abc"), (second, "another")):
         file = hf_hub_download("tester/model", "metrics.json", revision=revision, cache_dir=tmp_path)
         assert json.loads(Path(file).read_text())["commit"] == commit
+
+
+def test_a_downloaded_stage_published_elsewhere_names_its_own_repository(hub, stage_folder):
+    """What its owner wrote of the first repository stays."""
+    card = stage_folder / "README.md"
+    card.write_text(card_of(stage_folder))
+    publish_stage(stage_folder, "tester/first")
+    first = hub.repositories["tester/first"].files["README.md"].decode()
+    assert first.count('"tester/first"') > 4
+    mine = "\nMade from tester/first.\n"
+    card.write_text(first + mine)  # as a download has it
+    classification_record(commit="another").write(stage_folder)
+    publish_stage(stage_folder, "tester/second")
+    second = hub.repositories["tester/second"]
+    text = second.files["README.md"].decode()
+    assert text.endswith(mine) and text.count("tester/first") == 1
+    assert text.count("tester/second") == first.count("tester/first")
+    assert set(re.findall("medhiera-[0-9a-f]+", text)) == set(second.tags)
 
 
 def test_a_gated_stage_asks_before_it_gives(hub, stage_folder):

@@ -111,9 +111,9 @@ def test_scoring_the_folder_gives_the_records_numbers(studio, written, tmp_path)
     assert validation["split"] == "validation" and validation != recorded
 
 
-def test_publishing_sends_what_stock_needs_and_no_report(hub, written):
+def test_publishing_sends_what_stock_needs_and_no_report(hub, written, tmp_path):
     publish_stage(written, "tester/reports", stage=2)
-    files = hub.repositories["tester/reports"].files
+    files = dict(hub.repositories["tester/reports"].files)
     assert {"config.json", "model.safetensors", "generation_config.json", "processor_config.json",
             "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "metrics.json",
             "view_embeddings.safetensors", "README.md", "figures/loss.png"} <= files.keys()  # fmt: skip
@@ -123,6 +123,13 @@ def test_publishing_sends_what_stock_needs_and_no_report(hub, written):
     check_can_push("tester/reports", stage=2, task="reports")
     with pytest.raises(UserError, match=r"already holds stage 2 \(reports\)"):
         check_can_push("tester/reports", stage=2)
+    # As of one view, without a list of images: what of an earlier commit is not sent must not stay.
+    fewer, left_out = tmp_path / "fewer", {"view_embeddings.safetensors", "training_images.parquet"}
+    shutil.copytree(written, fewer, ignore=shutil.ignore_patterns("checkpoint-*", *left_out))
+    hub.repositories["tester/reports"].files["notes.md"] = b"by hand"
+    publish_stage(fewer, "tester/reports")
+    after = hub.repositories["tester/reports"].files.keys()
+    assert left_out <= files.keys() - after and "notes.md" in after
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

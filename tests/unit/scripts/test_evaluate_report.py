@@ -119,6 +119,12 @@ def test_a_card_takes_the_scores_of_its_own_studies_alone(scored, tmp_path):
     options = argparse.Namespace(model=str(folder), split="validation", split_scheme=None)
     with pytest.raises(UserError, match=r"is of the test split .*--split test"):
         evaluate_report.check_card(options, record)
+    options.split = "test"
+    evaluate_report.check_card(options, record)
+    with (folder / "README.md").open("a") as file:
+        file.write("Ask me before you use it.")
+    with pytest.raises(UserError, match="what was added there"):
+        evaluate_report.check_card(options, record)
 
 
 def test_a_batch_that_does_not_fit_is_named(scored, tmp_path):

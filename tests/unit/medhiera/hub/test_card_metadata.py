@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 from page_fixtures import write_stage2
 from PIL import Image
-from stage_records import check_metadata, imagenet_record
+from stage_records import check_metadata, imagenet_record, pretraining_record
 from transformers import pipeline
 
 from medhiera.evaluation.results import Rescaling
@@ -56,6 +56,13 @@ def test_an_example_carries_what_the_model_said(record):
     assert {row["label"]: row["score"] for row in one["output"]} == likeliest
     assert [row["label"] for row in one["output"]] == list(likeliest)
     assert "output" not in other
+
+
+def test_a_model_of_one_channel_has_no_widget(record):
+    record.preprocessing.channels = 1
+    for one in (record, pretraining_record(preprocessing=record.preprocessing)):
+        metadata = check_metadata(render_card(one, ["figures/roc.png"], ["examples/Phantom_one.png"]))
+        assert metadata["inference"] is False and "widget" not in metadata
 
 
 def test_recorded_examples_are_what_the_stock_pipeline_says(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from stage_records import imagenet_record, pretraining_record
 from test_report_card import report_record
 
-from medhiera.hub.licences import licence_sentence, licence_text
+from medhiera.hub.licences import hub_licence, licence_sentence, licence_text
 from medhiera.hub.model_card import render_card
 from medhiera.hub.record import Lineage
 from medhiera.hub.teachers import TeacherRecord
@@ -83,3 +83,29 @@ def test_a_writer_of_reports_depends_on_decoder_encoder_and_teacher():
 def test_random_weights_hold_no_text_of_a_licence():
     record = replace(report_record(), decoder="the folder gpt", lineage=Lineage.random())
     assert "it stands with what they were made from (the folder gpt)." in licence_text(record)
+
+
+def test_only_a_non_commercial_licence_is_called_one():
+    for licence, is_named in (
+        ("mit", False), ("BSD 3-Clause", False), ("cc-by-4.0", False), ("Ours", False),
+        ("cc-by-nc-4.0", True), ("CC BY-NC-SA 4.0", True),
+    ):  # fmt: skip
+        sentence = licence_sentence(pretraining_record(lineage=lineage("some-lab/hiera", licence)))
+        assert sentence.startswith(f"{licence}: inherited from the weights it started from (some-lab/hiera).")
+        assert ("non-commercial" in sentence) == is_named
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name"),
+    [
+        ("Apache 2.0", "apache-2.0"), ("Apache License, Version 2.0", "apache-2.0"), ("MIT License", "mit"),
+        ("The MIT licence", "mit"), ("BSD 3-Clause", "bsd-3-clause"), ("CC BY-NC 4.0", "cc-by-nc-4.0"),
+        ("CC0 v1.0", "cc0-1.0"), ("DeepFloyd-IF-License", "deepfloyd-if-license"),
+        ("OpenRAIL++", "openrail++"),
+        ("License", "other"), ("Apache 2.0 with changes", "other"), ("MIT or Apache 2.0", "other"),
+    ],
+)  # fmt: skip
+def test_the_usual_spellings_are_the_hubs_names(spelled, name):
+    record = pretraining_record(lineage=lineage("some-lab/hiera", spelled))
+    assert hub_licence(record).license == name
+    assert ("Apache License" in licence_text(record)) == (name == "apache-2.0")

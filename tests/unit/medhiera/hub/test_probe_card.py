@@ -14,7 +14,7 @@ from transformers import AutoModel
 from medhiera import Encoder
 from medhiera.errors import UserError
 from medhiera.evaluation.probe_results import FewLabels, FindingOverDraws, ProbeFit
-from medhiera.hub.model_card import add_probe, card_of, render_card
+from medhiera.hub.model_card import add_probe, card_of, check_probe_fits, main, render_card
 from medhiera.hub.probe_record import ProbeRecord, ranking_of
 from medhiera.hub.record import read_record
 
@@ -87,6 +87,27 @@ def test_the_card_says_what_the_recorded_probe_says(tmp_path):
     card = render_card(record, [])
     assert "by default, as no validation image decides" in card and "With few labels" not in card
     assert "Patients leak" not in card
+
+
+def test_what_an_owner_added_to_a_card_is_not_lost(tmp_path):
+    folder = write_stage1(tmp_path / "stage1")
+    rendered = card_of(folder)
+    readme = folder / "README.md"
+    published = rendered.replace("THIS_FOLDER", "me/mae").replace("THIS_REVISION", "medhiera-0123abcdef01")
+    assert published != rendered
+    for untouched in (rendered, published):
+        readme.write_text(untouched)
+        check_probe_fits(folder)
+    mine = f"{rendered}\nAsk me before you use it.\n"
+    readme.write_text(mine)
+    before = (folder / "metrics.json").read_text()
+    for refused in (lambda: check_probe_fits(folder), lambda: add_probe(folder, probe(), tmp_path)):
+        with pytest.raises(UserError, match=r"what was added there, .* Keep a copy, write the card anew"):
+            refused()
+    assert readme.read_text() == mine and (folder / "metrics.json").read_text() == before
+    main([str(folder)])
+    add_probe(folder, probe(), tmp_path)
+    assert "### Linear probe" in readme.read_text()
 
 
 def test_a_probe_goes_into_a_stages_record_and_card_and_comes_back(tmp_path):

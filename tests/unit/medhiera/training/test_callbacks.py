@@ -3,6 +3,7 @@
 import csv
 import logging
 import re
+import shutil
 import threading
 import time
 
@@ -185,3 +186,18 @@ def test_a_resumed_log_equals_an_uninterrupted_one(uninterrupted, tmp_path, step
         seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"]]
     assert seconds == sorted(seconds)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_run_resumed_into_another_folder_counts_the_time_before(uninterrupted, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(uninterrupted, first)
+    header, *rows = (line.split(",") for line in (first / "log.csv").read_text().splitlines())
+    for row in rows:
+        row[2] = f"{row[0]}00"  # step 2 after 200 s
+    (first / "log.csv").write_text("\n".join(map(",".join, [header, *rows])))
+    checkpoint = str(first / "checkpoint-2")
+    log = CSVLoggerCallback(second / "log.csv", checkpoint=checkpoint)
+    make_trainer(second, callbacks=[log]).train(resume_from_checkpoint=checkpoint)
+    with (second / "log.csv").open(newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert seconds[:4] == [0, 100, 200, 200] and seconds[4:] and all(200 <= one < 300 for one in seconds[4:])
