@@ -73,6 +73,20 @@ def are_patients_guessed(folder: Path) -> bool:
     return any(kinds.get("patient_by_name") for kinds in read_report(folder)["problem_counts"].values())
 
 
+def is_test_drawn(folder: Path) -> bool:
+    """Whether your own images named no test split, so that some of them were drawn; False without a report.
+
+    Args:
+        folder: of the built data.
+    """
+    if not (folder / BUILD_REPORT_FILE).is_file():
+        return False
+    return any(
+        problem["kind"] == "split_cut" and problem["name"] in ("splits", "test")  # own/splits.py
+        for problem in read_report(folder)["problems"]
+    )
+
+
 def own_images_origin(folder: Path) -> DatasetOrigin | None:
     """What names the dataset of your own images, by build_report.json; None where nothing does.
 
