@@ -177,16 +177,16 @@ def _check_chosen_split(cocktail: BuiltDataset, models: Sequence[str]) -> None:
     Raises:
         UserError: the split was drawn from your own images, and the models' lists name none of these.
     """
-    if not is_test_drawn(cocktail.folder):
+    if not cocktail.is_own_alone() or not is_test_drawn(cocktail.folder):
         return
-    test, images = (sum(map(len, parts)) for parts in ([cocktail.split("test")], cocktail.rows.values()))
     trained = [trained_on(model) for model in models]
     asked = [list_images(rows, name) for name, rows in cocktail.rows.items()]
     if any(known_names(seen, rows).to_numpy().any() for seen in trained for rows in asked):
         return
     said = (
-        f"the data names no test split, so {test:,} of its {images:,} images were drawn for one. --split all "
-        "scores every image, which is right for a test set of another hospital; --split test those alone"
+        f"the data names no test split, so {len(cocktail.split('test')):,} of its images were drawn for one. "
+        "--split all scores every image, as is right for a test set of another hospital; --split test those "
+        "alone"
     )
     if all(map(len, trained)):
         raise UserError(f"{' and '.join(models)}: trained on none of these images, and {said}")
@@ -309,6 +309,7 @@ def open_built(
             stored_size=stored_size,
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
+            allow_leakage=options.split == ALL,  # nothing is learned of these splits
             # Of your own table or dataset; evaluate_report.py has no such options.
             dataset_config=getattr(options, "dataset_config", None),
             image_column=getattr(options, "image_column", None),
