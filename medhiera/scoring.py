@@ -309,7 +309,8 @@ def open_built(
             stored_size=stored_size,
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
-            allow_leakage=options.split == ALL,  # nothing is learned of these splits
+            allow_leakage=getattr(options, "split", None)
+            == ALL,  # embed.py has none; nothing is learned here
             # Of your own table or dataset; evaluate_report.py has no such options.
             dataset_config=getattr(options, "dataset_config", None),
             image_column=getattr(options, "image_column", None),
