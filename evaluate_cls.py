@@ -38,6 +38,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 
 import contextlib
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ from tqdm.auto import tqdm
 
 from medhiera.data.cocktail import are_drawn
 from medhiera.data.columns import read_labels
+from medhiera.data.finding_names import find_names
 from medhiera.data.stored_images import as_picture
 from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError, run_script
@@ -56,14 +58,24 @@ from medhiera.evaluation.ensemble import compare_members, mean_predictions
 from medhiera.evaluation.localization import HeatMapExample, evaluate_localization
 from medhiera.evaluation.pointing_game import LocalizationReport
 from medhiera.evaluation.predictions import Predictions, check_column_names
+from medhiera.evaluation.results import ModelChoice
 from medhiera.fitting_batch import run_or_name_batch
 from medhiera.hub.evaluation_record import EvaluationRecord
+from medhiera.hub.operation import choice_of
 from medhiera.inference.classifier import Classifier, absent_classes, match_findings
 from medhiera.inference.ensemble import Ensemble
 from medhiera.inference.heat_maps import heat_maps
 from medhiera.inference.read_ahead import read_ahead
 from medhiera.layout import public_name
-from medhiera.scoring import begin, compare, open_data, output_folder, read_other, write_results
+from medhiera.scoring import (
+    ScoredData,
+    begin,
+    compare,
+    open_data,
+    output_folder,
+    read_other,
+    write_results,
+)
 
 logger = logging.getLogger("evaluate_cls")
 
@@ -114,7 +126,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         game, examples = localize(ensemble.classifiers[0], data.rows, bootstrap, options.batch_size)
     log_peak_memory(device)
     scored = report.report(
-        test, validation, bootstrap, split=options.split, pointing_game=game,
+        test, validation, bootstrap, split=data.split, pointing_game=game,
+        of_model=own_choice(options, ensemble.classifiers, data),
         comparison=compare(test.select(np.full(len(test), True), data.cocktail.names), other, bootstrap),
     )  # fmt: skip
     record = EvaluationRecord(
@@ -124,6 +137,21 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         members=compare_members(models, members, bootstrap),
     )  # fmt: skip
     write_results(options, record, test, examples, data.figure_mark)
+
+
+def own_choice(
+    options: argparse.Namespace, classifiers: Sequence[Classifier], data: ScoredData
+) -> ModelChoice | None:
+    """Thresholds and rescaling of the model's record, where the data has no validation split for them.
+
+    None of the mean of several models or of mirror images, whose probabilities they are not for.
+    """
+    is_own = len(classifiers) == 1 and not options.tta and not options.legacy_head
+    if not is_own or data.validation is not None or data.split == "validation":
+        return None
+    own, names = classifiers[0].names, data.cocktail.names
+    columns = zip(names, find_names(names, own), strict=True)
+    return choice_of(data.records[0], {name: own[at] for name, at in columns if at is not None})
 
 
 def predict(

@@ -29,7 +29,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     what.add_argument(
         "--features", type=Path, help="the Parquet file that `medhiera embed` wrote of a dataset"
     )
-    add_scoring_options(parser, needs_data=False)
+    add_scoring_options(parser, is_probe=True)
     parser.add_argument(
         "--max_train_images", type=int, help="at most so many training images, drawn at random (default: all)"
     )

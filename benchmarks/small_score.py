@@ -25,7 +25,8 @@ from medhiera.data.selection import take_label_fraction
 from medhiera.data.stored_images import as_picture
 from medhiera.evaluation.bootstrap import Floats
 from medhiera.evaluation.linear_probe import fit_probe
-from medhiera.evaluation.predictions import Predictions, load_predictions
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.predictions_files import load_predictions
 from medhiera.inference.classifier import Classifier
 from medhiera.inference.encoder import Encoder
 from medhiera.layout import CONFIG_FILE

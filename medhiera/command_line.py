@@ -104,19 +104,26 @@ def add_data_options(parser: argparse.ArgumentParser, needs_data: bool = True) -
     data.add_argument("--nih_mapping", help="as in training: names the NIH image behind RSNA's identifiers")
 
 
-def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True) -> None:
+ALL = "all"
+"""Of `--split`: every image of the data."""
+
+
+def add_scoring_options(parser: argparse.ArgumentParser, is_probe: bool = False) -> None:
     """What is scored, how, and where the results go; evaluate_cls.py and probe.py.
 
     Args:
         parser: gets them.
-        needs_data: False of probe.py, whose data may be in a file of features.
+        is_probe: of probe.py, which learns from one split, and whose data may be in a file of features.
     """
-    add_data_options(parser, needs_data)
+    splits = ("train", "validation", "test")
+    add_data_options(parser, needs_data=not is_probe)
     add_column_options(parser)
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder for all results")
+    more = "" if is_probe else f"; {ALL}: every image, of a test set that is none of the training's"
     parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"), help="scored (default: test)"
-    )
+        "--split", default="test" if is_probe else None, choices=splits if is_probe else (*splits, ALL),
+        help=f"scored (default: test{more})",
+    )  # fmt: skip
     parser.add_argument("--sources", nargs="+", help="default: ChestX-ray14 where the data has it, else all")
     parser.add_argument("--findings", nargs="+", help="these of the data's alone (default: all)")
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: 32)")
@@ -124,7 +131,9 @@ def add_scoring_options(parser: argparse.ArgumentParser, needs_data: bool = True
     parser.add_argument(
         "--bootstrap_resamples", type=int, default=2000, help="of patients, for intervals (default: 2000)"
     )
-    parser.add_argument("--compare", type=Path, help="another model's predictions.parquet on the same split")
+    parser.add_argument(
+        "--compare", type=Path, help="another model's predictions.parquet on the same split, or a CSV"
+    )
 
 
 def positive(text: str) -> int:

@@ -38,7 +38,7 @@ from medhiera.data.dataset import RadiographCollator
 from medhiera.data.preprocessing import Preprocessing
 from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.training_images import (
-    check_unseen,
+    count_seen,
     list_images,
     read_training_images,
     unite,
@@ -153,27 +153,27 @@ class Run(Generic[S]):
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
 
         Raises:
-            UserError: an image held out is one that the stage before, or the teacher, was trained on.
+            UserError: see count_seen.
         """
         warn_of_small_images(
             used["trained_on"], self.preprocessing.resize_size, is_exported=self.data.is_exported
         )
-        held_out = {"validation": "validated_on", "test": "tested_on"}
+        uses_held_out = {"validation": "validated_on", "test": "tested_on"}
+        held_out = {split: used[use] for split, use in uses_held_out.items() if use in used}
         uses = {"train": "trained_on", "validation": "validated_on"}
         seen = {split: used[use] for split, use in uses.items() if use in used}
         lists = [list_images(rows, split) for split, rows in seen.items()]
         self.digests = digest_splits(seen, ("image_id", *columns))
-        for source in (self.config.model.model_name_or_path, self.teacher):
-            if not self.config.data.allow_leakage:
-                check_unseen(source, **{split: used[use] for split, use in held_out.items() if use in used})
-            lists.append(read_training_images(source))
+        before = (self.config.model.model_name_or_path, self.teacher)
+        seen_before = count_seen(before, is_allowed=self.config.data.allow_leakage, **held_out)
+        lists += [read_training_images(source) for source in before]
         self.seen = unite(lists)
         smoke_run = self.config.optimization.smoke_run
         self.figure_mark = figure_mark(*used.values(), is_smoke_run=smoke_run)
         self.facts = {
             "kind": "smoke" if smoke_run else "full",
             "lineage": self.lineage,
-            "data": DataRecord.of(self.data, used),
+            "data": DataRecord.of(self.data, used, seen_before),
             "preprocessing": PreprocessingRecord(**vars(self.preprocessing), channels=self.channels),
             "recipe": self.config.as_json(),
             "libraries": library_versions(),

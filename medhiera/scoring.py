@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from pyarrow import parquet
 
 from dataset_scripts.build.atomic_files import whole_file
 from dataset_scripts.own.dataset_rows import refuse_mistyped
-from medhiera.command_line import show_progress
+from medhiera.command_line import ALL, show_progress
 from medhiera.config.arguments import DataArguments
+from medhiera.data.build_reports import is_test_drawn
 from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, lies_in_data, open_cocktail
 from medhiera.data.kept_findings import keep_findings
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
-from medhiera.data.training_images import check_unseen
+from medhiera.data.training_images import check_unseen, known_names, list_images, trained_on
 from medhiera.device import choose_device
 from medhiera.errors import UserError
 from medhiera.evaluation import report
@@ -32,13 +33,15 @@ from medhiera.evaluation.comparison import compare_models
 from medhiera.evaluation.comparison_results import Comparison
 from medhiera.evaluation.ensemble import member_lines
 from medhiera.evaluation.localization import HeatMapExample
-from medhiera.evaluation.predictions import Predictions, read_predictions
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.predictions_files import read_predictions
 from medhiera.evaluation.published_results import compare_with_published
 from medhiera.evaluation.tables import (
     call_lines,
     chance_warning,
     comparison_lines,
     format_table,
+    sensitivity_lines,
     threshold_lines,
 )
 from medhiera.hub.evaluation_record import EvaluationRecord
@@ -119,16 +122,20 @@ class ScoredData:
 
     Attributes:
         cocktail: the built data.
+        split: that is scored; "all" for every image of the data.
         sources: those that are read; None for all.
         rows: of the split that is scored.
-        validation: where thresholds are chosen; None where that is what is scored, or the data has none.
+        validation: where thresholds are chosen; None where that is scored, or the data has none.
+        records: of the models; None of one that was not trained here.
         figure_mark: what figures say of the models and the data.
     """
 
     cocktail: BuiltDataset
+    split: str
     sources: list[str] | None
     rows: Dataset
     validation: Dataset | None
+    records: list[AnyRecord | None]
     figure_mark: str
 
 
@@ -141,22 +148,49 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
         models: folders or Hub ids.
 
     Raises:
-        UserError: see open_built, open_cocktail and check_unseen; or no row is left.
+        UserError: see open_built, open_cocktail, check_unseen and _check_chosen_split; or no row is left.
     """
     records = [find_record(model, is_kept=True) for model in models]
     cocktail = keep_findings(open_built(options, stored_size, models, records), options.findings)
     sources = options.sources or sources_of(cocktail)
-    rows = select_examples(cocktail.split(options.split), sources, None, seed=0)
+    if options.split is None:
+        _check_chosen_split(cocktail, models)
+    split = options.split or "test"
+    chosen = concatenate_datasets([*cocktail.rows.values()]) if split == ALL else cocktail.split(split)
+    rows = select_examples(chosen, sources, None, seed=0)
     for record in records:
         warn_of_model(record, are_drawn(rows))
     warn_of_small_images(rows, stored_size, is_exported=cocktail.is_exported)
-    held_out = {} if options.split == "train" else {options.split: rows}
-    if options.split != "validation" and "validation" in cocktail.rows:
+    held_out = {} if split == "train" else {"scored" if split == ALL else split: rows}
+    if split not in ("validation", ALL) and "validation" in cocktail.rows:
         held_out["validation"] = select_examples(cocktail.split("validation"), sources, None, seed=0)
     check_models_unseen(options.split_scheme, models, records, **held_out)
-    validation = None if options.split == "validation" else held_out.get("validation")
+    validation = None if split == "validation" else held_out.get("validation")
     is_smoke_run = any(record is not None and record.kind == "smoke" for record in records)
-    return ScoredData(cocktail, sources, rows, validation, figure_mark(rows, is_smoke_run=is_smoke_run))
+    mark = figure_mark(rows, is_smoke_run=is_smoke_run)
+    return ScoredData(cocktail, split, sources, rows, validation, records, mark)
+
+
+def _check_chosen_split(cocktail: BuiltDataset, models: Sequence[str]) -> None:
+    """Refuse to score a test split that nobody chose, of images that no model was trained on.
+
+    Raises:
+        UserError: the split was drawn from your own images, and the models' lists name none of these.
+    """
+    if not cocktail.is_own_alone() or not is_test_drawn(cocktail.folder):
+        return
+    trained = [trained_on(model) for model in models]
+    asked = [list_images(rows, name) for name, rows in cocktail.rows.items()]
+    if any(known_names(seen, rows).to_numpy().any() for seen in trained for rows in asked):
+        return
+    said = (
+        f"the data names no test split, so {len(cocktail.split('test')):,} of its images were drawn for one. "
+        "--split all scores every image, as is right for a test set of another hospital; --split test those "
+        "alone"
+    )
+    if all(map(len, trained)):
+        raise UserError(f"{' and '.join(models)}: trained on none of these images, and {said}")
+    logger.warning("%s. Nothing says which images the model was trained on", said)
 
 
 def check_models_unseen(
@@ -215,7 +249,8 @@ def write_results(
         UserError: the folder cannot be written to.
     """
     scored = record.evaluation
-    title = f"{options.split.capitalize()} split"
+    where = "all images" if scored.split == ALL else f"the {scored.split} split"
+    title = where.removeprefix("the ").capitalize()
     try:
         with whole_file(options.output_dir / PREDICTIONS_FILE) as part:
             predictions.table().to_parquet(part)
@@ -225,7 +260,7 @@ def write_results(
     except OSError as error:
         raise write_error("--output_dir", options.output_dir, error) from error
     lines = [*format_table(scored), "", *call_lines(scored.exclusive)]
-    lines += [*threshold_lines(scored.operating_points), ""]
+    lines += [*sensitivity_lines(scored.operating_points), *threshold_lines(scored.operating_points), ""]
     assert predictions.rows is not None, "predict names the images"
     lines += [*compare_with_published(scored, predictions.rows["image_id"], record.is_phantom), ""]
     if record.members:
@@ -234,7 +269,7 @@ def write_results(
         lines += [f"this model minus {options.compare}, paired:", *comparison_lines(scored.comparison)]
     for line in lines:
         logger.info("%s", line)
-    for warning in chance_warning(scored, f"On the {options.split} split"):
+    for warning in chance_warning(scored, f"On {where}"):
         logger.warning("%s", warning)
 
 
@@ -274,6 +309,8 @@ def open_built(
             stored_size=stored_size,
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
+            allow_leakage=getattr(options, "split", None)
+            == ALL,  # embed.py has none; nothing is learned here
             # Of your own table or dataset; evaluate_report.py has no such options.
             dataset_config=getattr(options, "dataset_config", None),
             image_column=getattr(options, "image_column", None),

@@ -83,7 +83,9 @@ class DataArguments:
         "`r2gen`: IU X-Ray by R2Gen's split.",
     )
     allow_leakage: bool = option(
-        False, "Keep training images that show held-out ones, as the paper does; the card says so."
+        False,
+        "Keep training images that show held-out ones, as the paper does, and start from weights that "
+        "were trained on some; the card says so.",
     )
     protect: str | None = option(
         None,

@@ -4,7 +4,7 @@ build_report.json and leakage_report.json → here → cocktail.py and hub/data_
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset_scripts.build.build_log import read_report
@@ -14,7 +14,7 @@ from dataset_scripts.build.origin import DatasetOrigin, origin_from_json
 
 @dataclass
 class LeakageCounts:
-    """What the leakage guard of a build counted, from leakage_report.json.
+    """What the leakage guard of a build counted, from leakage_report.json, and what was seen before it.
 
     Attributes:
         is_checked: the build compared images; False where it had nothing to compare, or left no report.
@@ -25,6 +25,8 @@ class LeakageCounts:
         protected: images of the user's own held-out list, which the training images were compared with too.
         unsure: of those dropped or allowed, found by a score near the threshold: to be looked at.
         unsure_drawn: of these, drawn images, which are alike.
+        seen_before: by split, held-out images that the stages before or the teacher were trained on, as
+            allowed (training_images.count_seen); empty where none is known of.
     """
 
     is_checked: bool = False
@@ -35,6 +37,7 @@ class LeakageCounts:
     protected: int = 0
     unsure: int = 0
     unsure_drawn: int = 0
+    seen_before: dict[str, int] = field(default_factory=dict)
 
 
 def read_leakage(folder: Path) -> LeakageCounts:
@@ -68,6 +71,20 @@ def are_patients_guessed(folder: Path) -> bool:
     if not (folder / BUILD_REPORT_FILE).is_file():
         return False
     return any(kinds.get("patient_by_name") for kinds in read_report(folder)["problem_counts"].values())
+
+
+def is_test_drawn(folder: Path) -> bool:
+    """Whether your own images named no test split, so that some of them were drawn; False without a report.
+
+    Args:
+        folder: of the built data.
+    """
+    if not (folder / BUILD_REPORT_FILE).is_file():
+        return False
+    return any(
+        problem["kind"] == "split_cut" and problem["name"] in ("splits", "test")  # own/splits.py
+        for problem in read_report(folder)["problems"]
+    )
 
 
 def own_images_origin(folder: Path) -> DatasetOrigin | None:

@@ -115,7 +115,7 @@ class BuiltDataset:
         Raises:
             UserError: the data has no such split.
         """
-        if name not in self.rows and self._is_own_alone():
+        if name not in self.rows and self.is_own_alone():
             raise UserError(
                 f"the data has no {name} split, only {sorted(self.rows)}: your table (labels.csv, or "
                 f"another) has no row with split {name} whose image is in the folder; without a table, no "
@@ -130,7 +130,7 @@ class BuiltDataset:
             )
         return self.rows[name]
 
-    def _is_own_alone(self) -> bool:
+    def is_own_alone(self) -> bool:
         """Whether all rows are of your own folder."""
         return all(by_source(rows).keys() == {OWN_SOURCE.name} for rows in self.rows.values())
 

@@ -211,6 +211,41 @@ def check_unseen(source: str | Path | None, **held_out: Dataset) -> None:
             )
 
 
+def count_seen(
+    sources: Sequence[str | Path | None], *, is_allowed: bool, **held_out: Dataset
+) -> dict[str, int]:
+    """How many held-out images the models that training starts from were trained on, where allowed.
+
+    Args:
+        sources: folders or Hub ids, or None.
+        is_allowed: False refuses them.
+        **held_out: rows by split.
+
+    Returns:
+        By split; a split of which none was seen is left out.
+
+    Raises:
+        UserError: see check_unseen.
+    """
+    if not is_allowed:
+        for source in sources:
+            check_unseen(source, **held_out)
+        return {}
+    trained = pd.concat([trained_on(source) for source in sources])
+    seen = {
+        split: int(known_names(trained, list_images(rows, split)).any(axis=1).sum())
+        for split, rows in held_out.items()
+    }
+    seen = {split: count for split, count in seen.items() if count}
+    for split, count in seen.items():
+        logger.warning(
+            "what training starts from was trained on %s of the %s %s images, as allowed (allow_leakage): "
+            "scores on them are too high, and the card says so",
+            f"{count:,}", f"{len(held_out[split]):,}", split,
+        )  # fmt: skip
+    return seen
+
+
 def _other_name(column: str, value: str) -> str:
     """By which name an image was known again, where it is not its own."""
     owners = {NIH_IMAGE: "which is ChestX-ray14's", RSNA_IMAGE: "which is RSNA's", STUDY_ID: "of the study"}

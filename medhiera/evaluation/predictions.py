@@ -6,7 +6,6 @@ Stands on bootstrap.py's numbering of patients; the scripts make it from a model
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from medhiera.data.columns import has_exclusive_labels, read_column, read_labels
-from medhiera.data.finding_names import find_names
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Floats, count_patients, group_patients
 
@@ -232,108 +230,3 @@ def check_column_names(finding_names: Sequence[str]) -> None:
             f"{', '.join(IDENTITY)}, or as another one with{LABEL_SUFFIX!r} behind it; rename it in the data "
             "and in id2label of the model's config.json"
         )
-
-
-def read_predictions(
-    path: Path, names: Sequence[str], image_ids: Sequence[str], patient_ids: Sequence[str], labels: Floats
-) -> Floats:
-    """Another model's probabilities for the same images, from its predictions.parquet.
-
-    Args:
-        path: as evaluate_cls.py wrote it; image_id and a column of probabilities a finding are enough.
-        names: the findings wanted, in order; see find_name.
-        image_ids: the images wanted, in order.
-        patient_ids: one an image; the file's have to be the same where it has any.
-        labels: (images, findings); 1, 0 or NaN, as patient_ids.
-
-    Returns:
-        (images, findings).
-
-    Raises:
-        ValueError: no such file, or it lacks a finding or an image, or is of other images of these names.
-    """
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such file; name the predictions.parquet of another `medhiera evaluate` run"
-        )
-    table = pd.read_parquet(path)
-    findings = [str(column) for column in table.columns if column in names or column not in IDENTITY]
-    columns = find_names(names, findings)
-    absent = [name for name, column in zip(names, columns, strict=True) if column is None]
-    if "image_id" not in table:
-        absent = ["image_id"]
-    if absent:
-        raise ValueError(f"{path} has no column {absent[0]!r}; wanted predictions of the same findings")
-    table = table[table["image_id"].isin(image_ids)].set_index("image_id")
-    missing = [image for image in image_ids if image not in table.index]
-    if missing:
-        raise ValueError(
-            f"{path} lacks {len(missing)} of {len(image_ids)} images, such as {missing[0]}; both models must "
-            "be evaluated on the same split"
-        )
-    if len(twice := table.index[table.index.duplicated()]):
-        raise ValueError(f"{path} has two rows of image {twice[0]!r}; name a file with one row an image")
-    table = table.loc[list(image_ids)]
-    wanted = [findings[column] for column in columns if column is not None]
-    _refuse_other_patients(path, table, patient_ids)
-    _refuse_other_labels(path, table, wanted, labels)
-    return np.asarray(table[wanted], dtype=np.float64)
-
-
-def _refuse_other_patients(path: Path, table: pd.DataFrame, patient_ids: Sequence[str]) -> None:
-    """Refuse a table, one row an image by its image_id, that says an image is of another patient.
-
-    Raises:
-        ValueError: it does.
-    """
-    if "patient_id" not in table:
-        return
-    theirs, ours = table["patient_id"].astype(str), np.asarray(patient_ids, dtype=object)
-    differs = np.flatnonzero(table["patient_id"].notna() & (theirs != ours))
-    if len(differs):
-        place = int(differs[0])
-        said = f"patient {theirs.iloc[place]!r} there and {ours[place]!r} here"
-        raise _other_data(path, table, differs, said)
-
-
-def _refuse_other_labels(path: Path, table: pd.DataFrame, findings: Sequence[str], labels: Floats) -> None:
-    """As _refuse_other_patients, of labels.
-
-    Raises:
-        ValueError: a finding is present, absent or not annotated here and something else there.
-    """
-    words = {1.0: "present", 0.0: "absent"}
-    for finding, ours in zip(findings, labels.T, strict=True):
-        if f"{finding}{LABEL_SUFFIX}" not in table:
-            continue
-        theirs = table[f"{finding}{LABEL_SUFFIX}"].to_numpy(np.float64)
-        differs = np.flatnonzero((theirs != ours) & ~(np.isnan(theirs) & np.isnan(ours)))
-        if len(differs):
-            there, here = (words.get(each[differs[0]], "not annotated") for each in (theirs, ours))
-            raise _other_data(path, table, differs, f"{finding} {there} there and {here} here")
-
-
-def _other_data(path: Path, table: pd.DataFrame, differs: NDArray[np.intp], said: str) -> ValueError:
-    """What is wrong and what to do."""
-    return ValueError(
-        f"{path} is of other data: image {table.index[differs[0]]!r} has {said} ({len(differs)} of "
-        f"{len(table)} images differ); score both models with `medhiera evaluate` on the same data"
-    )
-
-
-def load_predictions(path: Path) -> Predictions:
-    """The whole of a predictions.parquet, as `Predictions.table` wrote it.
-
-    Raises:
-        ValueError: no such file, or it has no column of labels.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; name the predictions.parquet of a `medhiera evaluate` run")
-    table = pd.read_parquet(path)
-    columns = [str(name) for name in table.columns]
-    names = [name.removesuffix(LABEL_SUFFIX) for name in columns if name.endswith(LABEL_SUFFIX)]
-    if not names:
-        raise ValueError(f"{path} has no column NAME{LABEL_SUFFIX}; wanted what `medhiera evaluate` wrote")
-    rows = table[list(IDENTITY)]
-    labels = table[[f"{name}{LABEL_SUFFIX}" for name in names]].to_numpy(np.float64)
-    return Predictions(table[names].to_numpy(np.float64), labels, names, rows["patient_id"].tolist(), rows)

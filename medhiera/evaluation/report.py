@@ -20,6 +20,7 @@ from medhiera.evaluation.results import (
     CalibrationReport,
     ClassificationReport,
     MeanCalibration,
+    ModelChoice,
     OperatingPoints,
     Rescaling,
 )
@@ -35,17 +36,19 @@ def report(
     split: str,
     pointing_game: LocalizationReport,
     comparison: Comparison | None = None,
+    of_model: ModelChoice | None = None,
 ) -> ClassificationReport:
     """Every number of a split.
 
     Args:
         predictions: of the split that is reported: probabilities, with rows.
-        validation: another split of the same data, on which thresholds and rescaling are chosen; None leaves
-            both out, as do labels that exclude each other.
+        validation: another split of the same data, on which thresholds and rescaling are chosen; None takes
+            those of the model, if it has any. Labels that exclude each other have neither.
         bootstrap: of patients, behind every interval.
         split: the reported split's name.
         pointing_game: from localization.evaluate_localization, or the reason why it was not played.
         comparison: from comparison.compare_models; None where there is no other model.
+        of_model: thresholds and rescaling of the model's record.
 
     Raises:
         ValueError: the scores are no probabilities, or the predictions have no rows.
@@ -54,11 +57,11 @@ def report(
     exclusive = None
     if predictions.is_exclusive:
         exclusive = score_calls(predictions, bootstrap)
-        validation = None  # probabilities that are rescaled one by one no longer sum to 1
+        validation = of_model = None  # probabilities that are rescaled one by one no longer sum to 1
         points = OperatingPoints(findings={}, reason=NO_THRESHOLD)
     else:
-        points = score_thresholds(predictions, validation, bootstrap)
-    calibration, rescaling = _calibration(predictions, validation)
+        points = score_thresholds(predictions, validation, bootstrap, of_model)
+    calibration, rescaling = _calibration(predictions, validation, of_model)
     return ClassificationReport(
         **vars(ranking),
         split=split,
@@ -73,13 +76,16 @@ def report(
 
 
 def _calibration(
-    predictions: Predictions, validation: Predictions | None
+    predictions: Predictions, validation: Predictions | None, of_model: ModelChoice | None
 ) -> tuple[CalibrationReport, dict[str, Rescaling | None]]:
-    """Calibration as the model is and, where there is a validation split, after rescaling fitted there."""
+    """Calibration as the model is and after rescaling: fitted on validation, or else the model's own."""
     before = measure_calibration(predictions)
-    if validation is None:
+    if validation is not None:
+        rescaling = fit_rescaling(validation)
+    elif of_model is not None:
+        rescaling = of_model.rescaling
+    else:
         return before, {}
-    rescaling = fit_rescaling(validation)
     rescaled = rescale(predictions.scores, rescaling, predictions.finding_names)
     after = measure_calibration(replace(predictions, scores=rescaled))
     findings = {

@@ -186,6 +186,21 @@ class ChosenThresholds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """What a model's record chose on the validation images of its training, to be applied to other data.
+
+    Attributes:
+        thresholds: by finding.
+        rescaling: by finding; None where validation did not allow it.
+        validation_images: that they were chosen on; None where the record does not say.
+    """
+
+    thresholds: dict[str, ChosenThresholds]
+    rescaling: dict[str, Rescaling | None]
+    validation_images: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
     """What a threshold reaches on the split that is reported.
 
@@ -254,16 +269,19 @@ class OperatingPoints:
     """Thresholds from validation and what they reach.
 
     Attributes:
-        findings: by name; empty where there is no validation split.
+        findings: by name; empty where no threshold was chosen.
         validation_images: that the thresholds were chosen on.
         means: by rule.
         reason: why there are no points at all.
+        are_the_models: thresholds and rescaling are those of the model's record, chosen on the validation
+            images of its training; False where they were chosen on the validation split of this data.
     """
 
     findings: dict[str, FindingOperatingPoints]
     validation_images: int | None = None
     means: dict[str, MeanRates] = field(default_factory=dict)
     reason: str | None = None
+    are_the_models: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,10 +329,10 @@ class ClassificationReport(RankingReport):
     """Everything that is measured of a classifier on one split.
 
     Attributes:
-        split: train, validation or test.
+        split: train, validation, test, or all of them.
         calibration: as the model is, and after rescaling.
         operating_points: thresholds from validation, applied here.
-        rescaling: by finding; None where validation did not allow it; empty without a validation split.
+        rescaling: by finding; None where validation did not allow it; empty where no threshold was chosen.
         subgroups: by attribute: sex, age and view.
         pointing_game: heat maps against boxes.
         comparison: with another model; None where none was named.

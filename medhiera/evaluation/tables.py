@@ -181,6 +181,37 @@ def few_labels_lines(fit: ProbeFit) -> list[str]:
     return [*lines, f"intervals: of the mean over draws, {fit.intervals_over} resampled{note}"]
 
 
+def sensitivity_lines(points: OperatingPoints) -> list[str]:
+    """A plain-text table: sensitivity and specificity at Youden's threshold; nothing without thresholds.
+
+    Args:
+        points: intervals and values may be missing.
+    """
+    if points.reason is not None:
+        return []
+    lines = [
+        f"{_at_thresholds(points)} (largest sum of sensitivity and specificity):",
+        f"{'finding':<20} threshold sensitivity 95 % interval    specificity 95 % interval",
+    ]
+    for name, entry in points.findings.items():
+        label, point = f"{name.replace('_', ' '):<20}", entry.youden
+        if point is None:
+            lines.append(f"{label} –         {entry.reason}")
+            continue
+        cells = f"{_number(point.sensitivity):<11} {value_text(point.sensitivity_interval):<16} "
+        cells += f"{_number(point.specificity):<11} {value_text(point.specificity_interval)}"
+        lines.append(f"{label} {threshold_text(point.threshold):<9} {cells}".rstrip())
+    return [*lines, ""]
+
+
+def _at_thresholds(points: OperatingPoints) -> str:
+    """Where the thresholds come from, as a table begins."""
+    images = "" if points.validation_images is None else f"{points.validation_images} "
+    if points.are_the_models:
+        return f"at the model's own thresholds, chosen on the {images}validation images of its training"
+    return f"at thresholds chosen on {images}validation images"
+
+
 def threshold_lines(points: OperatingPoints) -> list[str]:
     """A plain-text table: accuracy and F1 at the threshold with the largest F1 on validation.
 
@@ -190,7 +221,7 @@ def threshold_lines(points: OperatingPoints) -> list[str]:
     if points.reason is not None:
         return [f"no thresholds: {points.reason}"]
     lines = [
-        f"at thresholds chosen on {points.validation_images} validation images (largest F1):",
+        f"{_at_thresholds(points)} (largest F1):",
         f"{'finding':<20} threshold accuracy  95 % interval    none called  F1        95 % interval    "
         "all called",
     ]

@@ -17,6 +17,7 @@ from medhiera.evaluation.results import (
     FindingOperatingPoints,
     Interval,
     MeanRates,
+    ModelChoice,
     OperatingPoint,
     OperatingPoints,
 )
@@ -196,20 +197,31 @@ def _f1(jaccard: float) -> float:
 
 
 def score_thresholds(
-    predictions: Predictions, validation: Predictions | None, bootstrap: Bootstrap
+    predictions: Predictions,
+    validation: Predictions | None,
+    bootstrap: Bootstrap,
+    of_model: ModelChoice | None = None,
 ) -> OperatingPoints:
-    """Choose thresholds on validation and apply them.
+    """Choose thresholds on validation, or take the model's own, and apply them.
 
     Args:
         predictions: of the split that is reported, probabilities.
         validation: another split of the same data; None chooses nothing.
         bootstrap: behind the intervals.
+        of_model: applied where there is no validation split.
     """
-    if validation is None:
+    images: int | None
+    if validation is not None:
+        thresholds, images = choose_thresholds(validation), len(validation)
+    elif of_model is not None:
+        thresholds, images = of_model.thresholds, of_model.validation_images
+    else:
         return OperatingPoints(findings={}, reason="no validation split to choose thresholds on")
-    findings = apply_thresholds(choose_thresholds(validation), predictions, bootstrap)
+    findings = apply_thresholds(thresholds, predictions, bootstrap)
     means = {rule: _means(findings, rule) for rule in RULES}
-    return OperatingPoints(findings=findings, validation_images=len(validation), means=means)
+    return OperatingPoints(
+        findings=findings, validation_images=images, means=means, are_the_models=validation is None
+    )
 
 
 def _means(findings: Mapping[str, FindingOperatingPoints], rule: str) -> MeanRates:

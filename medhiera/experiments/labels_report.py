@@ -11,7 +11,8 @@ from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.label_figures import label_efficiency
 from medhiera.evaluation.metrics import rank_findings, rank_over_seeds
-from medhiera.evaluation.predictions import Predictions, load_predictions
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.predictions_files import load_predictions
 from medhiera.evaluation.results import MeanScores
 from medhiera.evaluation.tables import few_cases
 from medhiera.experiments.arms import START_LABELS

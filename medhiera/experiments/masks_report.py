@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.comparison import compare_over_seeds
 from medhiera.evaluation.metrics import rank_findings
-from medhiera.evaluation.predictions import Predictions, load_predictions
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.predictions_files import load_predictions
 from medhiera.evaluation.tables import few_cases
 from medhiera.experiments.arms import WHERE_MASKED, MaskQuestion
 from medhiera.experiments.report import difference_cells, seeds_text

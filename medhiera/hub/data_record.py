@@ -4,7 +4,7 @@ Below record.py, whose trained stages hold one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from datasets import Dataset
@@ -56,18 +56,21 @@ class DataRecord:
     hub_copy: DatasetOrigin | None = None
 
     @classmethod
-    def of(cls, data: BuiltDataset, used: Mapping[str, Dataset]) -> "DataRecord":
+    def of(
+        cls, data: BuiltDataset, used: Mapping[str, Dataset], seen_before: Mapping[str, int] | None = None
+    ) -> "DataRecord":
         """Count.
 
         Args:
             data: the opened data.
             used: rows by use: `trained_on`, `validated_on`, and `tested_on` where the test split is scored.
+            seen_before: see LeakageCounts.
         """
         return cls(
             images={split: by_source(rows) for split, rows in data.rows.items()},
             is_phantom=all(are_drawn(rows) for rows in used.values()),
             split_scheme=data.split_scheme,
-            leakage=data.leakage(),
+            leakage=replace(data.leakage(), seen_before=dict(seen_before or {})),
             shared_patients=shared_patients(used),
             phantom_sources=sorted(set[str]().union(*map(phantom_sources, used.values()))),
             patients_guessed=are_patients_guessed(data.folder),

@@ -29,6 +29,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -218,7 +219,15 @@ def _counts(images: Mapping[str, int]) -> str:
 
 
 def _leakage(leakage: LeakageCounts) -> str:
-    """What was done so that no held-out image was trained on."""
+    """What was done so that no held-out image was trained on, and which were all the same."""
+    if leakage.seen_before:
+        seen = " and ".join(
+            f"{count:,} of the {split} images" for split, count in leakage.seen_before.items()
+        )
+        return (
+            f"ALLOWED. The weights it started from, or its teacher, had been trained on {seen}; scores on "
+            f"these are too high. Among its own training images: {_leakage(replace(leakage, seen_before={}))}"
+        )
     if not leakage.is_checked:
         return "not checked; held-out images may stand in the training data under another name."
     protected = (

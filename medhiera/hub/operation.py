@@ -7,7 +7,7 @@ belongs to the model's own.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,14 @@ import numpy as np
 from medhiera.evaluation.calibration import rescale
 from medhiera.evaluation.pointing_game import HitRate, LocalizationReport, Verdict
 from medhiera.evaluation.predictions import FEWEST_PATIENTS
-from medhiera.evaluation.results import CalibrationReport, Rescaling
+from medhiera.evaluation.results import (
+    CalibrationReport,
+    ChosenThresholds,
+    FindingOperatingPoints,
+    ModelChoice,
+    Rescaling,
+)
+from medhiera.evaluation.thresholds import RULES
 from medhiera.formatting import percent
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, ClassificationRecord, read_record
@@ -52,6 +59,44 @@ class Finding:
     def is_marked(self) -> bool:
         """Whether the page prints it in bold: it is above its threshold, or the label that is called."""
         return bool(self.is_above or self.is_called)
+
+
+def choice_of(record: AnyRecord | None, names: Mapping[str, str]) -> ModelChoice | None:
+    """The thresholds and rescaling of a model's record; None where it holds none of its own probabilities.
+
+    Args:
+        record: the model's.
+        names: the model's name of a finding, by the name that is wanted.
+    """
+    if not isinstance(record, ClassificationRecord) or not _is_of_own_probabilities(record):
+        return None
+    evaluation = record.evaluation
+    points = evaluation.operating_points
+    if not points.findings:
+        return None
+
+    def chosen(point: FindingOperatingPoints) -> ChosenThresholds:
+        thresholds = {rule: getattr(point, rule) and getattr(point, rule).threshold for rule in RULES}
+        return ChosenThresholds(
+            **thresholds, positives=point.positives, positive_patients=point.positive_patients,
+            reason=point.reason,
+        )  # fmt: skip
+
+    there = {name: own for name, own in names.items() if own in points.findings}
+    return ModelChoice(
+        thresholds={name: chosen(points.findings[own]) for name, own in there.items()},
+        rescaling={name: evaluation.rescaling.get(own) for name, own in names.items()},
+        validation_images=points.validation_images,
+    )
+
+
+def _is_of_own_probabilities(record: ClassificationRecord) -> bool:
+    """Whether a record's thresholds and rescaling are of the probabilities that the stock pipeline gives.
+
+    Not where they were chosen for sigmoid(softmax(logits)), which nothing but a comparison computes; nor of
+    labels that exclude each other, for which none are chosen.
+    """
+    return not record.has_legacy_scores and record.evaluation.exclusive is None
 
 
 @dataclass(frozen=True)
@@ -107,8 +152,7 @@ class Operation:
         if not isinstance(record, ClassificationRecord):
             return cls({}, {}, is_demo)
         evaluation = record.evaluation
-        if record.has_legacy_scores or evaluation.exclusive is not None:
-            # Chosen for scores that nothing serves; or never chosen.
+        if not _is_of_own_probabilities(record):
             return cls({}, {}, is_demo, evaluation.pointing_game)
         points = evaluation.operating_points.findings
         return cls(

@@ -104,7 +104,8 @@ def test_the_answers_in_python_do_what_they_say(root, tmp_path, monkeypatch, cap
     """Each fold tests other patients, all of one on one side, beside a table that stays as it was; seeds have
     Student's interval; a patient's score is the mean of the films'."""
     page = (root / "docs" / "questions.md").read_text(encoding="utf-8")
-    _, folds, seeds, mean = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    answers = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    _, folds, seeds, mean, finding, classes = answers
     monkeypatch.chdir(tmp_path)
     patients = [f"00{number // 2}" for number in range(40)]
     (tmp_path / "mine").mkdir()
@@ -147,3 +148,17 @@ def test_the_answers_in_python_do_what_they_say(root, tmp_path, monkeypatch, cap
     exec(mean, found)
     assert found["by_patient"]["score"].tolist() == pytest.approx([0.4, 0.9])
     assert found["by_patient"]["label"].tolist() == [1, 1]
+
+    columns |= {"image_id": ["i0", "i1", "i2"], "Effusion": [0.95, 0.6, 0.9]}
+    columns |= {"Mass": [0.05, 0.4, 0.1], "Mass (label)": [1.0, 0.0, 0.0]}
+    pd.DataFrame(columns).to_parquet("runs/evaluation/predictions.parquet")
+    points = {"findings": {"Effusion": {"youden": {"threshold": 0.7}}}}
+    record = {"evaluation": {"operating_points": points}}
+    Path("runs/evaluation/metrics.json").write_text(json.dumps(record), encoding="utf-8")
+    exec(finding, found)
+    wrong = found["wrong"].sort_values("by", ascending=False)
+    assert wrong["image_id"].tolist() == ["i0", "i1"]
+    exec(classes, found)
+    table = found["table"]
+    assert table["true"].tolist() == ["Mass", "Effusion", "Effusion"]
+    assert table["called"].tolist() == ["Effusion"] * 3

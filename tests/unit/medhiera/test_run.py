@@ -22,6 +22,7 @@ from medhiera.errors import UserError
 from medhiera.hub.beginning import write_beginning
 from medhiera.hub.data_record import PreprocessingRecord
 from medhiera.hub.lineage import lineage_of
+from medhiera.hub.model_card import render_card
 from medhiera.hub.normalization import choose_preprocessing
 from medhiera.hub.record import BegunRecord
 from medhiera.inference.classifier import Classifier
@@ -234,6 +235,32 @@ def test_a_teacher_may_not_have_learned_from_what_is_held_out(tmp_path):
     run = Run(PRETRAINING, config, None, data, Preprocessing(64, 64, 0.5, 0.25), teacher=str(tmp_path))
     with pytest.raises(UserError, match="was trained on 1 of the 1 validation images, such as 'c'"):
         run.describe(trained_on=rows.select([0, 1]), validated_on=rows.select([2]))
+
+
+def test_held_out_images_that_the_stage_before_trained_on_are_counted_where_allowed(
+    mae_folder, tmp_path, caplog
+):
+    write_phantom_cohort(tmp_path / "raw", patients=30, image_size=64)
+    words = ["--data_dir", str(tmp_path / "raw"), "--image_size", "64", "--use_cpu", "true"]
+    words += ["--build_dir", str(tmp_path / "built"), "--model_name_or_path", str(mae_folder)]
+    run = begin_run(
+        CLASSIFICATION, [*words, "--output_dir", str(tmp_path / "out"), "--allow_leakage", "true"]
+    )
+    splits = {f"{use}ed_on": run.data.split(name) for use, name in
+              (("train", "train"), ("validat", "validation"), ("test", "test"))}  # fmt: skip
+    held_out = len(splits["tested_on"])
+    write_training_images(mae_folder, list_images(splits["tested_on"], "train"))
+    run.describe(**splits)
+    leakage = run.facts["data"].leakage
+    assert leakage.seen_before == {"test": held_out} and leakage.is_checked
+    assert f"was trained on {held_out} of the {held_out} test images, as allowed" in caplog.text
+    assert (
+        f"ALLOWED. The weights it started from, or its teacher, had been trained on {held_out} of the test"
+        in (render_card(classification_record(SOME_REPORT, **run.facts), []))
+    )
+    run.config.data.allow_leakage = False
+    with pytest.raises(UserError, match=f"was trained on {held_out} of the {held_out} test images"):
+        run.describe(**splits)
 
 
 def test_a_folder_is_not_trained_over_itself_nor_over_another_stage(mae_folder, tmp_path):

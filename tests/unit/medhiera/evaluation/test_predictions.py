@@ -11,7 +11,8 @@ from PIL import Image
 
 from dataset_scripts.findings import make_features
 from medhiera.errors import UserError
-from medhiera.evaluation.predictions import Predictions, load_predictions, read_predictions
+from medhiera.evaluation.predictions import Predictions
+from medhiera.evaluation.predictions_files import load_predictions, read_predictions
 
 NAMES = ["Edema", "No Finding"]
 
@@ -82,6 +83,49 @@ def test_predictions_go_there_and_back_in_any_order(predictions, tmp_path):
         read_predictions(path, ["Mass"], *truth)
     with pytest.raises(ValueError, match="no such file"):
         read_predictions(tmp_path / "absent.parquet", NAMES, *truth)
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        ("image_id", ["image folder/a/01.png", "image folder/b/01.png", "image folder/02.png"]),
+        ("image_id", ["a/01.png", "b/01.png", "02.png"]),
+        ("path", ["../films/a/01.png", "../films/b/01.png", "../films/02.png"]),
+        ("path", ["/x/a/images/a/01.png", "/x/a/images/b/01.png", "/x/a/images/02.png"]),
+    ],
+)
+def test_a_csv_names_the_images_of_a_folder(column, names, tmp_path):
+    ids = ["image folder/a/01.png", "image folder/b/01.png", "image folder/02.png"]
+    path, labels = tmp_path / "other.csv", np.array([[1.0], [0.0], [0.0]])
+    table = pd.DataFrame({column: names, "Edema": [0.9, 0.2, 0.1], "predicted": "Edema"})
+    others = table[:1].assign(**{column: table[column].str.replace("01.png", "c/02.png")})
+    pd.concat([others, table[::-1]]).to_csv(path, index=False, encoding="utf-8-sig")
+    read = read_predictions(path, ["edema"], ids, ["p0", "p1", "p2"], labels)
+    assert read[:, 0].tolist() == [0.9, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"image_id;Edema\ni0;0.5\n",
+            "no column 'image_id'; wanted .* a column image_id and a column of prob",
+        ),
+        (
+            b"\x89PNG\r\n\x1a\n\x00\xff",
+            "cannot be read .* wanted a predictions.parquet of `medhiera evaluate`",
+        ),
+        (b"PAR1 and no more", "cannot be read .* wanted a predictions.parquet"),
+        (b"", "cannot be read"),
+        (b"image_id,Edema\ni0,high\n", "holds something else than probabilities"),
+        (b"image_id,Edema\ni0,\n", "an image without a probability for each finding: i0"),
+    ],
+)
+def test_a_table_of_something_else_is_refused_in_words(content, said, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_predictions(path, ["Edema"], ["i0"], ["p0"], np.array([[1.0]]))
 
 
 def test_predictions_of_other_images_of_these_names_are_refused(predictions, tmp_path):

@@ -122,6 +122,11 @@ def test_no_sentence_ends_before_its_list(record):
         ({"protected": 1200}, "by name, and with 1,200 images that are held out elsewhere; the 25 that show"),
         ({"is_checked": False}, "Leakage: not checked"),
         ({"allowed": 25, "dropped": 0}, "Leakage: ALLOWED. 25 training images show a held-out"),
+        (
+            {"seen_before": {"validation": 76, "test": 1080}, "is_checked": False},
+            "trained on 76 of the validation images and 1,080 of the test images; scores on these are too "
+            "high. Among its own training images: not checked",
+        ),
     ],
 )
 def test_leakage_is_stated(record, leakage, sentence):

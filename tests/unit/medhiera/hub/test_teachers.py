@@ -123,6 +123,8 @@ def test_a_stage_of_ours_is_described_by_its_record(tmp_path):
     leaky = LeakageCounts(is_checked=True, held_out=305, compared=436, dropped=0, allowed=25)
     pretraining_record(leakage=leaky).write(tmp_path)
     assert described(tmp_path).saw_test
+    pretraining_record(leakage=LeakageCounts(seen_before={"test": 3})).write(tmp_path)
+    assert described(tmp_path).saw_test
     imagenet_record().write(tmp_path)
     assert described(tmp_path).license == "cc-by-nc-4.0"
 
