@@ -5,7 +5,8 @@ Beside report_dataset.py. Both kinds are `tokenizers` objects that stock transfo
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -109,7 +110,7 @@ def open_tokenizer(source: str) -> PreTrainedTokenizerFast:
             + "; name a language model whose tokenizer.json has one, such as distilgpt2"
         )
     end = tokenizer.eos_token
-    start, pad = tokenizer.bos_token or end, tokenizer.pad_token or end  # GPT-2 has no padding; labels' is -100
+    start, pad = tokenizer.bos_token or end, tokenizer.pad_token or end  # GPT-2 has none; labels' is -100
     return _wrap(tokenizer.backend_tokenizer, start, end, pad, tokenizer.unk_token)
 
 
@@ -125,6 +126,19 @@ def encode_report(tokenizer: PreTrainedTokenizerFast, report: str, max_tokens: i
     tokens = tokenizer(report, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     special = set(tokenizer.all_special_ids)  # a unigram model finds "</s>" among its words all the same
     return [*(token for token in tokens if token not in special), tokenizer.eos_token_id][:max_tokens]
+
+
+def digest_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[Sequence[int]]) -> str:
+    """Sixteen hexadecimal digits of what is learned of some reports, and of what each token stands for.
+
+    Args:
+        tokenizer: of the model; another vocabulary gives other digits.
+        tokens: of each report, from encode_report.
+    """
+    digest = blake2b(json.dumps(sorted(tokenizer.get_vocab().items())).encode(), digest_size=8)
+    for line in tokens:
+        digest.update(json.dumps(list(line)).encode())
+    return digest.hexdigest()
 
 
 def decode_reports(tokenizer: PreTrainedTokenizerFast, written: Any) -> list[str]:

@@ -72,6 +72,7 @@ from medhiera.evaluation.caption_metrics import (
     why_no_meteor,
 )
 from medhiera.evaluation.caption_results import CaptionReport, CaptionScores
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.radgraph import Annotations, check_annotations, score_annotations
 from medhiera.evaluation.report_cleaning import clean_report
 from medhiera.evaluation.report_content import count_distinct, score_laterality, share_verbatim
@@ -147,15 +148,17 @@ def compare_captions(
         references: one a study.
         predictions: of the first model.
         other: of the second, of the same studies.
-        bootstrap: behind the intervals and p-values; without resamples there are none.
+        bootstrap: behind the intervals and p-values; without resamples there are none, and no p-value of
+            fewer than FEWEST_PATIENTS studies.
 
     Raises:
         UserError: the studies differ, or a reference is empty.
     """
     both = [measure_captions(*_pair(references, each)) for each in (predictions, other)]
     values, drawn = ([each.values() for each in both], [_resample(each, bootstrap) for each in both])
+    has_few = len(references) < FEWEST_PATIENTS
     return {
-        name: paired_difference(values[0][name] - values[1][name], drawn[0][name] - drawn[1][name])
+        name: paired_difference(values[0][name] - values[1][name], drawn[0][name] - drawn[1][name], has_few)
         for name in MEASURES
     }
 

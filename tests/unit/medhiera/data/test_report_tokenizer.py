@@ -16,6 +16,7 @@ from transformers import (
 from medhiera.data.report_tokenizer import (
     SMALLEST_VOCABULARY,
     decode_reports,
+    digest_tokens,
     encode_report,
     open_tokenizer,
     train_byte_tokenizer,
@@ -79,9 +80,7 @@ def hub_tokenizer(kind):
     """A tokenizer of a class that makes its own prompt when it is opened, and marks `<unk>` as special."""
     if kind is BertTokenizer:
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "left", "lungs", "[", "]", "sep"]
-        return kind(
-            vocab={word: n for n, word in enumerate(words)}, bos_token="[CLS]", eos_token="[SEP]"
-        )
+        return kind(vocab={word: n for n, word in enumerate(words)}, bos_token="[CLS]", eos_token="[SEP]")
     if kind is XLMRobertaTokenizer:
         words = ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁no", "▁left", "▁lungs"]
         return kind(vocab=[(word, -float(n)) for n, word in enumerate(words)])
@@ -128,6 +127,18 @@ def test_stock_keeps_what_the_words_do_not_hold(tmp_path):
     tokens = encode_report(words, "no left small effusion .", 60)
     written = AutoTokenizer.from_pretrained(tmp_path).decode(tokens, skip_special_tokens=True)
     assert [written] == decode_reports(words, [tokens]) == ["no left <unk> effusion ."]
+
+
+def test_a_digest_is_of_what_is_learned_and_how_it_is_read_back():
+    tokenizer, other = (train_byte_tokenizer(REPORTS, size) for size in (300, 280))
+    tokens, others = ([encode_report(one, text, 60) for text in REPORTS] for one in (tokenizer, other))
+    same = digest_tokens(train_byte_tokenizer(REPORTS, 300), [list(line) for line in tokens])
+    assert digest_tokens(tokenizer, tokens) == same and len(same) == 16
+    assert same not in (
+        digest_tokens(other, tokens),
+        digest_tokens(tokenizer, others),
+        digest_tokens(tokenizer, tokens[1:]),
+    )
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path):

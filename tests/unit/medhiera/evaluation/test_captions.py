@@ -151,6 +151,23 @@ def test_a_pair_is_compared_under_the_same_resamples():
     assert (none.interval, none.p_value) == (None, None)
 
 
+@pytest.mark.parametrize("studies", [1, 2, 9, 10])
+def test_few_studies_show_no_difference(studies):
+    """Of one study every resample is the same; of a few, resampling calls equally good models different."""
+    references = {str(n): f"small left pleural effusion of w{n} and of v{n % 3}" for n in range(studies)}
+    better = {study: " ".join(text.split()[: 3 + int(study) % 5]) for study, text in references.items()}
+    worse = dict.fromkeys(references, "the lungs are clear")
+    for one in compare_captions(references, better, worse, Bootstrap(200)).values():
+        assert (one.p_value is None) == (studies < 10)
+        assert one.interval is None or one.interval[0] < one.interval[1]
+        assert one.interval is None or studies > 1
+
+
+def test_a_model_is_not_compared_with_itself_as_if_that_were_certain():
+    same = compare_captions(REFERENCES, PREDICTIONS, PREDICTIONS, Bootstrap(100))["cider"]
+    assert (same.difference, same.interval, same.p_value) == (0.0, None, None)
+
+
 def test_an_empty_prediction_is_an_answer(score):
     printed = score(REFERENCES, dict.fromkeys(REFERENCES, " "), "--clean", "iu")
     assert {printed[name] for name in MEASURES} == {0.0}
