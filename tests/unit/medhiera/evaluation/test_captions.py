@@ -8,7 +8,7 @@ import pytest
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.caption_metrics import MEASURES, measure_captions
-from medhiera.evaluation.captions import compare_captions, main, score_captions
+from medhiera.evaluation.captions import compare_captions, main, score_captions, truncate_raw
 from medhiera.evaluation.report_cleaning import clean_iu, clean_mimic
 
 REFERENCES = {
@@ -119,6 +119,17 @@ def test_references_are_cut_and_predictions_are_not(score):
     assert cut["bleu_1"] == pytest.approx(5 / 7) and cut["legacy_references"] == 3
     assert cut["cider"] < whole["cider"]
     assert cut["bleu_1_interval"] is None
+
+
+def test_sides_are_looked_for_in_what_is_left_of_a_cut_reference(score):
+    """Cleaned, periods are words of their own and numbers of lists are none: the cut lies elsewhere."""
+    raw = {"one": "Clear. Normal. Stable. Left mass.", "two": "1. Heart is large. 2. Right mass."}
+    for words, studies in ((4, 0), (6, 1), (7, 2)):
+        found = score(raw, raw, "--clean=iu", f"--legacy_references={words}", "--bootstrap_resamples=0")
+        assert found["laterality"]["studies"] == studies
+        kept = {study: truncate_raw(text, "iu", words) for study, text in raw.items()}
+        assert all(len(clean_iu(text).removesuffix(" .").split()) <= words for text in kept.values())
+    assert truncate_raw("a b .", None, 2) == "a b" and truncate_raw("a  b", "iu", None) == "a  b"
 
 
 def test_groups_copies_and_another_model(score, write):
