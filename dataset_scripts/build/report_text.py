@@ -49,7 +49,7 @@ _FILLERS = frozenset("a and of one single the three two".split())
 
 _SENTENCE_END = re.compile(r"[A-Za-z]\.(?:\s|$)")
 
-_USED = ("findings", "impression", "indication")
+SECTIONS = ("findings", "impression", "indication")
 
 _MISTYPED = 0.85
 """Likeness (difflib's ratio) from which a heading in capitals is taken for a known one: IMPRESSON."""
@@ -69,7 +69,7 @@ class ReportText:
     findings: str = ""
     impression: str = ""
     indication: str = ""
-    left_out: tuple[str, ...] = field(default=(), compare=False)
+    left_out: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
 
 
 def tidy(text: str) -> str:
@@ -106,7 +106,7 @@ def cut_sections(text: str) -> ReportText:
             words = words if section == "view" and not is_begun else f"{match[0]}{words}"
             section = before
         found.setdefault(section, []).append(words)
-        if section not in (*_USED, "other") and tidy(words):
+        if section not in (*SECTIONS, "other") and tidy(words):
             unknown.setdefault(section, []).append(tidy(match[1]))
         before = section
     joined = {name: tidy(" ".join(parts)) for name, parts in found.items()}
@@ -121,8 +121,7 @@ def cut_sections(text: str) -> ReportText:
         joined["findings"] = viewed
         used = {"view"}
     left_out = tuple(name for section, names in unknown.items() if section not in used for name in names)
-    findings, impression, indication = (joined.get(name, "") for name in _USED)
-    return ReportText(findings, impression, indication, left_out)
+    return ReportText(*(joined.get(name, "") for name in SECTIONS), left_out=left_out)
 
 
 def _folded(heading: str) -> str:
