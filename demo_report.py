@@ -74,11 +74,10 @@ def run_demo(folder: Path) -> None:
 def verdict(evaluation: ReportEvaluation) -> str:
     """Whether the model sees: better than one constant report, and four of five sides that it names right."""
     gain = evaluation.above_constant["cider"]
-    is_above = gain.interval is not None and gain.interval[0] > 0
     sides = evaluation.written.laterality
     share = sides.share_written_correct or 0.0
     return (
-        f"CIDEr-D {'is' if is_above else 'IS NOT'} above the best constant report's\n"
+        f"CIDEr-D {'is' if gain.is_shown_above else 'IS NOT'} above the best constant report's\n"
         f"{sides.written} reports name a side, {100 * share:.0f} % of them the right one"
         + ("" if share >= 0.8 else ": FEWER than four of five")
     )

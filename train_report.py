@@ -31,6 +31,7 @@ from medhiera.data.report_dataset import (
 from medhiera.data.report_tokenizer import (
     R2GEN_THRESHOLDS,
     decode_reports,
+    digest_tokens,
     encode_report,
     open_tokenizer,
     train_byte_tokenizer,
@@ -82,15 +83,17 @@ def main(argv: list[str]) -> None:
     used = {"trained_on": training, "validated_on": validation}
     used |= {"tested_on": scored} if options.score_test else {}
     run.describe(*REPORT_COLUMNS, **{use: rows_of(split.rows, split.studies) for use, split in used.items()})
+    learned = make_dataset(
+        run, training, tokenizer, Augmentation.of(config.augmentation, options.rotation_degrees)
+    )
+    run.digests["digest of the training reports' tokens"] = digest_tokens(tokenizer, learned.tokens or [])
     trainer = run.make_trainer(
         model,
         trainer_class=ReportTrainer,
         encoder_rate=options.encoder_rate or 1.0,
         callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
         data_collator=ReportCollator(),
-        train_dataset=make_dataset(
-            run, training, tokenizer, Augmentation.of(config.augmentation, options.rotation_degrees)
-        ),
+        train_dataset=learned,
         eval_dataset=make_dataset(run, validation, tokenizer),
         compute_metrics=ValidationReports(tokenizer, validation.reports, clean),
     )

@@ -27,7 +27,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -36,7 +36,7 @@ from dataset_scripts.build.config import SourceConfig
 from dataset_scripts.build.file_names import NoFile, match_names
 from dataset_scripts.build.label_rows import parse_view, read_identifier
 from dataset_scripts.build.records import FolderScan, ImageRecord, Source, SourceListing, read_text
-from dataset_scripts.build.report_text import ReportText, tidy
+from dataset_scripts.build.report_text import SECTIONS, ReportText, tidy
 from dataset_scripts.build.source_files import index_images, missing_file, report_unlisted
 from dataset_scripts.build.tables import Row, read_table
 from dataset_scripts.errors import DataLayoutError, LabelFileError
@@ -54,7 +54,6 @@ TEST_FRACTION = 0.2
 R2GEN_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 """The parts of `annotation.json`, and what they are here."""
 
-_SECTIONS = tuple(section.name for section in fields(ReportText))
 
 _PICTURE = re.compile(r"(?:CXR)?0*(\d+)_(?:\1_)?(IM-[\w-]+)(?:\.dcm)?", re.IGNORECASE | re.ASCII)
 
@@ -194,7 +193,7 @@ def _merge_reports(study: str, layouts: Sequence[_Layout], listing: SourceListin
     reports = [layout.reports[study] for layout in layouts if study in layout.reports]
     if not reports:
         listing.report("no_report", study, "its pictures are built without a report")
-    texts = ((getattr(report, section) for report in reports) for section in _SECTIONS)
+    texts = ((getattr(report, section) for report in reports) for section in SECTIONS)
     return ReportText(*(next(filter(None, several), "") for several in texts))
 
 
@@ -254,19 +253,19 @@ def _read_projections(path: Path, layout: _Layout, views: dict[str, str], listin
 
 def _merge_rows(study: str, rows: Sequence[Row], listing: SourceListing) -> ReportText:
     """What the rows of one study say together; a section on which they disagree is left out."""
-    texts = [[tidy(row.get(section)) for section in _SECTIONS] for row in rows]
+    texts = [[tidy(row.get(section)) for section in SECTIONS] for row in rows]
     for row, cells in zip(rows, texts, strict=True):
         for index, cell in enumerate(cells):
             if _SPREADSHEET_ERROR.fullmatch(cell):
-                detail = f"line {row.line}: {_SECTIONS[index]} is {cell!r}, a spreadsheet's error: left out"
+                detail = f"line {row.line}: {SECTIONS[index]} is {cell!r}, a spreadsheet's error: left out"
                 listing.report("bad_metadata", study, detail)
                 cells[index] = ""
-    differing = [name for name, *cells in zip(_SECTIONS, *texts, strict=True) if len(set(cells)) > 1]
+    differing = [name for name, *cells in zip(SECTIONS, *texts, strict=True) if len(set(cells)) > 1]
     for row in rows[1:]:
         how = f"disagree on {differing}, which are left out" if differing else "are equal: counted once"
         listing.report("duplicate_row", study, f"lines {rows[0].line} and {row.line} {how}")
     return ReportText(
-        *("" if name in differing else cell for name, cell in zip(_SECTIONS, texts[0], strict=True))
+        *("" if name in differing else cell for name, cell in zip(SECTIONS, texts[0], strict=True))
     )
 
 
@@ -289,7 +288,7 @@ def _read_openi(scan: FolderScan, listing: SourceListing) -> _Layout:
             parts: dict[str, list[str]] = {}
             for text in citation.iter("AbstractText"):
                 parts.setdefault(text.get("Label", "").lower(), []).append("".join(text.itertext()))
-            layout.reports[study] = ReportText(*(tidy(" ".join(parts.get(part, []))) for part in _SECTIONS))
+            layout.reports[study] = ReportText(*(tidy(" ".join(parts.get(part, []))) for part in SECTIONS))
             _note_normal(study, (major.text or "" for major in citation.iter("major")), layout)
             names = [image.get("id", "") for image in citation.iter("parentImage")]
             if names:

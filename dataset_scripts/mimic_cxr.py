@@ -209,6 +209,9 @@ def _read_report(
         return ReportText()
     if not report.findings and not report.impression:
         listing.report("no_section", reports[study], "neither findings nor impression are found in it")
+    if report.left_out:
+        named = ", ".join(report.left_out)
+        listing.report("unknown_section", reports[study], f"text below other headings is left out: {named}")
     return report
 
 

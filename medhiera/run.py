@@ -94,7 +94,8 @@ class Run(Generic[S]):
         facts: what the record says that is known before training (`describe`).
         figure_mark: what figures say of themselves (`describe`).
         seen: the images of this stage and those before it (`list_images`).
-        digests: of the images that it trains and validates on, and of what is learned of them (`describe`).
+        digests: of the images that it trains and validates on, and of what is learned of them (`describe`);
+            a stage adds its own.
         teacher: the folder or Hub id of a model whose features are predicted, or None.
     """
 

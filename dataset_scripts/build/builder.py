@@ -75,7 +75,7 @@ class SourceBuilder(datasets.GeneratorBasedBuilder):
         UserError: an option is out of its range.
     """
 
-    VERSION = datasets.Version("1.10.0")  # raise it when the same files build to other data
+    VERSION = datasets.Version("1.11.0")  # raise it when the same files build to other data
     BUILDER_CONFIG_CLASS = SourceConfig
     BUILDER_CONFIGS: ClassVar[list[SourceConfig]] = [
         SourceConfig(name="official", version=VERSION),

@@ -119,6 +119,11 @@ class ReportArguments(StageArguments):
             faults.append(
                 "model_overrides cannot set num_query_pool: a report's decoder reads one token a mask unit"
             )
+        if config.model.model_overrides.get("num_channels", 3) != 3:
+            faults.append(
+                "model_overrides cannot set num_channels: stock transformers gives a model of reports three; "
+                "gray weights are spread to them"
+            )
         if config.model.reset_head or config.model.reset_decoder:
             faults.append("reset_head and reset_decoder are of the other stages; leave them out")
         if config.optimization.halt_on_explosion:

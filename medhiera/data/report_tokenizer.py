@@ -3,8 +3,10 @@
 Beside report_dataset.py. Both kinds are `tokenizers` objects that stock transformers opens by AutoTokenizer.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -40,7 +42,7 @@ def train_byte_tokenizer(reports: Iterable[str], vocabulary_size: int) -> PreTra
         show_progress=False,
     )
     tokenizer.train_from_iterator(reports, trainer)
-    return _wrap(tokenizer)
+    return _wrap(tokenizer, START, END, PAD)
 
 
 def train_word_tokenizer(
@@ -59,19 +61,31 @@ def train_word_tokenizer(
     vocabulary = {word: number for number, word in enumerate([PAD, START, END, UNKNOWN, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _wrap(tokenizer, unk_token=UNKNOWN)
+    return _wrap(tokenizer, START, END, PAD)
 
 
-def _wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
+def _wrap(
+    tokenizer: Tokenizer, start: str, end: str, pad: str, unknown: str | None = None
+) -> PreTrainedTokenizerFast:
+    """The same tokens in the class that is opened as it was saved: others make a prompt of their own then.
+
+    The unknown token is special no longer: stock leaves special ones out of what it decodes, and without
+    `<unk>` a sentence would read well and say something else.
+    """
+    content = json.loads(tokenizer.to_str())
+    for token in content["added_tokens"]:
+        token["special"] &= token["content"] != unknown or unknown in (start, end, pad)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=START,
-        eos_token=END,
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        pad_token=pad,
+        bos_token=start,
+        eos_token=end,
         clean_up_tokenization_spaces=False,
-        **special,
     )
-    begin_with_start(wrapped)
+    # Every text begins with the start token: of an empty one the stock pipeline then makes the prompt.
+    wrapped.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, wrapped.bos_token_id)]
+    )
     return wrapped
 
 
@@ -95,20 +109,9 @@ def open_tokenizer(source: str) -> PreTrainedTokenizerFast:
             + ("has no end token" if is_fast else "is none of the library `tokenizers`")
             + "; name a language model whose tokenizer.json has one, such as distilgpt2"
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # GPT-2 has none; labels are padded by -100, not by this
-    if tokenizer.bos_token_id is None:
-        tokenizer.bos_token = tokenizer.eos_token
-    begin_with_start(tokenizer)
-    return tokenizer
-
-
-def begin_with_start(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Let every text begin with the start token: of an empty one the stock pipeline then makes the prompt."""
-    start = tokenizer.bos_token
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A", special_tokens=[(start, tokenizer.bos_token_id)]
-    )
+    end = tokenizer.eos_token
+    start, pad = tokenizer.bos_token or end, tokenizer.pad_token or end  # GPT-2 has none; labels' is -100
+    return _wrap(tokenizer.backend_tokenizer, start, end, pad, tokenizer.unk_token)
 
 
 def encode_report(tokenizer: PreTrainedTokenizerFast, report: str, max_tokens: int) -> list[int]:
@@ -116,22 +119,34 @@ def encode_report(tokenizer: PreTrainedTokenizerFast, report: str, max_tokens: i
 
     Args:
         tokenizer: of the model.
-        report: any text.
+        report: any text; one that spells a special token ("</s>") is read letter by letter where the
+            vocabulary allows it, and loses it else.
         max_tokens: a longer report is cut there, and then has no end.
     """
-    tokens: list[int] = tokenizer(report, add_special_tokens=False)["input_ids"]
-    return [*tokens, tokenizer.eos_token_id][:max_tokens]
+    tokens = tokenizer(report, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    special = set(tokenizer.all_special_ids)  # a unigram model finds "</s>" among its words all the same
+    return [*(token for token in tokens if token not in special), tokenizer.eos_token_id][:max_tokens]
+
+
+def digest_tokens(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[Sequence[int]]) -> str:
+    """Sixteen hexadecimal digits of what is learned of some reports, and of what each token stands for.
+
+    Args:
+        tokenizer: of the model; another vocabulary gives other digits.
+        tokens: of each report, from encode_report.
+    """
+    digest = blake2b(json.dumps(sorted(tokenizer.get_vocab().items())).encode(), digest_size=8)
+    for line in tokens:
+        digest.update(json.dumps(list(line)).encode())
+    return digest.hexdigest()
 
 
 def decode_reports(tokenizer: PreTrainedTokenizerFast, written: Any) -> list[str]:
-    """Texts of token ids, without the tokens of start, end and padding, and white space at their ends.
-
-    `<unk>` stays: without it a sentence would read well and say something else.
+    """Texts of token ids, without special tokens and white space at their ends, as stock decodes them.
 
     Args:
         tokenizer: of the model.
         written: (studies, tokens).
     """
-    hidden = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.cls_token_id}
-    kept = [[token for token in map(int, row) if token not in hidden] for row in written]
-    return [text.strip() for text in tokenizer.batch_decode(kept)]
+    rows = [[int(token) for token in row] for row in written]
+    return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]

@@ -140,7 +140,7 @@ class Difference:
 
     Attributes:
         difference: of the values.
-        interval: of the difference, from the same resamples for both.
+        interval: of the difference, from the same resamples for both; None as `interval` has it.
         p_value: two-sided, from the resamples; None where none has a value, or of too few patients.
     """
 
@@ -161,8 +161,7 @@ def paired_difference(value: float, drawn: Floats, has_few_cases: bool = False) 
     beyond = min((known <= 0).sum(), (known >= 0).sum()) if len(known) else 0
     has_p_value = len(known) and not has_few_cases
     p_value = min(1.0, 2 * (int(beyond) + 1) / (len(known) + 1)) if has_p_value else None
-    limits = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else None
-    return Difference(difference=float(value), interval=limits, p_value=p_value)
+    return Difference(difference=float(value), interval=interval(drawn), p_value=p_value)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ if __name__ == "__main__":  # --help and mistyped options are answered now
 import dataclasses
 import json
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -72,6 +73,7 @@ from medhiera.evaluation.caption_metrics import (
     why_no_meteor,
 )
 from medhiera.evaluation.caption_results import CaptionReport, CaptionScores
+from medhiera.evaluation.predictions import FEWEST_PATIENTS
 from medhiera.evaluation.radgraph import Annotations, check_annotations, score_annotations
 from medhiera.evaluation.report_cleaning import clean_report
 from medhiera.evaluation.report_content import count_distinct, score_laterality, share_verbatim
@@ -147,15 +149,17 @@ def compare_captions(
         references: one a study.
         predictions: of the first model.
         other: of the second, of the same studies.
-        bootstrap: behind the intervals and p-values; without resamples there are none.
+        bootstrap: behind the intervals and p-values; without resamples there are none, and no p-value of
+            fewer than FEWEST_PATIENTS studies.
 
     Raises:
         UserError: the studies differ, or a reference is empty.
     """
     both = [measure_captions(*_pair(references, each)) for each in (predictions, other)]
     values, drawn = ([each.values() for each in both], [_resample(each, bootstrap) for each in both])
+    has_few = len(references) < FEWEST_PATIENTS
     return {
-        name: paired_difference(values[0][name] - values[1][name], drawn[0][name] - drawn[1][name])
+        name: paired_difference(values[0][name] - values[1][name], drawn[0][name] - drawn[1][name], has_few)
         for name in MEASURES
     }
 
@@ -298,6 +302,25 @@ def truncate_report(report: str, words: int | None) -> str:
     return report if words is None else " ".join(report.split()[:words])
 
 
+def truncate_raw(report: str, clean: str | None, words: int | None) -> str:
+    """What a reference says up to where it is cut once it is cleaned, as it was before; None leaves it whole.
+
+    Args:
+        report: a reference.
+        clean: how it is cleaned, see clean_report.
+        words: of the cleaned text.
+    """
+    if words is None or clean is None:
+        return truncate_report(report, words)
+    parts = report.split()
+
+    def count(beginning: int) -> int:
+        """Words of a cleaned beginning, whose last period the cleaner adds."""
+        return len(clean_report(" ".join(parts[:beginning]), clean).removesuffix(".").split())
+
+    return " ".join(parts[: bisect_right(range(1, len(parts) + 1), words, key=count)])
+
+
 def as_line(report: CaptionReport) -> dict[str, Any]:
     """What the command prints of a report: the scores of all studies stand first, beside the rest."""
     fields = dataclasses.asdict(report)
@@ -319,7 +342,13 @@ def main(argv: list[str]) -> None:
 
     raw = read_reports(options.references), read_reports(options.predictions)
     references, predictions = cut(clean(raw[0])), clean(raw[1])
-    raw = cut(raw[0]), raw[1]
+    raw = (
+        {
+            study: truncate_raw(text, options.clean, options.legacy_references)
+            for study, text in raw[0].items()
+        },
+        raw[1],
+    )
     bootstrap = Bootstrap(options.bootstrap_resamples)
     report = score_captions(
         references,

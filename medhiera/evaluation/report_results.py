@@ -13,6 +13,11 @@ from medhiera.evaluation.caption_results import CaptionReport
 class CaptionDifference(Difference):
     """The same of a measure of reports, of which CIDEr-D reaches 10."""
 
+    @property
+    def is_shown_above(self) -> bool:
+        """Whether the first model is shown to be better: its interval lies above 0, and of enough studies."""
+        return self.p_value is not None and self.interval is not None and self.interval[0] > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantReport:

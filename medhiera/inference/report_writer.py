@@ -85,13 +85,17 @@ class ReportWriter:
                 them; those beyond the model's number of views are left out.
 
         Raises:
+            ValueError: a study has no picture.
             UserError: the model computes NaN.
         """
         views = int(self.model.config.report_views)
-        has_view = torch.tensor([[view < len(study) for view in range(views)] for study in studies])
+        places = [[view < len(study) for view in range(views)] for study in studies]
+        has_view = torch.tensor(places, dtype=torch.bool).reshape(len(studies), views)
         size = self.preprocessing.image_size
         pixels = torch.zeros(*has_view.shape, 1, size, size, dtype=torch.uint8)
-        pixels[has_view] = torch.stack([picture for study in studies for picture in study[:views]])
+        shown = [picture for study in studies for picture in study[:views]]
+        if shown:
+            pixels[has_view] = torch.stack(shown)
         return self.write_batch(pixels, has_view)
 
     @torch.inference_mode()
@@ -101,7 +105,16 @@ class ReportWriter:
         Args:
             pixels: (studies, views, 1, height, width), uint8.
             has_view: (studies, views), bool.
+
+        Raises:
+            ValueError: a study has no picture.
+            UserError: the model computes NaN.
         """
+        if not len(has_view):
+            return []
+        blank = (~has_view.any(1)).nonzero().flatten().tolist()
+        if blank:
+            raise ValueError(f"study {blank[0]} has no picture; a report would be of none.")
         inputs = self._inputs(pixels.flatten(0, 1)).unflatten(0, has_view.shape)
         try:
             written = self.model.write(inputs, move(has_view, self.model.device))

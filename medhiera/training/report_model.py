@@ -46,12 +46,20 @@ def start_report_model(
         options: the recipe's.
 
     Raises:
-        UserError: no such decoder, one without cross-attention or with too few positions, or no peft.
+        UserError: no such decoder, one without cross-attention, with too few positions or of fewer tokens
+            than its tokenizer, or no peft.
     """
     source = options.decoder_name_or_path
     decoder, new = (
         (new_decoder(tokenizer, options), None) if source is None else open_decoder(source, options)
     )
+    rows = decoder.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"--decoder_name_or_path {source}: its tokenizer has {len(tokenizer)} tokens, and its embedding "
+            f"{rows}; copy the tokenizer that belongs to it, or open both by transformers, call the model's "
+            "resize_token_embeddings(len(tokenizer)) and save them into one folder"
+        )
     tokens = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
@@ -124,7 +132,7 @@ def open_decoder(source: str, options: ReportArguments) -> tuple[PreTrainedModel
             f"--decoder_name_or_path {source} is a {type(decoder).__name__}, which has no cross-attention "
             "and so cannot see a picture; name a model of a kind that has it, such as GPT-2's"
         )
-    positions = getattr(decoder.config, "max_position_embeddings", None)
+    positions = count_positions(decoder)
     if positions is not None and positions < options.max_tokens + 1:
         raise UserError(
             f"--decoder_name_or_path {source} has {positions} positions, and max_tokens is "
@@ -133,6 +141,20 @@ def open_decoder(source: str, options: ReportArguments) -> tuple[PreTrainedModel
     new = sorted(info["missing_keys"])
     logger.info("decoder from %s: %d of its %d weights are new", source, len(new), len(decoder.state_dict()))
     return decoder, new
+
+
+def count_positions(decoder: PreTrainedModel) -> int | None:
+    """How many tokens a decoder can read; None where nothing limits them.
+
+    Those of RoBERTa's family begin behind the place of its padding token, of which there is one.
+    """
+    positions: int | None = getattr(decoder.config, "max_position_embeddings", None)
+    places = [
+        module.padding_idx + 1
+        for name, module in decoder.named_modules()
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+    ]
+    return positions if positions is None else positions - max(places, default=0)
 
 
 def add_lora(decoder: PreTrainedModel, rank: int, new: list[str]) -> None:

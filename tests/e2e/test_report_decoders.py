@@ -126,6 +126,13 @@ def test_a_language_model_with_lora_becomes_a_stock_folder(hub, studio, gpt2, tm
 
     killed = tmp_path / "killed"
     kill_after_checkpoint(studio, "train_report.py", killed, *words, step=6)
+    kept = (gpt2 / "tokenizer.json").read_text()
+    edited = json.loads(kept)
+    edited["model"]["merges"].pop(0)  # the same tokens, and others of them for a report
+    (gpt2 / "tokenizer.json").write_text(json.dumps(edited))
+    refused = studio.run("train_report.py", killed, *words, "--resume_from_checkpoint", "true")
+    assert refused.returncode and "digest of the training reports' tokens was" in refused.stdout
+    (gpt2 / "tokenizer.json").write_text(kept)
     studio.train(killed, *words, "--resume_from_checkpoint", "true")
     resumed = weights(killed)
     assert resumed.keys() == found.keys()

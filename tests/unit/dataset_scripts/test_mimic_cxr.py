@@ -108,6 +108,14 @@ def test_what_is_missing_or_odd_is_counted_and_named(mimic):
     assert found["ee"].report_findings == found["dd"].report_findings == ""
 
 
+def test_text_below_unknown_headings_is_not_left_out_without_a_word(mimic):
+    report = mimic.study(10000032, 50414267).with_suffix(".txt")
+    report.write_text("IMPRESSION: Clear.\nNOTE: left is right.")
+    listing = listed(mimic)
+    assert said(listing)["unknown_section"] == 1
+    assert any("text below other headings is left out: NOTE" in one.detail for one in listing.problems)
+
+
 def test_of_two_reports_of_a_study_that_differ_neither_is_used(mimic):
     report = mimic.study(10000032, 50414267).with_suffix(".txt")
     other = mimic.study(12000012, 52000000).with_suffix(".txt")

@@ -89,8 +89,41 @@ from dataset_scripts.build.report_text import ReportText, cut_sections
             "FINDINGS\n\n Right effusion.\n\n IMPRESSION\n\n Effusion.", "Right effusion.", "Effusion.", "",
             id="headings without colons",
         ),
+        pytest.param(
+            "FINDINGS: The tip of the\n PICC: in SVC.\n ET TUBE: 4 cm above carina.\n UPPER ABDOMEN: Free "
+            "air.\n OTHER: Old fractures.\n NOTE: left is right.\n CHEST TUBES: None.\n Stable.\n"
+            "IMPRESSION: A.",
+            "The tip of the PICC: in SVC. ET TUBE: 4 cm above carina. UPPER ABDOMEN: Free air. OTHER: Old "
+            "fractures. NOTE: left is right. CHEST TUBES: None. Stable.", "A.", "", id="any part of findings",
+        ),
+        *(
+            pytest.param(f"FINDINGS: Clear.\n {heading}: Normal.", "Clear.", "Normal.", "", id=heading)
+            for heading in (
+                "IMPRESSION AND RECOMMENDATION", "PRELIMINARY IMPRESSION", "SUMMARY", "IMPRESSON", "Summary"
+            )
+        ),
+        pytest.param(
+            "INDICATION: Cough. COMPARISON: None. FINDINGS: Clear. IMPRESSION: Normal. NOTE: by phone.",
+            "Clear.", "Normal. NOTE: by phone.", "Cough.", id="headings on one line",
+        ),
         pytest.param("", "", "", "", id="empty"),
     ],
 )  # fmt: skip
 def test_sections(text, findings, impression, indication):
     assert cut_sections(text) == ReportText(findings, impression, indication)
+
+
+@pytest.mark.parametrize(
+    "text, left_out",
+    [
+        ("FINDINGS: A.\nCOMPARISON: B.\nIMPRESSION: C.", ()),
+        ("IMPRESSION: C.\nNOTE: left is right.\nDICTATED BY: D.\nOTHER:", ("NOTE", "DICTATED BY")),
+        ("AP CHEST: Effusion.\nFINDINGS: A.", ("AP CHEST",)),
+        ("AP CHEST: 9:00 PM\nFINDINGS: A.", ()),
+        ("AP CHEST: Effusion.\nIMPRESSION: A.", ()),
+        ("CHEST, AS REQUESTED: Effusion.", ()),
+        ("CHEST, AS REQUESTED: Effusion.\nIMPRESSION: A.", ("CHEST, AS REQUESTED",)),
+    ],
+)
+def test_what_is_in_no_section_is_named(text, left_out):
+    assert cut_sections(text).left_out == left_out

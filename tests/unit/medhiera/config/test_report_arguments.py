@@ -35,6 +35,10 @@ def test_our_recipes_are_read(root, recipe, tokens, beams, metric):
         ("--rand_augment true", "rand_augment moves what a report places"),
         ("--lora_rank 4", "lora_rank is for a pre-trained decoder"),
         ('--model_overrides {"num_query_pool":2}', "cannot set num_query_pool: a report's decoder reads one"),
+        (
+            '--model_overrides {"num_channels":1}',
+            "cannot set num_channels: stock transformers gives a model of reports three",
+        ),
         ("--max_train_images 5", "would part the views of a study; set max_train_studies"),
         ("--label_smoothing_factor 0.1", "label_smoothing_factor is not taken"),
         ("--legacy_vocabulary true --clean none", "leave clean: none out"),

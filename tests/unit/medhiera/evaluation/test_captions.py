@@ -8,7 +8,7 @@ import pytest
 from medhiera.errors import UserError
 from medhiera.evaluation.bootstrap import Bootstrap
 from medhiera.evaluation.caption_metrics import MEASURES, measure_captions
-from medhiera.evaluation.captions import compare_captions, main, score_captions
+from medhiera.evaluation.captions import compare_captions, main, score_captions, truncate_raw
 from medhiera.evaluation.report_cleaning import clean_iu, clean_mimic
 
 REFERENCES = {
@@ -121,6 +121,17 @@ def test_references_are_cut_and_predictions_are_not(score):
     assert cut["bleu_1_interval"] is None
 
 
+def test_sides_are_looked_for_in_what_is_left_of_a_cut_reference(score):
+    """Cleaned, periods are words of their own and numbers of lists are none: the cut lies elsewhere."""
+    raw = {"one": "Clear. Normal. Stable. Left mass.", "two": "1. Heart is large. 2. Right mass."}
+    for words, studies in ((4, 0), (6, 1), (7, 2)):
+        found = score(raw, raw, "--clean=iu", f"--legacy_references={words}", "--bootstrap_resamples=0")
+        assert found["laterality"]["studies"] == studies
+        kept = {study: truncate_raw(text, "iu", words) for study, text in raw.items()}
+        assert all(len(clean_iu(text).removesuffix(" .").split()) <= words for text in kept.values())
+    assert truncate_raw("a b .", None, 2) == "a b" and truncate_raw("a  b", "iu", None) == "a  b"
+
+
 def test_groups_copies_and_another_model(score, write):
     printed = score(
         REFERENCES, PREDICTIONS, "--clean", "iu",
@@ -149,6 +160,23 @@ def test_a_pair_is_compared_under_the_same_resamples():
     assert np.ptp(difference.interval) < np.ptp(scores[0].rouge_l_interval) / 2
     none = compare_captions(references, better, worse, Bootstrap(0))["rouge_l"]
     assert (none.interval, none.p_value) == (None, None)
+
+
+@pytest.mark.parametrize("studies", [1, 2, 9, 10])
+def test_few_studies_show_no_difference(studies):
+    """Of one study every resample is the same; of a few, resampling calls equally good models different."""
+    references = {str(n): f"small left pleural effusion of w{n} and of v{n % 3}" for n in range(studies)}
+    better = {study: " ".join(text.split()[: 3 + int(study) % 5]) for study, text in references.items()}
+    worse = dict.fromkeys(references, "the lungs are clear")
+    for one in compare_captions(references, better, worse, Bootstrap(200)).values():
+        assert (one.p_value is None) == (studies < 10)
+        assert one.interval is None or one.interval[0] < one.interval[1]
+        assert one.interval is None or studies > 1
+
+
+def test_a_model_is_not_compared_with_itself_as_if_that_were_certain():
+    same = compare_captions(REFERENCES, PREDICTIONS, PREDICTIONS, Bootstrap(100))["cider"]
+    assert (same.difference, same.interval, same.p_value) == (0.0, None, None)
 
 
 def test_an_empty_prediction_is_an_answer(score):

@@ -41,6 +41,18 @@ def test_it_writes_what_stock_writes(folder):
     assert writer.write([[pixels, pixels], [pixels], [pixels] * 5]) == [TEXT] * 3
 
 
+def test_a_study_without_a_picture_has_no_report(folder):
+    writer = ReportWriter.open(folder)
+    pixels = writer.preprocessing.pixels(Image.effect_noise((90, 80), 60))
+    assert writer.write([]) == []
+    for studies, number in (([[pixels], []], 1), ([[]], 0)):
+        with pytest.raises(ValueError, match=f"study {number} has no picture"):
+            writer.write(studies)
+    has_view = torch.tensor([[True, False], [False, False]])
+    with pytest.raises(ValueError, match="study 1 has no picture"):
+        writer.write_batch(torch.zeros(2, 2, 1, 64, 64, dtype=torch.uint8), has_view)
+
+
 def test_its_fingerprint_is_of_weights_and_of_how_it_writes(folder):
     writer = ReportWriter.open(folder)
     same = writer.fingerprint()

@@ -9,6 +9,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForCausalLM,
     TrainingArguments,
 )
 
@@ -86,6 +88,29 @@ def test_decoders_that_cannot_be_used_are_refused_in_words(tmp_path, hub_decoder
         open_decoder(str(tmp_path / "llama"), ReportArguments())
     with pytest.raises(UserError, match="has 16 positions, and max_tokens is 16; set max_tokens to 15"):
         open_decoder(str(hub_decoder), ReportArguments(max_tokens=16))
+
+
+def test_positions_behind_robertas_padding_are_none_to_write_at(tmp_path):
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    tokens = {"vocab_size": 50, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+    config = RobertaConfig(**size, **tokens, max_position_embeddings=20, is_decoder=True)
+    RobertaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="has 18 positions, and max_tokens is 18; set max_tokens to 17"):
+        open_decoder(str(tmp_path), ReportArguments(max_tokens=18))
+    decoder, _ = open_decoder(str(tmp_path), ReportArguments(max_tokens=17))
+    assert decoder(torch.full((1, 18), 5)).logits.shape == (1, 18, 50)
+    with pytest.raises((IndexError, RuntimeError)):  # which, depends on transformers
+        decoder(torch.full((1, 19), 5))
+
+
+def test_a_tokenizer_of_more_tokens_than_the_decoder_is_refused_before_training(hub_decoder, tmp_path):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(hub_decoder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.add_tokens([f"more{number}" for number in range(300)])
+    tokenizer.save_pretrained(tmp_path)
+    options = ReportArguments(decoder_name_or_path=str(hub_decoder), max_tokens=15)
+    with pytest.raises(UserError, match="tokenizer has 305 tokens, and its embedding 300; .*resize_token"):
+        start_report_model(tiny_encoder(), open_tokenizer(str(tmp_path)), options)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
