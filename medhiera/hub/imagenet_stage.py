@@ -32,7 +32,7 @@ from transformers import BitImageProcessor
 
 from dataset_scripts.mistyped import is_repository
 from medhiera.errors import UserError
-from medhiera.hub.lineage import card_metadata, find_record
+from medhiera.hub.lineage import card_metadata, find_record, record_before
 from medhiera.hub.model_card import card_of
 from medhiera.hub.record import Geometry, ImagenetRecord, Lineage
 from medhiera.layout import CARD_FILE, LOG_FILE, PROCESSOR_FILE, PUBLISHED_FILE
@@ -103,7 +103,7 @@ def refuse_medical(folder: Path, started_from: str) -> None:
             training here.
     """
     for source in (str(folder), started_from):
-        record = find_record(source, is_kept=True)
+        record = record_before(source)
         if record is not None and record.stage:
             raise UserError(
                 f"{source} holds stage {record.stage}, which was trained on medical images; it keeps its own "

@@ -110,12 +110,18 @@ def record_before(source: str | Path) -> AnyRecord | BegunRecord | None:
     """The record of what training starts from; of a checkpoint, that of its run, however far that came.
 
     Args:
-        source: a stage's folder, one of its checkpoints, or a Hub id.
+        source: a stage's folder, one of its checkpoints, its raw weights, or a Hub id.
 
     Raises:
-        UserError: a record that cannot be read or fetched, or a checkpoint apart from its run's folder.
+        UserError: a record that cannot be read or fetched, a checkpoint apart from its run's folder, or the
+            folder of a run that has not written its stage.
     """
     record: AnyRecord | BegunRecord | None = find_record(source, is_kept=True)
+    if record is None and (Path(source) / RUN_FILE).is_file():
+        raise UserError(
+            f"{source} is the folder of a run that has not finished its stage: resume that "
+            "(--resume_from_checkpoint true), or name one of its checkpoints"
+        )
     if record is not None or not is_checkpoint(source):
         return record
     run = Path(source).resolve().parent
@@ -194,7 +200,7 @@ def teacher_record(
     Raises:
         UserError: a stage's record that cannot be read or fetched.
     """
-    record = find_record(source, is_kept=True)
+    record = record_before(source)
     if record is not None:
         before = record.lineage.teachers
         seen = [*record.real_sources, *(name for one in before for name in one.datasets or ())]
