@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import yaml
 from huggingface_hub import (
     _CACHED_NO_EXIST,
@@ -21,6 +22,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, Remote
 
 from dataset_scripts import SOURCES
 from dataset_scripts.mistyped import REPOSITORY
+from medhiera.data.training_images import read_training_images
 from medhiera.errors import UserError
 from medhiera.hub.beginning import read_beginning
 from medhiera.hub.data_record import OWN
@@ -38,6 +40,7 @@ from medhiera.layout import (
     METRICS_FILE,
     PUBLISHED_FILE,
     RUN_FILE,
+    TRAINING_IMAGES_FILE,
     is_checkpoint,
     offline_reason,
     public_name,
@@ -134,6 +137,36 @@ def record_before(source: str | Path) -> AnyRecord | BegunRecord | None:
             "name the finished stage"
         )
     return record
+
+
+def images_before(source: str | None) -> pd.DataFrame:
+    """The images that what training starts from, and the stages before it, have seen.
+
+    Args:
+        source: a folder or Hub id, or None.
+
+    Returns:
+        See read_training_images.
+
+    Raises:
+        UserError: its record says that it was trained on images, and no list says on which; or see
+            record_before and read_training_images.
+    """
+    record = None if source is None else record_before(source)
+    images = read_training_images(source)
+    if record is not None and record.trained_on and images.empty:
+        is_here = Path(str(source)).exists()
+        step = (
+            "copy the file from where the folder came from, or train the stage again"
+            if is_here
+            else f"run `hf download {source} {TRAINING_IMAGES_FILE}` with a connection, or ask its owner"
+        )
+        raise UserError(
+            f"{source} was trained on {sum(record.trained_on.values()):,} images, and no "
+            f"{TRAINING_IMAGES_FILE} is to be had that says on which: whether it has seen what is held out "
+            f"would not be known of this stage and those after it; {step}"
+        )
+    return images
 
 
 def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
