@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from dataset_scripts import SOURCES
 from medhiera.data.preprocessing import Preprocessing
+from medhiera.hub.contents import contents_of
 from medhiera.hub.model_card import card_of
 from medhiera.hub.record import AnyRecord, ClassificationRecord
 from medhiera.hub.widget_examples import score_examples, write_examples
@@ -49,7 +50,7 @@ def write_stage(
     Args:
         folder: the run's.
         stage: its row.
-        record: the whole record, but for what the model says of the examples.
+        record: the whole record, but for what the model says of the examples, and which files it is about.
         model: the best or last one, on any device.
         preprocessing: of the processor.
         weights: the model's, where it holds a part of them alone (`MedHieraTrainer.gather_state_dict`).
@@ -69,5 +70,6 @@ def write_stage(
         if isinstance(record, ClassificationRecord):
             classifier = Classifier.from_pretrained(folder)  # what was written, as anyone will load it
             record.examples = score_examples(folder / EXAMPLES_FOLDER, classifier)
+    record.contents = contents_of(folder)
     record.write(folder)
     (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")

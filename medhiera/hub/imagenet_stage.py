@@ -32,6 +32,7 @@ from transformers import BitImageProcessor
 
 from dataset_scripts.mistyped import is_repository
 from medhiera.errors import UserError
+from medhiera.hub.contents import contents_of
 from medhiera.hub.lineage import card_metadata, find_record, record_before
 from medhiera.hub.model_card import card_of
 from medhiera.hub.record import Geometry, ImagenetRecord, Lineage
@@ -85,6 +86,7 @@ def complete(folder: Path, started_from: str) -> ImagenetRecord:
             depths=list(model.config.depths),
             embed_dim=model.config.embed_dim,
         ),
+        contents=contents_of(folder),
     )
     record.write(folder)
     (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")

@@ -25,6 +25,7 @@ from dataset_scripts.mistyped import REPOSITORY
 from medhiera.data.training_images import read_training_images
 from medhiera.errors import UserError
 from medhiera.hub.beginning import read_beginning
+from medhiera.hub.contents import content_of
 from medhiera.hub.data_record import OWN
 from medhiera.hub.record import (
     AnyRecord,
@@ -41,6 +42,7 @@ from medhiera.layout import (
     PUBLISHED_FILE,
     RUN_FILE,
     TRAINING_IMAGES_FILE,
+    WEIGHTS_FILE,
     is_checkpoint,
     offline_reason,
     public_name,
@@ -312,18 +314,20 @@ def card_metadata(source: str | Path) -> ModelCardData:
 
 
 def published_name(folder: Path) -> str | None:
-    """The repository that publish.py has sent this folder to.
+    """The repository that publish.py has sent this folder's weights to; None where they are others now.
 
     Raises:
-        UserError: the note is damaged.
+        UserError: the note is damaged, or the weights are.
     """
     note = folder / PUBLISHED_FILE
     if not note.is_file():
         return None
-    name = read_json_file(note).get("repo_id")
+    content = read_json_file(note)
+    name, weights = content.get("repo_id"), content.get("weights")  # the latter not by earlier versions
     if not isinstance(name, str) or not REPOSITORY.fullmatch(name):
         raise UserError(f"{note} names no repository ({name!r}); remove it, or publish the folder again")
-    return name
+    is_of_others = weights is not None and weights != content_of(folder / WEIGHTS_FILE)
+    return None if is_of_others else name
 
 
 def _licence_in_card(source: str) -> str | None:
