@@ -83,12 +83,19 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_checkpoint(source: str | Path) -> bool:
-    """Whether a folder is a checkpoint of a run of ours, complete or not; a Hub id is none."""
+    """Whether a folder is a checkpoint of a run of ours, complete or not, or its raw weights; no Hub id is.
+
+    What they have been through stands in the run's folder.
+    """
     folder = Path(source)
     if (folder / COMPLETE_FILE).is_file():
         return True
     place = folder.resolve()
-    return folder.is_dir() and place.name.startswith("checkpoint-") and (place.parent / RUN_FILE).is_file()
+    is_raw = place.name == RAW_FOLDER
+    is_part = folder.is_dir() and (is_raw or place.name.startswith("checkpoint-"))
+    # Earlier versions wrote no RUN_FILE, and each checkpoint has its own mark.
+    of_run = (RUN_FILE, METRICS_FILE) if is_raw else (RUN_FILE,)
+    return is_part and any((place.parent / name).is_file() for name in of_run)
 
 
 def share_weights(folder: Path) -> None:

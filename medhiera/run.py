@@ -22,7 +22,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from dataset_scripts import SOURCES
 from medhiera.config.arguments import Config, images_per_step
 from medhiera.config.parser import parse_config
 from medhiera.config.size_defaults import fill_in
@@ -40,7 +39,6 @@ from medhiera.data.selection import select_examples, warn_of_small_images
 from medhiera.data.training_images import (
     count_seen,
     list_images,
-    read_training_images,
     unite,
     write_training_images,
 )
@@ -48,17 +46,15 @@ from medhiera.device import log_device, log_peak_memory
 from medhiera.errors import UserError
 from medhiera.hub.beginning import write_beginning
 from medhiera.hub.data_record import DataRecord, PreprocessingRecord
-from medhiera.hub.lineage import lineage_of, record_before
-from medhiera.hub.model_card import card_of
+from medhiera.hub.finished_stage import unfinish, write_stage
+from medhiera.hub.lineage import images_before, lineage_of
 from medhiera.hub.normalization import choose_preprocessing, kept_normalization
 from medhiera.hub.pictures import remove_pictures
 from medhiera.hub.provenance import code_commit, library_versions
 from medhiera.hub.publish import check_can_push, publish_stage
-from medhiera.hub.record import AnyRecord, BegunRecord, ClassificationRecord, Lineage, read_record
+from medhiera.hub.record import AnyRecord, BegunRecord, Lineage, read_record
 from medhiera.hub.result_warnings import result_warnings
-from medhiera.hub.widget_examples import score_examples, write_examples
-from medhiera.inference.classifier import Classifier
-from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
+from medhiera.layout import LOG_FILE
 from medhiera.output import make_folder, one_writer, other_writer, write_error
 from medhiera.stages import STAGES, S, Stage
 from medhiera.training.callbacks import (
@@ -154,7 +150,7 @@ class Run(Generic[S]):
             **used: rows by use: `trained_on`, `validated_on`, `tested_on`.
 
         Raises:
-            UserError: see count_seen.
+            UserError: see images_before and count_seen.
         """
         warn_of_small_images(
             used["trained_on"], self.preprocessing.resize_size, is_exported=self.data.is_exported
@@ -165,9 +161,10 @@ class Run(Generic[S]):
         seen = {split: used[use] for split, use in uses.items() if use in used}
         lists = [list_images(rows, split) for split, rows in seen.items()]
         self.digests = digest_splits(seen, ("image_id", *columns))
-        before = (self.config.model.model_name_or_path, self.teacher)
+        starts = (self.config.model.model_name_or_path, self.teacher)
+        before = {source: images_before(source) for source in starts}
         seen_before = count_seen(before, is_allowed=self.config.data.allow_leakage, **held_out)
-        lists += [read_training_images(source) for source in before]
+        lists += before.values()
         self.seen = unite(lists)
         smoke_run = self.config.optimization.smoke_run
         self.figure_mark = figure_mark(*used.values(), is_smoke_run=smoke_run)
@@ -219,6 +216,7 @@ class Run(Generic[S]):
                     partial(remove_pictures, self.output, self.resume),
                     partial(write_beginning, begun, self.output),
                     *at_beginning,
+                    before_steps=partial(unfinish, self.output),
                 ),
                 *callbacks,
             ],
@@ -288,7 +286,7 @@ def begin_run(
         check(config)
     fill_in(config)
     if config.model.model_name_or_path:
-        record_before(config.model.model_name_or_path)  # one that cannot be read is refused now
+        images_before(config.model.model_name_or_path)  # what cannot be read is refused now
         if stage.keeps_normalization:
             kept_normalization(config.model.model_name_or_path)
     data = open_cocktail(config.data, training, wants_contours=config.stage.wants_contours)
@@ -359,32 +357,6 @@ def refuse_other_stage(stage: Stage[S], output: Path) -> None:
             f"{output} holds {STAGES[record.key].words}, whose weights and record {stage.words} would "
             "overwrite; choose another --output_dir"
         )
-
-
-def write_stage(
-    folder: Path,
-    stage: Stage[S],
-    record: AnyRecord,
-    model: PreTrainedModel,
-    preprocessing: Preprocessing,
-    weights: dict[str, Tensor] | None = None,
-    save: Callable[[Path], None] | None = None,
-) -> None:
-    """Write what a finished stage leaves behind; see `Run.finish`."""
-    if save is None:
-        model.save_pretrained(folder, state_dict=weights)
-    else:
-        save(folder)
-    share_weights(folder)
-    preprocessing.to_processor().save_pretrained(folder)
-    chests = {source.name for source in SOURCES if source.is_default_task}
-    if stage.has_widget_examples and chests & record.trained_on.keys():
-        write_examples(folder / EXAMPLES_FOLDER)
-        if isinstance(record, ClassificationRecord):
-            classifier = Classifier.from_pretrained(folder)  # what was written, as anyone will load it
-            record.examples = score_examples(folder / EXAMPLES_FOLDER, classifier)
-    record.write(folder)
-    (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
 
 
 def start_logging(args: TrainingArguments) -> None:

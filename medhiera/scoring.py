@@ -24,7 +24,13 @@ from medhiera.data.build_reports import is_test_drawn
 from medhiera.data.cocktail import BuiltDataset, are_drawn, figure_mark, lies_in_data, open_cocktail
 from medhiera.data.kept_findings import keep_findings
 from medhiera.data.selection import default_sources, select_examples, warn_of_small_images
-from medhiera.data.training_images import check_unseen, known_names, list_images, trained_on
+from medhiera.data.training_images import (
+    check_unseen,
+    known_names,
+    list_images,
+    read_training_images,
+    trained_on,
+)
 from medhiera.device import choose_device
 from medhiera.errors import UserError
 from medhiera.evaluation import report
@@ -52,6 +58,7 @@ from medhiera.layout import (
     FIGURES_FOLDER,
     METRICS_FILE,
     REPORTS_FILE,
+    TRAINING_IMAGES_FILE,
     present,
     public_file_name,
     read_json_file,
@@ -209,8 +216,15 @@ def check_models_unseen(
     """
     for model, record in zip(models, records, strict=True):
         is_other = isinstance(record, TrainedRecord) and asked not in (None, record.data.split_scheme)
-        if not is_other:
-            check_unseen(model, **held_out)
+        if is_other:
+            continue
+        seen = read_training_images(model)
+        if seen.empty and record is not None and record.trained_on:
+            logger.warning(
+                "no %s says which images %s was trained on: whether those it is scored on are among them is "
+                "not checked", TRAINING_IMAGES_FILE, model,
+            )  # fmt: skip
+        check_unseen(model, seen, **held_out)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

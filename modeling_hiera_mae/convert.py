@@ -7,8 +7,8 @@ It makes what stage 0 or 1 starts from by `from_pretrained`. (This file does not
     python -m modeling_hiera_mae.convert runs/cls runs/cls-timm --to timm
 
 SOURCE is one of: Meta's `.pth` (MAE or classifier), Meta's or timm's safetensors (the file, its folder or its
-Hub id), a folder of stock transformers, a stage's folder, whose record and card go along. Geometry is read
-from the weights and the config.json beside them; what does not fit is refused.
+Hub id), a folder of stock transformers, a stage's folder, whose record and card go along, or what --to timm
+made of one. Geometry is read from the weights and the config.json beside them; what does not fit is refused.
 """
 
 # ruff: noqa: E402  (the parser stands above what takes seconds to import)
@@ -61,6 +61,7 @@ from .foreign_weights import infer_config, map_names
 from .modeling_hiera import HieraMAEForImageClassification, HieraMAEModel
 from .modeling_hiera_mae import HieraMAEForPreTraining
 from .pretrained import HieraMAEPreTrainedModel
+from .stage_record import CARD, FILES_OF_RECORD, FILES_OF_STAGE, PROCESSOR, RECORD, copy_files, stage_of
 from .timm_folder import prepared_size, processor_of, usage, write_timm_folder
 from .weight_files import Weights, read_json, read_weights
 
@@ -68,17 +69,7 @@ _META_LICENSE = "cc-by-nc-4.0"
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth")
 
-_PROCESSOR = "preprocessor_config.json"
-
-_WRITTEN = {"config.json", "model.safetensors", "README.md", _PROCESSOR}
-_RECORD = "metrics.json"
-"""What a stage's training wrote; it goes along, so that a converted stage still says what it has seen."""
-
-_GO_ALONG = (
-    _RECORD, "README.md", _PROCESSOR, "published.json", "training_images.parquet",
-    "figures/*.png", "examples/*.png",
-)  # fmt: skip
-"""The rest of a stage that its record and card speak of."""
+_WRITTEN = {"config.json", "model.safetensors", CARD, PROCESSOR}
 
 _IN_TRANSFORMERS = re.compile(r"(hiera\.)?embeddings\.patch_embeddings\.")
 """How names of weights begin that need no renaming."""
@@ -94,6 +85,7 @@ class Conversion(NamedTuple):
         source: what the weights came from, for the card.
         license: licence of the weights.
         stage: the folder of the stage that was converted; None of any other source.
+        goes_along: the files of that stage that are as right beside the converted weights.
         processor: the content of the source's preprocessor_config.json (timm's: see processor_of), or None.
     """
 
@@ -103,6 +95,7 @@ class Conversion(NamedTuple):
     source: str
     license: str
     stage: Path | None = None
+    goes_along: tuple[str, ...] = ()
     processor: dict[str, Any] | None = None
 
 
@@ -115,14 +108,16 @@ def convert(source: str, num_heads: int | None = None, license_name: str | None 
         license_name: licence of the weights; None takes the source's card, then Meta's CC-BY-NC.
 
     Raises:
-        ValueError: the weights are not an image Hiera's, or do not fill the model exactly.
+        ValueError: the weights are not an image Hiera's, or do not fill the model exactly; or they are of a
+            training run here, whose record is not beside them.
         FileNotFoundError: there is no such file, folder or repository name.
     """
     if license_name is not None and not license_name.isprintable():
         raise ValueError(f"--license is {license_name!r}; wanted one line: an SPDX or Hub name.")
     path, label = _locate(source)
+    stage = stage_of(path if path.is_dir() else path.parent, label, license_name)
     if path.is_dir() and _config_of(path).get("model_type") == HieraMAEConfig.model_type:
-        return _convert_stock(path, label, license_name)
+        return _convert_stock(path, label, license_name, stage)
     weights_file = path if path.is_file() else _weights_in(path)
     state = read_weights([weights_file])
     neighbour = _config_of(weights_file.parent)
@@ -143,7 +138,9 @@ def convert(source: str, num_heads: int | None = None, license_name: str | None 
         left_out,
         f"{label} (SHA-256 {digest})",
         license_name or _card_license(weights_file.parent) or _META_LICENSE,
-        processor=processor_of(neighbour),
+        stage,
+        FILES_OF_RECORD,
+        processor_of(neighbour),
     )
 
 
@@ -162,16 +159,12 @@ def save(conversion: Conversion, folder: Path) -> None:
     conversion.model.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # which the library lets their owner alone read
         shutil.copymode(folder / "config.json", file)
-    if conversion.stage is None:
-        (folder / "README.md").write_text(_card(conversion), encoding="utf-8")
+    if CARD not in conversion.goes_along:
+        (folder / CARD).write_text(_card(conversion), encoding="utf-8")
         if conversion.processor is not None:
-            (folder / _PROCESSOR).write_text(json.dumps(conversion.processor, indent=2), encoding="utf-8")
-        return
-    for pattern in _GO_ALONG:
-        for file in sorted(conversion.stage.glob(pattern)):
-            place = folder / file.relative_to(conversion.stage)
-            place.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, place)
+            (folder / PROCESSOR).write_text(json.dumps(conversion.processor, indent=2), encoding="utf-8")
+    if conversion.stage is not None:
+        copy_files(conversion.stage, conversion.goes_along, folder)
 
 
 def save_for_timm(conversion: Conversion, folder: Path) -> Conversion:
@@ -190,18 +183,17 @@ def save_for_timm(conversion: Conversion, folder: Path) -> Conversion:
     """
     _refuse_overwriting(folder)
     mapped, left_out = write_timm_folder(conversion.model, folder, conversion.processor)
-    conversion = conversion._replace(mapped=mapped, left_out=left_out)
-    (folder / "README.md").write_text(_card(conversion, "timm"), encoding="utf-8")
-    for name in (_RECORD, "training_images.parquet"):
-        if conversion.stage is not None and (conversion.stage / name).is_file():
-            shutil.copyfile(conversion.stage / name, folder / name)
+    conversion = conversion._replace(mapped=mapped, left_out=left_out, goes_along=FILES_OF_RECORD)
+    (folder / CARD).write_text(_card(conversion, "timm"), encoding="utf-8")
+    if conversion.stage is not None:
+        copy_files(conversion.stage, conversion.goes_along, folder)
     return conversion
 
 
 def _refuse_overwriting(folder: Path) -> None:
     what = ", ".join(sorted({path.name for path in folder.glob("*")} & _WRITTEN))
-    if (folder / _RECORD).exists():
-        what = f"a stage: its {_RECORD} and card would speak of weights that are no longer there"
+    if (folder / RECORD).exists():
+        what = f"a stage: its {RECORD} and card would speak of weights that are no longer there"
     if what:
         raise ValueError(f"{folder} holds {what}; nothing is overwritten. Name a new folder.")
 
@@ -223,7 +215,8 @@ def report(conversion: Conversion, library: str = "transformers") -> str:
     elif isinstance(model, HieraMAEModel):
         lines.append("  Only the encoder is in the source: decoder, final norm and head will be new.")
     if conversion.stage is not None:
-        along = "record goes" if library == "timm" else "record, card and processor go"
+        is_whole = CARD in conversion.goes_along
+        along = "record, card and processor go" if is_whole else "record goes"
         lines.append(f"  A stage of this project: its {along} along unchanged.")
     return "\n".join([*lines, f"  licence {conversion.license}"])
 
@@ -273,7 +266,7 @@ def _locate(source: str) -> tuple[Path, str]:
     if path.exists():
         return path, path.name
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not (path.suffix[:2] == ".p" or path.parent.is_dir()):
-        patterns = ["config.json", *_WEIGHT_FILES, "model*.safetensors*", *_GO_ALONG]
+        patterns = ["config.json", *_WEIGHT_FILES, "model*.safetensors*", *FILES_OF_STAGE]
         return Path(snapshot_download(source, allow_patterns=patterns)), f"https://huggingface.co/{source}"
     raise FileNotFoundError(
         f"There is no {source}. Give a .pth or .safetensors file, a checkpoint folder, or a Hub id like "
@@ -295,7 +288,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _card_license(folder: Path) -> str | None:
-    card = folder / "README.md"
+    card = folder / CARD
     if not card.is_file():
         return None
     found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"), re.M)
@@ -336,7 +329,7 @@ def _fill(model: HieraMAEPreTrainedModel, state: Weights, mapped: Mapping[str, s
     model.load_state_dict(weights)
 
 
-def _convert_stock(path: Path, label: str, license_name: str | None) -> Conversion:
+def _convert_stock(path: Path, label: str, license_name: str | None, stage: Path | None) -> Conversion:
     """A folder transformers wrote: same names, loaded by what it was trained as."""
     classes = {
         "HieraForPreTraining": HieraMAEForPreTraining,
@@ -349,16 +342,13 @@ def _convert_stock(path: Path, label: str, license_name: str | None) -> Conversi
     ]
     if not stated or stated[0] not in classes:
         raise ValueError(f"{label} says it is {stated or 'nothing'}; wanted one of {', '.join(classes)}.")
-    record = read_json(path / _RECORD) if (path / _RECORD).is_file() else {}
-    stage = path if {"stage", "lineage"} <= record.keys() else None
-    if stage is not None and license_name is not None:
-        raise ValueError(f"{label} is a stage, whose record says its licence; leave --license out.")
     model = classes[stated[0]].from_pretrained(path)
     mapped = {name: name for name in model.state_dict()}
     chosen = license_name or _card_license(path) or _META_LICENSE
-    processor = path / _PROCESSOR
+    processor = path / PROCESSOR
     prepared = read_json(processor) if processor.is_file() else None
-    return Conversion(model, mapped, {}, label, chosen, stage, prepared)
+    along = () if stage is None else FILES_OF_STAGE
+    return Conversion(model, mapped, {}, label, chosen, stage, along, prepared)
 
 
 def _group(name: str) -> str:

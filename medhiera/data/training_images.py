@@ -12,7 +12,7 @@ of a dataset are known by their content: rows move from one revision to the next
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 from pyarrow import parquet
 
 from dataset_scripts import SOURCES
@@ -30,7 +30,7 @@ from dataset_scripts.image_folder import SOURCE as OWN_SOURCE
 from dataset_scripts.own.dataset_rows import content_name
 from medhiera.data.columns import read_column
 from medhiera.errors import UserError, one_line
-from medhiera.layout import TRAINING_IMAGES_FILE
+from medhiera.layout import TRAINING_IMAGES_FILE, offline_reason
 
 logger = logging.getLogger(__name__)
 
@@ -153,14 +153,14 @@ def _find(source: str | Path) -> Path | None:
         return None
     try:
         return Path(hf_hub_download(str(source), TRAINING_IMAGES_FILE))
-    except LocalEntryNotFoundError:
+    except (RemoteEntryNotFoundError, HFValidationError):
+        return None  # the repository has no such file, or this names none
+    except OSError as error:
         logger.warning(
-            "whether %s has seen the images that are held out is not checked: the Hub cannot be asked for "
-            "its %s, and it was not downloaded before", source, TRAINING_IMAGES_FILE,
+            "whether %s has seen the images that are held out is not checked: its %s cannot be fetched (%s)",
+            source, TRAINING_IMAGES_FILE, offline_reason(str(source)) or one_line(error),
         )  # fmt: skip
-    except (EntryNotFoundError, HFValidationError, OSError):
-        pass
-    return None
+        return None
 
 
 def trained_on(source: str | Path | None) -> pd.DataFrame:
@@ -181,17 +181,19 @@ def known_names(trained: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def check_unseen(source: str | Path | None, **held_out: Dataset) -> None:
+def check_unseen(source: str | Path | None, seen: pd.DataFrame | None = None, /, **held_out: Dataset) -> None:
     """Refuse to score a model on images that it was trained on, by whichever name.
 
     Args:
         source: the model's folder or Hub id, or None.
+        seen: what `read_training_images` gives of it; None to read it here.
         **held_out: rows by split.
 
     Raises:
         UserError: some were; with how many, and one by name.
     """
-    trained = trained_on(source)
+    seen = read_training_images(source) if seen is None else seen
+    trained = seen[seen["split"] == "train"]
     for split, rows in held_out.items() if len(trained) else ():
         asked = list_images(rows, split)
         is_known = known_names(trained, asked)
@@ -212,12 +214,12 @@ def check_unseen(source: str | Path | None, **held_out: Dataset) -> None:
 
 
 def count_seen(
-    sources: Sequence[str | Path | None], *, is_allowed: bool, **held_out: Dataset
+    before: Mapping[str | None, pd.DataFrame], *, is_allowed: bool, **held_out: Dataset
 ) -> dict[str, int]:
     """How many held-out images the models that training starts from were trained on, where allowed.
 
     Args:
-        sources: folders or Hub ids, or None.
+        before: what `read_training_images` gives, by folder or Hub id.
         is_allowed: False refuses them.
         **held_out: rows by split.
 
@@ -228,10 +230,11 @@ def count_seen(
         UserError: see check_unseen.
     """
     if not is_allowed:
-        for source in sources:
-            check_unseen(source, **held_out)
+        for source, images in before.items():
+            check_unseen(source, images, **held_out)
         return {}
-    trained = pd.concat([trained_on(source) for source in sources])
+    images = pd.concat(before.values())
+    trained = images[images["split"] == "train"]
     seen = {
         split: int(known_names(trained, list_images(rows, split)).any(axis=1).sum())
         for split, rows in held_out.items()

@@ -32,7 +32,8 @@ from transformers import BitImageProcessor
 
 from dataset_scripts.mistyped import is_repository
 from medhiera.errors import UserError
-from medhiera.hub.lineage import card_metadata, find_record
+from medhiera.hub.contents import contents_of
+from medhiera.hub.lineage import card_metadata, find_record, record_before
 from medhiera.hub.model_card import card_of
 from medhiera.hub.record import Geometry, ImagenetRecord, Lineage
 from medhiera.layout import CARD_FILE, LOG_FILE, PROCESSOR_FILE, PUBLISHED_FILE
@@ -85,6 +86,7 @@ def complete(folder: Path, started_from: str) -> ImagenetRecord:
             depths=list(model.config.depths),
             embed_dim=model.config.embed_dim,
         ),
+        contents=contents_of(folder),
     )
     record.write(folder)
     (folder / CARD_FILE).write_text(card_of(folder), encoding="utf-8")
@@ -103,7 +105,7 @@ def refuse_medical(folder: Path, started_from: str) -> None:
             training here.
     """
     for source in (str(folder), started_from):
-        record = find_record(source, is_kept=True)
+        record = record_before(source)
         if record is not None and record.stage:
             raise UserError(
                 f"{source} holds stage {record.stage}, which was trained on medical images; it keeps its own "

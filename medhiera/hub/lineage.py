@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import yaml
 from huggingface_hub import (
     _CACHED_NO_EXIST,
@@ -21,8 +22,10 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, Remote
 
 from dataset_scripts import SOURCES
 from dataset_scripts.mistyped import REPOSITORY
+from medhiera.data.training_images import read_training_images
 from medhiera.errors import UserError
 from medhiera.hub.beginning import read_beginning
+from medhiera.hub.contents import content_of
 from medhiera.hub.data_record import OWN
 from medhiera.hub.record import (
     AnyRecord,
@@ -38,6 +41,8 @@ from medhiera.layout import (
     METRICS_FILE,
     PUBLISHED_FILE,
     RUN_FILE,
+    TRAINING_IMAGES_FILE,
+    WEIGHTS_FILE,
     is_checkpoint,
     offline_reason,
     public_name,
@@ -110,12 +115,18 @@ def record_before(source: str | Path) -> AnyRecord | BegunRecord | None:
     """The record of what training starts from; of a checkpoint, that of its run, however far that came.
 
     Args:
-        source: a stage's folder, one of its checkpoints, or a Hub id.
+        source: a stage's folder, one of its checkpoints, its raw weights, or a Hub id.
 
     Raises:
-        UserError: a record that cannot be read or fetched, or a checkpoint apart from its run's folder.
+        UserError: a record that cannot be read or fetched, a checkpoint apart from its run's folder, or the
+            folder of a run that has not written its stage.
     """
     record: AnyRecord | BegunRecord | None = find_record(source, is_kept=True)
+    if record is None and (Path(source) / RUN_FILE).is_file():
+        raise UserError(
+            f"{source} is the folder of a run that has not finished its stage: resume that "
+            "(--resume_from_checkpoint true), or name one of its checkpoints"
+        )
     if record is not None or not is_checkpoint(source):
         return record
     run = Path(source).resolve().parent
@@ -128,6 +139,36 @@ def record_before(source: str | Path) -> AnyRecord | BegunRecord | None:
             "name the finished stage"
         )
     return record
+
+
+def images_before(source: str | None) -> pd.DataFrame:
+    """The images that what training starts from, and the stages before it, have seen.
+
+    Args:
+        source: a folder or Hub id, or None.
+
+    Returns:
+        See read_training_images.
+
+    Raises:
+        UserError: its record says that it was trained on images, and no list says on which; or see
+            record_before and read_training_images.
+    """
+    record = None if source is None else record_before(source)
+    images = read_training_images(source)
+    if record is not None and record.trained_on and images.empty:
+        is_here = Path(str(source)).exists()
+        step = (
+            "copy the file from where the folder came from, or train the stage again"
+            if is_here
+            else f"run `hf download {source} {TRAINING_IMAGES_FILE}` with a connection, or ask its owner"
+        )
+        raise UserError(
+            f"{source} was trained on {sum(record.trained_on.values()):,} images, and no "
+            f"{TRAINING_IMAGES_FILE} is to be had that says on which: whether it has seen what is held out "
+            f"would not be known of this stage and those after it; {step}"
+        )
+    return images
 
 
 def lineage_of(source: str, new_weights: list[str] | Literal["all"]) -> Lineage:
@@ -194,7 +235,7 @@ def teacher_record(
     Raises:
         UserError: a stage's record that cannot be read or fetched.
     """
-    record = find_record(source, is_kept=True)
+    record = record_before(source)
     if record is not None:
         before = record.lineage.teachers
         seen = [*record.real_sources, *(name for one in before for name in one.datasets or ())]
@@ -273,18 +314,20 @@ def card_metadata(source: str | Path) -> ModelCardData:
 
 
 def published_name(folder: Path) -> str | None:
-    """The repository that publish.py has sent this folder to.
+    """The repository that publish.py has sent this folder's weights to; None where they are others now.
 
     Raises:
-        UserError: the note is damaged.
+        UserError: the note is damaged, or the weights are.
     """
     note = folder / PUBLISHED_FILE
     if not note.is_file():
         return None
-    name = read_json_file(note).get("repo_id")
+    content = read_json_file(note)
+    name, weights = content.get("repo_id"), content.get("weights")  # the latter not by earlier versions
     if not isinstance(name, str) or not REPOSITORY.fullmatch(name):
         raise UserError(f"{note} names no repository ({name!r}); remove it, or publish the folder again")
-    return name
+    is_of_others = weights is not None and weights != content_of(folder / WEIGHTS_FILE)
+    return None if is_of_others else name
 
 
 def _licence_in_card(source: str) -> str | None:

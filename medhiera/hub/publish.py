@@ -69,6 +69,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from dataset_scripts.mistyped import no_folder
 from medhiera.errors import UserError, one_line
 from medhiera.hub.collection import add_to_collection
+from medhiera.hub.contents import content_of, refuse_changed
 from medhiera.hub.licences import CODE_LICENCE_FILE
 from medhiera.hub.lineage import card_metadata
 from medhiera.hub.private_text import check_links, check_private_text
@@ -82,6 +83,7 @@ from medhiera.layout import (
     PUBLISHED_FILE,
     STAGE_FILES,
     TRAINING_IMAGES_FILE,
+    WEIGHTS_FILE,
     read_json_file,
 )
 from medhiera.loading import check_weights
@@ -137,7 +139,8 @@ def publish_stage(
     logger.info("Published %d files of %s to %s.", len(files), row.words, repo_id)
     try:
         (folder / PUBLISHED_FILE).unlink(missing_ok=True)  # it may be a link to another file
-        (folder / PUBLISHED_FILE).write_text(json.dumps({"repo_id": repo_id}) + "\n", encoding="utf-8")
+        note = {"repo_id": repo_id, "weights": content_of(folder / WEIGHTS_FILE)}
+        (folder / PUBLISHED_FILE).write_text(json.dumps(note) + "\n", encoding="utf-8")
     except OSError as error:
         logger.warning("%s cannot be written (%s); what is trained from here will not name %s.",
                        folder / PUBLISHED_FILE, error, repo_id)  # fmt: skip
@@ -287,6 +290,7 @@ def _check_folder(folder: Path, stage: int | None) -> tuple[Stage[Any], AnyRecor
         card_metadata(folder)
     except UserError as error:
         raise UserError(f"{folder} is damaged: {_in_words(error)}") from error
+    refuse_changed(folder, record)
     return row, record
 
 

@@ -36,7 +36,8 @@ from medhiera.stages import Stage
 
 MODEL_CODE = PACKAGE.parent / "modeling_hiera_mae"
 
-NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py", "timm_folder.py")
+NOT_SHIPPED = ("__init__.py", "convert.py", "foreign_weights.py", "modeling_report.py", "stage_record.py",
+               "timm_folder.py")  # fmt: skip
 
 AUTO_MAP = {
     "AutoConfig": "configuration_hiera_mae.HieraMAEConfig",

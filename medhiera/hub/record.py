@@ -90,6 +90,7 @@ class StageRecord:
         lineage: where its weights come from.
         libraries: versions by name.
         commit: of this project's code; None outside of git.
+        contents: a digest of each file that it is about, see contents.py; empty of earlier versions.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -99,6 +100,7 @@ class StageRecord:
     lineage: Lineage
     libraries: dict[str, str] = field(default_factory=lambda: library_versions())
     commit: str | None = field(default_factory=lambda: code_commit())
+    contents: dict[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[int, str]:

@@ -301,15 +301,22 @@ class BeginningCallback(TrainerCallback):
 
     Args:
         *writes: each writes one of them.
+        before_steps: called first where steps are left to train, as in a run that resumes they may not be.
     """
 
-    def __init__(self, *writes: Callable[[], object]) -> None:
+    def __init__(
+        self, *writes: Callable[[], object], before_steps: Callable[[], object] | None = None
+    ) -> None:
         self.writes = writes
+        self.before_steps = before_steps
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write them: here no run that resumes is refused any more."""
-        if state.is_world_process_zero:
-            for write in self.writes:
-                write()
+        if not state.is_world_process_zero:
+            return
+        if self.before_steps is not None and state.global_step < state.max_steps:
+            self.before_steps()
+        for write in self.writes:
+            write()

@@ -23,6 +23,7 @@ from warm_python import start_warm
 
 from medhiera.data.training_images import read_training_images
 from medhiera.errors import UserError
+from medhiera.hub.contents import content_of
 from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import check_can_push, publish_stage
 from modeling_hiera_mae import HieraMAEForImageClassification, HieraMAEForPreTraining
@@ -355,7 +356,10 @@ def test_stages_are_grouped_in_a_collection(hub, pristine, tmp_path):
     assert collection["items"][1]["note"]["text"].startswith("Stage 2")
     publish_stage(folder, "tester/another", collection=collection["slug"])
     assert len(hub.collections) == 1 and len(collection["items"]) == 3
-    assert json.loads((folder / "published.json").read_text()) == {"repo_id": "tester/another"}
+    assert json.loads((folder / "published.json").read_text()) == {
+        "repo_id": "tester/another",
+        "weights": content_of(folder / "model.safetensors"),
+    }
     assert "published.json" not in hub.repositories["tester/another"].files
 
 

@@ -78,6 +78,15 @@ def test_folder_of_another_run_is_not_mixed_up(workshop, stage1, tmp_path):
         mae(workshop, tmp_path)
 
 
+def test_a_stage_whose_list_of_images_is_gone_is_no_start(workshop, stage1, tmp_path):
+    """Known before any data is built; with leakage allowed the new list would still vouch for too little."""
+    shutil.copytree(stage1, tmp_path / "stage1", ignore=shutil.ignore_patterns("*.parquet", "checkpoint-*"))
+    words = ["--model_name_or_path", str(tmp_path / "stage1"), "--build_dir", str(tmp_path / "built")]
+    with pytest.raises(UserError, match=r"was trained on \d+ images, and no training_images.parquet is to"):
+        mae(workshop, tmp_path / "out", *words, "--model_overrides", "{}", "--allow_leakage", "true")
+    assert not (tmp_path / "built").exists()
+
+
 def test_a_run_goes_on_with_its_own_recipe(workshop, stage1, tmp_path):
     """Options at their defaults before, and one that no training step depends on."""
     shutil.copytree(stage1 / "checkpoint-3", tmp_path / "checkpoint-3")

@@ -21,7 +21,7 @@ from medhiera.data.training_images import list_images, write_training_images
 from medhiera.errors import UserError
 from medhiera.hub.beginning import write_beginning
 from medhiera.hub.data_record import PreprocessingRecord
-from medhiera.hub.lineage import lineage_of
+from medhiera.hub.lineage import lineage_of, teacher_record
 from medhiera.hub.model_card import render_card
 from medhiera.hub.normalization import choose_preprocessing
 from medhiera.hub.record import BegunRecord
@@ -128,6 +128,31 @@ def test_a_checkpoint_keeps_the_normalization_and_lineage_of_its_run(mae_folder)
     (mae_folder / "run.json").write_text("{}")
     with pytest.raises(UserError, match=r"run\.json is not the record of a stage"):
         choose_preprocessing(str(checkpoint), 64, 73, 0.5, 0.2)
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_raw_weights_keep_the_normalization_and_lineage_of_their_stage(mae_folder, is_finished):
+    """Of a run with ema_decay; they have no processor of their own."""
+    raw = mae_folder / "raw"
+    raw.mkdir()
+    (raw / "config.json").write_bytes((mae_folder / "config.json").read_bytes())
+    of_run = PreprocessingRecord(64, 73, 0.4, 0.3)
+    if is_finished:  # also by an earlier version, which wrote no run.json
+        pretraining_record(preprocessing=of_run).write(mae_folder)
+    else:
+        write_beginning(BegunRecord(stage=1, **facts(preprocessing=of_run)), mae_folder)
+    assert choose_preprocessing(str(raw), 96, 110, 0.5, 0.2) == Preprocessing(96, 110, 0.4, 0.3)
+    lineage = lineage_of(str(raw), [])
+    assert lineage.started_from == "raw of stage 1 (from random weights; ChestX-ray14 1,000 images)"
+    assert lineage.earlier_sources == ["ChestX-ray14"] and lineage.license == "apache-2.0"
+    assert teacher_record(str(raw), "hiera", "0").datasets == ["ChestX-ray14"]
+
+
+def test_the_folder_of_a_run_that_has_not_finished_is_no_start(mae_folder):
+    """Ended between the weights and the record, it would be taken for weights of others."""
+    write_beginning(BegunRecord(stage=1, **facts()), mae_folder)
+    with pytest.raises(UserError, match=r"of a run that has not finished its stage: resume that"):
+        lineage_of(str(mae_folder), [])
 
 
 @pytest.mark.parametrize("reset_decoder", [False, True])

@@ -2,11 +2,12 @@
 
 import logging
 
+import huggingface_hub
 import pandas as pd
 import pytest
 from datasets import Dataset
 from pyarrow import parquet
-from stage_records import classification_record
+from stage_records import classification_record, imagenet_record
 
 from medhiera.data.training_images import (
     check_unseen,
@@ -125,6 +126,23 @@ def test_a_model_without_a_list_is_taken_as_it_is(tmp_path, caplog):
         (tmp_path / "trained_images.txt").write_text("0123456789abcdef\n")
         check_unseen(tmp_path, test=make_rows(1))
         assert "was trained by an earlier version" in caplog.text
+
+
+def test_an_evaluation_says_that_nothing_is_checked_where_the_list_is_gone(tmp_path, caplog):
+    for record, is_said in ((None, False), (imagenet_record(), False), (classification_record(), True)):
+        caplog.clear()
+        check_models_unseen(None, [str(tmp_path)], [record], test=make_rows(1))
+        assert ("no training_images.parquet says which images" in caplog.text) == is_said
+
+
+def test_a_list_that_the_hub_does_not_give_is_named(monkeypatch, caplog):
+    def refuse(*given):
+        raise OSError("403 Client Error.\nAccess to it is restricted.")
+
+    monkeypatch.setattr("medhiera.data.training_images.hf_hub_download", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    assert read_training_images("some-name/gated").empty
+    assert "is not checked: its training_images.parquet cannot be fetched (403 Client Error." in caplog.text
 
 
 def test_a_damaged_or_foreign_list_is_refused(tmp_path):

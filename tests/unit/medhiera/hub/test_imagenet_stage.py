@@ -5,20 +5,25 @@ import json
 import jsonschema
 import pytest
 import yaml
+from datasets import Dataset
 from page_fixtures import PREPROCESSING, write_stage1, write_stage2
 
 from medhiera.config.arguments import ModelArguments
+from medhiera.data.training_images import list_images, read_training_images, write_training_images
 from medhiera.errors import UserError
+from medhiera.hub.beginning import write_beginning
 from medhiera.hub.imagenet_stage import complete, main
 from medhiera.hub.lineage import lineage_of
 from medhiera.hub.model_card import TEMPLATES
 from medhiera.hub.normalization import choose_preprocessing
 from medhiera.hub.publish import _check_folder
-from medhiera.hub.record import read_record
+from medhiera.hub.published_files import AUTO_MAP
+from medhiera.hub.record import BegunRecord, read_record
 from medhiera.layout import STAGE_FILES, TRAINING_IMAGES_FILE
 from medhiera.training.model import start_model
 from modeling_hiera_mae import HieraMAEConfig, HieraMAEForImageClassification, HieraMAEForPreTraining
 from modeling_hiera_mae.convert import convert, save
+from modeling_hiera_mae.convert import main as convert_command
 
 
 @pytest.fixture
@@ -91,6 +96,60 @@ def test_nor_is_one_that_was_converted(tmp_path):
     assert lineage_of(str(tmp_path / "converted"), []).started_from.startswith("stage 1 (")
     with pytest.raises(UserError, match="holds stage 1, which was trained on medical images"):
         complete(tmp_path / "converted", "facebook/hiera_tiny_224")
+
+
+@pytest.mark.parametrize("part", ["checkpoint-8", "raw"])
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_nor_is_a_part_of_a_run(tmp_path, part, is_finished):
+    """Its record lies in the run's folder."""
+    stage = write_stage1(tmp_path / "stage")
+    record = read_record(stage)
+    (stage / part).mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (stage / part / name).write_bytes((stage / name).read_bytes())
+    if part != "raw":
+        (stage / part / "complete.json").write_text("{}")
+    if not is_finished:
+        (stage / "metrics.json").unlink()
+        facts = ("stage", "kind", "lineage", "data", "preprocessing", "recipe")
+        write_beginning(BegunRecord(**{name: getattr(record, name) for name in facts}), stage)
+    for weights in (stage / part, stage / part / "model.safetensors"):
+        with pytest.raises(ValueError, match=r"is a part of a training run, .* finished stage, .*/stage\."):
+            convert(str(weights))
+    with pytest.raises(UserError, match=f"{part} holds stage 1, which was trained on medical images"):
+        complete(stage / part, "facebook/hiera_tiny_224")
+
+
+def test_a_stage_that_comes_back_from_timm_is_still_one(tmp_path):
+    stage = write_stage1(tmp_path / "stage")
+    images = list_images(Dataset.from_dict({"source": ["ChestX-ray14"], "image_id": ["a.png"]}), "train")
+    write_training_images(stage, images)
+    for source, folder, *words in (("stage", "timm", "--to", "timm"), ("timm", "back")):
+        convert_command([str(tmp_path / source), str(tmp_path / folder), *words])
+    back = tmp_path / "back"
+    assert read_record(back) == read_record(stage) and len(read_training_images(back)) == len(images)
+    assert lineage_of(str(back), []).started_from.startswith("stage 1 (")
+    kept, wanted = (choose_preprocessing(str(one), 64, 72, 0.5, 0.2) for one in (back, stage))
+    assert kept == wanted
+    with pytest.raises(UserError, match="holds stage 1, which was trained on medical images"):
+        complete(back, "facebook/hiera_tiny_224")
+    with pytest.raises(ValueError, match="is a stage, whose record says its licence; leave --license out"):
+        convert(str(tmp_path / "timm"), license_name="mit")
+
+
+def test_weights_of_ours_without_their_record_are_not_converted(tmp_path):
+    """Of a run that was ended while it wrote its stage; of the Hub, from a cache that holds a part."""
+    stage = write_stage1(tmp_path / "stage")
+    (stage / "metrics.json").unlink()
+    assert convert(str(stage)).stage is None  # nothing says that it is ours
+    (stage / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is of a run that has not ended, so no metrics\.json says"):
+        convert(str(stage))
+    (stage / "run.json").unlink()
+    config = json.loads((stage / "config.json").read_text())
+    (stage / "config.json").write_text(json.dumps(config | {"auto_map": AUTO_MAP}))
+    with pytest.raises(ValueError, match=r"was published by this project, and its metrics\.json"):
+        convert(str(stage))
 
 
 @pytest.mark.parametrize(

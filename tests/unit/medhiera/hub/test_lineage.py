@@ -6,12 +6,14 @@ from dataclasses import asdict
 
 import huggingface_hub
 import pytest
+from datasets import Dataset
 from stage_records import SOME_REPORT, classification_record, imagenet_record, pretraining_record
 
 from dataset_scripts.build.origin import DatasetOrigin
 from medhiera.data.cocktail import LeakageCounts
+from medhiera.data.training_images import list_images, write_training_images
 from medhiera.errors import UserError
-from medhiera.hub.lineage import find_record, lineage_of, teacher_record
+from medhiera.hub.lineage import find_record, images_before, lineage_of, teacher_record
 from medhiera.hub.operation import Operation
 from medhiera.hub.published_files import AUTO_MAP
 from medhiera.hub.record import Lineage, StageLeakage
@@ -149,6 +151,26 @@ def test_a_record_that_cannot_be_fetched_is_not_taken_for_none(monkeypatch, tmp_
     for ask in keep:
         with pytest.raises(UserError, match=rf"would lack .* Run `hf download {name} metrics.json` with"):
             ask()
+
+
+def test_a_stage_without_its_list_of_images_is_no_start(monkeypatch, tmp_path):
+    """The list of what is trained from it would vouch for less than its weights have seen."""
+    told = "was trained on 1,000 images, and no training_images.parquet is to be had that says on which"
+    here = tmp_path / "here"
+    write(here, pretraining_record())
+    (here / "checkpoint-8").mkdir()
+    (here / "run.json").write_text("{}")
+    name = cache(monkeypatch, tmp_path / "hub", "tester/listless", OURS)
+    write(tmp_path / "hub" / "models--tester--listless" / "snapshots" / "c0ffee", pretraining_record())
+    for source, step in ((here, "copy the file from where"), (here / "checkpoint-8", "copy the file"),
+                         (name, f"run `hf download {name} training_images.parquet`")):  # fmt: skip
+        with pytest.raises(UserError, match=rf"{told}: .*; {step}"):
+            images_before(str(source))
+    images = list_images(Dataset.from_dict({"source": ["ChestX-ray14"], "image_id": ["a.png"]}), "train")
+    write_training_images(here, images)
+    assert [len(images_before(str(source))) for source in (here, here / "checkpoint-8")] == [1, 1]
+    assert images_before(write(tmp_path / "stage0", imagenet_record())).empty
+    assert images_before(None).empty and images_before("someone/else").empty
 
 
 def test_a_stock_model_in_the_cache_is_trained_from_offline(monkeypatch, tmp_path, caplog):
