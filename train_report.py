@@ -85,7 +85,6 @@ def main(argv: list[str]) -> None:
     trainer = run.make_trainer(
         model,
         trainer_class=ReportTrainer,
-        encoder_rate=options.encoder_rate or 1.0,
         callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
         data_collator=ReportCollator(),
         train_dataset=make_dataset(

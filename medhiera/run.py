@@ -207,6 +207,7 @@ class Run(Generic[S]):
         return trainer_class(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,
+            encoder_rate=getattr(self.config.stage, "encoder_rate", 1.0),
             recipe=self.config.shaping_a_step() | self.digests,
             model=model,
             args=training,
