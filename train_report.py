@@ -51,7 +51,8 @@ from medhiera.hub.record import ReportRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.report_writer import ReportWriter
 from medhiera.layout import FIGURES_FOLDER, REPORTS_FILE, public_name
-from medhiera.run import IF_INTERRUPTED, Run, begin_run
+from medhiera.run import Run, begin_run
+from medhiera.run_folder import how_to_go_on
 from medhiera.stages import REPORTS
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
@@ -182,4 +183,4 @@ def make_dataset(
 
 
 if __name__ == "__main__":
-    run_script(main, IF_INTERRUPTED)
+    run_script(main, how_to_go_on)

@@ -5,8 +5,6 @@ out rows, the model to start from and the Trainer; `Run.finish` writes the stage
 Above every room.
 """
 
-import atexit
-import contextlib
 import logging
 import os
 import warnings
@@ -59,7 +57,8 @@ from medhiera.hub.result_warnings import result_warnings
 from medhiera.hub.widget_examples import score_examples, write_examples
 from medhiera.inference.classifier import Classifier
 from medhiera.layout import CARD_FILE, EXAMPLES_FOLDER, LOG_FILE, share_weights
-from medhiera.output import make_folder, one_writer, other_writer, write_error
+from medhiera.output import other_writer, write_error
+from medhiera.run_folder import hold_output
 from medhiera.stages import STAGES, S, Stage
 from medhiera.training.callbacks import (
     BeginningCallback,
@@ -73,11 +72,6 @@ from medhiera.training.trainer import MedHieraTrainer
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=MedHieraTrainer)
-
-IF_INTERRUPTED = (
-    "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
-    "written yet"
-)
 
 
 @dataclass
@@ -333,18 +327,6 @@ def _output_faults(config: Config[S]) -> list[str]:
         return checkpoint_faults(output, training.resume_from_checkpoint)
     except OSError as error:
         return [str(write_error("output_dir", output, error))]
-
-
-def hold_output(folder: Path) -> None:
-    """Make a run's folder and write there alone until this process ends.
-
-    Raises:
-        UserError: another run writes there, or it cannot be written to.
-    """
-    is_new = make_folder(folder, "output_dir")
-    until_the_end = contextlib.ExitStack()
-    until_the_end.enter_context(one_writer(folder, "output_dir", is_new))
-    atexit.register(until_the_end.close)
 
 
 def refuse_other_stage(stage: Stage[S], output: Path) -> None:
