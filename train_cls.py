@@ -47,7 +47,8 @@ from medhiera.hub.result_warnings import one_sided_warning
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.classifier import Classifier, score_logits
 from medhiera.layout import FIGURES_FOLDER
-from medhiera.run import IF_INTERRUPTED, Run, begin_run
+from medhiera.run import Run, begin_run
+from medhiera.run_folder import how_to_go_on
 from medhiera.stages import CLASSIFICATION
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
@@ -222,4 +223,4 @@ def scores_of(
 
 
 if __name__ == "__main__":
-    run_script(main, IF_INTERRUPTED)
+    run_script(main, how_to_go_on)

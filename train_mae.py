@@ -37,7 +37,8 @@ from medhiera.hub.teachers import TeacherRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.reconstruction import reconstruct
 from medhiera.layout import FIGURES_FOLDER
-from medhiera.run import IF_INTERRUPTED, Run, begin_run
+from medhiera.run import Run, begin_run
+from medhiera.run_folder import how_to_go_on
 from medhiera.stages import PRETRAINING
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
@@ -251,4 +252,4 @@ def make_drawing(
 
 
 if __name__ == "__main__":
-    run_script(main, IF_INTERRUPTED)
+    run_script(main, how_to_go_on)

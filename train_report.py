@@ -52,7 +52,8 @@ from medhiera.hub.record import ReportRecord
 from medhiera.hub.training_record import TrainingRecord
 from medhiera.inference.report_writer import ReportWriter
 from medhiera.layout import FIGURES_FOLDER, REPORTS_FILE, public_name
-from medhiera.run import IF_INTERRUPTED, Run, begin_run
+from medhiera.run import Run, begin_run
+from medhiera.run_folder import how_to_go_on
 from medhiera.stages import REPORTS
 from medhiera.training import figures
 from medhiera.training.callbacks import FigureCallback
@@ -90,7 +91,6 @@ def main(argv: list[str]) -> None:
     trainer = run.make_trainer(
         model,
         trainer_class=ReportTrainer,
-        encoder_rate=options.encoder_rate or 1.0,
         callbacks=[FigureCallback(run.output, LOSS_NAME, run.figure_mark)],
         data_collator=ReportCollator(),
         train_dataset=learned,
@@ -186,4 +186,4 @@ def make_dataset(
 
 
 if __name__ == "__main__":
-    run_script(main, IF_INTERRUPTED)
+    run_script(main, how_to_go_on)

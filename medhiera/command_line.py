@@ -7,6 +7,7 @@ at once: its parser stands at the top of its file, above the other imports. The 
 import argparse
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,39 @@ started_as: str | None = None
 
 started_from = ""
 """What stands after `python` in the examples of its own file: "predict.py" or "-m package.module"."""
+
+
+_UNBALANCED = (
+    "classes have no weights: --prior_bias true, --loss asymmetric and thresholds that validation chooses "
+    "are for rare ones (docs/questions.md)"
+)
+
+INSTEAD = (
+    ("freeze", "encoder_rate", "--encoder_rate 0 freezes the encoder"),
+    ("class_weight", "prior_bias", _UNBALANCED),
+    ("pos_weight", "prior_bias", _UNBALANCED),
+    ("weighted_", "prior_bias", _UNBALANCED),
+    ("focal", "prior_bias", _UNBALANCED),
+    ("lora", "prior_bias", "a classifier's adapters: docs/transformers.md#adapters"),
+    ("seeds", "seed", "a run has one --seed; for a table over seeds there is `medhiera reproduce labels`"),
+    ("tta", "", "`medhiera evaluate --tta` scores with each image's mirror image too"),
+)
+"""How an option begins that is often tried; an option of the commands that the answer is for; the answer."""
+
+
+def nearest_option(name: str, known: Iterable[str]) -> str:
+    """`; …`: what there is in place of an option that does not exist, or nothing.
+
+    Args:
+        name: as typed, with or without dashes before it.
+        known: the command's options, written alike.
+    """
+    known = list(known)
+    plain = name.lstrip("-").replace("-", "_")
+    has = {option.lstrip("-").replace("-", "_") for option in known} | {""}
+    answers = (text for begins, of, text in INSTEAD if plain.startswith(begins) and of in has)
+    answer = next(answers, None)
+    return did_you_mean(name, known) if answer is None else f"; {answer}"
 
 
 def program() -> str:
@@ -35,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
             if word == "--":
                 break
             if name.startswith("--") and name not in self._option_string_actions:
-                self.error(f"no option {name}{did_you_mean(name, self._option_string_actions)}")
+                self.error(f"no option {name}{nearest_option(name, self._option_string_actions)}")
         return super().parse_args(args, namespace)
 
 

@@ -50,13 +50,14 @@ def _let_threads_finish(has_succeeded: bool) -> None:
 
 
 def run_script(
-    main: Callable[[list[str]], None], if_interrupted: str = "repeat the command to start again"
+    main: Callable[[list[str]], None],
+    if_interrupted: str | Callable[[], str] = "repeat the command to start again",
 ) -> None:
     """Run a script's main on the command line's arguments; a user's error or Ctrl-C ends it with one message.
 
     Args:
         main: takes the arguments.
-        if_interrupted: what to do after Ctrl-C, said by the first rank.
+        if_interrupted: what to do after Ctrl-C, or gives it when it is known; said by the first rank.
     """
     name = program()
     try:
@@ -65,11 +66,12 @@ def run_script(
         _let_threads_finish(has_succeeded=False)
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
-        pass
+        _let_threads_finish(has_succeeded=False)
     else:
         _let_threads_finish(has_succeeded=True)
         return
     gc.collect()  # progress bars close now, and not behind the message
     if os.environ.get("RANK", "0") == "0":
-        print(f"\n{name}: interrupted; {if_interrupted}", file=sys.stderr)
+        advice = if_interrupted if isinstance(if_interrupted, str) else if_interrupted()
+        print(f"\n{name}: interrupted; {advice}", file=sys.stderr)
     sys.exit(INTERRUPTED)

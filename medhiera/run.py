@@ -5,8 +5,6 @@ out rows, the model to start from and the Trainer; `Run.finish` writes the stage
 Above every room.
 """
 
-import atexit
-import contextlib
 import logging
 import os
 import warnings
@@ -55,7 +53,8 @@ from medhiera.hub.publish import check_can_push, publish_stage
 from medhiera.hub.record import AnyRecord, BegunRecord, Lineage, read_record
 from medhiera.hub.result_warnings import result_warnings
 from medhiera.layout import LOG_FILE
-from medhiera.output import make_folder, one_writer, other_writer, write_error
+from medhiera.output import other_writer, write_error
+from medhiera.run_folder import hold_output
 from medhiera.stages import STAGES, S, Stage
 from medhiera.training.callbacks import (
     BeginningCallback,
@@ -69,11 +68,6 @@ from medhiera.training.trainer import MedHieraTrainer
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=MedHieraTrainer)
-
-IF_INTERRUPTED = (
-    "checkpoints are kept: repeat the command with --resume_from_checkpoint true, or as it is if none is "
-    "written yet"
-)
 
 
 @dataclass
@@ -205,6 +199,7 @@ class Run(Generic[S]):
         return trainer_class(
             optimization=self.config.optimization,
             preprocessing=self.preprocessing,
+            encoder_rate=getattr(self.config.stage, "encoder_rate", 1.0),
             recipe=self.config.shaping_a_step() | self.digests,
             model=model,
             args=training,
@@ -331,18 +326,6 @@ def _output_faults(config: Config[S]) -> list[str]:
         return checkpoint_faults(output, training.resume_from_checkpoint)
     except OSError as error:
         return [str(write_error("output_dir", output, error))]
-
-
-def hold_output(folder: Path) -> None:
-    """Make a run's folder and write there alone until this process ends.
-
-    Raises:
-        UserError: another run writes there, or it cannot be written to.
-    """
-    is_new = make_folder(folder, "output_dir")
-    until_the_end = contextlib.ExitStack()
-    until_the_end.enter_context(one_writer(folder, "output_dir", is_new))
-    atexit.register(until_the_end.close)
 
 
 def refuse_other_stage(stage: Stage[S], output: Path) -> None:

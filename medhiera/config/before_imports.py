@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from dataset_scripts.mistyped import did_you_mean, folder_fault
+from dataset_scripts.mistyped import folder_fault
+from medhiera.command_line import nearest_option
 from medhiera.config.arguments import StageArguments
 from medhiera.config.help import OUR_GROUPS, answer_help, training_options
 from medhiera.errors import UserError, run_script
@@ -172,7 +173,7 @@ def unknown_keys(keys: Sequence[str], known: set[str]) -> str:
             sentences.append(f"{name} stands among the options: the recipe comes first")
             continue
         meant = MEANT.get(name.replace("-", "_"))
-        hint = f"; did you mean {meant!r}?" if meant in known else did_you_mean(name, known)
+        hint = f"; did you mean {meant!r}?" if meant in known else nearest_option(name, known)
         hint = hint or "; see --help for all keys"
         sentences.append(f"unknown key {name!r}{hint}")
     return "\n".join(sentences)

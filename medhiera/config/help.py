@@ -23,6 +23,7 @@ from medhiera.config.arguments import (
     OptimizationArguments,
     StageArguments,
 )
+from medhiera.config.refused_options import NOT_TAKEN
 
 OUR_GROUPS = (DataArguments, ModelArguments, OptimizationArguments, AugmentationArguments)
 """The options that every stage has, by subject; each class's docstring is its heading."""
@@ -60,7 +61,7 @@ def answer_help(stage: type[StageArguments], description: str | None, argv: Sequ
 
 
 def help_text(stage: type[StageArguments], description: str | None = None) -> str:
-    """The whole help of a training script."""
+    """The whole help of a training script: every option that a recipe may set."""
     parser = argparse.ArgumentParser(
         prog=program(), usage="%(prog)s [RECIPE.yaml] [--option value ...]", add_help=False,
         description=with_examples(description or ""), formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,6 +78,7 @@ def help_text(stage: type[StageArguments], description: str | None = None) -> st
         if each.name in ours
         else each
         for each in training_options()
+        if each.name not in NOT_TAKEN
     )
     _add(parser, "transformers.TrainingArguments, for experts", theirs)
     return parser.format_help()

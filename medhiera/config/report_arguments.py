@@ -6,12 +6,13 @@ Beside stage_arguments.py, which has those of the other stages.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from medhiera.config.arguments import Config, StageArguments, option
+from medhiera.config.arguments import Config, option
 from medhiera.config.ranges import BELOW_ONE, COUNT, COUNT_OR_NONE, Range
+from medhiera.config.stage_arguments import FineTuningArguments
 
 
 @dataclass
-class ReportArguments(StageArguments):
+class ReportArguments(FineTuningArguments):
     """Stage 2 for reports: what is written, by which decoder, and how it is chosen."""
 
     recipes: ClassVar[str] = "report"
@@ -66,11 +67,6 @@ class ReportArguments(StageArguments):
         "R2Gen's vocabulary instead: whole words of cleaned reports that stand in training three times (ten "
         "times by MIMIC-CXR's rules), so written reports have no capitals and no commas.",
         card="where set",
-    )
-    encoder_rate: float = option(
-        1.0,
-        "Learning rate of the encoder as a share of the decoder's, which is learning_rate; 0 freezes it.",
-        range=Range(0, 1000),
     )
     rotation_degrees: float = option(
         0.0, "Random rotation after the crop, black fill.", card="where set", range=Range(0, 45)
@@ -132,9 +128,7 @@ class ReportArguments(StageArguments):
             faults.append("source_weights is for stage 1; name the sources in `sources`")
         if config.training.fsdp:
             faults.append("fsdp cannot write reports while it trains; use DDP")
-        if config.optimization.optimizer is None and self.encoder_rate not in (0, 1):
-            faults.append("encoder_rate needs optimizer: adam or adamw; set one of them")
-        return faults
+        return faults + self.encoder_faults(config)
 
     def _decoder_faults(self) -> list[str]:
         faults = []

@@ -67,6 +67,12 @@ def fill_in(config: Config[Any]) -> None:
         blocks = sum(geometry.depths)
         listed = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
         logger.info("by the model's size (%d blocks, %d wide): %s", blocks, geometry.embed_dim, listed)
+    if getattr(config.stage, "encoder_rate", 1) == 0 and optimization.drop_path_rate:
+        logger.info(
+            "drop_path_rate %g is left out: the encoder is frozen, and its features stay the same",
+            optimization.drop_path_rate,
+        )
+        optimization.drop_path_rate = 0.0
     _check_layer_decay(optimization.layer_decay, sum(geometry.depths))
     _check_lowest_rate(config.training)
 

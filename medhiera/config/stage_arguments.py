@@ -142,7 +142,31 @@ class MAEArguments(StageArguments):
 
 
 @dataclass
-class ClassificationArguments(StageArguments):
+class FineTuningArguments(StageArguments):
+    """What both kinds of stage 2 have: an encoder of before, and something new that stands on it."""
+
+    encoder_rate: float = option(
+        1.0,
+        "Learning rate of the encoder as a share of what stands on it, the head or the decoder, whose is "
+        "learning_rate; 0 freezes the encoder.",
+        range=Range(0, 1000),
+    )
+
+    def encoder_faults(self, config: Config[Any]) -> list[str]:
+        """A rate that transformers' optimizers cannot give, and a frozen encoder that has learned nothing."""
+        faults = []
+        if config.optimization.optimizer is None and self.encoder_rate not in (0, 1):
+            faults.append("encoder_rate needs optimizer: adam or adamw; set one of them")
+        if self.encoder_rate == 0 and config.model.model_name_or_path is None:
+            faults.append(
+                "encoder_rate 0 freezes the encoder, which without a checkpoint has random weights; give "
+                "--model_name_or_path FOLDER or a Hub id, or leave encoder_rate out"
+            )
+        return faults
+
+
+@dataclass
+class ClassificationArguments(FineTuningArguments):
     """Stage 2: what is trained beside the encoder."""
 
     recipes: ClassVar[str] = "cls"
@@ -219,7 +243,7 @@ class ClassificationArguments(StageArguments):
             faults.append(
                 "mixup_alpha mixes the images of one batch; per_device_train_batch_size 1 has none to mix"
             )
-        return faults + _of_stage_1(config)
+        return faults + self.encoder_faults(config) + _of_stage_1(config)
 
 
 def _of_stage_1(config: Config[Any]) -> list[str]:

@@ -7,9 +7,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset_scripts.build.build_log import read_report
+from dataset_scripts.build.build_log import kinds_left_out, read_report
 from dataset_scripts.build.layout import BUILD_REPORT_FILE, LEAKAGE_REPORT_FILE
 from dataset_scripts.build.origin import DatasetOrigin, origin_from_json
+
+_NAMED = 3
 
 
 @dataclass
@@ -60,6 +62,26 @@ def read_leakage(folder: Path) -> LeakageCounts:
         unsure=near.get("images", 0),
         unsure_drawn=near.get("drawn", 0),
     )
+
+
+def split_left_out(folder: Path, split: str) -> str:
+    """Why a split is empty, where all of its images were left out of the build; empty where none was.
+
+    Args:
+        folder: of the built data.
+        split: that it does not have.
+    """
+    if not (folder / BUILD_REPORT_FILE).is_file():
+        return ""
+    report = read_report(folder)
+    kinds = kinds_left_out(report)
+    lost = [one for one in report["problems"] if one["split"] == split and one["kind"] in kinds]
+    if not lost:
+        return ""
+    named = "; ".join(f"{one['name']}: {one['kind']}, {one['detail']}" for one in lost[:_NAMED])
+    more = f"; and {len(lost) - _NAMED:,} more" if len(lost) > _NAMED else ""
+    what = "the 1 image of it was left out" if len(lost) == 1 else f"all {len(lost):,} were left out"
+    return f"{what} ({named}{more}); mend that, or add images"
 
 
 def are_patients_guessed(folder: Path) -> bool:

@@ -30,7 +30,7 @@ from dataset_scripts.image_folder import ImageFolder, is_own_folder, missing_spl
 from dataset_scripts.own.labels import NOT_NAMED, Columns, check_named
 from dataset_scripts.splits import SPLIT_SCHEMES
 from medhiera.config.arguments import DataArguments
-from medhiera.data.build_reports import LeakageCounts, read_leakage
+from medhiera.data.build_reports import LeakageCounts, read_leakage, split_left_out
 from medhiera.data.columns import has_exclusive_labels, read_column
 from medhiera.data.own_dataset import as_own_folder, is_own_dataset
 from medhiera.data.shards import open_in_place
@@ -115,6 +115,8 @@ class BuiltDataset:
         Raises:
             UserError: the data has no such split.
         """
+        if name not in self.rows and (lost := split_left_out(self.folder, name)):
+            raise UserError(f"the data has no {name} split, only {sorted(self.rows)}: {lost}")
         if name not in self.rows and self.is_own_alone():
             raise UserError(
                 f"the data has no {name} split, only {sorted(self.rows)}: your table (labels.csv, or "

@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from medhiera.data.batch_memory import forget_ended_workers
 from medhiera.data.dataset import KeyedSampler
-from medhiera.training.preemption import leave_sigterm_in_workers
+from medhiera.training.preemption import leave_signals_in_workers
 from medhiera.training.settings import check_batches
 
 
@@ -32,17 +32,22 @@ class LoadingTrainer(Trainer):
         super().__init__(*args, **kwargs)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers; no kept worker outlives it, and SIGTERM ends what is left of the others."""
+        """As transformers; no kept worker outlives it, and SIGTERM ends what is left of the others.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the first one behind a checkpoint.
+        """
         is_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         self._is_training.value = 1
         try:
             return super().train(*args, **kwargs)
         finally:
             self._is_training.value = 0
             self._end_workers()
-            if is_main_thread and before is not None:  # an error skips the callback that would
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                if is_main_thread and handler is not None:  # an error skips the callback that would
+                    signal.signal(number, handler)
 
     def _end_workers(self) -> None:
         for loader in self._kept:
@@ -92,7 +97,7 @@ class LoadingTrainer(Trainer):
         # Each start of workers draws a number. Of torch's own generator it would move what the model draws,
         # and a resumed run starts workers where the whole run kept them.
         inner.generator = torch.Generator().manual_seed(self.args.seed)
-        leave_sigterm_in_workers(inner, self._is_training)
+        leave_signals_in_workers(inner, self._is_training)
         if keeps_workers:
             self._kept.append(inner)
         return loader

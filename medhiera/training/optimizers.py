@@ -59,7 +59,7 @@ def build_optimizer(
         model: on the device where it trains.
         optimization: says which: `adam` over all parameters, `adamw` over `layer_decay_groups`.
         training: learning rate, betas, epsilon, weight decay.
-        encoder_rate: of a model that writes reports: the encoder's learning rate as a share of the decoder's.
+        encoder_rate: the encoder's learning rate as a share of what stands on it; 0 where it is frozen.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options: dict[str, Any] = {
@@ -83,20 +83,25 @@ def build_optimizer(
     return optimizer
 
 
+def encoder_of(model: Any) -> nn.Module:
+    """What a decoder of reports or a classifier's head stands on, to its last norm."""
+    encoder: nn.Module = model.encoder if hasattr(model.config, "encoder") else model.base_model
+    return encoder
+
+
 def encoder_rate_groups(model: nn.Module, learning_rate: float, encoder_rate: float) -> list[Any]:
     """All trained parameters, or the encoder's and the rest as two groups where their rates differ.
 
     Args:
-        model: any; with a rate of its own for the encoder, one that holds it as `encoder`.
+        model: any; with a rate of its own for the encoder, see encoder_of.
         learning_rate: of the rest.
         encoder_rate: share of it that the encoder has.
     """
-    trained = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    trained = [one for one in model.parameters() if one.requires_grad]
     if encoder_rate == 1:
-        return [one for _, one in trained]
-    parts = [
-        [one for name, one in trained if name.startswith("encoder.") == is_in] for is_in in (True, False)
-    ]
+        return trained
+    inside = {id(one) for one in encoder_of(model).parameters()}
+    parts = [[one for one in trained if (id(one) in inside) == is_in] for is_in in (True, False)]
     rates = (learning_rate * encoder_rate, learning_rate)
     return [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True) if part]
 
@@ -113,22 +118,19 @@ def layer_decay_groups(
         learning_rate: of the head; each block below has layer_decay times the rate of the one above.
         weight_decay: of matrices; norms, biases, position embeddings and mask token have none.
         layer_decay: 1 for the same rate everywhere.
-        encoder_rate: of a model that writes reports: share of the rate that the encoder's blocks have.
+        encoder_rate: share of that rate that the encoder's parameters have, see encoder_of.
 
     Source: BEiT, arXiv:2106.08254, by timm.optim.param_groups_layer_decay.
     """
-    encoder = getattr(model.config, "encoder", model.config)
-    grouped = _Grouped(model, tuple(encoder.depths))
-    of_encoder = set()
-    if encoder is not model.config:
-        of_encoder = {id(one) for name, one in model.named_parameters() if name.startswith("encoder.")}
+    grouped = _Grouped(model, tuple(getattr(model.config, "encoder", model.config).depths))
+    inside = {id(one) for one in encoder_of(model).parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for group in param_groups_layer_decay(
         grouped, weight_decay=weight_decay, no_weight_decay_list=NO_WEIGHT_DECAY, layer_decay=layer_decay
     ):
         # timm makes two groups a block, each with its own kernels, even where all blocks learn alike.
         for parameter in group["params"]:
-            share = group["lr_scale"] * (encoder_rate if id(parameter) in of_encoder else 1.0)
+            share = group["lr_scale"] * (encoder_rate if id(parameter) in inside else 1.0)
             groups.setdefault((share, group["weight_decay"]), []).append(parameter)
     return [
         {"params": parameters, "lr": learning_rate * share, "weight_decay": decay}

@@ -70,8 +70,6 @@ def start_report_model(
         add_lora(decoder, options.lora_rank, new)
     model = HieraMAEForReports.join(encoder, decoder, views=options.views, **tokens)
     model.label_smoothing = options.label_smoothing
-    if not options.encoder_rate:
-        model.encoder.requires_grad_(False)
     model.generation_config = GenerationConfig(
         max_new_tokens=options.max_tokens,
         num_beams=options.num_beams,

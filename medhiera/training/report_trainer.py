@@ -14,16 +14,7 @@ from medhiera.training.trainer import MedHieraTrainer
 
 
 class ReportTrainer(MedHieraTrainer):
-    """MedHieraTrainer whose batches are studies, and whose predictions are the tokens of written reports.
-
-    Args:
-        encoder_rate: the encoder's learning rate as a share of the decoder's.
-        **kwargs: MedHieraTrainer's own.
-    """
-
-    def __init__(self, *, encoder_rate: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.encoder_rate = encoder_rate
+    """MedHieraTrainer whose batches are studies, and whose predictions are the tokens of written reports."""
 
     def _model_inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         return model_inputs(self.preprocessing, batch, self.model.config.encoder.num_channels)

@@ -36,15 +36,10 @@ from medhiera.training.evaluation_loss import EvaluationLoss, forget_repeated_im
 from medhiera.training.loaders import LoadingTrainer
 from medhiera.training.losses import countable_labels
 from medhiera.training.nonfinite import NonFiniteLossGuard, check_finite_weights
-from medhiera.training.optimizers import build_optimizer
+from medhiera.training.optimizers import build_optimizer, encoder_of
 from medhiera.training.out_of_memory import end_run
 from medhiera.training.preemption import PreemptionCallback
-from medhiera.training.settings import (
-    check_schedule,
-    check_settings,
-    run_settings,
-    write_settings,
-)
+from medhiera.training.settings import check_schedule, check_settings, run_settings, write_settings
 from medhiera.training.sharding import keep_float32_inputs
 from medhiera.training.working_weights import WorkingWeights
 
@@ -64,11 +59,11 @@ class MedHieraTrainer(LoadingTrainer):
     Args:
         optimization: the recipe's.
         preprocessing: makes the model's input of a batch of bytes, on the device.
+        encoder_rate: the encoder's learning rate as a share of what stands on it; 0 freezes it.
         recipe: what else a run that resumes must have as before (`Config.shaping_a_step`).
         **kwargs: transformers' own.
     """
 
-    encoder_rate = 1.0  # the encoder's learning rate as a share of the rest's
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None
 
@@ -77,6 +72,7 @@ class MedHieraTrainer(LoadingTrainer):
         *,
         optimization: OptimizationArguments,
         preprocessing: Preprocessing,
+        encoder_rate: float = 1.0,
         recipe: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -85,6 +81,9 @@ class MedHieraTrainer(LoadingTrainer):
             keep_float32_inputs(self.accelerator.state.fsdp_plugin)
         self.optimization = optimization
         self.preprocessing = preprocessing
+        self.encoder_rate = encoder_rate
+        if not encoder_rate:
+            encoder_of(self.model).requires_grad_(False)
         self.average: EMA | None = None
         self.working: WorkingWeights | None = None
         self._evaluated = EvaluationLoss()

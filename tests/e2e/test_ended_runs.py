@@ -73,7 +73,9 @@ def test_sigterm_to_the_whole_group_writes_a_checkpoint_and_ends_with_143(worker
 
 
 @pytest.mark.slow
-def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_ranks_agree_on_the_step_they_end_at(number, workshop, tmp_path):
+    """torchrun passes Ctrl-C on, which the terminal has sent to each rank already: that is no second one."""
     command = workshop.command("train_cls.py", tmp_path / "run", *LONG, ranks=2)
     with (tmp_path / "printed").open("w") as file:
         process = subprocess.Popen(
@@ -92,7 +94,7 @@ def test_two_ranks_agree_on_the_step_they_end_at(workshop, tmp_path):
         capture_output=True,
     )
     assert second.returncode == 1 and "is writing there" in second.stderr, second.stderr
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     assert process.wait(timeout=100) != 0
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
     assert is_complete(checkpoint)
@@ -232,15 +234,17 @@ def test_a_checkpoint_of_a_run_that_goes_on_is_none_to_resume(workshop, tmp_path
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_ctrl_c_ends_a_training_with_one_line(workers, workshop, tmp_path):
+def test_ctrl_c_writes_a_checkpoint_and_ends_with_one_line(workers, workshop, tmp_path):
     process = Run(workshop, "train_mae.py", tmp_path, *LONG, "--dataloader_num_workers", workers)
     wait_for_step(process, tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)
     printed = process.end(130)
     assert "Traceback" not in printed
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    assert is_complete(checkpoint)
+    assert "Ctrl-C: a checkpoint is written at the end of this step; press again" in printed
     said = printed.split("train_mae.py: interrupted; ")[-1].strip()
-    assert said.startswith("checkpoints are kept: repeat the command with --resume_from_checkpoint true")
-    assert "\n" not in said
+    assert said == f"{checkpoint.name} is kept: repeat the command with --resume_from_checkpoint true"
 
 
 @pytest.mark.slow

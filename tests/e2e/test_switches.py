@@ -83,6 +83,19 @@ def test_stage_2_goes_on_at_a_larger_size(workshop, stage2, tmp_path):
     assert record["preprocessing"] == before | {"image_size": 96, "resize_size": 110}
 
 
+def test_stage_2_of_a_frozen_encoder(workshop, stage2, tmp_path):
+    record = run(
+        workshop, "train_cls.py", tmp_path, "--model_name_or_path", str(stage2), "--encoder_rate", "0",
+        "--drop_path_rate", "0.2", "--max_steps", "3", "--bootstrap_resamples", "0",
+    )  # fmt: skip
+    before, after = (load_file(folder / "model.safetensors") for folder in (stage2, tmp_path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert record["recipe"]["encoder_rate"] == 0 and "drop_path_rate" not in record["recipe"]
+    assert "| `encoder_rate` | 0.0 |" in (tmp_path / "README.md").read_text()
+    assert json.loads((tmp_path / "config.json").read_text())["drop_path_rate"] == 0
+
+
 def test_evaluation_with_the_mirror_image(workshop, stage2, tmp_path):
     built = ["--build_dir", str(workshop.folder / "built")]
     words = ["--model", str(stage2), "--data_dir", str(workshop.raw), *built, "--bootstrap_resamples", "0"]

@@ -60,7 +60,7 @@ def make_trainer(folder, optimization=None, rows=None, model=None, table=None, c
     """A Trainer on `rows`; `arguments` are TrainingArguments or, by name, the Trainer's own."""
     own = {
         name: arguments.pop(name)
-        for name in ("compute_loss_func", "compute_metrics", "callbacks", "recipe", "teacher")
+        for name in ("compute_loss_func", "compute_metrics", "callbacks", "recipe", "teacher", "encoder_rate")
         if name in arguments
     }
     rows = make_rows() if rows is None else rows

@@ -56,6 +56,7 @@ def test_an_empty_folder_is_named_in_plain_words(tmp_path):
         (["--modle", "x"], r"no option --modle; did you mean '--model'\?"),
         (["--model=x", "--", "--modle"], ""),  # a file of this name
         (["--nothing-like-it"], "no option --nothing-like-it\n"),
+        (["--tta"], "no option --tta; `medhiera evaluate --tta` scores with each image's mirror image too"),
     ],
 )
 def test_an_unknown_option_is_named_before_those_that_are_missing(words, said, capsys):

@@ -48,6 +48,28 @@ def test_a_fault_is_told_before_pytorch_is_imported(data, words, wanted):
         refuse_early(ClassificationArguments, words)
 
 
+@pytest.mark.parametrize(
+    ("stage", "word", "hint"),
+    [
+        (ClassificationArguments, "--freeze_encoder", "; --encoder_rate 0 freezes the encoder"),
+        (ReportArguments, "--freeze-backbone=true", "; --encoder_rate 0 freezes the encoder"),
+        (
+            ClassificationArguments,
+            "--class_weights",
+            "; classes have no weights: --prior_bias true, --loss as",
+        ),
+        (ClassificationArguments, "--focal_gamma", "; classes have no weights: --prior_bias true, --loss as"),
+        (ClassificationArguments, "--lora_r", r"; a classifier's adapters: docs/transformers.md#adapters"),
+        (ReportArguments, "--lora_r", r"; did you mean 'lora_rank'\?"),
+        (MAEArguments, "--seeds", "; a run has one --seed"),
+        (ClassificationArguments, "--tta", "; `medhiera evaluate --tta`"),
+    ],
+)
+def test_what_is_not_there_by_any_name_is_said(data, stage, word, hint):
+    with pytest.raises(UserError, match=hint):
+        refuse_early(stage, ["--data_dir", "images", word, "1"])
+
+
 def test_a_run_without_a_recipe_is_warned_of(data, caplog):
     refuse_early(ClassificationArguments, ["--data_dir", "images", "--output_dir", "out"])
     assert "no recipe is named: transformers' own defaults hold" in caplog.text

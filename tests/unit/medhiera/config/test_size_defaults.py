@@ -102,6 +102,14 @@ def test_a_lowest_rate_above_the_rate_of_the_batch_is_refused(rate, checkpoint, 
         fill_in(parsed(tmp_path, *words, "4"))
 
 
+@pytest.mark.parametrize("words", [["--size_defaults", "true"], ["--drop_path_rate", "0.2"]])
+def test_a_frozen_encoder_drops_no_path(words, checkpoint, tmp_path, caplog):
+    caplog.set_level("INFO")
+    config = parsed(tmp_path, *words, "--model_name_or_path", checkpoint, "--encoder_rate", "0")
+    fill_in(config)
+    assert config.optimization.drop_path_rate == 0 and "the encoder is frozen" in caplog.text
+
+
 def test_size_defaults_are_for_adamw(tmp_path):
     with pytest.raises(UserError, match="size_defaults needs `optimizer: adamw`, not what optim says"):
         parse_config(

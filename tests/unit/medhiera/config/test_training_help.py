@@ -6,6 +6,7 @@ import pytest
 from transformers import TrainingArguments
 
 from medhiera.config.help import OUR_GROUPS, help_text, our_options, training_options
+from medhiera.config.refused_options import NOT_TAKEN
 from medhiera.config.report_arguments import ReportArguments
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
 
@@ -30,7 +31,9 @@ def test_transformers_options_are_read_from_its_source():
 def test_ours_come_first_by_subject(stage):
     text = help_text(stage)
     groups = [*(stage, *OUR_GROUPS), TrainingArguments]
-    names = [field.name for group in groups for field in fields(group) if field.init]
+    all_names = [field.name for group in groups for field in fields(group) if field.init]
+    assert not [name for name in NOT_TAKEN if f"\n  --{name} " in text]
+    names = [name for name in all_names if name not in NOT_TAKEN]
     places = [text.index(f"\n  --{name} ") for name in names]
     assert places == sorted(places)
     for group in OUR_GROUPS:

@@ -9,9 +9,10 @@ import torch
 from transformers import TrainingArguments
 
 from medhiera.config.parser import parse_config
+from medhiera.config.refused_options import NOT_TAKEN
 from medhiera.config.report_arguments import ReportArguments
 from medhiera.config.stage_arguments import ClassificationArguments, MAEArguments
-from medhiera.config.training_options import NOT_TAKEN, _launch_faults, use_tf32
+from medhiera.config.training_options import _launch_faults, use_tf32
 from medhiera.errors import UserError
 
 

@@ -289,6 +289,24 @@ def test_an_own_folder_without_validation_images_is_refused_before_building(tmp_
         data.split("validation")
 
 
+def test_a_drawn_split_whose_images_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """No table is there to be corrected: the split was drawn, and what was drawn for it was left out."""
+    folder = tmp_path / "own"
+    write_own(tmp_path / "source", [f"{n}.png,p{n},,1" for n in range(7)])
+    (tmp_path / "source" / "images").rename(folder)
+    drawn = open_cocktail(options(folder)).split("validation")["image_id"]
+    for image in drawn:
+        path = folder / image.partition("/")[2]
+        path.write_bytes(path.read_bytes()[:100])
+    data = open_cocktail(options(folder))
+    with pytest.raises(UserError) as told:
+        data.split("validation")
+    said = str(told.value)
+    name = drawn[0].partition("/")[2]
+    assert said.startswith("the data has no validation split, only ['test', 'train']: ") and name in said
+    assert "was left out (" in said and "labels.csv" not in said and said.endswith("or add images")
+
+
 def test_folders_of_classes_are_asked_for_a_folder_of_the_split(tmp_path: Path) -> None:
     for number, place in enumerate(f"{split}/{name}" for split in ("train", "validation") for name in "AB"):
         write_own(tmp_path / "rows" / str(number), [f"{number}.png,p,,"])

@@ -16,7 +16,7 @@ from medhiera.config.arguments import OptimizationArguments
 from medhiera.data.dataset import RadiographCollator, RadiographDataset
 from medhiera.errors import UserError
 from medhiera.fitting_batch import is_out_of_memory, largest_fitting
-from medhiera.training import checkpoints
+from medhiera.training import checkpoints, preemption
 from medhiera.training.checkpoints import find_checkpoint, is_complete, last_checkpoint
 from medhiera.training.out_of_memory import out_of_memory_message
 from medhiera.training.preemption import PREEMPTED
@@ -167,14 +167,15 @@ def test_a_loss_that_falls_is_left_alone(tmp_path, caplog):
 
 
 class Terminate(TrainerCallback):
-    """Really sends this process SIGTERM in the middle of a step."""
+    """Really sends this process a signal in the middle of a step."""
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, step, number=signal.SIGTERM, times=1):
+        self.step, self.number, self.times = step, number, times
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
 
 
 @pytest.mark.parametrize(("step", "epoch_steps"), [(3, 4), (4, 4)], ids=["mid epoch", "epoch's end"])
@@ -197,10 +198,41 @@ def test_sigterm_writes_a_checkpoint_and_ends_with_143(step, epoch_steps, tmp_pa
     assert len(evaluated) == (step == epoch_steps)  # the epoch's evaluation is not lost
 
 
-def test_a_run_that_is_not_ended_gives_the_signal_back(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("times", "passed_on", "written"),
+    [(1, 1.0, True), (2, 1.0, True), (2, -1.0, False)],
+    ids=["once", "passed on by a launcher", "twice"],
+)
+def test_ctrl_c_is_behind_a_checkpoint_and_a_second_one_is_not(
+    times, passed_on, written, tmp_path, monkeypatch
+):
+    """As KeyboardInterrupt: who trains in a notebook sees what Python raises there."""
+    monkeypatch.setattr(preemption, "PASSED_ON", passed_on)
+    trainer = make_trainer(tmp_path)
+    trainer.add_callback(Terminate(3, signal.SIGINT, times))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert is_complete(tmp_path / "checkpoint-3") == written
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_caller_who_handles_ctrl_c_keeps_that(tmp_path):
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
+    try:
+        trainer = make_trainer(tmp_path)
+        trainer.add_callback(Terminate(2, signal.SIGINT))
+        trainer.train()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert pressed == [1] and trainer.state.global_step == 4
+
+
+def test_a_run_that_is_not_ended_gives_the_signals_back(tmp_path):
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
     make_trainer(tmp_path).train()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_what_a_killed_write_left_does_not_count(tmp_path, caplog):

@@ -194,7 +194,8 @@ def test_no_worker_outlives_a_run_that_ends_early(error, tmp_path):
     assert workers_now() == before
 
 
-def test_kept_workers_leave_sigterm_to_the_run(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_kept_workers_leave_signals_to_the_run(number, tmp_path):
     """A scheduler signals every process of a job; the run goes on to its checkpoint."""
     seen = []
 
@@ -202,7 +203,7 @@ def test_kept_workers_leave_sigterm_to_the_run(tmp_path):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 1:
                 for worker in multiprocessing.active_children():
-                    os.kill(worker.pid, signal.SIGTERM)
+                    os.kill(worker.pid, number)
             seen.append(len(workers_now()))
 
     before = len(workers_now())

@@ -27,7 +27,7 @@ OPTIONS = ReportArguments(
 PREPROCESSING = Preprocessing(64, 64, 0.3, 0.15)
 
 
-def make_trainer(folder, rows, optimizer="adamw", batch=6, **options):
+def make_trainer(folder, rows, optimizer="adamw", batch=6, encoder_rate=0.5, **options):
     studies = read_studies(rows, "findings", 2)
     reports = [study.report for study in studies]
     tokenizer = train_byte_tokenizer(reports, 320)
@@ -39,7 +39,7 @@ def make_trainer(folder, rows, optimizer="adamw", batch=6, **options):
     return ReportTrainer(
         optimization=OptimizationArguments(optimizer=optimizer),
         preprocessing=PREPROCESSING,
-        encoder_rate=0.5 if optimizer else 1.0,
+        encoder_rate=encoder_rate if optimizer else 1.0,
         model=start_report_model(HieraMAEModel(config), tokenizer, OPTIONS),
         args=TrainingArguments(
             str(folder), use_cpu=True, per_device_train_batch_size=batch, per_device_eval_batch_size=4,
@@ -97,6 +97,15 @@ def main(argv):
 
 run_script(main)
 """
+
+
+def test_of_a_frozen_encoder_no_bit_changes(tmp_path):
+    trainer, _, _ = make_trainer(tmp_path, report_rows(6, "train"), encoder_rate=0.0, max_steps=2)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    learned = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert "decoder" in learned and "encoder" not in learned
 
 
 @pytest.mark.slow
