@@ -41,6 +41,11 @@ class LeakageCounts:
     unsure_drawn: int = 0
     seen_before: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def were_kept(self) -> bool:
+        """Whether held-out images were learned from, here or before, as allowed."""
+        return bool(self.allowed or self.seen_before)
+
 
 def read_leakage(folder: Path) -> LeakageCounts:
     """Counts from leakage_report.json; the pairs' names stay with the data.

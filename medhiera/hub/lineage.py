@@ -245,7 +245,7 @@ def teacher_record(
         return TeacherRecord(
             public_name(source), model_type, fingerprint, record.lineage.license or license,
             list(dict.fromkeys([*seen, *(datasets or ())])) if is_known or datasets else None,
-            saw_test or any(one is not None and (one.allowed or one.seen_before) for one in leakages),
+            saw_test or any(one is not None and one.were_kept for one in leakages),
         )  # fmt: skip
     try:
         card = card_metadata(source)

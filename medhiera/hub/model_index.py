@@ -52,7 +52,7 @@ def has_phantoms(record: AnyRecord) -> bool:
 def is_too_high(record: AnyRecord) -> bool:
     """Whether held-out images or their patients were learned from, as far as is known, here or before."""
     leakages = [record.leakage, *(record.lineage.leakage_before or ())]
-    if any(one is not None and one.allowed for one in leakages):
+    if any(one is not None and one.were_kept for one in leakages):
         return True
     if any(teacher.saw_test for teacher in record.lineage.teachers):
         return True

@@ -40,6 +40,10 @@ def leak_before(record):
     record.lineage.leakage_before = [StageLeakage(**vars(replace(CLEAN, allowed=25)))]
 
 
+def seen_before_the_stage_before(record):
+    record.lineage.leakage_before = [StageLeakage(**vars(replace(CLEAN, seen_before={"test": 80})))]
+
+
 def not_compared_with_the_stage_before(record):
     record.recipe["allow_leakage"] = True
 
@@ -59,8 +63,8 @@ def teacher_that_has_seen_them(record):
 
 @pytest.mark.parametrize(
     "change",
-    [leak_here, leak_before, not_compared_with_the_stage_before, shared_patients, lists_that_leak,
-     teacher_that_has_seen_them],
+    [leak_here, leak_before, seen_before_the_stage_before, not_compared_with_the_stage_before,
+     shared_patients, lists_that_leak, teacher_that_has_seen_them],
 )  # fmt: skip
 def test_scores_that_are_too_high_are_no_result(record, change):
     assert index(record)
