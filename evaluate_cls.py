@@ -151,7 +151,8 @@ def own_choice(
         return None
     own, names = classifiers[0].names, data.cocktail.names
     columns = zip(names, find_names(names, own), strict=True)
-    return choice_of(data.records[0], {name: own[at] for name, at in columns if at is not None})
+    names_of = {name: own[at] for name, at in columns if at is not None}
+    return choice_of(options.model[0], data.records[0], names_of)
 
 
 def predict(

@@ -28,6 +28,7 @@ _UNBALANCED = (
 
 INSTEAD = (
     ("freeze", "encoder_rate", "--encoder_rate 0 freezes the encoder"),
+    ("freeze", "mask_ratio", "stage 1 trains its encoder; in stage 2 --encoder_rate 0 freezes it"),
     ("class_weight", "prior_bias", _UNBALANCED),
     ("pos_weight", "prior_bias", _UNBALANCED),
     ("weighted_", "prior_bias", _UNBALANCED),

@@ -158,13 +158,21 @@ def open_data(options: argparse.Namespace, stored_size: int, models: Sequence[st
         UserError: see open_built, open_cocktail, check_unseen and _check_chosen_split; or no row is left.
     """
     records = [find_record(model, is_kept=True) for model in models]
-    cocktail = keep_findings(open_built(options, stored_size, models, records), options.findings)
+    built = open_built(options, stored_size, models, records, keeps_all=options.split == ALL)
+    cocktail = keep_findings(built, options.findings)
     sources = options.sources or sources_of(cocktail)
     if options.split is None:
         _check_chosen_split(cocktail, models)
     split = options.split or "test"
     chosen = concatenate_datasets([*cocktail.rows.values()]) if split == ALL else cocktail.split(split)
     rows = select_examples(chosen, sources, None, seed=0)
+    if split == ALL:
+        logger.info("--split all: %s images are scored, of all splits named above", f"{len(rows):,}")
+        if lost := cocktail.leakage().dropped:
+            logger.warning(
+                "%s images that show another were left out when these data were built; give the sources' own "
+                "folder to score them too", f"{lost:,}",
+            )  # fmt: skip
     for record in records:
         warn_of_model(record, are_drawn(rows))
     warn_of_small_images(rows, stored_size, is_exported=cocktail.is_exported)
@@ -288,7 +296,11 @@ def write_results(
 
 
 def open_built(
-    options: argparse.Namespace, stored_size: int, models: Sequence[str], records: Sequence[AnyRecord | None]
+    options: argparse.Namespace,
+    stored_size: int,
+    models: Sequence[str],
+    records: Sequence[AnyRecord | None],
+    keeps_all: bool = False,
 ) -> BuiltDataset:
     """The data, split as it was when the model was trained: other held-out images would be no held-out ones.
 
@@ -297,6 +309,7 @@ def open_built(
         stored_size: the shorter side at which the models' images are read, in pixels.
         models: folders or Hub ids.
         records: theirs; None of a model that was not trained here.
+        keeps_all: leave no image out that shows another one, as nothing is learned from any.
 
     Raises:
         UserError: models of several splits, built data of another one, or see open_cocktail.
@@ -323,8 +336,7 @@ def open_built(
             stored_size=stored_size,
             split_scheme=scheme,
             nih_mapping=options.nih_mapping,
-            allow_leakage=getattr(options, "split", None)
-            == ALL,  # embed.py has none; nothing is learned here
+            allow_leakage=keeps_all,
             # Of your own table or dataset; evaluate_report.py has no such options.
             dataset_config=getattr(options, "dataset_config", None),
             image_column=getattr(options, "image_column", None),

@@ -34,9 +34,9 @@ _OTHER_HEADINGS = frozenset(
 )
 
 _OTHER_WORDS = frozenset(
-    "addendum clinical comparison comparisons date dictated electronically history indication indications "
-    "notification pfi physician radiologist reason recommendation recommendations reference signed technique "
-    "wet wetread".split()
+    "addendum attending clinical communication communicated critical date dictated doctor dose dr "
+    "electronically history indication indications notification pfi physician radiologist reason "
+    "recommendation recommendations reference referring results signed technique wet wetread".split()
 )
 """A heading in capitals with one of these ("PATIENT HISTORY:") is no part of the findings above it."""
 
@@ -166,6 +166,8 @@ def _section(heading: str) -> str:
     if known := _known_section(folded):
         return known
     words = set(re.findall(r"[a-z]+", folded)) - _FILLERS
+    if words & {"comparison", "comparisons"}:
+        return "another"  # "COMPARISON TO PRIOR FINDINGS"
     for section in ("findings", "impression"):
         if any(_READINGS.get(word) == section for word in words):
             return section

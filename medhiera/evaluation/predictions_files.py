@@ -102,7 +102,10 @@ def _read_table(path: Path, image_ids: Sequence[str]) -> pd.DataFrame:
     column = next((name for name in ("image_id", "path") if name in table), None)
     if column is None:
         raise ValueError(f"{path} has no column 'image_id'; {wanted}")
-    return table.assign(image_id=known_ids(table[column].astype(str).tolist(), image_ids))
+    try:
+        return table.assign(image_id=known_ids(table[column].astype(str).tolist(), image_ids))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def known_ids(names: Sequence[str], image_ids: Sequence[str]) -> list[str]:
@@ -115,6 +118,9 @@ def known_ids(names: Sequence[str], image_ids: Sequence[str]) -> list[str]:
     Returns:
         By name: an id, or the name itself where it means none. Paths begin at one folder, that which the most
         ids fit behind: of `a/1.png` and `b/1.png` beside each other, one is no image `1.png`.
+
+    Raises:
+        ValueError: two folders fit equally many ids.
     """
     if {*names} & {*image_ids}:
         return list(names)
@@ -127,7 +133,13 @@ def known_ids(names: Sequence[str], image_ids: Sequence[str]) -> list[str]:
         roots.update(root for root, end in ends if end in of_path)
     if not roots:
         return list(names)
-    root = roots.most_common(1)[0][0]
+    (root, count), *others = roots.most_common(2)
+    if others and others[0][1] == count:
+        raise ValueError(
+            f"what it names below {root or '.'!r} and below {others[0][0] or '.'!r} fits equally many of the "
+            "images that are scored, so it is not known which it means; name the images in a column "
+            "image_id, or give it one folder alone"
+        )
     begins = f"{root}/" if root else ""
     return [
         of_path.get(path.removeprefix(begins), name) if path.startswith(begins) else name

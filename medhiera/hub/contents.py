@@ -6,6 +6,7 @@ a file keeps its digest; the card, the record and the pictures beside them may c
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from medhiera.inference.classifier import digest_tensors
 from medhiera.layout import CONFIG_FILE, METRICS_FILE, PROCESSOR_FILE, WEIGHTS_FILE, WRITER_FILES
 from modeling_hiera_mae.weight_files import read_weights
 
-_WITHOUT_MEANING = {"transformers_version", "auto_map", "_name_or_path", "dtype", "torch_dtype"}
-"""Keys that libraries and publish.py write beside what a file says."""
+logger = logging.getLogger(__name__)
+
+_WITHOUT_MEANING = {
+    "transformers_version", "auto_map", "_name_or_path", "dtype", "torch_dtype", "use_cache",
+}  # fmt: skip
+"""Keys that libraries (use_cache: transformers' Trainer) and publish.py write beside what a file says."""
 
 
 def contents_of(folder: Path) -> dict[str, str]:
@@ -51,8 +56,41 @@ def _with_meaning(content: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in _WITHOUT_MEANING}
 
 
+def changed_files(folder: Path, record: AnyRecord) -> list[str]:
+    """The files that a stage's record is not about any more; an earlier version's record names none.
+
+    Args:
+        folder: of a finished stage.
+        record: its own.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    now = contents_of(folder) if record.contents else {}
+    return [name for name, digest in record.contents.items() if now.get(name) != digest]
+
+
+def is_of_these_files(source: str | Path, record: AnyRecord) -> bool:
+    """Whether a record's thresholds and calibration are of what lies beside it; a warning says if not.
+
+    Args:
+        source: a stage's folder; or a Hub id, whose files came with its record.
+        record: of the stage.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    changed = changed_files(Path(source), record) if Path(source).is_dir() else []
+    if changed:
+        logger.warning(
+            "%s: %s changed after training, so thresholds and calibration of its %s are not used",
+            source, " and ".join(changed), METRICS_FILE,
+        )  # fmt: skip
+    return not changed
+
+
 def refuse_changed(folder: Path, record: AnyRecord) -> None:
-    """Refuse a stage whose record is about other files than those beside it; an earlier version's names none.
+    """Refuse a stage whose record is about other files than those beside it.
 
     Args:
         folder: of a finished stage.
@@ -61,9 +99,7 @@ def refuse_changed(folder: Path, record: AnyRecord) -> None:
     Raises:
         UserError: as said, with the names; or a file is damaged.
     """
-    now = contents_of(folder)
-    changed = [name for name, digest in record.contents.items() if now.get(name) != digest]
-    if changed:
+    if changed := changed_files(folder, record):
         raise UserError(
             f"{folder}: {' and '.join(changed)} changed after the stage was finished (by hand, from a "
             f"checkpoint, by another program), and {METRICS_FILE} and the card speak of what was there "

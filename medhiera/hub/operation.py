@@ -25,6 +25,7 @@ from medhiera.evaluation.results import (
 )
 from medhiera.evaluation.thresholds import RULES
 from medhiera.formatting import percent
+from medhiera.hub.contents import is_of_these_files
 from medhiera.hub.lineage import find_record
 from medhiera.hub.record import AnyRecord, ClassificationRecord, read_record
 from medhiera.inference.heat_maps import METHOD
@@ -61,10 +62,11 @@ class Finding:
         return bool(self.is_above or self.is_called)
 
 
-def choice_of(record: AnyRecord | None, names: Mapping[str, str]) -> ModelChoice | None:
+def choice_of(source: str | Path, record: AnyRecord | None, names: Mapping[str, str]) -> ModelChoice | None:
     """The thresholds and rescaling of a model's record; None where it holds none of its own probabilities.
 
     Args:
+        source: the model's folder or Hub id.
         record: the model's.
         names: the model's name of a finding, by the name that is wanted.
     """
@@ -72,7 +74,7 @@ def choice_of(record: AnyRecord | None, names: Mapping[str, str]) -> ModelChoice
         return None
     evaluation = record.evaluation
     points = evaluation.operating_points
-    if not points.findings:
+    if not points.findings or not is_of_these_files(source, record):
         return None
 
     def chosen(point: FindingOperatingPoints) -> ChosenThresholds:
@@ -131,7 +133,7 @@ class Operation:
         Raises:
             UserError: its record is damaged, or one that this version cannot read.
         """
-        return cls._of(read_record(folder))
+        return cls._of(folder, read_record(folder))
 
     @classmethod
     def find(cls, source: str | Path, *, is_kept: bool = False) -> "Operation":
@@ -144,12 +146,12 @@ class Operation:
         Raises:
             UserError: see `read` and find_record.
         """
-        return cls._of(find_record(source, is_kept=is_kept))
+        return cls._of(source, find_record(source, is_kept=is_kept))
 
     @classmethod
-    def _of(cls, record: AnyRecord | None) -> "Operation":
+    def _of(cls, source: str | Path, record: AnyRecord | None) -> "Operation":
         is_demo = record is not None and (record.kind == "smoke" or record.is_phantom)
-        if not isinstance(record, ClassificationRecord):
+        if not isinstance(record, ClassificationRecord) or not is_of_these_files(source, record):
             return cls({}, {}, is_demo)
         evaluation = record.evaluation
         if not _is_of_own_probabilities(record):

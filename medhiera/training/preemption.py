@@ -32,7 +32,8 @@ SLOW_STEP = 1.0
 """Seconds of a step after which the ranks ask at once."""
 
 
-_TOLD = b"\nCtrl-C: a checkpoint is written at the end of this step; press again to end at once\n"
+_TOLD = "\nCtrl-C: a checkpoint is written at the end of this step; press again, or kill {}, to end at once\n"
+"""With the process's number: `accelerate launch` of one process ends at once, before what it launched."""
 
 
 class PreemptionCallback(TrainerCallback):
@@ -77,7 +78,8 @@ class PreemptionCallback(TrainerCallback):
         if self._pressed and now - self._pressed > PASSED_ON:
             raise KeyboardInterrupt
         if not self._pressed and self._is_told:
-            os.write(2, _TOLD)  # a signal may come in the middle of another print
+            # Not print: a signal may come in the middle of another one.
+            os.write(2, _TOLD.format(os.getpid()).encode())
         self._pressed = self._pressed or now
         self._heard = self._heard or signal.SIGINT
 

@@ -102,6 +102,10 @@ from dataset_scripts.build.report_text import ReportText, cut_sections
                 "IMPRESSION AND RECOMMENDATION", "PRELIMINARY IMPRESSION", "SUMMARY", "IMPRESSON", "Summary"
             )
         ),
+        *(
+            pytest.param(f"FINDINGS: Clear.\n {heading}: Somebody.", "Clear.", "", "", id=heading)
+            for heading in ("CRITICAL RESULTS", "ATTENDING", "RADIATION DOSE", "COMPARISON TO PRIOR FINDINGS")
+        ),
         pytest.param(
             "INDICATION: Cough. COMPARISON: None. FINDINGS: Clear. IMPRESSION: Normal. NOTE: by phone.",
             "Clear.", "Normal. NOTE: by phone.", "Cough.", id="headings on one line",

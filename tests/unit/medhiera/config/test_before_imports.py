@@ -52,6 +52,11 @@ def test_a_fault_is_told_before_pytorch_is_imported(data, words, wanted):
     ("stage", "word", "hint"),
     [
         (ClassificationArguments, "--freeze_encoder", "; --encoder_rate 0 freezes the encoder"),
+        (
+            MAEArguments,
+            "--freeze_encoder",
+            "; stage 1 trains its encoder; in stage 2 --encoder_rate 0 freezes it",
+        ),
         (ReportArguments, "--freeze-backbone=true", "; --encoder_rate 0 freezes the encoder"),
         (
             ClassificationArguments,

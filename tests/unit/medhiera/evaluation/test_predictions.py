@@ -12,7 +12,7 @@ from PIL import Image
 from dataset_scripts.findings import make_features
 from medhiera.errors import UserError
 from medhiera.evaluation.predictions import Predictions
-from medhiera.evaluation.predictions_files import load_predictions, read_predictions
+from medhiera.evaluation.predictions_files import known_ids, load_predictions, read_predictions
 
 NAMES = ["Edema", "No Finding"]
 
@@ -177,3 +177,14 @@ def test_a_written_table_is_read_as_it_was(predictions, tmp_path):
         load_predictions(path)
     with pytest.raises(ValueError, match="no such file"):
         load_predictions(tmp_path / "absent.parquet")
+
+
+def test_two_folders_that_fit_equally_well_are_refused():
+    """Films with marks burnt in beside those without: the wrong ones would be compared in silence."""
+    ids = ["image folder/0.png", "image folder/1.png"]
+    both = [f"films/{folder}/{number}.png" for folder in ("annotated", "images") for number in (0, 1)]
+    with pytest.raises(
+        ValueError, match="below 'films/annotated' and below 'films/images' fits equally many"
+    ):
+        known_ids(both, ids)
+    assert known_ids(both[2:], ids) == ids

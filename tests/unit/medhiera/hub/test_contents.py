@@ -11,6 +11,7 @@ from medhiera.hub.contents import content_of, contents_of, refuse_changed
 from medhiera.hub.finished_stage import write_stage
 from medhiera.hub.imagenet_stage import complete
 from medhiera.hub.lineage import lineage_of, published_name
+from medhiera.hub.operation import Operation, choice_of
 from medhiera.hub.published_files import AUTO_MAP
 from medhiera.hub.record import read_record
 from medhiera.stages import CLASSIFICATION, PRETRAINING
@@ -23,6 +24,7 @@ def stage2(tmp_path):
     """As a run leaves it; the figures are drawn before."""
     folder = write_stage2(tmp_path / "stage2")
     model = HieraMAEForImageClassification.from_pretrained(folder)
+    model.config.use_cache = False  # by transformers' Trainer, and by no one who writes the folder anew
     record = classification_record(SOME_REPORT)
     write_stage(folder, CLASSIFICATION, record, model, PREPROCESSING)
     return folder
@@ -66,6 +68,21 @@ def test_what_was_only_written_anew_is_the_same(stage2, tmp_path):
     for folder in (stage2, tmp_path / "again"):
         assert contents_of(folder) == record.contents
         refuse_changed(folder, record)
+
+
+def test_thresholds_are_of_the_weights_that_were_scored(stage2, caplog):
+    """Of others neither predict.py, the page and an export have them, nor an evaluation elsewhere."""
+    record = read_record(stage2)
+    names = {name: name for name in record.evaluation.operating_points.findings}
+    assert Operation.find(stage2).thresholds and Operation.read(stage2).thresholds
+    assert choice_of(stage2, record, names) is not None and not caplog.messages
+    other_weights(stage2)
+    assert not Operation.find(stage2).thresholds and not Operation.read(stage2).thresholds
+    assert choice_of(stage2, record, names) is None
+    assert caplog.messages == [
+        f"{stage2}: model.safetensors changed after training, so thresholds and calibration of its "
+        "metrics.json are not used"
+    ] * 3  # fmt: skip
 
 
 def test_stages_0_and_1_have_them_too(tmp_path):
