@@ -15,7 +15,9 @@ from safetensors import safe_open
 
 from medhiera.errors import UserError
 from medhiera.hub.model_card import card_of
+from medhiera.hub.contents import contents_of
 from medhiera.hub.publish import check_can_push, publish_stage
+from medhiera.hub.record import read_record
 from medhiera.hub.record import ReportRecord, read_record
 
 pytestmark = [
@@ -126,6 +128,9 @@ def test_publishing_sends_what_stock_needs_and_no_report(hub, written, tmp_path)
     # As of one view, without a list of images: what of an earlier commit is not sent must not stay.
     fewer, left_out = tmp_path / "fewer", {"view_embeddings.safetensors", "training_images.parquet"}
     shutil.copytree(written, fewer, ignore=shutil.ignore_patterns("checkpoint-*", *left_out))
+    record = read_record(fewer)
+    record.contents = contents_of(fewer)
+    record.write(fewer)
     hub.repositories["tester/reports"].files["notes.md"] = b"by hand"
     publish_stage(fewer, "tester/reports")
     after = hub.repositories["tester/reports"].files.keys()
