@@ -14,10 +14,9 @@ from report_workshop import ReportWorkshop, stock_reports
 from safetensors import safe_open
 
 from medhiera.errors import UserError
-from medhiera.hub.model_card import card_of
 from medhiera.hub.contents import contents_of
+from medhiera.hub.model_card import card_of
 from medhiera.hub.publish import check_can_push, publish_stage
-from medhiera.hub.record import read_record
 from medhiera.hub.record import ReportRecord, read_record
 
 pytestmark = [
