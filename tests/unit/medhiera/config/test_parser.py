@@ -54,15 +54,6 @@ def test_mapping_and_list_reach_their_fields(write):
     assert recipe.data.sources == ["a b", "c"]
 
 
-@pytest.mark.parametrize("stage", [ClassificationArguments, ReportArguments])
-def test_an_encoders_rate_that_cannot_be_is_refused(stage, write):
-    with pytest.raises(UserError, match="encoder_rate needs optimizer: adam or adamw"):
-        parse_config(stage, write("encoder_rate: 0.1"))
-    with pytest.raises(UserError, match="encoder_rate 0 freezes the encoder, which without a checkpoint has"):
-        parse_config(stage, write("encoder_rate: 0"))
-    assert parse_config(stage, write("encoder_rate: 0.1\noptimizer: adamw")).stage.encoder_rate == 0.1
-
-
 def test_weights_come_from_the_file_or_the_command_line(write):
     from_file = parse_config(MAEArguments, write("source_weights: {ChestX-ray14: 0.5, BraTS 2020: 1}"))
     assert from_file.data.source_weights == {"ChestX-ray14": 0.5, "BraTS 2020": 1}

@@ -390,14 +390,3 @@ def test_the_cards_say_whose_backbone_gives_maps(stage, tmp_path):
     folder = write(tmp_path / stage)
     backbone = eval(code.replace("THIS_FOLDER", str(folder)), {"HieraMAEBackbone": HieraMAEBackbone})
     assert backbone(torch.zeros(1, 3, 64, 64)).feature_maps[0].shape == (1, 64, 2, 2)
-
-
-def test_a_card_says_that_a_split_leaks(record):
-    assert "leaks**" not in render_card(record, []) and "**Patients leak" not in render_card(record, [])
-    record.data.shared_patients = {"validated_on": 1234}
-    card = render_card(record, [])
-    assert "1,234 patients whose images this stage validated on have others among its training images" in card
-    record.data.split_scheme = "mrm"
-    assert "leaks**" not in render_card(record, [])  # of ChestX-ray14, which that scheme leaves alone
-    record.data.trained_on = {"RSNA Pneumonia": 25184}
-    assert "1,055 are of patients in their training list" in render_card(record, [])

@@ -95,3 +95,14 @@ def test_a_result_says_of_what_it_is_the_mean(record):
     both = {"Edema": edema, "Mass": edema, "Pleural_Thickening": edema}
     record.evaluation = replace(evaluation, findings=both, findings_in_mean=list(both))
     assert list(titles(record))[0] == "mean AUROC of 3 findings"
+
+
+def test_a_card_says_that_a_split_leaks(record):
+    assert "leaks**" not in render_card(record, []) and "**Patients leak" not in render_card(record, [])
+    record.data.shared_patients = {"validated_on": 1234}
+    card = render_card(record, [])
+    assert "1,234 patients whose images this stage validated on have others among its training images" in card
+    record.data.split_scheme = "mrm"
+    assert "leaks**" not in render_card(record, [])  # of ChestX-ray14, which that scheme leaves alone
+    record.data.trained_on = {"RSNA Pneumonia": 25184}
+    assert "1,055 are of patients in their training list" in render_card(record, [])

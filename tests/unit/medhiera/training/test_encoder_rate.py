@@ -9,6 +9,10 @@ from tiny_training import make_trainer, weights
 from transformers import TrainingArguments
 
 from medhiera.config.arguments import OptimizationArguments
+from medhiera.config.parser import parse_config
+from medhiera.config.report_arguments import ReportArguments
+from medhiera.config.stage_arguments import ClassificationArguments
+from medhiera.errors import UserError
 
 SAVING = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 
@@ -45,3 +49,14 @@ def test_a_classifiers_encoder_has_its_share_of_the_heads_rate(optimizer, tmp_pa
     }
     for name, parameter in trainer.model.named_parameters():
         assert rates[id(parameter)] == pytest.approx(1e-2 if name in HEAD else 1e-3), name
+
+
+@pytest.mark.parametrize("stage", [ClassificationArguments, ReportArguments])
+def test_an_encoders_rate_that_cannot_be_is_refused(stage, tmp_path):
+    own = ["--data_dir", "data", "--output_dir", str(tmp_path / "out"), "--use_cpu", "true"]
+    with pytest.raises(UserError, match="encoder_rate needs optimizer: adam or adamw"):
+        parse_config(stage, [*own, "--encoder_rate", "0.1"])
+    with pytest.raises(UserError, match="encoder_rate 0 freezes the encoder, which without a checkpoint has"):
+        parse_config(stage, [*own, "--encoder_rate", "0"])
+    words = ["--encoder_rate", "0.1", "--optimizer", "adamw"]
+    assert parse_config(stage, [*own, *words]).stage.encoder_rate == 0.1
